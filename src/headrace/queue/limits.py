@@ -1,0 +1,58 @@
+"""Every limit of the queue, with unit, reason and source. SQS = Amazon SQS Developer Guide and API Reference."""
+
+from __future__ import annotations
+
+from typing import Final
+
+REGION_DEFAULT: Final = "us-east-1"  # what AWS SDKs fall back to
+ACCOUNT_DEFAULT: Final = "000000000000"  # a credential names no account; LocalStack and ElasticMQ use this one
+
+SECOND_MS: Final = 1_000
+MINUTE_MS: Final = 60 * SECOND_MS
+HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
+
+# Queue settings (SQS: SetQueueAttributes)
+DELAY_MAX_MS: Final = 900 * SECOND_MS
+MESSAGE_BYTES_MIN: Final = 1_024
+MESSAGE_BYTES_MAX: Final = 1_048_576
+RETENTION_MIN_MS: Final = 60 * SECOND_MS
+RETENTION_MAX_MS: Final = 14 * DAY_MS
+RETENTION_DEFAULT_MS: Final = 4 * DAY_MS
+WAIT_MAX_MS: Final = 20 * SECOND_MS
+VISIBILITY_MAX_MS: Final = 12 * HOUR_MS
+VISIBILITY_DEFAULT_MS: Final = 30 * SECOND_MS
+RECEIVES_MAX: Final = 1_000
+REDRIVE_SOURCES_MAX: Final = 10
+NAME_CHARACTERS_MAX: Final = 80
+
+# Messages (SQS: SendMessage, message metadata)
+ID_CHARACTERS_MAX: Final = 128  # group, dedup and attempt ids
+ATTRIBUTES_MAX: Final = 10
+
+# Deduplication (SQS: exactly-once processing): five minutes, also after a delete
+DEDUP_MS: Final = 5 * MINUTE_MS
+ATTEMPT_MS: Final = 5 * MINUTE_MS
+
+# In flight (SQS: quotas): standard OverLimit, FIFO silence
+IN_FLIGHT_MAX: Final = 120_000
+
+# Cool-downs (SQS: PurgeQueue, CreateQueue)
+COOLDOWN_MS: Final = 60 * SECOND_MS
+
+# Fair queues (SQS: fair queues; AWS calls its thresholds approximate)
+NOISY_SHARE: Final = 0.10
+NOISY_IN_FLIGHT_MIN: Final = 30
+FAIR_IDLE_MS: Final = 5 * MINUTE_MS
+
+# Message move tasks (SQS: StartMessageMoveTask)
+MOVE_RATE_MAX: Final = 500
+MOVE_TASKS_LISTED_MAX: Final = 10
+
+# The native API: one call carries so many messages, so many bytes; both keep one commit below about 50 ms
+NATIVE_BATCH_MAX: Final = 10_000
+NATIVE_BATCH_BYTES_MAX: Final = 64 * 1_048_576
+
+# State values of a transaction: rows of SQLite, kept well below a page cache
+STATE_VALUE_BYTES_MAX: Final = 16 * 1_048_576
+STATE_KEY_BYTES_MAX: Final = 1_024

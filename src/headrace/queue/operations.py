@@ -1,0 +1,228 @@
+"""What can be asked of a queue: one record an operation. They are the store's contract and the native wire in one.
+
+An operation names its queue by ARN. A store answers each with the outcome named in its docstring, or with a
+`CallerError` or `StoreError` as a value. Operations that carry a batch answer a list of the same length and order, in
+which an entry's own error stands in its place and the others hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from headrace.queue.model import Entry
+
+
+class Operation(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """The root: nothing but the tag (the class name) that tells operations apart on the wire."""
+
+
+class Send(Operation, gc=False, frozen=True):
+    """Store messages. Durable before the answer. → list[Sent | CallerError], an item an entry."""
+
+    queue: str
+    entries: list[Entry]
+
+
+class Receive(Operation, gc=False, frozen=True):
+    """Lease up to `limit` ready messages (1 to 10,000). → list[Delivery], empty when none is ready.
+
+    `visibility_ms` None takes the queue's. `attempt_id` (FIFO): a repeat within five minutes answers the same
+    deliveries. Raises InFlightLimit on a standard queue with 120,000 in flight.
+    """
+
+    queue: str
+    limit: int = 1
+    visibility_ms: int | None = None
+    attempt_id: str | None = None
+
+
+class Delete(Operation, gc=False, frozen=True):
+    """Delete by receipt; idempotent. Durable before the answer. → list[None | CallerError]
+
+    A stale receipt succeeds without effect on a standard queue and is ReceiptExpired on a FIFO queue.
+    """
+
+    queue: str
+    receipts: list[bytes]
+
+
+class ChangeVisibility(Operation, gc=False, frozen=True):
+    """Let each lease end `timeout_ms` from now (0: at once). → list[None | CallerError]
+
+    The whole lease may last 12 hours from its receive.
+    """
+
+    queue: str
+    changes: list[tuple[bytes, int]]
+
+
+class Transact(Operation, gc=False, frozen=True):
+    """All of it in one commit, or none. → TransactOutcome, or the first CallerError.
+
+    Attributes:
+        acknowledge: (queue, receipts): every receipt must hold its lease still, else ReceiptExpired.
+        sends: (queue, entries): every entry must be valid.
+        state: (key, value) puts under `name`; value None deletes.
+        claims: (queue, reader, number): acknowledges the reader's claims up to number.
+        name: whose state, and whose fence.
+        epoch: as `Fence` answered for `name`; None is unfenced. An older epoch than the newest is Fenced.
+    """
+
+    acknowledge: list[tuple[str, list[bytes]]] = []
+    sends: list[tuple[str, list[Entry]]] = []
+    state: list[tuple[bytes, bytes | None]] = []
+    claims: list[tuple[str, str, int]] = []
+    name: str = ""
+    epoch: int | None = None
+
+
+class Fence(Operation, gc=False, frozen=True):
+    """Become the owner of `name`: every earlier epoch's transactions fail from now on. Durable. → int, the epoch."""
+
+    name: str
+
+
+class GetState(Operation, gc=False, frozen=True):
+    """Values under `name` whose keys start with `prefix`, sorted by key. → list[tuple[bytes, bytes]]"""
+
+    name: str
+    prefix: bytes = b""
+    limit: int = 10_000
+    after: bytes = b""
+
+
+class Claim(Operation, gc=False, frozen=True):
+    """Bind up to `limit` ready messages, `bytes_max` bytes, to `reader`'s claim `number`. Durable, idempotent.
+
+    A number that is open answers its messages again, the same, in the same order; `last + 1` binds; any other is
+    ClaimRefused. Claimed messages are in flight without a timeout until acknowledged or released. → list[Message]
+    """
+
+    queue: str
+    reader: str
+    number: int
+    limit: int = 10_000
+    bytes_max: int = 16 * 1_048_576
+
+
+class AcknowledgeClaims(Operation, gc=False, frozen=True):
+    """Delete the messages of `reader`'s claims up to `number`. Durable, idempotent. → ClaimState"""
+
+    queue: str
+    reader: str
+    number: int
+
+
+class ReleaseClaims(Operation, gc=False, frozen=True):
+    """Forget the reader: its open claims' messages are visible again. Durable, idempotent. → None"""
+
+    queue: str
+    reader: str
+
+
+class GetClaims(Operation, gc=False, frozen=True):
+    """→ ClaimState of `reader`; (0, 0) for one that never claimed."""
+
+    queue: str
+    reader: str
+
+
+class Peek(Operation, gc=False, frozen=True):
+    """Look at messages with seq > `after`, oldest first, without receiving them. → list[Peeked]"""
+
+    queue: str
+    limit: int = 10
+    after: int = 0
+
+
+class Purge(Operation, gc=False, frozen=True):
+    """Delete every message sent before now, in flight ones too. Durable. → int, how many. PurgeInProgress for 60 s."""
+
+    queue: str
+
+
+class CreateQueue(Operation, gc=False, frozen=True):
+    """Create, idempotent. `settings` names fields of QueueSettings; those given must equal an existing queue's, else
+    QueueExists. `stored`: attributes only kept, by SQS name. → QueueInfo"""
+
+    queue: str
+    settings: dict[str, Any] = {}
+    stored: dict[str, str] = {}
+    tags: dict[str, str] = {}
+
+
+class ChangeSettings(Operation, gc=False, frozen=True):
+    """Change the settings given, at once. `stored` values of None are removed. → QueueInfo"""
+
+    queue: str
+    settings: dict[str, Any] = {}
+    stored: dict[str, str | None] = {}
+
+
+class TagQueue(Operation, gc=False, frozen=True):
+    """Set `tags`, remove the keys in `remove`. → QueueInfo"""
+
+    queue: str
+    tags: dict[str, str] = {}
+    remove: list[str] = []
+
+
+class DeleteQueue(Operation, gc=False, frozen=True):
+    """Delete the queue and its messages. Durable. → None"""
+
+    queue: str
+
+
+class GetQueue(Operation, gc=False, frozen=True):
+    """→ QueueDescription"""
+
+    queue: str
+
+
+class ListQueues(Operation, gc=False, frozen=True):
+    """ARNs that start with `prefix`, are > `after`, sorted; `target`: only those whose dead letters go there.
+    → list[QueueDescription]"""
+
+    prefix: str = ""
+    after: str = ""
+    limit: int = 1_000
+    target: str | None = None
+
+
+class StartMove(Operation, gc=False, frozen=True):
+    """Start a message move task from dead-letter queue `source`. Durable. → MoveTask
+
+    `target` None: each message back to its origin. `rate_max`: 1 to 500 messages/s, None as fast as it goes.
+    """
+
+    source: str
+    target: str | None = None
+    rate_max: int | None = None
+
+
+class CancelMove(Operation, gc=False, frozen=True):
+    """Stop a running task; what has moved stays moved. Durable. → MoveTask"""
+
+    handle: str
+
+
+class ListMoves(Operation, gc=False, frozen=True):
+    """The newest `limit` (1 to 10) tasks of `source`, newest first. → list[MoveTask]"""
+
+    source: str
+    limit: int = 1
+
+
+AnyOperation: TypeAlias = (
+    Send | Receive | Delete | ChangeVisibility | Transact | Fence | GetState | Claim | AcknowledgeClaims | ReleaseClaims
+    | GetClaims | Peek | Purge | CreateQueue | ChangeSettings | TagQueue | DeleteQueue | GetQueue | ListQueues
+    | StartMove | CancelMove | ListMoves
+)  # fmt: skip
+
+
+class TransactOutcome(msgspec.Struct, frozen=True):
+    """What a transaction's sends became, as `sends` was shaped."""
+
+    sent: list[list[Any]]
