@@ -263,6 +263,19 @@ class Unavailable(StoreError):
 
 
 @dataclass(eq=False)
+class OutcomeUnknown(StoreError):
+    """The connection broke after the request was sent and before its answer: it was done whole, or not at all.
+
+    A client raises it where repeating the request by itself could do it twice.
+    """
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"it is unknown whether the request was done: {self.reason}"
+
+
+@dataclass(eq=False)
 class StoreFull(StoreError):
     """The disk is full. Nothing was changed; receives and deletes go on; retry when there is space."""
 
