@@ -155,12 +155,7 @@ def decode_outcome(operation: ops.Operation, status: int, body: bytes) -> Any:
         HeadraceError: the error in the answer.
         UnknownError: the answer is not of this protocol (a proxy's page, another server).
     """
-    try:
-        if status != 200:
-            raise HeadraceError.from_wire(_error.decode(body))
-        outcome = _outcomes[type(operation)].decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise errors.UnknownError(f"the server answered {status} with something that is not headrace's") from None
+    outcome = _decode(_outcomes[type(operation)], status, body)
     if type(operation) in _BATCHES:
         return _errors_in_place(outcome)
     if isinstance(outcome, _TransactAnswer):
@@ -172,8 +167,19 @@ def encode_statistics(statistics: BrokerStatistics, *, json: bool = False) -> by
     return msgspec.json.encode(statistics) if json else _encoder.encode(statistics)
 
 
-def decode_statistics(body: bytes) -> BrokerStatistics:
-    return _statistics.decode(body)
+def decode_statistics(status: int, body: bytes) -> BrokerStatistics:
+    """As `decode_outcome`."""
+    statistics: BrokerStatistics = _decode(_statistics, status, body)
+    return statistics
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], status: int, body: bytes) -> Any:
+    try:
+        if status != 200:
+            raise HeadraceError.from_wire(_error.decode(body))
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise errors.UnknownError(f"the server answered {status} with something that is not headrace's") from None
 
 
 def _plain(outcomes: Sequence[Any]) -> Sequence[Any]:

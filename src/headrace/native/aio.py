@@ -1,0 +1,134 @@
+"""The client for an event loop: the twin of `client.py`. Same names, same arguments, same errors; calls are awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self, Unpack
+
+from headrace.errors import Unavailable
+from headrace.native import calls, endpoint
+from headrace.native.aio_queue import AsyncQueue
+from headrace.native.client import PATIENCE_S, TIMEOUT_S
+from headrace.native.embedded import AsyncEmbeddedTransport
+from headrace.native.http_async import AsyncHttpTransport
+from headrace.native.protocol import BrokerStatistics
+from headrace.native.settings import SettingValues, to_fields
+from headrace.native.summary import QueueSummary, summary_of
+from headrace.native.transaction import Collected
+from headrace.native.transport import AsyncTransport
+from headrace.queue import operations as ops
+from headrace.queue.model import MoveTask, arn_of
+
+
+def connect_async(
+    target: str | Path, *, timeout: float = TIMEOUT_S, patience: float = PATIENCE_S, cooldowns: bool = True
+) -> AsyncClient:
+    """A client for the running event loop: `async with headrace.connect_async(target) as client:`.
+
+    Arguments and errors as in `connect`; a folder is opened when the block is entered, and its broker runs on this loop.
+    """
+    return AsyncClient(target, timeout_s=timeout, patience_s=patience, cooldowns=cooldowns)
+
+
+class AsyncClient:
+    """A broker's client; made by `connect_async`, open within its `async with` block. Methods are those of Client."""
+
+    def __init__(self, target: str | Path, *, timeout_s: float, patience_s: float, cooldowns: bool) -> None:
+        self._target = target
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._cooldowns = cooldowns
+        self._opened: AsyncTransport | None = None
+
+    async def queue(
+        self,
+        name: str,
+        *,
+        create: bool = False,
+        tags: Mapping[str, str] | None = None,
+        **settings: Unpack[SettingValues],
+    ) -> AsyncQueue:
+        arn = arn_of(name)
+        if create:
+            await self._transport.call(ops.CreateQueue(arn, to_fields(settings), tags=dict(tags or {})))
+        else:
+            calls.check_no_settings(settings, tags)
+            await self._transport.call(ops.GetQueue(arn))
+        return AsyncQueue(self._transport, arn)
+
+    async def queues(self, prefix: str = "") -> list[QueueSummary]:
+        found: list[QueueSummary] = []
+        while True:
+            page = await self._transport.call(calls.list_queues(prefix, found))
+            found += [summary_of(description) for description in page]
+            if len(page) < calls.PAGE:
+                return found
+
+    def transact(self, name: str = "", *, epoch: int | None = None) -> AsyncTransaction:
+        return AsyncTransaction(self._transport, name, epoch)
+
+    async def fence(self, name: str) -> int:
+        epoch: int = await self._transport.call(ops.Fence(name))
+        return epoch
+
+    async def state(self, name: str, prefix: bytes | str = b"") -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        while True:
+            page = await self._transport.call(calls.get_state(name, prefix, found))
+            found.update(page)
+            if len(page) < calls.PAGE:
+                return found
+
+    async def cancel_move(self, task: MoveTask | str) -> MoveTask:
+        moved: MoveTask = await self._transport.call(ops.CancelMove(task if isinstance(task, str) else task.handle))
+        return moved
+
+    async def statistics(self) -> BrokerStatistics:
+        return await self._transport.statistics()
+
+    async def open(self) -> None:
+        """For where `async with` does not fit; then `close` is yours to call."""
+        place = endpoint.parse(self._target)
+        if isinstance(place, Path):
+            self._opened = await AsyncEmbeddedTransport.open(place, cooldowns=self._cooldowns)
+        else:
+            self._opened = AsyncHttpTransport(place, timeout_s=self._timeout_s, patience_s=self._patience_s)
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def _transport(self) -> AsyncTransport:
+        if self._opened is None:
+            raise Unavailable("this client is not open; use it as: async with headrace.connect_async(…) as client")
+        return self._opened
+
+
+class AsyncTransaction(Collected):
+    """`async with client.transact() as tx:`; what it collects is not awaited, the commit comes at the block's end."""
+
+    def __init__(self, transport: AsyncTransport, name: str, epoch: int | None) -> None:
+        super().__init__(name, epoch)
+        self._transport = transport
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        operation = self.operation() if error is None else None
+        if operation is not None:
+            self.committed(await self._transport.call(operation))

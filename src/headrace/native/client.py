@@ -1,0 +1,167 @@
+"""The client for threads. `headrace.native.aio` is its twin for an event loop: same names, same arguments.
+
+Times are seconds. Queues are named plainly (`orders`), or by ARN where region or account are not the default.
+Every error is a HeadraceError: a CallerError (the request was wrong, nothing was done), Unavailable (the broker cannot
+be reached, nothing was done), OutcomeUnknown (the connection broke in between) or another StoreError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, Unpack
+
+from headrace.native import calls, endpoint
+from headrace.native.embedded import EmbeddedTransport
+from headrace.native.http_sync import HttpTransport
+from headrace.native.protocol import BrokerStatistics
+from headrace.native.queue import Queue
+from headrace.native.settings import SettingValues, to_fields
+from headrace.native.summary import QueueSummary, summary_of
+from headrace.native.transaction import Collected
+from headrace.native.transport import Transport
+from headrace.queue import operations as ops
+from headrace.queue.model import MoveTask, arn_of
+
+TIMEOUT_S: Final = 30.0
+PATIENCE_S: Final = 10.0
+
+
+def connect(
+    target: str | Path, *, timeout: float = TIMEOUT_S, patience: float = PATIENCE_S, cooldowns: bool = True
+) -> Client:
+    """A client of the broker at `target`, safe for many threads.
+
+    Args:
+        target: `http://HOST:PORT`, `https://HOST:PORT`, `unix:///PATH`; or a folder. A folder is opened in this process
+            (created if need be), which then owns it; if a running broker owns it, the client talks to that one.
+        timeout: seconds that an answer may take, a receive's wait not counted.
+        patience: seconds that a call goes on trying while the broker cannot be reached; 0 tries once.
+        cooldowns: for a folder of one's own: whether SQS's 60 seconds between purges, and between the deletion of a
+            queue and its creation, are kept.
+
+    Raises:
+        StoreUnusable: the folder cannot be opened.
+        StoreDamaged: what is in it cannot be trusted.
+        InvalidParameter: the URL is none of these.
+    """
+    place = endpoint.parse(target)
+    if isinstance(place, Path):
+        return Client(EmbeddedTransport(place, cooldowns=cooldowns))
+    return Client(HttpTransport(place, timeout_s=timeout, patience_s=patience))
+
+
+class Client:
+    """A broker's client; made by `connect`. A context manager: leaving it closes it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def queue(
+        self,
+        name: str,
+        *,
+        create: bool = False,
+        tags: Mapping[str, str] | None = None,
+        **settings: Unpack[SettingValues],
+    ) -> Queue:
+        """The queue of that name.
+
+        Args:
+            name: plain name or ARN. 1 to 80 characters of A-Z, a-z, 0-9, - and _; a FIFO queue's ends in `.fifo`.
+            create: make it if it is not there. Idempotent: a queue that is there must have the settings given.
+            tags: for a queue that is made.
+            settings: with `create`; see SettingValues.
+
+        Raises:
+            QueueNotFound: it is not there (without `create`).
+            QueueExists: it is there and has other settings than those given.
+            InvalidSetting: a setting is out of its range, or does not fit the others.
+        """
+        arn = arn_of(name)
+        if create:
+            self._transport.call(ops.CreateQueue(arn, to_fields(settings), tags=dict(tags or {})))
+        else:
+            calls.check_no_settings(settings, tags)
+            self._transport.call(ops.GetQueue(arn))
+        return Queue(self._transport, arn)
+
+    def queues(self, prefix: str = "") -> list[QueueSummary]:
+        """All queues whose name starts with `prefix`, sorted by ARN, with settings and counts.
+
+        An empty prefix finds those of every region and account, any other those of the default ones (or of its ARN).
+        """
+        found: list[QueueSummary] = []
+        while True:
+            page = self._transport.call(calls.list_queues(prefix, found))
+            found += [summary_of(description) for description in page]
+            if len(page) < calls.PAGE:
+                return found
+
+    def transact(self, name: str = "", *, epoch: int | None = None) -> Transaction:
+        """A transaction: `with client.transact() as tx:`. It commits, atomically and durably, when the block ends well.
+
+        Args:
+            name: whose state it writes, and whose fence guards it; not needed without state or fence.
+            epoch: what `fence(name)` answered; the commit is Fenced if somebody has taken over since.
+
+        Raises (at the end of the block; then nothing was done):
+            ReceiptExpired: a message that it acknowledges is not in flight any more.
+            Fenced: a newer owner of `name`.
+            CallerError: a message that it sends was refused.
+        """
+        return Transaction(self._transport, name, epoch)
+
+    def fence(self, name: str) -> int:
+        """Take over `name`: every earlier epoch's transactions fail from now on. Durable. Returns the new epoch."""
+        epoch: int = self._transport.call(ops.Fence(name))
+        return epoch
+
+    def state(self, name: str, prefix: bytes | str = b"") -> dict[bytes, bytes]:
+        """The state that transactions wrote under `name`: keys that start with `prefix`, sorted."""
+        found: dict[bytes, bytes] = {}
+        while True:
+            page = self._transport.call(calls.get_state(name, prefix, found))
+            found.update(page)
+            if len(page) < calls.PAGE:
+                return found
+
+    def cancel_move(self, task: MoveTask | str) -> MoveTask:
+        """Stop a running redrive (the task or its handle). What has moved stays moved."""
+        moved: MoveTask = self._transport.call(ops.CancelMove(task if isinstance(task, str) else task.handle))
+        return moved
+
+    def statistics(self) -> BrokerStatistics:
+        """What the broker's store has done since it started: commits, latency, size."""
+        return self._transport.statistics()
+
+    def close(self) -> None:
+        """End connections; an embedded broker finishes its commits and gives up the folder. Idempotent."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Transaction(Collected):
+    """A transaction for threads; made by `Client.transact`."""
+
+    def __init__(self, transport: Transport, name: str, epoch: int | None) -> None:
+        super().__init__(name, epoch)
+        self._transport = transport
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        operation = self.operation() if error is None else None
+        if operation is not None:
+            self.committed(self._transport.call(operation))

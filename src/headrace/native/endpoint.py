@@ -1,0 +1,77 @@
+"""Where a broker is: a folder, an http(s) URL or a Unix socket."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from headrace.errors import InvalidParameter
+
+PORT_DEFAULT: Final = 9324
+SOCKET_NAME: Final = "headrace.sock"
+"""The broker listens on this Unix socket in its data folder too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A broker that another process runs. Either `unix_path` or `host` and `port`."""
+
+    host: str
+    port: int = PORT_DEFAULT
+    unix_path: str | None = None
+    tls: bool = False
+
+    def __str__(self) -> str:
+        if self.unix_path is not None:
+            return f"unix://{self.unix_path}"
+        return f"{'https' if self.tls else 'http'}://{self.host_header}"
+
+    @property
+    def host_header(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.unix_path is None else host
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        return ssl.create_default_context() if self.tls else None
+
+
+def parse(target: str | Path) -> Endpoint | Path:
+    """What `headrace.connect` was given.
+
+    A folder that a running broker holds is that broker's Unix socket: so the folder is a good name in both cases.
+
+    Raises:
+        InvalidParameter: a URL that is not http, https or unix, or has no host.
+    """
+    text = str(target)
+    if "://" not in text:
+        folder = Path(text)
+        return Endpoint("localhost", unix_path=str(folder / SOCKET_NAME)) if is_served(folder) else folder
+    url = urlsplit(text)
+    if url.scheme == "unix" and url.path:
+        return Endpoint("localhost", unix_path=url.netloc + url.path)
+    try:
+        port = url.port
+    except ValueError:
+        raise InvalidParameter("url", text, "its port is no number from 0 to 65535") from None
+    if url.scheme in ("http", "https") and url.hostname and url.path in ("", "/") and url.username is None:
+        return Endpoint(url.hostname, port if port is not None else PORT_DEFAULT, tls=url.scheme == "https")
+    raise InvalidParameter("url", text, "it is a folder, http://HOST:PORT, https://HOST:PORT or unix:///PATH")
+
+
+def is_served(folder: Path) -> bool:
+    """Whether a broker answers on the socket in `folder`."""
+    path = folder / SOCKET_NAME
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,166 @@
+"""The HTTP transport for an event loop: asyncio connections, kept alive in a pool."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from typing import Any, Final
+
+from headrace.errors import HeadraceError, OutcomeUnknown, Unavailable
+from headrace.native import protocol
+from headrace.native.endpoint import Endpoint
+from headrace.native.exchange import BadResponse, RequestWriter, ResponseReader
+from headrace.native.http_sync import CONNECT_TIMEOUT_S, IDLE_MAX_S
+from headrace.native.retry import Attempts
+from headrace.queue.operations import Operation, Receive
+
+CONNECTIONS_MAX: Final = 64
+"""Calls on their way at once; more wait for their turn. Receives that wait have connections of their own."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection, one exchange at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._reader = ResponseReader()
+        self._reader.complete = True
+        self._answer: asyncio.Future[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self.used_s = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            complete = self._reader.feed(data)
+        except BadResponse as error:
+            self._end(error)
+            return
+        if complete and self._answer is not None and not self._answer.done():
+            self._answer.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._end(exc or BadResponse("the server closed it"))
+
+    def stale(self, now_s: float) -> bool:
+        return now_s - self.used_s > IDLE_MAX_S or self._transport is None or self._transport.is_closing()
+
+    async def exchange(self, request: bytes, timeout_s: float) -> ResponseReader:
+        """As in `http_sync`; that a request was not sent whole cannot be known here."""
+        if self._transport is None:
+            raise Unavailable("the connection broke before the request was sent")
+        self._reader.expect()
+        self._answer = self._loop.create_future()
+        timer = self._loop.call_later(timeout_s, self._end, TimeoutError(f"no answer within {timeout_s:.0f} s"))
+        try:
+            self._transport.write(request)
+            await self._answer
+        except (OSError, BadResponse) as error:
+            raise OutcomeUnknown(f"the connection broke before the answer: {error}") from None
+        finally:
+            timer.cancel()
+            self._answer = None
+        return self._reader
+
+    def close(self) -> None:
+        """At once: what is still to be written is not."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def _end(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        self.close()
+
+
+class AsyncHttpTransport:
+    """A pool of connections to one broker; arguments as `HttpTransport`."""
+
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float, patience_s: float) -> None:
+        self._endpoint = endpoint
+        self._writer = RequestWriter(endpoint)
+        self._context = endpoint.ssl_context()
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._closed = False
+
+    async def call(self, operation: Operation, wait_ms: int = 0) -> Any:
+        waits = isinstance(operation, Receive)
+        request = self._writer.call(protocol.encode_operation(operation), wait_ms if waits else None)
+        attempts = Attempts(operation, now_s=asyncio.get_running_loop().time(), patience_s=self._patience_s)
+        while True:
+            try:
+                status, body = await self._in_turn(request, wait_ms if waits else 0)
+                return protocol.decode_outcome(operation, status, body)
+            except HeadraceError as error:
+                now_s = asyncio.get_running_loop().time()
+                chance = random.random()  # noqa: S311 - jitter is no secret
+                await asyncio.sleep(attempts.pause_s(error, now_s=now_s, chance=chance))
+
+    async def statistics(self) -> protocol.BrokerStatistics:
+        return protocol.decode_statistics(*await self._in_turn(self._writer.statistics, 0))
+
+    async def close(self) -> None:
+        self._closed = True
+        for connection in list(self._open):
+            connection.close()
+        self._idle.clear()
+
+    async def _in_turn(self, request: bytes, wait_ms: int) -> tuple[int, bytes]:
+        if wait_ms:
+            return await self._exchange(request, self._timeout_s + wait_ms / 1000)
+        async with self._turns:
+            return await self._exchange(request, self._timeout_s)
+
+    async def _exchange(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
+        connection = await self._take()
+        reusable = False
+        try:
+            response = await connection.exchange(request, timeout_s)
+            reusable = response.reusable and not self._closed
+            return response.status, response.body
+        finally:  # a cancelled call closes its connection: the broker then hands out nothing on it
+            if reusable:
+                connection.used_s = asyncio.get_running_loop().time()
+                self._idle.append(connection)
+            else:
+                self._open.discard(connection)
+                connection.close()
+
+    async def _take(self) -> Connection:
+        if self._closed:
+            raise Unavailable("this client is closed")
+        now_s = asyncio.get_running_loop().time()
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.stale(now_s):
+                return connection
+            self._open.discard(connection)
+            connection.close()
+        connection = await _connect(self._endpoint, self._context)
+        self._open.add(connection)
+        return connection
+
+
+async def _connect(endpoint: Endpoint, context: ssl.SSLContext | None) -> Connection:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            if endpoint.unix_path is not None:
+                _, connection = await loop.create_unix_connection(lambda: Connection(loop), endpoint.unix_path)
+            else:
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop), endpoint.host, endpoint.port, ssl=context
+                )
+    except OSError as error:
+        raise Unavailable(f"no broker at {endpoint}: {error.strerror or error}") from None
+    return connection

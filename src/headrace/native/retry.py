@@ -1,0 +1,79 @@
+"""When a call that failed is tried again. Pure: time and chance are arguments.
+
+Never twice what may have been done once: a call whose outcome is unknown is repeated only if doing it twice is the
+same as doing it once.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from headrace.errors import HeadraceError, OutcomeUnknown, Unavailable
+from headrace.queue import operations as ops
+
+PAUSE_FIRST_S: Final = 0.05
+PAUSE_MAX_S: Final = 1.0
+
+_ALWAYS_REPEATABLE: Final = (
+    ops.Delete,
+    ops.Fence,  # a second epoch supersedes the first, which nobody holds
+    ops.GetState,
+    ops.Claim,
+    ops.AcknowledgeClaims,
+    ops.ReleaseClaims,
+    ops.GetClaims,
+    ops.Peek,
+    ops.CreateQueue,
+    ops.ChangeSettings,
+    ops.TagQueue,
+    ops.GetQueue,
+    ops.ListQueues,
+    ops.ListMoves,
+)
+
+
+def repeatable(operation: ops.Operation) -> bool:
+    """Whether doing `operation` twice leaves and answers the same as doing it once.
+
+    A send is if every entry has a dedup id, a receive if it has an attempt id, an extension of leases if no lease is
+    ended by it.
+    """
+    if isinstance(operation, ops.Send):
+        return all(entry.dedup_id is not None for entry in operation.entries)
+    if isinstance(operation, ops.Receive):
+        return operation.attempt_id is not None
+    if isinstance(operation, ops.ChangeVisibility):
+        return all(timeout_ms > 0 for _, timeout_ms in operation.changes)
+    return isinstance(operation, _ALWAYS_REPEATABLE)
+
+
+class Attempts:
+    """The tries of one call. Invariant: once a try's outcome was unknown, no later error says that nothing was done."""
+
+    __slots__ = ("_deadline_s", "_operation", "_pause_s", "_unknown")
+
+    def __init__(self, operation: ops.Operation, *, now_s: float, patience_s: float) -> None:
+        self._operation = operation
+        self._deadline_s = now_s + patience_s
+        self._pause_s = PAUSE_FIRST_S
+        self._unknown: OutcomeUnknown | None = None
+
+    def pause_s(self, error: HeadraceError, *, now_s: float, chance: float) -> float:
+        """How long to wait before the next try; raises when there is to be none.
+
+        Args:
+            error: what this try ended with.
+            now_s: seconds, of any clock that is the same throughout.
+            chance: 0 to 1, for jitter: clients of a restarted broker must not return all at once.
+        """
+        if isinstance(error, OutcomeUnknown):
+            self._unknown = error
+            if not repeatable(self._operation):
+                raise error
+        elif not isinstance(error, Unavailable):
+            raise error
+        pause_s = self._pause_s * (0.5 + chance / 2)
+        if now_s + pause_s > self._deadline_s:
+            raise self._unknown or error
+        self._pause_s = min(self._pause_s * 2, PAUSE_MAX_S)
+        return pause_s
