@@ -9,27 +9,38 @@ one. No timer; the batch adapts to the load, from 1 to thousands.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final
 
 from headrace.clock import Clock
-from headrace.errors import HeadraceError, Unavailable
+from headrace.errors import HeadraceError, InvalidParameter, StoreFailed, Unavailable
+from headrace.queue import limits
 from headrace.queue.model import QueueInfo
-from headrace.queue.operations import Operation, Receive
+from headrace.queue.operations import ChangeVisibility, Operation, Receive
 from headrace.queue.store.base import Done, Request, Store
+
+log = logging.getLogger("headrace.broker")
+
+TICK_MIN_S: Final = 0.005  # deadlines are met within this
+TICK_AFTER_WORK_S: Final = 0.05  # new work may have new deadlines: look again so soon, and not at each commit
+TICK_MAX_S: Final = 30.0
+DRAIN_MAX_S: Final = 10.0
+SERVED_AT_ONCE: Final = 32  # polls of a queue tried in one commit
 
 
 class Poll:
     """A receive that waits for messages. `cancel()` once its client has gone: it takes nothing and answers nothing."""
 
-    __slots__ = ("connected", "deadline_ms", "done", "operation", "timer")
+    __slots__ = ("connected", "done", "operation", "timer")
 
-    def __init__(self, operation: Receive, done: Done, connected: Callable[[], bool], deadline_ms: int) -> None:
+    def __init__(self, operation: Receive, done: Done, connected: Callable[[], bool]) -> None:
         self.operation = operation
         self.done: Done | None = done
         self.connected = connected
-        self.deadline_ms = deadline_ms
         self.timer: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
@@ -37,26 +48,74 @@ class Poll:
         if self.timer is not None:
             self.timer.cancel()
 
+    def answer(self, outcome: Any) -> None:
+        done = self.done
+        if done is not None:
+            self.cancel()
+            done(outcome)
+
 
 class Broker:
-    """One owner of one store, on one event loop.
+    """One owner of one store, on one event loop. Not thread-safe.
 
-    Invariant: a request submitted is answered exactly once, unless its poll is cancelled.
+    `on_failure` is called once when the store has failed for good; whoever runs the broker should end the process.
+
+    Invariants: a request submitted is answered exactly once, unless its poll is cancelled; a poll waits in the queue's
+    line only while the store has nothing for it.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None: ...
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self.on_failure: Callable[[StoreFailed], None] | None = None
+        self._requests: list[Request] = []
+        self._scheduled = False
+        self._polls: dict[str, deque[Poll]] = {}
+        self._tick: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._thread: ThreadPoolExecutor | None = None
+        self._idle: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """Begin to serve: run what is due, and go on doing so."""
+        self._loop = asyncio.get_running_loop()
+        self.store.attach(self._offload)
+        self._advance()
 
     async def stop(self) -> None:
         """Answer waiting polls with nothing, refuse new requests with Unavailable, finish commits, close the store."""
+        if self._stopping:
+            return
+        self.drain()
+        self._flush()
+        await self._until_idle()
+        if self._tick is not None:
+            self._tick.cancel()
+        if self._thread is not None:
+            self._thread.shutdown()
+        self.store.close()
+
+    def drain(self) -> None:
+        """Take nothing new: polls are answered empty, new requests refused; what is under way goes on."""
+        self._stopping = True
+        polls, self._polls = self._polls, {}
+        for line in polls.values():
+            for poll in line:
+                poll.answer([])
 
     def submit(self, operation: Operation, done: Done) -> None:
         """Ask for `operation`; `done` gets the outcome (a value or a HeadraceError), on the loop, maybe at once."""
+        if self._stopping:
+            done(Unavailable("the broker is stopping"))
+            return
+        self._requests.append(Request(operation, done))
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
 
     async def call(self, operation: Operation) -> Any:
         """The outcome of `operation`; a HeadraceError is raised."""
+        return await self._result(lambda done: self.submit(operation, done))
 
     def receive(
         self, operation: Receive, done: Done, *, wait_ms: int, connected: Callable[[], bool] = lambda: True
@@ -64,8 +123,186 @@ class Broker:
         """Receive, waiting up to `wait_ms` (0 to 20,000) for the first message; polls of a queue are served in turn.
 
         `connected` is asked right before messages are leased: a client that left is not handed any. Returns the poll
-        to cancel when the client leaves, or None when it was answered or will be without waiting.
+        to cancel when the client leaves, or None when it will be answered without waiting.
         """
+        if not 0 <= wait_ms <= limits.WAIT_MAX_MS:
+            done(InvalidParameter("WaitTimeSeconds", f"{wait_ms / 1_000:g}", "it must be from 0 to 20"))
+            return None
+        if self._stopping or not wait_ms:
+            self.submit(operation, done)
+            return None
+        poll = Poll(operation, done, connected)
+        poll.timer = self._loop.call_later(wait_ms / 1_000, self._give_up, poll)
+        if self._polls.get(operation.queue):
+            self._polls[operation.queue].append(poll)  # others wait already: there is nothing, and they come first
+        else:
+            self._try(poll)
+        return poll
+
+    async def wait_receive(self, operation: Receive, *, wait_ms: int) -> Any:
+        """`receive` as a coroutine; cancelling it takes nothing."""
+        poll: Poll | None = None
+
+        def ask(done: Done) -> None:
+            nonlocal poll
+            poll = self.receive(operation, done, wait_ms=wait_ms)
+
+        try:
+            return await self._result(ask)
+        except asyncio.CancelledError:
+            if poll is not None:
+                poll.cancel()
+            raise
 
     def find(self, queue: str) -> QueueInfo | None:
         """The queue's info, at once, without I/O."""
+        return self.store.find(queue)
+
+    def waiting(self) -> int:
+        """How many polls wait."""
+        return sum(len(line) for line in self._polls.values())
+
+    async def _result(self, ask: Callable[[Done], None]) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Any) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        ask(done)
+        outcome = await future
+        if isinstance(outcome, HeadraceError):
+            raise outcome
+        return outcome
+
+    # --- commits ---
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        requests, self._requests = self._requests, []
+        self.store.execute(requests)
+        self._after_work()
+
+    def _after_work(self) -> None:
+        """Something was executed or committed: serve the polls of queues that have something now."""
+        ready = self.store.take_ready()
+        if ready and self._polls:
+            self._serve(ready)
+        self._wake_in(TICK_AFTER_WORK_S)
+        failed = self.store.failed()
+        if failed is not None and self.on_failure is not None:
+            notify, self.on_failure = self.on_failure, None
+            notify(failed)
+        if self._idle is not None and not self.store.busy() and not self._requests and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _offload(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "headrace-commit")
+        loop = self._loop
+
+        def finish(result: Any) -> None:
+            then(result)
+            self._after_work()
+
+        self._thread.submit(lambda: loop.call_soon_threadsafe(finish, work()))
+
+    async def _until_idle(self) -> None:
+        if self.store.busy() or self._requests:
+            self._idle = self._loop.create_future()
+            try:
+                await asyncio.wait_for(self._idle, DRAIN_MAX_S)
+            except TimeoutError:
+                log.error("a commit is still on its way after %s s", DRAIN_MAX_S, extra={"action": "broker.stuck"})
+
+    # --- polls ---
+
+    def _try(self, poll: Poll) -> None:
+        """Receive for a poll; if there is nothing, it waits in line."""
+        if poll.done is None:
+            return
+        if not poll.connected():
+            poll.cancel()
+            return
+        self.submit(poll.operation, lambda outcome: self._tried(poll, outcome))
+
+    def _tried(self, poll: Poll, outcome: Any) -> None:
+        if poll.done is None:
+            self._return(poll, outcome)
+        elif outcome == [] and not self._stopping:
+            self._polls.setdefault(poll.operation.queue, deque()).append(poll)
+        else:
+            poll.answer(outcome)
+
+    def _return(self, poll: Poll, outcome: Any) -> None:
+        """The client left, or gave up, while its receive was on its way: what it was leased is visible again."""
+        if isinstance(outcome, list) and outcome and not self._stopping:
+            changes = [(delivery.receipt, 0) for delivery in outcome]
+            self.submit(ChangeVisibility(poll.operation.queue, changes), lambda _outcome: None)
+
+    def _serve(self, ready: set[str]) -> None:
+        for queue in ready:
+            line = self._polls.get(queue)
+            if line:
+                self._serve_line(queue, line)
+
+    def _serve_line(self, queue: str, line: deque[Poll]) -> None:
+        """Let the first in line try, some at once; those that get nothing keep their places."""
+        group: list[Poll] = []
+        while line and len(group) < SERVED_AT_ONCE:
+            poll = line.popleft()
+            if poll.done is not None and poll.connected():
+                group.append(poll)
+            else:
+                poll.cancel()
+        if not line:
+            del self._polls[queue]
+        still_empty: list[Poll] = []
+        left = len(group)
+
+        def served(poll: Poll, outcome: Any) -> None:
+            nonlocal left
+            left -= 1
+            if outcome == [] and poll.done is not None and not self._stopping:
+                still_empty.append(poll)
+            else:
+                self._tried(poll, outcome)
+            if not left:
+                self._line_served(queue, still_empty)
+
+        for poll in group:
+            self.submit(poll.operation, partial(served, poll))
+
+    def _line_served(self, queue: str, still_empty: list[Poll]) -> None:
+        if still_empty:
+            self._polls.setdefault(queue, deque()).extendleft(reversed(still_empty))
+        elif line := self._polls.get(queue):
+            self._serve_line(queue, line)
+
+    def _give_up(self, poll: Poll) -> None:
+        line = self._polls.get(poll.operation.queue)
+        if line is not None and poll in line:
+            line.remove(poll)
+            if not line:
+                del self._polls[poll.operation.queue]
+        poll.answer([])
+
+    # --- time ---
+
+    def _advance(self) -> None:
+        self._tick = None
+        next_ms = self.store.advance()
+        self._after_work()
+        wait_s = TICK_MAX_S if next_ms is None else (next_ms - self.clock()) / 1_000
+        self._wake_in(min(TICK_MAX_S, max(TICK_MIN_S, wait_s)))
+
+    def _wake_in(self, seconds: float) -> None:
+        """Look at what time has made due, at the latest in so many seconds."""
+        if self._stopping:
+            return
+        at = self._loop.time() + seconds
+        if self._tick is not None:
+            if self._tick.when() <= at:
+                return
+            self._tick.cancel()
+        self._tick = self._loop.call_at(at, self._advance)

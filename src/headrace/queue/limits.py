@@ -44,6 +44,7 @@ COOLDOWN_MS: Final = 60 * SECOND_MS
 NOISY_SHARE: Final = 0.10
 NOISY_IN_FLIGHT_MIN: Final = 30
 FAIR_IDLE_MS: Final = 5 * MINUTE_MS
+FAIR_LOOK_AHEAD_MAX: Final = 1_000_000  # noisy messages that stand back (40 bytes each) while quiet ones are sought
 
 # Message move tasks (SQS: StartMessageMoveTask)
 MOVE_RATE_MAX: Final = 500
@@ -56,3 +57,8 @@ NATIVE_BATCH_BYTES_MAX: Final = 64 * 1_048_576
 # State values of a transaction: rows of SQLite, kept well below a page cache
 STATE_VALUE_BYTES_MAX: Final = 16 * 1_048_576
 STATE_KEY_BYTES_MAX: Final = 1_024
+
+# What a queue keeps in memory; the rest is a cursor into the store
+HEAD_MESSAGES_MAX: Final = 100_000  # known and ready, a queue: 40 bytes each
+HEAD_REFILL: Final = 4_000  # messages read from the store at a time
+BODY_CACHE_BYTES_MAX: Final = 64 * 1_048_576  # bodies of all queues that need not be read from the store

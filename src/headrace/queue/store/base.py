@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from headrace.errors import StoreFailed
 from headrace.queue.model import QueueInfo
 from headrace.queue.operations import Operation
 
@@ -28,8 +29,16 @@ class Request(msgspec.Struct, gc=True):
     done: Done
 
 
+Offload = Callable[[Callable[[], Any], Callable[[Any], None]], None]
+"""`offload(work, then)`: run `work` in another thread, then `then(its result)` on the owner's thread. Neither raises."""
+
+
 class StoreStatistics(msgspec.Struct, frozen=True):
-    """What the store has done since it opened. Latencies in seconds, of whole commits, the sync included."""
+    """What the store has done since it opened. Latencies in seconds, of whole commits, the sync included.
+
+    `commit_buckets[i]` counts commits that took up to `commit_bounds[i]`, the last one the slower ones.
+    `failed`: why it has stopped for good, or None. `full`: whether sends are refused until there is space again.
+    """
 
     commits: int
     commit_operations: int
@@ -39,6 +48,8 @@ class StoreStatistics(msgspec.Struct, frozen=True):
     commit_bounds: tuple[float, ...]
     size_bytes: int
     damaged: int
+    failed: str | None
+    full: bool
 
 
 class Store(Protocol):
@@ -51,6 +62,10 @@ class Store(Protocol):
     durable: bool
     """Whether what was answered survives the process; the suite skips its restart tests where not."""
 
+    def attach(self, offload: Offload | None) -> None:
+        """From now on slow commits may run by `offload` in a thread, and their requests be answered later. Without,
+        `execute` returns when all is done."""
+
     def execute(self, requests: Sequence[Request]) -> None:
         """Run the requests in order, and call each one's `done` once, when its outcome is as durable as promised.
 
@@ -60,6 +75,8 @@ class Store(Protocol):
 
     def advance(self) -> int | None:
         """Do what time has made due: end leases, show delayed messages, expire, go on with move tasks and purges.
+
+        One slice of each: a purge of a million messages takes many calls. Answers requests of commits that it makes.
 
         Returns when to call again: steady ms, None when nothing is pending. Idempotent.
         """
@@ -72,6 +89,9 @@ class Store(Protocol):
 
     def busy(self) -> bool:
         """Whether requests are still waiting for a commit on its way."""
+
+    def failed(self) -> StoreFailed | None:
+        """Why the store has stopped for good, or None. Its requests are answered with this from then on."""
 
     def statistics(self) -> StoreStatistics: ...
 

@@ -1,0 +1,101 @@
+"""Leases: who has a message, until when, for the how-manieth time.
+
+A message is in one of these places:
+
+    ready      never received, or due after a delay: kept by the queue's order, not here
+    active     leased: in flight until `expires_ms`
+    past       received before and visible again; its count goes on when it is received again
+    claimed    bound to a reader's claim: in flight without a timeout
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.queue.timers import Timers
+
+
+class Lease(msgspec.Struct, gc=False):
+    """One message's lease, or the memory of it. Replaced, not shared: each message has its own.
+
+    Attributes:
+        receives: how often the message has been received from this queue.
+        first_ms: its first receive.
+        received_ms: its latest receive; visibility may reach 12 hours from here.
+        expires_ms: when it is visible again.
+        sent_ms: when the message was sent: its place in time when it is visible again.
+        group: its message group, or None.
+    """
+
+    receives: int
+    first_ms: int
+    received_ms: int
+    expires_ms: int
+    sent_ms: int
+    group: str | None = None
+
+
+class LeaseTable:
+    """The leases of one queue. Pure state: nothing here decides who may have what.
+
+    Invariant: a sequence number is in at most one of `active`, `past` and `claimed`.
+    """
+
+    __slots__ = ("active", "claimed", "past", "timers")
+
+    def __init__(self) -> None:
+        self.active: dict[int, Lease] = {}
+        self.past: dict[int, Lease] = {}
+        self.claimed: dict[int, str | None] = {}  # seq -> group
+        self.timers = Timers()
+
+    def in_flight(self) -> int:
+        return len(self.active) + len(self.claimed)
+
+    def knows(self, seq: int) -> bool:
+        return seq in self.active or seq in self.past or seq in self.claimed
+
+    def grant(self, seq: int, *, now: int, expires_ms: int, sent_ms: int, group: str | None) -> Lease:
+        """Lease `seq`; its count goes on from an earlier lease."""
+        past = self.past.pop(seq, None)
+        if past is None:
+            lease = Lease(1, now, now, expires_ms, sent_ms, group)
+        else:
+            lease = Lease(past.receives + 1, past.first_ms, now, expires_ms, sent_ms, group)
+        self.active[seq] = lease
+        self.timers.add(expires_ms, seq)
+        return lease
+
+    def move_expiry(self, seq: int, expires_ms: int) -> None:
+        self.active[seq].expires_ms = expires_ms
+        self.timers.add(expires_ms, seq)
+
+    def expired(self, now: int) -> list[int]:
+        """The active leases that end by `now`, earliest first. The caller releases each."""
+        active = self.active
+        return [
+            seq
+            for due_ms, seq in self.timers.due(now)
+            if (lease := active.get(seq)) is not None and lease.expires_ms == due_ms
+        ]
+
+    def release(self, seq: int) -> Lease:
+        """End an active lease: the message is visible again and its count is remembered."""
+        lease = self.active.pop(seq)
+        self.past[seq] = lease
+        return lease
+
+    def restore(self, seq: int, lease: Lease) -> None:
+        """An active lease that was taken out is back."""
+        self.active[seq] = lease
+        self.timers.add(lease.expires_ms, seq)
+
+    def receives(self, seq: int) -> int:
+        """How often a message that is not in flight has been received."""
+        past = self.past.get(seq)
+        return past.receives if past is not None else 0
+
+    def _check_invariants(self) -> None:
+        assert not self.active.keys() & self.past.keys()
+        assert not self.active.keys() & self.claimed.keys()
+        assert not self.past.keys() & self.claimed.keys()

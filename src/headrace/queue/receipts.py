@@ -1,0 +1,47 @@
+"""Receipts: what deletes, extends or releases one delivery, and cannot be forged.
+
+A receipt is the message's key and the number of the receive, followed by a MAC over both under the store's secret. So
+nothing has to be kept for it, it is good across restarts and on every node that has the secret, and an old receipt can
+be told from a forged one. BLAKE2b (RFC 7693) keyed, 128 bits: 0.4 µs, a third of HMAC-SHA-256.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from hashlib import blake2b
+from typing import Final
+
+from headrace.errors import ReceiptInvalid
+
+_MAC_BYTES: Final = 16
+_pack = struct.Struct(">QI").pack
+_unpack = struct.Struct(">QI").unpack_from
+SIZE_BYTES: Final = 12 + _MAC_BYTES
+
+
+class Receipts:
+    """Mints and reads the receipts of one store. `secret`: 32 random bytes, kept with the store."""
+
+    __slots__ = ("_keyed",)
+
+    def __init__(self, secret: bytes) -> None:
+        self._keyed = blake2b(key=secret, digest_size=_MAC_BYTES)
+
+    def mint(self, key: int, receives: int) -> bytes:
+        """The receipt of message `key` (64 bits) on its `receives`-th receive (32 bits)."""
+        text = _pack(key, receives)
+        mac = self._keyed.copy()
+        mac.update(text)
+        return text + mac.digest()
+
+    def read(self, receipt: bytes) -> tuple[int, int]:
+        """(key, receives) of a receipt that this store minted; anything else raises ReceiptInvalid. Constant time."""
+        if len(receipt) != SIZE_BYTES:
+            raise ReceiptInvalid
+        mac = self._keyed.copy()
+        mac.update(receipt[:12])
+        if not hmac.compare_digest(mac.digest(), receipt[12:]):
+            raise ReceiptInvalid
+        key, receives = _unpack(receipt)
+        return key, receives

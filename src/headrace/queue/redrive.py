@@ -1,0 +1,51 @@
+"""Redrive: when a received message goes to the dead-letter queue instead, and who may be one.
+
+Pure. Source: SQS, "Using dead-letter queues", SetQueueAttributes (RedrivePolicy, RedriveAllowPolicy).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from headrace.errors import RedriveRefused
+from headrace.queue.model import Message, QueueInfo, QueueSettings, RedriveAllow
+
+
+class Verdict(Enum):
+    """What becomes of a message that is about to be received."""
+
+    DELIVER = "deliver"
+    EXPIRE = "expire"
+    DEAD_LETTER = "dead letter"
+
+
+def judge(message: Message, receives: int, settings: QueueSettings, now: int) -> Verdict:
+    """`receives`: how often it has been received from this queue, this time not counted."""
+    if message.sent_ms + settings.retention_ms <= now:
+        return Verdict.EXPIRE
+    if settings.redrive is not None and receives >= settings.redrive.receives_max:
+        return Verdict.DEAD_LETTER
+    return Verdict.DELIVER
+
+
+def check_target(source: str, *, fifo: bool, target_arn: str, target: QueueInfo | None) -> None:
+    """Raise RedriveRefused unless `target` may take the dead letters of queue `source`."""
+    reason = _refusal(source, fifo=fifo, target=target)
+    if reason is not None:
+        raise RedriveRefused(source, target_arn, reason)
+
+
+def _refusal(source: str, *, fifo: bool, target: QueueInfo | None) -> str | None:
+    if target is None:
+        return "it does not exist"
+    if target.settings.fifo != fifo:
+        return "a FIFO queue's dead-letter queue must be FIFO, a standard queue's standard"
+    if not allows(target.settings.redrive_allow, source):
+        return "its RedriveAllowPolicy does not allow this source"
+    return None
+
+
+def allows(policy: RedriveAllow, source: str) -> bool:
+    if policy.permission == "byQueue":
+        return source in policy.sources
+    return policy.permission == "allowAll"

@@ -1,0 +1,200 @@
+"""Which message of a standard queue is next: about the order of arrival, fair between tenants.
+
+Pure state: sequence numbers and groups, no bodies, no clock. Only the head of the queue is here; the rest is a cursor
+into the store, and `add` brings it in chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+
+from headrace.queue import limits
+from headrace.queue.fairness import Tenants
+from headrace.queue.leases import Lease, LeaseTable
+
+
+class StandardOrder:
+    """The order of one standard queue's known messages.
+
+    A message that is visible again, or due after a delay, goes before those never received, oldest first.
+    It does not know which messages the store has beyond the head: a `take` that falls short asks for more.
+    """
+
+    __slots__ = ("_groups", "_ready", "_recalled", "_waiting", "leases", "tenants")
+
+    def __init__(self) -> None:
+        self.leases = LeaseTable()
+        self.tenants = Tenants()
+        self._ready: deque[int] = deque()
+        self._recalled: list[int] = []  # heap
+        self._waiting: set[int] = set()  # what in _recalled still waits; the rest of it is gone
+        self._groups: dict[int, str] = {}  # seq -> tenant, of known messages that have one and are not leased
+
+    def __len__(self) -> int:
+        """How many known messages are ready."""
+        return len(self._ready) + len(self._waiting) + self.tenants.deferred_count
+
+    def add(self, seq: int, group: str | None, _sent_ms: int) -> None:
+        """A new message becomes ready, behind those known."""
+        self._ready.append(seq)
+        if group is not None:
+            self._groups[seq] = group
+
+    def recall(self, seq: int, group: str | None, _sent_ms: int) -> None:
+        """A message is visible again, or due: before the others."""
+        heappush(self._recalled, seq)
+        self._waiting.add(seq)
+        if group is not None:
+            self._groups[seq] = group
+
+    def room(self) -> int:
+        """How many more messages may be leased: beyond, a receive is refused."""
+        return limits.IN_FLIGHT_MAX - self.leases.in_flight()
+
+    def take(self, limit: int, now: int, *, all_known: bool, delay_ms: int = 0, reader: str | None = None) -> list[int]:
+        """Up to `limit` messages to lease, claim or drop now; they are out of the order.
+
+        `all_known`: the store has no more; only then, or when very many stand back, are noisy tenants served.
+        """
+        del delay_ms, reader  # a FIFO queue's
+        if self._groups:
+            return self._take_fair(limit, now, all_known=all_known)
+        out: list[int] = []
+        while self._recalled and len(out) < limit:
+            seq = heappop(self._recalled)
+            if seq in self._waiting:
+                self._waiting.discard(seq)
+                out.append(seq)
+        ready = self._ready
+        out.extend([ready.popleft() for _ in range(min(limit - len(out), len(ready)))])
+        return out
+
+    def started(self, seq: int, lease: Lease) -> None:
+        """A message that was taken has been leased."""
+        del seq
+        if lease.group is not None:
+            self.tenants.started(lease.group)
+
+    def dropped(self, seq: int) -> None:
+        """A message that was taken is gone: expired, dead, damaged."""
+        self.leases.past.pop(seq, None)
+
+    def untake(self, seq: int, group: str | None, sent_ms: int) -> None:
+        """A message that was taken is not wanted after all."""
+        self.recall(seq, group, sent_ms)
+
+    def release(self, seq: int, now: int) -> None:
+        """A lease ended without a delete: the message is visible again."""
+        lease = self.leases.release(seq)
+        self._ended(lease, now)
+        self.recall(seq, lease.group, lease.sent_ms)
+
+    def hold(self, seq: int) -> tuple[Lease, bool] | None:
+        """Take a received message out, to be deleted: its lease, and whether that was active. None: not known here."""
+        leases = self.leases
+        lease = leases.active.pop(seq, None)
+        if lease is not None:
+            return lease, True
+        lease = leases.past.pop(seq, None)
+        if lease is None:
+            return None
+        self._waiting.discard(seq)
+        self._groups.pop(seq, None)
+        return lease, False
+
+    def deleted(self, lease: Lease, now: int, *, active: bool) -> None:
+        """The delete of a held message is durable."""
+        if active:
+            self._ended(lease, now)
+
+    def put_back(self, seq: int, lease: Lease, *, active: bool) -> None:
+        """The delete of a held message failed: all is as before `hold`."""
+        if active:
+            self.leases.restore(seq, lease)
+        else:
+            self.leases.past[seq] = lease
+            self.recall(seq, lease.group, lease.sent_ms)
+
+    def claim(self, seq: int, group: str | None) -> None:
+        """A message that was taken is bound to a reader's claim."""
+        self.leases.past.pop(seq, None)
+        self.leases.claimed[seq] = group
+
+    def unclaim(self, seq: int, sent_ms: int) -> None:
+        """A claimed message is visible again."""
+        self.recall(seq, self.leases.claimed.pop(seq), sent_ms)
+
+    def claim_deleted(self, seq: int) -> None:
+        """A claimed message is gone."""
+        del self.leases.claimed[seq]
+
+    def clear(self) -> None:
+        """Every message is gone (purge)."""
+        self.__init__()  # type: ignore[misc]  # back to empty, one definition of empty
+
+    def next_ms(self) -> int | None:
+        return self.leases.timers.next_ms()
+
+    def _ended(self, lease: Lease, now: int) -> None:
+        if lease.group is not None:
+            self.tenants.ended(lease.group, busy_ms=max(0, now - lease.received_ms), now=now)
+
+    def _take_fair(self, limit: int, now: int, *, all_known: bool) -> list[int]:
+        out: list[int] = []
+        taken: dict[str, int] = {}  # counts as in flight already, so that one receive cannot flood
+        try:
+            while len(out) < limit:
+                seq = self._next_fair(now, all_known=all_known, taken=len(out))
+                if seq is None:
+                    break
+                out.append(seq)
+                group = self._groups.get(seq)
+                if group is not None:
+                    self.tenants.started(group)
+                    taken[group] = taken.get(group, 0) + 1
+        finally:
+            self._give_back(taken)
+        for seq in out:
+            self._groups.pop(seq, None)
+        if not len(self) and all_known:
+            self.tenants.forget_time()
+        return out
+
+    def _give_back(self, taken: dict[str, int]) -> None:
+        """The counts of `_take_fair` were provisional: `started` counts again when the leases are granted."""
+        in_flight = self.tenants.in_flight
+        for group, count in taken.items():
+            in_flight[group] -= count
+            if not in_flight[group]:
+                del in_flight[group]
+
+    def _next_fair(self, now: int, *, all_known: bool, taken: int) -> int | None:
+        tenants = self.tenants
+        in_flight = self.leases.in_flight() + taken
+        quiet = tenants.quiet_again(in_flight=in_flight, now=now) if tenants.deferred else None
+        while quiet is not None:
+            seq = tenants.take_deferred(quiet)
+            if seq in self._groups:
+                return seq
+            quiet = quiet if quiet in tenants.deferred else tenants.quiet_again(in_flight=in_flight, now=now)
+        while (seq_or_none := self._pop()) is not None:
+            group = self._groups.get(seq_or_none)
+            if group is None or not tenants.noisy(group, in_flight=in_flight, now=now):
+                return seq_or_none
+            tenants.defer(group, seq_or_none)
+        if not all_known and tenants.deferred_count < limits.FAIR_LOOK_AHEAD_MAX:
+            return None
+        while (group := tenants.least_busy()) is not None:
+            seq = tenants.take_deferred(group)
+            if seq in self._groups:
+                return seq
+        return None
+
+    def _pop(self) -> int | None:
+        while self._recalled:
+            seq = heappop(self._recalled)
+            if seq in self._waiting:
+                self._waiting.discard(seq)
+                return seq
+        return self._ready.popleft() if self._ready else None

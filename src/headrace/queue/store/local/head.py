@@ -1,0 +1,202 @@
+"""The head of a queue: what of it is in memory.
+
+A queue of five million messages costs the memory of its head: sequence numbers of the next messages, the leases, and a
+bounded cache of bodies. The rest is a cursor. Invariant: every message with a seq up to `cursor` is known to the order,
+delayed, leased, claimed, or gone; every message beyond it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headrace.queue import limits
+from headrace.queue.dedup import DedupWindow
+from headrace.queue.fifo import FifoOrder
+from headrace.queue.model import Message, QueueCounts, QueueInfo
+from headrace.queue.standard import StandardOrder
+from headrace.queue.store.disk import Disk, Key, StoredAttempt, key_of
+from headrace.queue.timers import Timers
+
+_RESERVE = 65_536  # numbers reserved at a time: one more row change in so many messages, lost at a restart
+_REFILL_BYTES_MAX = 4 * 1_048_576
+
+
+class BodyCache:
+    """Messages that are likely received soon, so that they need not be read from the disk. Full: the newest stay out,
+    since what came first is received first."""
+
+    __slots__ = ("_bytes", "_messages")
+
+    def __init__(self) -> None:
+        self._messages: dict[Key, Message] = {}
+        self._bytes = 0
+
+    def add(self, key: Key, message: Message) -> None:
+        size = len(message.body) + len(message.attributes) + 400  # about what the objects themselves take
+        if self._bytes + size <= limits.BODY_CACHE_BYTES_MAX:
+            self._messages[key] = message
+            self._bytes += size
+
+    def pop(self, key: Key) -> Message | None:
+        message = self._messages.pop(key, None)
+        if message is not None:
+            self._bytes -= len(message.body) + len(message.attributes) + 400
+        return message
+
+    def room(self) -> bool:
+        return self._bytes < limits.BODY_CACHE_BYTES_MAX
+
+    def drop(self, first: Key, last: Key) -> None:
+        for key in [key for key in self._messages if first <= key <= last]:
+            self.pop(key)
+
+
+class LocalQueue:
+    """One queue: its rules' state, its cursor, its counters."""
+
+    def __init__(self, number: int, info: QueueInfo, *, messages: int = 0, floor: int = 0, reserved: int = 0) -> None:
+        self.number = number
+        self.info = info
+        self.order: StandardOrder | FifoOrder = FifoOrder() if info.settings.fifo else StandardOrder()
+        self.delays = Timers()
+        self.delayed = 0
+        self.dedup = DedupWindow()
+        self.attempts: dict[str, StoredAttempt] = {}
+        self.claims: dict[str, dict[int, list[int]]] = {}  # reader -> number -> seqs
+        self.acknowledged: dict[str, int] = {}  # reader -> number
+        self.messages = messages
+        self.floor = floor
+        self.next_seq = max(reserved, 1)
+        self.reserved = reserved
+        self.cursor = floor - 1 if floor else 0
+        self.all_known = messages == 0
+        self.purged_ms: int | None = None
+        self.expire_check_ms: int | None = 0 if messages else None
+        self.dropped = False
+        self.sent = self.received = self.deleted = self.empty_receives = 0
+        self.duplicates = self.dead_lettered = self.expired = self.damaged = 0
+
+    def key(self, seq: int) -> Key:
+        return key_of(self.number, seq)
+
+    def allot(self) -> int:
+        """The next sequence number. Numbers are never reused: not after deletes, not after a crash."""
+        seq = self.next_seq
+        self.next_seq = seq + 1
+        if self.next_seq > self.reserved:
+            self.reserved = self.next_seq + _RESERVE
+        return seq
+
+    def settle(self, messages: list[Message], cache: BodyCache) -> bool:
+        """Sent messages are durable: show them. Whether any became ready."""
+        fifo = self.info.settings.fifo
+        ready = False
+        for message in messages:
+            seq = message.seq
+            if seq < self.floor:
+                continue
+            if message.visible_ms is not None and not fifo:
+                self.delays.add(message.visible_ms, seq)
+                self.delayed += 1
+            elif seq <= self.cursor:
+                continue  # a refill has found it on the disk between its commit and now
+            elif self.all_known and self._admit():
+                self.order.add(seq, message.group, message.sent_ms)
+                self.cursor = seq
+                cache.add(self.key(seq), message)
+                ready = True
+            else:
+                self.all_known = False
+                ready = True
+        return ready
+
+    def _admit(self) -> bool:
+        return len(self.order) < limits.HEAD_MESSAGES_MAX
+
+    def take(self, limit: int, now: int, disk: Disk, cache: BodyCache, *, reader: str | None = None) -> list[int]:
+        """Up to `limit` messages, from memory and then from the disk; they are out of the order."""
+        delay_ms = self.info.settings.delay_ms
+        order = self.order
+        out = order.take(limit, now, all_known=self.all_known, delay_ms=delay_ms, reader=reader)
+        while len(out) < limit and not self.all_known:
+            self.refill(disk, cache)
+            out += order.take(limit - len(out), now, all_known=self.all_known, delay_ms=delay_ms, reader=reader)
+        return out
+
+    def refill(self, disk: Disk, cache: BodyCache) -> None:
+        """Bring the next messages from the disk to the order."""
+        found, last, more = disk.scan(
+            self.number, after=self.cursor, limit=limits.HEAD_REFILL, bytes_max=_REFILL_BYTES_MAX
+        )
+        knows = self.order.leases.knows
+        fifo = self.info.settings.fifo
+        for message in found:
+            seq = message.seq
+            if knows(seq) or (message.visible_ms is not None and not fifo):
+                continue  # leased, received before, or in `delays`
+            self.order.add(seq, message.group, message.sent_ms)
+            cache.add(self.key(seq), message)
+        self.cursor = max(self.cursor, last)
+        self.all_known = not more
+
+    def advance(self, now: int, group_of: Callable[[list[int]], dict[int, Message]]) -> bool:
+        """End leases and delays that are due. Whether messages became ready.
+
+        `group_of` reads the messages that were delayed: fairness wants their groups.
+        """
+        order = self.order
+        ready = False
+        for seq in order.leases.expired(now):
+            order.release(seq, now)
+            ready = True
+        due = [seq for _, seq in self.delays.due(now) if seq >= self.floor]
+        if due:
+            found = group_of(due)
+            for seq in due:
+                self.delayed -= 1
+                message = found.get(seq)
+                if message is not None:
+                    order.recall(seq, message.group, message.sent_ms)
+            ready = True
+        if isinstance(order, FifoOrder) and order.due(now):
+            ready = True
+        return ready
+
+    def next_ms(self) -> int | None:
+        times = (self.order.next_ms(), self.delays.next_ms(), self.expire_check_ms)
+        return min((ms for ms in times if ms is not None), default=None)
+
+    def purge(self, now: int) -> int:
+        """Every message is gone; how many there were."""
+        gone = self.messages
+        self.order.clear()
+        self.delays.clear()
+        self.claims.clear()
+        self.attempts.clear()
+        self.delayed = self.messages = 0
+        self.floor = self.next_seq
+        self.cursor = self.floor - 1
+        self.all_known = True
+        self.expire_check_ms = None
+        self.purged_ms = now
+        return gone
+
+    def counts(self, oldest_ms: int | None, now: int) -> QueueCounts:
+        in_flight = self.order.leases.in_flight()
+        delayed = self.delayed
+        if isinstance(self.order, FifoOrder) and self.info.settings.delay_ms:
+            delayed = self.order.delayed(now - self.info.settings.delay_ms)
+        return QueueCounts(
+            visible=max(0, self.messages - in_flight - delayed),
+            in_flight=in_flight,
+            delayed=delayed,
+            oldest_ms=oldest_ms,
+            sent=self.sent,
+            received=self.received,
+            deleted=self.deleted,
+            empty_receives=self.empty_receives,
+            duplicates=self.duplicates,
+            dead_lettered=self.dead_lettered,
+            expired=self.expired,
+            damaged=self.damaged,
+        )

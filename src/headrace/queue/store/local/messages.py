@@ -1,0 +1,484 @@
+"""Plans of the operations on messages: send, receive, delete, change visibility, peek."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+import msgspec
+
+from headrace.errors import (
+    BatchTooLong,
+    CallerError,
+    InFlightLimit,
+    InvalidMessage,
+    InvalidParameter,
+    MessageNotFound,
+    MessageNotInFlight,
+    MessageTooLong,
+    MissingParameter,
+    ReceiptExpired,
+    ReceiptInvalid,
+)
+from headrace.queue import attributes, limits
+from headrace.queue.dedup import dedup_key
+from headrace.queue.leases import Lease
+from headrace.queue.model import Delivery, Entry, Message, Peeked, QueueSettings, Sent, uuid_text
+from headrace.queue.operations import ChangeVisibility, Delete, Peek, Receive, Send
+from headrace.queue.redrive import Verdict, judge
+from headrace.queue.standard import StandardOrder
+from headrace.queue.store.disk import Dedup, LeaseRecord, StoredAttempt, seq_of
+from headrace.queue.store.local.head import LocalQueue
+from headrace.queue.store.local.state import Held, LocalState
+
+_ID: Final = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
+_PEEK_BYTES_MAX: Final = 16 * 1_048_576
+
+
+# --- send ---
+
+
+def send(state: LocalState, operation: Send, now: int) -> list[Sent | CallerError]:
+    queue = state.queue(operation.queue)
+    check_batch(operation.entries)
+    outcomes, messages = plan_entries(state, queue, operation.entries, now)
+    if messages:
+        state.insert(queue, messages)
+    return outcomes
+
+
+def check_batch(entries: list[Entry]) -> None:
+    """Raise unless this many messages, this many bytes, may come in one call of the native API."""
+    if not 1 <= len(entries) <= limits.NATIVE_BATCH_MAX:
+        raise InvalidParameter("entries", str(len(entries)), f"1 to {limits.NATIVE_BATCH_MAX} messages a call")
+    if len(entries) > 1:
+        size = sum([len(entry.body) + len(entry.attributes) for entry in entries])
+        if size > limits.NATIVE_BATCH_BYTES_MAX:
+            raise BatchTooLong(size, limits.NATIVE_BATCH_BYTES_MAX)
+
+
+def plan_entries(
+    state: LocalState, queue: LocalQueue, entries: list[Entry], now: int
+) -> tuple[list[Sent | CallerError], list[Message]]:
+    """Number the valid entries: (an outcome an entry, the messages to store)."""
+    settings = queue.info.settings
+    if queue.expire_check_ms is None:
+        queue.expire_check_ms = now + settings.retention_ms
+    ids = os.urandom(16 * len(entries))
+    outcomes: list[Sent | CallerError] = []
+    messages: list[Message] = []
+    for index, entry in enumerate(entries):
+        try:
+            outcome = _duplicate(queue, entry, now) if settings.fifo else None
+            check_entry(settings, entry)
+            if outcome is None:
+                message = _message(queue, entry, ids[16 * index : 16 * index + 16], now)
+                messages.append(message)
+                outcome = Sent(message.id, message.seq)
+                if settings.fifo:
+                    _remember(state, queue, message, outcome, now)
+        except CallerError as error:
+            outcomes.append(error)
+        else:
+            outcomes.append(outcome)
+    queue.sent += len(messages)
+    return outcomes, messages
+
+
+def check_entry(settings: QueueSettings, entry: Entry) -> None:
+    """Raise unless this queue takes this message."""
+    size = len(entry.body)
+    if not size:
+        raise InvalidMessage("the body is empty; it must have at least 1 character")
+    if entry.attributes:
+        size += attributes.size_bytes(entry.attributes)
+    if size > settings.max_message_bytes:
+        raise MessageTooLong(size, settings.max_message_bytes)
+    if entry.group is not None and not _ID.fullmatch(entry.group):
+        raise InvalidParameter("MessageGroupId", entry.group[:200], "1 to 128 alphanumeric and punctuation characters")
+    if entry.delay_ms is not None and not 0 <= entry.delay_ms <= limits.DELAY_MAX_MS:
+        raise InvalidParameter("DelaySeconds", str(entry.delay_ms / 1_000), "it must be from 0 to 900")
+    if settings.fifo:
+        if entry.delay_ms:
+            raise InvalidParameter(
+                "DelaySeconds", f"{entry.delay_ms / 1_000:g}", "a FIFO queue's delay is set for the queue, not a message"
+            )
+    elif entry.dedup_id is not None:
+        raise InvalidParameter("MessageDeduplicationId", entry.dedup_id[:200], "only a FIFO queue deduplicates")
+
+
+def _message(queue: LocalQueue, entry: Entry, id_bytes: bytes, now: int) -> Message:
+    visible_ms = None
+    if not queue.info.settings.fifo:
+        delay_ms = queue.info.settings.delay_ms if entry.delay_ms is None else entry.delay_ms
+        if delay_ms:
+            visible_ms = now + delay_ms
+    return Message(
+        queue.allot(), id_bytes, entry.body, entry.attributes, now, visible_ms, entry.group, entry.dedup_id,
+        entry.trace, entry.sender,
+    )  # fmt: skip
+
+
+def _duplicate(queue: LocalQueue, entry: Entry, now: int) -> Sent | None:
+    """The first message's answer, if this one is a duplicate."""
+    key = dedup_key_of(queue, entry)
+    first = queue.dedup.find(key, now)
+    if first is None:
+        return None
+    queue.duplicates += 1
+    return Sent(first.id, first.seq, duplicate=True)
+
+
+def dedup_key_of(queue: LocalQueue, entry: Entry) -> str:
+    """The key that a FIFO queue deduplicates this message by; raises if it has no group or no dedup id."""
+    if not entry.group:
+        raise MissingParameter("MessageGroupId")
+    if entry.dedup_id is not None and not _ID.fullmatch(entry.dedup_id):
+        raise InvalidParameter(
+            "MessageDeduplicationId", entry.dedup_id[:200], "1 to 128 alphanumeric and punctuation characters"
+        )
+    key = dedup_key(queue.info.settings, group=entry.group, dedup_id=entry.dedup_id, body=entry.body)
+    if key is None:
+        raise InvalidParameter(
+            "MessageDeduplicationId",
+            "",
+            "the queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided",
+        )
+    return key
+
+
+def _remember(state: LocalState, queue: LocalQueue, message: Message, sent: Sent, now: int) -> None:
+    assert message.group is not None
+    key = dedup_key(queue.info.settings, group=message.group, dedup_id=message.dedup_id, body=message.body)
+    assert key is not None
+    expires_ms = now + limits.DEDUP_MS
+    queue.dedup.add(key, sent, expires_ms)
+    state.plan.batch.dedups.append(Dedup(queue.number, key, sent, expires_ms))
+    state.plan.undo.append(lambda: queue.dedup.remove(key))
+
+
+# --- receive ---
+
+
+def receive(state: LocalState, operation: Receive, now: int) -> list[Delivery]:
+    queue = state.queue(operation.queue)
+    settings = queue.info.settings
+    visibility_ms = settings.visibility_ms if operation.visibility_ms is None else operation.visibility_ms
+    if not 0 <= visibility_ms <= limits.VISIBILITY_MAX_MS:
+        raise InvalidParameter("VisibilityTimeout", f"{visibility_ms / 1_000:g}", "it must be from 0 to 43200 seconds")
+    if not 1 <= operation.limit <= limits.NATIVE_BATCH_MAX:
+        raise InvalidParameter("limit", str(operation.limit), f"it must be from 1 to {limits.NATIVE_BATCH_MAX}")
+    state.advance_queue(queue, now)
+    if operation.attempt_id is not None:
+        replayed = _replay(state, queue, operation.attempt_id, visibility_ms, now)
+        if replayed is not None:
+            return replayed
+    room = queue.order.room()
+    if room <= 0:
+        if settings.fifo:
+            return []
+        raise InFlightLimit(queue.info.arn, limits.IN_FLIGHT_MAX)
+    taken = take_deliverable(state, queue, min(operation.limit, room), now)
+    return _lease(state, queue, taken, visibility_ms, operation.attempt_id, now)
+
+
+def take_deliverable(
+    state: LocalState, queue: LocalQueue, limit: int, now: int, *, reader: str | None = None
+) -> list[Message]:
+    """Up to `limit` ready messages; expired, dead and damaged ones met on the way go where they belong."""
+    order, settings = queue.order, queue.info.settings
+    past = order.leases.past
+    plain = settings.redrive is None
+    oldest_ms = now - settings.retention_ms
+    out: list[Message] = []
+    while len(out) < limit:
+        seqs = queue.take(limit - len(out), now, state.disk, state.cache, reader=reader)
+        if not seqs:
+            break
+        for seq, message in zip(seqs, state.load(queue, seqs), strict=True):
+            if message is None:
+                order.dropped(seq)
+            elif plain and message.sent_ms > oldest_ms:
+                out.append(message)
+            else:
+                receives = past[seq].receives if seq in past else 0
+                _sort_out(state, queue, message, judge(message, receives, settings, now), out, now)
+    return out
+
+
+def _sort_out(
+    state: LocalState, queue: LocalQueue, message: Message, verdict: Verdict, out: list[Message], now: int
+) -> None:
+    if verdict is Verdict.EXPIRE:
+        drop_taken(state, queue, message)
+        queue.expired += 1
+    elif verdict is Verdict.DEAD_LETTER and _dead_letter(state, queue, message, now):
+        queue.dead_lettered += 1
+    else:
+        out.append(message)
+
+
+def drop_taken(state: LocalState, queue: LocalQueue, message: Message) -> None:
+    """Delete a message that was taken. If the commit is refused it is back at its place."""
+    order = queue.order
+    past = order.leases.past.get(message.seq)
+    order.dropped(message.seq)
+    state.remove(queue, message.seq)
+
+    def put_back() -> None:
+        queue.messages += 1
+        if past is not None:
+            order.leases.past[message.seq] = past
+        order.recall(message.seq, message.group, message.sent_ms)
+
+    state.plan.undo.append(put_back)
+
+
+def _dead_letter(state: LocalState, queue: LocalQueue, message: Message, now: int) -> bool:
+    """Move a taken message to the dead-letter queue in one commit; False if that queue is gone (it is delivered)."""
+    redrive = queue.info.settings.redrive
+    target = state.queues.get(redrive.target) if redrive is not None else None
+    if target is None:
+        return False
+    past = queue.order.leases.past.get(message.seq)
+    drop_taken(state, queue, message)
+    fifo = target.info.settings.fifo
+    moved = Message(
+        target.allot(), message.id, message.body, message.attributes,
+        now if fifo else message.sent_ms,  # SQS: retention goes on from the first send; on FIFO the move resets it
+        None, message.group,
+        uuid_text(message.id) if fifo else message.dedup_id,  # so that two of the same id survive there
+        message.trace, message.sender,
+        message.receives + (past.receives if past is not None else 0),
+        message.first_received_ms if message.first_received_ms is not None else past.first_ms if past else None,
+        queue.info.arn,
+    )  # fmt: skip
+    if target.expire_check_ms is None:
+        target.expire_check_ms = now
+    state.insert(target, [moved])
+    return True
+
+
+def _lease(
+    state: LocalState, queue: LocalQueue, messages: list[Message], visibility_ms: int, attempt_id: str | None, now: int
+) -> list[Delivery]:
+    if not messages:
+        queue.empty_receives += 1
+        return []
+    order = queue.order
+    expires_ms = now + visibility_ms
+    number = queue.number << 40
+    mint, grant, started = state.receipts.mint, order.leases.grant, order.started
+    quick = isinstance(order, StandardOrder)
+    out: list[Delivery] = []
+    items: list[tuple[int, int, int]] = []
+    for message in messages:
+        seq = message.seq
+        group = message.group
+        lease = grant(seq, now=now, expires_ms=expires_ms, sent_ms=message.sent_ms, group=group)
+        if group is not None or not quick:
+            started(seq, lease)
+        items.append((seq, lease.receives, lease.first_ms))
+        out.append(_delivery(message, lease, mint(number | seq, lease.receives)))
+    queue.received += len(out)
+    _journal(state, queue, LeaseRecord(queue.number, now, expires_ms, items, attempt_id))
+    if attempt_id is not None:
+        leased = [(seq, receives) for seq, receives, _ in items]
+        queue.attempts[attempt_id] = StoredAttempt(queue.number, attempt_id, now, expires_ms, leased)
+    if visibility_ms == 0:
+        state.advance_queue(queue, now)
+    return out
+
+
+def _delivery(message: Message, lease: Lease, receipt: bytes) -> Delivery:
+    first_ms = message.first_received_ms
+    return Delivery(message, receipt, message.receives + lease.receives, lease.first_ms if first_ms is None else first_ms)
+
+
+def _journal(state: LocalState, queue: LocalQueue, record: LeaseRecord) -> None:
+    """Leases survive a kill; a FIFO queue's also a power cut, since a group must never have two owners."""
+    state.disk.lease(record)
+    if queue.info.settings.fifo:
+        state.plan.batch.sync_leases = True
+
+
+def _replay(
+    state: LocalState, queue: LocalQueue, attempt_id: str, visibility_ms: int, now: int
+) -> list[Delivery] | None:
+    """What this attempt was answered before, its visibility begun anew; None: not seen, or something has changed."""
+    if not queue.info.settings.fifo:
+        raise InvalidParameter("ReceiveRequestAttemptId", attempt_id[:200], "only a FIFO queue has it")
+    if not _ID.fullmatch(attempt_id):
+        raise InvalidParameter(
+            "ReceiveRequestAttemptId", attempt_id[:200], "1 to 128 alphanumeric and punctuation characters"
+        )
+    attempt = queue.attempts.get(attempt_id)
+    if attempt is None or attempt.at_ms + limits.ATTEMPT_MS <= now:
+        queue.attempts.pop(attempt_id, None)
+        return None
+    leases = queue.order.leases
+    held = [(seq, leases.active.get(seq)) for seq, _ in attempt.leased]
+    if any(
+        lease is None or lease.receives != receives or lease.expires_ms != attempt.expires_ms
+        for (_, lease), (_, receives) in zip(held, attempt.leased, strict=True)
+    ):
+        del queue.attempts[attempt_id]
+        return None
+    messages = state.read(queue, [seq for seq, _ in held])
+    expires_ms = now + visibility_ms
+    queue.attempts[attempt_id] = msgspec.structs.replace(attempt, expires_ms=expires_ms)
+    out, items = [], []
+    for seq, lease in held:
+        assert lease is not None
+        leases.move_expiry(seq, expires_ms)
+        items.append((seq, lease.receives, lease.first_ms))
+        if seq in messages:
+            out.append(_delivery(messages[seq], lease, state.receipts.mint(queue.key(seq), lease.receives)))
+    _journal(state, queue, LeaseRecord(queue.number, attempt.at_ms, expires_ms, items, attempt_id))
+    return out
+
+
+# --- delete, change visibility ---
+
+
+def delete(state: LocalState, operation: Delete, now: int) -> list[CallerError | None]:
+    queue = state.queue(operation.queue)
+    _check_receipts(operation.receipts)
+    state.advance_queue(queue, now)
+    outcomes: list[CallerError | None] = []
+    for receipt in operation.receipts:
+        try:
+            plan_delete(state, queue, receipt, strict=queue.info.settings.fifo)
+        except CallerError as error:
+            outcomes.append(error)
+        else:
+            outcomes.append(None)
+    return outcomes
+
+
+def plan_delete(state: LocalState, queue: LocalQueue, receipt: bytes, *, strict: bool) -> None:
+    """Delete a received message. `strict`: a receipt whose lease has ended is refused (ReceiptExpired)."""
+    key, receives = read_receipt(state, queue, receipt)
+    seq = seq_of(key)
+    leases = queue.order.leases
+    lease = leases.active.get(seq)
+    if lease is None and not strict:
+        lease = leases.past.get(seq)
+    if lease is not None and lease.receives == receives:
+        held = queue.order.hold(seq)
+        assert held is not None
+        state.plan.held.append(Held(queue, seq, held[0], held[1]))
+        state.remove(queue, seq)
+        queue.deleted += 1
+    elif seq < queue.floor or state.deleting(key):
+        return
+    elif lease is None and not strict and not leases.knows(seq):
+        _delete_unleased(state, queue, seq)
+    elif strict and (leases.knows(seq) or state.read(queue, [seq])):
+        raise ReceiptExpired
+
+
+def _delete_unleased(state: LocalState, queue: LocalQueue, seq: int) -> None:
+    """A true receipt of a message that is not known as received: gone already, or its lease was lost in a power cut.
+    Then the consumer is right, and the message must not come again."""
+    if state.read(queue, [seq]):
+        state.cache.pop(queue.key(seq))
+        state.remove(queue, seq)
+        queue.deleted += 1
+
+        def put_back() -> None:
+            queue.messages += 1
+
+        state.plan.undo.append(put_back)
+
+
+def read_receipt(state: LocalState, queue: LocalQueue, receipt: bytes) -> tuple[int, int]:
+    """(key, receives) of a receipt of this queue; raises ReceiptInvalid."""
+    key, receives = state.receipts.read(receipt)
+    if key >> 40 != queue.number:
+        raise ReceiptInvalid
+    return key, receives
+
+
+def _check_receipts(receipts: list[bytes]) -> None:
+    if not 1 <= len(receipts) <= limits.NATIVE_BATCH_MAX:
+        raise InvalidParameter("receipts", str(len(receipts)), f"1 to {limits.NATIVE_BATCH_MAX} receipts a call")
+
+
+def change_visibility(state: LocalState, operation: ChangeVisibility, now: int) -> list[CallerError | None]:
+    queue = state.queue(operation.queue)
+    _check_receipts([receipt for receipt, _ in operation.changes])
+    state.advance_queue(queue, now)
+    outcomes: list[CallerError | None] = []
+    for receipt, timeout_ms in operation.changes:
+        try:
+            _change_visibility(state, queue, receipt, timeout_ms, now)
+        except CallerError as error:
+            outcomes.append(error)
+        else:
+            outcomes.append(None)
+    return outcomes
+
+
+def _change_visibility(state: LocalState, queue: LocalQueue, receipt: bytes, timeout_ms: int, now: int) -> None:
+    if not 0 <= timeout_ms <= limits.VISIBILITY_MAX_MS:
+        raise InvalidParameter("VisibilityTimeout", f"{timeout_ms / 1_000:g}", "it must be from 0 to 43200 seconds")
+    key, receives = read_receipt(state, queue, receipt)
+    seq = seq_of(key)
+    leases = queue.order.leases
+    lease = leases.active.get(seq)
+    if lease is None or lease.receives != receives:
+        raise _not_in_flight(state, queue, seq)
+    if now + timeout_ms > lease.received_ms + limits.VISIBILITY_MAX_MS:
+        raise InvalidParameter(
+            "VisibilityTimeout",
+            f"{timeout_ms / 1_000:g}",
+            "Total VisibilityTimeout for the message is beyond the limit [43200 seconds]",
+        )
+    item = (seq, lease.receives, lease.first_ms)
+    leases.move_expiry(seq, now + timeout_ms)
+    _journal(state, queue, LeaseRecord(queue.number, lease.received_ms, now + timeout_ms, [item]))
+    if timeout_ms == 0:
+        state.advance_queue(queue, now)
+
+
+def _not_in_flight(state: LocalState, queue: LocalQueue, seq: int) -> CallerError:
+    known = queue.order.leases.knows(seq) and not state.deleting(queue.key(seq))
+    if known or (seq >= queue.floor and not state.deleting(queue.key(seq)) and state.read(queue, [seq])):
+        return MessageNotInFlight()
+    return MessageNotFound()
+
+
+# --- peek ---
+
+
+def peek(state: LocalState, operation: Peek, now: int) -> list[Peeked]:
+    queue = state.queue(operation.queue)
+    if not 1 <= operation.limit <= limits.NATIVE_BATCH_MAX:
+        raise InvalidParameter("limit", str(operation.limit), f"it must be from 1 to {limits.NATIVE_BATCH_MAX}")
+    state.advance_queue(queue, now)
+    out: list[Peeked] = []
+    after, more = max(operation.after, queue.floor - 1), True
+    while more and len(out) < operation.limit:
+        found, after, more = state.disk.scan(
+            queue.number, after=after, limit=operation.limit - len(out), bytes_max=_PEEK_BYTES_MAX
+        )
+        out += [_peeked(queue, message, now) for message in found if not state.deleting(queue.key(message.seq))]
+    return out
+
+
+def _peeked(queue: LocalQueue, message: Message, now: int) -> Peeked:
+    leases = queue.order.leases
+    seq = message.seq
+    lease = leases.active.get(seq) or leases.past.get(seq)
+    receives = message.receives + (lease.receives if lease is not None else 0)
+    settings = queue.info.settings
+    visible_ms = message.sent_ms + settings.delay_ms if settings.fifo else message.visible_ms
+    if seq in leases.active:
+        shown = "in_flight"
+    elif seq in leases.claimed:
+        shown = "claimed"
+    else:
+        shown = "delayed" if visible_ms is not None and visible_ms > now and lease is None else "visible"
+    return Peeked(message, shown, receives)

@@ -1,0 +1,105 @@
+"""From what the disk knew to the memory of a local store; and the leases, for the journal's snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headrace.queue import limits
+from headrace.queue.fifo import FifoOrder
+from headrace.queue.store.disk import LeaseRecord, Stored, StoredLease, seq_of
+from headrace.queue.store.local.head import LocalQueue
+from headrace.queue.store.local.state import LocalState
+from headrace.queue.timers import SEQ_BITS
+
+_ITEMS_A_RECORD = 1_000
+
+
+def restore(state: LocalState, stored: Stored, now: int) -> None:
+    """Fill an empty state. Messages stay on the disk; what has been received, delayed or claimed is known at once."""
+    for kept in stored.queues:
+        queue = LocalQueue(
+            kept.number, kept.info, messages=kept.messages, floor=kept.floor, reserved=kept.reserved
+        )
+        state.queues[kept.info.arn] = state.by_number[kept.number] = queue
+    state.next_number = 1 + max([kept.number for kept in stored.queues] + [stored.last_queue])
+    _restore_claims(state, stored)
+    for lease in stored.leases:
+        _restore_lease(state, lease, now)
+    for key, visible_ms in stored.delayed:
+        queue_or_none = state.by_number.get(key >> SEQ_BITS)
+        if queue_or_none is not None and seq_of(key) >= queue_or_none.floor:
+            if not queue_or_none.order.leases.knows(seq_of(key)):
+                queue_or_none.delays.add(visible_ms, seq_of(key))
+                queue_or_none.delayed += 1
+    for dedup in stored.dedups:
+        if dedup.queue in state.by_number and dedup.expires_ms > now:
+            state.by_number[dedup.queue].dedup.add(dedup.key, dedup.sent, dedup.expires_ms)
+    for attempt in stored.attempts:
+        if attempt.queue in state.by_number and attempt.at_ms + limits.ATTEMPT_MS > now:
+            state.by_number[attempt.queue].attempts[attempt.attempt_id] = attempt
+    state.moves = {task.handle: task for task in stored.moves}
+    state.fences = dict(stored.fences)
+    state.deleted_queues = {
+        arn: ms for arn, ms in stored.deleted_queues.items() if ms + limits.COOLDOWN_MS > now
+    }
+    state.garbage = bool(stored.garbage)
+
+
+def _restore_claims(state: LocalState, stored: Stored) -> None:
+    for reader in stored.readers:
+        queue = state.by_number.get(reader.queue)
+        if queue is not None and reader.acknowledged is not None:
+            queue.acknowledged[reader.reader] = reader.acknowledged
+    for claim in stored.claims:
+        queue = state.by_number.get(claim.queue)
+        if queue is None:
+            continue
+        queue.claims.setdefault(claim.reader, {})[claim.number] = claim.seqs
+        found = state.read(queue, claim.seqs)
+        for seq, message in found.items():
+            queue.order.leases.claimed[seq] = message.group
+            if isinstance(queue.order, FifoOrder) and message.group is not None:
+                queue.order.lock(message.group, claim.reader)
+
+
+def _restore_lease(state: LocalState, stored: StoredLease, now: int) -> None:
+    queue = state.by_number.get(stored.key >> SEQ_BITS)
+    seq = seq_of(stored.key)
+    lease = stored.lease
+    if queue is None or seq < queue.floor or seq in queue.order.leases.claimed:
+        return
+    order = queue.order
+    if lease.expires_ms > now:
+        order.leases.restore(seq, lease)
+        if isinstance(order, FifoOrder):
+            assert lease.group is not None
+            order.lock(lease.group)
+        else:
+            order.started(seq, lease)
+    else:
+        order.leases.past[seq] = lease
+        order.recall(seq, lease.group, lease.sent_ms)
+
+
+def lease_records(state: LocalState) -> Iterator[LeaseRecord]:
+    """All leases, active and past, as records: what a fresh journal starts with."""
+    for queue in state.by_number.values():
+        yield from _records(queue)
+
+
+def _records(queue: LocalQueue) -> Iterator[LeaseRecord]:
+    leases = queue.order.leases
+    seen: set[int] = set()
+    for attempt in queue.attempts.values():
+        held = [(seq, leases.active.get(seq)) for seq, _ in attempt.leased]
+        items = [(seq, lease.receives, lease.first_ms) for seq, lease in held if lease is not None]
+        if len(items) == len(held):
+            seen.update(seq for seq, _ in held)
+            yield LeaseRecord(queue.number, attempt.at_ms, attempt.expires_ms, items, attempt.attempt_id)
+    grouped: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    for seq, lease in [*leases.active.items(), *leases.past.items()]:
+        if seq not in seen:
+            grouped.setdefault((lease.received_ms, lease.expires_ms), []).append((seq, lease.receives, lease.first_ms))
+    for (received_ms, expires_ms), items in grouped.items():
+        for start in range(0, len(items), _ITEMS_A_RECORD):
+            yield LeaseRecord(queue.number, received_ms, expires_ms, items[start : start + _ITEMS_A_RECORD])

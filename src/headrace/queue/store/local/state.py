@@ -1,0 +1,146 @@
+"""What a local store remembers, and the commit that its planners fill.
+
+Planners (`messages.py`, `queues.py`, `transact.py`, `claims.py`, `moves.py`) are functions `plan(state, operation,
+now) -> outcome`. They change memory at once where nobody can see it before the commit is durable (numbers, dedup ids,
+leases being deleted) and leave the rest to `settle`. Each change of memory that a refused commit must take back is
+noted in the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.errors import QueueNotFound
+from headrace.queue.leases import Lease
+from headrace.queue.model import Message, MoveTask
+from headrace.queue.operations import Operation
+from headrace.queue.receipts import Receipts
+from headrace.queue.store.base import Done
+from headrace.queue.store.disk import Batch, Change, Disk, Key, Quarantine, key_of
+from headrace.queue.store.local.head import BodyCache, LocalQueue
+from headrace.queue.timers import SEQ_BITS, SEQ_MASK
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """A message taken out for deletion: put back if the commit is refused."""
+
+    queue: LocalQueue
+    seq: int
+    lease: Lease
+    active: bool
+
+
+class Plan(msgspec.Struct):
+    """A commit being gathered: its rows, who waits for it, what to show afterwards, what to take back if it is refused.
+
+    `touched`: queues whose message count or numbers changed.
+    """
+
+    batch: Batch
+    waiting: list[tuple[Done, Any, Operation | None]] = []
+    sent: list[tuple[LocalQueue, list[Message]]] = []
+    held: list[Held] = []
+    settle: list[Callable[[int], None]] = []
+    undo: list[Callable[[], None]] = []
+    touched: dict[int, LocalQueue] = {}
+
+
+class LocalState:
+    """The memory of a local store. Its methods are what planners share; none does I/O but `load` and `read`."""
+
+    def __init__(self, disk: Disk, secret: bytes, *, cooldowns: bool) -> None:
+        self.disk = disk
+        self.receipts = Receipts(secret)
+        self.cooldowns = cooldowns
+        self.cache = BodyCache()
+        self.queues: dict[str, LocalQueue] = {}
+        self.by_number: dict[int, LocalQueue] = {}
+        self.next_number = 1
+        self.deleted_queues: dict[str, int] = {}
+        self.fences: dict[str, int] = {}
+        self.moves: dict[str, MoveTask] = {}
+        self.move_credit: dict[str, tuple[int, float]] = {}  # handle -> (reckoned at, messages it may move)
+        self.plan = Plan(Batch())
+        self.flying: Plan | None = None  # the commit on its way to the disk
+        self.ready: set[str] = set()
+        self.garbage = False
+        self.damaged = 0
+
+    def queue(self, arn: str) -> LocalQueue:
+        queue = self.queues.get(arn)
+        if queue is None:
+            raise QueueNotFound(arn)
+        return queue
+
+    def advance_queue(self, queue: LocalQueue, now: int) -> None:
+        """End the queue's leases and delays that are due."""
+        leases_ms, delays_ms = queue.order.next_ms(), queue.delays.next_ms()
+        due = (leases_ms is not None and leases_ms <= now) or (delays_ms is not None and delays_ms <= now)
+        if due and queue.advance(now, lambda seqs: self.read(queue, seqs)):
+            self.ready.add(queue.info.arn)
+
+    # --- rows for the commit ---
+
+    def insert(self, queue: LocalQueue, messages: list[Message]) -> None:
+        """Store messages with the commit, show them after it."""
+        number = queue.number
+        plan = self.plan
+        plan.batch.inserts += [(number, message) for message in messages]
+        plan.sent.append((queue, messages))
+        plan.touched[number] = queue
+        queue.messages += len(messages)
+
+    def remove(self, queue: LocalQueue, seq: int) -> None:
+        """Delete a message's row with the commit."""
+        plan = self.plan
+        plan.batch.deletes.add(key_of(queue.number, seq))
+        plan.touched[queue.number] = queue
+        queue.messages -= 1
+
+    def change(self, change: Change, undo: Callable[[], None] | None = None) -> None:
+        self.plan.batch.changes.append(change)
+        if undo is not None:
+            self.plan.undo.append(undo)
+
+    def deleting(self, key: Key) -> bool:
+        """Whether a delete of this message is planned and not yet settled."""
+        flying = self.flying
+        return key in self.plan.batch.deletes or (flying is not None and key in flying.batch.deletes)
+
+    # --- messages ---
+
+    def load(self, queue: LocalQueue, seqs: Sequence[int]) -> list[Message | None]:
+        """The messages that `take` gave, from memory or disk; None: deleted meanwhile, or damaged."""
+        number = queue.number << SEQ_BITS
+        pop = self.cache.pop
+        found = [pop(number | seq) for seq in seqs]
+        missing = [number | seq for seq, message in zip(seqs, found, strict=True) if message is None]
+        if not missing:
+            return found
+        wanted = [key for key in missing if not self.deleting(key)]
+        read = self.disk.read(wanted)
+        return [
+            message if message is not None else read.get(number | seq)
+            for seq, message in zip(seqs, found, strict=True)
+        ]
+
+    def read(self, queue: LocalQueue, seqs: Iterable[int]) -> dict[int, Message]:
+        """Messages by seq, the cache left as it is."""
+        number = queue.number << SEQ_BITS
+        return {key & SEQ_MASK: message for key, message in self.disk.read([number | seq for seq in seqs]).items()}
+
+    def quarantine(self, key: Key, reason: str, now: int) -> None:
+        """A message is damaged: it leaves its queue, and is kept aside."""
+        queue = self.by_number.get(key >> SEQ_BITS)
+        if queue is None or self.deleting(key):
+            return
+        self.damaged += 1
+        queue.damaged += 1
+        queue.messages -= 1
+        plan = self.plan
+        plan.batch.deletes.add(key)
+        plan.batch.changes.append(Quarantine(key, reason, now))
+        plan.touched[queue.number] = queue

@@ -1,0 +1,103 @@
+"""Plans of transactions, fences and state: all of it in one commit, or none.
+
+A transaction is checked whole before anything is changed: first every part is read and judged, then all are planned.
+"""
+
+from __future__ import annotations
+
+from headrace.errors import BatchTooLong, Fenced, InvalidParameter, ReceiptExpired
+from headrace.queue import limits
+from headrace.queue.operations import Fence, GetState, Transact, TransactOutcome
+from headrace.queue.store.disk import PutFence, PutState, seq_of
+from headrace.queue.store.local import claims, messages
+from headrace.queue.store.local.head import LocalQueue
+from headrace.queue.store.local.state import LocalState
+
+
+def transact(state: LocalState, operation: Transact, now: int) -> TransactOutcome:
+    _check_fence(state, operation)
+    _check_state(operation)
+    _check_acknowledgements(state, operation, now)
+    for arn, reader, number in operation.claims:
+        claims.check_acknowledge(state.queue(arn), reader, number)
+    sends = _check_sends(state, operation)
+    for arn, receipts in operation.acknowledge:
+        queue = state.queue(arn)
+        for receipt in receipts:
+            messages.plan_delete(state, queue, receipt, strict=True)
+    for arn, reader, number in operation.claims:
+        claims.plan_acknowledge(state, state.queue(arn), reader, number)
+    sent = []
+    for queue, entries in sends:
+        outcomes, stored = messages.plan_entries(state, queue, entries, now)
+        if stored:
+            state.insert(queue, stored)
+        sent.append(outcomes)
+    for key, value in operation.state:
+        state.change(PutState(operation.name, key, value))
+    return TransactOutcome(sent)
+
+
+def _check_fence(state: LocalState, operation: Transact) -> None:
+    current = state.fences.get(operation.name, 0)
+    if operation.epoch is not None and operation.epoch != current:
+        raise Fenced(operation.name, operation.epoch, current)
+
+
+def _check_state(operation: Transact) -> None:
+    for key, value in operation.state:
+        if not 1 <= len(key) <= limits.STATE_KEY_BYTES_MAX:
+            raise InvalidParameter("state key", str(len(key)), f"1 to {limits.STATE_KEY_BYTES_MAX} bytes")
+        if value is not None and len(value) > limits.STATE_VALUE_BYTES_MAX:
+            raise InvalidParameter("state value", str(len(value)), f"at most {limits.STATE_VALUE_BYTES_MAX} bytes")
+
+
+def _check_acknowledgements(state: LocalState, operation: Transact, now: int) -> None:
+    seen: set[int] = set()
+    for arn, receipts in operation.acknowledge:
+        queue = state.queue(arn)
+        state.advance_queue(queue, now)
+        for receipt in receipts:
+            key, receives = messages.read_receipt(state, queue, receipt)
+            lease = queue.order.leases.active.get(seq_of(key))
+            if lease is None or lease.receives != receives or key in seen:
+                raise ReceiptExpired
+            seen.add(key)
+
+
+def _check_sends(state: LocalState, operation: Transact) -> list[tuple[LocalQueue, list[messages.Entry]]]:
+    out = []
+    count = size = 0
+    for arn, entries in operation.sends:
+        queue = state.queue(arn)
+        for entry in entries:
+            messages.check_entry(queue.info.settings, entry)
+            if queue.info.settings.fifo:
+                messages.dedup_key_of(queue, entry)
+            size += len(entry.body) + len(entry.attributes)
+        count += len(entries)
+        out.append((queue, entries))
+    if count > limits.NATIVE_BATCH_MAX:
+        raise InvalidParameter("sends", str(count), f"at most {limits.NATIVE_BATCH_MAX} messages a transaction")
+    if size > limits.NATIVE_BATCH_BYTES_MAX:
+        raise BatchTooLong(size, limits.NATIVE_BATCH_BYTES_MAX)
+    return out
+
+
+def fence(state: LocalState, operation: Fence, now: int) -> int:
+    del now
+    before = state.fences.get(operation.name, 0)
+
+    def undo() -> None:
+        state.fences[operation.name] = before
+
+    state.fences[operation.name] = before + 1
+    state.change(PutFence(operation.name, before + 1), undo)
+    return before + 1
+
+
+def get_state(state: LocalState, operation: GetState, now: int) -> list[tuple[bytes, bytes]]:
+    del now
+    if not 1 <= operation.limit <= limits.NATIVE_BATCH_MAX:
+        raise InvalidParameter("limit", str(operation.limit), f"it must be from 1 to {limits.NATIVE_BATCH_MAX}")
+    return state.disk.state(operation.name, prefix=operation.prefix, after=operation.after, limit=operation.limit)
