@@ -1,0 +1,73 @@
+"""What `headrace broker` can be told, and the combinations that it refuses."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from headrace.settings import Duration, SettingsError, Size, flag_of, setting
+
+Port = Annotated[int, setting("TCP port; 0 takes a free one and logs which.", ge=0, le=65_535)]
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The section `broker`."""
+
+    data: Annotated[Path, setting("Folder of the store; made if absent, with mode 0700.")] = Path("headrace-data")
+    host: Annotated[str, setting("Address to listen on. Not a loopback one: --keys and TLS are required.")] = (
+        "127.0.0.1"
+    )
+    port: Port = 9324
+    keys: Annotated[Path | None, setting("File of access keys; without it, nobody is asked for a signature.")] = None
+    certfile: Annotated[Path | None, setting("TLS certificate chain, PEM.")] = None
+    keyfile: Annotated[Path | None, setting("TLS private key, PEM; unencrypted, mode 0600.")] = None
+    behind_proxy: Annotated[
+        bool, setting("A proxy in front ends TLS; allows a foreign --host without a certificate.", switch=True)
+    ] = False
+    allow_host: Annotated[
+        tuple[str, ...], setting("Host name that clients may use, besides loopback names. May be repeated.")
+    ] = ()
+    cooldowns: Annotated[bool, setting("AWS's 60 s between purges, and between delete and re-create.")] = True
+    metrics: Annotated[
+        Literal["local", "everyone", "off"], setting("Who may read /metrics: local means loopback and the Unix socket.")
+    ] = "local"
+    connections_max: Annotated[int, setting("Open connections; more wait in the kernel.", ge=1, le=1_000_000)] = 10_000
+    request_max: Annotated[Size, setting("Longest request body taken.", ge=1_048_576, le=1_073_741_824)] = Size(
+        96 * 1_048_576
+    )
+    drain: Annotated[Duration, setting("Time to finish after TERM, at most 14 s.", ge=0, le=14)] = Duration(10)
+    log_format: Annotated[Literal["auto", "text", "json"], setting("auto: text on a terminal, else json.")] = "auto"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], setting("Least severe line to log.")] = "info"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost" or host.lower().endswith(".localhost")
+
+
+def check(settings: BrokerSettings) -> None:
+    """Refuse what would be unsafe or cannot work.
+
+    Without signatures everybody who reaches a listener may do everything; without TLS everybody on the way may read
+    and, for five minutes, replay. Both are an error and not a warning, since nobody reads warnings.
+
+    Raises:
+        SettingsError: names the flag and what to do.
+    """
+    if (settings.certfile is None) != (settings.keyfile is None):
+        given, missing = ("certfile", "keyfile") if settings.certfile else ("keyfile", "certfile")
+        raise SettingsError(flag_of(given), f"needs {flag_of(missing)} as well")
+    if is_loopback(settings.host):
+        return
+    place = f"--host {settings.host}"
+    if settings.keys is None:
+        raise SettingsError(place, "is not a loopback address: name the access keys with --keys FILE, or use 127.0.0.1")
+    if settings.certfile is None and not settings.behind_proxy:
+        reason = "is not a loopback address: give --certfile and --keyfile, or --behind-proxy if a proxy ends TLS"
+        raise SettingsError(place, reason)
