@@ -1,0 +1,1 @@
+"""What the documents claim about speed, runnable: `python -m benchmarks --mode quick|full`. See docs/benchmarks.md."""

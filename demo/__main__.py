@@ -1,0 +1,200 @@
+"""`python -m demo`: run the whole demo; exit code 0 if every promise was kept, 1 if not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+
+from demo import ledger, view
+from demo.broker import BrokerProcess, Watcher
+from demo.flights import FLIGHTS, NoData, archive
+from demo.view import LiveView, PlainView, Snapshot, View, WorkerState
+from demo.workers import QUEUE, Worker, consume, produce, read_flights
+
+TICK_S: Final = 0.25
+RATE_WINDOW: Final = 8  # ticks over which a rate is taken
+END_TIMEOUT_S: Final = 20
+QUIET_TICKS: Final = 4  # the queue must be empty for so long: counts and answers may cross
+
+
+@dataclass
+class Crew:
+    """The processes and what they share."""
+
+    workers: list[Worker] = field(default_factory=list)
+    processes: list[BaseProcess] = field(default_factory=list)
+    producing: list[BaseProcess] = field(default_factory=list)
+
+    def alive(self) -> bool:
+        """Whether no process has failed. Raises RuntimeError naming one that has."""
+        for process in self.processes:
+            if process.exitcode not in (None, 0):
+                raise RuntimeError(f"{process.name} ended with exit code {process.exitcode}")
+        return True
+
+    def produced(self) -> bool:
+        return all(process.exitcode == 0 for process in self.producing)
+
+
+class Rates:
+    """Counts over the last ticks, as rates."""
+
+    def __init__(self) -> None:
+        self._history: list[tuple[float, list[int]]] = []
+
+    def add(self, counts: list[int]) -> list[float]:
+        now = time.monotonic()
+        self._history = [*self._history[-RATE_WINDOW:], (now, counts)]
+        then, before = self._history[0]
+        return [(new - old) / max(1e-9, now - then) for new, old in zip(counts, before, strict=True)]
+
+
+@dataclass
+class Demo:
+    """One run. `run` sequences it; the exit stack of `_crew` ends every process, whatever happens."""
+
+    folder: Path
+    console: Console
+    view: View
+    flights: int
+    kills: int
+    rate_max: float
+    clients: list[str]
+    time_limit_s: float
+
+    def run(self) -> bool:
+        """True if every promise was kept."""
+        started = time.monotonic()
+        broker = BrokerProcess(self.folder)
+        try:
+            with self.view:
+                took = broker.start()
+                self.view.tell(f"broker up on {broker.endpoint} after {took:.2f} s (pid {broker.pid})")
+                self._stream(broker, started)
+        finally:
+            broker.stop()
+        audit = ledger.audit(ledger.read(self.folder), flights=self.flights)
+        view.print_ledger(self.console, audit, kills=self.kills, seconds=time.monotonic() - started)
+        return audit.holds
+
+    def _stream(self, broker: BrokerProcess, started: float) -> None:
+        watcher = Watcher(broker.endpoint, QUEUE)
+        kill_at = [self.flights * (number + 1) // (self.kills + 1) for number in range(self.kills)]
+        quiet = 0
+        rates = Rates()
+        with self._crew(broker.endpoint) as crew:
+            while quiet < QUIET_TICKS and crew.alive():
+                time.sleep(TICK_S)
+                snapshot = self._snapshot(crew, watcher, rates, started)
+                self.view.show(snapshot)
+                if kill_at and snapshot.accepted >= kill_at[0]:
+                    del kill_at[0]
+                    self._kill_and_restart(broker, lambda: self._snapshot(crew, watcher, rates, started))
+                gauge = snapshot.gauge
+                empty = gauge is not None and gauge.waiting == gauge.in_flight == 0
+                quiet = quiet + 1 if empty and crew.produced() else 0
+                if time.monotonic() > started + self.time_limit_s:
+                    self.view.tell("out of time: what was not processed counts as lost", style="bold red")
+                    break
+        watcher.close()
+
+    def _kill_and_restart(self, broker: BrokerProcess, look: Callable[[], Snapshot]) -> None:
+        broker.kill()
+        self.view.tell("broker killed with SIGKILL, in the middle of its work", style="bold red")
+        for _ in range(4):  # let it be seen
+            time.sleep(TICK_S)
+            self.view.show(look())
+        took = broker.start()
+        self.view.tell(f"broker up again after {took:.2f} s (pid {broker.pid}), same data folder", style="bold green")
+
+    def _snapshot(self, crew: Crew, watcher: Watcher, rates: Rates, started: float) -> Snapshot:
+        counts = [worker.counts[worker.place] for worker in crew.workers]
+        states = [
+            WorkerState(worker.name, worker.client, count, rate)
+            for worker, count, rate in zip(crew.workers, counts, rates.add(counts), strict=True)
+        ]
+        return Snapshot(
+            elapsed_s=time.monotonic() - started,
+            total=self.flights,
+            producers=[state for state in states if state.name.startswith("producer")],
+            consumers=[state for state in states if state.name.startswith("consumer")],
+            gauge=watcher.read(),
+        )
+
+    @contextmanager
+    def _crew(self, endpoint: str) -> Iterator[Crew]:
+        """Start every process; at the end let them finish their turn, and end those that do not."""
+        spawn = multiprocessing.get_context("spawn")
+        crew, finished = Crew(), spawn.Event()
+        counts = spawn.Array("q", 2 * len(self.clients))
+        chunks = spawn.Queue(maxsize=64)
+        reader: BaseProcess = spawn.Process(
+            target=read_flights, args=(chunks, self.flights, len(self.clients)), name="reader"
+        )
+        crew.processes.append(reader)
+        for role, target in (("producer", produce), ("consumer", consume)):
+            for number, client in enumerate(self.clients, start=1):
+                place = len(crew.workers)
+                worker = Worker(f"{role} {number}", place, client, endpoint, self.folder, counts, finished)
+                arguments = (worker, chunks, self.rate_max / len(self.clients)) if target is produce else (worker,)
+                process: BaseProcess = spawn.Process(target=target, args=arguments, name=worker.name)
+                crew.workers.append(worker)
+                crew.processes.append(process)
+                crew.producing += [process] if target is produce else []
+        try:
+            for process in crew.processes:
+                process.start()
+            yield crew
+        finally:
+            finished.set()
+            _end(crew.processes)
+
+
+def _end(processes: list[BaseProcess]) -> None:
+    deadline = time.monotonic() + END_TIMEOUT_S
+    for process in processes:
+        if process.pid is None:
+            continue
+        process.join(max(0.1, deadline - time.monotonic()))
+        if process.exitcode is None:
+            process.terminate()
+            process.join()
+
+
+@click.command()
+@click.option("--flights", default=FLIGHTS, show_default=True, help="How many flights to stream.")
+@click.option("--kills", default=1, show_default=True, help="How often the broker is killed on the way.")
+@click.option("--rate", default=12_000.0, show_default=True, help="Flights a second that are sent at most.")
+@click.option("--clients", default="boto3,boto3,native", show_default=True, help="One producer and one consumer each.")
+@click.option("--time-limit", default=110.0, show_default=True, help="Seconds after which the demo gives up.")
+@click.option("--data", default="demo/data", show_default=True, help="Folder of the run; emptied at the start.")
+@click.option("--plain", is_flag=True, help="Lines instead of the live picture, as without a terminal.")
+def main(flights: int, kills: int, rate: float, clients: str, time_limit: float, data: str, plain: bool) -> None:
+    """Stream a year of real flights through a headrace broker, kill it in the middle, and count what arrived."""
+    console = Console()
+    folder = Path(data).resolve()
+    try:
+        archive()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        shown: View = LiveView(console) if console.is_terminal and not plain else PlainView(console)
+        demo = Demo(folder, console, shown, flights, kills, rate, clients.split(","), time_limit)
+        sys.exit(0 if demo.run() else 1)
+    except (NoData, RuntimeError) as failed:
+        console.print(str(failed), style="red", markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
