@@ -1,0 +1,114 @@
+"""`python -m benchmarks --mode quick|full`: measure, show tables, write benchmarks/results/*.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+
+from benchmarks import machine, native, report, servers, sqs_http
+from benchmarks.plan import PLANS, Plan
+from benchmarks.report import Results
+from benchmarks.store import StoreFigures
+
+ROOT: Final = Path(__file__).parent.parent
+PARTS: Final = ("http", "store", "native")
+
+
+@click.command()
+@click.option("--mode", type=click.Choice(sorted(PLANS)), default="quick", show_default=True)
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Only these parts.")
+@click.option("--peers", default="fauxqs,ministack,moto", show_default=True, help="Compare with these; '' for none.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), default=ROOT / ".cache/peers", help="Where peers are installed."
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=ROOT / ".cache/benchmarks", help="Servers' data; on a disk."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results", help="Folder of the results."
+)
+def main(mode: str, only: tuple[str, ...], peers: str, cache: Path, data: Path, out: Path) -> None:
+    """Measure headrace, alone and against other queues, on this machine."""
+    console = Console()
+    plan, parts = PLANS[mode], only or PARTS
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
+    started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    results = Results(mode, started, machine.describe(data))
+    say = _sayer(console, results)
+    if "http" in parts:
+        _measure_http(results, plan, peers, cache=cache, data=data, say=say)
+    if "store" in parts:
+        _measure_store(results, plan, data, say)
+    if "native" in parts:
+        _measure_native(results, plan, cache=cache, data=data, say=say)
+    report.show(console, results)
+    console.print(f"Written to {os.path.relpath(results.save(out))}", highlight=False)
+
+
+def _sayer(console: Console, results: Results) -> Callable[[str], None]:
+    """Progress goes to the terminal; what a reader of the results must know also into them."""
+
+    def say(text: str) -> None:
+        console.print(f"  {text}", style="dim", markup=False, highlight=False)
+        if "left out" in text:
+            results.remarks.append(text)
+
+    return say
+
+
+def _measure_http(
+    results: Results, plan: Plan, peers: str, *, cache: Path, data: Path, say: Callable[[str], None]
+) -> None:
+    contenders = [servers.headrace()]
+    for name in filter(None, peers.split(",")):
+        peer = servers.PEERS[name]()
+        try:
+            say(f"installing {peer.name}")
+            peer.install(cache)
+        except servers.CannotInstall as failed:
+            say(f"{peer.name} is left out: {failed}")
+        else:
+            contenders.append(peer)
+    results.http += sqs_http.measure(contenders, plan, cache=cache, data=data, say=say)
+
+
+def _measure_store(results: Results, plan: Plan, data: Path, say: Callable[[str], None]) -> None:
+    cases = [(backlog, 256) for backlog in plan.store_backlogs] + [(max(plan.store_backlogs[:2]), 1_024)]
+    for backlog, body_bytes in cases:
+        say(f"store with a backlog of {backlog:,} messages of {body_bytes} B")
+        results.store += _store_figures(data / "store", backlog, body_bytes, plan.store_messages)
+
+
+def _store_figures(folder: Path, backlog: int, body_bytes: int, messages: int) -> list[StoreFigures]:
+    """Fill in one process and measure in another: memory is then what an opened store needs."""
+    command = [
+        sys.executable, "-m", "benchmarks.store", "--data", str(folder), "--backlog", str(backlog),
+        "--body-bytes", str(body_bytes), "--messages", str(messages),
+    ]  # fmt: skip
+    try:
+        subprocess.run([*command, "--fill-only"], check=True, cwd=ROOT)
+        output = subprocess.run([*command, "--filled"], check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return [StoreFigures(**json.loads(line)) for line in output.splitlines()]
+
+
+def _measure_native(results: Results, plan: Plan, *, cache: Path, data: Path, say: Callable[[str], None]) -> None:
+    say("native client")
+    with servers.running(servers.headrace(), cache, data / "native") as broker:
+        results.native += native.measure(broker, messages=plan.native_messages)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Results as tables for people, and as JSON for comparing runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.native import NativeFigures
+from benchmarks.sqs_http import Row
+from benchmarks.store import StoreFigures
+
+TITLES: Final = {
+    "send": "single sends",
+    "send_batch": "send-batch of 10",
+    "cycle": "send-batch / receive 10 / delete-batch",
+    "drain": "drain of a backlog",
+}
+GENERATOR_BUSY: Final = 0.95
+"""From this share of a core on, the load generator may have been the limit; the table marks the figure."""
+
+HTTP_TARGETS: Final[dict[tuple[str, str, int], float]] = {
+    ("fauxqs", "send", 64): 1.4,
+    ("fauxqs", "send_batch", 64): 1.2,
+    ("fauxqs", "cycle", 64): 1.2,
+    ("fauxqs", "send", 16): 1.0,
+    ("fauxqs", "send_batch", 16): 1.0,
+    ("fauxqs", "cycle", 16): 1.0,
+    **{("MiniStack", case, connections): 6.0 for case in ("send", "send_batch", "cycle") for connections in (16, 64)},
+}
+"""By (server, case, connections): headrace's rate over that server's, at least."""
+STORE_TARGET_PER_S: Final = 150_000
+NATIVE_TARGET_PER_S: Final = 60_000
+OPEN_TARGET_S: Final = 5.0
+
+
+@dataclass
+class Results:
+    """All that a run measured."""
+
+    mode: str
+    started: str
+    machine: dict[str, Any]
+    http: list[Row] = field(default_factory=list)
+    store: list[StoreFigures] = field(default_factory=list)
+    native: list[NativeFigures] = field(default_factory=list)
+    others: list[dict[str, Any]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def save(self, folder: Path) -> Path:
+        """Write the results to a file named by mode and time; also as `latest.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(asdict(self), indent=2) + "\n"
+        path = folder / f"{self.mode}-{self.started.replace(':', '')}.json"
+        path.write_text(text)
+        (folder / "latest.json").write_text(text)
+        return path
+
+
+def show(console: Console, results: Results) -> None:
+    """All tables, in the order in which they were measured."""
+    _show_machine(console, results)
+    for case in TITLES:
+        rows = [row for row in results.http if row.case == case]
+        if rows:
+            console.print(_http_table(case, rows))
+    if results.store:
+        console.print(_store_table(results.store))
+    if results.native:
+        console.print(_native_table(results.native))
+    if results.others:
+        console.print(_table("Other durable queues, batches through the whole life", results.others[0], results.others))
+    for remark in results.remarks:
+        console.print(f"- {remark}", markup=False)
+
+
+def _show_machine(console: Console, results: Results) -> None:
+    facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in results.machine.items())
+    console.print(f"[bold]{results.mode} run of {results.started}[/]: {facts}", highlight=False)
+
+
+def _new_table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 else "right")
+    return table
+
+
+def _http_table(case: str, rows: Iterable[Row]) -> Table:
+    columns = ["server", "connections", "messages/s", "spread", "p50 ms", "p99 ms", "CPU µs", "headrace is", "target"]
+    table = _new_table(f"SQS over HTTP, 256 B: {TITLES[case]}", columns)
+    for row in sorted(rows, key=lambda row: (row.connections, -row.messages_per_s)):
+        limited = "*" if row.generator_cpu_share > GENERATOR_BUSY else ""
+        backlog = f", {row.backlog:,} waiting" if row.backlog else ""
+        table.add_row(
+            f"{row.server} ({row.durable}{backlog})",
+            str(row.connections),
+            f"{row.messages_per_s:,.0f}{limited}",
+            f"{row.spread:.0%}" if row.rounds > 1 else "",
+            f"{row.p50_ms:.2f}",
+            f"{row.p99_ms:.2f}",
+            f"{row.cpu_us:.1f}",
+            f"{row.ratio:.2f}x" if row.ratio is not None and row.server != "headrace" else "",
+            _verdict(row.ratio, HTTP_TARGETS.get((row.server, case, row.connections))),
+        )
+    return table
+
+
+def _verdict(value: float | None, target: float | None) -> str:
+    if value is None or target is None:
+        return ""
+    return f"[green]≥ {target:g}x[/]" if value >= target else f"[red]missed {target:g}x[/]"
+
+
+def _store_table(rows: Iterable[StoreFigures]) -> Table:
+    columns = [
+        "operations", "a commit", "backlog", "body B", "messages/s", "CPU µs", "open s", "first receive ms", "memory MiB",
+        "disk B", "target",
+    ]  # fmt: skip
+    table = _new_table("The store in process, durable: whole life", columns)
+    for row in rows:
+        reached = row.messages_per_s >= STORE_TARGET_PER_S and row.open_s < OPEN_TARGET_S
+        table.add_row(
+            row.shape,
+            str(row.per_commit),
+            f"{row.backlog:,}",
+            f"{row.body_bytes:,}",
+            f"{row.messages_per_s:,.0f}",
+            f"{row.cpu_us:.1f}",
+            f"{row.open_s:.2f}",
+            f"{row.first_receive_ms:.1f}",
+            f"{row.memory_mib:.0f}",
+            f"{row.disk_bytes_a_message:.0f}" if row.backlog else "",
+            f"[green]≥ {STORE_TARGET_PER_S:,}[/]" if reached else f"[red]missed {STORE_TARGET_PER_S:,}[/]",
+        )
+    return table
+
+
+def _native_table(rows: Iterable[NativeFigures]) -> Table:
+    table = _new_table("The native client, whole life", ["clients", "a call", "messages/s", "broker CPU µs", "target"])
+    for row in rows:
+        reached = row.messages_per_s >= NATIVE_TARGET_PER_S
+        table.add_row(
+            str(row.clients),
+            str(row.batch),
+            f"{row.messages_per_s:,.0f}",
+            f"{row.broker_cpu_us:.1f}",
+            f"[green]≥ {NATIVE_TARGET_PER_S:,}[/]" if reached else f"[red]missed {NATIVE_TARGET_PER_S:,}[/]",
+        )
+    return table
+
+
+def _table(title: str, first: dict[str, Any], rows: Iterable[dict[str, Any]]) -> Table:
+    table = _new_table(title, list(first))
+    for row in rows:
+        table.add_row(*[_number(value) for value in row.values()])
+    return table
+
+
+def _number(value: Any) -> str:
+    return f"{value:,.0f}" if isinstance(value, float) else str(value)
+
+
+Say = Callable[[str], None]
