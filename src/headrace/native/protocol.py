@@ -47,10 +47,10 @@ _Refusal = dict[str, Any]
 
 
 class BrokerStatistics(msgspec.Struct, frozen=True):
-    """A broker as a whole. `now_ms` is its steady time; `store` is None where the node gives no statistics."""
+    """A broker as a whole. `now_ms` is its steady time; `store` what its store has done since it opened."""
 
     now_ms: int
-    store: StoreStatistics | None = None
+    store: StoreStatistics
 
 
 class _TransactAnswer(msgspec.Struct, frozen=True):

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+
 from headrace.clock import Clock
 from headrace.errors import HeadraceError, InvalidParameter, StoreFailed
 from headrace.http.messages import Request
 from headrace.native import protocol
-from headrace.queue import limits
+from headrace.queue import attributes, limits
 from headrace.queue.broker import Broker
-from headrace.queue.operations import Operation, Receive
-from headrace.queue.store.base import StoreStatistics
+from headrace.queue.operations import Operation, Receive, Send, Transact
 
 Authorize = Callable[[Request, Operation | None], None]
 """Raises AccessDenied unless the request's sender may do the operation (None: read the statistics)."""
@@ -35,21 +36,12 @@ class NativeService:
         broker: whose queues.
         clock: the store's steady time.
         authorize: asked once a call, before anything is done.
-        statistics: the store's statistics, for `headrace top`.
     """
 
-    def __init__(
-        self,
-        broker: Broker,
-        clock: Clock,
-        *,
-        authorize: Authorize = allow_all,
-        statistics: Callable[[], StoreStatistics] | None = None,
-    ) -> None:
+    def __init__(self, broker: Broker, clock: Clock, *, authorize: Authorize = allow_all) -> None:
         self._broker = broker
         self._clock = clock
         self._authorize = authorize
-        self._statistics = statistics
 
     def handle(self, request: Request) -> None:
         if request.path == protocol.CALL_PATH:
@@ -69,6 +61,7 @@ class NativeService:
         try:
             operation = protocol.decode_operation(request.body, json=json)
             _check_integers(operation)
+            _check_attributes(operation)
             wait_ms = self._wait_ms(request, operation)
             self._authorize(request, operation)
         except HeadraceError as error:
@@ -108,8 +101,7 @@ class NativeService:
             self._authorize(request, None)
         except HeadraceError as error:
             return _answer_error(request, error, json=json)
-        store = self._statistics() if self._statistics is not None else None
-        statistics = protocol.BrokerStatistics(self._clock(), store)
+        statistics = protocol.BrokerStatistics(self._clock(), self._broker.store.statistics())
         return request.respond(200, protocol.encode_statistics(statistics, json=json), _content_type(json=json))
 
 
@@ -131,6 +123,29 @@ def _check_integers(operation: Operation) -> None:
         value = getattr(operation, name)
         if type(value) is int and not -INTEGER_MAX <= value <= INTEGER_MAX:
             raise InvalidParameter(name, str(value), "it is out of any range")
+
+
+def _check_attributes(operation: Operation) -> None:
+    """The queue keeps attributes unread; SQS consumers read them: what they could not read must not get in."""
+    batches = [operation.entries] if isinstance(operation, Send) else []
+    if isinstance(operation, Transact):
+        batches = [entries for _, entries in operation.sends]
+    for entries in batches:
+        for entry in entries:
+            if entry.attributes and not _readable(entry.attributes):
+                reason = f"at most {limits.ATTRIBUTES_MAX} by name, as [type, str], or [Binary type, bytes]"
+                raise InvalidParameter("attributes", f"{len(entry.attributes)} bytes", reason)
+
+
+def _readable(blob: bytes) -> bool:
+    try:
+        decoded = attributes.decode(blob)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return len(decoded) <= limits.ATTRIBUTES_MAX and all(
+        name and isinstance(value, bytes) == (kind.partition(".")[0] == "Binary")
+        for name, (kind, value) in decoded.items()
+    )
 
 
 def _answer(request: Request, operation: Operation, outcome: Any, *, json: bool) -> None:

@@ -1,0 +1,1 @@
+"""The command line. `main.py` is the way in; a command is loaded when it is called."""

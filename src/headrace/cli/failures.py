@@ -1,0 +1,30 @@
+"""Errors in one line for people: what is wrong, and what to do next."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from headrace import errors
+from headrace.errors import HeadraceError
+from headrace.queue.model import arn_of
+
+_NEXT_STEPS: Final[tuple[tuple[type[HeadraceError], str], ...]] = (
+    (errors.Unavailable, "start one with `headrace broker --data DIR`, or name another with --broker"),
+    (errors.QueueNotFound, "`headrace queue ls` lists what is there, `headrace queue create NAME` makes one"),
+    (errors.QueueExists, "`headrace queue show NAME` tells how it is set, `headrace queue set NAME` changes it"),
+    (errors.ReceiptExpired, "receive the message again for a new receipt"),
+    (errors.ReceiptInvalid, "use the receipt that `headrace queue receive NAME` printed"),
+    (errors.OutcomeUnknown, "look before you repeat it: `headrace queue peek NAME`"),
+    (errors.MoveTaskRefused, "`headrace queue move-status NAME` tells what is running"),
+    (errors.UnknownError, "is it a headrace broker, and of this version? `headrace --version`"),
+)
+"""Error -> what to try next; the first line that fits."""
+
+_DEFAULT_ARN: Final = arn_of("")
+
+
+def explain(error: HeadraceError) -> str:
+    """The message, with plain names for queues of the default region and account, and the next step if we know one."""
+    text = str(error).replace(_DEFAULT_ARN, "").replace("; create it first", "")
+    step = next((step for kind, step in _NEXT_STEPS if isinstance(error, kind)), None)
+    return f"{text}\n  next: {step}" if step is not None else text

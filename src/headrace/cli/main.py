@@ -1,0 +1,87 @@
+"""`headrace`: the group of commands. Nothing but click is imported before it is known which command is meant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final, NamedTuple
+
+import click
+
+from headrace import __version__
+
+
+class Entry(NamedTuple):
+    """Where a command is, and its line in `headrace --help` (there without loading it)."""
+
+    place: str
+    help: str
+
+
+COMMANDS: Final[dict[str, Entry]] = {
+    "broker": Entry("headrace.cli.broker:broker", "Run the broker: a durable queue server with the SQS API."),
+    "queue": Entry("headrace.cli.queue:queue", "Look into queues and change them: ls, peek, send, redrive, …"),
+    "top": Entry("headrace.cli.top:top", "Watch all queues live: depth, rates, oldest message, commits."),
+    "completion": Entry("headrace.cli.completion:completion", "Print the completion script of a shell."),
+}
+"""Name -> command, in the order of the help. The one table to extend for a new command."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.place.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="headrace", message="%(prog)s %(version)s")
+def cli() -> None:
+    """A durable queue, and what is built on it.
+
+    Start a broker with `headrace broker --data ./data`, then try `headrace queue create hello`, `headrace queue send
+    hello "first message"` and `headrace queue peek hello`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 called wrongly."""
+    try:
+        result = cli.main(args=arguments, prog_name="headrace", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has seen enough. Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        _exit_if_ours(error)
+        raise
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _exit_if_ours(error: Exception) -> None:
+    """Tell a HeadraceError in one line and exit. Any other error is a bug of ours: it keeps its traceback."""
+    from headrace.cli.failures import explain  # noqa: PLC0415 - loads the client's modules
+    from headrace.errors import HeadraceError  # noqa: PLC0415
+
+    if isinstance(error, HeadraceError):
+        click.secho(f"error: {explain(error)}", fg="red", err=True)
+        sys.exit(1)
