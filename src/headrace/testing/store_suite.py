@@ -1,0 +1,71 @@
+"""The public conformance suite: what every store promises, one test a promise.
+
+To run it against a store, import it into a test module and say by a fixture which store:
+
+    from headrace.testing.store_suite import *
+
+    @pytest.fixture
+    def kind() -> StoreKind:
+        return StoreKind("mine", open_my_store, durable=True, in_files=True)
+
+Tests of restarts run where the kind is `durable`, tests of crashes where it is also `in_files`.
+"""
+
+# ruff: noqa: E402 - assertions are rewritten (so that failures show values) only in modules named before their import
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite("headrace.testing.suite")
+
+from headrace.testing.suite.claims import TestClaims, TestFifoClaims
+from headrace.testing.suite.dedup import TestContentDeduplication, TestDeduplication
+from headrace.testing.suite.durability import TestCrashes, TestRestarts
+from headrace.testing.suite.fairness import TestFairQueues, TestInFlight
+from headrace.testing.suite.fifo import TestFifoAttempts, TestFifoLocks, TestFifoOrder, TestFifoReceipts
+from headrace.testing.suite.fifo import TestFifoSendChecks
+from headrace.testing.suite.moves import TestMoveTasks
+from headrace.testing.suite.queues import TestCooldowns, TestDeletion, TestPurging, TestQueueDirectory
+from headrace.testing.suite.receipts import TestChangingVisibility, TestDeleting, TestForgedReceipts
+from headrace.testing.suite.redrive import TestDeadLetters, TestFifoDeadLetters, TestRedrivePolicies
+from headrace.testing.suite.standard import TestCounts, TestDelays, TestPeeking, TestRetention
+from headrace.testing.suite.standard import TestSendAndReceive, TestSendChecks, TestVisibility
+from headrace.testing.suite.transactions import TestFences, TestState, TestTransactions
+
+__all__ = [
+    "TestChangingVisibility",
+    "TestClaims",
+    "TestContentDeduplication",
+    "TestCooldowns",
+    "TestCounts",
+    "TestCrashes",
+    "TestDeadLetters",
+    "TestDeduplication",
+    "TestDelays",
+    "TestDeleting",
+    "TestDeletion",
+    "TestFairQueues",
+    "TestFences",
+    "TestFifoAttempts",
+    "TestFifoClaims",
+    "TestFifoDeadLetters",
+    "TestFifoLocks",
+    "TestFifoOrder",
+    "TestFifoReceipts",
+    "TestFifoSendChecks",
+    "TestForgedReceipts",
+    "TestInFlight",
+    "TestMoveTasks",
+    "TestPeeking",
+    "TestPurging",
+    "TestQueueDirectory",
+    "TestRedrivePolicies",
+    "TestRestarts",
+    "TestRetention",
+    "TestSendAndReceive",
+    "TestSendChecks",
+    "TestState",
+    "TestTransactions",
+    "TestVisibility",
+]

@@ -1,0 +1,25 @@
+"""The stores that headrace ships, as kinds that the suite and the stateful machine run against.
+
+A new store gets a line in `STORES`; nothing else is needed to test it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from headrace.clock import ManualClock
+from headrace.queue.store.base import Store
+from headrace.testing.driver import StoreKind
+
+
+def _open_memory(_folder: Path, clock: ManualClock, cooldowns: bool) -> Store:  # noqa: FBT001 - a StoreOpener
+    from headrace.queue.store.memory import open_memory_store  # noqa: PLC0415 - only those that are tested are loaded
+
+    return open_memory_store(clock, cooldowns=cooldowns)
+
+
+MEMORY: Final = StoreKind("memory", _open_memory, durable=False, in_files=False)
+
+STORES: Final = (MEMORY,)
+"""Every store that ships."""

@@ -1,0 +1,137 @@
+"""A disk that remembers: every write, sync, truncation and deletion of a store's files, in order, with marks between.
+
+SQLite's files go through a virtual file system of apsw's. What is remembered can be played up to any point, with what was
+not synced by then lost, torn or reordered: that is a power cut (`crash_states.py`). The same place is where faults are
+planted: a call that fails, a disk that is full.
+
+WAL mode's shared memory passes by unseen; recovery rebuilds it.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import apsw
+
+EventKind = Literal["create", "write", "truncate", "sync", "delete", "rename", "folder_sync", "mark"]
+_numbers: Final = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened. `name` is the file's, without its folder; `data` a write's bytes or a mark's value."""
+
+    kind: EventKind
+    name: str = ""
+    offset: int = 0
+    data: Any = b""
+
+
+Fault = Callable[[str, str], BaseException | None]
+"""(call, file name) -> what to raise instead of doing it, or None."""
+
+
+@dataclass
+class DiskLog:
+    """What happened on the disk. `fault` is asked before each call that changes or syncs something."""
+
+    events: list[Event] = field(default_factory=list)
+    fault: Fault = lambda _call, _name: None
+    calls: int = 0
+
+    def mark(self, value: Any) -> None:
+        """Note that something was answered here."""
+        self.events.append(Event("mark", data=value))
+
+    def check(self, call: str, name: str) -> None:
+        self.calls += 1
+        error = self.fault(call, name)
+        if error is not None:
+            raise error
+
+
+def io_error(call: str) -> BaseException:
+    """The disk's failure as SQLite's layer reports it for `call`."""
+    error = apsw.IOError(f"planted: {call} failed")
+    error.extendedresult = apsw.SQLITE_IOERR_FSYNC if call == "sync" else apsw.SQLITE_IOERR_WRITE
+    return error
+
+
+def full_error(call: str) -> BaseException:
+    return apsw.FullError(f"planted: no space for {call}")
+
+
+def os_error(number: int) -> OSError:
+    return OSError(number, f"planted: {errno.errorcode[number]}")
+
+
+class RecordingVFS(apsw.VFS):
+    """SQLite's own file system, overheard."""
+
+    def __init__(self, log: DiskLog) -> None:
+        self.log = log
+        self.label = f"recording-{next(_numbers)}"
+        super().__init__(self.label, "", makedefault=True)
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's names
+        return RecordingFile(self.log, name, flags)
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802, FBT001
+        name = Path(filename).name
+        self.log.check("delete", name)
+        super().xDelete(filename, syncdir)
+        self.log.events.append(Event("delete", name))
+        if syncdir:
+            self.log.events.append(Event("folder_sync"))
+
+
+class RecordingFile(apsw.VFSFile):
+    """One open file. A journal's or WAL's first sync also syncs its folder: so does SQLite's unix layer inside."""
+
+    def __init__(self, log: DiskLog, name: Any, flags: list[int]) -> None:
+        path = name.filename() if isinstance(name, apsw.URIFilename) else name
+        self.log = log
+        self.name = Path(path).name if path else "temporary"
+        self.kept = bool(path) and not flags[0] & apsw.SQLITE_OPEN_DELETEONCLOSE
+        existed = bool(path) and Path(path).exists()
+        super().__init__("", name, flags)
+        journal = flags[0] & (apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL)
+        self.sync_folder = bool(journal and flags[0] & apsw.SQLITE_OPEN_CREATE)
+        if self.kept and not existed:
+            log.events.append(Event("create", self.name))
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        self._do("write", lambda: super(RecordingFile, self).xWrite(data, offset), offset, bytes(data))
+
+    def xTruncate(self, newsize: int) -> None:  # noqa: N802
+        self._do("truncate", lambda: super(RecordingFile, self).xTruncate(newsize), newsize)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802
+        self._do("sync", lambda: super(RecordingFile, self).xSync(flags))
+        if self.sync_folder and self.kept:
+            self.sync_folder = False
+            self.log.events.append(Event("folder_sync"))
+
+    def _do(self, call: EventKind, act: Callable[[], None], offset: int = 0, data: bytes = b"") -> None:
+        if self.kept:
+            self.log.check(call, self.name)
+        act()
+        if self.kept:
+            self.log.events.append(Event(call, self.name, offset, data))
+
+
+@contextmanager
+def recorded() -> Iterator[DiskLog]:
+    """While the block runs, new SQLite connections are overheard."""
+    log = DiskLog()
+    vfs = RecordingVFS(log)
+    try:
+        yield log
+    finally:
+        vfs.unregister()
