@@ -1,0 +1,93 @@
+"""What the three batch operations have in common: faults of the whole batch, failures of an entry.
+
+Source: SQS API Reference, SendMessageBatch, DeleteMessageBatch, ChangeMessageVisibilityBatch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+from headrace.errors import HeadraceError
+from headrace.sqs import limits
+from headrace.sqs.errors import (
+    BATCH_ENTRY_IDS_NOT_DISTINCT,
+    EMPTY_BATCH_REQUEST,
+    INVALID_BATCH_ENTRY_ID,
+    TOO_MANY_ENTRIES,
+    Fault,
+    missing,
+    translate,
+)
+from headrace.sqs.shapes import BatchResult, BatchResultEntry, BatchResultErrorEntry
+
+_ID: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{limits.BATCH_ID_CHARACTERS_MAX}}}", re.ASCII)
+_ID_RULE: Final = (
+    "A batch entry id can only contain alphanumeric characters, hyphens and underscores. It can be at most "
+    f"{limits.BATCH_ID_CHARACTERS_MAX} letters long."
+)
+
+
+class BatchEntry(Protocol):
+    @property
+    def id(self) -> str | None: ...
+
+
+E = TypeVar("E", bound=BatchEntry)
+
+
+def check_batch(operation: str, entries: Sequence[E] | None) -> Sequence[E]:
+    """The entries, if the batch as a whole is right.
+
+    Raises:
+        Fault: the batch is empty, too large, or its ids are not 1 to 80 letters or not distinct.
+    """
+    if not entries:
+        text = f"There should be at least one {operation}RequestEntry in the request."
+        raise Fault(EMPTY_BATCH_REQUEST, text)
+    if len(entries) > limits.BATCH_ENTRIES_MAX:
+        text = f"Maximum number of entries per request are {limits.BATCH_ENTRIES_MAX}. You have sent {len(entries)}."
+        raise Fault(TOO_MANY_ENTRIES, text)
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.id is None:
+            raise missing(f"{operation}RequestEntry.Id")
+        if _ID.fullmatch(entry.id) is None:
+            raise Fault(INVALID_BATCH_ENTRY_ID, _ID_RULE)
+        if entry.id in seen:
+            raise Fault(BATCH_ENTRY_IDS_NOT_DISTINCT, f"Id {entry.id} repeated.")
+        seen.add(entry.id)
+    return entries
+
+
+def failure(entry_id: str | None, fault: Fault) -> BatchResultErrorEntry:
+    """An entry's failure: in batches AWS words the size rule another way."""
+    text = fault.message.replace("One or more parameters are invalid.", "One or more parameters cannot be validated.")
+    return BatchResultErrorEntry(str(entry_id), fault.kind.sender, fault.kind.code, text)
+
+
+def sort_receipts(
+    entries: Sequence[E], read: Callable[[E], Any]
+) -> tuple[list[tuple[E, Any]], list[BatchResultErrorEntry]]:
+    """Each entry with what `read` makes of it, and the failures of those of which it can make nothing."""
+    good, failed = [], []
+    for entry in entries:
+        try:
+            good.append((entry, read(entry)))
+        except Fault as fault:
+            failed.append(failure(entry.id, fault))
+    return good, failed
+
+
+def receipt_result(
+    entries: Sequence[tuple[str, str]], outcome: Sequence[Any], failed: list[BatchResultErrorEntry]
+) -> BatchResult:
+    """The answer to a batch of receipts: `entries` are (id, handle), `outcome` an item for each."""
+    successful = []
+    for (entry_id, handle), item in zip(entries, outcome, strict=True):
+        if isinstance(item, HeadraceError):
+            failed.append(failure(entry_id, translate(item, receipt=handle)))
+        else:
+            successful.append(BatchResultEntry(entry_id))
+    return BatchResult(successful, failed)

@@ -1,0 +1,205 @@
+"""One request on its way: who asks, of which queue, and how it is answered.
+
+A call is answered exactly once: with a result, or with a fault. Whatever goes wrong on the way, expected or not, ends in
+`fail`, so that no client waits for ever and none sees a traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+
+from headrace.errors import HeadraceError
+from headrace.http.messages import Request
+from headrace.queue.broker import Broker
+from headrace.queue.limits import REGION_DEFAULT
+from headrace.queue.model import QueueInfo
+from headrace.queue.operations import Operation
+from headrace.sqs import limits, policy
+from headrace.sqs.codec import Codec
+from headrace.sqs.context import Context
+from headrace.sqs.errors import (
+    ACCESS_DENIED,
+    INTERNAL_FAILURE,
+    INVALID_ADDRESS,
+    Fault,
+    missing,
+    no_queue,
+    translate,
+)
+from headrace.sqs.keys import ANONYMOUS, Principal
+from headrace.sqs.shapes import Shape
+from headrace.sqs.signature import credential_scope
+from headrace.sqs.urls import Form, Place, form_of, place_of_path, place_of_url, valid_account, valid_name
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Call:
+    """A request being served.
+
+    Attributes:
+        operation: its name; empty until it is known.
+        principal: who asks.
+        account: whose queues a bare name means.
+        region: where a URL that names no region is.
+    """
+
+    __slots__ = ("_answered", "account", "codec", "context", "operation", "principal", "region", "request")
+
+    def __init__(self, context: Context, request: Request, codec: Codec) -> None:
+        self.context = context
+        self.request = request
+        self.codec = codec
+        self.operation = ""
+        self.principal: Principal = ANONYMOUS
+        self.account = context.account
+        self.region = REGION_DEFAULT
+        self._answered = False
+
+    @property
+    def broker(self) -> Broker:
+        return self.context.broker
+
+    # ------------------------------------------------------------------------------------------------------- who asks
+
+    def identify(self) -> None:
+        """Find out who asks and where.
+
+        Raises:
+            SignatureFault: keys are configured, and the request is not signed by one of them as it must be.
+        """
+        verifier = self.context.verifier
+        if verifier is not None:
+            self.principal = verifier.verify(self.request)
+            self.account = self.principal.account
+        scope = credential_scope(self.request)
+        if scope is None:
+            place = self.place
+            self.region = (place and place.region) or self.form.region or self.context.region
+            return
+        access_key, self.region = scope
+        if verifier is None and len(access_key) == 12 and valid_account(access_key):
+            self.account = access_key  # as LocalStack and moto do: tests play several accounts without any keys
+
+    @property
+    def place(self) -> Place | None:
+        """The queue that the request's own path names."""
+        path = self.request.path
+        return place_of_path(path) if len(path) > 1 else None
+
+    @property
+    def form(self) -> Form:
+        """How to write queue URLs for this client."""
+        place, request = self.place, self.request
+        host = request.headers.get(b"host", b"localhost").decode("latin-1")
+        secure = request.secure or (self.context.behind_proxy and request.headers.get(b"x-forwarded-proto") == b"https")
+        return form_of(host, place.region if place is not None else None, secure=secure)
+
+    def url(self, arn: str) -> str:
+        return self.form.url(arn)
+
+    # ----------------------------------------------------------------------------------------------------- which queue
+
+    def queue(self, url: str | None) -> QueueInfo:
+        """The queue of `url` (or of the request's path), which the caller may use for this operation.
+
+        Raises:
+            Fault: MissingParameter, InvalidAddress, QueueDoesNotExist or AccessDenied.
+        """
+        if not url:
+            place = self.place
+            if place is None:
+                raise missing("QueueUrl")
+            url = f"http://localhost{self.request.path}"
+        arn = _arn_of_url(url, self.region, self.account)
+        if arn is None:
+            raise Fault(INVALID_ADDRESS, f"The address {url} is not valid for this endpoint.")
+        return self.queue_by_arn(arn)
+
+    def queue_by_arn(self, arn: str) -> QueueInfo:
+        info = self.context.broker.find(arn)
+        if info is None:
+            raise no_queue()
+        if self.principal.access_key is not None:
+            self.authorize(arn, info.settings.stored.get("Policy"))
+        return info
+
+    def authorize(self, arn: str, policy_json: str | None = None) -> None:
+        """Refuse unless the caller may do this operation with `arn` (empty: with no queue in particular)."""
+        owner = arn.split(":", 5)[4] if arn else self.account
+        request = self.request
+        allowed = policy.allows(
+            policy_json, self.principal, self.operation, arn, owner, request.peer, secure=request.secure
+        )
+        if not allowed:
+            what = self.url(arn) if arn else "SQS"
+            raise Fault(ACCESS_DENIED, f"Access to the resource {what} is denied.")
+
+    # ------------------------------------------------------------------------------------------------------ the answer
+
+    def submit(self, operation: Operation, finish: Callable[[Any], None]) -> None:
+        """Ask the queue for `operation`; `finish` gets its outcome and answers. An error is answered here."""
+        self.context.broker.submit(operation, self.guarded(finish))
+
+    def guarded(self, finish: Callable[[Any], None], *, errors: bool = False) -> Callable[[Any], None]:
+        """`finish`, made safe to be called by the store: it never raises, and errors are answered.
+
+        Args:
+            finish: takes the outcome and answers.
+            errors: whether outcomes that are errors go to `finish` too, which then raises what to answer.
+        """
+
+        def done(outcome: Any) -> None:
+            try:
+                if not errors and isinstance(outcome, HeadraceError):
+                    raise outcome
+                finish(outcome)
+            except Exception as error:  # noqa: BLE001 - the store must not be disturbed, the client must be answered
+                self.fail(error)
+
+        return done
+
+    def answer(self, result: Shape | None) -> None:
+        request_id, codec = self.context.request_ids(), self.codec
+        body = codec.answer(self.operation, result, request_id)
+        self._respond(200, body, request_id, ())
+
+    def fail(self, error: Exception, *, receipt: str = "") -> None:
+        """Answer an error; `receipt` is the handle that it is about."""
+        request_id = self.context.request_ids()
+        if isinstance(error, Fault):
+            fault = error
+        elif isinstance(error, HeadraceError):
+            fault = translate(error, receipt=receipt)
+        else:
+            fault = Fault(INTERNAL_FAILURE, "The request processing has failed because of an internal failure.")
+        if fault.kind.status >= 500:
+            self._log(error, request_id)
+        body, headers = self.codec.fault(fault, request_id)
+        self._respond(fault.kind.status, body, request_id, headers)
+
+    def _log(self, error: Exception, request_id: str) -> None:
+        """A failure that is ours. Names and ids only: what the client sent may be secret."""
+        facts = {"action": "sqs_request_failed", "operation": self.operation, "request_id": request_id}
+        trace = None if isinstance(error, HeadraceError) else error
+        _log.error("%s failed: %s", self.operation or "a request", type(error).__name__, exc_info=trace, extra=facts)
+
+    def _respond(self, status: int, body: bytes, request_id: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        if self._answered:
+            return
+        self._answered = True
+        identified = ((b"x-amzn-requestid", request_id.encode()), *headers)
+        self.request.respond(status, body, self.codec.content_type, identified)
+
+
+@lru_cache(maxsize=limits.PARSED_URLS_MAX)
+def _arn_of_url(url: str, region: str, account: str) -> str | None:
+    """The ARN that `url` means for a client of `region` and `account`; None if it is no form of queue URL."""
+    place = place_of_url(url)
+    if place is None:
+        return None
+    name = place.name if valid_name(place.name) else ""  # no queue has the empty name
+    return f"arn:aws:sqs:{place.region or region}:{place.account or account}:{name}"

@@ -1,0 +1,259 @@
+"""The Query protocol of older SDKs: parameters in a form or in the query string, answers in XML.
+
+Lists and maps are flattened and counted from 1: `Attribute.1.Name=…&Attribute.1.Value=…`. A plan for each request
+shape, made once from its fields, says which parameter becomes which member; the values are then converted and checked
+by the same types as JSON's. Source: AWS Query protocol; botocore's service model of SQS before its move to JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, TypeVar, get_args
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from headrace.sqs import limits
+from headrace.sqs.codec import Headers
+from headrace.sqs.errors import QUEUE_DOES_NOT_EXIST, SERIALIZATION, Fault
+from headrace.sqs.shapes import Shape
+
+NAMESPACE: Final = "http://queue.amazonaws.com/doc/2012-11-05/"
+
+T = TypeVar("T", bound=Shape)
+Tree = dict[str, Any]
+
+_LISTS: Final = {
+    "AWSAccountIds": "AWSAccountId",
+    "Actions": "ActionName",
+    "AttributeNames": "AttributeName",
+    "BinaryListValues": "BinaryListValue",
+    "MessageAttributeNames": "MessageAttributeName",
+    "MessageSystemAttributeNames": "MessageSystemAttributeName",
+    "Messages": "Message",
+    "QueueUrls": "QueueUrl",
+    "Results": "ListMessageMoveTasksResultEntry",
+    "StringListValues": "StringListValue",
+    "TagKeys": "TagKey",
+    "queueUrls": "QueueUrl",
+    "Failed": "BatchResultErrorEntry",
+}
+"""Member → its element's or parameter's name."""
+
+_MAPS: Final = {
+    "Attributes": ("Attribute", "Name", "Value"),
+    "MessageAttributes": ("MessageAttribute", "Name", "Value"),
+    "MessageSystemAttributes": ("MessageSystemAttribute", "Name", "Value"),
+    "Tags": ("Tag", "Key", "Value"),
+    "tags": ("Tag", "Key", "Value"),
+}
+"""Member → names of its entry, of the key, of the value."""
+
+_INDEX: Final = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)
+
+
+def parse(text: bytes | str) -> list[tuple[str, str]]:
+    """Names and values of a form or query string, in its order.
+
+    Raises:
+        Fault: MalformedInput: not UTF-8, or too many parameters.
+    """
+    try:
+        form = text.decode("ascii") if isinstance(text, bytes) else text
+        return parse_qsl(form, keep_blank_values=True, errors="strict", max_num_fields=limits.QUERY_PARAMETERS_MAX)
+    except UnicodeDecodeError:
+        raise Fault(SERIALIZATION, "The request's parameters are not URL-encoded UTF-8.") from None
+    except ValueError:
+        text = f"The request has more than {limits.QUERY_PARAMETERS_MAX} parameters."
+        raise Fault(SERIALIZATION, text) from None
+
+
+def decode(operation: str, shape: type[T], parameters: list[tuple[str, str]]) -> T:
+    """The request that `parameters` make; those that it does not have are ignored, as AWS does.
+
+    Raises:
+        Fault: MalformedInput: names at odds with each other, a number or base64 that is none.
+    """
+    values = _assemble(_plan(operation, shape), _tree(parameters))
+    try:
+        return msgspec.convert(values, shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise Fault(SERIALIZATION, f"The request has a parameter of the wrong type: {error}.") from None
+
+
+def _tree(parameters: list[tuple[str, str]]) -> Tree:
+    """`A.1.B=x` as `{"A": {"1": {"B": "x"}}}`."""
+    root: Tree = {}
+    for name, value in parameters:
+        *path, last = name.split(".", limits.QUERY_DEPTH_MAX)
+        node = root
+        for part in path:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise _conflict(name)
+        if isinstance(node.get(last), dict):
+            raise _conflict(name)
+        node[last] = value
+    return root
+
+
+def _conflict(name: str) -> Fault:
+    return Fault(SERIALIZATION, f"The parameter {name[:128]} is at odds with another one.")
+
+
+# ------------------------------------------------------------------------------------------------- plans for requests
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """How a member is found: `kind` is value, list or map; `names` are those of its parameters."""
+
+    name: str
+    kind: str
+    names: tuple[str, ...]
+    shape: type[Shape] | None
+
+
+@cache
+def _plan(operation: str, shape: type[Shape]) -> tuple[_Member, ...]:
+    return tuple(_member(operation, field) for field in msgspec.structs.fields(shape))
+
+
+def _member(operation: str, field: msgspec.structs.FieldInfo) -> _Member:
+    name, inner = field.encode_name, _inner_shape(field.type)
+    if name == "Entries":
+        return _Member(name, "list", (f"{operation}RequestEntry",), inner)
+    if name in _MAPS:
+        return _Member(name, "map", _MAPS[name], inner)
+    if name in _LISTS:
+        return _Member(name, "list", (_LISTS[name],), inner)
+    return _Member(name, "value", (name,), None)
+
+
+def _inner_shape(annotation: Any) -> type[Shape] | None:
+    """The shape within `list[X] | None` or `dict[str, X] | None`, if X is one."""
+    if isinstance(annotation, type) and issubclass(annotation, Shape):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _inner_shape(part)) is not None), None)
+
+
+def _assemble(plan: tuple[_Member, ...], tree: Tree) -> Tree:
+    """The members of a shape, as JSON would have them."""
+    members: Tree = {}
+    for member in plan:
+        found = tree.get(member.names[0])
+        if found is None:
+            continue
+        if member.kind == "value":
+            members[member.name] = found
+        elif member.kind == "list":
+            members[member.name] = [_item(member, item) for item in _numbered(member.names[0], found)]
+        else:
+            members[member.name] = _map(member, _numbered(member.names[0], found))
+    return members
+
+
+def _numbered(name: str, found: Any) -> list[Any]:
+    """The items of a list in the order of their numbers; gaps do not matter."""
+    if not isinstance(found, dict):
+        raise Fault(SERIALIZATION, f"The parameter {name} needs numbers: {name}.1, {name}.2, and so on.")
+    for index in found:
+        if _INDEX.fullmatch(index) is None:
+            raise Fault(SERIALIZATION, f"The parameter {name}.{index[:32]} is not numbered from 1.")
+    return [found[index] for index in sorted(found, key=int)]
+
+
+def _item(member: _Member, item: Any) -> Any:
+    if member.shape is None:
+        return item
+    if not isinstance(item, dict):
+        raise Fault(SERIALIZATION, f"The parameter {member.names[0]} has parts.")
+    return _assemble(_plan("", member.shape), item)
+
+
+def _map(member: _Member, entries: list[Any]) -> Tree:
+    entry_name, key_name, value_name = member.names
+    result: Tree = {}
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get(key_name), str):
+            raise Fault(SERIALIZATION, f"Each {entry_name} needs a {key_name}.")
+        value = entry.get(value_name, "" if member.shape is None else {})
+        result[entry[key_name]] = _item(member, value)
+    return result
+
+
+# ----------------------------------------------------------------------------------------------------- answers in XML
+
+
+class QueryCodec:
+    content_type = b"text/xml"
+
+    def answer(self, operation: str, result: Shape | None, request_id: str) -> bytes:
+        content = "" if result is None else _element(f"{operation}Result", _members(operation, result))
+        metadata = f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>"
+        return (
+            f'<?xml version="1.0"?><{operation}Response xmlns="{NAMESPACE}">{content}{metadata}</{operation}Response>'
+        ).encode()
+
+    def fault(self, fault: Fault, request_id: str) -> tuple[bytes, Headers]:
+        kind, message = fault.kind, fault.message
+        if kind is QUEUE_DOES_NOT_EXIST:
+            message = message.removesuffix(".") + " for this wsdl version."
+        error = (
+            f"<Error><Type>{'Sender' if kind.sender else 'Receiver'}</Type><Code>{kind.code}</Code>"
+            f"<Message>{_escape(message)}</Message><Detail/></Error>"
+        )
+        body = f'<?xml version="1.0"?><ErrorResponse xmlns="{NAMESPACE}">{error}<RequestId>{request_id}</RequestId></ErrorResponse>'
+        return body.encode(), ()
+
+
+def _members(operation: str, shape: Shape) -> str:
+    parts = []
+    for field in msgspec.structs.fields(type(shape)):
+        value = getattr(shape, field.name)
+        if value is not None:
+            parts.append(_value(operation, field.encode_name, value))
+    return "".join(parts)
+
+
+def _value(operation: str, name: str, value: Any) -> str:
+    if isinstance(value, list):
+        item_name = f"{operation}ResultEntry" if name == "Successful" else _LISTS[name]
+        return "".join(_element(item_name, _content(operation, item)) for item in value)
+    if isinstance(value, dict):
+        entry, key_name, value_name = _MAPS[name]
+        return "".join(
+            _element(entry, _element(key_name, _escape(key)) + _element(value_name, _content(operation, item)))
+            for key, item in value.items()
+        )
+    return _element(name, _content(operation, value))
+
+
+def _content(operation: str, value: Any) -> str:
+    if isinstance(value, Shape):
+        return _members(operation, value)
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _escape(str(value))
+
+
+def _element(name: str, content: str) -> str:
+    return f"<{name}>{content}</{name}>"
+
+
+# A carriage return that stands in XML as it is reads as a line feed; a character that XML cannot have is replaced
+# (only an echoed name or handle can hold one: bodies and attributes are checked when they come).
+_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\r": "&#xD;"})
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _escape(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text).translate(_ESCAPES)
+
+
+QUERY: Final = QueryCodec()

@@ -1,0 +1,41 @@
+"""Receipt handles: the queue's receipts as text, and what may be asked of a lease."""
+
+from __future__ import annotations
+
+import binascii
+from typing import Final
+
+from headrace.sqs import limits
+from headrace.sqs.errors import bad_receipt, invalid, missing
+
+# URL-safe, because handles get into query strings without being encoded.
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
+
+
+def encode(receipt: bytes) -> str:
+    return binascii.b2a_base64(receipt, newline=False).translate(_TO_URL).decode()
+
+
+def decode(handle: str | None) -> bytes:
+    """The receipt in a handle.
+
+    Raises:
+        Fault: MissingParameter, or ReceiptHandleIsInvalid for what `encode` cannot have written: a handle has one
+            spelling, so that a changed one is never taken for it.
+    """
+    if not handle:
+        raise missing("ReceiptHandle")
+    try:
+        receipt = binascii.a2b_base64(handle.encode("ascii").translate(_FROM_URL), strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise bad_receipt(handle) from None
+    if encode(receipt) != handle:
+        raise bad_receipt(handle)
+    return receipt
+
+
+def check_visibility(timeout_s: int) -> None:
+    if not 0 <= timeout_s <= limits.VISIBILITY_MAX_S:
+        rule = f"Must be between 0 and {limits.VISIBILITY_MAX_S}, if provided."
+        raise invalid("VisibilityTimeout", timeout_s, rule)

@@ -1,0 +1,76 @@
+"""The SQS service: from a request of HTTP to the action that serves it.
+
+The protocol is told by the request: a target header (or its content type) is JSON, anything else Query. Who asks is
+found out before anything of the request is read.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from headrace.clock import Clock
+from headrace.http.messages import Request
+from headrace.queue.broker import Broker
+from headrace.sqs import codec_json, codec_query
+from headrace.sqs.api import ACTIONS, TARGETS
+from headrace.sqs.call import Call
+from headrace.sqs.codec_json import JSON
+from headrace.sqs.codec_query import QUERY
+from headrace.sqs.context import Context, SqsOptions
+from headrace.sqs.errors import METHOD_NOT_ALLOWED, MISSING_ACTION, UNKNOWN_OPERATION, Fault
+
+_DEFAULTS: Final = SqsOptions()
+
+
+class SqsService:
+    """Serves the SQS API over a broker. `handle` is a Handler: a plain call that answers now or later."""
+
+    def __init__(self, broker: Broker, clock: Clock, *, options: SqsOptions = _DEFAULTS) -> None:
+        self._context = Context(broker, clock, options.verifier, options.region, options.account, options.behind_proxy)
+
+    def handle(self, request: Request) -> None:
+        """Answer `request`, exactly once; errors in the form of the protocol that it speaks."""
+        target = request.headers.get(b"x-amz-target")
+        json = target is not None or request.headers.get(b"content-type", b"").startswith(b"application/x-amz-json")
+        call = Call(self._context, request, JSON if json else QUERY)
+        try:
+            if json:
+                _serve_json(call, target)
+            else:
+                _serve_query(call)
+        except Exception as error:  # noqa: BLE001 - the last resort: whatever it was, the client gets its answer
+            call.fail(error)
+
+
+def _serve_json(call: Call, target: bytes | None) -> None:
+    action = TARGETS.get(target or b"")
+    if action is None:
+        name = (target or b"").decode("latin-1")[:128]
+        raise Fault(UNKNOWN_OPERATION, f"The operation {name!r} is not known." if name else "There is no X-Amz-Target.")
+    if call.request.method != "POST":
+        raise _wrong_method(call)
+    call.operation = action.name
+    call.identify()
+    action.serve(call, codec_json.decode(action.decoder, call.request.body))
+
+
+def _serve_query(call: Call) -> None:
+    request = call.request
+    if request.method not in ("GET", "POST"):
+        raise _wrong_method(call)
+    call.identify()
+    parameters = codec_query.parse(request.query)
+    if request.method == "POST":
+        parameters += codec_query.parse(request.body)
+    name = next((value for key, value in parameters if key == "Action"), None)
+    if not name:
+        raise Fault(MISSING_ACTION, "The request must contain the parameter Action.")
+    action = ACTIONS.get(name)
+    if action is None:
+        raise Fault(UNKNOWN_OPERATION, f"The action {name[:128]} is not valid for this endpoint.")
+    call.operation = name
+    action.serve(call, codec_query.decode(name, action.shape, parameters))
+
+
+def _wrong_method(call: Call) -> Fault:
+    return Fault(METHOD_NOT_ALLOWED, f"The HTTP method {call.request.method[:32]} is not allowed here.")
