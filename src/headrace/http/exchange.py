@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from headrace.http.answers import CLOSE, CONTINUE, END, KEEP_ALIVE
-from headrace.http.engine import Connection, Phase, Service
+from headrace.http.engine import BODY, HEAD, IDLE, LAST, READING, Connection, Phase, Service
 from headrace.http.parse import Head, Refusal
 from headrace.http.reader import Reader
 
@@ -52,7 +52,7 @@ class BufferedRequest(Head):
         if self.answer is not None:
             raise RuntimeError(f"{self.method} {self.path} was answered twice")
         connection = self._connection
-        if connection.is_last(self):
+        if connection.phase is LAST and connection.is_last(self):
             end = CLOSE
         else:
             end = END if self.http11 else KEEP_ALIVE
@@ -80,90 +80,83 @@ class BufferedConnection(Connection):
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
-        self._reader = Reader(service.parser, service.limits, self._new_request)
+        self._reader = Reader(service.parser, service.limits)
         self._pending: deque[BufferedRequest] = deque()
         self._arriving: BufferedRequest | None = None
         self._body = bytearray()
         self._corked = False
         self._flushing = False
 
-    def _new_request(self) -> BufferedRequest:
-        return BufferedRequest(self)
-
     # Requests in
 
     def proceed(self, data: bytes) -> None:
         reader = self._reader
-        if data:
-            reader.feed(data)
-        self._corked = True
+        reader.feed(data)
         try:
             drained = self._take_requests(reader)
         except Refusal as refusal:
             self.refuse(refusal)
             return
-        self._corked = False
-        self._flush()
-        if self.phase is Phase.LAST:
-            self.release()  # what comes is dropped, but that the client leaves is noticed
-        elif drained:
-            self._wait_for_input(reader)
-        elif self.phase not in (Phase.LINGER, Phase.CLOSING, Phase.CLOSED):
-            self.hold()
-            if self._has_room():
-                self.wake()
+        if self._corked:
+            self._corked = False
+            self._flush()
+        if drained and self.phase is IDLE and self._arriving is None and not reader.buffer:
+            return  # nine requests in ten
+        self._settle_reading(drained=drained)
 
-    def _take_requests(self, reader: Reader[BufferedRequest]) -> bool:
+    def _take_requests(self, reader: Reader) -> bool:
         """Hand complete requests to the handler; False if one turn's share is used up or there is no room for more."""
         for _ in range(self.service.limits.pipeline_max):
-            if not self._has_room():
+            if (self._pending or self.congested) and not self._has_room():
                 return False
             request = self._arriving
             if request is None:
-                request = reader.next_head()
-                if request is None:
+                request = BufferedRequest(self)
+                if not reader.next_head(request):
                     return True
-            if request.length and not self._read_body(reader, request):
+                self._arriving = request
+            if not self._take_body(reader, request):
                 return True
+            self._arriving = None
+            self._corked = self._corked or bool(reader.buffer)  # more may follow: one write for all their answers
             self._dispatch(request)
-            if self.phase is Phase.LAST:
-                self.dropped_input = reader.buffered > 0
+            if not reader.buffer:
+                return True
+            if self.phase is LAST:
+                self.dropped_input = True
                 return True
         return False
 
     def _has_room(self) -> bool:
-        pending = self._pending
-        if self.congested:
-            return False
-        if not pending:
-            return True
-        limits = self.service.limits
-        return len(pending) < limits.pipeline_max and (
-            sum([len(request.body) for request in pending]) < limits.pipeline_body_bytes
+        limits, pending = self.service.limits, self._pending
+        return (
+            not self.congested
+            and len(pending) < limits.pipeline_max
+            and sum([len(request.body) for request in pending]) < limits.pipeline_body_bytes
         )
 
-    def _read_body(self, reader: Reader[BufferedRequest], request: BufferedRequest) -> bool:
-        pieces: list[bytes] = []
-        complete = reader.read_body(pieces)
-        if complete and not self._body:
-            request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        else:
-            # Not a list of pieces until the end: a body of one-byte packets would take forty times its size.
-            self._body += b"".join(pieces)
-            if not complete:
-                self._arriving = request
+    def _take_body(self, reader: Reader, request: BufferedRequest) -> bool:
+        """Give the request its body, once that is complete; until then, keep what there is of it."""
+        rest = reader.rest_of_body()
+        if rest is None:
+            pieces: list[bytes] = []
+            if not reader.read_body(pieces):
+                # Not in a list until the end: a body of one-byte packets would take forty times its size.
+                self._body += b"".join(pieces)
                 return False
-            request.body = bytes(self._body)
+            rest = b"".join(pieces)
+        request.body = rest
+        if self._body:
+            request.body = bytes(self._body) + rest
             self._body = bytearray()
-        self._arriving = None
         return True
 
     def _dispatch(self, request: BufferedRequest) -> None:
         service = self.service
         service.requests += 1
-        self.touch()
+        self.since_s = service.now_s
         if not request.keep_alive or service.draining:
-            self.move(Phase.LAST)
+            self.move(LAST)
         self._pending.append(request)
         try:
             service.handler(request)
@@ -173,15 +166,25 @@ class BufferedConnection(Connection):
                 content_type, body = service.error_body(500, _INTERNAL)
                 request.respond(500, body, content_type)
 
-    def _wait_for_input(self, reader: Reader[BufferedRequest]) -> None:
-        self.release()
-        if self._arriving is not None:
-            self.move(Phase.BODY)
-            self._invite_body()
-        elif reader.mid_head:
-            self.move(Phase.HEAD)
+    def _settle_reading(self, *, drained: bool) -> None:
+        """All that could be taken has been: what is the connection waiting for now?"""
+        if self.phase is LAST:
+            self.release()  # what comes is dropped, but that the client leaves is noticed
+        elif self.phase not in READING:
+            return
+        elif not drained:
+            self.hold()
+            if self._has_room():
+                self.wake()
         else:
-            self.move(Phase.IDLE)
+            self.release()
+            self.move(self._next_phase())
+            self._invite_body()
+
+    def _next_phase(self) -> Phase:
+        if self._arriving is not None:
+            return BODY
+        return HEAD if self._reader.mid_head else IDLE
 
     def _invite_body(self) -> None:
         """Send 100 Continue, unless earlier answers are still due: then after them (RFC 9110 10.1.1)."""
@@ -193,8 +196,8 @@ class BufferedConnection(Connection):
     # Answers out
 
     def is_last(self, request: BufferedRequest) -> bool:
-        """Whether the connection closes after this request's answer."""
-        return self.phase is Phase.LAST and self._pending[-1] is request
+        """Whether no answer is due after this request's."""
+        return self._pending[-1] is request
 
     def answered(self, request: BufferedRequest) -> None:
         if self._corked or self._pending[0] is not request:
@@ -209,27 +212,36 @@ class BufferedConnection(Connection):
     def _flush(self) -> None:
         """Write the answers that are ready and whose turn it is; then what follows from there being fewer due."""
         self._flushing = False
+        ready = self._take_ready()
+        if ready is None:
+            return
+        if self.phase is IDLE:
+            self.since_s = self.service.now_s
+        self.write(ready)
+        if not self.reading:
+            self.wake()
+        if not self._pending:
+            self._settle_writing()
+
+    def _take_ready(self) -> bytes | None:
         pending = self._pending
-        ready: list[bytes] = []
+        if not pending or (answer := pending[0].answer) is None:
+            return None
+        pending.popleft()
+        if not pending or pending[0].answer is None:
+            return answer
+        ready = [answer]
         while pending and (answer := pending[0].answer) is not None:
             ready.append(answer)
             pending.popleft()
-        if not ready or self.phase is Phase.CLOSED:
-            return
-        if self.phase is Phase.IDLE:
-            self.touch()
-        self.write(ready[0] if len(ready) == 1 else b"".join(ready))
-        if pending:
-            self.wake()
-        else:
-            self._settle()
+        return b"".join(ready)
 
-    def _settle(self) -> None:
+    def _settle_writing(self) -> None:
         """No answer is due any more."""
-        if self.phase is not Phase.LAST:
-            self.wake()
-            self._invite_body()
-        elif self.dropped_input or self._reader.buffered:
+        if self.phase is not LAST:
+            if self._arriving is not None:
+                self._invite_body()
+        elif self.dropped_input or self._reader.buffer:
             self.linger()
         else:
             self.close()
@@ -241,7 +253,7 @@ class BufferedConnection(Connection):
         self._reader.clear()
         self.dropped_input = True
         self._corked = False
-        self.move(Phase.LAST)
+        self.move(LAST)
         self.service.refused += 1
         self._pending.append(request)
         content_type, body = self.service.error_body(refusal.status, refusal.reason)

@@ -5,69 +5,70 @@ A body comes in pieces, as it arrives: who wants it whole joins them (`exchange.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
-
 from headrace.http.chunked import ChunkedDecoder
 from headrace.http.limits import Limits
 from headrace.http.parse import CHUNKED, Head, HeadParser, Refusal
 
-H = TypeVar("H", bound=Head)
 
-
-class Reader(Generic[H]):
-    """Call `feed`, then in turn: `next_head` until it gives one, `read_body` until it says the body is complete.
+class Reader:
+    """Call `feed`, then in turn: `next_head` until there is one, `read_body` until it says the body is complete.
 
     Invariant: outside a body, what is buffered is at most one read of the transport and one head that is within limits.
     """
 
-    __slots__ = ("_buffer", "_chunks", "_left", "_limits", "_new_head", "_parser", "_searched")
+    __slots__ = ("_chunks", "_left", "_limits", "_parser", "_searched", "buffer")
 
-    def __init__(self, parser: HeadParser, limits: Limits, new_head: Callable[[], H]) -> None:
+    def __init__(self, parser: HeadParser, limits: Limits) -> None:
         self._parser = parser
         self._limits = limits
-        self._new_head = new_head
-        self._buffer = b""
+        self.buffer = b""
+        """Bytes not yet taken: the begin of a head, or what a pipelining client has sent ahead."""
         self._searched = 0  # no head ends before this offset: a head that trickles in is searched once
         self._left = 0
         self._chunks: ChunkedDecoder | None = None
 
     def feed(self, data: bytes) -> None:
-        self._buffer = self._buffer + data if self._buffer else data
-
-    @property
-    def buffered(self) -> int:
-        """Bytes not yet taken: the begin of a head, or what a pipelining client has sent ahead."""
-        return len(self._buffer)
+        self.buffer = self.buffer + data if self.buffer else data
 
     @property
     def mid_head(self) -> bool:
         """Whether a request has begun, though not all of its head is here. An empty line begins none."""
-        return self._buffer not in (b"", b"\r", b"\r\n")
+        return self.buffer not in (b"", b"\r", b"\r\n")
 
     def clear(self) -> None:
         """Forget what is buffered: the connection is ending."""
-        self._buffer = b""
+        self.buffer = b""
 
-    def next_head(self) -> H | None:
-        """The next request's head, or None until all of it has arrived.
+    def next_head(self, head: Head) -> bool:
+        """Fill `head` with the next request's; False until all of it has arrived.
 
         Raises: Refusal.
         """
-        buffer = self._buffer
+        buffer = self.buffer
         end = buffer.find(b"\r\n\r\n", self._searched) + 4
         if end == 3:
             if buffer:
                 self._wait_for_head()
-            return None
+            return False
         if end > self._limits.header_bytes:
             raise self._head_too_long()
-        head = self._new_head()
         self._parser.parse(buffer[:end], head)
-        self._buffer = buffer[end:]
+        self.buffer = buffer[end:]
         self._searched = 0
         self._begin_body(head.length)
-        return head
+        return True
+
+    def rest_of_body(self) -> bytes | None:
+        """What is still missing of the body, if all of it is here, as mostly; else None: `read_body` reads what is."""
+        buffer, left = self.buffer, self._left
+        if self._chunks is not None or len(buffer) < left:
+            return None
+        self._left = 0
+        if len(buffer) == left:
+            self.buffer = b""
+            return buffer
+        self.buffer = buffer[left:]
+        return buffer[:left]
 
     def read_body(self, pieces: list[bytes]) -> bool:
         """Append what has arrived of the body to `pieces`; whether the body is complete now.
@@ -76,10 +77,10 @@ class Reader(Generic[H]):
         """
         if self._chunks is not None:
             return self._read_chunks(self._chunks, pieces)
-        buffer = self._buffer
+        buffer = self.buffer
         if self._left and buffer:
             piece = buffer if len(buffer) <= self._left else buffer[: self._left]
-            self._buffer = buffer[len(piece) :]
+            self.buffer = buffer[len(piece) :]
             self._left -= len(piece)
             pieces.append(piece)
         return not self._left
@@ -93,14 +94,14 @@ class Reader(Generic[H]):
             self._left = length
 
     def _read_chunks(self, chunks: ChunkedDecoder, pieces: list[bytes]) -> bool:
-        self._buffer = self._buffer[chunks.decode(self._buffer, pieces) :]
+        self.buffer = self.buffer[chunks.decode(self.buffer, pieces) :]
         if chunks.done:
             self._chunks = None
         return chunks.done
 
     def _wait_for_head(self) -> None:
         """Look at what is there of a head, so that what cannot become one is refused without waiting for more."""
-        buffer = self._buffer
+        buffer = self.buffer
         self._searched = max(0, len(buffer) - 3)
         if len(buffer) >= self._limits.header_bytes:
             raise self._head_too_long()
@@ -113,6 +114,6 @@ class Reader(Generic[H]):
 
     def _head_too_long(self) -> Refusal:
         limit = self._limits.header_bytes
-        if b"\r\n" not in self._buffer[2:limit]:
+        if b"\r\n" not in self.buffer[2:limit]:
             return Refusal(414, f"the request line is longer than {self._limits.target_bytes} bytes")
         return Refusal(431, f"the headers are longer than {limit} bytes")
