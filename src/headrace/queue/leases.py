@@ -73,11 +73,12 @@ class LeaseTable:
     def expired(self, now: int) -> list[int]:
         """The active leases that end by `now`, earliest first. The caller releases each."""
         active = self.active
-        return [
+        ended = (
             seq
             for due_ms, seq in self.timers.due(now)
             if (lease := active.get(seq)) is not None and lease.expires_ms == due_ms
-        ]
+        )
+        return list(dict.fromkeys(ended))  # an expiry moved to where it was is due twice
 
     def release(self, seq: int) -> Lease:
         """End an active lease: the message is visible again and its count is remembered."""

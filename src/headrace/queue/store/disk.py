@@ -7,7 +7,7 @@ The rules live in memory (`store/local`); a disk only keeps. Two exist: SQLite (
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -82,6 +82,10 @@ class PutReader(msgspec.Struct, frozen=True):
 
 class PutMove(msgspec.Struct, frozen=True):
     task: MoveTask
+
+
+CHECKSUM: Final = "checksum"  # the row is there, and not what was written
+PAGE: Final = "damaged page"  # the row cannot be read, nor deleted
 
 
 class Quarantine(msgspec.Struct, frozen=True):
@@ -216,6 +220,9 @@ class Disk(Protocol):
     def scan(self, queue: int, *, after: int, limit: int, bytes_max: int) -> tuple[list[Message], int, bool]:
         """Messages with seq > after, ascending, at most so many: (messages, the last seq looked at, whether more
         may follow). Damaged ones are told to `on_damage`."""
+
+    def groups(self, queue: int, seqs: Sequence[int]) -> dict[int, str]:
+        """The groups of those messages that have one."""
 
     def first(self, queue: int, *, after: int) -> tuple[int, int] | None:
         """(seq, sent_ms) of the first message with seq > after."""

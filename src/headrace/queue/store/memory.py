@@ -82,6 +82,10 @@ class MemoryDisk:
             size += len(self._messages[key].body)
         return found, last, False
 
+    def groups(self, queue: int, seqs: Sequence[int]) -> dict[int, str]:
+        found = ((seq, self._messages.get(key_of(queue, seq))) for seq in seqs)
+        return {seq: message.group for seq, message in found if message is not None and message.group is not None}
+
     def first(self, queue: int, *, after: int) -> tuple[int, int] | None:
         key = next(self._after(queue, after), None)
         return (seq_of(key), self._messages[key].sent_ms) if key is not None else None

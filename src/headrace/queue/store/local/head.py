@@ -139,10 +139,10 @@ class LocalQueue:
         self.cursor = max(self.cursor, last)
         self.all_known = not more
 
-    def advance(self, now: int, group_of: Callable[[list[int]], dict[int, Message]]) -> bool:
+    def advance(self, now: int, groups_of: Callable[[list[int]], dict[int, str]]) -> bool:
         """End leases and delays that are due. Whether messages became ready.
 
-        `group_of` reads the messages that were delayed: fairness wants their groups.
+        `groups_of` tells the groups, where there are any, of messages that were delayed: fairness wants them.
         """
         order = self.order
         ready = False
@@ -151,12 +151,10 @@ class LocalQueue:
             ready = True
         due = [seq for _, seq in self.delays.due(now) if seq >= self.floor]
         if due:
-            found = group_of(due)
+            groups = groups_of(due)
             for seq in due:
-                self.delayed -= 1
-                message = found.get(seq)
-                if message is not None:
-                    order.recall(seq, message.group, message.sent_ms)
+                order.recall(seq, groups.get(seq), 0)
+            self.delayed -= len(due)
             ready = True
         if isinstance(order, FifoOrder) and order.due(now):
             ready = True
@@ -171,7 +169,8 @@ class LocalQueue:
         gone = self.messages
         self.order.clear()
         self.delays.clear()
-        self.claims.clear()
+        for numbers in self.claims.values():  # emptied, not forgotten: a number is never bound twice
+            numbers.update(dict.fromkeys(numbers, []))
         self.attempts.clear()
         self.delayed = self.messages = 0
         self.floor = self.next_seq

@@ -54,8 +54,9 @@ def _restore_claims(state: LocalState, stored: Stored) -> None:
         queue = state.by_number.get(claim.queue)
         if queue is None:
             continue
-        queue.claims.setdefault(claim.reader, {})[claim.number] = claim.seqs
-        found = state.read(queue, claim.seqs)
+        seqs = [seq for seq in claim.seqs if seq >= queue.floor]
+        queue.claims.setdefault(claim.reader, {})[claim.number] = seqs
+        found = state.read(queue, seqs)
         for seq, message in found.items():
             queue.order.leases.claimed[seq] = message.group
             if isinstance(queue.order, FifoOrder) and message.group is not None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import logging
+
 import msgspec
 
 from headrace.errors import QueueNotFound
@@ -19,9 +21,12 @@ from headrace.queue.model import Message, MoveTask
 from headrace.queue.operations import Operation
 from headrace.queue.receipts import Receipts
 from headrace.queue.store.base import Done
-from headrace.queue.store.disk import Batch, Change, Disk, Key, Quarantine, key_of
+from headrace.queue.store.disk import CHECKSUM, Batch, Change, Disk, Key, Quarantine, key_of
 from headrace.queue.store.local.head import BodyCache, LocalQueue
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
+
+
+log = logging.getLogger("headrace.store")
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
@@ -79,7 +84,7 @@ class LocalState:
         """End the queue's leases and delays that are due."""
         leases_ms, delays_ms = queue.order.next_ms(), queue.delays.next_ms()
         due = (leases_ms is not None and leases_ms <= now) or (delays_ms is not None and delays_ms <= now)
-        if due and queue.advance(now, lambda seqs: self.read(queue, seqs)):
+        if due and queue.advance(now, lambda seqs: self.disk.groups(queue.number, seqs)):
             self.ready.add(queue.info.arn)
 
     # --- rows for the commit ---
@@ -141,6 +146,11 @@ class LocalState:
         queue.damaged += 1
         queue.messages -= 1
         plan = self.plan
-        plan.batch.deletes.add(key)
-        plan.batch.changes.append(Quarantine(key, reason, now))
         plan.touched[queue.number] = queue
+        if reason == CHECKSUM:
+            plan.batch.deletes.add(key)
+        plan.batch.changes.append(Quarantine(key, reason, now))
+        log.error(
+            "message %d of %s is damaged (%s): quarantined, not delivered", key & SEQ_MASK, queue.info.arn, reason,
+            extra={"action": "message.damaged", "queue": queue.info.arn, "seq": key & SEQ_MASK},
+        )  # fmt: skip

@@ -1,0 +1,110 @@
+"""The rare rows of a commit in SQL: one function a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import apsw
+import msgspec
+
+from headrace.queue.store.disk import (
+    Change,
+    DropQueue,
+    PutClaim,
+    PutFence,
+    PutGarbage,
+    PutMove,
+    PutQueue,
+    PutReader,
+    PutState,
+    Quarantine,
+)
+
+
+def apply(db: apsw.Connection, change: Change) -> None:
+    """Write one record, in the transaction that is open."""
+    _WRITERS[type(change)](db, change)
+
+
+def _put_queue(db: apsw.Connection, change: PutQueue) -> None:
+    info = msgspec.json.encode(change.info).decode()
+    db.execute(
+        "INSERT INTO queue VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET info = excluded.info, floor = excluded.floor",
+        (change.number, change.info.arn, info, change.floor),
+    )
+    db.execute("DELETE FROM deleted_queue WHERE arn = ?", (change.info.arn,))
+
+
+def _drop_queue(db: apsw.Connection, change: DropQueue) -> None:
+    for table in ("progress", "claim", "reader", "dedup"):
+        db.execute(f"DELETE FROM {table} WHERE queue = ?", (change.number,))  # noqa: S608 - fixed names
+    db.execute("DELETE FROM queue WHERE id = ?", (change.number,))
+    db.execute("INSERT OR REPLACE INTO deleted_queue VALUES (?, ?)", (change.arn, change.deleted_ms))
+
+
+def _put_garbage(db: apsw.Connection, change: PutGarbage) -> None:
+    db.execute("INSERT INTO garbage (first, last) VALUES (?, ?)", (change.first, change.last))
+
+
+def _put_state(db: apsw.Connection, change: PutState) -> None:
+    if change.value is None:
+        db.execute("DELETE FROM state WHERE name = ? AND key = ?", (change.name, change.key))
+    else:
+        db.execute(
+            "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT (name, key) DO UPDATE SET value = excluded.value",
+            (change.name, change.key, change.value),
+        )
+
+
+def _put_fence(db: apsw.Connection, change: PutFence) -> None:
+    db.execute("INSERT OR REPLACE INTO fence VALUES (?, ?)", (change.name, change.epoch))
+
+
+def _put_claim(db: apsw.Connection, change: PutClaim) -> None:
+    seqs = msgspec.msgpack.encode(change.seqs)
+    db.execute("INSERT INTO claim VALUES (?, ?, ?, ?)", (change.queue, change.reader, change.number, seqs))
+
+
+def _put_reader(db: apsw.Connection, change: PutReader) -> None:
+    if change.acknowledged is None:
+        db.execute("DELETE FROM claim WHERE queue = ? AND reader = ?", (change.queue, change.reader))
+        db.execute("DELETE FROM reader WHERE queue = ? AND reader = ?", (change.queue, change.reader))
+        return
+    db.execute(
+        "DELETE FROM claim WHERE queue = ? AND reader = ? AND number <= ?",
+        (change.queue, change.reader, change.acknowledged),
+    )
+    db.execute(
+        "INSERT OR REPLACE INTO reader VALUES (?, ?, ?)", (change.queue, change.reader, change.acknowledged)
+    )
+
+
+def _put_move(db: apsw.Connection, change: PutMove) -> None:
+    task = change.task
+    db.execute(
+        "INSERT OR REPLACE INTO move_task VALUES (?, ?, ?, ?)",
+        (task.handle, task.source, task.started_ms, msgspec.json.encode(task).decode()),
+    )
+
+
+def _quarantine(db: apsw.Connection, change: Quarantine) -> None:
+    """Keep what can still be read of the row, which leaves its queue in this commit."""
+    db.execute(
+        "INSERT OR REPLACE INTO quarantine SELECT key, ?, ?, id, body, attributes FROM message WHERE key = ?",
+        (change.at_ms, change.reason, change.key),
+    )
+
+
+_WRITERS: Final[dict[type[Any], Callable[[apsw.Connection, Any], None]]] = {
+    PutQueue: _put_queue,
+    DropQueue: _drop_queue,
+    PutGarbage: _put_garbage,
+    PutState: _put_state,
+    PutFence: _put_fence,
+    PutClaim: _put_claim,
+    PutReader: _put_reader,
+    PutMove: _put_move,
+    Quarantine: _quarantine,
+}

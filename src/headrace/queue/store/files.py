@@ -1,0 +1,67 @@
+"""The file operations that durability rests on, in one place: each is a step that a test can make fail.
+
+SQLite's own files go through its VFS; these are the files beside the database.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+PRIVATE: Final = 0o600  # messages are their owner's: no group, no others
+
+
+def open_file(path: Path, *, append: bool = False) -> int:
+    """Open for reading and writing, created if missing, private."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if append else 0)
+    return os.open(path, flags, PRIVATE)
+
+
+def write(fd: int, data: bytes) -> None:
+    """Write all of `data` at the file's position (its end, when opened to append)."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def overwrite(fd: int, data: bytes) -> None:
+    """Write `data` over the file's beginning."""
+    os.pwrite(fd, data, 0)
+
+
+def sync_data(fd: int) -> None:
+    """The file's data is on the disk when this returns. (macOS: fdatasync is absent, fsync is what there is.)"""
+    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
+
+
+def sync_folder(path: Path) -> None:
+    """Created, renamed and removed names of the folder are on the disk when this returns."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Change a file whole: write beside it, sync, rename over it, sync the folder."""
+    beside = path.with_name(path.name + ".new")
+    fd = open_file(beside)
+    try:
+        os.ftruncate(fd, 0)
+        write(fd, data)
+        sync_data(fd)
+    finally:
+        os.close(fd)
+    os.rename(beside, path)
+    sync_folder(path.parent)
+
+
+def allocate(path: Path, size_bytes: int) -> None:
+    """Fill `path` with `size_bytes` that really take room on the disk."""
+    fd = open_file(path)
+    try:
+        os.posix_fallocate(fd, 0, size_bytes)
+    finally:
+        os.close(fd)
