@@ -7,6 +7,7 @@ The file is TOML (or JSON, by its name). It holds secrets, so it must be readabl
     account = "111122223333"                            # optional, 000000000000
     actions = ["SendMessage", "GetQueueUrl"]            # optional, all; wildcards * and ?
     queues = ["orders-*"]                               # optional, all; names or ARNs, wildcards * and ?
+    operator = false                                    # optional; true: may also use the native API
     keys = [{ id = "AKIAORDERS0000000001", secret = "at least sixteen characters" }]
 
 A principal has up to two live keys, so that a new one can be rolled out before the old one is taken away.
@@ -55,6 +56,7 @@ class Principal:
             every queue is this principal's own.
         actions: what it may ever do, by SQS action name; wildcards `*` and `?`, case does not matter.
         queues: on which queues, by name or ARN; wildcards `*` and `?`.
+        operator: whether it may use the native API, which knows no policies and reaches every account's queues.
     """
 
     account: str
@@ -62,6 +64,7 @@ class Principal:
     access_key: str | None
     actions: tuple[str, ...] = ("*",)
     queues: tuple[str, ...] = ("*",)
+    operator: bool = False
 
     @property
     def arn(self) -> str:
@@ -113,6 +116,7 @@ class _PrincipalEntry(msgspec.Struct, forbid_unknown_fields=True):
     account: _Account = ACCOUNT_DEFAULT
     actions: tuple[_Pattern, ...] = ("*",)
     queues: tuple[_Pattern, ...] = ("*",)
+    operator: bool = False
 
 
 class _KeysFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -204,4 +208,4 @@ def _ring(path: Path, entries: _KeysFile) -> KeyRing:
 
 
 def _principal(entry: _PrincipalEntry, access_key: str) -> Principal:
-    return Principal(entry.account, entry.name, access_key, entry.actions, entry.queues)
+    return Principal(entry.account, entry.name, access_key, entry.actions, entry.queues, entry.operator)

@@ -1,0 +1,75 @@
+"""What a server asks of its process: descriptors, systemd, a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import stat
+import sys
+from pathlib import Path
+from typing import Final
+
+from headrace.errors import StoreUnusable
+
+DESCRIPTORS_MAX: Final = 1_048_576  # more is never needed, and some kernels allow a billion
+
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long a thread may keep the interpreter from another. The default of 5 ms is longer than most commits: the loop
+would wait for the thread that commits, and the other way round."""
+
+
+def raise_descriptor_limit() -> int:
+    """Allow as many open descriptors as the system lets us (each connection is one); returns how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):
+        return soft  # macOS names a limit that it does not grant
+    return wanted
+
+
+def shorten_switch_interval() -> None:
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+def notify_systemd(state: str) -> None:
+    """Tell the service manager, if one listens: `READY=1`, `STOPPING=1`. Source: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    target = "\0" + address[1:] if address.startswith("@") else address
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.sendto(state.encode(), target)
+    except OSError:
+        return  # a manager that went away is no reason to stop serving
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the data folder, for its owner alone.
+
+    An empty folder that is open to others is closed; a filled one is not touched: it may be somebody's home, and is
+    refused if others may write in it, since they could put files there that we would open.
+
+    Raises:
+        StoreUnusable: with the reason in one line.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+        if status.st_mode & 0o077 and status.st_uid == os.geteuid() and not any(folder.iterdir()):
+            folder.chmod(0o700)
+            status = folder.stat()
+    except FileExistsError:
+        raise StoreUnusable(str(folder), "it is not a folder") from None
+    except OSError as error:
+        raise StoreUnusable(str(folder), error.strerror or str(error)) from None
+    if status.st_mode & 0o022:
+        mode = stat.S_IMODE(status.st_mode)
+        raise StoreUnusable(str(folder), f"others may write in it (mode {mode:04o}); run: chmod 700 {folder}")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise StoreUnusable(str(folder), "it is read-only for this user")
