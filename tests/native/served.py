@@ -1,0 +1,80 @@
+"""A broker over real sockets, in a thread of the test's process, on a store without a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from headrace.clock import SteadyClock
+from headrace.http.limits import Limits
+from headrace.http.listener import Listener
+from headrace.http.messages import Request
+from headrace.http.router import Router
+from headrace.native.server import NativeService
+from headrace.queue.broker import Broker
+from headrace.queue.store.memory import open_memory_store
+
+
+class ServedBroker:
+    """Broker, native service and listener, on a loop of their own until `stop`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.unix_path = folder / "headrace.sock"
+        self.port = 0
+        self.requests: list[Request] = []
+        """What has arrived, newest last."""
+        self.handlers: dict[str, Callable[[Request], None]] = {}
+        """A test's own handler by path, instead of the service's."""
+        self._loop = uvloop.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def run(self, function: Callable[[Broker], Any]) -> Any:
+        """Call a function on the broker's loop."""
+        answer: list[Any] = []
+        called = threading.Event()
+
+        def call() -> None:
+            answer.append(function(self.broker))
+            called.set()
+
+        self._loop.call_soon_threadsafe(call)
+        assert called.wait(10)
+        return answer[0]
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join(20)
+            assert not self._thread.is_alive()
+
+    async def _serve(self) -> None:
+        clock = SteadyClock()
+        self.broker = Broker(open_memory_store(clock, cooldowns=False), clock)
+        await self.broker.start()
+        service = NativeService(self.broker, clock)
+
+        def handle(request: Request) -> None:
+            self.requests.append(request)
+            self.handlers.get(request.path, service.handle)(request)
+
+        listener = Listener(Router(handle), limits=Limits(body_bytes=80_000_000))
+        self.port = listener.open_tcp("127.0.0.1", self.port)
+        listener.open_unix(self.unix_path)
+        self._ready.set()
+        await self._stopping.wait()
+        self.broker.drain()
+        await listener.close(1.0)
+        await self.broker.stop()
