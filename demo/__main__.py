@@ -158,6 +158,7 @@ class Demo:
             yield crew
         finally:
             finished.set()
+            reader.terminate()  # it holds no part of the ledger, and may wait for producers that have gone
             _end(crew.processes)
 
 

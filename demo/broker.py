@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import headrace
+from demo.clients import VISIBILITY_S
 from headrace.errors import HeadraceError
 
 READY_TIMEOUT_S: Final = 30
@@ -90,7 +91,7 @@ class Watcher:
 
     def __init__(self, endpoint: str, queue: str) -> None:
         self._client = headrace.connect(endpoint, timeout=2, patience=0)
-        self._queue = self._client.queue(queue, create=True)
+        self._queue = self._client.queue(queue, create=True, visibility_timeout=VISIBILITY_S)
 
     def read(self) -> Gauge | None:
         """The gauges now; None while the broker cannot be reached."""
