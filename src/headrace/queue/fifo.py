@@ -99,6 +99,9 @@ class FifoOrder:
         elif pending:
             heappush(self._later, (pending[0][1] + delay_ms, pending[0][0], name))
 
+    def counts_groups(self) -> bool:
+        return True
+
     def started(self, seq: int, lease: Lease) -> None:
         """A message that was taken has been leased: the lock that `take` set is the lease's."""
         del lease
@@ -188,7 +191,9 @@ class FifoOrder:
         self._later.clear()
 
     def next_ms(self) -> int | None:
-        due = [ms for ms in (self.leases.timers.next_ms(), self._later[0][0] if self._later else None) if ms is not None]
+        due = [
+            ms for ms in (self.leases.timers.next_ms(), self._later[0][0] if self._later else None) if ms is not None
+        ]
         return min(due, default=None)
 
     def delayed(self, sent_after_ms: int) -> int:

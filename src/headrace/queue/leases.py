@@ -10,8 +10,11 @@ A message is in one of these places:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from headrace.queue.model import Message
 from headrace.queue.timers import Timers
 
 
@@ -55,16 +58,21 @@ class LeaseTable:
     def knows(self, seq: int) -> bool:
         return seq in self.active or seq in self.past or seq in self.claimed
 
-    def grant(self, seq: int, *, now: int, expires_ms: int, sent_ms: int, group: str | None) -> Lease:
-        """Lease `seq`; its count goes on from an earlier lease."""
-        past = self.past.pop(seq, None)
-        if past is None:
-            lease = Lease(1, now, now, expires_ms, sent_ms, group)
-        else:
-            lease = Lease(past.receives + 1, past.first_ms, now, expires_ms, sent_ms, group)
-        self.active[seq] = lease
-        self.timers.add(expires_ms, seq)
-        return lease
+    def grant(self, messages: Sequence[Message], *, now: int, expires_ms: int) -> list[Lease]:
+        """Lease messages that were taken; each one's count goes on from an earlier lease."""
+        active, past = self.active, self.past
+        leases = []
+        for message in messages:
+            seq = message.seq
+            before = past.pop(seq, None) if past else None
+            if before is None:
+                lease = Lease(1, now, now, expires_ms, message.sent_ms, message.group)
+            else:
+                lease = Lease(before.receives + 1, before.first_ms, now, expires_ms, message.sent_ms, message.group)
+            active[seq] = lease
+            leases.append(lease)
+        self.timers.add_all(expires_ms, [message.seq for message in messages])
+        return leases
 
     def move_expiry(self, seq: int, expires_ms: int) -> None:
         self.active[seq].expires_ms = expires_ms

@@ -21,7 +21,7 @@ class StandardOrder:
     It does not know which messages the store has beyond the head: a `take` that falls short asks for more.
     """
 
-    __slots__ = ("_groups", "_ready", "_recalled", "_waiting", "leases", "tenants")
+    __slots__ = ("_grouped", "_groups", "_ready", "_recalled", "_waiting", "leases", "tenants")
 
     def __init__(self) -> None:
         self.leases = LeaseTable()
@@ -29,6 +29,7 @@ class StandardOrder:
         self._ready: deque[int] = deque()
         self._recalled: list[int] = []  # heap
         self._waiting: set[int] = set()  # what in _recalled still waits; the rest of it is gone
+        self._grouped = False  # whether a message with a group has ever come
         self._groups: dict[int, str] = {}  # seq -> tenant, of known messages that have one and are not leased
 
     def __len__(self) -> int:
@@ -40,6 +41,7 @@ class StandardOrder:
         self._ready.append(seq)
         if group is not None:
             self._groups[seq] = group
+            self._grouped = True
 
     def recall(self, seq: int, group: str | None, _sent_ms: int) -> None:
         """A message is visible again, or due: before the others."""
@@ -47,6 +49,7 @@ class StandardOrder:
         self._waiting.add(seq)
         if group is not None:
             self._groups[seq] = group
+            self._grouped = True
 
     def room(self) -> int:
         """How many more messages may be leased: beyond, a receive is refused."""
@@ -69,6 +72,10 @@ class StandardOrder:
         ready = self._ready
         out.extend([ready.popleft() for _ in range(min(limit - len(out), len(ready)))])
         return out
+
+    def counts_groups(self) -> bool:
+        """Whether `started` must be told of each lease: no tenant has sent anything otherwise."""
+        return self._grouped
 
     def started(self, seq: int, lease: Lease) -> None:
         """A message that was taken has been leased."""

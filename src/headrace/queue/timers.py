@@ -8,6 +8,7 @@ a second that has begun is opened into a heap, so that each pair is due on its e
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -27,15 +28,21 @@ class Timers:
         self._opened = 0  # seconds up to here are opened
 
     def add(self, due_ms: int, seq: int) -> None:
+        self.add_all(due_ms, (seq,))
+
+    def add_all(self, due_ms: int, seqs: Iterable[int]) -> None:
+        """Many pairs with one due time."""
         second, millisecond = divmod(due_ms, 1_000)
         if second <= self._opened:
-            heappush(self._near, due_ms << SEQ_BITS | seq)
+            for seq in seqs:
+                heappush(self._near, due_ms << SEQ_BITS | seq)
             return
         pairs = self._waiting.get(second)
         if pairs is None:
             pairs = self._waiting[second] = array("Q")
             heappush(self._seconds, second)
-        pairs.append(millisecond << SEQ_BITS | seq)
+        high = millisecond << SEQ_BITS
+        pairs.extend([high | seq for seq in seqs])
 
     def due(self, now: int) -> list[tuple[int, int]]:
         """Remove and return every pair with due_ms ≤ now, earliest first."""

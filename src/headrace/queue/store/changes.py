@@ -30,9 +30,9 @@ def apply(db: apsw.Connection, change: Change) -> None:
 def _put_queue(db: apsw.Connection, change: PutQueue) -> None:
     info = msgspec.json.encode(change.info).decode()
     db.execute(
-        "INSERT INTO queue VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET info = excluded.info, floor = excluded.floor",
-        (change.number, change.info.arn, info, change.floor),
+        "INSERT INTO queue VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET info = excluded.info, floor = excluded.floor, purged_ms = excluded.purged_ms",
+        (change.number, change.info.arn, info, change.floor, change.purged_ms),
     )
     db.execute("DELETE FROM deleted_queue WHERE arn = ?", (change.info.arn,))
 
@@ -76,9 +76,7 @@ def _put_reader(db: apsw.Connection, change: PutReader) -> None:
         "DELETE FROM claim WHERE queue = ? AND reader = ? AND number <= ?",
         (change.queue, change.reader, change.acknowledged),
     )
-    db.execute(
-        "INSERT OR REPLACE INTO reader VALUES (?, ?, ?)", (change.queue, change.reader, change.acknowledged)
-    )
+    db.execute("INSERT OR REPLACE INTO reader VALUES (?, ?, ?)", (change.queue, change.reader, change.acknowledged))
 
 
 def _put_move(db: apsw.Connection, change: PutMove) -> None:

@@ -32,11 +32,12 @@ def seq_of(key: Key) -> int:
 
 
 class PutQueue(msgspec.Struct, frozen=True):
-    """A queue is created or changed. Messages with a seq below `floor` are purged."""
+    """A queue is created or changed. Messages with a seq below `floor` are purged, the last time at `purged_ms`."""
 
     number: int
     info: QueueInfo
     floor: int
+    purged_ms: int | None
 
 
 class DropQueue(msgspec.Struct, frozen=True):
@@ -140,6 +141,7 @@ class StoredQueue(msgspec.Struct, frozen=True):
     number: int
     info: QueueInfo
     floor: int
+    purged_ms: int | None
     messages: int
     reserved: int
 

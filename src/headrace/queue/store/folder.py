@@ -1,13 +1,13 @@
 """The data folder: its lock, its small files, and what is kept for a bad day.
 
-    headrace.db, -wal, -shm   the database
-    leases.journal            leases (journal.py)
-    lock                      held by the one process that owns the folder; its pid
-    clock.json                the steady clock's anchor
-    acknowledged              the number of the last acknowledged commit: overwritten after each, without a sync, so it
-                              never runs ahead of the disk and survives a kill; a database behind it is damaged
-    reserve                   room for deletes and leases when the disk is full
-    damaged-*                 copies made before something was repaired or refused
+headrace.db, -wal, -shm   the database
+leases.journal            leases (journal.py)
+lock                      held by the one process that owns the folder; its pid
+clock.json                the steady clock's anchor
+acknowledged              the number of the last acknowledged commit: overwritten after each, without a sync, so it
+                          never runs ahead of the disk and survives a kill; a database behind it is damaged
+reserve                   room for deletes and leases when the disk is full
+damaged-*                 copies made before something was repaired or refused
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Folder:
             owner = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
             os.close(fd)
             raise StoreUnusable(
-                str(self.path), f"another broker (pid {owner}) has it; stop that one, or give this one a folder of its own"
+                str(self.path),
+                f"another broker (pid {owner}) has it; stop that one, or give this one a folder of its own",
             ) from None
         os.ftruncate(fd, 0)
         files.overwrite(fd, f"{os.getpid()}\n".encode())

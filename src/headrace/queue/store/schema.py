@@ -16,7 +16,8 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE commit_log (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, now_ms INTEGER NOT NULL);
 INSERT INTO commit_log VALUES (1, 0, 0);
 CREATE TABLE queue (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, arn TEXT NOT NULL UNIQUE, info TEXT NOT NULL, floor INTEGER NOT NULL
+    id INTEGER PRIMARY KEY AUTOINCREMENT, arn TEXT NOT NULL UNIQUE, info TEXT NOT NULL, floor INTEGER NOT NULL,
+    purged_ms INTEGER
 );
 -- changes with every commit, hence apart: messages the queue has, and the number up to which it may have given numbers
 CREATE TABLE progress (queue INTEGER PRIMARY KEY, messages INTEGER NOT NULL, reserved INTEGER NOT NULL);

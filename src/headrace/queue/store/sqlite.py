@@ -131,7 +131,8 @@ class SqliteDisk:
         (version,) = self._row(self._db, "PRAGMA user_version")
         if version > schema.VERSION:
             raise StoreUnusable(
-                str(self._folder), f"it was written by a newer headrace (format {version}, this one knows {schema.VERSION})"
+                str(self._folder),
+                f"it was written by a newer headrace (format {version}, this one knows {schema.VERSION})",
             )
         for number in range(version, schema.VERSION):
             with self._db:
@@ -175,9 +176,11 @@ class SqliteDisk:
         return Stored(
             secret=secret,
             queues=[
-                StoredQueue(number, msgspec.json.decode(info, type=QueueInfo), floor, messages or 0, reserved or 0)
-                for number, info, floor, messages, reserved in db.execute(
-                    "SELECT id, info, floor, messages, reserved FROM queue LEFT JOIN progress ON queue = id"
+                StoredQueue(
+                    number, msgspec.json.decode(info, type=QueueInfo), floor, purged_ms, messages or 0, reserved or 0
+                )
+                for number, info, floor, purged_ms, messages, reserved in db.execute(
+                    "SELECT id, info, floor, purged_ms, messages, reserved FROM queue LEFT JOIN progress ON queue = id"
                 )
             ],
             last_queue=last[0] if last is not None else 0,
@@ -303,11 +306,15 @@ class SqliteDisk:
 
     def _explain(self, error: Exception) -> StoreError:
         """What an error means: full (try again), busy (try again), or the end."""
-        if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        if isinstance(error, apsw.FullError) or (
+            isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        ):
             self._folder.free_reserve()
             return StoreFull(str(self._folder))
         if isinstance(error, apsw.BusyError):
-            return Unavailable(f"{self._folder.database} is locked by another program that writes to it; end that program")
+            return Unavailable(
+                f"{self._folder.database} is locked by another program that writes to it; end that program"
+            )
         self._failed = StoreFailed(f"{type(error).__name__}: {error}")
         return self._failed
 

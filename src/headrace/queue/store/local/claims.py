@@ -55,7 +55,8 @@ def _bind(state: LocalState, queue: LocalQueue, operation: Claim, now: int) -> l
     if not taken:
         return []  # nothing is ready: no claim is made, the same number binds later
     order = queue.order
-    chosen, size = [], 0
+    chosen: list[Message] = []
+    size = 0
     for message in taken:
         size += len(message.body) + len(message.attributes)
         if chosen and size > operation.bytes_max:

@@ -14,9 +14,10 @@ from headrace.queue.dedup import DedupWindow
 from headrace.queue.fifo import FifoOrder
 from headrace.queue.model import Message, QueueCounts, QueueInfo
 from headrace.queue.standard import StandardOrder
-from headrace.queue.store.disk import Disk, Key, StoredAttempt, key_of
-from headrace.queue.timers import Timers
+from headrace.queue.store.disk import Disk, Key, PutQueue, StoredAttempt, key_of
+from headrace.queue.timers import SEQ_BITS, Timers
 
+OBJECT_BYTES = 400  # about what a message's objects themselves take
 _RESERVE = 65_536  # numbers reserved at a time: one more row change in so many messages, lost at a restart
 _REFILL_BYTES_MAX = 4 * 1_048_576
 
@@ -31,24 +32,29 @@ class BodyCache:
         self._messages: dict[Key, Message] = {}
         self._bytes = 0
 
-    def add(self, key: Key, message: Message) -> None:
-        size = len(message.body) + len(message.attributes) + 400  # about what the objects themselves take
-        if self._bytes + size <= limits.BODY_CACHE_BYTES_MAX:
-            self._messages[key] = message
-            self._bytes += size
+    def add(self, number: int, messages: list[Message]) -> None:
+        kept, size = self._messages, self._bytes
+        first = number << SEQ_BITS
+        for message in messages:
+            size += len(message.body) + len(message.attributes) + OBJECT_BYTES
+            if size > limits.BODY_CACHE_BYTES_MAX:
+                size -= len(message.body) + len(message.attributes) + OBJECT_BYTES
+                break
+            kept[first | message.seq] = message
+        self._bytes = size
 
-    def pop(self, key: Key) -> Message | None:
-        message = self._messages.pop(key, None)
-        if message is not None:
-            self._bytes -= len(message.body) + len(message.attributes) + 400
-        return message
-
-    def room(self) -> bool:
-        return self._bytes < limits.BODY_CACHE_BYTES_MAX
+    def pop(self, keys: list[Key]) -> list[Message | None]:
+        """The messages that are here, out of it; None for others."""
+        pop = self._messages.pop
+        found = [pop(key, None) for key in keys]
+        if self._bytes:
+            self._bytes -= sum(
+                [len(message.body) + len(message.attributes) + OBJECT_BYTES for message in found if message is not None]
+            )
+        return found
 
     def drop(self, first: Key, last: Key) -> None:
-        for key in [key for key in self._messages if first <= key <= last]:
-            self.pop(key)
+        self.pop([key for key in self._messages if first <= key <= last])
 
 
 class LocalQueue:
@@ -79,6 +85,10 @@ class LocalQueue:
     def key(self, seq: int) -> Key:
         return key_of(self.number, seq)
 
+    def row(self) -> PutQueue:
+        """The queue as it is kept on the disk."""
+        return PutQueue(self.number, self.info, self.floor, self.purged_ms)
+
     def allot(self) -> int:
         """The next sequence number. Numbers are never reused: not after deletes, not after a crash."""
         seq = self.next_seq
@@ -89,29 +99,35 @@ class LocalQueue:
 
     def settle(self, messages: list[Message], cache: BodyCache) -> bool:
         """Sent messages are durable: show them. Whether any became ready."""
-        fifo = self.info.settings.fifo
-        ready = False
+        if messages[0].seq < self.floor:
+            messages = [message for message in messages if message.seq >= self.floor]
+        if not self.info.settings.fifo:
+            messages = self._settle_delayed(messages)
+        # A refill may have found some on the disk between their commit and now.
+        if messages and messages[0].seq <= self.cursor:
+            messages = [message for message in messages if message.seq > self.cursor]
+        if not messages:
+            return False
+        if not self.all_known or len(self.order) >= limits.HEAD_MESSAGES_MAX:
+            self.all_known = False
+            return True
+        add = self.order.add
         for message in messages:
-            seq = message.seq
-            if seq < self.floor:
-                continue
-            if message.visible_ms is not None and not fifo:
-                self.delays.add(message.visible_ms, seq)
-                self.delayed += 1
-            elif seq <= self.cursor:
-                continue  # a refill has found it on the disk between its commit and now
-            elif self.all_known and self._admit():
-                self.order.add(seq, message.group, message.sent_ms)
-                self.cursor = seq
-                cache.add(self.key(seq), message)
-                ready = True
-            else:
-                self.all_known = False
-                ready = True
-        return ready
+            add(message.seq, message.group, message.sent_ms)
+        self.cursor = messages[-1].seq
+        cache.add(self.number, messages)
+        return True
 
-    def _admit(self) -> bool:
-        return len(self.order) < limits.HEAD_MESSAGES_MAX
+    def _settle_delayed(self, messages: list[Message]) -> list[Message]:
+        """Let the delayed ones wait for their time; the others."""
+        delayed = [message for message in messages if message.visible_ms is not None]
+        if not delayed:
+            return messages
+        for message in delayed:
+            assert message.visible_ms is not None
+            self.delays.add(message.visible_ms, message.seq)
+        self.delayed += len(delayed)
+        return [message for message in messages if message.visible_ms is None]
 
     def take(self, limit: int, now: int, disk: Disk, cache: BodyCache, *, reader: str | None = None) -> list[int]:
         """Up to `limit` messages, from memory and then from the disk; they are out of the order."""
@@ -130,12 +146,12 @@ class LocalQueue:
         )
         knows = self.order.leases.knows
         fifo = self.info.settings.fifo
-        for message in found:
-            seq = message.seq
-            if knows(seq) or (message.visible_ms is not None and not fifo):
-                continue  # leased, received before, or in `delays`
-            self.order.add(seq, message.group, message.sent_ms)
-            cache.add(self.key(seq), message)
+        new = [  # the others are leased, were received before, or are in `delays`
+            message for message in found if not knows(message.seq) and (message.visible_ms is None or fifo)
+        ]
+        for message in new:
+            self.order.add(message.seq, message.group, message.sent_ms)
+        cache.add(self.number, new)
         self.cursor = max(self.cursor, last)
         self.all_known = not more
 

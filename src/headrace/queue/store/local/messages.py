@@ -27,10 +27,10 @@ from headrace.queue.leases import Lease
 from headrace.queue.model import Delivery, Entry, Message, Peeked, QueueSettings, Sent, uuid_text
 from headrace.queue.operations import ChangeVisibility, Delete, Peek, Receive, Send
 from headrace.queue.redrive import Verdict, judge
-from headrace.queue.standard import StandardOrder
 from headrace.queue.store.disk import Dedup, LeaseRecord, StoredAttempt, seq_of
 from headrace.queue.store.local.head import LocalQueue
-from headrace.queue.store.local.state import Held, LocalState
+from headrace.queue.store.local.state import LocalState
+from headrace.queue.timers import SEQ_BITS, SEQ_MASK
 
 _ID: Final = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
 _PEEK_BYTES_MAX: Final = 16 * 1_048_576
@@ -102,7 +102,9 @@ def check_entry(settings: QueueSettings, entry: Entry) -> None:
     if settings.fifo:
         if entry.delay_ms:
             raise InvalidParameter(
-                "DelaySeconds", f"{entry.delay_ms / 1_000:g}", "a FIFO queue's delay is set for the queue, not a message"
+                "DelaySeconds",
+                f"{entry.delay_ms / 1_000:g}",
+                "a FIFO queue's delay is set for the queue, not a message",
             )
     elif entry.dedup_id is not None:
         raise InvalidParameter("MessageDeduplicationId", entry.dedup_id[:200], "only a FIFO queue deduplicates")
@@ -268,19 +270,17 @@ def _lease(
         return []
     order = queue.order
     expires_ms = now + visibility_ms
-    number = queue.number << 40
-    mint, grant, started = state.receipts.mint, order.leases.grant, order.started
-    quick = isinstance(order, StandardOrder)
-    out: list[Delivery] = []
-    items: list[tuple[int, int, int]] = []
-    for message in messages:
-        seq = message.seq
-        group = message.group
-        lease = grant(seq, now=now, expires_ms=expires_ms, sent_ms=message.sent_ms, group=group)
-        if group is not None or not quick:
-            started(seq, lease)
-        items.append((seq, lease.receives, lease.first_ms))
-        out.append(_delivery(message, lease, mint(number | seq, lease.receives)))
+    number = queue.number << SEQ_BITS
+    mint = state.receipts.mint
+    leases = order.leases.grant(messages, now=now, expires_ms=expires_ms)
+    if order.counts_groups():
+        for message, lease in zip(messages, leases, strict=True):
+            order.started(message.seq, lease)
+    items = [(message.seq, lease.receives, lease.first_ms) for message, lease in zip(messages, leases, strict=True)]
+    out = [
+        _delivery(message, lease, mint(number | message.seq, lease.receives))
+        for message, lease in zip(messages, leases, strict=True)
+    ]
     queue.received += len(out)
     _journal(state, queue, LeaseRecord(queue.number, now, expires_ms, items, attempt_id))
     if attempt_id is not None:
@@ -293,7 +293,9 @@ def _lease(
 
 def _delivery(message: Message, lease: Lease, receipt: bytes) -> Delivery:
     first_ms = message.first_received_ms
-    return Delivery(message, receipt, message.receives + lease.receives, lease.first_ms if first_ms is None else first_ms)
+    return Delivery(
+        message, receipt, message.receives + lease.receives, lease.first_ms if first_ms is None else first_ms
+    )
 
 
 def _journal(state: LocalState, queue: LocalQueue, record: LeaseRecord) -> None:
@@ -347,9 +349,10 @@ def delete(state: LocalState, operation: Delete, now: int) -> list[CallerError |
     _check_receipts(operation.receipts)
     state.advance_queue(queue, now)
     outcomes: list[CallerError | None] = []
+    strict = queue.info.settings.fifo
     for receipt in operation.receipts:
         try:
-            plan_delete(state, queue, receipt, strict=queue.info.settings.fifo)
+            plan_delete(state, queue, receipt, strict=strict)
         except CallerError as error:
             outcomes.append(error)
         else:
@@ -359,8 +362,10 @@ def delete(state: LocalState, operation: Delete, now: int) -> list[CallerError |
 
 def plan_delete(state: LocalState, queue: LocalQueue, receipt: bytes, *, strict: bool) -> None:
     """Delete a received message. `strict`: a receipt whose lease has ended is refused (ReceiptExpired)."""
-    key, receives = read_receipt(state, queue, receipt)
-    seq = seq_of(key)
+    key, receives = state.receipts.read(receipt)
+    seq = key & SEQ_MASK
+    if key >> SEQ_BITS != queue.number:
+        raise ReceiptInvalid
     leases = queue.order.leases
     lease = leases.active.get(seq)
     if lease is None and not strict:
@@ -368,7 +373,7 @@ def plan_delete(state: LocalState, queue: LocalQueue, receipt: bytes, *, strict:
     if lease is not None and lease.receives == receives:
         held = queue.order.hold(seq)
         assert held is not None
-        state.plan.held.append(Held(queue, seq, held[0], held[1]))
+        state.plan.held.append((queue, seq, *held))
         state.remove(queue, seq)
         queue.deleted += 1
     elif seq < queue.floor or state.deleting(key):
@@ -383,7 +388,7 @@ def _delete_unleased(state: LocalState, queue: LocalQueue, seq: int) -> None:
     """A true receipt of a message that is not known as received: gone already, or its lease was lost in a power cut.
     Then the consumer is right, and the message must not come again."""
     if state.read(queue, [seq]):
-        state.cache.pop(queue.key(seq))
+        state.cache.pop([queue.key(seq)])
         state.remove(queue, seq)
         queue.deleted += 1
 
@@ -396,7 +401,7 @@ def _delete_unleased(state: LocalState, queue: LocalQueue, seq: int) -> None:
 def read_receipt(state: LocalState, queue: LocalQueue, receipt: bytes) -> tuple[int, int]:
     """(key, receives) of a receipt of this queue; raises ReceiptInvalid."""
     key, receives = state.receipts.read(receipt)
-    if key >> 40 != queue.number:
+    if key >> SEQ_BITS != queue.number:
         raise ReceiptInvalid
     return key, receives
 

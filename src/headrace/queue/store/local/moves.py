@@ -48,7 +48,9 @@ def _check(state: LocalState, source: LocalQueue, operation: StartMove) -> None:
     arn = operation.source
     rate = operation.rate_max
     if rate is not None and not 1 <= rate <= limits.MOVE_RATE_MAX:
-        raise InvalidParameter("MaxNumberOfMessagesPerSecond", str(rate), f"it must be from 1 to {limits.MOVE_RATE_MAX}")
+        raise InvalidParameter(
+            "MaxNumberOfMessagesPerSecond", str(rate), f"it must be from 1 to {limits.MOVE_RATE_MAX}"
+        )
     if not any(
         queue.info.settings.redrive is not None and queue.info.settings.redrive.target == arn
         for queue in state.queues.values()
@@ -78,7 +80,9 @@ def list_moves(state: LocalState, operation: ListMoves, now: int) -> list[MoveTa
     del now
     state.queue(operation.source)
     if not 1 <= operation.limit <= limits.MOVE_TASKS_LISTED_MAX:
-        raise InvalidParameter("MaxResults", str(operation.limit), f"it must be from 1 to {limits.MOVE_TASKS_LISTED_MAX}")
+        raise InvalidParameter(
+            "MaxResults", str(operation.limit), f"it must be from 1 to {limits.MOVE_TASKS_LISTED_MAX}"
+        )
     tasks = [task for task in state.moves.values() if task.source == operation.source]
     return sorted(tasks, key=lambda task: task.started_ms, reverse=True)[: operation.limit]
 
@@ -160,4 +164,3 @@ def _put(state: LocalState, task: MoveTask, **changes: object) -> MoveTask:
     state.moves[task.handle] = changed
     state.change(PutMove(changed), undo)
     return changed
-

@@ -19,7 +19,7 @@ from headrace.queue.operations import (
     Purge,
     TagQueue,
 )
-from headrace.queue.store.disk import DropQueue, PutGarbage, PutQueue, key_of
+from headrace.queue.store.disk import DropQueue, PutGarbage, key_of
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
 from headrace.queue.timers import SEQ_MASK
@@ -42,7 +42,7 @@ def create_queue(state: LocalState, operation: CreateQueue, now: int) -> QueueIn
     def undo() -> None:
         del state.queues[info.arn], state.by_number[queue.number]
 
-    state.change(PutQueue(queue.number, info, 0), undo)
+    state.change(queue.row(), undo)
     return info
 
 
@@ -100,7 +100,7 @@ def _replace(state: LocalState, queue: LocalQueue, info: QueueInfo) -> None:
         queue.info = before
 
     queue.info = info
-    state.change(PutQueue(queue.number, info, queue.floor), undo)
+    state.change(queue.row(), undo)
 
 
 def purge(state: LocalState, operation: Purge, now: int) -> int:
@@ -124,7 +124,7 @@ def purge_queue(state: LocalState, queue: LocalQueue, now: int) -> int:
     def undo() -> None:
         queue.purged_ms = before_ms
 
-    state.change(PutQueue(queue.number, queue.info, queue.floor), undo)
+    state.change(queue.row(), undo)
     state.change(PutGarbage(first, last))
     state.plan.touched[queue.number] = queue
     queue.deleted += gone

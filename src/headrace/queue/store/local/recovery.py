@@ -17,9 +17,8 @@ _ITEMS_A_RECORD = 1_000
 def restore(state: LocalState, stored: Stored, now: int) -> None:
     """Fill an empty state. Messages stay on the disk; what has been received, delayed or claimed is known at once."""
     for kept in stored.queues:
-        queue = LocalQueue(
-            kept.number, kept.info, messages=kept.messages, floor=kept.floor, reserved=kept.reserved
-        )
+        queue = LocalQueue(kept.number, kept.info, messages=kept.messages, floor=kept.floor, reserved=kept.reserved)
+        queue.purged_ms = kept.purged_ms
         state.queues[kept.info.arn] = state.by_number[kept.number] = queue
     state.next_number = 1 + max([kept.number for kept in stored.queues] + [stored.last_queue])
     _restore_claims(state, stored)
@@ -39,9 +38,7 @@ def restore(state: LocalState, stored: Stored, now: int) -> None:
             state.by_number[attempt.queue].attempts[attempt.attempt_id] = attempt
     state.moves = {task.handle: task for task in stored.moves}
     state.fences = dict(stored.fences)
-    state.deleted_queues = {
-        arn: ms for arn, ms in stored.deleted_queues.items() if ms + limits.COOLDOWN_MS > now
-    }
+    state.deleted_queues = {arn: ms for arn, ms in stored.deleted_queues.items() if ms + limits.COOLDOWN_MS > now}
     state.garbage = bool(stored.garbage)
 
 

@@ -9,7 +9,7 @@ noted in the plan.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import logging
 
@@ -29,13 +29,8 @@ from headrace.queue.timers import SEQ_BITS, SEQ_MASK
 log = logging.getLogger("headrace.store")
 
 
-class Held(msgspec.Struct, frozen=True, gc=False):
-    """A message taken out for deletion: put back if the commit is refused."""
-
-    queue: LocalQueue
-    seq: int
-    lease: Lease
-    active: bool
+Held: TypeAlias = tuple[LocalQueue, int, Lease, bool]
+"""A message taken out for deletion, put back if the commit is refused: (queue, seq, its lease, whether that was active)."""
 
 
 class Plan(msgspec.Struct):
@@ -120,16 +115,14 @@ class LocalState:
     def load(self, queue: LocalQueue, seqs: Sequence[int]) -> list[Message | None]:
         """The messages that `take` gave, from memory or disk; None: deleted meanwhile, or damaged."""
         number = queue.number << SEQ_BITS
-        pop = self.cache.pop
-        found = [pop(number | seq) for seq in seqs]
+        found = self.cache.pop([number | seq for seq in seqs])
         missing = [number | seq for seq, message in zip(seqs, found, strict=True) if message is None]
         if not missing:
             return found
         wanted = [key for key in missing if not self.deleting(key)]
         read = self.disk.read(wanted)
         return [
-            message if message is not None else read.get(number | seq)
-            for seq, message in zip(seqs, found, strict=True)
+            message if message is not None else read.get(number | seq) for seq, message in zip(seqs, found, strict=True)
         ]
 
     def read(self, queue: LocalQueue, seqs: Iterable[int]) -> dict[int, Message]:

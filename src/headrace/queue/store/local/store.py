@@ -269,11 +269,11 @@ class LocalStore:
         for queue, sent in plan.sent:
             if not queue.dropped and queue.settle(sent, state.cache):
                 state.ready.add(queue.info.arn)
-        for held in plan.held:
-            if held.lease.group is not None and not held.queue.dropped and held.seq >= held.queue.floor:
-                held.queue.order.deleted(held.lease, now, active=held.active)
-                if held.queue.info.settings.fifo:
-                    state.ready.add(held.queue.info.arn)
+        for queue, seq, lease, active in plan.held:
+            if lease.group is not None and not queue.dropped and seq >= queue.floor:
+                queue.order.deleted(lease, now, active=active)
+                if queue.info.settings.fifo:
+                    state.ready.add(queue.info.arn)
         for settle in plan.settle:
             settle(now)
         for done, outcome, _ in plan.waiting:
@@ -299,10 +299,10 @@ class LocalStore:
     def _take_back(self, plan: Plan) -> None:
         for undo in reversed(plan.undo):
             undo()
-        for held in reversed(plan.held):
-            held.queue.order.put_back(held.seq, held.lease, active=held.active)
-            held.queue.messages += 1
-            held.queue.deleted -= 1
+        for queue, seq, lease, active in reversed(plan.held):
+            queue.order.put_back(seq, lease, active=active)
+            queue.messages += 1
+            queue.deleted -= 1
         for queue, sent in plan.sent:
             queue.messages -= len(sent)
             queue.sent -= len(sent)
@@ -337,7 +337,7 @@ class LocalStore:
             if seq in leases.active or seq in leases.claimed or self.state.deleting(key):
                 continue
             queue.order.hold(seq)
-            self.state.cache.pop(key)
+            self.state.cache.pop([key])
             self.state.remove(queue, seq)
             gone += 1
         queue.expired += gone

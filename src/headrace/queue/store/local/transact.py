@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from headrace.errors import BatchTooLong, Fenced, InvalidParameter, ReceiptExpired
 from headrace.queue import limits
+from headrace.queue.model import Entry
 from headrace.queue.operations import Fence, GetState, Transact, TransactOutcome
 from headrace.queue.store.disk import PutFence, PutState, seq_of
 from headrace.queue.store.local import claims, messages
@@ -65,7 +66,7 @@ def _check_acknowledgements(state: LocalState, operation: Transact, now: int) ->
             seen.add(key)
 
 
-def _check_sends(state: LocalState, operation: Transact) -> list[tuple[LocalQueue, list[messages.Entry]]]:
+def _check_sends(state: LocalState, operation: Transact) -> list[tuple[LocalQueue, list[Entry]]]:
     out = []
     count = size = 0
     for arn, entries in operation.sends:
