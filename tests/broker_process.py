@@ -1,0 +1,172 @@
+"""A real broker process for tests: started on a free port, found by its log line, ended by its pid."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import headrace
+
+READY_WITHIN_S = 30.0
+T = TypeVar("T")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "headrace", "broker", *arguments]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "NOTIFY_"))}
+    return {**kept, "PYTHONPATH": str(Path(headrace.__file__).parent.parent), **extra}
+
+
+def run_to_end(*arguments: str, cwd: Path, within_s: float = 30.0, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a broker that is expected to end by itself."""
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=within_s,
+        check=False,
+    )
+
+
+def wait_until(condition: Callable[[], T], *, within_s: float = 10.0) -> T:
+    """The first truthy answer of `condition`, asked again and again."""
+    deadline = time.monotonic() + within_s
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+class BrokerProcess:
+    """A running broker. `lines` are its log lines so far, as parsed JSON."""
+
+    def __init__(
+        self, data: Path, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.data = data
+        self.lines: list[dict[str, Any]] = []
+        self.raw: list[str] = []
+        self._news: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self.process = subprocess.Popen(
+            command("--data", str(data), "--port", "0", "--log-format", "json", *arguments),
+            cwd=cwd or data.parent,
+            env=environment(**(env or {})),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.raw.append(line)
+            self._news.put(json.loads(line) if line.startswith("{") else {"message": line})
+        self._news.put(None)
+
+    def wait_for(self, action: str, *, within_s: float = READY_WITHIN_S) -> dict[str, Any]:
+        """The next log line with this action."""
+        deadline = time.monotonic() + within_s
+        while True:
+            try:
+                line = self._news.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                raise AssertionError(f"no {action} within {within_s} s: {self.raw}") from None
+            assert line is not None, f"ended with {self.process.wait()} before {action}: {self.raw}"
+            self.lines.append(line)
+            if line.get("action") == action:
+                return line
+
+    def wait_ready(self) -> None:
+        self.url = str(self.wait_for("broker.ready")["url"])
+        self.port = int(self.url.rpartition(":")[2])
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait_end(self, *, within_s: float = 20.0) -> int:
+        code = self.process.wait(within_s)
+        self._reader.join(within_s)
+        return code
+
+    def get(
+        self, path: str, *, method: str = "GET", body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, body or None, dict(headers or {}))
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def get_by_socket(self, path: str, *, method: str = "GET", body: bytes = b"", kind: str = "") -> tuple[int, bytes]:
+        """As `get`, over the Unix socket."""
+        connection = http.client.HTTPConnection("localhost", timeout=10)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(10)
+        connection.sock.connect(str(self.data / "headrace.sock"))
+        try:
+            connection.request(method, path, body or None, {"Content-Type": kind} if kind else {})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def get_secure(self, path: str, context: ssl.SSLContext) -> tuple[int, bytes]:
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=context)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def sqs(self, operation: str, **parameters: Any) -> tuple[int, dict[str, Any]]:
+        """An unsigned call of the JSON protocol."""
+        headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": f"AmazonSQS.{operation}"}
+        status, body = self.get("/", method="POST", body=json.dumps(parameters).encode(), headers=headers)
+        return status, json.loads(body)
+
+    def metric(self, line_start: str) -> float:
+        _, body = self.get("/metrics")
+        found = [line for line in body.decode().splitlines() if line.startswith(line_start + " ")]
+        return float(found[0].rpartition(" ")[2])
+
+
+@contextmanager
+def broker(
+    data: Path, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[BrokerProcess]:
+    """A broker that is ready; killed at the end if it still runs."""
+    one = BrokerProcess(data, *arguments, cwd=cwd, env=env)
+    try:
+        one.wait_ready()
+        yield one
+    finally:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.wait_end()
+        assert one.process.stderr is not None
+        one.process.stderr.close()
