@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, Literal
 
 import apsw
@@ -126,12 +128,84 @@ class RecordingFile(apsw.VFSFile):
             self.log.events.append(Event(call, self.name, offset, data))
 
 
+class RecordingOs:
+    """The module `os`, overheard: put in its place in the modules that write the files beside the database."""
+
+    def __init__(self, log: DiskLog) -> None:
+        self.log = log
+        self.names: dict[int, str] = {}
+        self.appends: set[int] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def open(self, path: Any, flags: int, *args: Any) -> int:
+        name, existed = Path(path).name, Path(path).exists()
+        fd = os.open(path, flags, *args)
+        self.names[fd] = "" if Path(path).is_dir() else name
+        (self.appends.add if flags & os.O_APPEND else self.appends.discard)(fd)
+        if not existed:
+            self.log.events.append(Event("create", name))
+        return fd
+
+    def close(self, fd: int) -> None:
+        self.names.pop(fd, None)
+        os.close(fd)
+
+    def write(self, fd: int, data: Any) -> int:
+        self.log.check("write", self.names[fd])
+        append = fd in self.appends
+        offset = os.fstat(fd).st_size if append else os.lseek(fd, 0, os.SEEK_CUR)
+        written = os.write(fd, data)
+        self.log.events.append(Event("write", self.names[fd], offset, bytes(data[:written])))
+        return written
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        self.log.check("write", self.names[fd])
+        written = os.pwrite(fd, data, offset)
+        self.log.events.append(Event("write", self.names[fd], offset, data[:written]))
+        return written
+
+    def ftruncate(self, fd: int, length: int) -> None:
+        self.log.check("truncate", self.names[fd])
+        os.ftruncate(fd, length)
+        self.log.events.append(Event("truncate", self.names[fd], length))
+
+    def posix_fallocate(self, fd: int, offset: int, length: int) -> None:
+        self.log.check("write", self.names[fd])
+        os.posix_fallocate(fd, offset, length)
+        self.log.events.append(Event("truncate", self.names[fd], os.fstat(fd).st_size))
+
+    def fsync(self, fd: int) -> None:
+        self.log.check("sync", self.names[fd])
+        os.fsync(fd)
+        name = self.names[fd]
+        self.log.events.append(Event("sync", name) if name else Event("folder_sync"))
+
+    fdatasync = fsync
+
+    def rename(self, source: Any, target: Any) -> None:
+        self.log.check("rename", Path(source).name)
+        os.rename(source, target)
+        self.log.events.append(Event("rename", Path(source).name, data=Path(target).name))
+
+    def unlink(self, path: Any) -> None:
+        self.log.check("delete", Path(path).name)
+        os.unlink(path)
+        self.log.events.append(Event("delete", Path(path).name))
+
+
 @contextmanager
-def recorded() -> Iterator[DiskLog]:
-    """While the block runs, new SQLite connections are overheard."""
+def recorded(*modules: ModuleType) -> Iterator[DiskLog]:
+    """While the block runs, new SQLite connections are overheard, and what `modules` do through their `os`."""
     log = DiskLog()
     vfs = RecordingVFS(log)
+    stand_in = RecordingOs(log)
     try:
+        for module in modules:
+            module.os = stand_in  # type: ignore[attr-defined]  # a module's import, replaced
         yield log
     finally:
+        for module in modules:
+            module.os = os  # type: ignore[attr-defined]
         vfs.unregister()

@@ -27,3 +27,7 @@ def machine_case(name: str) -> type[TestCase]:
 
 class TestMemoryStore(machine_case("memory")):  # type: ignore[misc]  # hypothesis makes the class at run time
     pass
+
+
+class TestSqliteStore(machine_case("sqlite")):  # type: ignore[misc]  # see above
+    pass

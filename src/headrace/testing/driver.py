@@ -47,14 +47,33 @@ class StoreDriver:
     It does not check anything: that is the suite's and the model's work.
     """
 
-    def __init__(self, kind: StoreKind, folder: Path, *, cooldowns: bool = False) -> None:
+    def __init__(
+        self,
+        kind: StoreKind,
+        folder: Path,
+        *,
+        cooldowns: bool = False,
+        now_ms: int | None = None,
+        prepare: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Open a store.
+
+        Args:
+            kind: which.
+            folder: an existing folder; each start after a crash gets a folder of its own in it.
+            cooldowns: whether the 60-second cool-downs hold.
+            now_ms: what the clock says.
+            prepare: puts files into the store's folder before it is opened: a store that crashed elsewhere.
+        """
         self.kind = kind
-        self.clock = ManualClock()
+        self.clock = ManualClock() if now_ms is None else ManualClock(now_ms)
         self._root = folder
         self._cooldowns = cooldowns
         self._generation = 0
         self._abandoned: list[Store] = []
         self.folder = self._new_folder()
+        if prepare is not None:
+            prepare(self.folder)
         self.store = self._open()
 
     # Operations
@@ -203,8 +222,6 @@ def bodies(deliveries: Sequence[Delivery]) -> list[str]:
 
 def _keep(answers: dict[int, Any], index: int) -> Callable[[Any], None]:
     def done(outcome: Any) -> None:
-        if index in answers:
-            raise AssertionError(f"operation {index} was answered twice")
-        answers[index] = outcome
+        answers[index] = outcome if index not in answers else AssertionError(f"operation {index} was answered twice")
 
     return done

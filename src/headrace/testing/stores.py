@@ -19,7 +19,15 @@ def _open_memory(_folder: Path, clock: ManualClock, cooldowns: bool) -> Store:  
     return open_memory_store(clock, cooldowns=cooldowns)
 
 
+def _open_sqlite(folder: Path, clock: ManualClock, cooldowns: bool) -> Store:  # noqa: FBT001 - a StoreOpener
+    from headrace.queue.store.sqlite import open_store  # noqa: PLC0415 - see above
+
+    return open_store(folder, cooldowns=cooldowns, clock=clock)[0]
+
+
 MEMORY: Final = StoreKind("memory", _open_memory, durable=False, in_files=False)
 
-STORES: Final = (MEMORY,)
+SQLITE: Final = StoreKind("sqlite", _open_sqlite, durable=True, in_files=True)
+
+STORES: Final = (MEMORY, SQLITE)
 """Every store that ships."""
