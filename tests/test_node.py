@@ -61,18 +61,6 @@ def test_metrics_count_what_happened(shared: BrokerProcess) -> None:
     assert shared.metric("headrace_http_requests_total") >= 5
 
 
-def test_metrics_cover_more_queues_than_one_page(tmp_path: Path) -> None:
-    with broker(tmp_path / "data") as one:
-        connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=10)
-        headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": "AmazonSQS.CreateQueue"}
-        for number in range(1_001):
-            connection.request("POST", "/", json.dumps({"QueueName": f"q{number:04}"}), headers)
-            assert connection.getresponse().read()
-        connection.close()
-        text = one.get("/metrics")[1].decode()
-        assert text.count("headrace_queue_sent_total{") == 1_001
-
-
 @pytest.mark.parametrize(
     "headers",
     [
@@ -153,6 +141,8 @@ def test_unusable_folder_ends_within_five_seconds_with_one_line(tmp_path: Path) 
     (open_to_others / "something").touch()
     open_to_others.chmod(0o777)
     folders = [tmp_path / "file", tmp_path / "file" / "data", open_to_others]
+    if Path("/sys").is_dir():  # nobody makes folders there, not even root
+        folders.append(Path("/sys/headrace"))
     if os.geteuid() != 0:  # root writes wherever it likes
         folders += [read_only, read_only / "data"]
     for folder in folders:
@@ -249,6 +239,18 @@ def test_stop_answers_long_polls_empty_and_ends_with_zero(tmp_path: Path, number
         assert answers == [(200, {})]
         assert not (one.data / "headrace.sock").exists()
         assert [line["action"] for line in map(json.loads, one.raw[-2:])] == ["broker.stopping", "broker.stopped"]
+
+
+def test_stop_leaves_a_checkpointed_database(tmp_path: Path) -> None:
+    """Nothing waits in the WAL: the file alone is the backup."""
+    with broker(tmp_path / "data") as one:
+        url = one.sqs("CreateQueue", QueueName="q")[1]["QueueUrl"]
+        one.sqs("SendMessage", QueueUrl=url, MessageBody="x")
+        wal = one.data / "headrace.db-wal"
+        assert wal.stat().st_size > 0
+        one.signal(signal.SIGTERM)
+        assert one.wait_end() == 0
+        assert not wal.exists() or wal.stat().st_size == 0
 
 
 def test_what_was_accepted_is_there_after_stop_and_after_kill(tmp_path: Path) -> None:
