@@ -22,6 +22,7 @@ from benchmarks.store import StoreFigures
 
 ROOT: Final = Path(__file__).parent.parent
 PARTS: Final = ("http", "store", "native")
+TABLE_WIDTH: Final = 120
 
 
 @click.command()
@@ -40,6 +41,7 @@ PARTS: Final = ("http", "store", "native")
 def main(mode: str, only: tuple[str, ...], peers: str, cache: Path, data: Path, out: Path) -> None:
     """Measure headrace, alone and against other queues, on this machine."""
     console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
     plan, parts = PLANS[mode], only or PARTS
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)

@@ -38,7 +38,7 @@ class Server:
 
     Attributes:
         name: as the tables show it.
-        durable: what is on the disk when a send is answered, in words.
+        durable: what keeps a message that was answered: `fsync` (the disk, synced) or `memory`.
         install: makes it runnable in a cache folder; idempotent; raises CannotInstall.
         command: its command line, from (cache folder, data folder, port).
         environment: variables that it needs, from the port.
@@ -174,7 +174,7 @@ MOTO: Final = "moto[server]==5.2.5"
 def headrace() -> Server:
     return Server(
         name="headrace",
-        durable="fsync before the answer",
+        durable="fsync",
         install=_nothing_to_install,
         command=lambda _cache, data, port: [
             sys.executable, "-m", "headrace", "broker", "--data", str(data / "store"), "--port", str(port),
@@ -186,7 +186,7 @@ def headrace() -> Server:
 def fauxqs() -> Server:
     return Server(
         name="fauxqs",
-        durable="memory only",
+        durable="memory",
         install=_install_fauxqs,
         command=lambda cache, _data, _port: ["node", str(cache / "fauxqs/node_modules/fauxqs/dist/server.js")],
         environment=lambda port: {"FAUXQS_PORT": str(port), "FAUXQS_LOGGER": "false"},
@@ -196,7 +196,7 @@ def fauxqs() -> Server:
 def ministack() -> Server:
     return Server(
         name="MiniStack",
-        durable="memory only",
+        durable="memory",
         install=_pip_installer(MINISTACK, "ministack"),
         command=lambda cache, _data, _port: [str(cache / MINISTACK / "bin/ministack")],
         environment=lambda port: {"GATEWAY_PORT": str(port), "SERVICES": "sqs", "LOG_LEVEL": "ERROR"},
@@ -206,7 +206,7 @@ def ministack() -> Server:
 def moto() -> Server:
     return Server(
         name="moto_server",
-        durable="memory only",
+        durable="memory",
         install=_pip_installer(MOTO, "moto_server"),
         command=lambda cache, _data, port: [str(cache / MOTO / "bin/moto_server"), "-p", str(port)],
     )
@@ -216,7 +216,7 @@ def external(endpoint_name: str, command: list[str]) -> Server:
     """A server by its command line, with `{port}` and `{data}` in it: for trying a variant against the others."""
     return Server(
         name=endpoint_name,
-        durable="as its command says",
+        durable="?",
         install=_nothing_to_install,
         command=lambda _cache, data, port: [part.format(port=port, data=data) for part in command],
     )

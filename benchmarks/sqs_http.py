@@ -105,7 +105,7 @@ def _sample(
         mode,
         connections=connections,
         seconds=seconds,
-        warmup_s=min(0.5, seconds / 4),
+        warmup_s=0.0 if backlog else min(0.5, seconds / 4),
         messages=backlog * 9 // 10 if backlog else float("inf"),
         at_start=lambda: started.append(process.cpu_s()),
     )

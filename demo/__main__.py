@@ -84,6 +84,7 @@ class Demo:
                 self._stream(broker, started)
         finally:
             broker.stop()
+        self.console.print("Comparing the ledgers of all workers ...", style="dim")
         audit = ledger.audit(ledger.read(self.folder), flights=self.flights)
         view.print_ledger(self.console, audit, kills=self.kills, seconds=time.monotonic() - started)
         return audit.holds
@@ -147,7 +148,7 @@ class Demo:
             for number, client in enumerate(self.clients, start=1):
                 place = len(crew.workers)
                 worker = Worker(f"{role} {number}", place, client, endpoint, self.folder, counts, finished)
-                arguments = (worker, chunks, self.rate_max / len(self.clients)) if target is produce else (worker,)
+                arguments = (worker, chunks, self.rate_max) if target is produce else (worker,)
                 process: BaseProcess = spawn.Process(target=target, args=arguments, name=worker.name)
                 crew.workers.append(worker)
                 crew.processes.append(process)
@@ -176,9 +177,9 @@ def _end(processes: list[BaseProcess]) -> None:
 @click.command()
 @click.option("--flights", default=FLIGHTS, show_default=True, help="How many flights to stream.")
 @click.option("--kills", default=1, show_default=True, help="How often the broker is killed on the way.")
-@click.option("--rate", default=12_000.0, show_default=True, help="Flights a second that are sent at most.")
+@click.option("--rate", default=5_000.0, show_default=True, help="Flights a second that each producer sends at most.")
 @click.option("--clients", default="boto3,boto3,native", show_default=True, help="One producer and one consumer each.")
-@click.option("--time-limit", default=110.0, show_default=True, help="Seconds after which the demo gives up.")
+@click.option("--time-limit", default=300.0, show_default=True, help="Seconds after which the demo gives up.")
 @click.option("--data", default="demo/data", show_default=True, help="Folder of the run; emptied at the start.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live picture, as without a terminal.")
 def main(flights: int, kills: int, rate: float, clients: str, time_limit: float, data: str, plain: bool) -> None:

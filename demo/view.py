@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
 from rich import box
-from rich.align import Align
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -129,11 +128,8 @@ class LiveView:
             _progress(snapshot),
             Text(),
             _curves([("in", self._in, "cyan"), ("out", self._out, "green")], top),
-            Text(),
             _numbers(snapshot),
-            Text(),
             _workers(snapshot),
-            Text(),
             *self._events,
             *[Text() for _ in range(EVENTS - len(self._events))],
         ]
@@ -174,10 +170,10 @@ def _curves(lines: Sequence[tuple[str, Sequence[float], str]], top: float) -> Ta
     return grid
 
 
-def _numbers(snapshot: Snapshot) -> Align:
-    table = Table(box=box.SIMPLE_HEAD, expand=True)
+def _numbers(snapshot: Snapshot) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
     for heading in ("waiting", "in flight", "commit latency", "operations a commit"):
-        table.add_column(heading, justify="center")
+        table.add_column(heading, justify="right", width=20)
     gauge = snapshot.gauge
     if gauge is None:
         table.add_row(*["[red]—[/]"] * 4)
@@ -188,17 +184,18 @@ def _numbers(snapshot: Snapshot) -> Align:
             f"{gauge.commit_ms:.2f} ms",
             f"{gauge.operations_a_commit:.1f}",
         )
-    return Align.center(table)
+    return table
 
 
 def _workers(snapshot: Snapshot) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, expand=True)
-    for heading in ("producer", "client", "accepted", "/s"):
-        table.add_column(heading, justify="left" if heading in ("producer", "client") else "right")
-    for heading in ("consumer", "client", "processed", "/s"):
-        table.add_column(heading, justify="left" if heading in ("consumer", "client") else "right")
-    rows = max(len(snapshot.producers), len(snapshot.consumers))
-    for place in range(rows):
+    """Widths are fixed: a table that breathes with its numbers cannot be read."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for role, done in (("producer", "accepted"), ("consumer", "processed")):
+        table.add_column(role, width=11)
+        table.add_column("client", width=7)
+        table.add_column(done, justify="right", width=10)
+        table.add_column("/s", justify="right", width=8)
+    for place in range(max(len(snapshot.producers), len(snapshot.consumers))):
         table.add_row(*_cells(snapshot.producers, place), *_cells(snapshot.consumers, place))
     return table
 
