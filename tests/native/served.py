@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ from headrace.queue.store.memory import open_memory_store
 class ServedBroker:
     """Broker, native service and listener, on a loop of their own until `stop`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int = 0) -> None:
         self.unix_path = folder / "headrace.sock"
-        self.port = 0
+        self.port = port
         self.requests: list[Request] = []
         """What has arrived, newest last."""
         self.handlers: dict[str, Callable[[Request], None]] = {}
@@ -78,3 +79,11 @@ class ServedBroker:
         self.broker.drain()
         await listener.close(1.0)
         await self.broker.stop()
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until it holds; fail after ten seconds."""
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)

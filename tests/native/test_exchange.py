@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +19,7 @@ def test_any_cut_of_a_response_reads_the_same(cuts: list[int], response: bytes) 
     reader = ResponseReader()
     reader.expect()
     places = sorted({0, *(cut for cut in cuts if cut < len(response)), len(response)})
-    complete = [reader.feed(response[a:b]) for a, b in zip(places, places[1:], strict=False)]
+    complete = [reader.feed(response[a:b]) for a, b in pairwise(places)]
 
     assert complete == [False] * (len(complete) - 1) + [True]
     assert reader.body == b"hello"
@@ -61,10 +64,8 @@ def test_bytes_that_nobody_asked_for_are_a_bad_response() -> None:
 def test_only_bad_response_escapes_from_any_bytes(data: bytes) -> None:
     reader = ResponseReader()
     reader.expect()
-    try:
-        reader.feed(data)
-    except BadResponse as error:
-        assert str(error)
+    with contextlib.suppress(BadResponse):
+        assert reader.feed(data) == reader.complete
 
 
 def test_call_carries_length_and_wait() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-import time
 from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +19,7 @@ from headrace.native.server import NativeService
 from headrace.queue import operations as ops
 from headrace.queue.attributes import encode
 from headrace.queue.model import Entry, arn_of
-from tests.native.served import ServedBroker
+from tests.native.served import ServedBroker, eventually
 
 ARN = arn_of("orders")
 MSGPACK = {"content-type": "application/msgpack"}
@@ -47,13 +46,6 @@ def exchange(
 def call(served: ServedBroker, operation: ops.Operation, **headers: str) -> tuple[int, Any]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return post(served, protocol.encode_operation(operation), {**MSGPACK, **named})
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize(

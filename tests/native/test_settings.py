@@ -47,7 +47,9 @@ def test_dead_letter_queue_is_taken_away_with_none() -> None:
     assert after.redrive is None
 
 
-@pytest.mark.parametrize("values", [{"dead_letter": "d"}, {"max_receives": 3}, {"delay": "soon"}, {"wait": float("nan")}])
+@pytest.mark.parametrize(
+    "values", [{"dead_letter": "d"}, {"max_receives": 3}, {"delay": "soon"}, {"wait": float("nan")}]
+)
 def test_halves_and_times_that_are_none_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(InvalidParameter):
         to_fields(values)

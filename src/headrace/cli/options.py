@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def queue_argument(command: Command) -> Command:
 
 
 def open_client(target: str) -> Client:
-    """A client that tries once: a person waits for it.
+    """A client that tries once: a person waits for it. Keys come from the environment, never from the command line.
 
     Raises:
         UsageError: a folder that is none, or empty. Opening it would make a store there, by a slip of the pen.
@@ -76,7 +77,8 @@ def open_client(target: str) -> Client:
 
     if "://" not in target and not (Path(target).is_dir() and any(Path(target).iterdir())):
         raise click.UsageError(f"--broker {target}: this is neither a URL nor a folder with a store in it")
-    return connect(target, patience=0)
+    access_key, secret_key = os.environ.get("HEADRACE_ACCESS_KEY"), os.environ.get("HEADRACE_SECRET_KEY")
+    return connect(target, patience=0, key=(access_key, secret_key) if access_key and secret_key else None)
 
 
 def complete_queues(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

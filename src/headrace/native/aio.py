@@ -15,6 +15,7 @@ from headrace.native.embedded import AsyncEmbeddedTransport
 from headrace.native.http_async import AsyncHttpTransport
 from headrace.native.protocol import BrokerStatistics
 from headrace.native.settings import SettingValues, to_fields
+from headrace.native.signing import Credentials
 from headrace.native.summary import QueueSummary, summary_of
 from headrace.native.transaction import Collected
 from headrace.native.transport import AsyncTransport
@@ -23,22 +24,37 @@ from headrace.queue.model import MoveTask, arn_of
 
 
 def connect_async(
-    target: str | Path, *, timeout: float = TIMEOUT_S, patience: float = PATIENCE_S, cooldowns: bool = True
+    target: str | Path,
+    *,
+    timeout: float = TIMEOUT_S,
+    patience: float = PATIENCE_S,
+    key: tuple[str, str] | None = None,
+    cooldowns: bool = True,
 ) -> AsyncClient:
     """A client for the running event loop: `async with headrace.connect_async(target) as client:`.
 
     Arguments and errors as in `connect`; a folder is opened when the block is entered, and its broker runs on this loop.
     """
-    return AsyncClient(target, timeout_s=timeout, patience_s=patience, cooldowns=cooldowns)
+    credentials = Credentials(*key) if key is not None else None
+    return AsyncClient(target, timeout_s=timeout, patience_s=patience, credentials=credentials, cooldowns=cooldowns)
 
 
 class AsyncClient:
     """A broker's client; made by `connect_async`, open within its `async with` block. Methods are those of Client."""
 
-    def __init__(self, target: str | Path, *, timeout_s: float, patience_s: float, cooldowns: bool) -> None:
+    def __init__(
+        self,
+        target: str | Path,
+        *,
+        timeout_s: float,
+        patience_s: float,
+        credentials: Credentials | None,
+        cooldowns: bool,
+    ) -> None:
         self._target = target
         self._timeout_s = timeout_s
         self._patience_s = patience_s
+        self._credentials = credentials
         self._cooldowns = cooldowns
         self._opened: AsyncTransport | None = None
 
@@ -94,7 +110,9 @@ class AsyncClient:
         if isinstance(place, Path):
             self._opened = await AsyncEmbeddedTransport.open(place, cooldowns=self._cooldowns)
         else:
-            self._opened = AsyncHttpTransport(place, timeout_s=self._timeout_s, patience_s=self._patience_s)
+            self._opened = AsyncHttpTransport(
+                place, timeout_s=self._timeout_s, patience_s=self._patience_s, credentials=self._credentials
+            )
 
     async def close(self) -> None:
         if self._opened is not None:

@@ -18,6 +18,7 @@ from headrace.native.http_sync import HttpTransport
 from headrace.native.protocol import BrokerStatistics
 from headrace.native.queue import Queue
 from headrace.native.settings import SettingValues, to_fields
+from headrace.native.signing import Credentials
 from headrace.native.summary import QueueSummary, summary_of
 from headrace.native.transaction import Collected
 from headrace.native.transport import Transport
@@ -29,7 +30,12 @@ PATIENCE_S: Final = 10.0
 
 
 def connect(
-    target: str | Path, *, timeout: float = TIMEOUT_S, patience: float = PATIENCE_S, cooldowns: bool = True
+    target: str | Path,
+    *,
+    timeout: float = TIMEOUT_S,
+    patience: float = PATIENCE_S,
+    key: tuple[str, str] | None = None,
+    cooldowns: bool = True,
 ) -> Client:
     """A client of the broker at `target`, safe for many threads.
 
@@ -38,6 +44,7 @@ def connect(
             (created if need be), which then owns it; if a running broker owns it, the client talks to that one.
         timeout: seconds that an answer may take, a receive's wait not counted.
         patience: seconds that a call goes on trying while the broker cannot be reached; 0 tries once.
+        key: access key and secret key, for a broker that has keys; its Unix socket needs none.
         cooldowns: for a folder of one's own: whether SQS's 60 seconds between purges, and between the deletion of a
             queue and its creation, are kept.
 
@@ -49,7 +56,8 @@ def connect(
     place = endpoint.parse(target)
     if isinstance(place, Path):
         return Client(EmbeddedTransport(place, cooldowns=cooldowns))
-    return Client(HttpTransport(place, timeout_s=timeout, patience_s=patience))
+    credentials = Credentials(*key) if key is not None else None
+    return Client(HttpTransport(place, timeout_s=timeout, patience_s=patience, credentials=credentials))
 
 
 class Client:

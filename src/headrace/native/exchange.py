@@ -8,6 +8,7 @@ import httptools
 
 from headrace.native import protocol
 from headrace.native.endpoint import Endpoint
+from headrace.native.signing import Credentials, Signer
 
 READ_BYTES: Final = 262_144
 """A read's size. Larger reads are fewer system calls; this one still fits the caches."""
@@ -16,25 +17,30 @@ READ_BYTES: Final = 262_144
 class RequestWriter:
     """Writes requests for one endpoint. What is the same in each is made once."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        host = endpoint.host_header.encode()
-        common = b"Host: %b\r\nAccept: %b\r\nUser-Agent: headrace\r\n" % (host, protocol.MSGPACK)
-        self._call = b"POST %b HTTP/1.1\r\n%bContent-Type: %b\r\nContent-Length: " % (
-            protocol.CALL_PATH.encode(),
-            common,
-            protocol.MSGPACK,
-        )
-        self.statistics: bytes = b"GET %b HTTP/1.1\r\n%bContent-Type: %b\r\n\r\n" % (
-            protocol.STATISTICS_PATH.encode(),
-            common,
-            protocol.MSGPACK,
-        )
+    def __init__(self, endpoint: Endpoint, credentials: Credentials | None = None) -> None:
+        """Sign with `credentials`, if there are any; a Unix socket needs no signature."""
+        host = endpoint.host_header
+        self._common = f"Host: {host}\r\nUser-Agent: headrace\r\nContent-Type: {protocol.MSGPACK.decode()}\r\n".encode()
+        self._signer = Signer(credentials, host) if credentials is not None and endpoint.unix_path is None else None
 
     def call(self, body: bytes, wait_ms: int | None) -> bytes:
         """A call. `wait_ms` None leaves out the header: only a receive waits."""
-        if wait_ms is None:
-            return b"%b%d\r\n\r\n%b" % (self._call, len(body), body)
-        return b"%b%d\r\n%b: %d\r\n\r\n%b" % (self._call, len(body), protocol.WAIT_HEADER, wait_ms, body)
+        wait = b"" if wait_ms is None else b"%b: %d\r\n" % (protocol.WAIT_HEADER, wait_ms)
+        return self._request("POST", protocol.CALL_PATH, body, b"%bContent-Length: %d\r\n" % (wait, len(body)))
+
+    def statistics(self) -> bytes:
+        return self._request("GET", protocol.STATISTICS_PATH, b"", b"")
+
+    def _request(self, method: str, path: str, body: bytes, headers: bytes) -> bytes:
+        signature = b"" if self._signer is None else self._signer.headers(method, path, body)
+        return b"%b %b HTTP/1.1\r\n%b%b%b\r\n%b" % (
+            method.encode(),
+            path.encode(),
+            self._common,
+            signature,
+            headers,
+            body,
+        )
 
 
 class ResponseReader:

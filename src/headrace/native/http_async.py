@@ -13,6 +13,7 @@ from headrace.native.endpoint import Endpoint
 from headrace.native.exchange import BadResponse, RequestWriter, ResponseReader
 from headrace.native.http_sync import CONNECT_TIMEOUT_S, IDLE_MAX_S
 from headrace.native.retry import Attempts
+from headrace.native.signing import Credentials
 from headrace.queue.operations import Operation, Receive
 
 CONNECTIONS_MAX: Final = 64
@@ -82,9 +83,11 @@ class Connection(asyncio.Protocol):
 class AsyncHttpTransport:
     """A pool of connections to one broker; arguments as `HttpTransport`."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float, patience_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, timeout_s: float, patience_s: float, credentials: Credentials | None = None
+    ) -> None:
         self._endpoint = endpoint
-        self._writer = RequestWriter(endpoint)
+        self._writer = RequestWriter(endpoint, credentials)
         self._context = endpoint.ssl_context()
         self._timeout_s = timeout_s
         self._patience_s = patience_s
@@ -107,7 +110,7 @@ class AsyncHttpTransport:
                 await asyncio.sleep(attempts.pause_s(error, now_s=now_s, chance=chance))
 
     async def statistics(self) -> protocol.BrokerStatistics:
-        return protocol.decode_statistics(*await self._in_turn(self._writer.statistics, 0))
+        return protocol.decode_statistics(*await self._in_turn(self._writer.statistics(), 0))
 
     async def close(self) -> None:
         self._closed = True

@@ -18,6 +18,7 @@ from headrace.native import protocol
 from headrace.native.endpoint import Endpoint
 from headrace.native.exchange import READ_BYTES, BadResponse, RequestWriter, ResponseReader
 from headrace.native.retry import Attempts
+from headrace.native.signing import Credentials
 from headrace.queue.operations import Operation, Receive
 
 IDLE_MAX_S: Final = 30.0
@@ -84,11 +85,14 @@ class HttpTransport:
         endpoint: the broker.
         timeout_s: how long an answer may take, the wait of a receive not counted.
         patience_s: how long a call is tried again while the broker cannot be reached.
+        credentials: a key, for a broker that has keys.
     """
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float, patience_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, timeout_s: float, patience_s: float, credentials: Credentials | None = None
+    ) -> None:
         self._endpoint = endpoint
-        self._writer = RequestWriter(endpoint)
+        self._writer = RequestWriter(endpoint, credentials)
         self._context = endpoint.ssl_context()
         self._timeout_s = timeout_s
         self._patience_s = patience_s
@@ -110,7 +114,7 @@ class HttpTransport:
                 time.sleep(attempts.pause_s(error, now_s=time.monotonic(), chance=chance))
 
     def statistics(self) -> protocol.BrokerStatistics:
-        status, body = self._exchange(self._writer.statistics, self._timeout_s)
+        status, body = self._exchange(self._writer.statistics(), self._timeout_s)
         return protocol.decode_statistics(status, body)
 
     def close(self) -> None:

@@ -174,12 +174,27 @@ def decode_statistics(status: int, body: bytes) -> BrokerStatistics:
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], status: int, body: bytes) -> Any:
+    if status != 200:
+        raise _error_of(status, body)
     try:
-        if status != 200:
-            raise HeadraceError.from_wire(_error.decode(body))
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise errors.UnknownError(f"the server answered {status} with something that is not headrace's") from None
+        raise errors.UnknownError("the server answered 200 with something that is not headrace's") from None
+
+
+def _error_of(status: int, body: bytes) -> HeadraceError:
+    """The error in an answer. What stands before the service (engine, guard, proxies) answers in JSON, or anyhow.
+
+    A 5xx of somebody in between leaves open whether the broker did what was asked.
+    """
+    try:
+        data = msgspec.json.decode(body, type=_Refusal) if body[:1] == b"{" else _error.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        data = {}
+    if "error" in data:
+        return HeadraceError.from_wire(data)
+    text = f"the server answered {status} {data.get('message', 'with something that is not a headrace error')}"
+    return errors.OutcomeUnknown(text) if status >= 500 else errors.UnknownError(text)
 
 
 def _plain(outcomes: Sequence[Any]) -> Sequence[Any]:
