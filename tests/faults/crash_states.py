@@ -18,6 +18,9 @@ from tests.faults.recording import Event
 LOOSE: Final = ("drop", "keep", "prefix", "subset", "reverse", "tear 512", "tear 4096", "all but one")
 """What may become of a file's loose changes."""
 
+NEVER_SYNCED: Final = ("acknowledged", "lock", "reserve")
+"""Files that are loose at any time, on purpose: they do not make a state a test of anything."""
+
 
 @dataclass
 class _File:
@@ -47,7 +50,7 @@ def crash_state(events: Sequence[Event], cut: int, chance: random.Random, *, str
     files = {}
     for name, file in names.items():
         certain, rest = file.changes[: file.certain], file.changes[file.certain :]
-        loose += len(rest)
+        loose += len(rest) if name not in NEVER_SYNCED else 0
         files[name] = _content([*certain, *_choose(rest, how, chance)])
     return CrashState(files, loose, how)
 
@@ -79,7 +82,7 @@ def _names(events: Sequence[Event], chance: random.Random, *, strict: bool) -> t
                 pass
     if not strict or not pending or chance.random() < 0.5:
         return now, len(pending) if strict else 0
-    return {name: file for name, file in certain.items()}, len(pending)
+    return certain, len(pending)
 
 
 def _choose(loose: list[Event], how: str, chance: random.Random) -> list[Event]:

@@ -281,6 +281,9 @@ def broken(promises: Promises, driver: StoreDriver) -> list[str]:
     """The promises that the recovered store of `driver` breaks, in words."""
     if not promises.ready:
         return []
+    missing = [f"lost queue {queue}" for queue in QUEUES if driver.store.find(queue) is None]
+    if missing:
+        return missing
     found: list[str] = []
     shown = [one for queue in QUEUES for one in driver.peek(queue)]
     found += _broken_messages(promises, shown)

@@ -78,11 +78,11 @@ class RecordingVFS(apsw.VFS):
 
     def __init__(self, log: DiskLog) -> None:
         self.log = log
-        self.label = f"recording-{next(_numbers)}"
-        super().__init__(self.label, "", makedefault=True)
+        self.base = apsw.vfs_names()[0]  # the default one so far
+        super().__init__(f"recording-{next(_numbers)}", self.base, makedefault=True)
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's names
-        return RecordingFile(self.log, name, flags)
+        return RecordingFile(self.log, self.base, name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802, FBT001
         name = Path(filename).name
@@ -96,13 +96,13 @@ class RecordingVFS(apsw.VFS):
 class RecordingFile(apsw.VFSFile):
     """One open file. A journal's or WAL's first sync also syncs its folder: so does SQLite's unix layer inside."""
 
-    def __init__(self, log: DiskLog, name: Any, flags: list[int]) -> None:
+    def __init__(self, log: DiskLog, base: str, name: Any, flags: list[int]) -> None:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         self.log = log
         self.name = Path(path).name if path else "temporary"
         self.kept = bool(path) and not flags[0] & apsw.SQLITE_OPEN_DELETEONCLOSE
         existed = bool(path) and Path(path).exists()
-        super().__init__("", name, flags)
+        super().__init__(base, name, flags)
         journal = flags[0] & (apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL)
         self.sync_folder = bool(journal and flags[0] & apsw.SQLITE_OPEN_CREATE)
         if self.kept and not existed:
