@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import pty
+import re
 import resource
 import signal
 import socket
@@ -21,7 +23,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.broker_process import BrokerProcess, broker, run_to_end, wait_until
+from tests.broker_process import BrokerProcess, broker, command, environment, run_to_end, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +207,33 @@ def test_systemd_is_told(tmp_path: Path) -> None:
             one.signal(signal.SIGTERM)
             assert manager.recv(100) == b"STOPPING=1"
             assert one.wait_end() == 0
+
+
+def test_a_terminal_is_greeted_with_what_to_type_next(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command("--data", "data", "--port", "0"),
+        cwd=tmp_path,
+        env=environment(TERM="xterm"),
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while b"Ctrl-C stops" not in seen:
+            seen += os.read(ours, 4_096)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    found = re.search(rb"serves SQS at \x1b\[1m(http://127\.0\.0\.1:[0-9]+)\x1b", seen)
+    assert found is not None
+    assert b"aws sqs list-queues --endpoint-url " + found[1] in seen
+    assert b"headrace queue ls --broker " + found[1] in seen
+    assert b"action=broker.ready" in seen  # text, for people
 
 
 def test_a_long_folder_name_costs_only_the_socket(tmp_path: Path) -> None:
@@ -416,10 +445,10 @@ def test_hangup_reloads_keys_and_keeps_the_old_ones_if_it_cannot(tmp_path: Path)
 
 def certificate(folder: Path, *, password: str | None = None) -> tuple[Path, Path]:
     cert, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
-    command += ["-passout", f"pass:{password}"] if password else ["-nodes"]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=localhost"]
+    openssl += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    openssl += ["-passout", f"pass:{password}"] if password else ["-nodes"]
+    subprocess.run(openssl, check=True, capture_output=True, timeout=60)
     return cert, key
 
 
