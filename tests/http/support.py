@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -22,14 +24,39 @@ from headrace.http.messages import Request
 PATIENCE_S = 10.0  # how long a test waits for a real socket before it fails
 
 
+_pairs: list[socket.socket] = []  # of the fake transports of the running test
+
+
+_writers: list[asyncio.StreamWriter] = []  # of the clients of the running test
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def dial(address: int | Path, tls: ssl.SSLContext | None = None) -> Streams:
+    """A client of a port on loopback or of a Unix socket, closed at the end of the test."""
+    if isinstance(address, Path):
+        streams = await asyncio.open_unix_connection(address)
+    else:
+        streams = await asyncio.open_connection("127.0.0.1", address, ssl=tls)
+    _writers.append(streams[1])
+    return streams
+
+
 def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """Run an async test on uvloop."""
 
     @functools.wraps(test)
     def run(*args: object, **kwargs: object) -> None:
         async def main() -> None:
-            async with asyncio.timeout(PATIENCE_S * 3):
-                await test(*args, **kwargs)
+            try:
+                async with asyncio.timeout(PATIENCE_S * 3):
+                    await test(*args, **kwargs)
+            finally:
+                while _pairs:
+                    _pairs.pop().close()
+                for writer in _writers:
+                    writer.transport.abort()
+                _writers.clear()
+                await asyncio.sleep(0)
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
@@ -68,6 +95,7 @@ class FakeTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.socket, self.client = socket.socketpair()
+        _pairs.extend((self.socket, self.client))
         self.writes: list[bytes] = []
         self.untaken_bytes = 0
         self.reading = True
@@ -137,6 +165,11 @@ class Rig:
         end_s = self.service.now_s + seconds
         while self.service.now_s < end_s:
             self.service.advance(now_s=self.service.now_s + 1.0, unix_s=0.0)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the loop turn until `condition` holds; the test's patience is the deadline."""
+        while not condition():  # noqa: ASYNC110  # the loop's turns are what is under test
+            await asyncio.sleep(0)
 
     @property
     def answers(self) -> list[Answer]:

@@ -100,7 +100,7 @@ class BufferedConnection(Connection):
         if self._corked:
             self._corked = False
             self._flush()
-        if drained and self.phase is IDLE and self._arriving is None and not reader.buffer:
+        if drained and self.phase is IDLE and self.reading and self._arriving is None and not reader.buffer:
             return  # nine requests in ten
         self._settle_reading(drained=drained)
 
