@@ -9,7 +9,7 @@ carries them as `{"error": class name, **fields}`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 
@@ -23,7 +23,8 @@ class HeadraceError(Exception):
 
     def to_wire(self) -> dict[str, Any]:
         """This error as plain data: its class name under `error`, its message, its fields."""
-        data = {f.name: getattr(self, f.name) for f in fields(self)} if is_dataclass(self) else {}
+        names = getattr(self, "__dataclass_fields__", ())
+        data = {name: getattr(self, name) for name in names}
         return {"error": type(self).__name__, "message": str(self), **data}
 
     @staticmethod

@@ -10,6 +10,7 @@ from heapq import heapify, heappop, heappush
 
 from headrace.queue import limits
 from headrace.queue.leases import Lease, LeaseTable
+from headrace.queue.model import Message
 
 
 class Group:
@@ -107,11 +108,10 @@ class FifoOrder:
         del lease
         del self._taken[seq]
 
-    def claim(self, seq: int, group: str | None) -> None:
+    def claim(self, message: Message) -> None:
         """A message that was taken is bound to a reader's claim: its group stays locked, but for that reader."""
-        del group
-        self.leases.past.pop(seq, None)
-        self.leases.claimed[seq] = self._taken.pop(seq)
+        del self._taken[message.seq]
+        self.leases.claim(message)
 
     def dropped(self, seq: int) -> None:
         """A message that was taken is gone: expired, dead, damaged."""
@@ -130,17 +130,17 @@ class FifoOrder:
         assert lease.group is not None
         self._back(seq, lease.group, lease.sent_ms)
 
-    def unclaim(self, seq: int, sent_ms: int) -> None:
+    def unclaim(self, seq: int) -> None:
         """A claimed message is back at its place."""
-        group = self.leases.claimed.pop(seq)
-        assert group is not None
-        self._back(seq, group, sent_ms)
+        lease = self.leases.unclaim(seq)
+        assert lease.group is not None
+        self._back(seq, lease.group, lease.sent_ms)
 
     def claim_deleted(self, seq: int) -> None:
         """A claimed message is gone."""
-        group = self.leases.claimed.pop(seq)
-        assert group is not None
-        self.unlock(group)
+        lease = self.leases.claimed.pop(seq)
+        assert lease.group is not None
+        self.unlock(lease.group)
 
     def _back(self, seq: int, group: str, sent_ms: int) -> None:
         self.add(seq, group, sent_ms)

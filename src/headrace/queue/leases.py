@@ -49,7 +49,7 @@ class LeaseTable:
     def __init__(self) -> None:
         self.active: dict[int, Lease] = {}
         self.past: dict[int, Lease] = {}
-        self.claimed: dict[int, str | None] = {}  # seq -> group
+        self.claimed: dict[int, Lease] = {}  # receives 0: claimed before it was ever received
         self.timers = Timers()
 
     def in_flight(self) -> int:
@@ -92,6 +92,18 @@ class LeaseTable:
         """End an active lease: the message is visible again and its count is remembered."""
         lease = self.active.pop(seq)
         self.past[seq] = lease
+        return lease
+
+    def claim(self, message: Message) -> None:
+        """Bind a message that was taken to a claim; its count is remembered."""
+        past = self.past.pop(message.seq, None)
+        self.claimed[message.seq] = past or Lease(0, 0, 0, 0, message.sent_ms, message.group)
+
+    def unclaim(self, seq: int) -> Lease:
+        """A claimed message is visible again."""
+        lease = self.claimed.pop(seq)
+        if lease.receives:
+            self.past[seq] = lease
         return lease
 
     def restore(self, seq: int, lease: Lease) -> None:

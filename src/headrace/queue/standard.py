@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 from headrace.queue import limits
 from headrace.queue.fairness import Tenants
 from headrace.queue.leases import Lease, LeaseTable
+from headrace.queue.model import Message
 
 
 class StandardOrder:
@@ -123,14 +124,14 @@ class StandardOrder:
             self.leases.past[seq] = lease
             self.recall(seq, lease.group, lease.sent_ms)
 
-    def claim(self, seq: int, group: str | None) -> None:
+    def claim(self, message: Message) -> None:
         """A message that was taken is bound to a reader's claim."""
-        self.leases.past.pop(seq, None)
-        self.leases.claimed[seq] = group
+        self.leases.claim(message)
 
-    def unclaim(self, seq: int, sent_ms: int) -> None:
+    def unclaim(self, seq: int) -> None:
         """A claimed message is visible again."""
-        self.recall(seq, self.leases.claimed.pop(seq), sent_ms)
+        lease = self.leases.unclaim(seq)
+        self.recall(seq, lease.group, lease.sent_ms)
 
     def claim_deleted(self, seq: int) -> None:
         """A claimed message is gone."""

@@ -96,6 +96,7 @@ class SqliteDisk:
     def __init__(self, folder: Folder, *, vfs: str | None = None) -> None:
         self._folder = folder
         self._failed: StoreFailed | None = None
+        self._closed = False
         self._wal_pages = 0
         self.on_damage: Callable[[Key, str], None] = lambda _key, _reason: None
         folder.keep_reserve()
@@ -110,7 +111,6 @@ class SqliteDisk:
             self._seq, self._last_ms = self._row(self._db, "SELECT seq, now_ms FROM commit_log")
         self._check_gap()
         self._journal = LeaseJournal(folder.journal)
-        self._clock_ms = 0
 
     def __str__(self) -> str:
         return str(self._folder)
@@ -530,6 +530,9 @@ class SqliteDisk:
         self._folder.keep_anchor(anchor)
 
     def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         try:
             self._reader.close()
             if self._failed is None:

@@ -63,7 +63,7 @@ def _bind(state: LocalState, queue: LocalQueue, operation: Claim, now: int) -> l
             order.untake(message.seq, message.group, message.sent_ms)
             size = operation.bytes_max + 1  # and every one after it, to keep the order
         else:
-            order.claim(message.seq, message.group)
+            order.claim(message)
             chosen.append(message)
     seqs = [message.seq for message in chosen]
     queue.claims.setdefault(operation.reader, {})[operation.number] = seqs
@@ -71,7 +71,7 @@ def _bind(state: LocalState, queue: LocalQueue, operation: Claim, now: int) -> l
     def undo() -> None:
         del queue.claims[operation.reader][operation.number]
         for message in chosen:
-            order.unclaim(message.seq, message.sent_ms)
+            order.unclaim(message.seq)
 
     state.change(PutClaim(queue.number, operation.reader, operation.number, seqs), undo)
     queue.received += len(chosen)
@@ -129,11 +129,9 @@ def release_claims(state: LocalState, operation: ReleaseClaims, now: int) -> Non
 
     def settle(_now: int) -> None:
         claimed = queue.order.leases.claimed
-        found = state.read(queue, [seq for seq in seqs if seq in claimed])
-        for seq, message in found.items():
-            queue.order.unclaim(seq, message.sent_ms)
-        for seq in set(seqs) & claimed.keys():
-            queue.order.claim_deleted(seq)  # its row was damaged
+        for seq in seqs:
+            if seq in claimed:
+                queue.order.unclaim(seq)
         state.ready.add(queue.info.arn)
 
     def undo() -> None:

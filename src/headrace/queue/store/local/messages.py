@@ -476,7 +476,7 @@ def peek(state: LocalState, operation: Peek, now: int) -> list[Peeked]:
 def _peeked(queue: LocalQueue, message: Message, now: int) -> Peeked:
     leases = queue.order.leases
     seq = message.seq
-    lease = leases.active.get(seq) or leases.past.get(seq)
+    lease = leases.active.get(seq) or leases.past.get(seq) or leases.claimed.get(seq)
     receives = message.receives + (lease.receives if lease is not None else 0)
     settings = queue.info.settings
     visible_ms = message.sent_ms + settings.delay_ms if settings.fifo else message.visible_ms

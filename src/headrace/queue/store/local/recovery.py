@@ -54,8 +54,8 @@ def _restore_claims(state: LocalState, stored: Stored) -> None:
         seqs = [seq for seq in claim.seqs if seq >= queue.floor]
         queue.claims.setdefault(claim.reader, {})[claim.number] = seqs
         found = state.read(queue, seqs)
-        for seq, message in found.items():
-            queue.order.leases.claimed[seq] = message.group
+        for message in found.values():
+            queue.order.leases.claim(message)
             if isinstance(queue.order, FifoOrder) and message.group is not None:
                 queue.order.lock(message.group, claim.reader)
 
@@ -64,10 +64,12 @@ def _restore_lease(state: LocalState, stored: StoredLease, now: int) -> None:
     queue = state.by_number.get(stored.key >> SEQ_BITS)
     seq = seq_of(stored.key)
     lease = stored.lease
-    if queue is None or seq < queue.floor or seq in queue.order.leases.claimed:
+    if queue is None or seq < queue.floor:
         return
     order = queue.order
-    if lease.expires_ms > now:
+    if seq in order.leases.claimed:
+        order.leases.claimed[seq] = lease
+    elif lease.expires_ms > now:
         order.leases.restore(seq, lease)
         if isinstance(order, FifoOrder):
             assert lease.group is not None
@@ -95,8 +97,8 @@ def _records(queue: LocalQueue) -> Iterator[LeaseRecord]:
             seen.update(seq for seq, _ in held)
             yield LeaseRecord(queue.number, attempt.at_ms, attempt.expires_ms, items, attempt.attempt_id)
     grouped: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
-    for seq, lease in [*leases.active.items(), *leases.past.items()]:
-        if seq not in seen:
+    for seq, lease in [*leases.active.items(), *leases.past.items(), *leases.claimed.items()]:
+        if seq not in seen and lease.receives:
             grouped.setdefault((lease.received_ms, lease.expires_ms), []).append((seq, lease.receives, lease.first_ms))
     for (received_ms, expires_ms), items in grouped.items():
         for start in range(0, len(items), _ITEMS_A_RECORD):
