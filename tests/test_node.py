@@ -23,6 +23,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+import headrace
+from headrace.errors import AccessDenied
 from tests.broker_process import BrokerProcess, broker, command, environment, run_to_end, wait_until
 
 
@@ -427,6 +429,18 @@ def test_with_keys_the_native_api_is_for_the_socket_and_operators(tmp_path: Path
         assert one.get("/headrace/v1/statistics")[0] == 403
         status, body = one.get_by_socket("/headrace/v1/call", method="POST", body=call, kind="application/json")
         assert (status, json.loads(body)) == (200, [])
+
+
+def test_operators_sign_native_calls(tmp_path: Path) -> None:
+    keys = write_keys(tmp_path / "keys.json", alice=SECRET, operator=OTHER_SECRET)
+    with broker(tmp_path / "data", "--keys", str(keys)) as one:
+        with headrace.connect(one.url, key=("AKIAOPERATOR", OTHER_SECRET)) as client:
+            client.queue("orders", create=True).send("by an operator")
+        for key in (None, ("AKIAALICE", SECRET), ("AKIAOPERATOR", SECRET)):
+            with headrace.connect(one.url, key=key) as client, pytest.raises(AccessDenied):
+                client.queue("orders").counts()
+        with headrace.connect(f"unix://{one.data}/headrace.sock") as client:
+            assert client.queue("orders").counts().visible == 1
 
 
 def test_hangup_reloads_keys_and_keeps_the_old_ones_if_it_cannot(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.broker_settings import BrokerSettings, check, is_loopback
+from headrace.broker_settings import BrokerSettings, check, is_loopback, request_bytes_max
 from headrace.settings import (
     Duration,
     Resolved,
@@ -27,6 +27,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, setting("A port.", ge=0, le=65_535)] = 9324
     data: Annotated[Path | None, setting("A folder.")] = None
     size: Annotated[Size, setting("A size.", le=2**20)] = Size(1_024)
+    most: Annotated[Size | None, setting("A size or none.")] = None
     wait: Annotated[Duration, setting("A time.")] = Duration(10)
     cooldowns: Annotated[bool, setting("A switch.")] = True
     level: Annotated[Literal["low", "high"], setting("A choice.")] = "low"
@@ -104,6 +105,7 @@ def test_empty_variables_and_other_variables_count_as_not_set(tmp_path: Path) ->
     [
         ("port", "0", 0),
         ("size", "64KiB", 65_536),
+        ("most", "1MiB", 1_048_576),
         ("wait", "250ms", 0.25),
         ("cooldowns", "off", False),
         ("cooldowns", "TRUE", True),
@@ -195,7 +197,7 @@ def test_describe_names_flag_variable_kind_and_default() -> None:
     assert described["behind_proxy"].switch
     assert (described["cooldowns"].kind, described["cooldowns"].default) == ("on|off", "on")
     assert (described["drain"].kind, described["drain"].default) == ("time", "10s")
-    assert (described["request_max"].kind, described["request_max"].default) == ("size", "96MiB")
+    assert (described["request_max"].kind, described["request_max"].default) == ("size", "")
     assert described["log_format"].kind == "auto|text|json"
     assert (described["keys"].kind, described["keys"].default) == ("path", "")
 
@@ -231,3 +233,16 @@ def test_certificate_and_key_come_together() -> None:
         check(BrokerSettings(certfile=Path("pem")))
     with pytest.raises(SettingsError, match="--keyfile: needs --certfile"):
         check(BrokerSettings(keyfile=Path("pem")))
+
+
+@pytest.mark.parametrize("host", ["*", "", "a.example:80", "http://a.example", "a b", "[::1]:80"])
+def test_an_allowed_host_is_a_name_without_port(host: str) -> None:
+    with pytest.raises(SettingsError, match="--allow-host"):
+        check(BrokerSettings(allow_host=("fine.example", host)))
+    check(BrokerSettings(allow_host=("fine.example", "192.0.2.1", "[2001:db8::1]")))
+
+
+def test_strangers_may_not_send_the_longest_bodies() -> None:
+    assert request_bytes_max(BrokerSettings()) == 96 * 2**20
+    assert request_bytes_max(BrokerSettings(host="192.0.2.1")) == 8 * 2**20
+    assert request_bytes_max(BrokerSettings(host="192.0.2.1", request_max=Size(2**24))) == 2**24

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from headrace.settings import Duration, SettingsError, Size, flag_of, setting
+
+REQUEST_LOOPBACK_BYTES: Final = 96 * 1_048_576
+"""A native batch (64 MiB) and what it is wrapped in."""
+REQUEST_REMOTE_BYTES: Final = 8 * 1_048_576
+"""An SQS batch (1 MiB) with every byte escaped (`%00`, `\\u0000`). Bodies are read and hashed before it is known who sent
+them, so strangers must not send long ones."""
+
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)
 
 Port = Annotated[int, setting("TCP port; 0 takes a free one and logs which.", ge=0, le=65_535)]
 
@@ -35,12 +44,20 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["local", "everyone", "off"], setting("Who may read /metrics: local means loopback and the Unix socket.")
     ] = "local"
     connections_max: Annotated[int, setting("Open connections; more wait in the kernel.", ge=1, le=1_000_000)] = 10_000
-    request_max: Annotated[Size, setting("Longest request body taken.", ge=1_048_576, le=1_073_741_824)] = Size(
-        96 * 1_048_576
-    )
+    request_max: Annotated[
+        Size | None,
+        setting("Longest request body; if not given, 96MiB on loopback and 8MiB elsewhere.", ge=1_048_576, le=2**30),
+    ] = None
     drain: Annotated[Duration, setting("Time to finish after TERM, at most 14 s.", ge=0, le=14)] = Duration(10)
     log_format: Annotated[Literal["auto", "text", "json"], setting("auto: text on a terminal, else json.")] = "auto"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], setting("Least severe line to log.")] = "info"
+
+
+def request_bytes_max(settings: BrokerSettings) -> int:
+    """The longest request body that the listener takes."""
+    if settings.request_max is not None:
+        return settings.request_max
+    return REQUEST_LOOPBACK_BYTES if is_loopback(settings.host) else REQUEST_REMOTE_BYTES
 
 
 def is_loopback(host: str) -> bool:
@@ -63,6 +80,10 @@ def check(settings: BrokerSettings) -> None:
     if (settings.certfile is None) != (settings.keyfile is None):
         given, missing = ("certfile", "keyfile") if settings.certfile else ("keyfile", "certfile")
         raise SettingsError(flag_of(given), f"needs {flag_of(missing)} as well")
+    for host in settings.allow_host:
+        # `*` would switch the guard off; a port would never match.
+        if _HOST_NAME.fullmatch(host) is None:
+            raise SettingsError(flag_of("allow_host"), f"{host!r} is not a host name without port")
     if is_loopback(settings.host):
         return
     place = f"--host {settings.host}"

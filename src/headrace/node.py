@@ -27,7 +27,7 @@ from typing import Final
 import uvloop
 
 from headrace import __version__
-from headrace.broker_settings import BrokerSettings, check
+from headrace.broker_settings import BrokerSettings, check, request_bytes_max
 from headrace.clock import Clock
 from headrace.errors import StoreFailed
 from headrace.front import Front, Health, MetricsPage, error_body, native_authorize
@@ -176,7 +176,7 @@ class Node:
             context=Context(broker, clock, verifier, REGION_DEFAULT, ACCOUNT_DEFAULT, settings.behind_proxy),
             allowed_hosts=frozenset({ANY}) if verifier is not None else _allowed_hosts(settings),
         )
-        limits = Limits(connections_max=settings.connections_max, body_bytes=settings.request_max)
+        limits = Limits(connections_max=settings.connections_max, body_bytes=request_bytes_max(settings))
         return Listener(front, limits=limits, error_body=error_body, tls=self._tls)
 
     def _http_statistics(self) -> Statistics:
