@@ -1,4 +1,4 @@
-"""Errors in one line for people: what is wrong, and what to do next."""
+"""Errors in one line, for people: what is wrong, and what to do next."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ def explain(error: HeadraceError) -> str:
     """The message, with plain names for queues of the default region and account, and the next step if we know one."""
     text = str(error).replace(_DEFAULT_ARN, "").replace("; create it first", "")
     step = next((step for kind, step in _NEXT_STEPS if isinstance(error, kind)), None)
-    return f"{text}\n  next: {step}" if step is not None else text
+    return f"{text}; {step}" if step is not None else text

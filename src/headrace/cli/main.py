@@ -83,5 +83,6 @@ def _exit_if_ours(error: Exception) -> None:
     from headrace.errors import HeadraceError  # noqa: PLC0415
 
     if isinstance(error, HeadraceError):
-        click.secho(f"error: {explain(error)}", fg="red", err=True)
+        colour = False if os.environ.get("NO_COLOR") else None
+        click.secho(f"error: {explain(error)}", fg="red", err=True, color=colour)
         sys.exit(1)

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,7 +64,7 @@ def message_row(message: StoredMessage) -> Row:
         body = {"body": message.body.decode()}
     except UnicodeDecodeError:
         body = {"body_base64": base64.b64encode(message.body).decode()}
-    row: Row = {"id": message.id, "sequence": message.sequence, "sent_at": message.sent_at.isoformat(), **body}
+    row: Row = {"id": message.id, "sequence": message.sequence, "sent_at": moment(message.sent_at), **body}
     optional = {
         "group": message.group,
         "dedup_id": message.dedup_id,
@@ -106,16 +107,25 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
     return shown
 
 
+def moment(at: datetime) -> str:
+    """A point in time, to the millisecond, as programs read it."""
+    return at.isoformat(timespec="milliseconds")
+
+
+def messages_text(count: int) -> str:
+    return f"{count:,} message{'' if count == 1 else 's'}"
+
+
 def age(seconds: float | None) -> str:
     """A time span in the two units that matter: `4m 10s`."""
     if seconds is None:
         return "–"
-    if seconds < 1:
-        return f"{max(0, round(seconds * 1000))}ms"
+    if 0 < seconds < 1:
+        return f"{round(seconds * 1000)}ms"
     whole = int(seconds)
     units = (("d", whole // 86400), ("h", whole // 3600 % 24), ("m", whole // 60 % 60), ("s", whole % 60))
     shown = [f"{count}{unit}" for unit, count in units if count]
-    return " ".join(shown[:2])
+    return " ".join(shown[:2]) or "0s"
 
 
 def _print_message(console: Console, row: Row) -> None:

@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 COLUMNS = ("queue", "visible", "in_flight", "delayed", "oldest_seconds", "dead_letter")
 
 
-@click.group()
+class OrderedGroup(click.Group):
+    """Lists its commands in the order in which they were added: the everyday ones first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
+
+
+@click.group(cls=OrderedGroup)
 def queue() -> None:
     """Look into queues and change them.
 
@@ -59,12 +66,15 @@ def settings_options(command: Command) -> Command:
     return command
 
 
-@queue.command("ls")
+@click.command("ls")
 @click.argument("prefix", default="")
 @broker_option
 @output_option
 def ls(prefix: str, target: str, output: str | None) -> None:
-    """List queues, those whose name starts with PREFIX, with what is in them."""
+    """List queues and what is in them.
+
+    PREFIX leaves only those whose name starts with it.
+    """
     with open_client(target) as client:
         found = client.queues(prefix)
         now_ms = client.statistics().now_ms
@@ -72,7 +82,7 @@ def ls(prefix: str, target: str, output: str | None) -> None:
     out.print_rows(rows, output, COLUMNS, none="There are no queues yet; make one with `headrace queue create NAME`.")
 
 
-@queue.command("create")
+@click.command("create")
 @queue_argument
 @click.option("--fifo", is_flag=True, help="A FIFO queue. Its name ends in .fifo, which is enough to say it.")
 @settings_options
@@ -82,16 +92,19 @@ def ls(prefix: str, target: str, output: str | None) -> None:
 def create(
     name: str, fifo: bool, tags: tuple[tuple[str, str], ...], target: str, output: str | None, **settings: Any
 ) -> None:
-    """Make a queue. Idempotent: if it is there with these settings, that is fine."""
+    """Make a queue.
+
+    Idempotent: if it is there with these settings, that is fine.
+    """
     given = {key: value for key, value in settings.items() if value is not None}
     if fifo or name.endswith(".fifo"):
         given["fifo"] = True
     with open_client(target) as client:
-        client.queue(name, create=True, tags=dict(tags), **given)
-        out.print_row(_details(client.queues(name), name), output)
+        made = client.queue(name, create=True, tags=dict(tags), **given)
+    out.print_row({"queue": made.name, "arn": made.arn}, output)
 
 
-@queue.command("show")
+@click.command("show")
 @queue_argument
 @broker_option
 @output_option
@@ -102,14 +115,17 @@ def show(name: str, target: str, output: str | None) -> None:
         out.print_row(_details(client.queues(name), name), output)
 
 
-@queue.command("set")
+@click.command("set")
 @queue_argument
 @settings_options
 @click.option("--no-dead-letter", is_flag=True, help="Messages received too often stay in the queue.")
 @broker_option
 @output_option
 def set_(name: str, no_dead_letter: bool, target: str, output: str | None, **settings: Any) -> None:
-    """Change the settings given; the others stay. It takes effect at once."""
+    """Change settings.
+
+    Those given; the others stay. It takes effect at once.
+    """
     given = {key: value for key, value in settings.items() if value is not None}
     if no_dead_letter:
         given |= {"dead_letter": None, "max_receives": None}
@@ -120,22 +136,25 @@ def set_(name: str, no_dead_letter: bool, target: str, output: str | None, **set
         out.print_row(_details(client.queues(name), name), output)
 
 
-@queue.command("purge")
+@click.command("purge")
 @queue_argument
 @yes_option
 @broker_option
 @output_option
 def purge(name: str, yes: bool, target: str, output: str | None) -> None:
-    """Delete all messages of a queue, those in flight too. The queue stays."""
+    """Delete all messages of a queue.
+
+    Those in flight too. The queue stays.
+    """
     with open_client(target) as client:
         handle = client.queue(name)
         counts = handle.counts()
         total = counts.visible + counts.in_flight + counts.delayed
-        confirm_name(name, f"This deletes {total:,} messages of {name}.", yes=yes)
+        confirm_name(name, f"This deletes {out.messages_text(total)} of {name}.", yes=yes)
         out.print_row({"queue": name, "purged": handle.purge()}, output)
 
 
-@queue.command("rm")
+@click.command("rm")
 @queue_argument
 @yes_option
 @broker_option
@@ -146,13 +165,9 @@ def rm(name: str, yes: bool, target: str, output: str | None) -> None:
         handle = client.queue(name)
         counts = handle.counts()
         total = counts.visible + counts.in_flight + counts.delayed
-        confirm_name(name, f"This deletes the queue {name} and its {total:,} messages.", yes=yes)
+        confirm_name(name, f"This deletes the queue {name} with {out.messages_text(total)}.", yes=yes)
         handle.remove()
         out.print_row({"queue": name, "removed": True}, output)
-
-
-for command in (peek, send, receive, delete, redrive, move_status):
-    queue.add_command(command)
 
 
 def _row(summary: QueueSummary, now_ms: int) -> out.Row:
@@ -202,3 +217,7 @@ def _details(found: list[QueueSummary], name: str) -> out.Row:
         "damaged": counts.damaged,
         "tags": summary.tags,
     }
+
+
+for command in (ls, create, show, set_, peek, send, receive, delete, redrive, move_status, purge, rm):
+    queue.add_command(command)

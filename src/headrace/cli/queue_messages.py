@@ -30,7 +30,10 @@ BATCH = 1_000
 @broker_option
 @output_option
 def peek(name: str, limit: int, after: int, target: str, output: str | None) -> None:
-    """Look at messages, oldest first, whatever their state. It does not count as a receive and changes nothing."""
+    """Look at messages without receiving them.
+
+    Oldest first, whatever their state. It changes nothing and does not count as a receive.
+    """
     with open_client(target) as client:
         messages = client.queue(name).peek(limit, after=after)
     rows = [out.message_row(message) | {"state": message.state, "receives": message.receives} for message in messages]
@@ -60,7 +63,10 @@ def send(
     target: str,
     output: str | None,
 ) -> None:
-    """Send BODY (- reads it from stdin), or the lines of a file. Durable when the command ends well."""
+    """Send a message, or the lines of a file.
+
+    BODY - reads it from stdin. What was sent is on the disk when the command ends well.
+    """
     if (body is None) == (lines is None):
         raise click.UsageError("Give either BODY (- for stdin) or --lines FILE.")
     if lines is not None and dedup_id is not None:
@@ -96,9 +102,9 @@ def receive(
     target: str,
     output: str | None,
 ) -> None:
-    """Receive messages: they are hidden from others until deleted, or their visibility timeout ends.
+    """Receive messages.
 
-    The receipt printed with each is what `headrace queue delete` takes.
+    They are hidden from others until deleted, or until their visibility timeout ends. The receipt printed with each is what `headrace queue delete` takes.
     """
     with open_client(target) as client:
         queue = client.queue(name)
@@ -119,7 +125,7 @@ def receive(
 @broker_option
 @output_option
 def delete(name: str, receipts: tuple[str, ...], target: str, output: str | None) -> None:
-    """Delete received messages by their receipts.
+    """Delete messages by their receipts.
 
     RECEIPT - reads them from stdin: one a line, or the JSON that `headrace queue receive -o jsonl` printed.
     """

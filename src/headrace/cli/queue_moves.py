@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -30,9 +31,9 @@ COLUMNS = ("status", "moved", "to_move", "source", "target", "rate_max", "failur
 def redrive(
     name: str, to: str | None, rate: int | None, no_wait: bool, cancel: bool, target: str, output: str | None
 ) -> None:
-    """Move the messages of dead-letter queue QUEUE, by default back to where they came from.
+    """Move dead letters back to where they came from.
 
-    The broker does it; interrupting this command does not stop it.
+    QUEUE is the dead-letter queue. The broker does it; interrupting this command does not stop it.
     """
     with open_client(target) as client:
         queue = client.queue(name)
@@ -53,7 +54,7 @@ def redrive(
 @broker_option
 @output_option
 def move_status(name: str, limit: int, target: str, output: str | None) -> None:
-    """Show the redrives of QUEUE, newest first."""
+    """Show the redrives of a queue, newest first."""
     with open_client(target) as client:
         tasks = client.queue(name).moves(limit)
     out.print_rows([_row(task) for task in tasks], output, COLUMNS, none=f"Nothing was ever moved from {name}.")
@@ -91,5 +92,5 @@ def _row(task: MoveTask) -> out.Row:
         "rate_max": task.rate_max,
         "failure": task.failure,
         "handle": task.handle,
-        "started_ms": task.started_ms,
+        "started_at": out.moment(datetime.fromtimestamp(task.started_ms / 1000, UTC)),
     }

@@ -53,7 +53,7 @@ def top(every: float, once: bool, target: str, output: str | None) -> None:
             report = compare(before, now)
             before = now
             if out.chosen(output) == "table":
-                out.print_rows(report["queues"], "table", COLUMNS, none="There are no queues yet.")
+                out.make_console().print(_screen(report, target))
             else:
                 out.print_row(report, output)
             if once:

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+
+from headrace import __version__
+from headrace.cli.main import COMMANDS, cli
+from tests.cli.conftest import CommandLine
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    """Every command with its whole name, groups included."""
+    found: list[tuple[str, click.Command]] = []
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        found.append((name, command))
+        if isinstance(command, click.Group):
+            found += [(f"{name} {sub}", each) for sub, each in command.commands.items()]
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_command_and_option_has_help(run: CommandLine, name: str, command: click.Command) -> None:
+    result = run(*name.split(), "--help")
+
+    assert result.code == 0
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts}"
+
+
+def test_help_of_the_lazy_table_is_the_commands_own_subject(run: CommandLine) -> None:
+    result = run("--help")
+
+    assert [line.split()[0] for line in result.out.split("Commands:\n")[1].splitlines()] == list(COMMANDS)
+
+
+def test_version(run: CommandLine) -> None:
+    assert run("--version").out == f"headrace {__version__}\n"
+
+
+def test_help_loads_no_system() -> None:
+    program = (
+        "import sys; from headrace.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(*sorted(m for m in sys.modules if m.split('.')[0] in "
+        "('msgspec', 'rich', 'apsw', 'uvloop', 'asyncio', 'httptools')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30, env=ENVIRONMENT
+    )
+
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_help_is_there_at_once() -> None:
+    def cpu_seconds() -> float:
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "headrace", "--help"], check=True, capture_output=True, env=ENVIRONMENT)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    assert min(cpu_seconds() for _ in range(3)) < 0.15
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(run: CommandLine, shell: str) -> None:
+    result = run("completion", shell)
+
+    assert result.code == 0
+    assert "_HEADRACE_COMPLETE" in result.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["queue", "nonsense"], ["queue", "ls", "--nonsense"], ["queue", "peek"], ["completion", "x"]],
+)
+def test_wrong_call_is_exit_code_2_with_a_hint(run: CommandLine, arguments: list[str]) -> None:
+    result = run(*arguments)
+
+    assert (result.code, result.out) == (2, "")
+    assert "--help" in result.err
+
+
+def test_error_is_one_line_that_says_what_to_do(run: CommandLine) -> None:
+    result = run("queue", "peek", "nope")
+
+    assert (result.code, result.out) == (1, "")
+    [line] = result.err.splitlines()
+    assert line.startswith("error: there is no queue 'nope'; ")
+    assert "headrace queue create" in line
+
+
+def test_no_broker_is_said_at_once(run: CommandLine) -> None:
+    started = time.monotonic()
+    result = run("queue", "ls", "--broker", "http://127.0.0.1:1")
+
+    assert result.code == 1
+    assert "headrace broker --data DIR" in result.err
+    assert time.monotonic() - started < 5
+
+
+def test_mistyped_folder_is_not_made(run: CommandLine, tmp_path: object) -> None:
+    folder = f"{tmp_path}/typo"
+
+    assert run("queue", "ls", "--broker", folder).code == 2
+    assert not os.path.exists(folder)  # noqa: PTH110
