@@ -35,42 +35,35 @@ class Event:
     data: Any = b""
 
 
-Fault = Callable[[str, str], BaseException | None]
-"""(call, file name) -> what to raise instead of doing it, or None."""
+Fault = Callable[[str, str, int], bool]
+"""(call, file name, by how many bytes the file grows) -> whether it fails instead of being done."""
+
+
+def never(_call: str, _name: str, _growth: int) -> bool:
+    return False
 
 
 @dataclass
 class DiskLog:
-    """What happened on the disk. `fault` is asked before each call that changes or syncs something."""
+    """What happened on the disk. `fails` is asked before each call that changes or syncs something; `errno_` is how."""
 
     events: list[Event] = field(default_factory=list)
-    fault: Fault = lambda _call, _name: None
-    calls: int = 0
+    fails: Fault = never
+    errno_: int = errno.EIO
 
     def mark(self, value: Any) -> None:
         """Note that something was answered here."""
         self.events.append(Event("mark", data=value))
 
-    def check(self, call: str, name: str) -> None:
-        self.calls += 1
-        error = self.fault(call, name)
-        if error is not None:
-            raise error
+    def check_os(self, call: str, name: str, growth: int = 0) -> None:
+        if self.fails(call, name, growth):
+            raise OSError(self.errno_, f"planted: {call} {name}: {errno.errorcode[self.errno_]}")
 
-
-def io_error(call: str) -> BaseException:
-    """The disk's failure as SQLite's layer reports it for `call`."""
-    error = apsw.IOError(f"planted: {call} failed")
-    error.extendedresult = apsw.SQLITE_IOERR_FSYNC if call == "sync" else apsw.SQLITE_IOERR_WRITE
-    return error
-
-
-def full_error(call: str) -> BaseException:
-    return apsw.FullError(f"planted: no space for {call}")
-
-
-def os_error(number: int) -> OSError:
-    return OSError(number, f"planted: {errno.errorcode[number]}")
+    def check_sqlite(self, call: str, name: str, growth: int = 0) -> None:
+        """As SQLite's unix layer reports it."""
+        if self.fails(call, name, growth):
+            kind = apsw.FullError if self.errno_ == errno.ENOSPC else apsw.IOError
+            raise kind(f"planted: {call} {name}: {errno.errorcode[self.errno_]}")
 
 
 class RecordingVFS(apsw.VFS):
@@ -86,7 +79,7 @@ class RecordingVFS(apsw.VFS):
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802, FBT001
         name = Path(filename).name
-        self.log.check("delete", name)
+        self.log.check_sqlite("delete", name)
         super().xDelete(filename, syncdir)
         self.log.events.append(Event("delete", name))
         if syncdir:
@@ -122,7 +115,8 @@ class RecordingFile(apsw.VFSFile):
 
     def _do(self, call: EventKind, act: Callable[[], None], offset: int = 0, data: bytes = b"") -> None:
         if self.kept:
-            self.log.check(call, self.name)
+            growth = max(0, offset + len(data) - self.xFileSize()) if call == "write" else 0
+            self.log.check_sqlite(call, self.name, growth)
         act()
         if self.kept:
             self.log.events.append(Event(call, self.name, offset, data))
@@ -153,31 +147,31 @@ class RecordingOs:
         os.close(fd)
 
     def write(self, fd: int, data: Any) -> int:
-        self.log.check("write", self.names[fd])
-        append = fd in self.appends
-        offset = os.fstat(fd).st_size if append else os.lseek(fd, 0, os.SEEK_CUR)
+        size = os.fstat(fd).st_size
+        offset = size if fd in self.appends else os.lseek(fd, 0, os.SEEK_CUR)
+        self.log.check_os("write", self.names[fd], max(0, offset + len(data) - size))
         written = os.write(fd, data)
         self.log.events.append(Event("write", self.names[fd], offset, bytes(data[:written])))
         return written
 
     def pwrite(self, fd: int, data: bytes, offset: int) -> int:
-        self.log.check("write", self.names[fd])
+        self.log.check_os("write", self.names[fd], max(0, offset + len(data) - os.fstat(fd).st_size))
         written = os.pwrite(fd, data, offset)
         self.log.events.append(Event("write", self.names[fd], offset, data[:written]))
         return written
 
     def ftruncate(self, fd: int, length: int) -> None:
-        self.log.check("truncate", self.names[fd])
+        self.log.check_os("truncate", self.names[fd])
         os.ftruncate(fd, length)
         self.log.events.append(Event("truncate", self.names[fd], length))
 
     def posix_fallocate(self, fd: int, offset: int, length: int) -> None:
-        self.log.check("write", self.names[fd])
+        self.log.check_os("write", self.names[fd], max(0, offset + length - os.fstat(fd).st_size))
         os.posix_fallocate(fd, offset, length)
         self.log.events.append(Event("truncate", self.names[fd], os.fstat(fd).st_size))
 
     def fsync(self, fd: int) -> None:
-        self.log.check("sync", self.names[fd])
+        self.log.check_os("sync", self.names[fd])
         os.fsync(fd)
         name = self.names[fd]
         self.log.events.append(Event("sync", name) if name else Event("folder_sync"))
@@ -185,12 +179,12 @@ class RecordingOs:
     fdatasync = fsync
 
     def rename(self, source: Any, target: Any) -> None:
-        self.log.check("rename", Path(source).name)
+        self.log.check_os("rename", Path(source).name)
         os.rename(source, target)
         self.log.events.append(Event("rename", Path(source).name, data=Path(target).name))
 
     def unlink(self, path: Any) -> None:
-        self.log.check("delete", Path(path).name)
+        self.log.check_os("delete", Path(path).name)
         os.unlink(path)
         self.log.events.append(Event("delete", Path(path).name))
 
