@@ -10,7 +10,6 @@ import re
 import resource
 import signal
 import socket
-import ssl
 import stat
 import subprocess
 import threading
@@ -18,13 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.exceptions import ClientError
 
-import headrace
-from headrace.errors import AccessDenied
 from tests.broker_process import BrokerProcess, broker, command, environment, run_to_end, wait_until
 
 
@@ -370,119 +364,3 @@ def test_log_lines_hold_no_bodies(tmp_path: Path) -> None:
         assert one.raw
         assert not [line for line in one.raw if "the-body-itself" in line]
         assert all("action" in json.loads(line) for line in one.raw)
-
-
-# -------------------------------------------------------------------------------------------------------------- keys
-
-SECRET, OTHER_SECRET = "a secret of some length", "another secret of some length"
-
-
-def write_keys(path: Path, **ids: str) -> Path:
-    principals = [
-        {"name": name, "operator": name == "operator", "keys": [{"id": f"AKIA{name.upper()}", "secret": secret}]}
-        for name, secret in ids.items()
-    ]
-    fresh = path.with_suffix(".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(json.dumps({"principals": principals}))
-    fresh.replace(path)
-    return path
-
-
-def list_queues(one: BrokerProcess, name: str, secret: str) -> str:
-    """`OK`, or the error code that boto3 sees."""
-    client = boto3.client(
-        "sqs",
-        endpoint_url=one.url,
-        region_name="eu-west-1",
-        aws_access_key_id=f"AKIA{name.upper()}",
-        aws_secret_access_key=secret,
-        config=Config(retries={"max_attempts": 0}),
-    )
-    try:
-        client.list_queues()
-    except ClientError as error:
-        return str(error.response["Error"]["Code"])
-    finally:
-        client.close()
-    return "OK"
-
-
-def test_with_keys_everybody_must_sign(tmp_path: Path) -> None:
-    keys = write_keys(tmp_path / "keys.json", alice=SECRET)
-    with broker(tmp_path / "data", "--keys", str(keys)) as one:
-        assert list_queues(one, "alice", SECRET) == "OK"
-        assert list_queues(one, "alice", OTHER_SECRET) == "SignatureDoesNotMatch"
-        assert list_queues(one, "eve", SECRET) == "InvalidClientTokenId"
-        status, body = one.get("/?Action=ListQueues")
-        assert (status, b"MissingAuthenticationToken" in body) == (403, True)
-        assert SECRET not in "".join(one.raw)
-
-
-def test_with_keys_the_native_api_is_for_the_socket_and_operators(tmp_path: Path) -> None:
-    keys = write_keys(tmp_path / "keys.json", alice=SECRET)
-    call = json.dumps({"type": "ListQueues"}).encode()
-    with broker(tmp_path / "data", "--keys", str(keys)) as one:
-        headers = {"Content-Type": "application/json"}
-        status, body = one.get("/headrace/v1/call", method="POST", body=call, headers=headers)
-        assert (status, json.loads(body)["error"]) == (403, "AccessDenied")
-        assert one.get("/headrace/v1/statistics")[0] == 403
-        status, body = one.get_by_socket("/headrace/v1/call", method="POST", body=call, kind="application/json")
-        assert (status, json.loads(body)) == (200, [])
-
-
-def test_operators_sign_native_calls(tmp_path: Path) -> None:
-    keys = write_keys(tmp_path / "keys.json", alice=SECRET, operator=OTHER_SECRET)
-    with broker(tmp_path / "data", "--keys", str(keys)) as one:
-        with headrace.connect(one.url, key=("AKIAOPERATOR", OTHER_SECRET)) as client:
-            client.queue("orders", create=True).send("by an operator")
-        for key in (None, ("AKIAALICE", SECRET), ("AKIAOPERATOR", SECRET)):
-            with headrace.connect(one.url, key=key) as client, pytest.raises(AccessDenied):
-                client.queue("orders").counts()
-        with headrace.connect(f"unix://{one.data}/headrace.sock") as client:
-            assert client.queue("orders").counts().visible == 1
-
-
-def test_hangup_reloads_keys_and_keeps_the_old_ones_if_it_cannot(tmp_path: Path) -> None:
-    keys = write_keys(tmp_path / "keys.json", alice=SECRET)
-    with broker(tmp_path / "data", "--keys", str(keys)) as one:
-        write_keys(keys, bob=OTHER_SECRET)
-        one.signal(signal.SIGHUP)
-        one.wait_for("broker.reloaded")
-        assert list_queues(one, "bob", OTHER_SECRET) == "OK"
-        assert list_queues(one, "alice", SECRET) == "InvalidClientTokenId"
-        keys.chmod(0o644)
-        one.signal(signal.SIGHUP)
-        assert "mode 0644" in one.wait_for("broker.reload_failed")["message"]
-        assert list_queues(one, "bob", OTHER_SECRET) == "OK"
-
-
-def certificate(folder: Path, *, password: str | None = None) -> tuple[Path, Path]:
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=localhost"]
-    openssl += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
-    openssl += ["-passout", f"pass:{password}"] if password else ["-nodes"]
-    subprocess.run(openssl, check=True, capture_output=True, timeout=60)
-    return cert, key
-
-
-def test_tls_serves_and_refuses_plain_and_old(tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path)
-    keys = write_keys(tmp_path / "keys.json", alice=SECRET)
-    arguments = ("--host", "0.0.0.0", "--keys", str(keys), "--certfile", str(cert), "--keyfile", str(key))
-    with broker(tmp_path / "data", *arguments) as one:
-        assert one.url.startswith("https://0.0.0.0:")
-        context = ssl.create_default_context(cafile=str(cert))
-        assert one.get_secure("/health/ready", context) == (200, b'{"status":"ready"}\n')
-        with pytest.raises((OSError, http.client.HTTPException)):
-            one.get("/health/ready")
-        one.signal(signal.SIGHUP)
-        one.wait_for("broker.reloaded")
-        assert one.get_secure("/health/ready", context)[0] == 200
-
-
-def test_an_encrypted_key_is_refused_instead_of_waiting_for_a_password(tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path, password="secret")
-    ended = run_to_end("--data", "data", "--certfile", str(cert), "--keyfile", str(key), cwd=tmp_path)
-    assert ended.returncode == 2
-    assert "is encrypted" in " ".join(ended.stderr.split())

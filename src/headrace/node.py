@@ -151,7 +151,7 @@ class Node:
             if self._tls is not None and settings.certfile is not None:
                 self._tls.load_cert_chain(settings.certfile, settings.keyfile)
         except (KeysUnusable, OSError) as error:
-            log.error("not reloaded: %s", error, extra={"action": "broker.reload_failed"})  # noqa: TRY400 (no bug of ours)
+            log.error("not reloaded: %s", error, extra={"action": "broker.reload_failed"})
         else:
             log.info("keys and certificates reloaded", extra={"action": "broker.reloaded"})
 
