@@ -73,6 +73,7 @@ class Broker:
         self._polls: dict[str, deque[Poll]] = {}
         self._tick: asyncio.TimerHandle | None = None
         self._stopping = False
+        self._stopped = False
         self._thread: ThreadPoolExecutor | None = None
         self._idle: asyncio.Future[None] | None = None
 
@@ -84,8 +85,9 @@ class Broker:
 
     async def stop(self) -> None:
         """Answer waiting polls with nothing, refuse new requests with Unavailable, finish commits, close the store."""
-        if self._stopping:
+        if self._stopped:
             return
+        self._stopped = True
         self.drain()
         self._flush()
         await self._until_idle()

@@ -196,10 +196,6 @@ class FifoOrder:
         ]
         return min(due, default=None)
 
-    def delayed(self, sent_after_ms: int) -> int:
-        """How many waiting messages were sent after then: the queue's delay hides them. Looks at every one."""
-        return sum(sent_ms > sent_after_ms for state in self.groups.values() for _, sent_ms in state.pending)
-
     def due(self, now: int) -> bool:
         """Whether a delayed head has become visible; it is offered from now on."""
         before = len(self._later)

@@ -229,6 +229,9 @@ class Disk(Protocol):
     def first(self, queue: int, *, after: int) -> tuple[int, int] | None:
         """(seq, sent_ms) of the first message with seq > after."""
 
+    def sent_after(self, queue: int, sent_ms: int) -> list[int]:
+        """Seqs of the newest messages, down to the first that was not sent after `sent_ms`."""
+
     def expired(self, queue: int, *, after: int, sent_before_ms: int, limit: int) -> list[int]:
         """Seqs > after of messages sent before then, from the queue's front; and of moved ones, wherever they are."""
 

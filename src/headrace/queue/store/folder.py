@@ -125,6 +125,10 @@ class Folder:
                 shutil.copy2(self.path / name, kept / name)
         return kept
 
+    def sync(self) -> None:
+        """The names of all files made so far are on the disk."""
+        files.sync_folder(self.path)
+
     def size_bytes(self) -> int:
         total = 0
         for name in ("headrace.db", "headrace.db-wal", "leases.journal"):

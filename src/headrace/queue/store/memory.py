@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
 
 from headrace.clock import Anchor, Clock
 from headrace.queue.model import Message
@@ -89,6 +90,10 @@ class MemoryDisk:
     def first(self, queue: int, *, after: int) -> tuple[int, int] | None:
         key = next(self._after(queue, after), None)
         return (seq_of(key), self._messages[key].sent_ms) if key is not None else None
+
+    def sent_after(self, queue: int, sent_ms: int) -> list[int]:
+        newest = list(self._after(queue, 0))[::-1]
+        return [seq_of(key) for key in takewhile(lambda key: self._messages[key].sent_ms > sent_ms, newest)]
 
     def expired(self, queue: int, *, after: int, sent_before_ms: int, limit: int) -> list[int]:
         keys = (key for key in self._after(queue, after) if self._messages[key].sent_ms <= sent_before_ms)

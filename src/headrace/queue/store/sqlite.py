@@ -102,15 +102,34 @@ class SqliteDisk:
         folder.keep_reserve()
         with self._opening():
             check_wal(folder.database, keep=folder.keep_damaged)
-            self._db = self._connect(vfs)
-            self._migrate()
-            self._db.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
-            self._db.set_wal_hook(self._count_wal)
-            self._reader = self._connect(vfs)
-            self._reader.execute(f"PRAGMA query_only=ON; PRAGMA cache_size=-{READER_CACHE_KIB}")
-            self._seq, self._last_ms = self._row(self._db, "SELECT seq, now_ms FROM commit_log")
-        self._check_gap()
-        self._journal = LeaseJournal(folder.journal)
+            self._open(vfs)
+            if self._missing():
+                self._mend_tail()
+                self._open(vfs)
+            self._check_gap()
+            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            self._journal = LeaseJournal(folder.journal)
+            folder.sync()
+
+    def _open(self, vfs: str | None) -> None:
+        self._db = self._connect(vfs)
+        self._migrate()
+        self._db.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
+        self._db.set_wal_hook(self._count_wal)
+        self._reader = self._connect(vfs)
+        self._reader.execute(f"PRAGMA query_only=ON; PRAGMA cache_size=-{READER_CACHE_KIB}")
+        self._seq, self._last_ms = self._row(self._db, "SELECT seq, now_ms FROM commit_log")
+
+    def _missing(self) -> int:
+        """How many acknowledged commits the database does not have."""
+        behind: int = self._folder.acknowledged() - self._seq
+        return max(0, behind)
+
+    def _mend_tail(self) -> None:
+        """SQLite took the last commit's frames for a torn tail, but it was acknowledged: so they are damaged."""
+        self._reader.close()
+        self._db.close()
+        check_wal(self._folder.database, keep=self._folder.keep_damaged, tail=True)
 
     def __str__(self) -> str:
         return str(self._folder)
@@ -120,6 +139,7 @@ class SqliteDisk:
     def _connect(self, vfs: str | None) -> apsw.Connection:
         connection = apsw.Connection(str(self._folder.database), vfs=vfs, statementcachesize=200)
         connection.set_busy_timeout(BUSY_MS)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a WAL that may be damaged stays as it is
         connection.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0")
         connection.execute("PRAGMA temp_store=MEMORY")
         return connection
@@ -144,13 +164,13 @@ class SqliteDisk:
 
     def _check_gap(self) -> None:
         """Acknowledged commits that the database does not have: damage that SQLite itself does not notice."""
-        acknowledged = self._folder.acknowledged()
-        if acknowledged > self._seq:
+        missing = self._missing()
+        if missing:
             kept = self._folder.keep_damaged()
             raise StoreDamaged(
                 str(self._folder.database),
-                f"commits {self._seq + 1} to {acknowledged} were acknowledged and are missing; a copy is in {kept};"
-                f" to go on without them remove {self._folder.acknowledged_path}",
+                f"commits {self._seq + 1} to {self._seq + missing} were acknowledged and are missing; a copy is in"
+                f" {kept}; to go on without them remove {self._folder.acknowledged_path}",
             )
 
     def last_anchor(self) -> Anchor | None:
@@ -485,6 +505,19 @@ class SqliteDisk:
             (key_of(queue, after), key_of(queue, SEQ_MASK)),
         )
         return (seq_of(found[0][0]), found[0][1]) if found else None
+
+    def sent_after(self, queue: int, sent_ms: int) -> list[int]:
+        out = []
+        newest = self._reader.execute(
+            "SELECT key, sent_ms FROM message WHERE key > ? AND key <= ? ORDER BY key DESC",
+            (key_of(queue, 0), key_of(queue, SEQ_MASK)),
+        )
+        for key, sent in newest:
+            if sent <= sent_ms:
+                break
+            out.append(seq_of(key))
+        newest.close()
+        return out
 
     def expired(self, queue: int, *, after: int, sent_before_ms: int, limit: int) -> list[int]:
         first, last = key_of(queue, after), key_of(queue, SEQ_MASK)

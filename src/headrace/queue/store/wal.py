@@ -19,7 +19,6 @@ from typing import Final
 
 import msgspec
 
-from headrace.errors import StoreDamaged
 from headrace.queue.store import files
 
 log = logging.getLogger("headrace.store")
@@ -51,40 +50,37 @@ class Wal(msgspec.Struct):
         return struct.unpack_from(f"{'>' if self.big_endian else '<'}{(end - start) // 4}I", self.data, start)
 
 
-def check_wal(database: Path, *, keep: Callable[[], Path] | None = None) -> int:
+def check_wal(database: Path, *, keep: Callable[[], Path], tail: bool = False) -> int:
     """Mend the WAL of `database` if it is damaged. Call before SQLite opens it, with nobody else having it open.
+
+    A frame that cannot be mended keeps its wrong page: what lies on it is found damaged when it is read, and every
+    commit behind it stands.
 
     Args:
         keep: copies the folder's files aside before anything is changed, and says where.
+        tail: the last commit was acknowledged, so bad frames at the end are damage too, not a torn write.
 
     Returns:
-        How many frames were mended.
-
-    Raises:
-        StoreDamaged: frames with acknowledged commits behind them could not be mended. Nothing was changed.
+        How many frames were damaged.
     """
     path = database.with_name(database.name + "-wal")
-    if not path.exists():
-        return 0
-    wal = read(path)
+    wal = read(path) if path.exists() else None
     if wal is None:
         return 0
-    last_good_commit = max((i for i, frame in enumerate(wal.frames) if frame.good and frame.commit_pages), default=-1)
-    bad = [frame for frame in wal.frames[: last_good_commit + 1] if not frame.good]
-    if not bad:
+    damaged = [
+        index for index, frame in enumerate(wal.frames) if not frame.good and (tail or _commits_behind(wal, index) > 1)
+    ]
+    if not damaged:
         return 0
-    kept = keep() if keep is not None else None
-    for frame in bad:
-        if not mend(wal, frame):
-            raise StoreDamaged(
-                str(path),
-                f"the frame at byte {frame.offset} (page {frame.page}) is damaged beyond repair, and"
-                f" {_commits_behind(wal, frame)} commits follow it; a copy is in {kept}. Restore a backup, or remove the"
-                " WAL from that byte on to go on without those commits",
-            )
+    kept = keep()
+    for index in damaged:
+        frame = wal.frames[index]
+        mended = mend(wal, frame)
+        if not mended:
+            rechain(wal, index)
         log.error(
-            "WAL frame at byte %d (page %d) was damaged and has been mended", frame.offset, frame.page,
-            extra={"action": "wal.mended"},
+            "WAL frame at byte %d (page %d) was damaged and %s; a copy of the files is in %s", frame.offset, frame.page,
+            "has been mended" if mended else "its page cannot be mended", kept, extra={"action": "wal.damaged"},
         )  # fmt: skip
     fd = os.open(path, os.O_RDWR)
     try:
@@ -92,11 +88,22 @@ def check_wal(database: Path, *, keep: Callable[[], Path] | None = None) -> int:
         files.sync_data(fd)
     finally:
         os.close(fd)
-    return len(bad)
+    return len(damaged)
 
 
-def _commits_behind(wal: Wal, bad: Frame) -> int:
-    return sum(1 for frame in wal.frames if frame.good and frame.commit_pages and frame.offset > bad.offset)
+def _commits_behind(wal: Wal, index: int) -> int:
+    """How many whole commits follow a frame. The last commit alone may be torn: its frames were not synced yet."""
+    return sum(1 for frame in wal.frames[index + 1 :] if frame.good and frame.commit_pages)
+
+
+def rechain(wal: Wal, index: int) -> None:
+    """Let the checksums agree with what the frames from `index` on hold, damaged or not."""
+    size = FRAME_HEADER_BYTES + wal.page_size
+    for frame in wal.frames[index:]:
+        offset = frame.offset
+        before = struct.unpack_from(">2I", wal.data, offset - size + 16 if offset > HEADER_BYTES else 24)
+        wal.data[offset + 8 : offset + 16] = wal.data[16:24]
+        struct.pack_into(">2I", wal.data, offset + 16, *_frame_checksum(wal, offset, before))
 
 
 def read(path: Path) -> Wal | None:
@@ -168,7 +175,8 @@ def mend(wal: Wal, frame: Frame) -> bool:
     if _next_agrees(wal, index, computed):
         struct.pack_into(">2I", wal.data, offset + 16, *computed)
         return True
-    return _next_agrees(wal, index, stored) and _mend_word(wal, offset, before, stored, computed)
+    last = index + 1 == len(wal.frames)
+    return (last or _next_agrees(wal, index, stored)) and _mend_word(wal, offset, before, stored, computed)
 
 
 def _next_agrees(wal: Wal, index: int, sums: tuple[int, int]) -> bool:

@@ -196,11 +196,12 @@ class LocalQueue:
         self.purged_ms = now
         return gone
 
-    def counts(self, oldest_ms: int | None, now: int) -> QueueCounts:
+    def counts(self, oldest_ms: int | None, now: int, disk: Disk) -> QueueCounts:
         in_flight = self.order.leases.in_flight()
         delayed = self.delayed
-        if isinstance(self.order, FifoOrder) and self.info.settings.delay_ms:
-            delayed = self.order.delayed(now - self.info.settings.delay_ms)
+        if self.info.settings.fifo and self.info.settings.delay_ms:
+            hidden = disk.sent_after(self.number, now - self.info.settings.delay_ms)
+            delayed = sum(not self.order.leases.knows(seq) for seq in hidden)
         return QueueCounts(
             visible=max(0, self.messages - in_flight - delayed),
             in_flight=in_flight,

@@ -33,7 +33,7 @@ def start_move(state: LocalState, operation: StartMove, now: int) -> MoveTask:
     _check(state, source, operation)
     task = MoveTask(
         secrets.token_urlsafe(24), operation.source, operation.target, operation.rate_max, "RUNNING", now, 0,
-        source.counts(None, now).visible,
+        source.counts(None, now, state.disk).visible,
     )  # fmt: skip
     state.moves[task.handle] = task
 

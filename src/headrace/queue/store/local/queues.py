@@ -165,7 +165,7 @@ def get_queue(state: LocalState, operation: GetQueue, now: int) -> QueueDescript
 
 def describe(state: LocalState, queue: LocalQueue, now: int) -> QueueDescription:
     first = state.disk.first(queue.number, after=max(0, queue.floor - 1)) if queue.messages else None
-    return QueueDescription(queue.info, queue.counts(first[1] if first is not None else None, now))
+    return QueueDescription(queue.info, queue.counts(first[1] if first is not None else None, now, state.disk))
 
 
 def list_queues(state: LocalState, operation: ListQueues, now: int) -> list[QueueDescription]:

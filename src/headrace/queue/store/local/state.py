@@ -8,10 +8,9 @@ noted in the plan.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
-
-import logging
 
 import msgspec
 
@@ -24,7 +23,6 @@ from headrace.queue.store.base import Done
 from headrace.queue.store.disk import CHECKSUM, Batch, Change, Disk, Key, Quarantine, key_of
 from headrace.queue.store.local.head import BodyCache, LocalQueue
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
-
 
 log = logging.getLogger("headrace.store")
 

@@ -12,15 +12,34 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-
 from headrace.clock import Clock
 from headrace.errors import CallerError, HeadraceError, StoreError, StoreFailed, StoreFull
 from headrace.queue import limits
 from headrace.queue.model import QueueInfo
 from headrace.queue.operations import (
-    AcknowledgeClaims, CancelMove, ChangeSettings, ChangeVisibility, Claim, CreateQueue, Delete, DeleteQueue, Fence,
-    GetClaims, GetQueue, GetState, ListMoves, ListQueues, Operation, Peek, Purge, Receive, ReleaseClaims, Send,
-    StartMove, TagQueue, Transact,
+    AcknowledgeClaims,
+    CancelMove,
+    ChangeSettings,
+    ChangeVisibility,
+    Claim,
+    CreateQueue,
+    Delete,
+    DeleteQueue,
+    Fence,
+    GetClaims,
+    GetQueue,
+    GetState,
+    ListMoves,
+    ListQueues,
+    Operation,
+    Peek,
+    Purge,
+    Receive,
+    ReleaseClaims,
+    Send,
+    StartMove,
+    TagQueue,
+    Transact,
 )  # fmt: skip
 from headrace.queue.store.base import Done, Offload, Request, StoreStatistics
 from headrace.queue.store.disk import Batch, Disk
