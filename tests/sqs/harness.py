@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import boto3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -40,14 +40,15 @@ class FakeRequest:
     answers: list[Answer] = field(default_factory=list)
     answered: Callable[[], None] = lambda: None
     here: bool = True
+    path: str = field(init=False)
+    query: str = field(init=False)
 
-    @property
-    def path(self) -> str:
-        return self.target.partition("?")[0]
+    def __post_init__(self) -> None:
+        self.aim(self.target)
 
-    @property
-    def query(self) -> str:
-        return self.target.partition("?")[2]
+    def aim(self, target: str) -> None:
+        self.target = target
+        self.path, _, self.query = target.partition("?")
 
     def connected(self) -> bool:
         return self.here
@@ -75,9 +76,9 @@ class Answer:
         decoded: dict[str, Any] = json.loads(self.body or b"{}")
         return decoded
 
-    def xml(self) -> ElementTree.Element:
+    def xml(self) -> ET.Element:
         """The root element, without its namespace."""
-        root = ElementTree.fromstring(self.body)
+        root = ET.fromstring(self.body)
         for element in root.iter():
             element.tag = element.tag.removeprefix("{http://queue.amazonaws.com/doc/2012-11-05/}")
         return root

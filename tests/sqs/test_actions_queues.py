@@ -314,10 +314,10 @@ def test_region_path_form(harness: Harness) -> None:
 def test_json_posted_to_the_queues_url_as_php_does(harness: Harness) -> None:
     url = harness.create()
     request = json_request("SendMessage", QueueUrl=url, MessageBody="a")
-    request.target = "/000000000000/q"
+    request.aim("/000000000000/q")
     assert harness.serve(request).status == 200
     request = json_request("ReceiveMessage")
-    request.target = "/000000000000/q"
+    request.aim("/000000000000/q")
     assert harness.serve(request).json()["Messages"][0]["Body"] == "a"
 
 

@@ -16,7 +16,9 @@ def url(sqs: Any) -> str:
 
 @pytest.fixture
 def fifo(sqs: Any) -> str:
-    return str(sqs.create_queue(QueueName="q.fifo", Attributes={"FifoQueue": "true", "VisibilityTimeout": "30"})["QueueUrl"])
+    return str(
+        sqs.create_queue(QueueName="q.fifo", Attributes={"FifoQueue": "true", "VisibilityTimeout": "30"})["QueueUrl"]
+    )
 
 
 def received(sqs: Any, url: str, *, body: str = "a", **more: Any) -> str:

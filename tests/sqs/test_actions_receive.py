@@ -75,7 +75,9 @@ def test_message_attribute_filters(sqs: Any, url: str, names: list[str], digest:
 
 def test_binary_attributes_come_back_as_bytes(sqs: Any, url: str) -> None:
     value = b"traceparent\x1e00-774062d6c37081a5a0b9b5b88e30627c-2d2482211f6489da-01"
-    sqs.send_message(QueueUrl=url, MessageBody="test", MessageAttributes={"attr1": {"DataType": "Binary", "BinaryValue": value}})
+    sqs.send_message(
+        QueueUrl=url, MessageBody="test", MessageAttributes={"attr1": {"DataType": "Binary", "BinaryValue": value}}
+    )
     message = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"][0]
     assert message["MessageAttributes"] == {"attr1": {"DataType": "Binary", "BinaryValue": value}}
     assert message["MD5OfMessageAttributes"] == "8cbe4db156db8a94db8b801b7addb984"  # as AWS answers
@@ -165,7 +167,7 @@ def test_body_that_is_no_sqs_text_is_shown_in_base64(harness: Harness, sqs: Any,
 
 
 def receive_request(url: str, wait_s: int | None) -> FakeRequest:
-    members = {} if wait_s is None else {"WaitTimeSeconds": wait_s}
+    members: dict[str, Any] = {} if wait_s is None else {"WaitTimeSeconds": wait_s}
     return json_request("ReceiveMessage", QueueUrl=url, **members)
 
 

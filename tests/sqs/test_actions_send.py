@@ -60,7 +60,9 @@ def test_other_system_attributes_are_refused(harness: Harness) -> None:
     assert (answer.status, answer.code) == (400, "InvalidParameterValue")
 
 
-@pytest.mark.parametrize("body", ["\ttab\nline\r\n", "é", "\u20ac", "\ud7ff\ue000\ufffd", "\U00010000\U0010ffff", "\x7f"])
+@pytest.mark.parametrize(
+    "body", ["\ttab\nline\r\n", "é", "\u20ac", "\ud7ff\ue000\ufffd", "\U00010000\U0010ffff", "\x7f"]
+)
 def test_allowed_characters_come_back_unchanged(sqs: Any, url: str, body: str) -> None:
     sqs.send_message(QueueUrl=url, MessageBody=body)
     assert sqs.receive_message(QueueUrl=url)["Messages"][0]["Body"] == body
@@ -144,7 +146,10 @@ def test_delay_out_of_range_is_refused(sqs: Any, url: str, delay: int) -> None:
         ({"a..b": {"DataType": "String", "StringValue": "x"}}, "period"),
         ({"aWs.x": {"DataType": "String", "StringValue": "x"}}, "reserved"),
         ({"Amazon.x": {"DataType": "String", "StringValue": "x"}}, "reserved"),
-        ({f"a{n}": {"DataType": "String", "StringValue": "x"} for n in range(11)}, "[11] exceeds the allowed maximum [10]"),
+        (
+            {f"a{n}": {"DataType": "String", "StringValue": "x"} for n in range(11)},
+            "[11] exceeds the allowed maximum [10]",
+        ),
     ],
 )
 def test_wrong_attributes_are_refused(sqs: Any, url: str, attributes: dict[str, Any], words: str) -> None:
@@ -173,7 +178,9 @@ def test_numbers_are_kept_as_text(sqs: Any, url: str, number: str) -> None:
 
 def test_fifo_send_answers_a_sequence_number(sqs: Any, fifo: str) -> None:
     numbers = [
-        sqs.send_message(QueueUrl=fifo, MessageBody="a", MessageGroupId="g", MessageDeduplicationId=str(n))["SequenceNumber"]
+        sqs.send_message(QueueUrl=fifo, MessageBody="a", MessageGroupId="g", MessageDeduplicationId=str(n))[
+            "SequenceNumber"
+        ]
         for n in range(3)
     ]
     assert numbers == sorted(numbers)
@@ -297,8 +304,10 @@ def test_batch_in_which_every_entry_is_wrong_sends_nothing(sqs: Any, url: str) -
         (
             entries("a b"),
             "InvalidBatchEntryId",
-            "A batch entry id can only contain alphanumeric characters, hyphens and underscores. It can be at most 80 "
-            "letters long.",
+            (
+                "A batch entry id can only contain alphanumeric characters, hyphens and underscores. "
+                "It can be at most 80 letters long."
+            ),
         ),
         (
             [{"Id": str(n), "MessageBody": "x" * 524_289} for n in range(2)],

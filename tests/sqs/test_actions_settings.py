@@ -219,13 +219,25 @@ def test_dead_letter_knows_where_it_comes_from(harness: Harness, sqs: Any, url: 
         ("x", "Redrive policy is not a valid JSON map."),
         ("[]", "Redrive policy is not a valid JSON map."),
         ("{}", "Redrive policy does not contain mandatory attribute: deadLetterTargetArn."),
-        (json.dumps({"deadLetterTargetArn": DEAD}), "Redrive policy does not contain mandatory attribute: maxReceiveCount."),
+        (
+            json.dumps({"deadLetterTargetArn": DEAD}),
+            "Redrive policy does not contain mandatory attribute: maxReceiveCount.",
+        ),
         (redrive("dummy", 42), "Invalid value for deadLetterTargetArn."),
         (redrive(5), "Invalid value for deadLetterTargetArn."),
         (redrive(receives=0), "Invalid value for maxReceiveCount: 0, valid values are from 1 to 1000 both inclusive."),
-        (redrive(receives=1001), "Invalid value for maxReceiveCount: 1001, valid values are from 1 to 1000 both inclusive."),
-        (redrive(receives="x"), "Invalid value for maxReceiveCount: x, valid values are from 1 to 1000 both inclusive."),
-        (redrive(receives=True), "Invalid value for maxReceiveCount: True, valid values are from 1 to 1000 both inclusive."),
+        (
+            redrive(receives=1001),
+            "Invalid value for maxReceiveCount: 1001, valid values are from 1 to 1000 both inclusive.",
+        ),
+        (
+            redrive(receives="x"),
+            "Invalid value for maxReceiveCount: x, valid values are from 1 to 1000 both inclusive.",
+        ),
+        (
+            redrive(receives=True),
+            "Invalid value for maxReceiveCount: True, valid values are from 1 to 1000 both inclusive.",
+        ),
         (redrive(extra=1), "Only following attributes are supported: [deadLetterTargetArn, maxReceiveCount]."),
         (redrive(DEAD + "-nope"), "Dead letter target does not exist."),
         (redrive(ARN + ".fifo"), "Dead-letter queue must be same type of queue as the source."),
@@ -288,7 +300,15 @@ def test_tags_are_set_replaced_and_removed(sqs: Any, url: str) -> None:
 
 @pytest.mark.parametrize(
     "tags",
-    [{}, {"": "x"}, {"k" * 129: "x"}, {"k": "v" * 257}, {"aws:k": "x"}, {"AWS:k": "x"}, {f"k{n}": "x" for n in range(51)}],
+    [
+        {},
+        {"": "x"},
+        {"k" * 129: "x"},
+        {"k": "v" * 257},
+        {"aws:k": "x"},
+        {"AWS:k": "x"},
+        {f"k{n}": "x" for n in range(51)},
+    ],
 )
 def test_wrong_tags_are_refused(sqs: Any, url: str, tags: dict[str, str]) -> None:
     assert refused(sqs.tag_queue, QueueUrl=url, Tags=tags).status == 400
@@ -406,8 +426,8 @@ def test_policy_that_is_refused_is_forgotten(harness: Harness) -> None:
     """A policy on its way into the store must not be built upon once the store has refused it."""
     url = harness.create()
     harness.broker.drain()
-    permission = {"QueueUrl": url, "Label": "l", "AWSAccountIds": ["111111111111"], "Actions": ["SendMessage"]}
-    assert harness.json("AddPermission", **permission).status == 503
+    permission: dict[str, Any] = {"Label": "l", "AWSAccountIds": ["111111111111"], "Actions": ["SendMessage"]}
+    assert harness.json("AddPermission", QueueUrl=url, **permission).status == 503
     assert harness.service._context.policies == {}
 
 
@@ -423,5 +443,3 @@ def test_policy_set_by_hand_is_what_permissions_are_added_to(sqs: Any, url: str)
     }
     sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": ""})
     assert policy_of(sqs, url) is None
-
-

@@ -141,9 +141,7 @@ def test_request_ids_differ() -> None:
     ],
 )
 def test_malformed_query_requests(harness: Harness, request_: FakeRequest, status: int, code: str) -> None:
-    answer = harness.serve(
-        FakeRequest(request_.method, request_.target, dict(request_.headers), request_.body)
-    )
+    answer = harness.serve(FakeRequest(request_.method, request_.target, dict(request_.headers), request_.body))
     assert (answer.status, answer.code, answer.content_type) == (status, code, "text/xml")
 
 

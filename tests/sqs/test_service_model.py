@@ -82,7 +82,12 @@ def test_structures_have_the_members_of_the_model(name: str) -> None:
 
 
 def test_every_structure_of_the_model_has_been_compared() -> None:
-    roots = {operation[side]["shape"] for operation in OPERATIONS.values() for side in ("input", "output") if side in operation}
+    roots = {
+        operation[side]["shape"]
+        for operation in OPERATIONS.values()
+        for side in ("input", "output")
+        if side in operation
+    }
     structures = {name for name, shape in SHAPES.items() if shape["type"] == "structure" and not shape.get("exception")}
     assert structures == roots | ENTRIES.keys()
 
@@ -90,7 +95,9 @@ def test_every_structure_of_the_model_has_been_compared() -> None:
 def test_every_declared_error_has_its_shape_code_and_status() -> None:
     declared = {name for name, shape in SHAPES.items() if shape.get("exception")}
     assert errors.DECLARED.keys() == declared
-    assert {error["shape"] for operation in OPERATIONS.values() for error in operation["errors"]} <= errors.DECLARED.keys()
+    assert {
+        error["shape"] for operation in OPERATIONS.values() for error in operation["errors"]
+    } <= errors.DECLARED.keys()
     for shape, (code, status) in ERRORS.items():
         assert (errors.DECLARED[shape].code, errors.DECLARED[shape].status) == (code, status)
     for shape in declared - ERRORS.keys():
