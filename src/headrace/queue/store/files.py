@@ -54,7 +54,7 @@ def replace(path: Path, data: bytes) -> None:
         sync_data(fd)
     finally:
         os.close(fd)
-    os.rename(beside, path)
+    beside.rename(path)
     sync_folder(path.parent)
 
 

@@ -186,7 +186,7 @@ class LocalQueue:
         self.order.clear()
         self.delays.clear()
         for numbers in self.claims.values():  # emptied, not forgotten: a number is never bound twice
-            numbers.update(dict.fromkeys(numbers, []))
+            numbers.update({number: [] for number in numbers})
         self.attempts.clear()
         self.delayed = self.messages = 0
         self.floor = self.next_seq

@@ -25,11 +25,7 @@ def restore(state: LocalState, stored: Stored, now: int) -> None:
     for lease in stored.leases:
         _restore_lease(state, lease, now)
     for key, visible_ms in stored.delayed:
-        queue_or_none = state.by_number.get(key >> SEQ_BITS)
-        if queue_or_none is not None and seq_of(key) >= queue_or_none.floor:
-            if not queue_or_none.order.leases.knows(seq_of(key)):
-                queue_or_none.delays.add(visible_ms, seq_of(key))
-                queue_or_none.delayed += 1
+        _restore_delay(state.by_number.get(key >> SEQ_BITS), seq_of(key), visible_ms)
     for dedup in stored.dedups:
         if dedup.queue in state.by_number and dedup.expires_ms > now:
             state.by_number[dedup.queue].dedup.add(dedup.key, dedup.sent, dedup.expires_ms)
@@ -40,6 +36,12 @@ def restore(state: LocalState, stored: Stored, now: int) -> None:
     state.fences = dict(stored.fences)
     state.deleted_queues = {arn: ms for arn, ms in stored.deleted_queues.items() if ms + limits.COOLDOWN_MS > now}
     state.garbage = bool(stored.garbage)
+
+
+def _restore_delay(queue: LocalQueue | None, seq: int, visible_ms: int) -> None:
+    if queue is not None and seq >= queue.floor and not queue.order.leases.knows(seq):
+        queue.delays.add(visible_ms, seq)
+        queue.delayed += 1
 
 
 def _restore_claims(state: LocalState, stored: Stored) -> None:
