@@ -15,7 +15,7 @@ _NEXT_STEPS: Final[tuple[tuple[type[HeadraceError], str], ...]] = (
     (errors.ReceiptExpired, "receive the message again for a new receipt"),
     (errors.ReceiptInvalid, "use the receipt that `headrace queue receive NAME` printed"),
     (errors.OutcomeUnknown, "look before you repeat it: `headrace queue peek NAME`"),
-    (errors.MoveTaskRefused, "`headrace queue move-status NAME` tells what is running"),
+    (errors.MoveTaskRefused, "`headrace queue ls` tells which is whose dead-letter queue"),
     (errors.UnknownError, "is it a headrace broker, and of this version? `headrace --version`"),
 )
 """Error -> what to try next; the first line that fits."""

@@ -147,6 +147,6 @@ class AsyncTransaction(Collected):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        operation = self.operation() if error is None else None
+        operation = self._operation() if error is None else None
         if operation is not None:
-            self.committed(await self._transport.call(operation))
+            self._committed(await self._transport.call(operation))

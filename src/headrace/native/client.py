@@ -170,6 +170,6 @@ class Transaction(Collected):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        operation = self.operation() if error is None else None
+        operation = self._operation() if error is None else None
         if operation is not None:
-            self.committed(self._transport.call(operation))
+            self._committed(self._transport.call(operation))

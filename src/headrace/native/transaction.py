@@ -82,13 +82,13 @@ class Collected:
         """Delete the messages of `reader`'s claims up to `number`."""
         self._claims.append((_arn(queue), reader, number))
 
-    def operation(self) -> Transact | None:
+    def _operation(self) -> Transact | None:
         """The whole of it; None if it would do nothing."""
         if not (self._receipts or self._entries or self._state or self._claims):
             return None
         return Transact(list(self._receipts.items()), self._entries, self._state, self._claims, self._name, self._epoch)
 
-    def committed(self, outcome: TransactOutcome) -> None:
+    def _committed(self, outcome: TransactOutcome) -> None:
         self.sent = [SentMessage(sent) for batch in outcome.sent for sent in batch]
 
     def _key(self, key: bytes | str) -> bytes:
