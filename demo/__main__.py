@@ -25,6 +25,7 @@ from demo.workers import QUEUE, Worker, consume, produce, read_flights
 TICK_S: Final = 0.25
 RATE_WINDOW: Final = 8  # ticks over which a rate is taken
 END_TIMEOUT_S: Final = 20
+LEDGER_WIDTH: Final = 100
 QUIET_TICKS: Final = 4  # the queue must be empty for so long: counts and answers may cross
 
 
@@ -185,6 +186,7 @@ def _end(processes: list[BaseProcess]) -> None:
 def main(flights: int, kills: int, rate: float, clients: str, time_limit: float, data: str, plain: bool) -> None:
     """Stream a year of real flights through a headrace broker, kill it in the middle, and count what arrived."""
     console = Console()
+    console.width = max(console.width, LEDGER_WIDTH) if not console.is_terminal else console.width
     folder = Path(data).resolve()
     try:
         archive()
