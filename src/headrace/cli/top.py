@@ -13,6 +13,7 @@ from headrace.cli.options import broker_option, duration, open_client, output_op
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.live import Live
 
     from headrace.native.client import Client
     from headrace.native.protocol import BrokerStatistics
@@ -107,25 +108,33 @@ def _commits(before: BrokerStatistics, now: BrokerStatistics, seconds: float) ->
 
 
 def _watch(client: Client, every: float, target: str) -> None:
+    """Until Ctrl-C, which may come at any moment: the terminal is given back in every case."""
     from rich.live import Live  # noqa: PLC0415 - only on a terminal
 
-    from headrace.errors import Unavailable  # noqa: PLC0415 - help needs no client
+    live = Live(console=out.make_console(), screen=True, auto_refresh=False)
+    try:
+        live.start()
+        _follow(client, every, target, live)
+    except KeyboardInterrupt:
+        return
+    finally:
+        live.stop()
+
+
+def _follow(client: Client, every: float, target: str, live: Live) -> None:
+    from headrace.errors import OutcomeUnknown, Unavailable  # noqa: PLC0415 - help needs no client
 
     before = sample(client)
-    with Live(
-        _screen(compare(before, before), target), console=out.make_console(), screen=True, auto_refresh=False
-    ) as live:
-        while True:
-            try:
-                time.sleep(every)
-                now = sample(client)
-            except Unavailable as error:
-                live.update(_message(str(error)), refresh=True)
-                continue
-            except KeyboardInterrupt:
-                return
-            live.update(_screen(compare(before, now), target), refresh=True)
-            before = now
+    live.update(_screen(compare(before, before), target), refresh=True)
+    while True:
+        time.sleep(every)
+        try:
+            now = sample(client)
+        except (Unavailable, OutcomeUnknown) as error:
+            live.update(_message(str(error)), refresh=True)
+            continue
+        live.update(_screen(compare(before, now), target), refresh=True)
+        before = now
 
 
 def _screen(report: dict[str, Any], target: str) -> RenderableType:
