@@ -81,7 +81,7 @@ class AnswerWriter:
 def _line(name: bytes, value: bytes) -> bytes:
     if not _VALUE.fullmatch(value):
         raise HeaderInvalid(f"the value of header {name!r} has characters that no header may have")
-    return b"%b%b\r\n" % (_label(name), value)
+    return _label(name) + value + b"\r\n"
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -23,11 +23,13 @@ CHUNKED: Final = -1
 """`Head.length` of a chunked body."""
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE: Final = re.compile(rb"(?:\r\n)?(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
-_OTHER_VERSION: Final = re.compile(rb"(?:\r\n)?[^\r\n]* HTTP/(?!1\.[01]\r)[0-9]\.[0-9]\r\n")
+_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
+_OTHER_VERSION: Final = re.compile(rb"[^\r\n]* HTTP/(?!1\.[01]$)[0-9]\.[0-9]")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#@]+)(/[^#]*|\?[^#]*)?", re.IGNORECASE)
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z._~%!$&'()*+,;=\-]*)(?::[0-9]{0,5})?")
-_FIRST_HEADERS: Final = b"GET / HTTP/1.1\r\n"
+_HOST_BYTES_MAX: Final = 261  # a domain name of 255, and a port
+_ANY_LINE: Final = b"GET / HTTP/1.1"
+_CACHED_LINE_BYTES_MAX: Final = 256  # 512 of them: what attackers put there stays below 256 KiB
 
 SINGLE: Final = frozenset(
     b"authorization content-length content-type date expect from host if-modified-since if-range if-unmodified-since "
@@ -45,6 +47,15 @@ class Refusal(CallerError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class RequestLine(NamedTuple):
+    method: str
+    target: str
+    path: str
+    query: str
+    http11: bool
+    """HTTP/1.1; else 1.0."""
 
 
 class Head:
@@ -79,39 +90,40 @@ class HeadParser:
 
         Raises: Refusal.
         """
-        line = self.match_line(raw)
-        method, target, minor = line.groups()
-        head.method = method.decode()
-        head.target = target.decode()
-        head.http11 = minor == b"1"
-        head.headers = self._read_headers(raw, line.end())
-        _frame(head)
-        _aim(head)
+        line, end = self.read_line(raw)
+        head.method, head.target, head.path, head.query, head.http11 = line
+        head.headers = headers = self._read_headers(raw, end)
+        _frame(head, headers)
+        _check_host(head, headers)
 
-    def match_line(self, raw: bytes) -> re.Match[bytes]:
-        """The request line that `raw` begins with: groups method, target, minor version.
+    def read_line(self, raw: bytes) -> tuple[RequestLine, int]:
+        """The request line that `raw` begins with, and where it ends, before its CRLF.
 
         Raises: Refusal.
         """
-        line = _REQUEST_LINE.match(raw)
-        if line is None:
-            raise _refuse_line(raw)
-        if line.end() > self._limits.target_bytes and len(line[2]) > self._limits.target_bytes:
-            raise Refusal(414, f"the target has {len(line[2])} bytes; at most {self._limits.target_bytes} are read")
-        return line
+        start = 2 if raw.startswith(b"\r\n") else 0
+        end = raw.find(b"\r\n", start)
+        line = raw[start:end]
+        if end - start <= _CACHED_LINE_BYTES_MAX:
+            return _read_line(line), end
+        read = _read_line.__wrapped__(line)
+        if len(read.target) > self._limits.target_bytes:
+            raise Refusal(414, f"the target has {len(read.target)} bytes; at most {self._limits.target_bytes} are read")
+        return read, end
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """For llhttp."""
         self._headers[name.lower()] = value.strip()
 
     def _read_headers(self, raw: bytes, start: int) -> Headers:
-        count = raw.count(b"\n", start) - 1  # without the empty line
+        count = raw.count(b"\n", start) - 2  # without the request line's end and the empty line
         if count > self._limits.headers_max:
             raise Refusal(431, f"the request has {count} headers; at most {self._limits.headers_max} are read")
         headers: Headers = {}
         self._headers = headers
-        _split(_FIRST_HEADERS + raw[start:], self)
-        return headers if len(headers) == count else _join_repeats(raw[start:], count)
+        lines = _ANY_LINE + raw[start:]
+        _split(lines, self)
+        return headers if len(headers) == count else _join_repeats(lines, count)
 
 
 class _Pairs:
@@ -134,9 +146,9 @@ def _split(raw: bytes, sink: HeadParser | _Pairs) -> None:
         raise Refusal(400, f"malformed headers: {error}") from None
 
 
-def _join_repeats(raw: bytes, count: int) -> Headers:
+def _join_repeats(lines: bytes, count: int) -> Headers:
     sink = _Pairs()
-    _split(_FIRST_HEADERS + raw, sink)
+    _split(lines, sink)
     if len(sink.pairs) != count:
         # llhttp has seen another number of lines than there are line ends. It should have refused the input.
         raise Refusal(400, "malformed headers: stray line ends")
@@ -151,28 +163,55 @@ def _join_repeats(raw: bytes, count: int) -> Headers:
     return headers
 
 
-def _refuse_line(raw: bytes) -> Refusal:
-    if _OTHER_VERSION.match(raw):
-        return Refusal(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
-    return Refusal(400, "malformed request line")
+@lru_cache(maxsize=512)  # a client asks for the same few targets: an SQS client for one
+def _read_line(line: bytes) -> RequestLine:
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        if _OTHER_VERSION.fullmatch(line):
+            raise Refusal(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        raise Refusal(400, "malformed request line")
+    method, target, minor = match[1].decode(), match[2].decode(), match[3]
+    if target[0] != "/":
+        _check_other_form(method, target)
+    if "#" in target:
+        raise Refusal(400, "a request target has no fragment")
+    path, _, query = target.partition("?")
+    return RequestLine(method, target, path, query, minor == b"1")
 
 
-def _frame(head: Head) -> None:
+def _check_other_form(method: str, target: str) -> None:
+    """A target that is no path may be absolute, or `*` for OPTIONS (RFC 3.2)."""
+    if method == "CONNECT":
+        raise Refusal(501, "CONNECT is not offered")
+    if target == "*" and method == "OPTIONS":
+        return
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise Refusal(400, "malformed request target")
+    _accept_host(absolute[1].encode())
+
+
+def _frame(head: Head, headers: Headers) -> None:
     """Decide where the body ends and what becomes of the connection (RFC 6 and 9)."""
-    headers = head.headers
     length = headers.get(b"content-length")
     if b"transfer-encoding" in headers:
         _check_transfer_encoding(head, length)
         head.length = CHUNKED
-    elif length is None:
-        head.length = 0
-    elif length.isdigit() and len(length) <= CONTENT_LENGTH_DIGITS_MAX:  # bytes.isdigit knows ASCII digits only
-        head.length = int(length)
     else:
-        raise Refusal(400, "invalid Content-Length")
+        head.length = 0 if length is None else _read_length(length)
     connection = headers.get(b"connection")
-    head.keep_alive = head.http11 if connection is None else _keeps_alive(connection, http11=head.http11)
+    if connection is None or connection == b"keep-alive":
+        head.keep_alive = head.http11 or connection is not None
+    else:
+        head.keep_alive = _keeps_alive(connection, http11=head.http11)
     head.expects_continue = b"expect" in headers and _expects_continue(head)
+
+
+@lru_cache(maxsize=1024)
+def _read_length(digits: bytes) -> int:
+    if not digits.isdigit() or len(digits) > CONTENT_LENGTH_DIGITS_MAX:  # bytes.isdigit knows ASCII digits only
+        raise Refusal(400, "invalid Content-Length")
+    return int(digits)
 
 
 def _check_transfer_encoding(head: Head, length: bytes | None) -> None:
@@ -190,42 +229,38 @@ def _expects_continue(head: Head) -> bool:
     return head.http11 and head.length != 0
 
 
-@lru_cache(maxsize=64)
 def _keeps_alive(connection: bytes, *, http11: bool) -> bool:
     options = {option.strip() for option in connection.lower().split(b",")}
     return b"close" not in options and (http11 or b"keep-alive" in options)
 
 
-def _aim(head: Head) -> None:
-    """Check Host and target, reduce an absolute target to its path, split off the query (RFC 3.2)."""
-    target = head.target
-    host = head.headers.get(b"host")
+def _check_host(head: Head, headers: Headers) -> None:
+    host = headers.get(b"host")
     if host is None:
         if head.http11:
             raise Refusal(400, "HTTP/1.1 requires a Host header")
-    elif not is_host(host):
-        raise Refusal(400, "invalid Host header")
-    if target[0] != "/":
-        target = head.target = _reduce(head)
-    if "#" in target:
-        raise Refusal(400, "a request target has no fragment")
-    head.path, _, head.query = target.partition("?")
+    else:
+        _accept_host(host)
+    if head.target[0] not in "/*":
+        _reduce(head)
 
 
-def _reduce(head: Head) -> str:
-    if head.target == "*" and head.method == "OPTIONS":
-        return "*"
-    if head.method == "CONNECT":
-        raise Refusal(501, "CONNECT is not offered")
+def _reduce(head: Head) -> None:
+    """Turn an absolute target into a path; its authority replaces what Host said (RFC 3.2.2)."""
     absolute = _ABSOLUTE.fullmatch(head.target)
-    if absolute is None or not is_host(absolute[1].encode()):
-        raise Refusal(400, "malformed request target")
-    head.headers[b"host"] = absolute[1].encode()  # RFC 3.2.2: it replaces what Host said
+    assert absolute is not None, "_check_other_form has let something else pass"
+    head.headers[b"host"] = absolute[1].encode()
     rest = absolute[2] or "/"
-    return rest if rest[0] == "/" else "/" + rest
+    head.target = rest if rest[0] == "/" else "/" + rest
+    head.path, _, head.query = head.target.partition("?")
 
 
 @lru_cache(maxsize=256)
-def is_host(host: bytes) -> bool:
-    """Whether this has the form of a Host header: a name, an address or nothing, and maybe a port."""
-    return _HOST.fullmatch(host) is not None
+def _accept_host(host: bytes) -> None:
+    """Let pass what has the form of a Host header: a name, an address or nothing, and maybe a port.
+
+    Like the other cached functions here it raises for what is wrong, and is bounded for what is right: errors are not
+    kept, so that nobody can fill the cache with long values.
+    """
+    if len(host) > _HOST_BYTES_MAX or not _HOST.fullmatch(host):
+        raise Refusal(400, "invalid host")

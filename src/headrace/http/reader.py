@@ -110,7 +110,7 @@ class Reader:
         if buffer.count(b"\n") != buffer.count(b"\r\n"):
             raise Refusal(400, "a line ends with LF alone")
         if b"\r\n" in buffer[2:]:
-            self._parser.match_line(buffer)
+            self._parser.read_line(buffer)
 
     def _head_too_long(self) -> Refusal:
         limit = self._limits.header_bytes
