@@ -9,6 +9,7 @@ A failure is shrunk by hypothesis to the shortest sequence of operations that sh
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,10 +112,18 @@ class StoreMachine(RuleBasedStateMachine):
         self._late(late)
         self._receive(name, limit, visibility_ms, self.driver.receive(arn_of(name), limit, visibility_ms=visibility_ms))
 
-    def _receive(self, name: str, limit: int, visibility_ms: int | None, deliveries: list[Delivery]) -> None:
+    def _receive(
+        self,
+        name: str,
+        limit: int,
+        visibility_ms: int | None,
+        deliveries: list[Delivery],
+        *,
+        locked: Collection[str | None] = (),
+    ) -> None:
         queue = self.queues[name]
         dead_now = self.driver.peek(queue.dead.arn) if queue.dead is not None else []
-        queue.receive(limit, deliveries, dead_now, self.now, visibility_ms=visibility_ms)
+        queue.receive(limit, deliveries, dead_now, self.now, visibility_ms=visibility_ms, locked=locked)
         self.receipts += [(name, delivery.receipt) for delivery in deliveries]
 
     @rule(name=FIFO_QUEUES, attempt_id=st.sampled_from(["x", "y"]), limit=LIMITS, late=LATE)
@@ -141,6 +150,19 @@ class StoreMachine(RuleBasedStateMachine):
         self._late(late)
         name, receipt = self._pick(data)
         self.queues[name].delete(receipt, self.driver.delete(arn_of(name), receipt)[0])
+
+    @precondition(lambda self: bool(self.receipts))
+    @rule(data=st.data(), limit=LIMITS)
+    def delete_and_receive(self, data: st.DataObject, limit: int) -> None:
+        """Both handed to the store together: they may share a commit."""
+        name, receipt = self._pick(data)
+        operations = [ops.Delete(arn_of(name), [receipt]), ops.Receive(arn_of(name), limit)]
+        deleted, deliveries = self.driver.outcomes(operations)
+        self.queues[name].delete(receipt, deleted[0])
+        group = self.queues[name].issued[receipt].group
+        # Until the delete is durable its FIFO group may count as locked, or already as free.
+        locked = {group} - {delivery.message.group for delivery in deliveries} if name in FIFO else set()
+        self._receive(name, limit, None, deliveries, locked=locked)
 
     @precondition(lambda self: bool(self.receipts))
     @rule(data=st.data(), timeout_ms=st.sampled_from([0, SECOND, 60 * SECOND, 43_200_000]), late=LATE)

@@ -7,7 +7,7 @@ there. It shares no code with the rules in `headrace.queue`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -137,16 +137,26 @@ class ModelQueue:
     # Receiving
 
     def receive(
-        self, limit: int, deliveries: Sequence[Delivery], dead_now: Sequence[Peeked], now: int, *, visibility_ms: int | None
+        self,
+        limit: int,
+        deliveries: Sequence[Delivery],
+        dead_now: Sequence[Peeked],
+        now: int,
+        *,
+        visibility_ms: int | None,
+        locked: Collection[str | None] = (),
     ) -> None:
-        """A receive was answered `deliveries`; `dead_now` is what the dead-letter queue shows afterwards."""
+        """A receive was answered `deliveries`; `dead_now` is what the dead-letter queue shows afterwards.
+
+        `locked`: FIFO groups that count as locked besides those with a message in flight.
+        """
         before = {message.id: message for message in self.messages if self.ready(message, now)}
         exhausted = {m.id for m in before.values() if self.dead is not None and m.receives >= self.receives_max}
         ids = [delivery.message.id for delivery in deliveries]
         require(len(set(ids)) == len(ids), "a message was delivered twice in one receive")
         moved = [one for one in dead_now if one.message.id in exhausted]
         if self.fifo:
-            free = {name for name in {m.group for m in before.values()} if not self._locked(name)}
+            free = {m.group for m in before.values() if m.group not in locked and not self._locked(m.group)}
             before = {key: message for key, message in before.items() if message.group in free}
             exhausted &= before.keys()
             self._check_fifo_order(deliveries, before, exhausted, {one.message.id for one in moved})

@@ -8,6 +8,7 @@ from headrace.queue.model import QueueCounts
 from headrace.testing.driver import StoreDriver, bodies, entry
 from headrace.testing.suite.base import MINUTE, SECOND, SuitePart
 from headrace.testing.suite.fifo import create_fifo, send_groups
+from headrace.testing.suite.redrive import create_pair
 
 
 def depths(counts: QueueCounts) -> tuple[int, int, int, int | None]:
@@ -130,6 +131,32 @@ class TestRestarts(SuitePart):
         durable.reopen()
         assert isinstance(durable.delete(queue, stale)[0], ReceiptExpired)
         assert durable.receive_one(queue).receives == 2
+
+    def test_message_being_deleted_is_not_received_again(self, durable: StoreDriver) -> None:
+        """A delete and a receive in one commit, when the store has not yet looked at its backlog."""
+        queue = durable.create("q")
+        durable.send_all(queue, [entry(str(number)) for number in range(5)])
+        receipt = durable.receive_one(queue).receipt
+        durable.reopen()
+        deleted, received = durable.outcomes([ops.Delete(queue, [receipt]), ops.Receive(queue, 10)])
+        assert deleted == [None]
+        assert bodies(received) == ["1", "2", "3", "4"]
+
+    def test_dead_letter_is_not_received_again(self, durable: StoreDriver) -> None:
+        queue, dead = create_pair(durable, 1, visibility_ms=0)
+        durable.send_all(queue, [entry(str(number)) for number in range(5)])
+        durable.receive(queue, 3)
+        durable.reopen()
+        assert bodies(durable.receive(queue, 3)) == ["3", "4"]
+        assert [one.message.body for one in durable.peek(dead)] == [b"0", b"1", b"2"]
+
+    def test_acknowledged_claim_is_not_received_again(self, durable: StoreDriver) -> None:
+        queue = durable.create("q")
+        durable.send_all(queue, [entry(str(number)) for number in range(5)])
+        durable.run(ops.Claim(queue, "r", 1, 2))
+        durable.reopen()
+        _, received = durable.outcomes([ops.AcknowledgeClaims(queue, "r", 1), ops.Receive(queue, 10)])
+        assert bodies(received) == ["2", "3", "4"]
 
     def test_close_can_be_called_again(self, driver: StoreDriver) -> None:
         driver.send(driver.create("q"), "x")
