@@ -30,12 +30,19 @@ def judge(message: Message, receives: int, settings: QueueSettings, now: int) ->
 
 def check_target(source: str, *, fifo: bool, target_arn: str, target: QueueInfo | None) -> None:
     """Raise RedriveRefused unless `target` may take the dead letters of queue `source`."""
-    reason = _refusal(source, fifo=fifo, target=target)
+    reason = _refusal(source, fifo=fifo, target_arn=target_arn, target=target)
     if reason is not None:
         raise RedriveRefused(source, target_arn, reason)
 
 
-def _refusal(source: str, *, fifo: bool, target: QueueInfo | None) -> str | None:
+def same_account(source: str, target: str) -> bool:
+    """Whether two queues (ARNs) are of one account and one region: messages may not leave it by redrive."""
+    return source.rpartition(":")[0] == target.rpartition(":")[0]
+
+
+def _refusal(source: str, *, fifo: bool, target_arn: str, target: QueueInfo | None) -> str | None:
+    if not same_account(source, target_arn):
+        return "a dead-letter queue must be of the same account and region as its source"
     if target is None:
         return "it does not exist"
     if target.settings.fifo != fifo:

@@ -241,7 +241,10 @@ class Disk(Protocol):
         """Delete up to `limit` rows of garbage, in a commit; whether more is left."""
 
     def reserve(self) -> bool:
-        """Whether the room kept for deletes on a full disk is there (again)."""
+        """Keep room for deletes on a full disk, if there is room for more than that; whether it is kept."""
+
+    def reserved(self) -> bool:
+        """Whether that room is kept; not once it had to be used."""
 
     def size_bytes(self) -> int: ...
 

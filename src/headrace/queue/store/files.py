@@ -65,3 +65,9 @@ def allocate(path: Path, size_bytes: int) -> None:
         os.posix_fallocate(fd, 0, size_bytes)
     finally:
         os.close(fd)
+
+
+def free_bytes(path: Path) -> int:
+    """What an unprivileged process may still write on the disk of `path`."""
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize

@@ -32,6 +32,7 @@ from headrace.queue.store import files
 log = logging.getLogger("headrace.store")
 
 RESERVE_BYTES: Final = 8 * 1_048_576  # deletes of some 100,000 messages, or leases of as many
+MARGIN_BYTES: Final = 8 * 1_048_576  # room beyond it before sends are taken again: else they would be refused at once
 _acknowledged = struct.Struct("<QI")
 
 
@@ -45,6 +46,7 @@ class Folder:
         self.acknowledged_path = path / "acknowledged"
         self._reserve = path / "reserve"
         self._clock = path / "clock.json"
+        self.reserved = False
         self._lock: int | None = None
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,18 +103,19 @@ class Folder:
         files.replace(self._clock, msgspec.json.encode(anchor))
 
     def keep_reserve(self) -> bool:
-        """Make the reserve if it is missing; whether it is there."""
+        """Make the reserve if it is missing, and if the disk has room for more than that; whether it is there."""
         try:
-            if self._reserve.exists() and self._reserve.stat().st_size >= RESERVE_BYTES:
-                return True
+            if not self._reserve.exists() and files.free_bytes(self.path) < RESERVE_BYTES + MARGIN_BYTES:
+                return False
             files.allocate(self._reserve, RESERVE_BYTES)
+            self.reserved = True
         except OSError:
             self.free_reserve()
-            return False
-        return True
+        return self.reserved
 
     def free_reserve(self) -> None:
         """The disk is full: give the reserved room to deletes and leases."""
+        self.reserved = False
         with contextlib.suppress(OSError):
             self._reserve.unlink(missing_ok=True)
 

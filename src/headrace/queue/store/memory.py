@@ -118,6 +118,9 @@ class MemoryDisk:
     def reserve(self) -> bool:
         return True
 
+    def reserved(self) -> bool:
+        return True
+
     def size_bytes(self) -> int:
         return sum(len(message.body) for message in self._messages.values())
 

@@ -556,6 +556,9 @@ class SqliteDisk:
     def reserve(self) -> bool:
         return self._folder.keep_reserve()
 
+    def reserved(self) -> bool:
+        return self._folder.reserved
+
     def size_bytes(self) -> int:
         return self._folder.size_bytes()
 

@@ -16,7 +16,7 @@ from headrace.errors import InvalidParameter, MoveTaskNotFound, MoveTaskRefused
 from headrace.queue import limits
 from headrace.queue.model import Message, MoveTask
 from headrace.queue.operations import CancelMove, ListMoves, StartMove
-from headrace.queue.redrive import Verdict, judge
+from headrace.queue.redrive import Verdict, judge, same_account
 from headrace.queue.store.disk import PutMove
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.messages import drop_taken
@@ -60,6 +60,8 @@ def _check(state: LocalState, source: LocalQueue, operation: StartMove) -> None:
         raise MoveTaskRefused(arn, "There is already a task running. Only one active task is allowed at a time.")
     if operation.target is not None:
         target = state.queue(operation.target)
+        if not same_account(arn, operation.target):
+            raise MoveTaskRefused(arn, "Source and destination must be of the same account and region.")
         if target is source:
             raise MoveTaskRefused(arn, "Source queue arn and destination queue arn cannot be the same.")
         if target.info.settings.fifo != source.info.settings.fifo:

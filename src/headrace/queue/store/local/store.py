@@ -86,7 +86,7 @@ SLOW_COMMIT_S: Final = 0.001  # measured: a sync of 0.13–0.2 ms is faster on t
 EXPIRE_SLICE: Final = 1_000  # messages expired in one go
 SWEEP_SLICE: Final = 2_000  # purged rows deleted in one go
 RESERVE_RETRY_MS: Final = 1_000
-LOG_FULL_EACH_MS: Final = limits.MINUTE_MS
+LOG_REFUSED_EACH_MS: Final = limits.MINUTE_MS
 BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -107,7 +107,7 @@ class LocalStore:
         self._offload: Offload | None = None
         self._failed: StoreFailed | None = None
         self._full = False
-        self._full_logged_ms = 0
+        self._refused_logged_ms = 0
         self._reserve_ms = 0
         self._commits = self._operations = 0
         self._seconds = self._recent_s = 0.0
@@ -148,6 +148,7 @@ class LocalStore:
             self._refuse(error)
         self._answer([])
         self._commit()
+        self._watch_reserve()
         self._house_keeping(now)
         return self._next_ms(now)
 
@@ -212,9 +213,20 @@ class LocalStore:
         try:
             self._disk.flush_leases()
         except StoreError as error:
-            answers = [(done, self._refuse(error)) for done, _ in answers]
+            self._refuse(error)
+            answers = [(done, error) for done, _ in answers]
+            self._refuse_leases(error)
         for done, outcome in answers:
             done(outcome)
+
+    def _refuse_leases(self, error: StoreError) -> None:
+        """FIFO leases wait for the commit: what could not be written must not be answered by it. (In memory they hold
+        until their timeout; nobody has them.)"""
+        waiting = self.state.plan.waiting
+        waiting[:] = [
+            (done, error if isinstance(operation, LEASES) else outcome, operation)
+            for done, outcome, operation in waiting
+        ]
 
     # --- committing ---
 
@@ -270,13 +282,13 @@ class LocalStore:
         self.state.flying = None
         if error is None:
             self._settled(plan)
-        elif isinstance(error, StoreFull):
-            self._refused(plan, error)
-        else:
-            assert isinstance(error, StoreFailed)
+        elif isinstance(error, StoreFailed):
             self._fail(error)
             for done, _, _ in plan.waiting:
                 done(error)
+        else:
+            self._refused(plan, error)
+        self._watch_reserve()
         self._snapshot_leases()
         if self.state.plan.batch or self.state.plan.waiting:
             self._commit()
@@ -298,14 +310,16 @@ class LocalStore:
         for done, outcome, _ in plan.waiting:
             done(outcome)
 
-    def _refused(self, plan: Plan, error: StoreFull) -> None:
-        """The disk is full. Take back this plan and the one after it, refuse what needs room, run again what frees it."""
-        self._full = True
-        self._log_full(error)
+    def _refused(self, plan: Plan, error: StoreError) -> None:
+        """The commit changed nothing: the disk is full, or another program holds the database. Take back this plan and
+        the one after it; what frees room runs again in the room that is kept for it, the rest is refused."""
+        self._log_refused(error)
         later, self.state.plan = self.state.plan, Plan(Batch())
         self._take_back(later)
         self._take_back(plan)
-        again = bool(plan.batch.inserts)  # without them it did not fit even with the reserved room: no second try
+        again = isinstance(error, StoreFull) and bool(
+            plan.batch.inserts
+        )  # without them it did not fit even with the reserved room: no second try
         now = self._clock()
         for done, outcome, operation in plan.waiting + later.waiting:
             if again and isinstance(operation, FREES):
@@ -326,11 +340,17 @@ class LocalStore:
             queue.messages -= len(sent)
             queue.sent -= len(sent)
 
-    def _log_full(self, error: StoreFull) -> None:
+    def _watch_reserve(self) -> None:
+        """Once the kept room is used, sends are refused until it is kept again: they would only eat it."""
+        if not self._full and not self._disk.reserved():
+            self._full = True
+            self._reserve_ms = self._clock() + RESERVE_RETRY_MS
+
+    def _log_refused(self, error: StoreError) -> None:
         now = self._clock()
-        if now - self._full_logged_ms >= LOG_FULL_EACH_MS:
-            self._full_logged_ms = now
-            log.error("%s", error, extra={"action": "store.full"})
+        if now - self._refused_logged_ms >= LOG_REFUSED_EACH_MS:
+            self._refused_logged_ms = now
+            log.error("%s", error, extra={"action": "store.refused"})
 
     # --- what time does ---
 
