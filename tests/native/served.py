@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -24,13 +25,14 @@ from headrace.queue.store.memory import open_memory_store
 class ServedBroker:
     """Broker, native service and listener, on a loop of their own until `stop`."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.unix_path = folder / "headrace.sock"
         self.port = port
         self.requests: list[Request] = []
         """What has arrived, newest last."""
         self.handlers: dict[str, Callable[[Request], None]] = {}
         """A test's own handler by path, instead of the service's."""
+        self._tls = tls
         self._loop = uvloop.new_event_loop()
         self._stopping = asyncio.Event()
         self._ready = threading.Event()
@@ -40,7 +42,7 @@ class ServedBroker:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def run(self, function: Callable[[Broker], Any]) -> Any:
         """Call a function on the broker's loop."""
@@ -71,7 +73,7 @@ class ServedBroker:
             self.requests.append(request)
             self.handlers.get(request.path, service.handle)(request)
 
-        listener = Listener(Router(handle), limits=Limits(body_bytes=80_000_000))
+        listener = Listener(Router(handle), limits=Limits(body_bytes=80_000_000), tls=self._tls)
         self.port = listener.open_tcp("127.0.0.1", self.port)
         listener.open_unix(self.unix_path)
         self._ready.set()

@@ -86,3 +86,16 @@ def test_process_that_forgets_to_close_ends_and_keeps_everything(tmp_path: Path)
 
     with headrace.connect(tmp_path) as client:
         assert client.queues()[0].counts.visible == 1
+
+
+def test_forked_child_is_told_instead_of_waiting_for_ever(tmp_path: Path) -> None:
+    with headrace.connect(tmp_path) as client:
+        queue = client.queue("orders", create=True)
+        transport = client._transport
+        assert isinstance(transport, EmbeddedTransport)
+        transport._process = os.getpid() + 1  # as it looks in a child
+
+        with pytest.raises(headrace.Unavailable, match="fork"):
+            queue.send("x")
+        transport._process = os.getpid()
+        queue.send("x")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -25,10 +24,8 @@ WAIT_MAX_S: Final = limits.WAIT_MAX_MS / 1000
 
 
 def receive(queue: str, *, limit: int, visibility_timeout: float | None) -> ops.Receive:
-    """On a FIFO queue with an attempt id: if the answer is lost, the repeat gets the very same messages."""
     visibility_ms = to_ms("visibility_timeout", visibility_timeout) if visibility_timeout is not None else None
-    attempt_id = os.urandom(16).hex() if queue.endswith(".fifo") else None
-    return ops.Receive(queue, limit, visibility_ms, attempt_id)
+    return ops.Receive(queue, limit, visibility_ms)
 
 
 def sends(queue: str, entries: Iterable[Entry]) -> Iterator[ops.Send]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ class EmbeddedTransport:
         self._gate = threading.Lock()
         """Held while a call is handed over and while `close` begins: none is handed over after the broker's end."""
         self._closed = False
+        self._process = os.getpid()
         self._host: _Host | None = None
         opened = _Waiter()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="headrace broker", daemon=True)
@@ -120,7 +122,7 @@ class EmbeddedTransport:
 
     def close(self) -> None:
         with self._gate:
-            if self._closed:
+            if self._closed or self._process != os.getpid():
                 return
             self._closed = True
             self._loop.call_soon_threadsafe(self._stopping.set)
@@ -131,6 +133,10 @@ class EmbeddedTransport:
         with self._gate:
             if self._closed:
                 raise Unavailable("this client is closed")
+            if self._process != os.getpid():  # its thread has stayed with the parent: nobody would ever answer
+                raise Unavailable(
+                    "this client was opened before the fork; let the parent serve the folder, and connect to it"
+                )
             self._loop.call_soon_threadsafe(function, *arguments)
 
     # On the broker's thread.

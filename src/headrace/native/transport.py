@@ -26,7 +26,7 @@ class Transport(Protocol):
     def statistics(self) -> BrokerStatistics: ...
 
     def close(self) -> None:
-        """Idempotent. Calls in progress end with an error; later ones are Unavailable."""
+        """Idempotent. Calls in progress are answered or end with an error; later ones are Unavailable."""
 
 
 class AsyncTransport(Protocol):
