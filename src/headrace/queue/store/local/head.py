@@ -8,6 +8,7 @@ delayed, leased, claimed, or gone; every message beyond it is not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from headrace.queue import limits
 from headrace.queue.dedup import DedupWindow
@@ -55,6 +56,16 @@ class BodyCache:
 
     def drop(self, first: Key, last: Key) -> None:
         self.pop([key for key in self._messages if first <= key <= last])
+
+
+class Shelf(Protocol):
+    """Where a queue finds its messages: the state of the store."""
+
+    disk: Disk
+    cache: BodyCache
+
+    def deleting(self, key: Key) -> bool:
+        """Whether a delete of this message is planned and not yet settled."""
 
 
 class LocalQueue:
@@ -129,31 +140,33 @@ class LocalQueue:
         self.delayed += len(delayed)
         return [message for message in messages if message.visible_ms is None]
 
-    def take(self, limit: int, now: int, disk: Disk, cache: BodyCache, *, reader: str | None = None) -> list[int]:
+    def take(self, limit: int, now: int, shelf: Shelf, *, reader: str | None = None) -> list[int]:
         """Up to `limit` messages, from memory and then from the disk; they are out of the order."""
         delay_ms = self.info.settings.delay_ms
         order = self.order
         out = order.take(limit, now, all_known=self.all_known, delay_ms=delay_ms, reader=reader)
         while len(out) < limit and not self.all_known:
-            self.refill(disk, cache)
+            self._refill(shelf)
             out += order.take(limit - len(out), now, all_known=self.all_known, delay_ms=delay_ms, reader=reader)
         return out
 
-    def refill(self, disk: Disk, cache: BodyCache) -> None:
+    def _refill(self, shelf: Shelf) -> None:
         """Bring the next messages from the disk to the order."""
-        found, last, more = disk.scan(
+        found, last, more = shelf.disk.scan(
             self.number, after=self.cursor, limit=limits.HEAD_REFILL, bytes_max=_REFILL_BYTES_MAX
         )
-        knows = self.order.leases.knows
-        fifo = self.info.settings.fifo
-        new = [  # the others are leased, were received before, or are in `delays`
-            message for message in found if not knows(message.seq) and (message.visible_ms is None or fifo)
-        ]
+        new = [message for message in found if self._is_new(message, shelf)]
         for message in new:
             self.order.add(message.seq, message.group, message.sent_ms)
-        cache.add(self.number, new)
+        shelf.cache.add(self.number, new)
         self.cursor = max(self.cursor, last)
         self.all_known = not more
+
+    def _is_new(self, message: Message, shelf: Shelf) -> bool:
+        """Whether a row beyond the cursor is ready: not leased, received before, delayed, or on its way out (its row
+        stands until that commit is done)."""
+        delayed = message.visible_ms is not None and not self.info.settings.fifo
+        return not delayed and not self.order.leases.knows(message.seq) and not shelf.deleting(self.key(message.seq))
 
     def advance(self, now: int, groups_of: Callable[[list[int]], dict[int, str]]) -> bool:
         """End leases and delays that are due. Whether messages became ready.

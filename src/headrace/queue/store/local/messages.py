@@ -195,7 +195,7 @@ def take_deliverable(
     oldest_ms = now - settings.retention_ms
     out: list[Message] = []
     while len(out) < limit:
-        seqs = queue.take(limit - len(out), now, state.disk, state.cache, reader=reader)
+        seqs = queue.take(limit - len(out), now, state, reader=reader)
         if not seqs:
             break
         for seq, message in zip(seqs, state.load(queue, seqs), strict=True):

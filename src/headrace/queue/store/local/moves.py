@@ -123,7 +123,7 @@ def _move_slice(state: LocalState, task: MoveTask, allowed: int, now: int) -> No
         _put(state, task, status="FAILED", failure="AWS.SimpleQueueService.NonExistentQueue")
         return
     state.advance_queue(source, now)
-    seqs = source.take(allowed, now, state.disk, state.cache)
+    seqs = source.take(allowed, now, state)
     moved, failure = 0, None
     for seq, message in zip(seqs, state.load(source, seqs), strict=True):
         if message is None:
