@@ -150,6 +150,15 @@ def test_fifo_queue_keeps_order_in_groups_and_stores_a_dedup_id_once(client: hea
     assert [m.text for m in queue.receive(wait=0)] == ["2"]
 
 
+def test_receive_with_an_attempt_id_gives_the_same_again(client: headrace.Client) -> None:
+    queue = client.queue("steps.fifo", create=True, fifo=True)
+    queue.send("1", group="a", dedup_id="one")
+    first = queue.receive(wait=0, attempt_id="try-1")
+
+    assert [m.receipt for m in queue.receive(wait=0, attempt_id="try-1")] == [first[0].receipt]
+    assert queue.receive(wait=0) == []
+
+
 def test_expired_receipt_of_a_fifo_queue_is_refused(client: headrace.Client) -> None:
     queue = client.queue("steps.fifo", create=True, fifo=True)
     queue.send("1", group="a", dedup_id="one")

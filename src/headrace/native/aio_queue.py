@@ -66,9 +66,10 @@ class AsyncQueue:
         *,
         wait: float = 20,
         visibility_timeout: float | None = None,
+        attempt_id: str | None = None,
     ) -> list[AsyncReceivedMessage]:
         """As Queue.receive. Cancelled while it waits, it takes no messages."""
-        operation = calls.receive(self.arn, limit=max, visibility_timeout=visibility_timeout)
+        operation = calls.receive(self.arn, limit=max, visibility_timeout=visibility_timeout, attempt_id=attempt_id)
         deliveries = await self._transport.call(operation, to_ms("wait", wait))
         return [AsyncReceivedMessage(self, delivery) for delivery in deliveries]
 

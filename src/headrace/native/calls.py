@@ -23,9 +23,9 @@ PAGE: Final = 1_000
 WAIT_MAX_S: Final = limits.WAIT_MAX_MS / 1000
 
 
-def receive(queue: str, *, limit: int, visibility_timeout: float | None) -> ops.Receive:
+def receive(queue: str, *, limit: int, visibility_timeout: float | None, attempt_id: str | None) -> ops.Receive:
     visibility_ms = to_ms("visibility_timeout", visibility_timeout) if visibility_timeout is not None else None
-    return ops.Receive(queue, limit, visibility_ms)
+    return ops.Receive(queue, limit, visibility_ms, attempt_id)
 
 
 def sends(queue: str, entries: Iterable[Entry]) -> Iterator[ops.Send]:

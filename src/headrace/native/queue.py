@@ -89,6 +89,7 @@ class Queue:
         *,
         wait: float = 20,
         visibility_timeout: float | None = None,
+        attempt_id: str | None = None,
     ) -> list[ReceivedMessage]:
         """Take messages: they are hidden from others until deleted, released, or their visibility timeout ends.
 
@@ -96,11 +97,13 @@ class Queue:
             max: at most so many, 1 to 10,000. What is ready is given at once; it is not waited for more.
             wait: seconds to wait for the first message, 0 to 20.
             visibility_timeout: seconds until they are visible again, 0 to 43,200; None takes the queue's.
+            attempt_id: FIFO queues only: asked again with it within five minutes, the same messages are given. So a
+                receive whose answer was lost is asked again, and its groups do not wait for the timeout.
 
         Returns:
             Messages in the order of the queue; empty if none came.
         """
-        operation = calls.receive(self.arn, limit=max, visibility_timeout=visibility_timeout)
+        operation = calls.receive(self.arn, limit=max, visibility_timeout=visibility_timeout, attempt_id=attempt_id)
         deliveries = self._transport.call(operation, to_ms("wait", wait))
         return [ReceivedMessage(self, delivery) for delivery in deliveries]
 
