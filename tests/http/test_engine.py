@@ -118,10 +118,22 @@ async def test_client_that_takes_its_answer_too_slowly_is_cut_off() -> None:
     rig = Rig(lambda request: request.respond(200, b"x" * 1_000_000))
     rig.receive(get("/"))
     rig.transport.untaken_bytes = 900_000
+    rig.connection.pause_writing()
     rig.advance(1)
     for _ in range(10):
         rig.transport.untaken_bytes -= 499
         rig.advance(1)
+    assert rig.transport.aborted
+
+
+@on_loop
+async def test_idle_client_with_a_little_left_to_take_is_cut_off_in_the_end() -> None:
+    rig = Rig(echo)
+    rig.receive(get("/"))
+    rig.transport.untaken_bytes = 100
+    rig.advance(60)
+    assert not rig.transport.aborted
+    rig.advance(11)
     assert rig.transport.aborted
 
 

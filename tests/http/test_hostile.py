@@ -176,7 +176,10 @@ def test_request_before_a_hostile_one_is_answered_first(server: Server, name: st
 
 
 SOUND: dict[str, tuple[bytes, list[tuple[str, str, bytes]]]] = {
-    "chunks": (CHUNKED + b"5\r\nhello\r\n1;ext=1\r\n!\r\n00\r\nX-Trailer: dropped\r\n\r\n", [("POST", "/", b"hello!")]),
+    "chunks": (
+        CHUNKED + b"5\r\nhello\r\n1;ext=1\r\n!\r\n00\r\nX-Trailer: dropped\r\nContent-Type: a/b\r\n\r\n",
+        [("POST", "/", b"hello!")],
+    ),
     "chunk_size_cases": (
         CHUNKED + b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n",
         [("POST", "/", b"0123456789" * 2)],

@@ -11,11 +11,11 @@ from enum import Enum, auto
 from typing import Final
 
 from headrace.http.limits import CHUNK_LINE_BYTES_MAX, CHUNK_OVERHEAD_FREE_BYTES, CHUNK_SIZE_DIGITS_MAX, Limits
-from headrace.http.parse import SINGLE, Refusal
+from headrace.http.parse import Refusal
 
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,%d})(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n" % CHUNK_SIZE_DIGITS_MAX)
 _TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\xff]*\r\n")
-_FORBIDDEN_TRAILERS: Final = SINGLE | {b"connection", b"trailer", b"upgrade", b"cookie"}
+_FORBIDDEN_TRAILERS: Final = frozenset(b"connection content-length host te trailer transfer-encoding upgrade".split())
 
 
 class _Part(Enum):

@@ -34,7 +34,7 @@ class Limits:
     pipeline_body_bytes: int = 1_048_576
     """Bodies of one connection's waiting requests; beyond: not read. A single request may exceed it."""
     connections_max: int = 10_000
-    """Open connections of a listener, about 5 KiB each when idle; beyond: they wait in the kernel's backlog."""
+    """Open connections of a listener, about 3 KiB each when idle; beyond: they wait in the kernel's backlog."""
     backlog: int = 1_024
     """Connections that the kernel holds before accept (it may cap this at `somaxconn`)."""
     write_buffer_bytes: int = 65_536
