@@ -197,7 +197,10 @@ class Listener:
                 ssl=tls,
                 ssl_handshake_timeout=self._limits.tls_handshake_s if tls else None,
             )
-        except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
+        except asyncio.CancelledError:
+            client.close()
+            raise
+        except OSError as error:  # TLS errors are some, too
             client.close()
             _log.debug("a client left before it was served: %r", error, extra={"action": "http.connect.failed"})
             self._on_closed()
