@@ -117,6 +117,18 @@ def test_lines_of_a_file_are_messages(run: CommandLine, client: headrace.Client,
     assert [m.text for m in queue.peek(10_000)] == [str(i) for i in range(2_500)]
 
 
+def test_line_that_is_refused_is_told_with_what_was_sent_before(run: CommandLine, client: headrace.Client) -> None:
+    queue = client.queue("orders", create=True, max_message_bytes=1_024)
+    lines = "a\n" * 1_000 + "b\n" + "c" * 2_000 + "\n"
+
+    result = run("queue", "send", "orders", "--lines", "-", stdin=lines)
+
+    assert result.code == 1
+    assert "1 of 2 entries were refused" in result.err
+    assert "1,000 messages before these were sent" in result.err
+    assert queue.counts().visible == 1_001
+
+
 def test_group_and_dedup_id(run: CommandLine) -> None:
     run("queue", "create", "steps.fifo")
     arguments = ["queue", "send", "steps.fifo", "x", "--group", "g", "--dedup-id", "d"]

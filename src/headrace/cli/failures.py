@@ -25,6 +25,7 @@ _DEFAULT_ARN: Final = arn_of("")
 
 def explain(error: HeadraceError) -> str:
     """The message, with plain names for queues of the default region and account, and the next step if we know one."""
-    text = str(error).replace(_DEFAULT_ARN, "").replace("; create it first", "")
+    text = "; ".join([str(error), *getattr(error, "__notes__", [])])
+    text = text.replace(_DEFAULT_ARN, "").replace("; create it first", "")
     step = next((step for kind, step in _NEXT_STEPS if isinstance(error, kind)), None)
     return f"{text}; {step}" if step is not None else text

@@ -166,19 +166,21 @@ def _decoded(text: str) -> bytes:
 def _send_lines(queue: Queue, lines: IO[bytes], options: dict[str, Any]) -> int:
     """Send line by line, without the line's end, empty lines left out; returns how many."""
     from headrace.cli.progress import byte_progress  # noqa: PLC0415 - only here
+    from headrace.errors import HeadraceError  # noqa: PLC0415 - help needs no client
     from headrace.native.messages import Outgoing  # noqa: PLC0415
 
     sent = 0
     with byte_progress(f"sending to {queue.name}", lines) as advance:
         for batch in _batches(lines):
-            queue.send_many(Outgoing(body, **options) for body in _bodies(batch))
-            sent += sum(1 for _ in _bodies(batch))
+            bodies = [body for line in batch if (body := line.rstrip(b"\r\n"))]
+            try:
+                queue.send_many(Outgoing(body, **options) for body in bodies)
+            except HeadraceError as error:
+                error.add_note(f"{out.messages_text(sent)} before these were sent")
+                raise
+            sent += len(bodies)
             advance(sum(map(len, batch)), sent)
     return sent
-
-
-def _bodies(lines: list[bytes]) -> Iterator[bytes]:
-    return (body for line in lines if (body := line.rstrip(b"\r\n")))
 
 
 def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
