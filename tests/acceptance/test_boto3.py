@@ -272,7 +272,7 @@ def test_keys_are_asked_for_and_a_url_can_be_presigned(tmp_path: Path) -> None:
     keys = tmp_path / "keys.toml"
     keys.write_text(KEYS)
     keys.chmod(0o600)
-    credentials = {
+    credentials: dict[str, Any] = {
         "aws_access_key_id": "AKIAORDERS0000000001",
         "aws_secret_access_key": "a secret of at least sixteen characters",
     }

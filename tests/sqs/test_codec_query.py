@@ -10,7 +10,7 @@ from headrace.sqs.errors import SERIALIZATION, Fault
 
 
 def test_lists_are_in_the_order_of_their_numbers() -> None:
-    request = decode("UntagQueue", shapes.UntagQueue, parse("TagKey.10=c&TagKey.2=b&TagKey.1=a"))
+    request = decode("UntagQueue", shapes.UntagQueue, parse(b"TagKey.10=c&TagKey.2=b&TagKey.1=a"))
     assert request.tag_keys == ["a", "b", "c"]
 
 
@@ -22,7 +22,7 @@ def test_nested_structures() -> None:
         "&SendMessageBatchRequestEntry.1.MessageAttribute.1.Value.DataType=Binary"
         "&SendMessageBatchRequestEntry.1.MessageAttribute.1.Value.BinaryValue=AAE%3D"
     )
-    request = decode("SendMessageBatch", shapes.SendMessageBatch, parse(form))
+    request = decode("SendMessageBatch", shapes.SendMessageBatch, parse(form.encode()))
     attribute = shapes.AttributeValue(data_type="Binary", binary_value=b"\x00\x01")
     assert request.entries == [
         shapes.SendMessageEntry(id="one", message_body="a b c", delay_seconds=5, message_attributes={"n": attribute})
@@ -30,16 +30,16 @@ def test_nested_structures() -> None:
 
 
 def test_last_of_equal_parameters_counts() -> None:
-    assert decode("CreateQueue", shapes.CreateQueue, parse("QueueName=a&QueueName=b")).queue_name == "b"
+    assert decode("CreateQueue", shapes.CreateQueue, parse(b"QueueName=a&QueueName=b")).queue_name == "b"
 
 
 def test_unknown_parameters_are_ignored() -> None:
-    request = decode("CreateQueue", shapes.CreateQueue, parse("QueueName=a&Colour=red&X.1.y=2&Version=2012-11-05"))
+    request = decode("CreateQueue", shapes.CreateQueue, parse(b"QueueName=a&Colour=red&X.1.y=2&Version=2012-11-05"))
     assert request == shapes.CreateQueue(queue_name="a")
 
 
 def test_map_value_may_be_empty_or_missing() -> None:
-    request = decode("TagQueue", shapes.TagQueue, parse("Tag.1.Key=a&Tag.1.Value=&Tag.2.Key=b"))
+    request = decode("TagQueue", shapes.TagQueue, parse(b"Tag.1.Key=a&Tag.1.Value=&Tag.2.Key=b"))
     assert request.tags == {"a": "", "b": ""}
 
 
@@ -62,7 +62,7 @@ def test_map_value_may_be_empty_or_missing() -> None:
 )
 def test_parameters_that_make_no_request_are_refused(form: str) -> None:
     with pytest.raises(Fault) as raised:
-        decode("TagQueue", shapes.TagQueue, parse(form))
+        decode("TagQueue", shapes.TagQueue, parse(form.encode()))
     assert raised.value.kind is SERIALIZATION
 
 

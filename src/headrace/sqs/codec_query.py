@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from binascii import a2b_qp
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, TypeVar, get_args
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from headrace.sqs import limits
 from headrace.sqs.codec import Headers
 from headrace.sqs.errors import QUEUE_DOES_NOT_EXIST, SERIALIZATION, Fault
+from headrace.sqs.messages import allowed
 from headrace.sqs.shapes import Shape
 
 NAMESPACE: Final = "http://queue.amazonaws.com/doc/2012-11-05/"
@@ -55,20 +57,40 @@ _MAPS: Final = {
 _INDEX: Final = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)
 
 
-def parse(text: bytes | str) -> list[tuple[str, str]]:
-    """Names and values of a form or query string, in its order.
+def parse(form: bytes) -> list[tuple[str, str]]:
+    """Names and values of a form or query string, in its order; what has no `=` has an empty value.
 
     Raises:
         Fault: MalformedInput: not UTF-8, or too many parameters.
     """
+    if form.count(b"&") >= limits.QUERY_PARAMETERS_MAX:
+        raise Fault(SERIALIZATION, f"The request has more than {limits.QUERY_PARAMETERS_MAX} parameters.")
     try:
-        form = text.decode("ascii") if isinstance(text, bytes) else text
-        return parse_qsl(form, keep_blank_values=True, errors="strict", max_num_fields=limits.QUERY_PARAMETERS_MAX)
+        return [
+            (_unquote(name), _unquote(value))
+            for name, _, value in (p.partition(b"=") for p in form.split(b"&"))
+            if name
+        ]
     except UnicodeDecodeError:
         raise Fault(SERIALIZATION, "The request's parameters are not URL-encoded UTF-8.") from None
-    except ValueError:
-        text = f"The request has more than {limits.QUERY_PARAMETERS_MAX} parameters."
-        raise Fault(SERIALIZATION, text) from None
+
+
+def _unquote(text: bytes) -> str:
+    """What URL-encoded `text` says, as `urllib.parse.unquote_plus`.
+
+    That function makes an object of every escape: a message of a mebibyte would hold up everybody for half a second.
+    Escapes are those of quoted-printable with another sign, and its decoder is written in C. Where it and URLs differ,
+    in line ends and in signs that begin no escape, the length tells, or they are seen beforehand.
+    """
+    text = text.replace(b"+", b" ")
+    escapes = text.count(b"%")
+    if not escapes:
+        return text.decode()
+    if b"\n" not in text and b"\r" not in text:
+        decoded = a2b_qp(text.replace(b"=", b"=3D").replace(b"%", b"="))
+        if len(decoded) == len(text) - 2 * escapes:
+            return decoded.decode()
+    return unquote_to_bytes(text).decode()
 
 
 def decode(operation: str, shape: type[T], parameters: list[tuple[str, str]]) -> T:
@@ -246,14 +268,18 @@ def _element(name: str, content: str) -> str:
     return f"<{name}>{content}</{name}>"
 
 
-# A carriage return that stands in XML as it is reads as a line feed; a character that XML cannot have is replaced
-# (only an echoed name or handle can hold one: bodies and attributes are checked when they come).
-_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\r": "&#xD;"})
+# A carriage return that stands in XML as it is reads as a line feed. Plain replacing is ten times as fast as translating.
+_ESCAPES: Final = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("\r", "&#xD;"))
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def _escape(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", text).translate(_ESCAPES)
+    """`text` for XML. What XML cannot hold (only an echoed name or handle has it; bodies are checked) is replaced."""
+    if not allowed(text.encode(errors="replace")):
+        text = _NOT_XML.sub("\ufffd", text)
+    for character, escape in _ESCAPES:
+        text = text.replace(character, escape)
+    return text
 
 
 QUERY: Final = QueryCodec()

@@ -59,7 +59,7 @@ def _serve_query(call: Call) -> None:
     if request.method not in ("GET", "POST"):
         raise _wrong_method(call)
     call.identify()
-    parameters = codec_query.parse(request.query)
+    parameters = codec_query.parse(request.query.encode())
     if request.method == "POST":
         parameters += codec_query.parse(request.body)
     name = next((value for key, value in parameters if key == "Action"), None)
