@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, StoreError
 from headrace.queue import operations as ops
 from headrace.queue.model import Delivery, Entry, Peeked, Redrive, Sent, arn_of
 from headrace.testing.driver import StoreDriver
@@ -216,6 +216,8 @@ class Workload:
         outcome = self.driver.outcome(
             ops.Transact([(queue, [delivery.receipt])], [(PLAIN, [entry])], [(key, value)], name="job")
         )
+        if isinstance(outcome, StoreError):
+            raise outcome  # unknown: whole or absent
         self.promises.together = None
         self.promises.unsure -= {acknowledged, entry.body}
         self.held.remove((queue, delivery))
