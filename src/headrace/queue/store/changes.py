@@ -8,6 +8,7 @@ from typing import Any, Final
 import apsw
 import msgspec
 
+from headrace.queue import limits
 from headrace.queue.store.disk import (
     Change,
     DropQueue,
@@ -41,6 +42,7 @@ def _drop_queue(db: apsw.Connection, change: DropQueue) -> None:
     for table in ("progress", "claim", "reader", "dedup"):
         db.execute(f"DELETE FROM {table} WHERE queue = ?", (change.number,))  # noqa: S608 - fixed names
     db.execute("DELETE FROM queue WHERE id = ?", (change.number,))
+    db.execute("DELETE FROM deleted_queue WHERE deleted_ms <= ?", (change.deleted_ms - limits.COOLDOWN_MS,))
     db.execute("INSERT OR REPLACE INTO deleted_queue VALUES (?, ?)", (change.arn, change.deleted_ms))
 
 
@@ -84,6 +86,11 @@ def _put_move(db: apsw.Connection, change: PutMove) -> None:
     db.execute(
         "INSERT OR REPLACE INTO move_task VALUES (?, ?, ?, ?)",
         (task.handle, task.source, task.started_ms, msgspec.json.encode(task).decode()),
+    )
+    db.execute(  # no more than can be listed
+        "DELETE FROM move_task WHERE source = ? AND handle NOT IN"
+        " (SELECT handle FROM move_task WHERE source = ? ORDER BY started_ms DESC LIMIT ?)",
+        (task.source, task.source, limits.MOVE_TASKS_LISTED_MAX),
     )
 
 

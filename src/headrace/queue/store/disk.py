@@ -196,6 +196,8 @@ class Disk(Protocol):
     """Rows, durable. Not thread-safe, except that `write` and `tidy` may run in another thread beside the reads."""
 
     durable: bool
+    sync_seconds: float
+    """How long a sync takes of late, the work before it left out: what decides where a commit runs."""
 
     def load(self) -> Stored: ...
 

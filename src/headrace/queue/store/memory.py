@@ -23,6 +23,7 @@ class MemoryDisk:
     """Rows in a dict, keys in a sorted list."""
 
     durable = False
+    sync_seconds = 0.0
     on_damage: Callable[[Key, str], None] = staticmethod(lambda _key, _reason: None)
 
     def __init__(self) -> None:

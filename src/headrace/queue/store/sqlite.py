@@ -13,6 +13,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final
 
 import apsw
@@ -52,6 +53,7 @@ log = logging.getLogger("headrace.store")
 CHECKPOINT_PAGES: Final = 4_000  # 16 MiB of WAL: rarer checkpoints write fewer pages, a longer WAL recovers slower
 WRITER_CACHE_KIB: Final = 65_536
 READER_CACHE_KIB: Final = 8_192
+SYNC_WEIGHT: Final = 0.05  # of the newest sync in their running mean: some twenty count
 BUSY_MS: Final = 5_000  # somebody looks in with sqlite3; a writer there must not be waited for longer
 _LEASES_A_QUERY: Final = 10_000
 
@@ -97,6 +99,7 @@ class SqliteDisk:
         self._folder = folder
         self._failed: StoreFailed | None = None
         self._closed = False
+        self.sync_seconds = 0.0
         self._wal_pages = 0
         self.on_damage: Callable[[Key, str], None] = lambda _key, _reason: None
         folder.keep_reserve()
@@ -293,7 +296,9 @@ class SqliteDisk:
                 [(number, messages, reserved) for number, (messages, reserved) in batch.progress.items()],
             )
         db.execute("UPDATE commit_log SET seq = ?, now_ms = ?", (seq, batch.now_ms))
+        started = perf_counter()
         db.execute("COMMIT")
+        self.sync_seconds += (perf_counter() - started - self.sync_seconds) * SYNC_WEIGHT
         self._seq, self._last_ms = seq, batch.now_ms
         self._folder.acknowledge(seq)
 

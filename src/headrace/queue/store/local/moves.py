@@ -36,6 +36,9 @@ def start_move(state: LocalState, operation: StartMove, now: int) -> MoveTask:
         source.counts(None, now, state.disk).visible,
     )  # fmt: skip
     state.moves[task.handle] = task
+    ended = [old for old in state.moves.values() if old.source == task.source and old.status not in ACTIVE]
+    for old in sorted(ended, key=lambda old: old.started_ms)[: 1 - limits.MOVE_TASKS_LISTED_MAX]:
+        del state.moves[old.handle]
 
     def undo() -> None:
         del state.moves[task.handle]

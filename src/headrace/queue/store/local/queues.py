@@ -135,6 +135,8 @@ def delete_queue(state: LocalState, operation: DeleteQueue, now: int) -> None:
     queue = state.queue(operation.queue)
     arn = queue.info.arn
     del state.queues[arn], state.by_number[queue.number]
+    for old in [name for name, ms in state.deleted_queues.items() if ms + limits.COOLDOWN_MS <= now]:
+        del state.deleted_queues[old]
     state.deleted_queues[arn] = now
     state.change(DropQueue(queue.number, arn, now), _undelete(state, queue, arn))
     state.change(PutGarbage(key_of(queue.number, 0), key_of(queue.number, SEQ_MASK)))

@@ -82,12 +82,20 @@ LEASES: Final = (Receive, ChangeVisibility)
 FREES: Final = (Delete, AcknowledgeClaims, Purge, DeleteQueue)
 """Go on when the disk is full: they make room."""
 
-SLOW_COMMIT_S: Final = 0.001  # measured: a sync of 0.13–0.2 ms is faster on the loop, one of 4 ms in a thread
+SLOW_SYNC_S: Final = 0.001  # measured: a sync of 0.13–0.2 ms is faster on the loop, one of 4 ms in a thread
 EXPIRE_SLICE: Final = 1_000  # messages expired in one go
 SWEEP_SLICE: Final = 2_000  # purged rows deleted in one go
 RESERVE_RETRY_MS: Final = 1_000
 LOG_REFUSED_EACH_MS: Final = limits.MINUTE_MS
 BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+def tell(done: Done, outcome: Any) -> None:
+    """Answer one request. What goes wrong in the answering is that request's misfortune, not its neighbours'."""
+    try:
+        done(outcome)
+    except Exception:
+        log.exception("an answer could not be given", extra={"action": "store.answer"})
 
 
 class LocalStore:
@@ -196,6 +204,9 @@ class LocalStore:
             return error
         except StoreError as error:
             return self._refuse(error)
+        except Exception as error:  # a bug: half of the operation may be planned, so nothing may be committed any more
+            log.exception("planning %s failed", type(operation).__name__, extra={"action": "store.bug"})
+            return self._refuse(StoreFailed(f"a bug in planning {type(operation).__name__}: {error!r}"))
 
     def _refuse(self, error: StoreError) -> StoreError:
         if isinstance(error, StoreFailed):
@@ -217,7 +228,7 @@ class LocalStore:
             answers = [(done, error) for done, _ in answers]
             self._refuse_leases(error)
         for done, outcome in answers:
-            done(outcome)
+            tell(done, outcome)
 
     def _refuse_leases(self, error: StoreError) -> None:
         """FIFO leases wait for the commit: what could not be written must not be answered by it. (In memory they hold
@@ -245,7 +256,7 @@ class LocalStore:
         plan.batch.now_ms = self._clock()
         plan.batch.progress = {number: (queue.messages, queue.reserved) for number, queue in plan.touched.items()}
         state.flying = plan
-        if self._offload is not None and self._recent_s > SLOW_COMMIT_S:
+        if self._offload is not None and self._disk.sync_seconds > SLOW_SYNC_S:
             self._offload(lambda: self._write_and_tidy(plan.batch), lambda error: self._written(plan, error))
         else:
             self._written(plan, self._write(plan.batch))
@@ -285,7 +296,7 @@ class LocalStore:
         elif isinstance(error, StoreFailed):
             self._fail(error)
             for done, _, _ in plan.waiting:
-                done(error)
+                tell(done, error)
         else:
             self._refused(plan, error)
         self._watch_reserve()
@@ -308,7 +319,7 @@ class LocalStore:
         for settle in plan.settle:
             settle(now)
         for done, outcome, _ in plan.waiting:
-            done(outcome)
+            tell(done, outcome)
 
     def _refused(self, plan: Plan, error: StoreError) -> None:
         """The commit changed nothing: the disk is full, or another program holds the database. Take back this plan and
@@ -325,9 +336,9 @@ class LocalStore:
             if again and isinstance(operation, FREES):
                 self.state.plan.waiting.append((done, self._plan(operation, now), operation))
             elif isinstance(outcome, HeadraceError):
-                done(outcome)
+                tell(done, outcome)
             else:
-                done(error)
+                tell(done, error)
 
     def _take_back(self, plan: Plan) -> None:
         for undo in reversed(plan.undo):
