@@ -366,22 +366,31 @@ def plan_delete(state: LocalState, queue: LocalQueue, receipt: bytes, *, strict:
     seq = key & SEQ_MASK
     if key >> SEQ_BITS != queue.number:
         raise ReceiptInvalid
-    leases = queue.order.leases
-    lease = leases.active.get(seq)
-    if lease is None and not strict:
-        lease = leases.past.get(seq)
+    active = queue.order.leases.active
+    lease = active.get(seq)
     if lease is not None and lease.receives == receives:
+        del active[seq]
+        state.plan.held.append((queue, seq, lease, True))
+        state.remove(queue, seq)
+        queue.deleted += 1
+    elif seq >= queue.floor and not state.deleting(key):
+        _delete_late(state, queue, seq, receives, strict=strict)
+
+
+def _delete_late(state: LocalState, queue: LocalQueue, seq: int, receives: int, *, strict: bool) -> None:
+    """A receipt whose lease has ended, or whose message another consumer has, or that is gone."""
+    leases = queue.order.leases
+    if strict:
+        if leases.knows(seq) or state.read(queue, [seq]):
+            raise ReceiptExpired
+    elif (past := leases.past.get(seq)) is not None and past.receives == receives:
         held = queue.order.hold(seq)
         assert held is not None
         state.plan.held.append((queue, seq, *held))
         state.remove(queue, seq)
         queue.deleted += 1
-    elif seq < queue.floor or state.deleting(key):
-        return
-    elif lease is None and not strict and not leases.knows(seq):
+    elif not leases.knows(seq):
         _delete_unleased(state, queue, seq)
-    elif strict and (leases.knows(seq) or state.read(queue, [seq])):
-        raise ReceiptExpired
 
 
 def _delete_unleased(state: LocalState, queue: LocalQueue, seq: int) -> None:
