@@ -15,13 +15,13 @@ from typing import Final
 import click
 from rich.console import Console
 
-from benchmarks import machine, native, report, servers, sqs_http
+from benchmarks import machine, native, others, report, servers, sqs_http
 from benchmarks.plan import PLANS, Plan
 from benchmarks.report import Results
 from benchmarks.store import StoreFigures
 
 ROOT: Final = Path(__file__).parent.parent
-PARTS: Final = ("http", "store", "native")
+PARTS: Final = ("http", "store", "native", "others")
 TABLE_WIDTH: Final = 120
 
 
@@ -54,6 +54,8 @@ def main(mode: str, only: tuple[str, ...], peers: str, cache: Path, data: Path, 
         _measure_store(results, plan, data, say)
     if "native" in parts:
         _measure_native(results, plan, cache=cache, data=data, say=say)
+    if "others" in parts:
+        results.others += others.measure(data, messages=plan.native_messages, say=say)
     report.show(console, results)
     console.print(f"Written to {os.path.relpath(results.save(out))}", highlight=False)
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.native import NativeFigures
+from benchmarks.others import OtherFigures
 from benchmarks.sqs_http import Row
 from benchmarks.store import StoreFigures
 
@@ -50,7 +51,7 @@ class Results:
     http: list[Row] = field(default_factory=list)
     store: list[StoreFigures] = field(default_factory=list)
     native: list[NativeFigures] = field(default_factory=list)
-    others: list[dict[str, Any]] = field(default_factory=list)
+    others: list[OtherFigures] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> Path:
@@ -75,7 +76,7 @@ def show(console: Console, results: Results) -> None:
     if results.native:
         console.print(_native_table(results.native))
     if results.others:
-        console.print(_table("Other durable queues, batches through the whole life", results.others[0], results.others))
+        console.print(_others_table(results.others))
     for remark in results.remarks:
         console.print(f"- {remark}", markup=False)
 
@@ -173,12 +174,9 @@ def _native_table(rows: Iterable[NativeFigures]) -> Table:
     return table
 
 
-def _table(title: str, first: dict[str, Any], rows: Iterable[dict[str, Any]]) -> Table:
-    table = _new_table(title, list(first))
+def _others_table(rows: Iterable[OtherFigures]) -> Table:
+    title = "Other durable queues by their own protocols, one connection, whole life (compare with the native client)"
+    table = _new_table(title, ["server", "a batch", "messages/s", "server CPU µs"])
     for row in rows:
-        table.add_row(*[_number(value) for value in row.values()])
+        table.add_row(row.server, str(row.batch), f"{row.messages_per_s:,.0f}", f"{row.server_cpu_us:.1f}")
     return table
-
-
-def _number(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, float) else str(value)

@@ -94,7 +94,7 @@ def test_every_benchmark_runs(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "out" / "latest.json").read_text())
-    assert results["remarks"] == []
+    assert [remark for remark in results["remarks"] if not remark.endswith("it is not installed")] == []
     assert {row["case"] for row in results["http"]} == {"send", "send_batch", "cycle", "drain"}
     assert {row["shape"] for row in results["store"]} == {"single", "batch"}
-    assert all(row["messages_per_s"] > 0 for part in ("http", "store", "native") for row in results[part])
+    assert all(row["messages_per_s"] > 0 for part in ("http", "store", "native", "others") for row in results[part])
