@@ -78,7 +78,7 @@ class Load:
         kind = "acknowledged" if answer.acknowledged else "unknown" if answer.unknown else "refused"
         self.history.calls[f"{action} {kind}"] += 1
         if not answer.acknowledged:
-            await asyncio.sleep(0.005)  # the broker is away: do not spin
+            await asyncio.sleep(0.02)  # the broker is away: do not spin
         return answer
 
     async def _produce(self, queue: str, name: str) -> None:

@@ -32,12 +32,14 @@ class StoreKind:
         open: opens a store in a folder; the same folder again must show the same queues, if it is durable.
         durable: whether it survives `close` and a new `open`.
         in_files: whether a copy of the folder's files is what a killed process would leave behind.
+        not_copied: patterns of files that need not be in that copy: rebuilt by the next start.
     """
 
     name: str
     open: StoreOpener
     durable: bool
     in_files: bool
+    not_copied: tuple[str, ...] = ()
 
 
 class StoreDriver:
@@ -192,7 +194,7 @@ class StoreDriver:
         assert self.kind.in_files
         self._abandoned.append(self.store)
         old, self.folder = self.folder, self._new_folder()
-        shutil.copytree(old, self.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*-shm"))
+        shutil.copytree(old, self.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*self.kind.not_copied))
         self.store = self._open()
         self.settle()
 

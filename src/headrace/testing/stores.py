@@ -27,7 +27,7 @@ def _open_sqlite(folder: Path, clock: ManualClock, cooldowns: bool) -> Store:  #
 
 MEMORY: Final = StoreKind("memory", _open_memory, durable=False, in_files=False)
 
-SQLITE: Final = StoreKind("sqlite", _open_sqlite, durable=True, in_files=True)
+SQLITE: Final = StoreKind("sqlite", _open_sqlite, durable=True, in_files=True, not_copied=("*-shm", "reserve"))
 
 STORES: Final = (MEMORY, SQLITE)
 """Every store that ships."""
