@@ -6,6 +6,7 @@ it is one wherever in there the moment was.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Final
@@ -113,7 +114,7 @@ class History:
         return [
             f"{later.body}: {earlier.count} then {later.count}"
             for known in self._by_message().values()
-            for earlier, later in zip(known, known[1:], strict=False)
+            for earlier, later in itertools.pairwise(known)
             if earlier.received < later.sent and later.count <= earlier.count
         ]
 
@@ -122,7 +123,7 @@ class History:
         return [
             f"{later.body} after {later.received - earlier.sent:.3f} of {earlier.visibility_s} s"
             for known in self._by_message().values()
-            for earlier, later in zip(known, known[1:], strict=False)
+            for earlier, later in itertools.pairwise(known)
             if earlier.received < later.sent and later.received < earlier.sent + earlier.visibility_s - MARGIN_S
         ]
 

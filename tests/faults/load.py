@@ -54,7 +54,7 @@ class Load:
             lambda: self._produce(STANDARD, "a"),
             lambda: self._produce(STANDARD, "b"),
             lambda: self._produce(RETRIED, "c"),
-            lambda: self._produce_fifo(range(0, GROUPS // 2)),
+            lambda: self._produce_fifo(range(GROUPS // 2)),
             lambda: self._produce_fifo(range(GROUPS // 2, GROUPS)),
             lambda: self._consume(STANDARD),
             lambda: self._consume(STANDARD),
@@ -156,7 +156,7 @@ class Load:
     async def drain(self) -> dict[str, int]:
         """Take and delete all that is left; how many messages each queue says it still has afterwards."""
         client = RawClient(self.port)
-        left = {}
+        left: dict[str, int] = {}
         async with asyncio.timeout(DRAIN_DEADLINE_S):
             for queue in (STANDARD, FIFO, RETRIED, DEAD):
                 while left.get(queue, 1):

@@ -352,7 +352,9 @@ def _broken_dedup(promises: Promises, driver: StoreDriver) -> list[str]:
             again = driver.send(FIFO, "again", group="again", dedup_id=dedup_id)
             if not again.duplicate or again.id != message_id:
                 found.append(f"dedup id {dedup_id} stored twice")
-    top = max((promises.stored[b].seq for b in promises.stored if promises.stored[b].id in _fifo_ids(promises)), default=0)
+    top = max(
+        (promises.stored[b].seq for b in promises.stored if promises.stored[b].id in _fifo_ids(promises)), default=0
+    )
     fresh = driver.send(FIFO, "fresh", group="fresh", dedup_id="fresh")
     if fresh.seq <= top:
         found.append(f"sequence number {fresh.seq} used again; {top} of {newest} was given")

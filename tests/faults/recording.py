@@ -77,7 +77,7 @@ class RecordingVFS(apsw.VFS):
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's names
         return RecordingFile(self.log, self.base, name, flags)
 
-    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802, FBT001
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         name = Path(filename).name
         self.log.check_sqlite("delete", name)
         super().xDelete(filename, syncdir)
@@ -180,12 +180,12 @@ class RecordingOs:
 
     def rename(self, source: Any, target: Any) -> None:
         self.log.check_os("rename", Path(source).name)
-        os.rename(source, target)
+        os.rename(source, target)  # noqa: PTH104 - this is os
         self.log.events.append(Event("rename", Path(source).name, data=Path(target).name))
 
     def unlink(self, path: Any) -> None:
         self.log.check_os("delete", Path(path).name)
-        os.unlink(path)
+        os.unlink(path)  # noqa: PTH108 - this is os
         self.log.events.append(Event("delete", Path(path).name))
 
 

@@ -112,7 +112,9 @@ def send(running: Running, queue: str, body: str) -> Any:
 @pytest.mark.parametrize("step_ms", STEPS)
 @pytest.mark.parametrize("queue", [QUEUE, FIFO])
 class TestWallClockStep:
-    def test_lease_ends_on_time_while_running(self, running: Running, machine: Machine, queue: str, step_ms: int) -> None:
+    def test_lease_ends_on_time_while_running(
+        self, running: Running, machine: Machine, queue: str, step_ms: int
+    ) -> None:
         send(running, queue, "x")
         running.receive(queue)
         machine.wall_ms += step_ms

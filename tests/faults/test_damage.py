@@ -115,14 +115,18 @@ def _taken_out(driver: StoreDriver, tally: Tally) -> list[str]:
         found.append(f"{len(missing)} missing, {reported} reported")
     counts = driver.counts(queue)
     if (counts.visible, counts.in_flight) != (0, len(received)):
-        found.append(f"counts {counts.visible} visible, {counts.in_flight} in flight after {len(received)} were received")
+        found.append(
+            f"counts {counts.visible} visible, {counts.in_flight} in flight after {len(received)} were received"
+        )
     return found + _still_works(driver, queue)
 
 
 def _still_works(driver: StoreDriver, queue: str) -> list[str]:
     sent = driver.send(queue, "fresh")
     fresh = [one for one in driver.receive(queue, 10) if one.message.id == sent.id]
-    return [] if fresh and driver.delete(queue, fresh[0].receipt) == [None] else ["a fresh message does not come through"]
+    return (
+        [] if fresh and driver.delete(queue, fresh[0].receipt) == [None] else ["a fresh message does not come through"]
+    )
 
 
 def run(root: Path, name: str, *, killed: bool, flips: int) -> Tally:
@@ -137,33 +141,33 @@ def run(root: Path, name: str, *, killed: bool, flips: int) -> Tally:
 
 
 @pytest.mark.parametrize(("name", "killed"), [("headrace.db", False), ("headrace.db-wal", True)])
-def test_flipped_byte_is_reported_and_costs_only_what_it_hits(tmp_path: Path, name: str, killed: bool) -> None:
-    tally = run(tmp_path, name, killed=killed, flips=FLIPS)
+def test_flipped_byte_is_reported_and_costs_only_what_it_hits(memory_path: Path, name: str, killed: bool) -> None:
+    tally = run(memory_path, name, killed=killed, flips=FLIPS)
     print(f"{name}: {tally}")
     assert not tally.violations, "\n".join(tally.violations[:20])
     assert tally.opened > FLIPS / 2, "nearly every store refused to open: this run proves little"
 
 
-def test_flipped_body_byte_costs_its_message_only(tmp_path: Path) -> None:
+def test_flipped_body_byte_costs_its_message_only(memory_path: Path) -> None:
     """In the middle of a body on an overflow page, nothing else can be hit."""
-    source = make_store(tmp_path, killed=False)
+    source = make_store(memory_path, killed=False)
     content = (source / "headrace.db").read_bytes()
     lost = []
     for number in (7, 20, MESSAGES - 1):
         body = _bodies()[b"%d" % number]
         position = content.index(body[200:600]) + 100
         tally = Tally()
-        check(source, tmp_path / f"body-{number}", "headrace.db", position, 0xFF, tally)
+        check(source, memory_path / f"body-{number}", "headrace.db", position, 0xFF, tally)
         assert not tally.violations
         lost.append((tally.opened, tally.hit))
     assert lost == [(1, 1)] * 3
 
 
-def test_damaged_message_is_kept_aside_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    source = make_store(tmp_path, killed=False)
+def test_damaged_message_is_kept_aside_and_told(memory_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = make_store(memory_path, killed=False)
     body = _bodies()[b"3"]
     position = (source / "headrace.db").read_bytes().index(body[200:600]) + 100
-    again = tmp_path / "again"
+    again = memory_path / "again"
     again.mkdir()
 
     def prepare(folder: Path) -> None:
@@ -183,21 +187,21 @@ def test_damaged_message_is_kept_aside_and_told(tmp_path: Path, caplog: pytest.L
     assert rows[0][1][:3] == b"3:" + body[2:3]
 
 
-def test_wal_cut_short_by_damage_does_not_pass_for_whole(tmp_path: Path) -> None:
+def test_wal_cut_short_by_damage_does_not_pass_for_whole(memory_path: Path) -> None:
     """SQLite itself drops the flipped frame and all after it without a word."""
-    source = make_store(tmp_path, killed=True)
+    source = make_store(memory_path, killed=True)
     size = (source / "headrace.db-wal").stat().st_size
     tally = Tally()
     frame = 24 + 4_096
     for number, position in enumerate(range(32 + 10 * frame + 300, size, 12 * frame)):
-        check(source, tmp_path / f"cut-{number}", "headrace.db-wal", position, 0xFF, tally)
+        check(source, memory_path / f"cut-{number}", "headrace.db-wal", position, 0xFF, tally)
     assert not tally.violations, "\n".join(tally.violations)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 30])
-def test_lost_frames_in_the_wal_are_told(tmp_path: Path, frames: int) -> None:
+def test_lost_frames_in_the_wal_are_told(memory_path: Path, frames: int) -> None:
     """Damage that cannot be mended: the store refuses to open rather than forget acknowledged messages."""
-    source = make_store(tmp_path, killed=True)
+    source = make_store(memory_path, killed=True)
     frame = 24 + 4_096
     content = bytearray((source / "headrace.db-wal").read_bytes())
     content[32 + 100 * frame : 32 + (100 + frames) * frame] = bytes(frames * frame)
@@ -206,7 +210,7 @@ def test_lost_frames_in_the_wal_are_told(tmp_path: Path, frames: int) -> None:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         (folder / "headrace.db-wal").write_bytes(content)
 
-    place = tmp_path / "lost"
+    place = memory_path / "lost"
     place.mkdir()
     with pytest.raises(StoreDamaged, match="damage"):
         StoreDriver(SQLITE, place, prepare=prepare)
@@ -215,26 +219,26 @@ def test_lost_frames_in_the_wal_are_told(tmp_path: Path, frames: int) -> None:
     assert copies[0].read_bytes() == bytes(content)
 
 
-def test_without_the_checks_damage_goes_unnoticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_checks_damage_goes_unnoticed(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same test must fail when the WAL is not looked at and the last acknowledged commit is not compared."""
     monkeypatch.setattr("headrace.queue.store.sqlite.check_wal", lambda *_args, **_options: 0)
     monkeypatch.setattr("headrace.queue.store.folder.Folder.acknowledged", lambda _self: 0)
-    tally = run(tmp_path, "headrace.db-wal", killed=True, flips=10)
+    tally = run(memory_path, "headrace.db-wal", killed=True, flips=10)
     assert tally.violations
 
 
-def test_damaged_lease_journal_costs_leases_at_most(tmp_path: Path) -> None:
-    driver = StoreDriver(SQLITE, tmp_path)
+def test_damaged_lease_journal_costs_leases_at_most(memory_path: Path) -> None:
+    driver = StoreDriver(SQLITE, memory_path)
     queue = driver.create("q")
     driver.send_all(queue, [entry(str(number)) for number in range(20)])
     for _ in range(10):
         driver.receive(queue, 2)
-    source = tmp_path / "killed"
+    source = memory_path / "killed"
     shutil.copytree(driver.folder, source, ignore=shutil.ignore_patterns("*-shm"))
     driver.close()
     size = (source / "leases.journal").stat().st_size
     for position in range(size):
-        place = tmp_path / f"journal-{position}"
+        place = memory_path / f"journal-{position}"
         place.mkdir()
 
         def prepare(folder: Path, position: int = position) -> None:

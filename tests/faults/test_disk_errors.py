@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import shutil
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,12 +122,12 @@ def _copy(source: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["sync", "write", "truncate"])
-def test_failed_call_is_the_last(tmp_path: Path, call: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_call_is_the_last(memory_path: Path, call: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1, logger="headrace")
     violations: list[str] = []
     visited = 0
     for number in range(1, 100_000, EVERY if call == "write" else 1):
-        place = tmp_path / str(number)
+        place = memory_path / str(number)
         place.mkdir()
         outcome = fail_once(place, call, number)
         violations += outcome.broken
@@ -141,10 +140,10 @@ def test_failed_call_is_the_last(tmp_path: Path, call: str, caplog: pytest.LogCa
     assert not violations, "\n".join(violations[:20])
 
 
-def test_carrying_on_after_a_failed_sync_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_carrying_on_after_a_failed_sync_is_caught(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same check must fail for a store that goes on after a failed sync, as SQLite itself does."""
     with disk() as log:
-        driver = StoreDriver(SQLITE, tmp_path)
+        driver = StoreDriver(SQLITE, memory_path)
         workload = Workload(driver, log, random.Random(SEED))
         workload.set_up()
         log.fails = NthCall("sync", 3, driver)
@@ -253,19 +252,19 @@ def _fill_and_free(root: Path, queue_name: str, *, cycles: int) -> tuple[list[st
 
 @pytest.mark.parametrize("queue_name", ["q", "q.fifo"])
 def test_full_disk_refuses_sends_and_nothing_else(
-    tmp_path: Path, queue_name: str, caplog: pytest.LogCaptureFixture
+    memory_path: Path, queue_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found, refused = _fill_and_free(tmp_path, queue_name, cycles=10)
+    found, refused = _fill_and_free(memory_path, queue_name, cycles=10)
     assert not found, "\n".join(found[:20])
     assert refused == 10
     lines = [record for record in caplog.records if "is full" in record.getMessage()]
     assert 1 <= len(lines) <= 11, "one log line a minute at most"
 
 
-def test_fifo_lease_on_a_full_disk_survives_a_crash(tmp_path: Path) -> None:
+def test_fifo_lease_on_a_full_disk_survives_a_crash(memory_path: Path) -> None:
     with disk() as log:
         log.errno_ = errno.ENOSPC
-        driver = StoreDriver(SQLITE, tmp_path)
+        driver = StoreDriver(SQLITE, memory_path)
         queue = driver.create("q.fifo")
         for number in range(3):
             driver.send(queue, str(number), group="g", dedup_id=str(number))
@@ -288,9 +287,11 @@ sys.stdin.read()
 """
 
 
-def test_lock_held_by_another_program_is_waited_for_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_held_by_another_program_is_waited_for_and_told(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sqlite, "BUSY_MS", 20)
-    driver = StoreDriver(SQLITE, tmp_path)
+    driver = StoreDriver(SQLITE, memory_path)
     queue = driver.create("q")
     program = [sys.executable, "-c", INTRUDER, str(driver.folder / "headrace.db")]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as intruder:
@@ -304,17 +305,38 @@ def test_lock_held_by_another_program_is_waited_for_and_told(tmp_path: Path, mon
     driver.close()
 
 
-def test_read_only_folder_is_refused_with_the_reason(tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root writes into read-only folders; the process test drops its privileges")
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(StoreUnusable, match="denied|read-only"):
-        sqlite.open_store(locked / "data")
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Not root while the test runs: root writes into read-only folders."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
-def test_second_owner_is_refused(tmp_path: Path) -> None:
-    driver = StoreDriver(SQLITE, tmp_path)
+@pytest.mark.parametrize("used_before", [False, True])
+def test_read_only_folder_is_refused_with_the_reason(
+    memory_path: Path, used_before: bool, request: pytest.FixtureRequest
+) -> None:
+    folder_ = memory_path / "data"
+    folder_.mkdir()
+    if used_before:
+        sqlite.open_store(folder_)[0].close()
+    memory_path.chmod(0o755)
+    for path in folder_.iterdir():
+        path.chmod(0o444)
+    folder_.chmod(0o555)
+    request.getfixturevalue("unprivileged")
+    with pytest.raises(StoreUnusable, match="denied"):
+        sqlite.open_store(folder_)
+
+
+def test_second_owner_is_refused(memory_path: Path) -> None:
+    driver = StoreDriver(SQLITE, memory_path)
     with pytest.raises(StoreUnusable, match="another broker"):
         sqlite.open_store(driver.folder)
     driver.send(driver.create("q"), "x")

@@ -88,7 +88,9 @@ def _receipt(body: str, *, at: float, count: int = 1, group: str = "", number: i
         ("never sent", History(receipts=[_receipt("x", at=0)])),
         (
             "delivered after its delete",
-            History([Send("x", True)], [_receipt("x", at=0), _receipt("x", at=9, count=2)], [Deletion("m", 1, 2, True)]),
+            History(
+                [Send("x", True)], [_receipt("x", at=0), _receipt("x", at=9, count=2)], [Deletion("m", 1, 2, True)]
+            ),
         ),
         (
             "FIFO order",
@@ -101,7 +103,10 @@ def _receipt(body: str, *, at: float, count: int = 1, group: str = "", number: i
             "dedup id stored twice",
             History([Send("g:0", True)], [_receipt("g:0", at=0), _receipt("g:0", at=9, message="n")]),
         ),
-        ("receive count fell", History([Send("x", True)], [_receipt("x", at=0, count=2), _receipt("x", at=9, count=2)])),
+        (
+            "receive count fell",
+            History([Send("x", True)], [_receipt("x", at=0, count=2), _receipt("x", at=9, count=2)]),
+        ),
         ("two owners or early", History([Send("x", True)], [_receipt("x", at=0), _receipt("x", at=1, count=2)])),
         (
             "two owners of a group",

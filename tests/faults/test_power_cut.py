@@ -20,8 +20,8 @@ from tests.faults.promises import Promises, Workload, broken
 from tests.faults.recording import Event, recorded
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
-RUNS = int(os.environ.get("HEADRACE_POWER_CUT_RUNS", "6"))
-STATES_A_RUN = int(os.environ.get("HEADRACE_POWER_CUT_STATES", "60"))
+RUNS = int(os.environ.get("HEADRACE_POWER_CUT_RUNS", "10"))
+STATES_A_RUN = int(os.environ.get("HEADRACE_POWER_CUT_STATES", "100"))
 
 
 @dataclass
@@ -96,14 +96,14 @@ def run_all(root: Path, *, runs: int, states: int, seed: int = SEED) -> Tally:
     return total
 
 
-def test_power_cut_breaks_no_promise(tmp_path: Path) -> None:
-    tally = run_all(tmp_path, runs=RUNS, states=STATES_A_RUN)
+def test_power_cut_breaks_no_promise(memory_path: Path) -> None:
+    tally = run_all(memory_path, runs=RUNS, states=STATES_A_RUN)
     print(f"{tally.states} crash states, {tally.loose} with loose writes, violations {dict(tally.violations)}")
     assert tally.loose > tally.states / 4, "too few states with loose writes: this run proves little"
     assert not tally.violations, "\n".join(tally.examples[:20])
 
 
-def test_weaker_sync_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weaker_sync_is_caught(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same test must fail with synchronous=NORMAL, or it could not see a lost commit."""
     connect = sqlite.SqliteDisk._connect
 
@@ -113,12 +113,12 @@ def test_weaker_sync_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return connection
 
     monkeypatch.setattr(sqlite.SqliteDisk, "_connect", weaker)
-    tally = run_all(tmp_path, runs=1, states=40)
+    tally = run_all(memory_path, runs=1, states=40)
     assert tally.violations.keys() & {"lost", "unopened:", "failed:"}
 
 
-def test_unsynced_fifo_lease_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsynced_fifo_lease_is_caught(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same test must fail when FIFO leases are only written, or it could not see two owners of a group."""
     monkeypatch.setattr(journal.LeaseJournal, "sync", lambda self: None)
-    tally = run_all(tmp_path, runs=2, states=40)
+    tally = run_all(memory_path, runs=2, states=40)
     assert tally.violations["group"] > 0

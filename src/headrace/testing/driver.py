@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -210,6 +211,12 @@ class StoreDriver:
 
     def _open(self) -> Store:
         return self.kind.open(self.folder, self.clock, self._cooldowns)
+
+
+def fast_folder(prefix: str) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder in memory where the system has one: simulated crashes need no real disk, only its calls."""
+    memory = Path("/dev/shm")  # noqa: S108 - a fresh private folder in it
+    return tempfile.TemporaryDirectory(prefix=prefix, dir=memory if memory.is_dir() else None)
 
 
 def entry(body: bytes | str, **fields: Any) -> Entry:

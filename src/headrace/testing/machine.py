@@ -8,7 +8,6 @@ A failure is shrunk by hypothesis to the shortest sequence of operations that sh
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from headrace.errors import ClaimRefused, Fenced, ReceiptExpired, ReceiptInvalid
 from headrace.queue import operations as ops
 from headrace.queue.model import ClaimState, Delivery, Entry, Redrive, arn_of
-from headrace.testing.driver import StoreDriver, StoreKind
+from headrace.testing.driver import StoreDriver, StoreKind, fast_folder
 from headrace.testing.model import ModelQueue, require
 
 SECOND: Final = 1_000
@@ -44,7 +43,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory(prefix="headrace-machine-")
+        self.folder = fast_folder("headrace-machine-")
         self.driver = StoreDriver(self.kind, Path(self.folder.name))
         self.queues: dict[str, ModelQueue] = {}
         self.receipts: list[tuple[str, bytes]] = []
@@ -191,7 +190,7 @@ class StoreMachine(RuleBasedStateMachine):
     # Transactions
 
     @rule(data=st.data(), out=QUEUES, group=GROUPS, stale=st.booleans(), late=LATE)
-    def transact(self, data: st.DataObject, out: str, group: str, stale: bool, late: int) -> None:  # noqa: FBT001
+    def transact(self, data: st.DataObject, out: str, group: str, stale: bool, late: int) -> None:
         """Acknowledge what is leased (and, if `stale`, a receipt that is not), send, and put state: all or nothing."""
         self._late(late)
         held = [(name, receipt) for name, receipt in self.receipts if self._holds(name, receipt)][:2]
@@ -235,7 +234,7 @@ class StoreMachine(RuleBasedStateMachine):
     # Claims
 
     @rule(name=CLAIMED_QUEUES, limit=LIMITS, again=st.booleans(), late=LATE)
-    def claim(self, name: str, limit: int, again: bool, late: int) -> None:  # noqa: FBT001 - drawn by hypothesis
+    def claim(self, name: str, limit: int, again: bool, late: int) -> None:
         self._late(late)
         queue = self.queues[name]
         number = min(queue.claims) if again and queue.claims else queue.claimed_last + 1
@@ -295,7 +294,9 @@ class StoreMachine(RuleBasedStateMachine):
     def claims_are_what_was_claimed(self) -> None:
         for name in ("plain", "plain.fifo"):
             state = self.driver.run(ops.GetClaims(arn_of(name), "reader"))
-            require(isinstance(state, ClaimState) and state.last == self.queues[name].claimed_last, f"claims are {state}")
+            require(
+                isinstance(state, ClaimState) and state.last == self.queues[name].claimed_last, f"claims are {state}"
+            )
 
 
 def machine_for(kind: StoreKind) -> type[StoreMachine]:

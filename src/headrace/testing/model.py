@@ -7,6 +7,8 @@ there. It shares no code with the rules in `headrace.queue`.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,7 +24,7 @@ class Violation(AssertionError):
     """The store did what no SQS queue may do."""
 
 
-def require(condition: bool, what: object) -> None:  # noqa: FBT001 - reads as assert does, and survives -O
+def require(condition: bool, what: object) -> None:
     if not condition:
         raise Violation(what)
 
@@ -184,18 +186,25 @@ class ModelQueue:
         """In each group no message is passed over, and a group is emptied before the next is begun."""
         groups = list(dict.fromkeys(delivery.message.group for delivery in deliveries))
         runs = [[d.message.id for d in deliveries if d.message.group == name] for name in groups]
-        require([d.message.id for d in deliveries] == sum(runs, []), "groups are mixed in one receive")
+        require(
+            [d.message.id for d in deliveries] == functools.reduce(operator.iadd, runs, []),
+            "groups are mixed in one receive",
+        )
         for index, (name, run) in enumerate(zip(groups, runs, strict=True)):
             waiting = [m.id for m in before.values() if m.group == name]
             in_turn = [key for key in waiting if key not in exhausted]
             require(run == in_turn[: len(run)], f"group {name} out of order")
             require(index == len(runs) - 1 or len(run) == len(in_turn), f"group {name} was left before it was empty")
             passed = waiting[: waiting.index(run[-1])] if run else []
-            require({key for key in passed if key in exhausted} <= moved, f"group {name}: a dead letter was passed over")
+            require(
+                {key for key in passed if key in exhausted} <= moved, f"group {name}: a dead letter was passed over"
+            )
 
     def _lease(self, message: ModelMessage, delivery: Delivery, now: int, lease_ms: int) -> None:
         require(delivery.message.body == message.body, "the body has changed")
-        require((delivery.message.seq, delivery.message.group) == (message.seq, message.group), "seq or group has changed")
+        require(
+            (delivery.message.seq, delivery.message.group) == (message.seq, message.group), "seq or group has changed"
+        )
         require(delivery.receipt not in self.issued, "a receipt was issued twice")
         message.receives += 1
         require(delivery.receives == message.moved_with + message.receives, "the receive count is wrong")
@@ -208,7 +217,9 @@ class ModelQueue:
         assert self.dead is not None
         require((letter.body, letter.group) == (message.body, message.group), "a dead letter has changed")
         require(letter.source == self.arn, "a dead letter does not name its source")
-        require(letter.seq > self.dead.last_seq or any(m.seq == letter.seq for m in self.dead.messages), "seq used again")
+        require(
+            letter.seq > self.dead.last_seq or any(m.seq == letter.seq for m in self.dead.messages), "seq used again"
+        )
         self.messages.remove(message)
         buried = ModelMessage(letter.id, letter.seq, letter.body, letter.group, letter.sent_ms, None)
         require(letter.sent_ms == (now if self.fifo else message.sent_ms), "a dead letter's sent time is wrong")
@@ -248,7 +259,9 @@ class ModelQueue:
         """A receipt that this queue issued was used to delete."""
         message = self.issued[receipt]
         if message not in self.messages:
-            require(outcome is None or (self.fifo and isinstance(outcome, ReceiptExpired)), f"gone already: {outcome!r}")
+            require(
+                outcome is None or (self.fifo and isinstance(outcome, ReceiptExpired)), f"gone already: {outcome!r}"
+            )
             return
         newest = message.receipts[-1] == receipt
         if self.fifo and not (newest and message.lease_ends is not None):
@@ -327,7 +340,9 @@ class ModelQueue:
         states = [state for _, _, _, state, _ in expected]
         in_flight = states.count("in_flight") + states.count("claimed")
         told = (counts.visible, counts.in_flight, counts.delayed)
-        require(told == (states.count("visible"), in_flight, states.count("delayed")), f"{self.arn} counts {told}: {states}")
+        require(
+            told == (states.count("visible"), in_flight, states.count("delayed")), f"{self.arn} counts {told}: {states}"
+        )
 
     def _state(self, message: ModelMessage, now: int) -> str:
         if message.claimed_by is not None:

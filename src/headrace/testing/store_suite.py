@@ -23,14 +23,26 @@ from headrace.testing.suite.claims import TestClaims, TestFifoClaims
 from headrace.testing.suite.dedup import TestContentDeduplication, TestDeduplication
 from headrace.testing.suite.durability import TestCrashes, TestRestarts
 from headrace.testing.suite.fairness import TestFairQueues, TestInFlight
-from headrace.testing.suite.fifo import TestFifoAttempts, TestFifoLocks, TestFifoOrder, TestFifoReceipts
-from headrace.testing.suite.fifo import TestFifoSendChecks
+from headrace.testing.suite.fifo import (
+    TestFifoAttempts,
+    TestFifoLocks,
+    TestFifoOrder,
+    TestFifoReceipts,
+    TestFifoSendChecks,
+)
 from headrace.testing.suite.moves import TestMoveTasks
 from headrace.testing.suite.queues import TestCooldowns, TestDeletion, TestPurging, TestQueueDirectory
 from headrace.testing.suite.receipts import TestChangingVisibility, TestDeleting, TestForgedReceipts
 from headrace.testing.suite.redrive import TestDeadLetters, TestFifoDeadLetters, TestRedrivePolicies
-from headrace.testing.suite.standard import TestCounts, TestDelays, TestPeeking, TestRetention
-from headrace.testing.suite.standard import TestSendAndReceive, TestSendChecks, TestVisibility
+from headrace.testing.suite.standard import (
+    TestCounts,
+    TestDelays,
+    TestPeeking,
+    TestRetention,
+    TestSendAndReceive,
+    TestSendChecks,
+    TestVisibility,
+)
 from headrace.testing.suite.transactions import TestFences, TestState, TestTransactions
 
 __all__ = [

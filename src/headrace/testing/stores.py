@@ -13,13 +13,13 @@ from headrace.queue.store.base import Store
 from headrace.testing.driver import StoreKind
 
 
-def _open_memory(_folder: Path, clock: ManualClock, cooldowns: bool) -> Store:  # noqa: FBT001 - a StoreOpener
+def _open_memory(_folder: Path, clock: ManualClock, cooldowns: bool) -> Store:
     from headrace.queue.store.memory import open_memory_store  # noqa: PLC0415 - only those that are tested are loaded
 
     return open_memory_store(clock, cooldowns=cooldowns)
 
 
-def _open_sqlite(folder: Path, clock: ManualClock, cooldowns: bool) -> Store:  # noqa: FBT001 - a StoreOpener
+def _open_sqlite(folder: Path, clock: ManualClock, cooldowns: bool) -> Store:
     from headrace.queue.store.sqlite import open_store  # noqa: PLC0415 - see above
 
     return open_store(folder, cooldowns=cooldowns, clock=clock)[0]

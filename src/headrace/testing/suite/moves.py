@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from headrace.errors import CallerError, InvalidParameter, MoveTaskNotFound, MoveTaskRefused
@@ -90,7 +92,7 @@ class TestMoveTasks(SuitePart):
         for _ in range(4):
             seen.append(len(driver.peek(queue)))
             driver.pass_time(SECOND)
-        assert all(after - before <= 10 for before, after in zip(seen, seen[1:], strict=False))
+        assert all(after - before <= 10 for before, after in itertools.pairwise(seen))
         assert seen[-1] >= 20
         driver.pass_time(3 * SECOND)
         assert latest(driver, dead).status == "COMPLETED"
