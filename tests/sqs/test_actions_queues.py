@@ -327,7 +327,9 @@ def test_url_over_tls_is_https(harness: Harness) -> None:
     assert harness.serve(request).json()["QueueUrl"] == "https://localhost:9324/000000000000/q"
 
 
-@pytest.mark.parametrize("url", ["http://localhost:9324/", "ftp://x/000000000000/q", "http://h/1/2/3/4/5", "/", "a/b"])
+@pytest.mark.parametrize(
+    "url", ["http://localhost:9324/", "ftp://x/000000000000/q", "http://h/1/2/3/4/5", "/", "a/b", "q" * 1_025]
+)
 def test_url_that_is_none_is_an_invalid_address(harness: Harness, url: str) -> None:
     answer = harness.json("SendMessage", QueueUrl=url, MessageBody="a")
     assert (answer.status, answer.code) == (400, "InvalidAddress")

@@ -237,11 +237,17 @@ def test_bug_in_finishing_is_answered_too(harness: Harness, monkeypatch: pytest.
     ],
 )
 def test_failure_of_the_store_is_the_receivers_fault(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, code: str
+    harness: Harness,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    status: int,
+    code: str,
 ) -> None:
     url = harness.create()
     monkeypatch.setattr(harness.broker, "submit", lambda _operation, done: done(error))
     answer = harness.json("SendMessage", QueueUrl=url, MessageBody="a")
+    assert not caplog.records  # a full disk must not be filled by a line for each request
     assert (answer.status, answer.headers["x-amzn-query-error"]) == (status, f"{code};Receiver")
     assert "/data" not in answer.body.decode()
     xml = harness.query("SendMessage", {"MessageBody": "a"}, path="/000000000000/q").xml()

@@ -37,6 +37,7 @@ def create_queue(call: Call, request: shapes.CreateQueue) -> None:
     call.authorize(arn)
     changes = attributes.parse(given)
     check_policy(changes)
+    check_dead_letter_owner(arn, changes, given.get("RedrivePolicy", ""))
     tags = request.tags or {}
     check_tags(name, tags)
     existing = call.broker.find(arn)
@@ -68,6 +69,13 @@ def check_policy(changes: Changes) -> None:
             policy.validate(text)
         except HeadraceError:
             raise invalid_attribute("Policy") from None
+
+
+def check_dead_letter_owner(arn: str, changes: Changes, text: str) -> None:
+    """Refuse a dead-letter queue of another account or region: nobody could stop letters that a stranger sends so."""
+    redrive = changes.settings.get("redrive")
+    if redrive is not None and redrive["target"].split(":")[3:5] != arn.split(":")[3:5]:
+        raise invalid("RedrivePolicy", text, "Dead letter target owner should be same as the source.")
 
 
 def _created(call: Call, redrive_policy: str, outcome: Any) -> None:

@@ -51,7 +51,7 @@ def receive_message(call: Call, request: ReceiveMessage) -> None:
         None if visibility_s is None else visibility_s * SECOND_MS,
         request.receive_request_attempt_id,
     )
-    done = call.guarded(partial(_received, call, _view_of(request), info))
+    done = call.guarded(partial(_received, call, _view_of(call, request), info))
     if wait_ms:
         done = partial(_hide_limit, done)
     poll = call.context.broker.receive(operation, done, wait_ms=wait_ms, connected=call.request.connected)
@@ -80,20 +80,23 @@ def _hide_limit(done: Callable[[Any], None], outcome: Any) -> None:
     done([] if isinstance(outcome, InFlightLimit) else outcome)
 
 
-def _view_of(request: ReceiveMessage) -> _View:
+def _view_of(call: Call, request: ReceiveMessage) -> _View:
     system = request.message_system_attribute_names
     if request.attribute_names:  # the old name of the same parameter; both count
         system = [*request.attribute_names, *(system or ())]
-    return _view(tuple(system or ()), tuple(request.message_attribute_names or ()))
+    make = _kept_view if len(call.request.body) <= limits.VIEW_REQUEST_BYTES_MAX else _view
+    return make(tuple(system or ()), tuple(request.message_attribute_names or ()))
 
 
-@lru_cache(maxsize=256)
 def _view(system: tuple[str, ...], names: tuple[str, ...]) -> _View:
     """Names that are none are ignored, as AWS does. `prefix.*` is every name that starts with `prefix`."""
     wanted = SYSTEM if ALL in system else SYSTEM.intersection(system)
     prefixes = tuple(name.removesuffix(".*") for name in names if name.endswith(".*"))
     every = ALL in names or ".*" in names
     return _View(wanted, every, frozenset(names), prefixes)
+
+
+_kept_view: Final = lru_cache(maxsize=limits.VIEWS_MAX)(_view)
 
 
 def _received(call: Call, view: _View, info: QueueInfo, deliveries: list[Delivery]) -> None:

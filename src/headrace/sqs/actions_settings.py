@@ -10,7 +10,7 @@ from headrace.errors import HeadraceError
 from headrace.queue.model import QueueDescription, QueueInfo, name_of
 from headrace.queue.operations import ChangeSettings, GetQueue, TagQueue
 from headrace.sqs import attributes, policy, shapes
-from headrace.sqs.actions_queues import check_policy, redrive_fault
+from headrace.sqs.actions_queues import check_dead_letter_owner, check_policy, redrive_fault
 from headrace.sqs.call import Call
 from headrace.sqs.errors import (
     OVER_LIMIT,
@@ -44,6 +44,7 @@ def set_queue_attributes(call: Call, request: shapes.SetQueueAttributes) -> None
         raise missing("Attributes")
     changes = attributes.parse(given)
     check_policy(changes)
+    check_dead_letter_owner(info.arn, changes, given.get("RedrivePolicy", ""))
     _check_type_unchanged(info, changes.settings)
 
     def done(outcome: Any) -> None:

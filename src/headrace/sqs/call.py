@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, StoreError
 from headrace.http.messages import Request
 from headrace.queue.broker import Broker
 from headrace.queue.limits import REGION_DEFAULT
@@ -114,7 +114,7 @@ class Call:
             if place is None:
                 raise missing("QueueUrl")
             url = f"http://localhost{self.request.path}"
-        arn = _arn_of_url(url, self.region, self.account)
+        arn = _arn_of_url(url, self.region, self.account) if len(url) <= limits.URL_CHARACTERS_MAX else None
         if arn is None:
             raise Fault(INVALID_ADDRESS, f"The address {url} is not valid for this endpoint.")
         return self.queue_by_arn(arn)
@@ -176,13 +176,13 @@ class Call:
             fault = translate(error, receipt=receipt)
         else:
             fault = Fault(INTERNAL_FAILURE, "The request processing has failed because of an internal failure.")
-        if fault.kind.status >= 500:
+        if fault.kind.status >= 500 and not isinstance(error, StoreError):  # the node tells of its store itself
             self._log(error, request_id)
         body, headers = self.codec.fault(fault, request_id)
         self._respond(fault.kind.status, body, request_id, headers)
 
     def _log(self, error: Exception, request_id: str) -> None:
-        """A failure that is ours. Names and ids only: what the client sent may be secret."""
+        """A bug of ours. Names and ids only: what the client sent may be secret."""
         facts = {"action": "sqs_request_failed", "operation": self.operation, "request_id": request_id}
         trace = None if isinstance(error, HeadraceError) else error
         _log.error("%s failed: %s", self.operation or "a request", type(error).__name__, exc_info=trace, extra=facts)

@@ -36,5 +36,9 @@ KMS_REUSE_DEFAULT_S: Final = 300
 QUERY_PARAMETERS_MAX: Final = 4_000
 QUERY_DEPTH_MAX: Final = 8  # SendMessageBatchRequestEntry.1.MessageAttribute.1.Value.StringListValue.1 has 7 parts
 
-# What is kept in memory to save work; emptied when full, since its keys are the clients' words
+# What is kept in memory to save work. Its keys are the clients' words, so their number and their length are bounded.
 PARSED_URLS_MAX: Final = 10_000
+URL_CHARACTERS_MAX: Final = 1_024  # host names have 253, queue names 80
+HOSTS_MAX: Final = 256
+VIEWS_MAX: Final = 256
+VIEW_REQUEST_BYTES_MAX: Final = 4_096  # of a request whose list of attribute names is kept

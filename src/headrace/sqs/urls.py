@@ -66,7 +66,7 @@ class Form:
         return f"{self.scheme}://{self.base}/{account}/{name}"
 
 
-@lru_cache(maxsize=limits.PARSED_URLS_MAX)
+@lru_cache(maxsize=limits.HOSTS_MAX)
 def form_of(host: str, path_region: str | None, *, secure: bool) -> Form:
     """The form in which to answer a request to `host` (with port) whose path named `path_region`, if any."""
     scheme = "https" if secure else "http"
