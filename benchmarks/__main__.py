@@ -28,7 +28,12 @@ TABLE_WIDTH: Final = 120
 @click.command()
 @click.option("--mode", type=click.Choice(sorted(PLANS)), default="quick", show_default=True)
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Only these parts.")
-@click.option("--peers", default="fauxqs,ministack,moto", show_default=True, help="Compare with these; '' for none.")
+@click.option(
+    "--peers",
+    default="fauxqs,ministack,moto",
+    show_default=True,
+    help="Compare with these; '' for none. loop, thread: headrace, with every commit made there.",
+)
 @click.option(
     "--cache", type=click.Path(path_type=Path), default=ROOT / ".cache/peers", help="Where peers are installed."
 )

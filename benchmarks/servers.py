@@ -172,12 +172,32 @@ MOTO: Final = "moto[server]==5.2.5"
 
 
 def headrace() -> Server:
+    return _headrace("headrace", ["-m", "headrace"])
+
+
+def headrace_loop() -> Server:
+    """A variant that always commits on the loop's thread, however slow the disk."""
+    return _headrace("commits on the loop", ["-c", _PLACED.format(slow_from_s=3_600)])
+
+
+def headrace_thread() -> Server:
+    """A variant that always commits in a thread, however fast the disk."""
+    return _headrace("commits in a thread", ["-c", _PLACED.format(slow_from_s=-1)])
+
+
+_PLACED: Final = (
+    "from headrace.queue.store.local import store; store.SLOW_SYNC_S = {slow_from_s}; "
+    "from headrace.cli.main import main; main()"
+)
+
+
+def _headrace(name: str, program: list[str]) -> Server:
     return Server(
-        name="headrace",
+        name=name,
         durable="fsync",
         install=_nothing_to_install,
         command=lambda _cache, data, port: [
-            sys.executable, "-m", "headrace", "broker", "--data", str(data / "store"), "--port", str(port),
+            sys.executable, *program, "broker", "--data", str(data / "store"), "--port", str(port),
             "--log-level", "warning",
         ],
     )  # fmt: skip
@@ -212,14 +232,10 @@ def moto() -> Server:
     )
 
 
-def external(endpoint_name: str, command: list[str]) -> Server:
-    """A server by its command line, with `{port}` and `{data}` in it: for trying a variant against the others."""
-    return Server(
-        name=endpoint_name,
-        durable="?",
-        install=_nothing_to_install,
-        command=lambda _cache, data, port: [part.format(port=port, data=data) for part in command],
-    )
-
-
-PEERS: Final[dict[str, Callable[[], Server]]] = {"fauxqs": fauxqs, "ministack": ministack, "moto": moto}
+PEERS: Final[dict[str, Callable[[], Server]]] = {
+    "fauxqs": fauxqs,
+    "ministack": ministack,
+    "moto": moto,
+    "loop": headrace_loop,
+    "thread": headrace_thread,
+}

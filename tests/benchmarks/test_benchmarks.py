@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import machine
+from benchmarks import machine, servers
 from benchmarks.http_load import percentile_ms
 from benchmarks.plan import PLANS
 from benchmarks.report import HTTP_TARGETS
 from benchmarks.sqs_http import Sample, _summarise
 from benchmarks.sqs_wire import RECEIPTS, BadAnswer, Requests, split_answer
+from headrace.queue.store.local import store
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -83,6 +84,11 @@ def test_summary_takes_medians_and_headraces_ratio() -> None:
 
 def test_targets_are_of_cases_that_are_measured() -> None:
     assert {connections for _, _, connections in HTTP_TARGETS} <= set(PLANS["quick"].connections)
+
+
+def test_variants_set_a_threshold_that_exists() -> None:
+    assert "store.SLOW_SYNC_S = 3600;" in servers.headrace_loop().command(Path(), Path(), 1)[2]
+    assert store.SLOW_SYNC_S > 0
 
 
 @pytest.mark.serial
