@@ -228,6 +228,17 @@ def test_bug_in_finishing_is_answered_too(harness: Harness, monkeypatch: pytest.
     assert harness.json("SendMessage", QueueUrl=url, MessageBody="a").status == 500
 
 
+def test_request_is_answered_once(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = harness.create()
+
+    def submit(_: Any, done: Any) -> None:
+        done(None)
+        raise ZeroDivisionError("a bug, after the answer")
+
+    monkeypatch.setattr(harness.broker, "submit", submit)
+    assert harness.json("PurgeQueue", QueueUrl=url).status == 200  # `serve` counts the answers
+
+
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [

@@ -161,11 +161,9 @@ def _delay_ms(delay_s: int | None, *, fifo: bool) -> int | None:
         return None
     if not 0 <= delay_s <= limits.DELAY_MAX_S:
         raise invalid("DelaySeconds", delay_s, f"DelaySeconds must be >= 0 and <= {limits.DELAY_MAX_S}.")
-    if not fifo:
-        return delay_s * SECOND_MS
-    if delay_s:
+    if fifo and delay_s:  # 0 is taken, and means the queue's own delay
         raise invalid("DelaySeconds", delay_s, WRONG_QUEUE_TYPE)
-    return None  # on FIFO, 0 means the queue's own delay
+    return delay_s * SECOND_MS
 
 
 def _check_fifo(given: SendMessage | SendMessageEntry, settings: QueueSettings) -> None:
