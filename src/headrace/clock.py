@@ -43,22 +43,24 @@ def boot_id() -> str:
         return ""
 
 
-def resume(anchor: Anchor | None, *, boot: str, uptime: int, wall_ms: int) -> int:
-    """Steady time now, after a restart: exact on the same boot, else the wall clock but not before the anchor."""
+def resume(anchor: Anchor | None, *, boot: str, uptime: int, wall_ms: int, floor_ms: int = 0) -> int:
+    """Steady time now, after a restart: exact on the same boot, else the wall clock; never before the anchor, nor
+    before `floor_ms`, the latest time that was stored."""
     if anchor is None:
-        return wall_ms
+        return max(wall_ms, floor_ms)
     if boot and anchor.boot == boot and uptime >= anchor.uptime_ns:
-        return anchor.steady_ms + (uptime - anchor.uptime_ns) // 1_000_000
-    return max(wall_ms, anchor.steady_ms)
+        return max(floor_ms, anchor.steady_ms + (uptime - anchor.uptime_ns) // 1_000_000)
+    return max(wall_ms, anchor.steady_ms, floor_ms)
 
 
 class SteadyClock:
     """The clock of a store. Calling it gives steady ms; `anchor()` is what to store for the next start."""
 
-    def __init__(self, anchor: Anchor | None = None) -> None:
+    def __init__(self, anchor: Anchor | None = None, *, floor_ms: int = 0) -> None:
         self._boot = boot_id()
         started = uptime_ns()
-        now = resume(anchor, boot=self._boot, uptime=started, wall_ms=time.time_ns() // 1_000_000)
+        wall_ms = time.time_ns() // 1_000_000
+        now = resume(anchor, boot=self._boot, uptime=started, wall_ms=wall_ms, floor_ms=floor_ms)
         self._offset_ns = now * 1_000_000 - started
 
     def __call__(self) -> int:

@@ -80,7 +80,7 @@ def open_store(
     try:
         disk = SqliteDisk(data, vfs=vfs)
         if clock is None:
-            steady = SteadyClock(disk.last_anchor())
+            steady = SteadyClock(disk.folder.anchor(), floor_ms=disk.latest_ms())
             disk.anchor(steady.anchor())
             clock = steady
         return LocalStore(disk, clock, cooldowns=cooldowns), clock
@@ -96,7 +96,7 @@ class SqliteDisk:
     durable = True
 
     def __init__(self, folder: Folder, *, vfs: str | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._failed: StoreFailed | None = None
         self._closed = False
         self.sync_seconds = 0.0
@@ -125,22 +125,22 @@ class SqliteDisk:
 
     def _missing(self) -> int:
         """How many acknowledged commits the database does not have."""
-        behind: int = self._folder.acknowledged() - self._seq
+        behind: int = self.folder.acknowledged() - self._seq
         return max(0, behind)
 
     def _mend_tail(self) -> None:
         """SQLite took the last commit's frames for a torn tail, but it was acknowledged: so they are damaged."""
         self._reader.close()
         self._db.close()
-        check_wal(self._folder.database, keep=self._folder.keep_damaged, tail=True)
+        check_wal(self.folder.database, keep=self.folder.keep_damaged, tail=True)
 
     def __str__(self) -> str:
-        return str(self._folder)
+        return str(self.folder)
 
     # --- opening ---
 
     def _connect(self, vfs: str | None) -> apsw.Connection:
-        connection = apsw.Connection(str(self._folder.database), vfs=vfs, statementcachesize=200)
+        connection = apsw.Connection(str(self.folder.database), vfs=vfs, statementcachesize=200)
         connection.set_busy_timeout(BUSY_MS)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a WAL that may be damaged stays as it is
         connection.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0")
@@ -148,13 +148,13 @@ class SqliteDisk:
         return connection
 
     def _opening(self) -> _Opening:
-        return _Opening(self._folder)
+        return _Opening(self.folder)
 
     def _migrate(self) -> None:
         (version,) = self._row(self._db, "PRAGMA user_version")
         if version > schema.VERSION:
             raise StoreUnusable(
-                str(self._folder),
+                str(self.folder),
                 f"it was written by a newer headrace (format {version}, this one knows {schema.VERSION})",
             )
         for number in range(version, schema.VERSION):
@@ -169,19 +169,16 @@ class SqliteDisk:
         """Acknowledged commits that the database does not have: damage that SQLite itself does not notice."""
         missing = self._missing()
         if missing:
-            kept = self._folder.keep_damaged()
+            kept = self.folder.keep_damaged()
             raise StoreDamaged(
-                str(self._folder.database),
+                str(self.folder.database),
                 f"commits {self._seq + 1} to {self._seq + missing} were acknowledged and are missing; a copy is in"
-                f" {kept}; to go on without them remove {self._folder.acknowledged_path}",
+                f" {kept}; to go on without them remove {self.folder.acknowledged_path}",
             )
 
-    def last_anchor(self) -> Anchor | None:
-        """The clock's anchor, moved on to the last commit's time if that is later."""
-        anchor = self._folder.anchor()
-        if anchor is None:
-            return Anchor("", 0, self._last_ms)
-        return anchor
+    def latest_ms(self) -> int:
+        """The latest steady time that was stored: by a commit, or with a lease."""
+        return max(self._last_ms, max((record.received_ms for record in self._journal.records), default=0))
 
     @staticmethod
     def _row(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> Any:
@@ -300,7 +297,7 @@ class SqliteDisk:
         db.execute("COMMIT")
         self.sync_seconds += (perf_counter() - started - self.sync_seconds) * SYNC_WEIGHT
         self._seq, self._last_ms = seq, batch.now_ms
-        self._folder.acknowledge(seq)
+        self.folder.acknowledge(seq)
 
     def _delete(self, keys: set[Key]) -> None:
         """Runs of keys as ranges, the rest as one list: in order of arrival a thousand deletes are one range."""
@@ -334,11 +331,11 @@ class SqliteDisk:
         if isinstance(error, apsw.FullError) or (
             isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         ):
-            self._folder.free_reserve()
-            return StoreFull(str(self._folder))
+            self.folder.free_reserve()
+            return StoreFull(str(self.folder))
         if isinstance(error, apsw.BusyError):
             return Unavailable(
-                f"{self._folder.database} is locked by another program that writes to it; end that program"
+                f"{self.folder.database} is locked by another program that writes to it; end that program"
             )
         self._failed = StoreFailed(f"{type(error).__name__}: {error}")
         return self._failed
@@ -559,16 +556,16 @@ class SqliteDisk:
     # --- the rest ---
 
     def reserve(self) -> bool:
-        return self._folder.keep_reserve()
+        return self.folder.keep_reserve()
 
     def reserved(self) -> bool:
-        return self._folder.reserved
+        return self.folder.reserved
 
     def size_bytes(self) -> int:
-        return self._folder.size_bytes()
+        return self.folder.size_bytes()
 
     def anchor(self, anchor: Anchor) -> None:
-        self._folder.keep_anchor(anchor)
+        self.folder.keep_anchor(anchor)
 
     def close(self) -> None:
         if self._closed:
@@ -583,19 +580,19 @@ class SqliteDisk:
         except (apsw.Error, OSError) as error:
             log.error("closing the store: %s", error, extra={"action": "store.close"})
         finally:
-            self._folder.close()
+            self.folder.close()
 
 
 class _Opening:
     """Errors while a store is opened, in words for who runs it."""
 
     def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-            raise StoreDamaged(str(self._folder.database), f"SQLite says: {error}") from error
+            raise StoreDamaged(str(self.folder.database), f"SQLite says: {error}") from error
         if isinstance(error, apsw.Error | OSError):
-            raise StoreUnusable(str(self._folder), f"{type(error).__name__}: {error}") from error
+            raise StoreUnusable(str(self.folder), f"{type(error).__name__}: {error}") from error
