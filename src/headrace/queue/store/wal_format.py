@@ -57,17 +57,21 @@ class Wal(msgspec.Struct):
     def offset(self, index: int) -> int:
         return HEADER_BYTES + index * self.frame_bytes
 
-    def content(self, index: int) -> bytes:
-        """The page that frame `index` holds."""
+    def view(self, index: int) -> memoryview:
+        """The page that frame `index` holds, not copied."""
         start = self.offset(index) + FRAME_HEADER_BYTES
-        return bytes(self.data[start : start + self.page_size])
+        return memoryview(self.data)[start : start + self.page_size]
+
+    def content(self, index: int) -> bytes:
+        """A copy of the page that frame `index` holds."""
+        return bytes(self.view(index))
 
     def words(self, start: int, end: int) -> tuple[int, ...]:
         return struct.unpack_from(f"{'>' if self.big_endian else '<'}{(end - start) // 4}I", self.data, start)
 
     def stored(self, index: int) -> Sums:
         """The checksum that stands in frame `index`; -1 is the header."""
-        return _sums.unpack_from(self.data, 24 if index < 0 else self.offset(index) + 16)  # type: ignore[return-value]
+        return _sums.unpack_from(self.data, 24 if index < 0 else self.offset(index) + 16)
 
     def store(self, index: int, sums: Sums) -> None:
         _sums.pack_into(self.data, 24 if index < 0 else self.offset(index) + 16, *sums)
@@ -104,7 +108,7 @@ def scan(data: bytearray) -> Wal | None:
 def _frames(wal: Wal, held: int) -> list[Frame]:
     """The frames up to the last that has the present salts, and one behind it if nothing but its salts is wrong."""
     headers = [_frame_header.unpack_from(wal.data, wal.offset(index)) for index in range(held)]
-    salts: Sums = struct.unpack(">2I", wal.salts)  # type: ignore[assignment]
+    salts: Sums = struct.unpack(">2I", wal.salts)
     salted = [header[2:4] == salts for header in headers]
     count = held - salted[::-1].index(True) if True in salted else 0
     checks = _check_all(wal, min(count + 1, held))

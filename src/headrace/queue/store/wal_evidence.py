@@ -1,0 +1,246 @@
+"""What else in the files tells about a damaged frame: earlier and later contents of its page, and its rows' checksums."""
+
+from __future__ import annotations
+
+import struct
+from operator import eq
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from headrace.queue.store import rows
+from headrace.queue.store.pages import TABLE_LEAF, BadPage, Cell, Pages, chain, columns, payload, tree_page
+from headrace.queue.store.wal_format import FRAME_HEADER_BYTES, MASK, Wal
+
+COMPARED_PAGES_MAX: Final = 20_000  # 80 µs each
+MESSAGE_COLUMNS: Final = 15
+_ALIKE_BYTES_MIN: Final = 8  # a page of few bytes, the commit's number and time, has a dozen
+
+
+class Fix(msgspec.Struct, frozen=True):
+    """A word that may be wrong: `change` is to be added to the one at byte `place` of the WAL."""
+
+    place: int
+    change: int
+
+    def word(self, wal: Wal) -> bytes:
+        """The word as it would be."""
+        order = ">I" if wal.big_endian else "<I"
+        (word,) = struct.unpack_from(order, wal.data, self.place)
+        return struct.pack(order, (word + self.change) & MASK)
+
+    def apply(self, wal: Wal) -> None:
+        wal.data[self.place : self.place + 4] = self.word(wal)
+
+
+# --- which word is wrong ---
+
+
+def most_likely(wal: Wal, index: int, fixes: list[Fix], database: Path) -> Fix | None:
+    """The fix that the rest of the files speaks for; None if that is not one.
+
+    Rows that check after it, as they do not without, are a proof. Else the fix whose bytes are what the page held before
+    or after, where the damaged ones are not.
+    """
+    start = wal.offset(index) + FRAME_HEADER_BYTES
+    in_header = [fix for fix in fixes if fix.place < start]
+    fixes = [fix for fix in fixes if fix.place >= start]
+    if not _header_possible(wal, index, b""):
+        possible = [fix for fix in in_header if _header_possible(wal, index, fix.word(wal), at=fix.place)]
+        return possible[0] if len(possible) == 1 else None
+    versions = _other_versions(wal, index, database)
+    verdicts = _judge_fixes(wal, index, fixes, database)
+    ranked = sorted(
+        [(verdicts[n], _likeness(wal, start, fix, versions), n) for n, fix in enumerate(fixes)], reverse=True
+    )
+    if not ranked:
+        return None
+    best = ranked[0]
+    alone = len(ranked) == 1 or ranked[1][:2] != best[:2]
+    # Several that are proven differ in bytes that mean nothing: room between the cells.
+    return fixes[best[2]] if best[0] == _PROVEN or (alone and best[0] and best[1]) else None
+
+
+def _header_possible(wal: Wal, index: int, word: bytes, *, at: int = 0) -> bool:
+    """Whether page number and commit size of a frame can be, with `word` at byte `at`."""
+    offset = wal.offset(index)
+    header = bytearray(wal.data[offset : offset + 8])
+    if word:
+        header[at - offset : at - offset + 4] = word
+    page, commit_pages = struct.unpack(">2I", header)
+    before, size = sizes(wal, index)
+    return bool(1 <= page <= size and (commit_pages == 0 or before <= commit_pages <= size))
+
+
+def _likeness(wal: Wal, start: int, fix: Fix, versions: list[bytes]) -> int:
+    """2 for each version of the page that has the fixed bytes, 1 where it has neither, 0 where the present ones."""
+    at = fix.place - start
+    now, fixed = wal.data[fix.place : fix.place + 4], fix.word(wal)
+    changed = [place for place in range(4) if now[place] != fixed[place]]
+    score = 0
+    for version in versions:
+        word = version[at : at + 4]
+        if all(word[place] == fixed[place] for place in changed):
+            score += 2
+        elif any(word[place] != now[place] for place in changed):
+            score += 1
+    return score
+
+
+def _other_versions(wal: Wal, index: int, database: Path) -> list[bytes]:
+    """What the page held before, and what it holds in the next frame that has it."""
+    number = int.from_bytes(wal.data[wal.offset(index) : wal.offset(index) + 4], "big")
+    same = [place for place, frame in enumerate(wal.frames) if frame.good and frame.page == number]
+    earlier = [place for place in same if place < index]
+    found = [wal.content(place) for place in same if place > index][:1]
+    if earlier:
+        return [*found, wal.content(earlier[-1])]
+    with database.open("rb") as file:
+        file.seek((number - 1) * wal.page_size)
+        before = file.read(wal.page_size)
+    return [*found, before] if len(before) == wal.page_size else found
+
+
+_REFUTED, _POSSIBLE, _PROVEN = range(3)
+
+
+def _judge_fixes(wal: Wal, index: int, fixes: list[Fix], database: Path) -> list[int]:
+    """For each fix, whether the rows of the page, or those that go on in it, check with it."""
+    first, last = _commit_of(wal, index)
+    number = int.from_bytes(wal.data[wal.offset(index) : wal.offset(index) + 4], "big")
+    start = wal.offset(index) + FRAME_HEADER_BYTES
+    frames = [frame.page if place != index else number for place, frame in enumerate(wal.frames[: last + 1])]
+    newer: dict[int, bytes | memoryview] = {page: wal.view(place) for place, page in enumerate(frames)}
+    pages = Pages(database, wal.page_size, newer)
+    verdicts = []
+    try:
+        for fix in fixes:
+            content = bytearray(wal.view(index))
+            content[fix.place - start : fix.place - start + 4] = fix.word(wal)
+            newer[number] = bytes(content)
+            verdicts.append(_judge(pages, number, frames[first : last + 1]))
+    finally:
+        pages.close()
+        newer.clear()  # no view stays on the WAL's data
+    return verdicts
+
+
+def _commit_of(wal: Wal, index: int) -> tuple[int, int]:
+    """First and last frame of the commit that a frame belongs to."""
+    ends = [place for place, frame in enumerate(wal.frames) if frame.good and frame.commit_pages]
+    first = max([place for place in ends if place < index], default=-1) + 1
+    return first, min([place for place in ends if place >= index], default=len(wal.frames) - 1)
+
+
+def _judge(pages: Pages, number: int, together: list[int]) -> int:
+    try:
+        tree = tree_page(pages.page(number), number)
+    except BadPage:
+        return _judge_overflow(pages, number, together)
+    if not tree.whole or None in tree.cells:
+        return _REFUTED
+    if tree.kind != TABLE_LEAF:
+        return _POSSIBLE
+    return min([_judge_row(pages, cell) for cell in tree.cells if cell is not None], default=_POSSIBLE)
+
+
+def _judge_overflow(pages: Pages, number: int, together: list[int]) -> int:
+    """An overflow page is judged by the row that goes on in it, which was written in the same commit."""
+    for other in set(together) - {number}:
+        try:
+            tree = tree_page(pages.page(other), other)
+        except BadPage:
+            continue
+        for cell in tree.cells if tree.kind == TABLE_LEAF else ():
+            if cell is not None and cell.overflow and _goes_over(pages, cell, number):
+                return _judge_row(pages, cell)
+    return _POSSIBLE
+
+
+def _goes_over(pages: Pages, cell: Cell, number: int) -> bool:
+    try:
+        return any(number == page for page, _ in chain(pages, cell))
+    except BadPage:
+        return True  # the chain breaks there
+
+
+def _judge_row(pages: Pages, cell: Cell) -> int:
+    try:
+        values = columns(payload(pages, cell))
+    except BadPage:
+        return _REFUTED
+    if len(values) != MESSAGE_COLUMNS:
+        return _POSSIBLE
+    _, message = rows.from_row((cell.key, *values[1:-1]))
+    return _PROVEN if message is not None else _REFUTED
+
+
+# --- which page a frame holds, when its header is hit ---
+
+
+def place(wal: Wal, index: int, database: Path) -> bool:
+    """Make sure that a frame that could not be mended names the right page; False if nobody can tell.
+
+    A wrong number would put one page's damage upon another page. Salts that are right vouch for the number beside them.
+    Otherwise it is the one new page of its commit that no other frame holds, or the page whose earlier content is most
+    like what is left of this one.
+    """
+    frame = wal.frames[index]
+    size_before, size = sizes(wal, index)
+    if not (frame.salted and 1 <= frame.page <= size):
+        page = _missing_page(wal, index, size_before, size) or _most_alike(wal, index, database)
+        if page is None:
+            return False
+        struct.pack_into(">I", wal.data, wal.offset(index), page)
+    if not frame.salted or not (frame.commit_pages == 0 or size_before <= frame.commit_pages <= size):
+        # Joined to the commit behind it; the last frame of all ends its own.
+        commit_pages = size if index + 1 == len(wal.frames) else 0
+        struct.pack_into(">I", wal.data, wal.offset(index) + 4, commit_pages)
+    return True
+
+
+def sizes(wal: Wal, index: int) -> tuple[int, int]:
+    """How many pages the database had before this frame's commit, and after it."""
+    good = [(place, frame) for place, frame in enumerate(wal.frames) if frame.good]
+    ends = [(place, frame.commit_pages) for place, frame in good if frame.commit_pages]
+    before = max((pages for place, pages in ends if place < index), default=1)
+    after = next((pages for place, pages in ends if place > index), before)
+    return before, max([before, after, *[frame.page for _, frame in good]])
+
+
+def _missing_page(wal: Wal, index: int, size_before: int, size: int) -> int | None:
+    """A commit writes every page by which the database grows: the one that no other frame of it holds."""
+    held = {frame.page for frame in wal.frames if frame.good}
+    missing = [page for page in range(size_before + 1, size + 1) if page not in held]
+    return missing[0] if len(missing) == 1 and index else None
+
+
+def _most_alike(wal: Wal, index: int, database: Path) -> int | None:
+    content = wal.view(index)
+    places = [place for place, byte in enumerate(content) if byte]
+    wanted = [content[place] for place in places]
+    best = second = 0
+    page = None
+    for number, before in _earlier_pages(wal, index, database).items():
+        alike = sum(map(eq, wanted, [before[place] for place in places]))
+        if alike > best:
+            best, second, page = alike, best, number
+        else:
+            second = max(second, alike)
+    return page if best >= _ALIKE_BYTES_MIN and best > 1.2 * second else None
+
+
+def _earlier_pages(wal: Wal, index: int, database: Path) -> dict[int, bytes | memoryview]:
+    """What the pages held before frame `index`: of a large database the last ones, and all that the WAL has."""
+    pages: dict[int, bytes | memoryview] = {}
+    with database.open("rb") as file:
+        held = file.seek(0, 2) // wal.page_size
+        first = max(0, held - COMPARED_PAGES_MAX)
+        file.seek(first * wal.page_size)
+        for number in range(first + 1, held + 1):
+            pages[number] = file.read(wal.page_size)
+    for earlier, frame in enumerate(wal.frames[:index]):
+        if frame.good:
+            pages[frame.page] = wal.view(earlier)
+    return pages
