@@ -121,7 +121,8 @@ class SqliteDisk:
         self._db.set_wal_hook(self._count_wal)
         self._reader = self._connect(vfs)
         self._reader.execute(f"PRAGMA query_only=ON; PRAGMA cache_size=-{READER_CACHE_KIB}")
-        self._seq, self._last_ms = self._row(self._db, "SELECT seq, now_ms FROM commit_log")
+        row = self._row(self._db, "SELECT seq, now_ms FROM commit_log")
+        self._seq, self._last_ms = int(row[0]), int(row[1])
 
     def _missing(self) -> int:
         """How many acknowledged commits the database does not have."""
