@@ -13,6 +13,7 @@ import pytest
 from botocore.config import Config
 
 from headrace.errors import StoreDamaged, StoreFailed, StoreFull
+from headrace.sqs import limits
 from headrace.sqs.context import RequestIds, SqsOptions
 from headrace.sqs.keys import Key, KeyRing, Principal
 from headrace.sqs.signature import Verifier
@@ -198,6 +199,23 @@ def test_json_without_a_target_is_answered_in_json(harness: Harness) -> None:
     request = json_request("ListQueues")
     del request.headers[b"x-amz-target"]
     assert harness.serve(request).json()["__type"] == "com.amazon.coral.service#UnknownOperationException"
+
+
+def test_request_that_is_too_large_is_not_read(harness: Harness) -> None:
+    blank = b" " * limits.REQUEST_BYTES_MAX
+    assert harness.json("ListQueues", blank[2:] + b"{}").status == 200
+    answer = harness.json("ListQueues", blank[1:] + b"{}")
+    assert (answer.status, answer.code) == (413, "RequestEntityTooLarge")
+    answer = harness.serve(FakeRequest(body=b"Action=ListQueues&x=" + blank))
+    assert (answer.status, answer.code, answer.content_type) == (413, "RequestEntityTooLarge", "text/xml")
+
+
+def test_whole_batch_of_escapes_is_not_too_large(harness: Harness) -> None:
+    body = b"\\u0061" * 104_857
+    entries = b",".join(b'{"Id":"%d","MessageBody":"%s"}' % (n, body) for n in range(10))
+    harness.create()
+    answer = harness.json("SendMessageBatch", b'{"QueueUrl":"q","Entries":[%s]}' % entries)
+    assert len(answer.json()["Successful"]) == 10
 
 
 # --- failures that are ours ---

@@ -11,13 +11,13 @@ from typing import Final
 from headrace.clock import Clock
 from headrace.http.messages import Request
 from headrace.queue.broker import Broker
-from headrace.sqs import codec_json, codec_query
+from headrace.sqs import codec_json, codec_query, limits
 from headrace.sqs.api import ACTIONS, TARGETS
 from headrace.sqs.call import Call
 from headrace.sqs.codec_json import JSON
 from headrace.sqs.codec_query import QUERY
 from headrace.sqs.context import Context, SqsOptions
-from headrace.sqs.errors import METHOD_NOT_ALLOWED, MISSING_ACTION, UNKNOWN_OPERATION, Fault
+from headrace.sqs.errors import METHOD_NOT_ALLOWED, MISSING_ACTION, REQUEST_TOO_LARGE, UNKNOWN_OPERATION, Fault
 
 _DEFAULTS: Final = SqsOptions()
 
@@ -34,6 +34,8 @@ class SqsService:
         json = target is not None or request.headers.get(b"content-type", b"").startswith(b"application/x-amz-json")
         call = Call(self._context, request, JSON if json else QUERY)
         try:
+            if len(request.body) > limits.REQUEST_BYTES_MAX:
+                raise _too_large(request)
             if json:
                 _serve_json(call, target)
             else:
@@ -70,6 +72,11 @@ def _serve_query(call: Call) -> None:
         raise Fault(UNKNOWN_OPERATION, f"The action {name[:128]} is not valid for this endpoint.")
     call.operation = name
     action.serve(call, codec_query.decode(name, action.shape, parameters))
+
+
+def _too_large(request: Request) -> Fault:
+    text = f"A request can have {limits.REQUEST_BYTES_MAX} bytes. You have sent {len(request.body)} bytes."
+    return Fault(REQUEST_TOO_LARGE, text)
 
 
 def _wrong_method(call: Call) -> Fault:
