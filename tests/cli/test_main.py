@@ -7,6 +7,7 @@ import time
 
 import click
 import pytest
+from click.shell_completion import BashComplete
 
 from headrace import __version__
 from headrace.cli.main import COMMANDS, cli
@@ -115,3 +116,24 @@ def test_mistyped_folder_is_not_made(run: CommandLine, tmp_path: object) -> None
 
     assert run("queue", "ls", "--broker", folder).code == 2
     assert not os.path.exists(folder)  # noqa: PTH110
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "completed"),
+    [
+        ([], "qu", ["queue"]),
+        (["queue"], "p", ["peek", "purge"]),
+        (["queue", "peek"], "or", ["orders"]),
+        (["queue", "peek", "--broker", "http://127.0.0.1:1"], "or", []),
+        (["queue", "peek", "orders"], "--a", ["--after"]),
+    ],
+)
+def test_completion_knows_commands_options_and_queues(
+    run: CommandLine, words: list[str], incomplete: str, completed: list[str]
+) -> None:
+    run("queue", "create", "orders")
+    run("queue", "create", "other")
+
+    found = BashComplete(cli, {}, "headrace", "_HEADRACE_COMPLETE").get_completions(words, incomplete)
+
+    assert [item.value for item in found] == completed

@@ -37,11 +37,16 @@ class CuttingServer:
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)  # wakes the accept
+        self._thread.join(10)
         self._listening.close()
 
     def _serve(self) -> None:
         for behaviour in self._behaviours:
-            client, _ = self._listening.accept()
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return  # closed before all behaviours had their turn
             with client:
                 _read_request(client)
                 self.calls += 1
