@@ -167,13 +167,13 @@ class Call:
         body = codec.answer(self.operation, result, request_id)
         self._respond(200, body, request_id, ())
 
-    def fail(self, error: Exception, *, receipt: str = "") -> None:
-        """Answer an error; `receipt` is the handle that it is about."""
+    def fail(self, error: Exception) -> None:
+        """Answer an error, whatever it is."""
         request_id = self.context.request_ids()
         if isinstance(error, Fault):
             fault = error
         elif isinstance(error, HeadraceError):
-            fault = translate(error, receipt=receipt)
+            fault = translate(error)
         else:
             fault = Fault(INTERNAL_FAILURE, "The request processing has failed because of an internal failure.")
         if fault.kind.status >= 500 and not isinstance(error, StoreError):  # the node tells of its store itself

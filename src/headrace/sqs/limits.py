@@ -32,8 +32,8 @@ KMS_REUSE_MIN_S: Final = 60
 KMS_REUSE_MAX_S: Final = 86_400
 KMS_REUSE_DEFAULT_S: Final = 300
 
-# A whole request: a batch of 1 MiB of which every character is escaped as \u0061, and the rest around it. The listener
-# takes larger ones for the native API
+# A whole request: a batch of 1 MiB of which every character is escaped as \u0061, and what is around it. The listener
+# lets larger ones through, for the native API.
 REQUEST_BYTES_MAX: Final = 8 * 1_048_576
 
 # The Query protocol: a full request has 10 entries of 10 attributes of 4 parameters
