@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final
 
 from headrace.clock import Clock
-from headrace.errors import HeadraceError, InvalidParameter, StoreFailed, Unavailable
+from headrace.errors import HeadraceError, InFlightLimit, InvalidParameter, StoreFailed, Unavailable
 from headrace.queue import limits
 from headrace.queue.model import QueueInfo
 from headrace.queue.operations import ChangeVisibility, Operation, Receive
@@ -30,6 +30,11 @@ TICK_AFTER_WORK_S: Final = 0.05  # new work may have new deadlines: look again s
 TICK_MAX_S: Final = 30.0
 DRAIN_MAX_S: Final = 10.0
 SERVED_AT_ONCE: Final = 32  # polls of a queue tried in one commit
+
+
+def nothing(outcome: Any) -> bool:
+    """Whether a poll should go on waiting: no message is ready, or (SQS: long polls are then silent) none may be."""
+    return outcome == [] or isinstance(outcome, InFlightLimit)
 
 
 class Poll:
@@ -231,7 +236,7 @@ class Broker:
     def _tried(self, poll: Poll, outcome: Any) -> None:
         if poll.done is None:
             self._return(poll, outcome)
-        elif outcome == [] and not self._stopping:
+        elif nothing(outcome) and not self._stopping:
             self._polls.setdefault(poll.operation.queue, deque()).append(poll)
         else:
             poll.answer(outcome)
@@ -265,7 +270,7 @@ class Broker:
         def served(poll: Poll, outcome: Any) -> None:
             nonlocal left
             left -= 1
-            if outcome == [] and poll.done is not None and not self._stopping:
+            if nothing(outcome) and poll.done is not None and not self._stopping:
                 still_empty.append(poll)
             else:
                 self._tried(poll, outcome)

@@ -60,7 +60,10 @@ def _check(state: LocalState, source: LocalQueue, operation: StartMove) -> None:
     ):
         raise MoveTaskRefused(arn, "Source queue must be configured as a Dead Letter Queue.")
     if any(task.source == arn and task.status in ACTIVE for task in state.moves.values()):
-        raise MoveTaskRefused(arn, "There is already a task running. Only one active task is allowed at a time.")
+        raise MoveTaskRefused(
+            arn,
+            "There is already a task running. Only one active task is allowed for a source queue arn at a given time.",
+        )
     if operation.target is not None:
         target = state.queue(operation.target)
         if not same_account(arn, operation.target):
