@@ -98,6 +98,7 @@ class Demo:
         with self._crew(broker.endpoint) as crew:
             while quiet < QUIET_TICKS and crew.alive():
                 time.sleep(TICK_S)
+                broker.check()
                 snapshot = self._snapshot(crew, watcher, rates, started)
                 self.view.show(snapshot)
                 if kill_at and snapshot.accepted >= kill_at[0]:
@@ -136,7 +137,7 @@ class Demo:
 
     @contextmanager
     def _crew(self, endpoint: str) -> Iterator[Crew]:
-        """Start every process; at the end let them finish their turn, and end those that do not."""
+        """Start every process; at the end let them finish their turn. On an error or Ctrl-C end them at once."""
         spawn = multiprocessing.get_context("spawn")
         crew, finished = Crew(), spawn.Event()
         counts = spawn.Array("q", 2 * len(self.clients))
@@ -158,18 +159,21 @@ class Demo:
             for process in crew.processes:
                 process.start()
             yield crew
-        finally:
-            finished.set()
-            reader.terminate()  # it holds no part of the ledger, and may wait for producers that have gone
-            _end(crew.processes)
+        except BaseException:
+            _end(crew.processes, within_s=0)
+            raise
+        finished.set()
+        reader.terminate()  # it holds no part of the ledger, and may wait for producers that have gone
+        _end(crew.processes, within_s=END_TIMEOUT_S)
 
 
-def _end(processes: list[BaseProcess]) -> None:
-    deadline = time.monotonic() + END_TIMEOUT_S
+def _end(processes: list[BaseProcess], *, within_s: float) -> None:
+    """Wait for the processes; those that go on after `within_s` seconds are terminated."""
+    deadline = time.monotonic() + within_s
     for process in processes:
         if process.pid is None:
             continue
-        process.join(max(0.1, deadline - time.monotonic()))
+        process.join(max(0.0, deadline - time.monotonic()))
         if process.exitcode is None:
             process.terminate()
             process.join()

@@ -47,7 +47,10 @@ class BrokerProcess:
         started = time.monotonic()
         command = [sys.executable, "-m", "headrace", "broker", "--data", str(self._data), "--port", str(self.port)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            # A session of its own: Ctrl-C in the terminal is for the demo, which then stops the broker.
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > started + READY_TIMEOUT_S:
                 raise RuntimeError(f"the broker does not serve:\n{self.log.read_text()[-2_000:]}")
@@ -57,6 +60,11 @@ class BrokerProcess:
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
+
+    def check(self) -> None:
+        """Raises RuntimeError if it has ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            raise RuntimeError(f"the broker ended with {self._process.returncode}:\n{self.log.read_text()[-2_000:]}")
 
     def kill(self) -> None:
         """SIGKILL: no handler runs, nothing is flushed."""
