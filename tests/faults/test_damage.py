@@ -18,7 +18,7 @@ from typing import Final
 import apsw
 import pytest
 
-from headrace.errors import StoreDamaged
+from headrace.errors import StoreDamaged, StoreError
 from headrace.queue import operations as ops
 from headrace.testing.driver import StoreDriver, entry
 from headrace.testing.stores import SQLITE
@@ -88,9 +88,14 @@ def check(source: Path, place: Path, name: str, position: int, value: int, tally
         tally.violations += [] if str(error) else [f"{where}: refused without a reason"]
         shutil.rmtree(place)
         return
+    except Exception as error:
+        tally.violations.append(f"{where}: opening failed with {error!r}")
+        return
     tally.opened += 1
     try:
         tally.violations += [f"{where}: {one}" for one in _taken_out(driver, tally)]
+    except StoreError as error:
+        tally.violations.append(f"{where}: the store stopped, what is left cannot be had: {error!r}")
     finally:
         driver.close()
     shutil.rmtree(place)

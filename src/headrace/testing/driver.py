@@ -20,6 +20,9 @@ from headrace.queue.store.base import Request, Store
 ANSWER_DEADLINE_S: Final = 30.0
 """How long the driver waits (in real time) for an outcome before it calls the store stuck."""
 
+SETTLE_TURNS_MAX: Final = 20_000
+"""How often `advance` may want to be called again at once: the rows of a purged queue of millions go in fewer slices."""
+
 StoreOpener = Callable[[Path, ManualClock, bool], Store]
 """Opens a store: its folder, its clock, whether the 60-second cool-downs hold."""
 
@@ -162,7 +165,7 @@ class StoreDriver:
 
     def settle(self) -> int | None:
         """Do everything due now; returns the next deadline, which lies in the future, or None."""
-        for _ in range(1_000_000):
+        for _ in range(SETTLE_TURNS_MAX):
             due = self.store.advance()
             if due is None or due > self.clock():
                 return due

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from headrace.errors import ClaimRefused, Fenced, ReceiptExpired, ReceiptInvalid
 from headrace.queue import operations as ops
@@ -31,9 +31,12 @@ LIMITS = st.sampled_from([1, 2, 3, 10, 100])
 
 STANDARD: Final = ("plain", "retried", "dead")
 FIFO: Final = ("plain.fifo", "retried.fifo", "dead.fifo")
-QUEUES = st.sampled_from(STANDARD + FIFO)
-FIFO_QUEUES = st.sampled_from(FIFO)
-CLAIMED_QUEUES = st.sampled_from(["plain", "plain.fifo"])
+CLAIMED: Final = ("plain", "plain.fifo")
+FOCUS = st.sampled_from(
+    [("plain",), ("plain.fifo",), ("retried", "dead"), ("retried.fifo", "dead.fifo"), CLAIMED, STANDARD + FIFO]
+)
+"""Each run keeps to a few queues: bugs that need several operations on one message are found sooner."""
+PLACES = st.integers(0, 5)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -46,6 +49,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = fast_folder("headrace-machine-")
         self.driver = StoreDriver(self.kind, Path(self.folder.name))
         self.queues: dict[str, ModelQueue] = {}
+        self.focus: tuple[str, ...] = STANDARD + FIFO
         self.receipts: list[tuple[str, bytes]] = []
         self.state: dict[bytes, bytes] = {}
         self.epochs: list[int] = []
@@ -67,6 +71,15 @@ class StoreMachine(RuleBasedStateMachine):
         if dead:
             values["redrive"] = Redrive(arn_of(dead), receives_max)
         self.driver.create(name, **values)
+
+    @initialize(focus=FOCUS)
+    def keep_to(self, focus: tuple[str, ...]) -> None:
+        self.focus = focus
+
+    def _among(self, place: int, names: tuple[str, ...] = STANDARD + FIFO) -> str:
+        """One of the run's queues that is in `names`."""
+        chosen = [name for name in self.focus if name in names]
+        return chosen[place % len(chosen)]
 
     def teardown(self) -> None:
         self.driver.close()
@@ -98,16 +111,18 @@ class StoreMachine(RuleBasedStateMachine):
     # Messages
 
     @rule(
-        name=QUEUES,
+        place=PLACES,
         items=st.lists(st.tuples(GROUPS, DEDUP_IDS, st.sampled_from([None, 0, SECOND])), min_size=1, max_size=4),
     )
-    def send(self, name: str, items: list[tuple[str, str | None, int | None]]) -> None:
+    def send(self, place: int, items: list[tuple[str, str | None, int | None]]) -> None:
+        name = self._among(place)
         entries = [self._entry(name, *item) for item in items]
         outcomes = self.driver.run(ops.Send(arn_of(name), entries))
         self.queues[name].send(entries, outcomes, self.now)
 
-    @rule(name=QUEUES, limit=LIMITS, visibility_ms=VISIBILITIES, late=LATE)
-    def receive(self, name: str, limit: int, visibility_ms: int | None, late: int) -> None:
+    @rule(place=PLACES, limit=LIMITS, visibility_ms=VISIBILITIES, late=LATE)
+    def receive(self, place: int, limit: int, visibility_ms: int | None, late: int) -> None:
+        name = self._among(place)
         self._late(late)
         self._receive(name, limit, visibility_ms, self.driver.receive(arn_of(name), limit, visibility_ms=visibility_ms))
 
@@ -125,8 +140,10 @@ class StoreMachine(RuleBasedStateMachine):
         queue.receive(limit, deliveries, dead_now, self.now, visibility_ms=visibility_ms, locked=locked)
         self.receipts += [(name, delivery.receipt) for delivery in deliveries]
 
-    @rule(name=FIFO_QUEUES, attempt_id=st.sampled_from(["x", "y"]), limit=LIMITS, late=LATE)
-    def receive_attempt(self, name: str, attempt_id: str, limit: int, late: int) -> None:
+    @precondition(lambda self: bool(set(self.focus) & set(FIFO)))
+    @rule(place=PLACES, attempt_id=st.sampled_from(["x", "y"]), limit=LIMITS, late=LATE)
+    def receive_attempt(self, place: int, attempt_id: str, limit: int, late: int) -> None:
+        name = self._among(place, FIFO)
         self._late(late)
         queue = self.queues[name]
         again = queue.replay(attempt_id, self.now)
@@ -172,7 +189,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.queues[name].change_visibility(receipt, timeout_ms, outcome, self.now)
 
     @precondition(lambda self: bool(self.receipts))
-    @rule(data=st.data(), other=QUEUES, position=st.integers(0, 27))
+    @rule(data=st.data(), other=st.sampled_from(STANDARD + FIFO), position=st.integers(0, 27))
     def forge(self, data: st.DataObject, other: str, position: int) -> None:
         """A receipt of another queue, or with a byte changed: no effect."""
         name, receipt = self._pick(data)
@@ -183,16 +200,18 @@ class StoreMachine(RuleBasedStateMachine):
             outcomes += self.driver.delete(arn_of(other), receipt)
         require(all(isinstance(one, ReceiptInvalid) for one in outcomes), f"a forged receipt was taken: {outcomes}")
 
-    @rule(name=QUEUES)
-    def purge(self, name: str) -> None:
+    @rule(place=PLACES)
+    def purge(self, place: int) -> None:
+        name = self._among(place)
         self.queues[name].purge(self.driver.run(ops.Purge(arn_of(name))))
 
     # Transactions
 
-    @rule(data=st.data(), out=QUEUES, group=GROUPS, stale=st.booleans(), late=LATE)
-    def transact(self, data: st.DataObject, out: str, group: str, stale: bool, late: int) -> None:
+    @rule(data=st.data(), place=PLACES, group=GROUPS, stale=st.booleans(), late=LATE)
+    def transact(self, data: st.DataObject, place: int, group: str, stale: bool, late: int) -> None:
         """Acknowledge what is leased (and, if `stale`, a receipt that is not), send, and put state: all or nothing."""
         self._late(late)
+        out = self._among(place)
         held = [(name, receipt) for name, receipt in self.receipts if self._holds(name, receipt)][:2]
         lost = [(name, receipt) for name, receipt in self.receipts if not self._holds(name, receipt)][-1:]
         chosen = held + (lost if stale else [])
@@ -233,28 +252,36 @@ class StoreMachine(RuleBasedStateMachine):
 
     # Claims
 
-    @rule(name=CLAIMED_QUEUES, limit=LIMITS, again=st.booleans(), late=LATE)
-    def claim(self, name: str, limit: int, again: bool, late: int) -> None:
+    @precondition(lambda self: bool(set(self.focus) & set(CLAIMED)))
+    @rule(place=PLACES, limit=LIMITS, again=st.booleans(), late=LATE)
+    def claim(self, place: int, limit: int, again: bool, late: int) -> None:
         self._late(late)
+        name = self._among(place, CLAIMED)
         queue = self.queues[name]
         number = min(queue.claims) if again and queue.claims else queue.claimed_last + 1
         queue.claim(number, limit, self.driver.run(ops.Claim(arn_of(name), "reader", number, limit)), self.now)
 
-    @rule(name=CLAIMED_QUEUES, back=st.integers(0, 2))
-    def acknowledge(self, name: str, back: int) -> None:
+    @precondition(lambda self: bool(set(self.focus) & set(CLAIMED)))
+    @rule(place=PLACES, back=st.integers(0, 2))
+    def acknowledge(self, place: int, back: int) -> None:
+        name = self._among(place, CLAIMED)
         queue = self.queues[name]
         number = max(queue.claimed_last - back, 0)
         state = self.driver.run(ops.AcknowledgeClaims(arn_of(name), "reader", number))
         queue.acknowledge(number)
         require(state.last == queue.claimed_last and state.acknowledged >= number, f"claims are {state}")
 
-    @rule(name=CLAIMED_QUEUES)
-    def release(self, name: str) -> None:
+    @precondition(lambda self: bool(set(self.focus) & set(CLAIMED)))
+    @rule(place=PLACES)
+    def release(self, place: int) -> None:
+        name = self._among(place, CLAIMED)
         self.driver.run(ops.ReleaseClaims(arn_of(name), "reader"))
         self.queues[name].release()
 
-    @rule(name=CLAIMED_QUEUES, ahead=st.sampled_from([2, 3, 100]))
-    def claim_out_of_turn(self, name: str, ahead: int) -> None:
+    @precondition(lambda self: bool(set(self.focus) & set(CLAIMED)))
+    @rule(place=PLACES, ahead=st.sampled_from([2, 3, 100]))
+    def claim_out_of_turn(self, place: int, ahead: int) -> None:
+        name = self._among(place, CLAIMED)
         outcome = self.driver.outcome(ops.Claim(arn_of(name), "reader", self.queues[name].claimed_last + ahead))
         require(isinstance(outcome, ClaimRefused), f"a claim out of turn was taken: {outcome!r}")
 
@@ -283,7 +310,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def store_shows_what_the_model_says(self) -> None:
         self.driver.settle()
-        for queue in self.queues.values():
+        for queue in [self.queues[name] for name in self.focus]:
             queue.compare(self.driver.peek(queue.arn), self.driver.counts(queue.arn), self.now)
 
     @invariant()
@@ -292,7 +319,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def claims_are_what_was_claimed(self) -> None:
-        for name in ("plain", "plain.fifo"):
+        for name in CLAIMED:
             state = self.driver.run(ops.GetClaims(arn_of(name), "reader"))
             require(
                 isinstance(state, ClaimState) and state.last == self.queues[name].claimed_last, f"claims are {state}"

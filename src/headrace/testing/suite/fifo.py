@@ -8,6 +8,7 @@ from itertools import groupby
 import pytest
 
 from headrace.errors import (
+    CallerError,
     InvalidParameter,
     MessageNotInFlight,
     MissingParameter,
@@ -214,6 +215,15 @@ class TestFifoReceipts(SuitePart):
         assert isinstance(driver.delete(queue, stale)[0], ReceiptExpired)
         assert driver.counts(queue).in_flight == 1
 
+    def test_deleting_again_succeeds(self, driver: StoreDriver) -> None:
+        queue = create_fifo(driver, visibility_ms=SECOND)
+        send_groups(driver, queue, "a1", "a2")
+        receipt = driver.receive_one(queue).receipt
+        assert driver.delete(queue, receipt, receipt) == [None, None]
+        driver.pass_time(HOUR)
+        assert driver.delete(queue, receipt) == [None]
+        assert bodies(driver.receive(queue)) == ["a2"]
+
     def test_forged_receipt_is_invalid(self, driver: StoreDriver) -> None:
         queue, other = create_fifo(driver), create_fifo(driver, "other.fifo")
         send_groups(driver, queue, "a1")
@@ -236,6 +246,16 @@ class TestFifoSendChecks(SuitePart):
         with pytest.raises(InvalidParameter):
             driver.send(queue, "x", group="g")
         driver.send(queue, "x", group="g", dedup_id="d")
+
+    @pytest.mark.parametrize("name", ["", "a" * 129, "a b", "é", "a\n"])
+    def test_group_and_dedup_id_are_alphanumerics_and_punctuation(self, driver: StoreDriver, name: str) -> None:
+        queue = create_fifo(driver)
+        with pytest.raises(CallerError):
+            driver.send(queue, "x", group=name, dedup_id="d")
+        with pytest.raises(CallerError):
+            driver.send(queue, "x", group="g", dedup_id=name)
+        for good in ("a" * 128, "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"):
+            driver.send(queue, "x", group=good, dedup_id=good)
 
     def test_delay_of_its_own_is_refused(self, driver: StoreDriver) -> None:
         queue = create_fifo(driver)

@@ -1,0 +1,182 @@
+"""The machine and the model can fail: bugs that queues are known to have are planted, and each is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from headrace.errors import QueueNotFound
+from headrace.queue import limits
+from headrace.queue.fifo import FifoOrder
+from headrace.queue.receipts import Receipts
+from headrace.queue.store import sqlite
+from headrace.queue.store.journal import LeaseJournal
+from headrace.queue.store.local import messages
+from headrace.queue.store.local.state import LocalState
+from headrace.testing.driver import StoreKind
+from headrace.testing.machine import machine_for
+from headrace.testing.model import Violation
+from headrace.testing.stores import MEMORY, SQLITE
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def find(kind: StoreKind, examples: int = 400) -> None:
+    """Run the machine until it finds something; no shrinking, what it is does not matter here."""
+    run_state_machine_as_test(
+        seed(5)(machine_for(kind)),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=50,
+            deadline=None,
+            database=None,
+            report_multiple_bugs=False,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def dead_letter_one_receive_late(patch: pytest.MonkeyPatch) -> None:
+    judge = messages.judge
+    patch.setattr(messages, "judge", lambda message, receives, rules, now: judge(message, receives - 1, rules, now))
+
+
+def short_dedup_window(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(limits, "DEDUP_MS", 240_000)
+
+
+def delay_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(messages, "_message", _without_delay(messages._message))
+
+
+def _without_delay(make: Callable[..., Any]) -> Callable[..., Any]:
+    import msgspec
+
+    return lambda *args: msgspec.structs.replace(make(*args), visible_ms=None)
+
+
+def count_drifts(patch: pytest.MonkeyPatch) -> None:
+    remove = LocalState.remove
+
+    def drift(self: LocalState, queue: Any, seq: int) -> None:
+        remove(self, queue, seq)
+        queue.messages += seq % 5 == 0
+
+    patch.setattr(LocalState, "remove", drift)
+
+
+def stale_receipt_deletes(patch: pytest.MonkeyPatch) -> None:
+    """Every receipt of a message counts as its newest."""
+    plan = messages.plan_delete
+
+    def careless(state: LocalState, queue: Any, receipt: bytes, *, strict: bool) -> None:
+        key, _ = state.receipts.read(receipt)
+        lease = queue.order.leases.active.get(key & ((1 << 40) - 1))
+        newest = state.receipts.mint(key, lease.receives) if lease is not None else receipt
+        plan(state, queue, newest, strict=strict)
+
+    patch.setattr(messages, "plan_delete", careless)
+
+
+def forged_receipt_taken(patch: pytest.MonkeyPatch) -> None:
+    def trusting(self: Receipts, receipt: bytes) -> tuple[int, int]:
+        return int.from_bytes(receipt[:8], "big"), int.from_bytes(receipt[8:12], "big")
+
+    patch.setattr(Receipts, "read", trusting)
+
+
+def fifo_group_not_locked(patch: pytest.MonkeyPatch) -> None:
+    """The head of a group is offered although a message of it is in flight."""
+    offer = FifoOrder._offer
+
+    def careless(self: FifoOrder, name: str, state: Any) -> None:
+        in_flight, state.in_flight = state.in_flight, 0
+        offer(self, name, state)
+        state.in_flight = in_flight
+
+    take = FifoOrder._take_group
+
+    def taking(self: FifoOrder, name: str, state: Any, out: list[int], **options: Any) -> None:
+        take(self, name, state, out, **options)
+        if state.pending and len(out) < options["limit"] + 1:
+            state.in_flight = 0
+
+    patch.setattr(FifoOrder, "_offer", careless)
+    patch.setattr(FifoOrder, "_take_group", taking)
+
+
+def leases_only_in_memory(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LeaseJournal, "note", lambda self, record: None)
+
+
+def dedup_only_in_memory(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sqlite.SqliteDisk, "_dedup", lambda self, dedups, now_ms: None)
+
+
+def deletes_written_never(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sqlite.SqliteDisk, "_delete", lambda self, keys: None)
+
+
+def visibility_change_only_in_memory(patch: pytest.MonkeyPatch) -> None:
+    change, journal = messages._change_visibility, messages._journal
+
+    def forgetful(*args: Any) -> None:
+        messages._journal = lambda *_: None
+        try:
+            change(*args)
+        finally:
+            messages._journal = journal
+
+    patch.setattr(messages, "_change_visibility", forgetful)
+
+
+def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    """A commit is written with the next one."""
+    write = sqlite.SqliteDisk.write
+    held: dict[int, Any] = {}
+
+    def lazy(self: sqlite.SqliteDisk, batch: Any) -> None:
+        earlier, held[id(self)] = held.get(id(self)), batch
+        if earlier is not None:
+            write(self, earlier)
+
+    patch.setattr(sqlite.SqliteDisk, "write", lazy)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        dead_letter_one_receive_late,
+        short_dedup_window,
+        delay_ignored,
+        count_drifts,
+        stale_receipt_deletes,
+        forged_receipt_taken,
+        fifo_group_not_locked,
+    ],
+)
+def test_wrong_rule_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    with pytest.raises(Violation):
+        find(MEMORY)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        leases_only_in_memory,
+        dedup_only_in_memory,
+        deletes_written_never,
+        visibility_change_only_in_memory,
+        acknowledged_before_the_commit,
+    ],
+)
+def test_forgetful_disk_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    with pytest.raises((Violation, QueueNotFound, TimeoutError)):
+        find(SQLITE)
