@@ -13,6 +13,7 @@ from headrace.errors import QueueNotFound
 from headrace.queue import limits
 from headrace.queue.fifo import FifoOrder
 from headrace.queue.receipts import Receipts
+from headrace.queue.redrive import judge
 from headrace.queue.store import sqlite
 from headrace.queue.store.journal import LeaseJournal
 from headrace.queue.store.local import messages
@@ -42,7 +43,6 @@ def find(kind: StoreKind, examples: int = 400) -> None:
 
 
 def dead_letter_one_receive_late(patch: pytest.MonkeyPatch) -> None:
-    judge = messages.judge
     patch.setattr(messages, "judge", lambda message, receives, rules, now: judge(message, receives - 1, rules, now))
 
 

@@ -45,13 +45,13 @@ class TestSendAndReceive(SuitePart):
         assert len(driver.receive(queue, 3)) == 2
         assert driver.receive(queue, 3) == []
 
-    @pytest.mark.parametrize("operation", [{"limit": 0}, {"limit": 10_001}, {"visibility_ms": -1}])
-    def test_receive_out_of_range_is_refused(self, driver: StoreDriver, operation: dict[str, int]) -> None:
+    @pytest.mark.parametrize(
+        ("limit", "visibility_ms"), [(0, None), (10_001, None), (1, -1), (1, limits.VISIBILITY_MAX_MS + 1)]
+    )
+    def test_receive_out_of_range_is_refused(self, driver: StoreDriver, limit: int, visibility_ms: int | None) -> None:
         queue = driver.create("q")
         driver.send(queue, "x")
-        assert isinstance(driver.outcome(ops.Receive(queue, **operation)), InvalidParameter)
-        too_long = ops.Receive(queue, visibility_ms=limits.VISIBILITY_MAX_MS + 1)
-        assert isinstance(driver.outcome(too_long), InvalidParameter)
+        assert isinstance(driver.outcome(ops.Receive(queue, limit, visibility_ms)), InvalidParameter)
         assert driver.counts(queue).in_flight == 0
 
     def test_one_receive_can_take_thousands(self, driver: StoreDriver) -> None:
