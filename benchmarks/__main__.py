@@ -53,16 +53,26 @@ def main(mode: str, only: tuple[str, ...], peers: str, cache: Path, data: Path, 
     started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     results = Results(mode, started, machine.describe(data))
     say = _sayer(console, results)
-    if "http" in parts:
-        _measure_http(results, plan, peers, cache=cache, data=data, say=say)
-    if "store" in parts:
-        _measure_store(results, plan, data, say)
-    if "native" in parts:
-        _measure_native(results, plan, cache=cache, data=data, say=say)
-    if "others" in parts:
-        results.others += others.measure(data, messages=plan.native_messages, say=say)
+    measure: dict[str, Callable[[], None]] = {
+        "http": lambda: _measure_http(results, plan, peers, cache=cache, data=data, say=say),
+        "store": lambda: _measure_store(results, plan, data, say),
+        "native": lambda: _measure_native(results, plan, cache=cache, data=data, say=say),
+        "others": lambda: results.others.extend(others.measure(data, messages=plan.native_messages, say=say)),
+    }
+    failed = [part for part in PARTS if part in parts and not _succeeds(part, measure[part], say)]
     report.show(console, results)
     console.print(f"Written to {os.path.relpath(results.save(out))}", highlight=False)
+    sys.exit(1 if failed else 0)
+
+
+def _succeeds(part: str, measure: Callable[[], None], say: Callable[[str], None]) -> bool:
+    """Whether the part was measured: one that fails must not cost the figures of the others."""
+    try:
+        measure()
+    except (RuntimeError, OSError, subprocess.SubprocessError) as failed:
+        say(f"{part} is left out: {failed}")
+        return False
+    return True
 
 
 def _sayer(console: Console, results: Results) -> Callable[[str], None]:
