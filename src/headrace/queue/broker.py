@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError, InFlightLimit, InvalidParameter, StoreFailed, Unavailable
@@ -40,24 +40,33 @@ def nothing(outcome: Any) -> bool:
 class Poll:
     """A receive that waits for messages. `cancel()` once its client has gone: it takes nothing and answers nothing."""
 
-    __slots__ = ("connected", "done", "operation", "timer")
+    __slots__ = ("connected", "done", "line", "operation", "over", "timer")
 
     def __init__(self, operation: Receive, done: Done, connected: Callable[[], bool]) -> None:
         self.operation = operation
         self.done: Done | None = done
         self.connected = connected
         self.timer: asyncio.TimerHandle | None = None
+        self.line: Line | None = None  # where it waits; None while a receive is under way for it
+        self.over = False  # its time is up: it does not wait again
 
     def cancel(self) -> None:
         self.done = None
         if self.timer is not None:
             self.timer.cancel()
+        if self.line is not None:
+            self.line.pop(self, None)
+            self.line = None
 
     def answer(self, outcome: Any) -> None:
         done = self.done
         if done is not None:
             self.cancel()
             done(outcome)
+
+
+Line: TypeAlias = OrderedDict[Poll, None]
+"""The polls that wait for a queue, in order of arrival."""
 
 
 class Broker:
@@ -75,7 +84,7 @@ class Broker:
         self.on_failure: Callable[[StoreFailed], None] | None = None
         self._requests: list[Request] = []
         self._scheduled = False
-        self._polls: dict[str, deque[Poll]] = {}
+        self._polls: dict[str, Line] = {}
         self._tick: asyncio.TimerHandle | None = None
         self._stopping = False
         self._stopped = False
@@ -107,7 +116,7 @@ class Broker:
         self._stopping = True
         polls, self._polls = self._polls, {}
         for line in polls.values():
-            for poll in line:
+            for poll in list(line):
                 poll.answer([])
 
     def submit(self, operation: Operation, done: Done) -> None:
@@ -141,7 +150,7 @@ class Broker:
         poll = Poll(operation, done, connected)
         poll.timer = self._loop.call_later(wait_ms / 1_000, self._give_up, poll)
         if self._polls.get(operation.queue):
-            self._polls[operation.queue].append(poll)  # others wait already: there is nothing, and they come first
+            self._stand(poll)  # others wait already: there is nothing, and they come first
         else:
             self._try(poll)
         return poll
@@ -191,11 +200,15 @@ class Broker:
         self._after_work()
 
     def _after_work(self) -> None:
-        """Something was executed or committed: serve the polls of queues that have something now."""
+        """Something was executed or committed."""
+        self._look_around()
+        self._wake_in(TICK_AFTER_WORK_S)
+
+    def _look_around(self) -> None:
+        """Serve the polls of queues that have something now; see whether the store has failed, or is idle."""
         ready = self.store.take_ready()
         if ready and self._polls:
             self._serve(ready)
-        self._wake_in(TICK_AFTER_WORK_S)
         failed = self.store.failed()
         if failed is not None and self.on_failure is not None:
             notify, self.on_failure = self.on_failure, None
@@ -236,10 +249,21 @@ class Broker:
     def _tried(self, poll: Poll, outcome: Any) -> None:
         if poll.done is None:
             self._return(poll, outcome)
-        elif nothing(outcome) and not self._stopping:
-            self._polls.setdefault(poll.operation.queue, deque()).append(poll)
+        elif self._goes_on(poll, outcome):
+            self._stand(poll)
         else:
-            poll.answer(outcome)
+            poll.answer([] if nothing(outcome) else outcome)
+
+    def _goes_on(self, poll: Poll, outcome: Any) -> bool:
+        """Whether the poll should wait (again): nothing is ready, and its time is not up."""
+        return nothing(outcome) and not poll.over and not self._stopping
+
+    def _stand(self, poll: Poll, *, first: bool = False) -> None:
+        """Into its queue's line: at the end, or back at its front."""
+        poll.line = self._polls.setdefault(poll.operation.queue, OrderedDict())
+        poll.line[poll] = None
+        if first:
+            poll.line.move_to_end(poll, last=False)
 
     def _return(self, poll: Poll, outcome: Any) -> None:
         """The client left, or gave up, while its receive was on its way: what it was leased is visible again."""
@@ -253,24 +277,25 @@ class Broker:
             if line:
                 self._serve_line(queue, line)
 
-    def _serve_line(self, queue: str, line: deque[Poll]) -> None:
+    def _serve_line(self, queue: str, line: Line) -> None:
         """Let the first in line try, some at once; those that get nothing keep their places."""
         group: list[Poll] = []
         while line and len(group) < SERVED_AT_ONCE:
-            poll = line.popleft()
-            if poll.done is not None and poll.connected():
+            poll, _ = line.popitem(last=False)
+            poll.line = None
+            if poll.connected():
                 group.append(poll)
             else:
                 poll.cancel()
         if not line:
-            del self._polls[queue]
+            self._polls.pop(queue, None)
         still_empty: list[Poll] = []
         left = len(group)
 
         def served(poll: Poll, outcome: Any) -> None:
             nonlocal left
             left -= 1
-            if nothing(outcome) and poll.done is not None and not self._stopping:
+            if poll.done is not None and self._goes_on(poll, outcome):
                 still_empty.append(poll)
             else:
                 self._tried(poll, outcome)
@@ -281,25 +306,30 @@ class Broker:
             self.submit(poll.operation, partial(served, poll))
 
     def _line_served(self, queue: str, still_empty: list[Poll]) -> None:
-        if still_empty:
-            self._polls.setdefault(queue, deque()).extendleft(reversed(still_empty))
-        elif line := self._polls.get(queue):
+        for poll in reversed(still_empty):
+            if poll.over:
+                poll.answer([])  # its time ran out while others of its group were tried
+            else:
+                self._stand(poll, first=True)
+        if not still_empty and (line := self._polls.get(queue)):
             self._serve_line(queue, line)
 
     def _give_up(self, poll: Poll) -> None:
-        line = self._polls.get(poll.operation.queue)
-        if line is not None and poll in line:
-            line.remove(poll)
-            if not line:
-                del self._polls[poll.operation.queue]
+        """The poll's time is up. If a receive is under way for it, that one's outcome is its answer."""
+        poll.over = True
+        line = poll.line
+        if line is None:
+            return
         poll.answer([])
+        if not line:
+            self._polls.pop(poll.operation.queue, None)
 
     # --- time ---
 
     def _advance(self) -> None:
         self._tick = None
         next_ms = self.store.advance()
-        self._after_work()
+        self._look_around()
         wait_s = TICK_MAX_S if next_ms is None else (next_ms - self.clock()) / 1_000
         self._wake_in(min(TICK_MAX_S, max(TICK_MIN_S, wait_s)))
 

@@ -7,9 +7,13 @@ Source: SQS, "Exactly-once processing".
 from __future__ import annotations
 
 import hashlib
+import struct
+from typing import Final
 
 from headrace.queue import limits
 from headrace.queue.model import QueueSettings, Sent
+
+_packed: Final = struct.Struct(">QQ16s")
 
 
 def dedup_key(settings: QueueSettings, *, group: str, dedup_id: str | None, body: bytes) -> str | None:
@@ -28,28 +32,32 @@ def content_id(body: bytes) -> str:
 
 
 class DedupWindow:
-    """The dedup keys of one queue and the message that each first named."""
+    """The dedup keys of one queue and the message that each first named: about 200 bytes a key."""
 
     __slots__ = ("_slices",)
 
     def __init__(self) -> None:
-        self._slices: dict[int, dict[str, tuple[int, Sent]]] = {}  # minute of expiry -> key -> (expires_ms, sent)
+        self._slices: dict[int, dict[bytes, bytes]] = {}  # minute of expiry -> digest of key -> packed (expiry, sent)
 
     def find(self, key: str, now: int) -> Sent | None:
         """The first message with this key, if its five minutes are not over."""
+        digest = _digest(key)
         for keys in self._slices.values():
-            found = keys.get(key)
-            if found is not None and found[0] > now:
-                return found[1]
+            found = keys.get(digest)
+            if found is not None:
+                expires_ms, seq, id_bytes = _packed.unpack(found)
+                if expires_ms > now:
+                    return Sent(id_bytes, seq)
         return None
 
     def add(self, key: str, sent: Sent, expires_ms: int) -> None:
-        self._slices.setdefault(expires_ms // limits.MINUTE_MS, {})[key] = (expires_ms, sent)
+        keys = self._slices.setdefault(expires_ms // limits.MINUTE_MS, {})
+        keys[_digest(key)] = _packed.pack(expires_ms, sent.seq, sent.id)
 
     def remove(self, key: str) -> None:
         """Forget a key whose message was not stored after all."""
         for keys in self._slices.values():
-            keys.pop(key, None)
+            keys.pop(_digest(key), None)
 
     def expire(self, now: int) -> None:
         for minute in [minute for minute in self._slices if (minute + 1) * limits.MINUTE_MS <= now]:
@@ -57,3 +65,7 @@ class DedupWindow:
 
     def __len__(self) -> int:
         return sum(len(keys) for keys in self._slices.values())
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()

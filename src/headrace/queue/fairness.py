@@ -20,13 +20,14 @@ class Tenants:
     Invariant: `deferred` holds no empty deque.
     """
 
-    __slots__ = ("_busy_ms", "_done", "_slice", "deferred", "deferred_count", "in_flight")
+    __slots__ = ("_busy_ms", "_done", "_slice", "_total_ms", "deferred", "deferred_count", "in_flight")
 
     def __init__(self) -> None:
         self.in_flight: dict[str, int] = {}
         self.deferred: dict[str, deque[int]] = {}
         self.deferred_count = 0
         self._busy_ms: list[dict[str, int]] = [{}, {}]  # this slice of time and the one before
+        self._total_ms = [0, 0]
         self._done: list[dict[str, int]] = [{}, {}]
         self._slice = 0
 
@@ -42,6 +43,7 @@ class Tenants:
             del self.in_flight[group]
         self._turn(now)
         self._busy_ms[0][group] = self._busy_ms[0].get(group, 0) + busy_ms
+        self._total_ms[0] += busy_ms
         self._done[0][group] = self._done[0].get(group, 0) + 1
 
     def noisy(self, group: str, *, in_flight: int, now: int) -> bool:
@@ -53,7 +55,7 @@ class Tenants:
         if sum(done.get(group, 0) for done in self._done) < limits.NOISY_IN_FLIGHT_MIN:
             return False
         busy = sum(slice_.get(group, 0) for slice_ in self._busy_ms)
-        return busy > limits.NOISY_SHARE * sum(sum(slice_.values()) for slice_ in self._busy_ms)
+        return busy > limits.NOISY_SHARE * sum(self._total_ms)
 
     def defer(self, group: str, seq: int) -> None:
         self.deferred.setdefault(group, deque()).append(seq)
@@ -79,6 +81,7 @@ class Tenants:
     def forget_time(self) -> None:
         """The backlog is gone: the past counts no more."""
         self._busy_ms = [{}, {}]
+        self._total_ms = [0, 0]
         self._done = [{}, {}]
 
     def clear_deferred(self) -> None:
@@ -92,5 +95,6 @@ class Tenants:
             return
         follows = slice_ == self._slice + 1
         self._busy_ms = [{}, self._busy_ms[0] if follows else {}]
+        self._total_ms = [0, self._total_ms[0] if follows else 0]
         self._done = [{}, self._done[0] if follows else {}]
         self._slice = slice_

@@ -7,10 +7,14 @@ groups, oldest head first. Pure state, as in `standard.py`. Source: SQS, "FIFO q
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from headrace.queue import limits
 from headrace.queue.leases import Lease, LeaseTable
 from headrace.queue.model import Message
+
+SENT_BITS: Final = 44  # milliseconds since 1970 fit until the year 2527
+SENT_MASK: Final = (1 << SENT_BITS) - 1
 
 
 class Group:
@@ -19,9 +23,17 @@ class Group:
     __slots__ = ("in_flight", "pending", "reader")
 
     def __init__(self) -> None:
-        self.pending: list[tuple[int, int]] = []  # heap of (seq, sent_ms)
+        self.pending: list[int] = []  # heap of seq << 44 | sent_ms: 44 bytes a message, a tuple would take 120
         self.in_flight = 0  # leased or claimed messages
         self.reader: str | None = None  # who claimed them; its next claims may go on in the group
+
+    def head(self) -> int | None:
+        """The seq of the first message that waits."""
+        return self.pending[0] >> SENT_BITS if self.pending else None
+
+    def visible_ms(self, delay_ms: int) -> int:
+        """When the first message that waits may be received."""
+        return (self.pending[0] & SENT_MASK) + delay_ms
 
 
 class FifoOrder:
@@ -52,9 +64,9 @@ class FifoOrder:
         state = self.groups.get(group)
         if state is None:
             state = self.groups[group] = Group()
-        heappush(state.pending, (seq, sent_ms))
+        heappush(state.pending, seq << SENT_BITS | sent_ms)
         self._ready += 1
-        if state.pending[0][0] == seq:
+        if state.head() == seq:
             self._offer(group, state)
 
     def recall(self, seq: int, group: str | None, sent_ms: int) -> None:
@@ -75,10 +87,12 @@ class FifoOrder:
         while self._free and len(out) < limit:
             head = heappop(self._free)
             state = self.groups.get(head[1])
-            if state is None or not state.pending or state.pending[0][0] != head[0]:
+            if state is None or state.head() != head[0]:
                 continue
             if not state.in_flight or (reader is not None and state.reader == reader):
                 self._take_group(head[1], state, out, limit=limit, now=now, delay_ms=delay_ms, reader=reader)
+            elif state.reader is not None:
+                self._reserved.setdefault(state.reader, []).append(head)
         return out
 
     def _take_group(
@@ -86,8 +100,8 @@ class FifoOrder:
     ) -> None:
         pending = state.pending
         before = len(out)
-        while pending and len(out) < limit and pending[0][1] + delay_ms <= now:
-            out.append(heappop(pending)[0])
+        while pending and len(out) < limit and state.visible_ms(delay_ms) <= now:
+            out.append(heappop(pending) >> SENT_BITS)
         taken = len(out) - before
         for seq in out[before:]:
             self._taken[seq] = name
@@ -98,7 +112,7 @@ class FifoOrder:
         if taken:
             self._offer(name, state)
         elif pending:
-            heappush(self._later, (pending[0][1] + delay_ms, pending[0][0], name))
+            heappush(self._later, (state.visible_ms(delay_ms), pending[0] >> SENT_BITS, name))
 
     def counts_groups(self) -> bool:
         return True
@@ -209,9 +223,10 @@ class FifoOrder:
 
     def _offer(self, name: str, state: Group) -> None:
         """The group's head may be taken: by anybody, or by the reader that has claimed from the group."""
-        if not state.pending:
+        seq = state.head()
+        if seq is None:
             return
-        head = (state.pending[0][0], name)
+        head = (seq, name)
         if not state.in_flight:
             heappush(self._free, head)
         elif state.reader is not None:

@@ -4,7 +4,7 @@ A message is in one of these places:
 
     ready      never received, or due after a delay: kept by the queue's order, not here
     active     leased: in flight until `expires_ms`
-    past       received before and visible again; its count goes on when it is received again
+    past       received (or claimed) before and visible again; its count goes on when it is received again
     claimed    bound to a reader's claim: in flight without a timeout
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from headrace.queue import limits
 from headrace.queue.model import Message
 from headrace.queue.timers import Timers
 
@@ -68,7 +69,8 @@ class LeaseTable:
             if before is None:
                 lease = Lease(1, now, now, expires_ms, message.sent_ms, message.group)
             else:
-                lease = Lease(before.receives + 1, before.first_ms, now, expires_ms, message.sent_ms, message.group)
+                first_ms = before.first_ms if before.receives else now
+                lease = Lease(before.receives + 1, first_ms, now, expires_ms, message.sent_ms, message.group)
             active[seq] = lease
             leases.append(lease)
         self.timers.add_all(expires_ms, [message.seq for message in messages])
@@ -101,10 +103,16 @@ class LeaseTable:
 
     def unclaim(self, seq: int) -> Lease:
         """A claimed message is visible again."""
-        lease = self.claimed.pop(seq)
-        if lease.receives:
-            self.past[seq] = lease
+        lease = self.past[seq] = self.claimed.pop(seq)
         return lease
+
+    def tidy(self) -> None:
+        """Drop the deadlines of leases that have ended, once they are most of what is kept: at a high rate and hours of
+        visibility they would be gigabytes."""
+        if len(self.timers) > 2 * len(self.active) + limits.TIMERS_KEPT:
+            self.timers.clear()
+            for seq, lease in self.active.items():
+                self.timers.add(lease.expires_ms, seq)
 
     def restore(self, seq: int, lease: Lease) -> None:
         """An active lease that was taken out is back."""

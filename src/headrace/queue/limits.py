@@ -44,7 +44,7 @@ COOLDOWN_MS: Final = 60 * SECOND_MS
 NOISY_SHARE: Final = 0.10
 NOISY_IN_FLIGHT_MIN: Final = 30
 FAIR_IDLE_MS: Final = 5 * MINUTE_MS
-FAIR_LOOK_AHEAD_MAX: Final = 1_000_000  # noisy messages that stand back (40 bytes each) while quiet ones are sought
+FAIR_LOOK_AHEAD_MAX: Final = 20_000  # noisy messages that stand back while quiet ones are sought: some 50 ms of reading
 
 # Message move tasks (SQS: StartMessageMoveTask)
 MOVE_RATE_MAX: Final = 500
@@ -60,5 +60,9 @@ STATE_KEY_BYTES_MAX: Final = 1_024
 
 # What a queue keeps in memory; the rest is a cursor into the store
 HEAD_MESSAGES_MAX: Final = 100_000  # known and ready, a queue: 40 bytes each
+HEAD_LOOK_AHEAD: Final = 20_000  # messages read from the store for one receive; the next one goes on from there
+DUE_AT_ONCE: Final = 4_000  # delayed messages that are due, brought to the head at a time
+TAKEN_AT_ONCE: Final = 500  # messages taken at a time while expired or dead ones are met
+TIMERS_KEPT: Final = 10_000  # deadlines of ended leases that are not worth a clean-up: 8 bytes each
 HEAD_REFILL: Final = 4_000  # messages read from the store at a time
 BODY_CACHE_BYTES_MAX: Final = 64 * 1_048_576  # bodies of all queues that need not be read from the store

@@ -88,7 +88,8 @@ def _typed(values: dict[str, Any], given: Mapping[str, Any]) -> QueueSettings:
     try:
         return msgspec.convert(values, QueueSettings)
     except msgspec.ValidationError as error:
-        name = next((name for name in given if f"$.{name}" in str(error)), next(iter(given), "settings"))
+        path = re.search(r"\$\.([a-z_]+)", str(error))
+        name = path[1] if path is not None else next(iter(given), "settings")
         raise InvalidSetting(name, str(given.get(name)), str(error)) from None
 
 

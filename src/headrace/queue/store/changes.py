@@ -32,7 +32,7 @@ def _put_queue(db: apsw.Connection, change: PutQueue) -> None:
     info = msgspec.json.encode(change.info).decode()
     db.execute(
         "INSERT INTO queue VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET info = excluded.info, floor = excluded.floor, purged_ms = excluded.purged_ms",
+        " ON CONFLICT (id) DO UPDATE SET info = excluded.info, floor = max(floor, excluded.floor), purged_ms = excluded.purged_ms",
         (change.number, change.info.arn, info, change.floor, change.purged_ms),
     )
     db.execute("DELETE FROM deleted_queue WHERE arn = ?", (change.info.arn,))

@@ -110,6 +110,7 @@ def plan_acknowledge(state: LocalState, queue: LocalQueue, reader: str, number: 
         for seq in seqs:
             if seq in queue.order.leases.claimed:  # a purge may have come between
                 queue.order.claim_deleted(seq)
+        state.ready.add(queue.info.arn)  # a group may be free, a place in flight too
 
     def undo() -> None:
         queue.acknowledged[reader] = before

@@ -7,7 +7,8 @@ delayed, leased, claimed, or gone; every message beyond it is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from itertools import takewhile
 from typing import Protocol
 
 from headrace.queue import limits
@@ -77,6 +78,7 @@ class LocalQueue:
         self.order: StandardOrder | FifoOrder = FifoOrder() if info.settings.fifo else StandardOrder()
         self.delays = Timers()
         self.delayed = 0
+        self.due: deque[int] = deque()  # delayed messages whose time has come, until the order has room for them
         self.dedup = DedupWindow()
         self.attempts: dict[str, StoredAttempt] = {}
         self.claims: dict[str, dict[int, list[int]]] = {}  # reader -> number -> seqs
@@ -91,7 +93,7 @@ class LocalQueue:
         self.expire_check_ms: int | None = 0 if messages else None
         self.dropped = False
         self.sent = self.received = self.deleted = self.empty_receives = 0
-        self.duplicates = self.dead_lettered = self.expired = self.damaged = 0
+        self.duplicates = self.dead_lettered = self.expired = self.damaged = self.moved = 0
 
     def key(self, seq: int) -> Key:
         return key_of(self.number, seq)
@@ -141,17 +143,34 @@ class LocalQueue:
         return [message for message in messages if message.visible_ms is None]
 
     def take(self, limit: int, now: int, shelf: Shelf, *, reader: str | None = None) -> list[int]:
-        """Up to `limit` messages, from memory and then from the disk; they are out of the order."""
+        """Up to `limit` messages, from memory and then from the disk; they are out of the order.
+
+        Not all that are ready when many were looked at in vain (of locked groups, of noisy tenants): `hungry` tells.
+        """
         delay_ms = self.info.settings.delay_ms
         order = self.order
+        if self.due and len(order) < limits.HEAD_MESSAGES_MAX:
+            self._show_due(shelf)
         out = order.take(limit, now, all_known=self.all_known, delay_ms=delay_ms, reader=reader)
-        while len(out) < limit and not self.all_known:
-            self._refill(shelf)
+        looked = 0
+        while len(out) < limit and not self.all_known and looked < limits.HEAD_LOOK_AHEAD:
+            looked += self._refill(shelf)
             out += order.take(limit - len(out), now, all_known=self.all_known, delay_ms=delay_ms, reader=reader)
         return out
 
-    def _refill(self, shelf: Shelf) -> None:
-        """Bring the next messages from the disk to the order."""
+    def hungry(self) -> bool:
+        """Whether there are messages that no `take` has looked at yet."""
+        return not self.all_known or bool(self.due)
+
+    def _show_due(self, shelf: Shelf) -> None:
+        """Bring delayed messages whose time has come to the order, a bounded number."""
+        seqs = [self.due.popleft() for _ in range(min(len(self.due), limits.DUE_AT_ONCE))]
+        groups = shelf.disk.groups(self.number, seqs)
+        for seq in seqs:
+            self.order.recall(seq, groups.get(seq), 0)
+
+    def _refill(self, shelf: Shelf) -> int:
+        """Bring the next messages from the disk to the order; how many were looked at."""
         found, last, more = shelf.disk.scan(
             self.number, after=self.cursor, limit=limits.HEAD_REFILL, bytes_max=_REFILL_BYTES_MAX
         )
@@ -161,6 +180,7 @@ class LocalQueue:
         shelf.cache.add(self.number, new)
         self.cursor = max(self.cursor, last)
         self.all_known = not more
+        return len(found)
 
     def _is_new(self, message: Message, shelf: Shelf) -> bool:
         """Whether a row beyond the cursor is ready: not leased, received before, delayed, or on its way out (its row
@@ -168,46 +188,51 @@ class LocalQueue:
         delayed = message.visible_ms is not None and not self.info.settings.fifo
         return not delayed and not self.order.leases.knows(message.seq) and not shelf.deleting(self.key(message.seq))
 
-    def advance(self, now: int, groups_of: Callable[[list[int]], dict[int, str]]) -> bool:
-        """End leases and delays that are due. Whether messages became ready.
-
-        `groups_of` tells the groups, where there are any, of messages that were delayed: fairness wants them.
-        """
+    def advance(self, now: int) -> bool:
+        """End leases and delays that are due. Whether messages became ready."""
         order = self.order
         ready = False
         for seq in order.leases.expired(now):
             order.release(seq, now)
             ready = True
+        order.leases.tidy()
         due = [seq for _, seq in self.delays.due(now) if seq >= self.floor]
         if due:
-            groups = groups_of(due)
-            for seq in due:
-                order.recall(seq, groups.get(seq), 0)
+            self.due.extend(due)
             self.delayed -= len(due)
             ready = True
         if isinstance(order, FifoOrder) and order.due(now):
             ready = True
+        for attempt_id in list(takewhile(lambda key: self._attempt_over(key, now), self.attempts)):
+            del self.attempts[attempt_id]
+        self.dedup.expire(now)
         return ready
 
+    def _attempt_over(self, attempt_id: str, now: int) -> bool:
+        return self.attempts[attempt_id].at_ms + limits.ATTEMPT_MS <= now
+
     def next_ms(self) -> int | None:
-        times = (self.order.next_ms(), self.delays.next_ms(), self.expire_check_ms)
+        """When `advance` is due."""
+        times = (self.order.next_ms(), self.delays.next_ms())
         return min((ms for ms in times if ms is not None), default=None)
 
-    def purge(self, now: int) -> int:
-        """Every message is gone; how many there were."""
-        gone = self.messages
+    def idle(self) -> bool:
+        """Whether time changes nothing here until somebody uses the queue."""
+        forgets = self.attempts or len(self.dedup)
+        return self.next_ms() is None and self.expire_check_ms is None and not forgets
+
+    def purge(self, floor: int) -> None:
+        """Every message below `floor` is gone; those above have not been shown yet."""
         self.order.clear()
         self.delays.clear()
+        self.due.clear()
         for numbers in self.claims.values():  # emptied, not forgotten: a number is never bound twice
             numbers.update({number: [] for number in numbers})
         self.attempts.clear()
-        self.delayed = self.messages = 0
-        self.floor = self.next_seq
-        self.cursor = self.floor - 1
+        self.delayed = 0
+        self.floor = floor
+        self.cursor = floor - 1
         self.all_known = True
-        self.expire_check_ms = None
-        self.purged_ms = now
-        return gone
 
     def counts(self, oldest_ms: int | None, now: int, disk: Disk) -> QueueCounts:
         in_flight = self.order.leases.in_flight()

@@ -82,7 +82,6 @@ def plan_entries(
             outcomes.append(error)
         else:
             outcomes.append(outcome)
-    queue.sent += len(messages)
     return outcomes, messages
 
 
@@ -194,8 +193,9 @@ def take_deliverable(
     plain = settings.redrive is None
     oldest_ms = now - settings.retention_ms
     out: list[Message] = []
+    wanted = limit
     while len(out) < limit:
-        seqs = queue.take(limit - len(out), now, state, reader=reader)
+        seqs = queue.take(wanted, now, state, reader=reader)
         if not seqs:
             break
         for seq, message in zip(seqs, state.load(queue, seqs), strict=True):
@@ -205,31 +205,36 @@ def take_deliverable(
                 out.append(message)
             else:
                 receives = past[seq].receives if seq in past else 0
-                _sort_out(state, queue, message, judge(message, receives, settings, now), out, now)
-    return out
+                verdict = judge(message, receives, settings, now)
+                if not _fell_out(state, queue, message, verdict, now):
+                    out.append(message)
+        wanted = max(limit - len(out), limits.TAKEN_AT_ONCE)  # some fell out: many more may
+    for message in out[limit:]:
+        order.untake(message.seq, message.group, message.sent_ms)
+    if len(out) < limit and queue.hungry():
+        state.ready.add(queue.info.arn)  # what was looked at was in vain: those who wait go on from there
+    return out[:limit]
 
 
-def _sort_out(
-    state: LocalState, queue: LocalQueue, message: Message, verdict: Verdict, out: list[Message], now: int
-) -> None:
+def _fell_out(state: LocalState, queue: LocalQueue, message: Message, verdict: Verdict, now: int) -> bool:
+    """Let an expired or dead message go where it belongs; whether it was one."""
     if verdict is Verdict.EXPIRE:
-        drop_taken(state, queue, message)
-        queue.expired += 1
-    elif verdict is Verdict.DEAD_LETTER and _dead_letter(state, queue, message, now):
-        queue.dead_lettered += 1
-    else:
-        out.append(message)
+        drop_taken(state, queue, message, "expired")
+        return True
+    return verdict is Verdict.DEAD_LETTER and _dead_letter(state, queue, message, now)
 
 
-def drop_taken(state: LocalState, queue: LocalQueue, message: Message) -> None:
-    """Delete a message that was taken. If the commit is refused it is back at its place."""
+def drop_taken(state: LocalState, queue: LocalQueue, message: Message, counter: str) -> None:
+    """Delete a message that was taken, and count it. If the commit is refused it is back at its place."""
     order = queue.order
     past = order.leases.past.get(message.seq)
     order.dropped(message.seq)
     state.remove(queue, message.seq)
+    setattr(queue, counter, getattr(queue, counter) + 1)
 
     def put_back() -> None:
         queue.messages += 1
+        setattr(queue, counter, getattr(queue, counter) - 1)
         if past is not None:
             order.leases.past[message.seq] = past
         order.recall(message.seq, message.group, message.sent_ms)
@@ -244,7 +249,7 @@ def _dead_letter(state: LocalState, queue: LocalQueue, message: Message, now: in
     if target is None:
         return False
     past = queue.order.leases.past.get(message.seq)
-    drop_taken(state, queue, message)
+    drop_taken(state, queue, message, "dead_lettered")
     fifo = target.info.settings.fifo
     moved = Message(
         target.allot(), message.id, message.body, message.attributes,
@@ -258,7 +263,7 @@ def _dead_letter(state: LocalState, queue: LocalQueue, message: Message, now: in
     )  # fmt: skip
     if target.expire_check_ms is None:
         target.expire_check_ms = now
-    state.insert(target, [moved])
+    state.insert(target, [moved], counted=False)
     return True
 
 

@@ -117,7 +117,7 @@ def _allowed(state: LocalState, task: MoveTask, now: int) -> int:
     if task.rate_max is None:
         return SLICE
     earned_at, earned = state.move_credit.get(task.handle, (task.started_ms, 1.0))
-    earned = min(float(task.rate_max), earned + (now - earned_at) * task.rate_max / 1_000)
+    earned = min(float(task.rate_max), earned + max(0, now - earned_at) * task.rate_max / 1_000)
     whole = min(int(earned), SLICE)
     state.move_credit[task.handle] = (now, earned - whole)
     return whole
@@ -137,8 +137,7 @@ def _move_slice(state: LocalState, task: MoveTask, allowed: int, now: int) -> No
         elif failure is not None:
             source.order.untake(seq, message.group, message.sent_ms)
         elif judge(message, 0, source.info.settings, now) is Verdict.EXPIRE:
-            drop_taken(state, source, message)
-            source.expired += 1
+            drop_taken(state, source, message, "expired")
         else:
             target = state.queues.get(task.target or message.source or "")
             if target is None:
@@ -147,20 +146,20 @@ def _move_slice(state: LocalState, task: MoveTask, allowed: int, now: int) -> No
             else:
                 _move(state, source, target, message, now)
                 moved += 1
-    status = "FAILED" if failure else "RUNNING" if seqs else "COMPLETED"
+    status = "FAILED" if failure else "RUNNING" if seqs or source.hungry() else "COMPLETED"
     _put(state, task, status=status, moved=task.moved + moved, failure=failure)
 
 
 def _move(state: LocalState, source: LocalQueue, target: LocalQueue, message: Message, now: int) -> None:
     """A moved message is a new one: id, send time, retention and count begin anew."""
-    drop_taken(state, source, message)
+    drop_taken(state, source, message, "moved")
     if target.expire_check_ms is None:
         target.expire_check_ms = now + target.info.settings.retention_ms
     new = Message(
         target.allot(), os.urandom(16), message.body, message.attributes, now, None, message.group, message.dedup_id,
         message.trace, message.sender,
     )  # fmt: skip
-    state.insert(target, [new])
+    state.insert(target, [new], counted=False)
 
 
 def _put(state: LocalState, task: MoveTask, **changes: object) -> MoveTask:

@@ -19,7 +19,7 @@ from headrace.queue.operations import (
     Purge,
     TagQueue,
 )
-from headrace.queue.store.disk import DropQueue, PutGarbage, key_of
+from headrace.queue.store.disk import DropQueue, PutGarbage, PutQueue, key_of
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
 from headrace.queue.timers import SEQ_MASK
@@ -111,23 +111,26 @@ def purge(state: LocalState, operation: Purge, now: int) -> int:
 
 
 def purge_queue(state: LocalState, queue: LocalQueue, now: int) -> int:
-    """Every message of the queue is gone with the commit; how many there were. The rows go later, in slices.
+    """Every message of the queue is gone with the commit; how many there were. The rows go later, in slices."""
+    gone, before_ms, floor = queue.messages, queue.purged_ms, queue.next_seq
+    queue.messages, queue.purged_ms = 0, now
+    queue.deleted += gone
+    first, last = key_of(queue.number, 0), key_of(queue.number, floor - 1)
 
-    On a full disk a purge is run on the reserved room, like deletes: it is how room is made.
-    """
-    before_ms = queue.purged_ms
-    gone = queue.purge(now)
-    first, last = key_of(queue.number, 0), key_of(queue.number, queue.floor - 1)
-    state.cache.drop(first, last)
-    state.garbage = True
+    def settle(_now: int) -> None:
+        queue.purge(floor)
+        state.cache.drop(first, last)
+        state.garbage = True
+        state.ready.add(queue.info.arn)
 
     def undo() -> None:
-        queue.purged_ms = before_ms
+        queue.messages, queue.purged_ms = queue.messages + gone, before_ms
+        queue.deleted -= gone
 
-    state.change(queue.row(), undo)
+    state.plan.settle.append(settle)
+    state.change(PutQueue(queue.number, queue.info, floor, now), undo)
     state.change(PutGarbage(first, last))
     state.plan.touched[queue.number] = queue
-    queue.deleted += gone
     return gone
 
 

@@ -19,6 +19,7 @@ def restore(state: LocalState, stored: Stored, now: int) -> None:
     for kept in stored.queues:
         queue = LocalQueue(kept.number, kept.info, messages=kept.messages, floor=kept.floor, reserved=kept.reserved)
         queue.purged_ms = kept.purged_ms
+        state.watched[kept.number] = queue
         state.queues[kept.info.arn] = state.by_number[kept.number] = queue
     state.next_number = 1 + max([kept.number for kept in stored.queues] + [stored.last_queue])
     _restore_claims(state, stored)

@@ -34,12 +34,13 @@ Held: TypeAlias = tuple[LocalQueue, int, Lease, bool]
 class Plan(msgspec.Struct):
     """A commit being gathered: its rows, who waits for it, what to show afterwards, what to take back if it is refused.
 
-    `touched`: queues whose message count or numbers changed.
+    `sent`: (queue, messages, whether they count as sent: not dead letters and moved ones). `touched`: queues whose
+    message count or numbers changed.
     """
 
     batch: Batch
     waiting: list[tuple[Done, Any, Operation | None]] = []
-    sent: list[tuple[LocalQueue, list[Message]]] = []
+    sent: list[tuple[LocalQueue, list[Message], bool]] = []
     held: list[Held] = []
     settle: list[Callable[[int], None]] = []
     undo: list[Callable[[], None]] = []
@@ -56,6 +57,7 @@ class LocalState:
         self.cache = BodyCache()
         self.queues: dict[str, LocalQueue] = {}
         self.by_number: dict[int, LocalQueue] = {}
+        self.watched: dict[int, LocalQueue] = {}  # queues in which time may change something
         self.next_number = 1
         self.deleted_queues: dict[str, int] = {}
         self.fences: dict[str, int] = {}
@@ -71,25 +73,29 @@ class LocalState:
         queue = self.queues.get(arn)
         if queue is None:
             raise QueueNotFound(arn)
+        self.watched[queue.number] = queue
         return queue
 
     def advance_queue(self, queue: LocalQueue, now: int) -> None:
         """End the queue's leases and delays that are due."""
-        leases_ms, delays_ms = queue.order.next_ms(), queue.delays.next_ms()
-        due = (leases_ms is not None and leases_ms <= now) or (delays_ms is not None and delays_ms <= now)
-        if due and queue.advance(now, lambda seqs: self.disk.groups(queue.number, seqs)):
+        next_ms = queue.next_ms()
+        if next_ms is not None and next_ms <= now and queue.advance(now):
             self.ready.add(queue.info.arn)
 
     # --- rows for the commit ---
 
-    def insert(self, queue: LocalQueue, messages: list[Message]) -> None:
-        """Store messages with the commit, show them after it."""
+    def insert(self, queue: LocalQueue, messages: list[Message], *, counted: bool = True) -> None:
+        """Store messages with the commit, show them after it. `counted`: they are new, not moved."""
         number = queue.number
         plan = self.plan
         plan.batch.inserts += [(number, message) for message in messages]
-        plan.sent.append((queue, messages))
+        plan.sent.append((queue, messages, counted))
         plan.touched[number] = queue
         queue.messages += len(messages)
+        if counted:
+            queue.sent += len(messages)
+        else:
+            self.watched[number] = queue
 
     def remove(self, queue: LocalQueue, seq: int) -> None:
         """Delete a message's row with the commit."""
@@ -141,6 +147,13 @@ class LocalState:
         if reason == CHECKSUM:
             plan.batch.deletes.add(key)
         plan.batch.changes.append(Quarantine(key, reason, now))
+
+        def undo() -> None:
+            self.damaged -= 1
+            queue.damaged -= 1
+            queue.messages += 1
+
+        plan.undo.append(undo)
         log.error(
             "message %d of %s is damaged (%s): quarantined, not delivered", key & SEQ_MASK, queue.info.arn, reason,
             extra={"action": "message.damaged", "queue": queue.info.arn, "seq": key & SEQ_MASK},

@@ -135,7 +135,8 @@ class LocalStore:
             operation = request.operation
             outcome = self._plan(operation, now)
             plan = state.plan
-            if isinstance(operation, READS) and not (plan.batch.sync_leases and isinstance(operation, LEASES)):
+            leased = plan.batch.sync_leases and isinstance(operation, LEASES) and outcome != []
+            if isinstance(operation, READS) and not leased:
                 answers.append((request.done, outcome))
             else:
                 plan.waiting.append((request.done, outcome, operation))
@@ -148,9 +149,9 @@ class LocalStore:
         now = self._clock()
         state = self.state
         try:
-            for queue in list(state.by_number.values()):
+            for queue in list(state.watched.values()):
                 self._advance_queue(queue, now)
-            if not self._full:
+            if self._may_plan():
                 moves.step(state, now)
         except StoreError as error:
             self._refuse(error)
@@ -308,7 +309,9 @@ class LocalStore:
         """The commit is durable: show what it sent, free what it deleted, answer."""
         state = self.state
         now = self._clock()
-        for queue, sent in plan.sent:
+        for settle in plan.settle:
+            settle(now)
+        for queue, sent, _counted in plan.sent:
             if not queue.dropped and queue.settle(sent, state.cache):
                 state.ready.add(queue.info.arn)
         for queue, seq, lease, active in plan.held:
@@ -316,8 +319,6 @@ class LocalStore:
                 queue.order.deleted(lease, now, active=active)
                 if queue.info.settings.fifo:
                     state.ready.add(queue.info.arn)
-        for settle in plan.settle:
-            settle(now)
         for done, outcome, _ in plan.waiting:
             tell(done, outcome)
 
@@ -347,9 +348,10 @@ class LocalStore:
             queue.order.put_back(seq, lease, active=active)
             queue.messages += 1
             queue.deleted -= 1
-        for queue, sent in plan.sent:
+        for queue, sent, counted in plan.sent:
             queue.messages -= len(sent)
-            queue.sent -= len(sent)
+            queue.sent -= len(sent) if counted else 0
+        self.state.ready.update(queue.info.arn for queue in plan.touched.values())
 
     def _watch_reserve(self) -> None:
         """Once the kept room is used, sends are refused until it is kept again: they would only eat it."""
@@ -365,15 +367,18 @@ class LocalStore:
 
     # --- what time does ---
 
+    def _may_plan(self) -> bool:
+        """Whether the store may add commits of its own: one slice a commit, and none on a full disk."""
+        return self.state.flying is None and not self._full
+
     def _advance_queue(self, queue: LocalQueue, now: int) -> None:
-        self.state.advance_queue(queue, now)
-        queue.dedup.expire(now)
-        if queue.expire_check_ms is not None and queue.expire_check_ms <= now and not self._full:
+        if queue.dropped or queue.idle():
+            del self.state.watched[queue.number]
+            return
+        if queue.advance(now):
+            self.state.ready.add(queue.info.arn)
+        if queue.expire_check_ms is not None and queue.expire_check_ms <= now and self._may_plan():
             self._expire(queue, now)
-        if queue.attempts:
-            old = [key for key, attempt in queue.attempts.items() if attempt.at_ms + limits.ATTEMPT_MS <= now]
-            for key in old:
-                del queue.attempts[key]
 
     def _expire(self, queue: LocalQueue, now: int) -> None:
         """Delete messages past their retention, a slice of them; those in flight when their lease ends."""
@@ -381,21 +386,33 @@ class LocalStore:
         after = max(0, queue.floor - 1)
         seqs = self._disk.expired(queue.number, after=after, sent_before_ms=now - retention_ms, limit=EXPIRE_SLICE)
         leases = queue.order.leases
-        gone = 0
-        for seq in seqs:
-            key = queue.key(seq)
-            if seq in leases.active or seq in leases.claimed or self.state.deleting(key):
-                continue
-            queue.order.hold(seq)
-            self.state.cache.pop([key])
-            self.state.remove(queue, seq)
-            gone += 1
-        queue.expired += gone
+        gone = [
+            seq
+            for seq in seqs
+            if seq not in leases.active and seq not in leases.claimed and not self.state.deleting(queue.key(seq))
+        ]
         if gone:
+            self._expire_these(queue, gone)
             queue.expire_check_ms = now
         else:
             first = self._disk.first(queue.number, after=after)
             queue.expire_check_ms = max(now + limits.SECOND_MS, first[1] + retention_ms) if first else None
+
+    def _expire_these(self, queue: LocalQueue, seqs: list[int]) -> None:
+        held = [(seq, queue.order.hold(seq)) for seq in seqs]
+        self.state.cache.pop([queue.key(seq) for seq in seqs])
+        for seq in seqs:
+            self.state.remove(queue, seq)
+        queue.expired += len(seqs)
+
+        def put_back() -> None:
+            queue.messages += len(seqs)
+            queue.expired -= len(seqs)
+            for seq, lease in held:
+                if lease is not None:
+                    queue.order.put_back(seq, lease[0], active=lease[1])
+
+        self.state.plan.undo.append(put_back)
 
     def _house_keeping(self, now: int) -> None:
         state = self.state
@@ -423,8 +440,10 @@ class LocalStore:
 
     def _next_ms(self, now: int) -> int | None:
         state = self.state
-        times = [queue.next_ms() for queue in state.by_number.values()]
-        times.append(moves.next_ms(state, now))
+        times = [queue.next_ms() for queue in state.watched.values()]
+        if self._may_plan():
+            times += [queue.expire_check_ms for queue in state.watched.values()]
+            times.append(moves.next_ms(state, now))
         if state.garbage:
             times.append(now)
         if self._full:
