@@ -80,7 +80,9 @@ class TestWindow:
 
     @given(
         st.lists(
-            st.tuples(st.sampled_from("add find expire remove".split()), st.sampled_from("abc"), st.integers(0, 90_000))
+            st.tuples(
+                st.sampled_from(["add", "find", "expire", "remove"]), st.sampled_from("abc"), st.integers(0, 90_000)
+            )
         )
     )
     def test_window_remembers_exactly_five_minutes(self, steps: list[tuple[str, str, int]]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.queue import limits
 from headrace.queue.leases import Lease, LeaseTable
 from tests.queue.rules.messages import NOW, message
 
@@ -93,15 +95,32 @@ def test_claim_keeps_the_count_and_gives_it_back() -> None:
     assert table.receives(1) == 1
 
 
-def test_claim_of_a_message_never_received_leaves_no_count() -> None:
+def test_message_that_was_claimed_and_never_received_counts_from_one() -> None:
     table = LeaseTable()
     table.claim(message(1))
     assert table.unclaim(1).receives == 0
-    assert not table.knows(1)
+    (lease,) = table.grant([message(1)], now=NOW + 5_000, expires_ms=NOW + 9_000)
+    assert (lease.receives, lease.first_ms) == (1, NOW + 5_000)
+
+
+def test_deadlines_of_deleted_messages_are_dropped_and_the_others_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "TIMERS_KEPT", 10)
+    table = granted(*range(1, 21))
+    table.tidy()
+    assert len(table.timers) == 20  # all in flight
+    for seq in range(3, 21):
+        del table.active[seq]
+    table.tidy()
+    assert len(table.timers) == 2
+    assert table.expired(NOW + 1_000) == [1, 2]
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("grant release move claim unclaim delete expire".split()), st.integers(1, 4)))
+    st.lists(
+        st.tuples(
+            st.sampled_from(["grant", "release", "move", "claim", "unclaim", "delete", "expire"]), st.integers(1, 4)
+        )
+    )
 )
 def test_message_is_in_one_place_and_its_count_never_falls(steps: list[tuple[str, int]]) -> None:
     table = LeaseTable()

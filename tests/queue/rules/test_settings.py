@@ -81,7 +81,10 @@ class TestRanges:
     def test_stored_attribute_of_another_type_is_refused(self) -> None:
         with pytest.raises(InvalidSetting) as error:
             settings.create({}, {"Policy": 5})  # type: ignore[dict-item]  # as a client may send it
-        assert error.value.setting == "settings"
+        assert error.value.setting == "stored"
+
+    def test_setting_whose_name_begins_with_anothers_is_told_apart(self) -> None:
+        assert refused(redrive=None, redrive_allow={"permission": 5}).setting == "redrive_allow"
 
     @pytest.mark.parametrize("receives_max", [1, limits.RECEIVES_MAX])
     def test_redrive_bound_is_taken(self, receives_max: int) -> None:
