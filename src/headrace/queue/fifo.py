@@ -43,7 +43,7 @@ class FifoOrder:
     Entries there that no longer match a group's head, or whose group is locked, are stale and skipped.
     """
 
-    __slots__ = ("_free", "_later", "_ready", "_reserved", "_taken", "groups", "leases")
+    __slots__ = ("_closed_ms", "_free", "_later", "_ready", "_reserved", "_taken", "groups", "leases")
 
     def __init__(self) -> None:
         self.leases = LeaseTable()
@@ -53,6 +53,12 @@ class FifoOrder:
         self._reserved: dict[str, list[tuple[int, str]]] = {}  # reader -> heads of groups that it has claimed from
         self._taken: dict[int, str] = {}  # taken and neither leased, claimed nor dropped yet -> group
         self._ready = 0
+        self._closed_ms = 0
+
+    def close_until(self, ms: int) -> None:
+        """Give out nothing before `ms`: leases were lost to damage, and no group may have a second owner while the first
+        one's may be alive."""
+        self._closed_ms = ms
 
     def __len__(self) -> int:
         """How many known messages wait, those of locked groups included."""
@@ -79,6 +85,8 @@ class FifoOrder:
     def take(self, limit: int, now: int, *, all_known: bool, delay_ms: int = 0, reader: str | None = None) -> list[int]:
         """Up to `limit` messages to lease, claim (for `reader`) or drop now; their groups are locked."""
         del all_known  # a group's order does not depend on what is behind the head
+        if now < self._closed_ms:
+            return []
         self._show_due(now)
         if reader is not None:
             for head in self._reserved.pop(reader, ()):
@@ -205,16 +213,18 @@ class FifoOrder:
         self._later.clear()
 
     def next_ms(self) -> int | None:
-        due = [
-            ms for ms in (self.leases.timers.next_ms(), self._later[0][0] if self._later else None) if ms is not None
-        ]
+        later_ms = self._later[0][0] if self._later else None
+        due = [ms for ms in (self.leases.timers.next_ms(), later_ms, self._closed_ms or None) if ms is not None]
         return min(due, default=None)
 
     def due(self, now: int) -> bool:
-        """Whether a delayed head has become visible; it is offered from now on."""
+        """Whether a delayed head has become visible, or the queue has opened; heads are offered from now on."""
         before = len(self._later)
         self._show_due(now)
-        return len(self._later) != before
+        opened = 0 < self._closed_ms <= now
+        if opened:
+            self._closed_ms = 0
+        return opened or len(self._later) != before
 
     def _show_due(self, now: int) -> None:
         while self._later and self._later[0][0] <= now:

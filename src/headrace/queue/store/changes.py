@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.queue import limits
 from headrace.queue.store.disk import (
+    PAGE,
     Change,
     DropQueue,
     PutClaim,
@@ -96,6 +97,12 @@ def _put_move(db: apsw.Connection, change: PutMove) -> None:
 
 def _quarantine(db: apsw.Connection, change: Quarantine) -> None:
     """Keep what can still be read of the row, which leaves its queue in this commit."""
+    if change.reason == PAGE:  # to read it again would end the commit
+        db.execute(
+            "INSERT OR REPLACE INTO quarantine (key, at_ms, reason) VALUES (?, ?, ?)",
+            (change.key, change.at_ms, change.reason),
+        )
+        return
     db.execute(
         "INSERT OR REPLACE INTO quarantine SELECT key, ?, ?, id, body, attributes FROM message WHERE key = ?",
         (change.at_ms, change.reason, change.key),

@@ -162,7 +162,11 @@ class StoredAttempt(msgspec.Struct, frozen=True):
 
 
 class Stored(msgspec.Struct):
-    """What a disk knew when it was opened: everything that is held in memory afterwards. Messages stay there."""
+    """What a disk knew when it was opened: everything that is held in memory afterwards. Messages stay there.
+
+    `lost`: queue number -> how many of its messages were found lost to damage. `fifo_closed_until_ms`: leases were lost
+    to damage, and until then one of a FIFO queue may be alive: no group may have a new owner before.
+    """
 
     secret: bytes
     queues: list[StoredQueue] = []
@@ -177,6 +181,8 @@ class Stored(msgspec.Struct):
     fences: dict[str, int] = {}
     deleted_queues: dict[str, int] = {}
     garbage: list[PutGarbage] = []
+    lost: dict[int, int] = {}
+    fifo_closed_until_ms: int = 0
 
 
 class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -44,6 +44,26 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
+def sync_path(path: Path) -> None:
+    """A file that another layer has written is on the disk when this returns."""
+    fd = open_file(path)
+    try:
+        sync_data(fd)
+    finally:
+        os.close(fd)
+
+
+def rename(path: Path, target: Path) -> None:
+    """`path` takes `target`'s place and name; on the disk after the folder's sync."""
+    os.rename(path, target)  # noqa: PTH104 - this module's `os` is where tests listen
+
+
+def remove(path: Path) -> None:
+    """The file is gone, if it was there; on the disk after the folder's sync."""
+    if path.exists():
+        os.unlink(path)  # noqa: PTH108 - as in `rename`
+
+
 def replace(path: Path, data: bytes) -> None:
     """Change a file whole: write beside it, sync, rename over it, sync the folder."""
     beside = path.with_name(path.name + ".new")
@@ -54,7 +74,7 @@ def replace(path: Path, data: bytes) -> None:
         sync_data(fd)
     finally:
         os.close(fd)
-    beside.rename(path)
+    rename(beside, path)
     sync_folder(path.parent)
 
 

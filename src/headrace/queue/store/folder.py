@@ -4,9 +4,12 @@ headrace.db, -wal, -shm   the database
 leases.journal            leases (journal.py)
 lock                      held by the one process that owns the folder; its pid
 clock.json                the steady clock's anchor
-acknowledged              the number of the last acknowledged commit: overwritten after each, without a sync, so it
-                          never runs ahead of the disk and survives a kill; a database behind it is damaged
+acknowledged              number and time of the last acknowledged commit, and how far the lease journal is good:
+                          overwritten after each, without a sync, so it never runs ahead of the disk and survives a
+                          kill; what is behind it is damaged
+suspect                   the last run met damage in the database: it is checked whole at the next start
 reserve                   room for deletes and leases when the disk is full
+headrace.db.salvaged      a rebuilt database on its way to the old one's place
 damaged-*                 copies made before something was repaired or refused
 """
 
@@ -33,7 +36,31 @@ log = logging.getLogger("headrace.store")
 
 RESERVE_BYTES: Final = 8 * 1_048_576  # deletes of some 100,000 messages, or leases of as many
 MARGIN_BYTES: Final = 8 * 1_048_576  # room beyond it before sends are taken again: else they would be refused at once
-_acknowledged = struct.Struct("<QI")
+_noted = struct.Struct("<5Q")
+_checksum = struct.Struct("<I")
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """What is known to have been answered. Times are steady ms.
+
+    Attributes:
+        commit_seq, now_ms: number and time of the last acknowledged commit.
+        journal: which lease journal; `journal_bytes` of it were written and synced.
+        fifo_until_ms: no lease on a FIFO queue lasts longer.
+    """
+
+    commit_seq: int = 0
+    now_ms: int = 0
+    journal: int = 0
+    journal_bytes: int = 0
+    fifo_until_ms: int = 0
+
+
+class _Clock(msgspec.Struct):
+    """The anchor, and the CRC-32 of its JSON: a flipped digit would let every message expire."""
+
+    anchor: Anchor
+    checksum: int
 
 
 class Folder:
@@ -46,11 +73,15 @@ class Folder:
         self.acknowledged_path = path / "acknowledged"
         self._reserve = path / "reserve"
         self._clock = path / "clock.json"
+        self._suspect = path / "suspect"
+        self._salvaged = path / "headrace.db.salvaged"
+        self._kept: Path | None = None
         self.reserved = False
         self._lock: int | None = None
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = self._take_lock()
+            self._finish_taking_in()
             os.close(files.open_file(self.database))  # private from the start; SQLite's other files follow it
             self._acknowledged = files.open_file(self.acknowledged_path)
         except OSError as error:
@@ -80,27 +111,41 @@ class Folder:
             os.close(self._lock)
             self._lock = None
 
-    def acknowledge(self, commit_seq: int) -> None:
-        """Note the last acknowledged commit."""
-        number = commit_seq.to_bytes(8, "little")
-        files.overwrite(self._acknowledged, _acknowledged.pack(commit_seq, crc32(number)))
+    def note(self, noted: Noted) -> None:
+        """Note what has been answered. Without a sync: a power cut may take it back, never forward."""
+        data = _noted.pack(noted.commit_seq, noted.now_ms, noted.journal, noted.journal_bytes, noted.fifo_until_ms)
+        files.overwrite(self._acknowledged, data + _checksum.pack(crc32(data)))
+
+    def noted(self) -> Noted | None:
+        """What was noted last; None when nothing was, or the file is damaged."""
+        data = os.pread(self._acknowledged, _noted.size + _checksum.size, 0)
+        if (
+            len(data) == _noted.size + _checksum.size
+            and _checksum.pack(crc32(data[: _noted.size])) == data[_noted.size :]
+        ):
+            return Noted(*_noted.unpack_from(data))
+        if data:
+            log.error("%s is damaged", self.acknowledged_path, extra={"action": "store.damaged"})
+        return None
 
     def acknowledged(self) -> int:
-        """The last acknowledged commit that is known; 0 when none is, or the file is damaged."""
-        data = os.pread(self._acknowledged, _acknowledged.size, 0)
-        if len(data) < _acknowledged.size:
-            return 0
-        commit_seq, checksum = _acknowledged.unpack(data)
-        return commit_seq if crc32(commit_seq.to_bytes(8, "little")) == checksum else 0
+        """The last acknowledged commit that is known; 0 when none is."""
+        noted = self.noted()
+        return noted.commit_seq if noted is not None else 0
 
     def anchor(self) -> Anchor | None:
         try:
-            return msgspec.json.decode(self._clock.read_bytes(), type=Anchor)
-        except (OSError, msgspec.DecodeError):
-            return None
+            kept = msgspec.json.decode(self._clock.read_bytes(), type=_Clock)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            kept = None
+        if kept is not None and crc32(msgspec.json.encode(kept.anchor)) == kept.checksum:
+            return kept.anchor
+        if self._clock.exists():
+            log.error("%s is damaged: the wall clock is trusted", self._clock, extra={"action": "store.damaged"})
+        return None
 
     def keep_anchor(self, anchor: Anchor) -> None:
-        files.replace(self._clock, msgspec.json.encode(anchor))
+        files.replace(self._clock, msgspec.json.encode(_Clock(anchor, crc32(msgspec.json.encode(anchor)))))
 
     def keep_reserve(self) -> bool:
         """Make the reserve if it is missing, and if the disk has room for more than that; whether it is there."""
@@ -120,13 +165,43 @@ class Folder:
             self._reserve.unlink(missing_ok=True)
 
     def keep_damaged(self) -> Path:
-        """Copy database and journals aside, before anything is done about damage. Returns the folder of the copy."""
-        kept = self.path / time.strftime("damaged-%Y%m%d-%H%M%S", time.gmtime())
-        kept.mkdir(mode=0o700, exist_ok=True)
-        for name in ("headrace.db", "headrace.db-wal", "leases.journal", "acknowledged"):
-            if (self.path / name).exists():
-                shutil.copy2(self.path / name, kept / name)
-        return kept
+        """Copy database and journals aside, before anything is done about damage; once while the folder is open, since
+        later copies would be of what was repaired. Returns the folder of the copy."""
+        if self._kept is None:
+            kept = self.path / time.strftime("damaged-%Y%m%d-%H%M%S", time.gmtime())
+            kept.mkdir(mode=0o700, exist_ok=True)
+            for name in ("headrace.db", "headrace.db-wal", "leases.journal", "acknowledged"):
+                if (self.path / name).exists():
+                    shutil.copy2(self.path / name, kept / name)
+            self._kept = kept
+        return self._kept
+
+    def suspect(self) -> bool:
+        """Whether the database is to be checked whole."""
+        return self._suspect.exists()
+
+    def mark_suspect(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(files.open_file(self._suspect))
+
+    def clear_suspect(self) -> None:
+        files.remove(self._suspect)
+
+    def take_in(self, database: Path) -> None:
+        """Let a database that is whole and synced take the place of the folder's. Atomic: what a crash leaves half done
+        is finished by the next start, which finds it under a name of its own."""
+        files.rename(database, self._salvaged)
+        self.sync()
+        self._finish_taking_in()
+
+    def _finish_taking_in(self) -> None:
+        if not self._salvaged.exists():
+            return
+        for name in ("headrace.db-wal", "headrace.db-shm"):  # they belong to the old one
+            files.remove(self.path / name)
+        self.sync()
+        files.rename(self._salvaged, self.database)
+        self.sync()
 
     def sync(self) -> None:
         """The names of all files made so far are on the disk."""

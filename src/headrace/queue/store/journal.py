@@ -4,9 +4,13 @@ A receive is answered after its lease is written here; `kill -9` spares what the
 exclusivity hold exactly. A power cut may take the tail: a standard queue then delivers early, which at-least-once
 allows. A FIFO queue must never have two owners of a group: its leases are synced before the answer.
 
-Format: 8 bytes of magic, then records: length (u32), CRC-32 of the payload (u32), payload (msgpack of LeaseRecord). The
-file only grows until a snapshot of the live leases replaces it. A record that does not check is skipped if good ones
-follow (it is damaged, and reported); at the end it is a torn tail, which was never acknowledged on a FIFO queue.
+Format: a header (8 bytes of magic, the journal's number, its CRC-32), then records: length (u32), CRC-32 of the payload
+(u32), payload (msgpack of LeaseRecord). The file only grows until a snapshot of the live leases replaces it.
+
+Damage: where a record does not check, the next that does is looked for. Bytes without records between good ones, or
+before the length that was noted as synced beside (`folder.Noted`), are leases that were lost; at the end they are a torn
+tail, which was never acknowledged on a FIFO queue. Lost leases close the FIFO queues until none of them can be alive: a
+record of queue 0 keeps that across restarts.
 """
 
 from __future__ import annotations
@@ -23,15 +27,19 @@ import msgspec
 
 from headrace.queue.store import files
 from headrace.queue.store.disk import LeaseRecord
+from headrace.queue.store.folder import Noted
 
 log = logging.getLogger("headrace.store")
 
-MAGIC: Final = b"HRLEASE1"
+MAGIC: Final = b"HRLEASE2"
 SNAPSHOT_MIN_BYTES: Final = 8 * 1_048_576  # below, a snapshot saves nothing worth its sync
 SNAPSHOT_GROWTH: Final = 8  # a snapshot when the file is so many times the last one: amortised, and bounded on disk
 RECORD_BYTES_MAX: Final = 64 * 1_048_576
+NO_QUEUE: Final = 0  # queues are numbered from 1
+_FIVE_FIELDS: Final = b"\x95"  # how msgpack begins a LeaseRecord
 
 _header = struct.Struct("<II")
+_head = struct.Struct("<8sQI")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(LeaseRecord).decode
 
@@ -41,33 +49,67 @@ def frame(record: LeaseRecord) -> bytes:
     return _header.pack(len(payload), crc32(payload)) + payload
 
 
-def parse(data: bytes) -> tuple[list[LeaseRecord], int, int]:
-    """(the good records, where the good part ends, how many damaged records lie between good ones)."""
+def head(number: int) -> bytes:
+    """The beginning of journal `number`."""
+    return _head.pack(MAGIC, number, crc32(number.to_bytes(8, "little")))
+
+
+def number_of(data: bytes) -> int | None:
+    """The number of the journal that `data` is, None if its beginning is not one."""
+    if len(data) < _head.size:
+        return None
+    magic, number, checksum = _head.unpack_from(data)
+    good = magic == MAGIC and crc32(number.to_bytes(8, "little")) == checksum
+    return int(number) if good else None
+
+
+class Parsed(msgspec.Struct):
+    """A journal taken apart: the good records, where the last of them ends, and the gaps (start, end) between them."""
+
     records: list[LeaseRecord] = []
-    position = good = len(MAGIC)
-    damaged = pending = 0
-    while position + _header.size <= len(data):
-        length, checksum = _header.unpack_from(data, position)
-        payload = data[position + _header.size : position + _header.size + length]
-        if length > RECORD_BYTES_MAX or len(payload) < length:
-            break  # the length itself is damaged, or torn: nothing behind it can be found
-        position += _header.size + length
-        record = _check(payload, checksum)
+    end: int = _head.size
+    gaps: list[tuple[int, int]] = []
+
+
+def parse(data: bytes) -> Parsed:
+    parsed = Parsed()
+    position: int | None = _head.size
+    while position is not None and position < len(data):
+        record, end = _record_at(data, position)
         if record is None:
-            pending += 1
+            position = _next_record(data, position + 1)
             continue
-        records.append(record)
-        damaged, pending, good = damaged + pending, 0, position
-    return records, good, damaged
+        if position != parsed.end:
+            parsed.gaps.append((parsed.end, position))
+        parsed.records.append(record)
+        parsed.end = position = end
+    return parsed
 
 
-def _check(payload: bytes, checksum: int) -> LeaseRecord | None:
+def _record_at(data: bytes, position: int) -> tuple[LeaseRecord | None, int]:
+    start = position + _header.size
+    if start > len(data):
+        return None, position
+    length, checksum = _header.unpack_from(data, position)
+    if not 0 < length <= min(RECORD_BYTES_MAX, len(data) - start):
+        return None, position
+    payload = memoryview(data)[start : start + length]
     if crc32(payload) != checksum:
-        return None
+        return None, position
     try:
-        return _decode(payload)
-    except msgspec.DecodeError:
-        return None
+        return _decode(payload), start + length
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None, position
+
+
+def _next_record(data: bytes, position: int) -> int | None:
+    """Where the next record that checks begins: by the byte that each begins with."""
+    while (found := data.find(_FIVE_FIELDS, position + _header.size)) >= 0:
+        position = found - _header.size
+        if _record_at(data, position)[0] is not None:
+            return position
+        position += 1
+    return None
 
 
 class LeaseJournal:
@@ -76,22 +118,42 @@ class LeaseJournal:
     Does not know which leases are alive: `snapshot` is told.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, noted: Noted | None = None) -> None:
+        """Open the journal, or begin it.
+
+        Args:
+            noted: what is known of it from elsewhere. Up to there, bytes that are no records are damage.
+        """
         self._path = path
         self._noted: list[bytes] = []
         data = path.read_bytes() if path.exists() else b""
-        if data and not data.startswith(MAGIC):
-            log.error("the lease journal is not readable and begins anew", extra={"action": "journal.damaged"})
-            data = b""
-        self.records, good, damaged = parse(data) if data else ([], 0, 0)
-        if damaged:
-            log.error("%d damaged records in the lease journal", damaged, extra={"action": "journal.damaged"})
-        self._fd = files.open_file(path, append=True)
-        os.ftruncate(self._fd, good)
-        if not good:
-            files.write(self._fd, MAGIC)
-        self._size = max(good, len(MAGIC))
+        parsed = parse(data)
+        self.records = parsed.records
+        number = number_of(data)
+        synced = noted.journal_bytes if noted is not None and noted.journal == number else 0
+        self.lost = bool(parsed.gaps) or parsed.end < synced
+        """Whether leases were lost to damage."""
+        if self.lost or (number is None and data):
+            log.error(
+                "the lease journal is damaged; %s", "leases are lost" if self.lost else "no lease is lost",
+                extra={"action": "journal.damaged"},
+            )  # fmt: skip
         self._snapshot_size = 0
+        if number is None or self.lost:
+            self._begin(self.records)
+            return
+        self.number = number
+        self._fd = files.open_file(path, append=True)
+        os.ftruncate(self._fd, parsed.end)
+        self.size_bytes = parsed.end
+
+    def _begin(self, records: Iterable[LeaseRecord]) -> None:
+        """A new file under the old one's name, with just these records. Atomic, synced."""
+        self.number = int.from_bytes(os.urandom(7), "little")
+        data = head(self.number) + b"".join([frame(record) for record in records])
+        files.replace(self._path, data)
+        self._fd = files.open_file(self._path, append=True)
+        self.size_bytes = len(data)
 
     def note(self, record: LeaseRecord) -> None:
         self._noted.append(frame(record))
@@ -104,10 +166,10 @@ class LeaseJournal:
         try:
             files.write(self._fd, data)
         except OSError:
-            os.ftruncate(self._fd, self._size)
+            os.ftruncate(self._fd, self.size_bytes)
             raise
         self._noted.clear()
-        self._size += len(data)
+        self.size_bytes += len(data)
 
     def forget_noted(self) -> None:
         """What was noted could not be written and is not answered."""
@@ -118,18 +180,14 @@ class LeaseJournal:
         files.sync_data(self._fd)
 
     def wants_snapshot(self) -> bool:
-        return self._size > max(SNAPSHOT_MIN_BYTES, SNAPSHOT_GROWTH * self._snapshot_size)
+        return self.size_bytes > max(SNAPSHOT_MIN_BYTES, SNAPSHOT_GROWTH * self._snapshot_size)
 
     def snapshot(self, records: Iterable[LeaseRecord]) -> None:
         """Replace the file by one that holds just `records`, the live leases. Atomic."""
-        data = MAGIC + b"".join([frame(record) for record in records])
-        files.replace(self._path, data)
-        os.close(self._fd)
-        self._fd = files.open_file(self._path, append=True)
-        self._size = self._snapshot_size = len(data)
-
-    def size_bytes(self) -> int:
-        return self._size
+        old = self._fd
+        self._begin(records)
+        os.close(old)
+        self._snapshot_size = self.size_bytes
 
     def close(self) -> None:
         os.close(self._fd)

@@ -75,11 +75,13 @@ class Cell(msgspec.Struct, frozen=True):
 
 class Tree(msgspec.Struct, frozen=True):
     """One page of a tree. `cells` in their order, None for one that makes no sense. `whole`: cells, free blocks and the
-    gap fill the page exactly, as SQLite leaves it. `right`: the child of the largest keys."""
+    gap fill the page exactly, as SQLite leaves it. `content`: where its cells begin. `right`: the child of the largest
+    keys."""
 
     kind: int
     cells: list[Cell | None]
     whole: bool
+    content: int
     right: int = 0
 
     @property
@@ -88,22 +90,44 @@ class Tree(msgspec.Struct, frozen=True):
 
 
 def tree_page(page: bytes, number: int) -> Tree:
-    """Take a tree's page apart; raises BadPage if it is none."""
+    """Take a tree's page apart; raises BadPage if it is none.
+
+    A page whose header is wrong in one field (kind, number of cells, where they begin) is read as if it were right.
+    """
     head = FILE_HEADER_BYTES if number == 1 else 0
-    kind, free, count, content, fragments = struct.unpack_from(">BHHHB", page, head)
-    if kind not in KINDS:
+    kind, free, count, content = struct.unpack_from(">BHHH", page, head)
+    tree = _take_apart(page, head, kind, count, content or 65_536) if kind in KINDS else None
+    if tree is not None and tree.whole:
+        return tree
+    if not any(page):
+        raise BadPage(f"page {number} is empty")
+    others = [(other, count) for other in KINDS if other != kind]
+    others += [(kind, other) for other in range(1, len(page) // 6) if other != count] if kind in KINDS else []
+    for kind_read, count_read in others:
+        mended = _take_apart(page, head, kind_read, count_read, content or 65_536)
+        if mended.whole and mended.cells:
+            return mended
+    if tree is None:
         raise BadPage(f"page {number} is not a tree's: {kind}")
+    begins = min([cell.start for cell in tree.cells if cell is not None] + ([free] if free else []), default=0)
+    mended = _take_apart(page, head, kind, count, begins)
+    return mended if mended.whole and mended.cells else tree
+
+
+def _take_apart(page: bytes, head: int, kind: int, count: int, content: int) -> Tree:
     interior = kind in (INDEX_INTERIOR, TABLE_INTERIOR)
     first = head + (12 if interior else 8)
     held = min(count, (len(page) - first) // 2)
     cells = [_cell_or_none(page, kind, offset) for offset in struct.unpack_from(f">{held}H", page, first)]
-    whole = held == count and _fills(page, cells, first + 2 * count, content or 65_536, free, fragments)
-    return Tree(kind, cells, whole, int.from_bytes(page[head + 8 : head + 12], "big") if interior else 0)
+    whole = held == count and None not in cells and _fills(page, head, cells, first + 2 * count, content)
+    return Tree(kind, cells, whole, content, int.from_bytes(page[head + 8 : head + 12], "big") if interior else 0)
 
 
-def _fills(page: bytes, cells: list[Cell | None], gap: int, content: int, free: int, fragments: int) -> bool:
-    parts = [(cell.start, cell.end) if cell is not None else (0, 0) for cell in cells]
-    while free and len(parts) <= len(page):
+def _fills(page: bytes, head: int, cells: list[Cell | None], gap: int, content: int) -> bool:
+    """Whether cells and free blocks, and as many loose bytes as the header says, fill the page from `content` on."""
+    free, fragments = int.from_bytes(page[head + 1 : head + 3], "big"), page[head + 7]
+    parts = [(cell.start, cell.end) for cell in cells if cell is not None]
+    while free:
         if free + 4 > len(page):
             return False
         following, size = struct.unpack_from(">2H", page, free)
@@ -116,7 +140,7 @@ def _fills(page: bytes, cells: list[Cell | None], gap: int, content: int, free: 
             return False
         loose += start - position
         position = end
-    return gap <= content and loose + len(page) - position == fragments
+    return gap <= content and position <= len(page) and loose + len(page) - position == fragments
 
 
 def _cell_or_none(page: bytes, kind: int, offset: int) -> Cell | None:

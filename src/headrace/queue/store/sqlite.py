@@ -10,43 +10,36 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import apsw
 import msgspec
 
 from headrace.clock import Anchor, Clock, SteadyClock
 from headrace.errors import StoreDamaged, StoreError, StoreFailed, StoreFull, StoreUnusable, Unavailable
-from headrace.queue.leases import Lease
-from headrace.queue.model import Message, MoveTask, QueueInfo, Sent
+from headrace.queue import limits
 from headrace.queue.store import rows, schema
 from headrace.queue.store.changes import apply
-from headrace.queue.store.disk import (
-    CHECKSUM,
-    PAGE,
-    Batch,
-    Dedup,
-    Key,
-    LeaseRecord,
-    PutClaim,
-    PutGarbage,
-    PutReader,
-    Stored,
-    StoredAttempt,
-    StoredLease,
-    StoredQueue,
-    key_of,
-    seq_of,
+from headrace.queue.store.disk import Batch, Dedup, Key, LeaseRecord, PutQueue, Stored
+from headrace.queue.store.folder import Folder, Noted
+from headrace.queue.store.journal import NO_QUEUE, LeaseJournal
+from headrace.queue.store.loading import (
+    Inconsistent,
+    check_file_header,
+    check_schema,
+    check_whole,
+    is_current,
+    load,
+    read_commit,
 )
-from headrace.queue.store.folder import Folder
-from headrace.queue.store.journal import LeaseJournal
 from headrace.queue.store.local.store import LocalStore
+from headrace.queue.store.reading import SqliteReads
+from headrace.queue.store.salvage import salvage
 from headrace.queue.store.wal import check_wal
-from headrace.queue.timers import SEQ_MASK
 
 log = logging.getLogger("headrace.store")
 
@@ -55,7 +48,18 @@ WRITER_CACHE_KIB: Final = 65_536
 READER_CACHE_KIB: Final = 8_192
 SYNC_WEIGHT: Final = 0.05  # of the newest sync in their running mean: some twenty count
 BUSY_MS: Final = 5_000  # somebody looks in with sqlite3; a writer there must not be waited for longer
-_LEASES_A_QUERY: Final = 10_000
+CHECKED_BYTES_MAX: Final = 64 * 1_048_576  # checked whole at every start: 0.15 s; beyond, when damage was met
+TIME_TRUSTED_MS: Final = limits.DAY_MS  # a stored time further ahead of all others is a flipped bit
+LOST_MIN: Final = 16  # commits within one millisecond: never so many
+
+_DAMAGE: Final = (
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.SQLError,  # a table or column that is not there
+    Inconsistent,
+    msgspec.MsgspecError,
+    UnicodeDecodeError,
+)
 
 
 def open_store(
@@ -89,7 +93,7 @@ def open_store(
         raise
 
 
-class SqliteDisk:
+class SqliteDisk(SqliteReads):
     """Rows of one folder. `write`, `tidy` and `sweep` use the writing connection, all else the reading one, so that
     a commit in a thread and a read on the loop do not meet."""
 
@@ -97,54 +101,105 @@ class SqliteDisk:
 
     def __init__(self, folder: Folder, *, vfs: str | None = None) -> None:
         self.folder = folder
+        self._vfs = vfs
         self._failed: StoreFailed | None = None
         self._closed = False
         self.sync_seconds = 0.0
         self._wal_pages = 0
+        self._closure: LeaseRecord | None = None  # keeps FIFO queues closed, across snapshots too
         self.on_damage: Callable[[Key, str], None] = lambda _key, _reason: None
         folder.keep_reserve()
         with self._opening():
-            check_wal(folder.database, keep=folder.keep_damaged)
-            self._open(vfs)
-            if self._missing():
-                self._mend_tail()
-                self._open(vfs)
-            self._check_gap()
+            self._noted = folder.noted() or Noted()
+            unmended = check_wal(folder.database, keep=folder.keep_damaged, acknowledged=self._noted.commit_seq > 0)
+            self._journal = self._open_journal()
+            self._latest_ms = max([record.received_ms for record in self._journal.records], default=0)
+            self._open_or_salvage(whole=unmended > 0 or folder.suspect())
             self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-            self._journal = LeaseJournal(folder.journal)
+            self._fifo = {queue.number for queue in self._stored.queues if queue.info.settings.fifo}
+            self._fifo_until_ms = max(self._noted.fifo_until_ms, self._stored.fifo_closed_until_ms)
+            self._synced_bytes = self._journal.size_bytes
+            self._note()
+            folder.clear_suspect()
             folder.sync()
 
-    def _open(self, vfs: str | None) -> None:
-        self._db = self._connect(vfs)
+    # --- opening ---
+
+    def _open_or_salvage(self, *, whole: bool) -> None:
+        """Open the database; if it is damaged, make a new one of what can be read of it, and open that."""
+        try:
+            self._stored = self._open_checked(whole=whole)
+        except _DAMAGE as error:
+            self._disconnect()
+            lost = salvage(self.folder, why=str(error) or type(error).__name__, vfs=self._vfs)
+            self._stored = self._open_checked(whole=True)
+            self._stored.lost = lost
+
+    def _open_checked(self, *, whole: bool) -> Stored:
+        check_file_header(self.folder.database)
+        self._open()
+        if self._missing():
+            self._disconnect()  # SQLite took the last commit for a torn one, but it was acknowledged
+            whole |= check_wal(self.folder.database, keep=self.folder.keep_damaged, tail=True) > 0
+            self._open()
+        check_schema(self._db)
+        if whole or self.folder.database.stat().st_size <= CHECKED_BYTES_MAX:
+            check_whole(self._db)
+        stored = load(self._db, self._journal)
+        self._check_gap()
+        return stored
+
+    def _open(self) -> None:
+        self._db = self._connect(self._vfs)
         self._migrate()
         self._db.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
         self._db.set_wal_hook(self._count_wal)
-        self._reader = self._connect(vfs)
+        self._reader = self._connect(self._vfs)
         self._reader.execute(f"PRAGMA query_only=ON; PRAGMA cache_size=-{READER_CACHE_KIB}")
-        row = self._row(self._db, "SELECT seq, now_ms FROM commit_log")
-        self._seq, self._last_ms = int(row[0]), int(row[1])
+        self._seq, self._last_ms = self._believed(*read_commit(self._db))
+
+    def _disconnect(self) -> None:
+        for connection in (getattr(self, "_reader", None), getattr(self, "_db", None)):
+            if connection is not None:
+                connection.close()
+
+    def _believed(self, seq: int, now_ms: int) -> tuple[int, int]:
+        """Number and time of the last commit: as the database has them, unless what was noted beside shows a flipped
+        bit. A time too late would let every message expire."""
+        noted = self._noted
+        if now_ms == noted.now_ms and noted.commit_seq - seq >= LOST_MIN:
+            seq = noted.commit_seq
+        if seq == noted.commit_seq:
+            return seq, noted.now_ms
+        latest_ms = max(noted.now_ms, time.time_ns() // 1_000_000) + TIME_TRUSTED_MS
+        return seq, now_ms if now_ms <= latest_ms else noted.now_ms
+
+    def _open_journal(self) -> LeaseJournal:
+        """The lease journal. If leases were lost, one on a FIFO queue may be alive until the last that was noted ends."""
+        noted = self._noted
+        journal = LeaseJournal(self.folder.journal, noted)
+        if journal.lost:
+            now_ms = max([time.time_ns() // 1_000_000, noted.now_ms, *[one.received_ms for one in journal.records]])
+            until_ms = noted.fifo_until_ms or now_ms + limits.VISIBILITY_MAX_MS
+            self._closure = LeaseRecord(NO_QUEUE, 0, until_ms, [])
+            journal.records.append(self._closure)
+            journal.note(self._closure)
+            journal.flush()
+            journal.sync()
+        return journal
 
     def _missing(self) -> int:
         """How many acknowledged commits the database does not have."""
-        behind: int = self.folder.acknowledged() - self._seq
-        return max(0, behind)
-
-    def _mend_tail(self) -> None:
-        """SQLite took the last commit's frames for a torn tail, but it was acknowledged: so they are damaged."""
-        self._reader.close()
-        self._db.close()
-        check_wal(self.folder.database, keep=self.folder.keep_damaged, tail=True)
+        return max(0, self.folder.acknowledged() - self._seq)
 
     def __str__(self) -> str:
         return str(self.folder)
-
-    # --- opening ---
 
     def _connect(self, vfs: str | None) -> apsw.Connection:
         connection = apsw.Connection(str(self.folder.database), vfs=vfs, statementcachesize=200)
         connection.set_busy_timeout(BUSY_MS)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a WAL that may be damaged stays as it is
-        connection.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0")
+        connection.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
         connection.execute("PRAGMA temp_store=MEMORY")
         return connection
 
@@ -152,7 +207,11 @@ class SqliteDisk:
         return _Opening(self.folder)
 
     def _migrate(self) -> None:
-        (version,) = self._row(self._db, "PRAGMA user_version")
+        version = self._db.pragma("user_version")
+        assert isinstance(version, int)
+        if version != schema.VERSION and is_current(self._db):
+            version = schema.VERSION  # the number alone is damaged
+            self._db.execute(f"PRAGMA user_version={version}")
         if version > schema.VERSION:
             raise StoreUnusable(
                 str(self.folder),
@@ -179,79 +238,10 @@ class SqliteDisk:
 
     def latest_ms(self) -> int:
         """The latest steady time that was stored: by a commit, or with a lease."""
-        return max(self._last_ms, max((record.received_ms for record in self._journal.records), default=0))
-
-    @staticmethod
-    def _row(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> Any:
-        return connection.execute(sql, values).fetchone()
+        return max(self._last_ms, self._latest_ms)
 
     def load(self) -> Stored:
-        with self._opening():
-            return self._load()
-
-    def _load(self) -> Stored:
-        db = self._db
-        (secret,) = self._row(db, "SELECT value FROM meta WHERE name = 'secret'")
-        leases, attempts = self._load_leases()
-        last = self._row(db, "SELECT seq FROM sqlite_sequence WHERE name = 'queue'")
-        return Stored(
-            secret=secret,
-            queues=[
-                StoredQueue(
-                    number, msgspec.json.decode(info, type=QueueInfo), floor, purged_ms, messages or 0, reserved or 0
-                )
-                for number, info, floor, purged_ms, messages, reserved in db.execute(
-                    "SELECT id, info, floor, purged_ms, messages, reserved FROM queue LEFT JOIN progress ON queue = id"
-                )
-            ],
-            last_queue=last[0] if last is not None else 0,
-            delayed=list(db.execute("SELECT key, visible_ms FROM message WHERE visible_ms IS NOT NULL")),
-            leases=leases,
-            attempts=attempts,
-            dedups=[
-                Dedup(queue, key, Sent(message_id, seq), expires_ms)
-                for queue, key, message_id, seq, expires_ms in db.execute(
-                    "SELECT queue, key, message_id, seq, expires_ms FROM dedup ORDER BY id"
-                )
-            ],
-            claims=[
-                PutClaim(queue, reader, number, msgspec.msgpack.decode(seqs, type=list[int]))
-                for queue, reader, number, seqs in db.execute("SELECT queue, reader, number, seqs FROM claim")
-            ],
-            readers=[PutReader(*row) for row in db.execute("SELECT queue, reader, acknowledged FROM reader")],
-            moves=[msgspec.json.decode(task, type=MoveTask) for (task,) in db.execute("SELECT task FROM move_task")],
-            fences=dict(db.execute("SELECT name, epoch FROM fence")),
-            deleted_queues=dict(db.execute("SELECT arn, deleted_ms FROM deleted_queue")),
-            garbage=[PutGarbage(*row) for row in db.execute("SELECT first, last FROM garbage")],
-        )
-
-    def _load_leases(self) -> tuple[list[StoredLease], list[StoredAttempt]]:
-        """The journal's last word on each message that still exists."""
-        last: dict[Key, tuple[LeaseRecord, int, int]] = {}
-        attempts: dict[tuple[int, str], StoredAttempt] = {}
-        for record in self._journal.records:
-            for seq, receives, first_ms in record.items:
-                last[key_of(record.queue, seq)] = (record, receives, first_ms)
-            if record.attempt_id is not None:
-                leased = [(seq, receives) for seq, receives, _ in record.items]
-                attempts[record.queue, record.attempt_id] = StoredAttempt(
-                    record.queue, record.attempt_id, record.received_ms, record.expires_ms, leased
-                )
-        self._journal.records.clear()
-        leases = []
-        for key, sent_ms, group in self._existing(sorted(last)):
-            record, receives, first_ms = last[key]
-            leases.append(
-                StoredLease(key, Lease(receives, first_ms, record.received_ms, record.expires_ms, sent_ms, group))
-            )
-        return leases, list(attempts.values())
-
-    def _existing(self, keys: list[Key]) -> Iterator[tuple[Key, int, str | None]]:
-        for start in range(0, len(keys), _LEASES_A_QUERY):
-            yield from self._db.execute(
-                "SELECT key, sent_ms, message_group FROM message WHERE key IN carray(?)",
-                (apsw.carray(array("q", keys[start : start + _LEASES_A_QUERY])),),
-            )
+        return self._stored
 
     # --- writing ---
 
@@ -268,9 +258,12 @@ class SqliteDisk:
     def _write(self, batch: Batch) -> None:
         try:
             if batch.sync_leases:
+                written = self._journal.size_bytes
                 self._journal.sync()
+                self._synced_bytes = written
             if batch.rows():
                 self._commit(batch)
+            self._note()
         except Exception as error:
             self._roll_back()
             raise self._explain(error) from error
@@ -294,11 +287,17 @@ class SqliteDisk:
                 [(number, messages, reserved) for number, (messages, reserved) in batch.progress.items()],
             )
         db.execute("UPDATE commit_log SET seq = ?, now_ms = ?", (seq, batch.now_ms))
-        started = perf_counter()
+        started = time.perf_counter()
         db.execute("COMMIT")
-        self.sync_seconds += (perf_counter() - started - self.sync_seconds) * SYNC_WEIGHT
+        self.sync_seconds += (time.perf_counter() - started - self.sync_seconds) * SYNC_WEIGHT
         self._seq, self._last_ms = seq, batch.now_ms
-        self.folder.acknowledge(seq)
+        for change in batch.changes:
+            if isinstance(change, PutQueue) and change.info.settings.fifo:
+                self._fifo.add(change.number)
+
+    def _note(self) -> None:
+        """What is acknowledged now, noted beside the database."""
+        self.folder.note(Noted(self._seq, self._last_ms, self._journal.number, self._synced_bytes, self._fifo_until_ms))
 
     def _delete(self, keys: set[Key]) -> None:
         """Runs of keys as ranges, the rest as one list: in order of arrival a thousand deletes are one range."""
@@ -338,8 +337,17 @@ class SqliteDisk:
             return Unavailable(
                 f"{self.folder.database} is locked by another program that writes to it; end that program"
             )
+        if isinstance(error, apsw.CorruptError):
+            self._suspect(error)
         self._failed = StoreFailed(f"{type(error).__name__}: {error}")
         return self._failed
+
+    def _suspect(self, error: Exception) -> None:
+        log.error(
+            "%s: a damaged page: %s; the next start checks the database and repairs it", self.folder.database, error,
+            extra={"action": "store.damaged"},
+        )  # fmt: skip
+        self.folder.mark_suspect()
 
     def _count_wal(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
@@ -367,7 +375,7 @@ class SqliteDisk:
 
     def _sweep(self, limit: int) -> bool:
         db = self._db
-        row = self._row(db, "SELECT id, first, last FROM garbage ORDER BY id LIMIT 1")
+        row = db.execute("SELECT id, first, last FROM garbage ORDER BY id LIMIT 1").fetchone()
         if row is None:
             return False
         number, first, last = row
@@ -383,6 +391,8 @@ class SqliteDisk:
     # --- leases ---
 
     def lease(self, record: LeaseRecord) -> None:
+        if record.queue in self._fifo:
+            self._fifo_until_ms = max(self._fifo_until_ms, record.expires_ms)
         self._journal.note(record)
 
     def flush_leases(self) -> None:
@@ -401,157 +411,10 @@ class SqliteDisk:
 
     def snapshot_leases(self, records: Iterable[LeaseRecord]) -> None:
         try:
-            self._journal.snapshot(records)
+            self._journal.snapshot([self._closure, *records] if self._closure is not None else records)
+            self._synced_bytes = self._journal.size_bytes
+            self._note()
         except OSError as error:
-            raise self._explain(error) from error
-
-    # --- reading ---
-
-    def read(self, keys: Sequence[Key]) -> dict[Key, Message]:
-        if not keys:
-            return {}
-        if len(keys) == 1:
-            sql, values = f"SELECT {rows.COLUMNS} FROM message WHERE key = ?", (keys[0],)  # noqa: S608
-        else:
-            sql = f"SELECT {rows.COLUMNS} FROM message WHERE key IN carray(?)"  # noqa: S608
-            values = (apsw.carray(array("q", keys)),)  # type: ignore[assignment]
-        found: dict[Key, Message] = {}
-        try:
-            for row in self._reader.execute(sql, values):
-                key, message = rows.from_row(row)
-                if message is None:
-                    self.on_damage(key, CHECKSUM)
-                else:
-                    found[key] = message
-        except apsw.CorruptError:
-            return self._read_one_by_one(keys)
-        except apsw.Error as error:
-            raise self._explain(error) from error
-        return found
-
-    def _read_one_by_one(self, keys: Sequence[Key]) -> dict[Key, Message]:
-        """A page is damaged: what lies elsewhere is still read."""
-        if len(keys) == 1:
-            self.on_damage(keys[0], PAGE)
-            return {}
-        found: dict[Key, Message] = {}
-        for key in keys:
-            found.update(self.read([key]))
-        return found
-
-    def scan(self, queue: int, *, after: int, limit: int, bytes_max: int) -> tuple[list[Message], int, bool]:
-        found: list[Message] = []
-        seq, size, looked = after, 0, 0
-        try:
-            for row in self._reader.execute(
-                f"SELECT {rows.COLUMNS} FROM message WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",  # noqa: S608
-                (key_of(queue, after), key_of(queue, SEQ_MASK), limit),
-            ):
-                key, message = rows.from_row(row)
-                seq = seq_of(key)
-                looked += 1
-                if message is None:
-                    self.on_damage(key, CHECKSUM)
-                    continue
-                found.append(message)
-                size += len(message.body)
-                if size >= bytes_max:
-                    return found, seq, True
-        except apsw.CorruptError:
-            return found, self._behind_damage(queue, seq), True
-        except apsw.Error as error:
-            raise self._explain(error) from error
-        return found, seq, looked == limit
-
-    def _behind_damage(self, queue: int, seq: int) -> int:
-        """The seq before the next readable message, behind a page that cannot be read: found by doubling steps and
-        then halving them."""
-        step, low = 1, seq
-        while seq + step < SEQ_MASK and not self._readable(queue, seq + step):
-            low, step = seq + step, step * 2
-        high = min(seq + step, SEQ_MASK)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._readable(queue, middle) else (middle, high)
-        log.error(
-            "messages %d to %d of queue number %d are on damaged pages", seq + 1, high, queue,
-            extra={"action": "store.damaged"},
-        )  # fmt: skip
-        for lost in range(seq + 1, min(high, seq + 1_000) + 1):
-            self.on_damage(key_of(queue, lost), PAGE)
-        return high
-
-    def _readable(self, queue: int, after: int) -> bool:
-        try:
-            self._row(
-                self._reader,
-                f"SELECT {rows.COLUMNS} FROM message WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",  # noqa: S608
-                (key_of(queue, after), key_of(queue, SEQ_MASK)),
-            )
-        except apsw.CorruptError:
-            return False
-        return True
-
-    def groups(self, queue: int, seqs: Sequence[int]) -> dict[int, str]:
-        keys = array("q", [key_of(queue, seq) for seq in seqs])
-        return {
-            seq_of(key): group
-            for key, group in self._query(
-                "SELECT key, message_group FROM message WHERE key IN carray(?) AND message_group IS NOT NULL",
-                (apsw.carray(keys),),
-            )
-        }
-
-    def first(self, queue: int, *, after: int) -> tuple[int, int] | None:
-        found = self._query(
-            "SELECT key, sent_ms FROM message WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",
-            (key_of(queue, after), key_of(queue, SEQ_MASK)),
-        )
-        return (seq_of(found[0][0]), found[0][1]) if found else None
-
-    def sent_after(self, queue: int, sent_ms: int) -> list[int]:
-        out = []
-        newest = self._reader.execute(
-            "SELECT key, sent_ms FROM message WHERE key > ? AND key <= ? ORDER BY key DESC",
-            (key_of(queue, 0), key_of(queue, SEQ_MASK)),
-        )
-        for key, sent in newest:
-            if sent <= sent_ms:
-                break
-            out.append(seq_of(key))
-        newest.close()
-        return out
-
-    def expired(self, queue: int, *, after: int, sent_before_ms: int, limit: int) -> list[int]:
-        first, last = key_of(queue, after), key_of(queue, SEQ_MASK)
-        front = self._query(
-            "SELECT key, sent_ms FROM message WHERE key > ? AND key <= ? ORDER BY key LIMIT ?", (first, last, limit)
-        )
-        out = []
-        for key, sent_ms in front:
-            if sent_ms > sent_before_ms:
-                break
-            out.append(seq_of(key))
-        moved = self._query(
-            "SELECT key FROM message WHERE source IS NOT NULL AND sent_ms <= ? AND key > ? AND key <= ? LIMIT ?",
-            (sent_before_ms, first, last, limit),
-        )
-        return list(dict.fromkeys(out + [seq_of(key) for (key,) in moved]))
-
-    def state(self, name: str, *, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        found = self._query(
-            "SELECT key, value FROM state WHERE name = ? AND key >= ? AND key > ? ORDER BY key LIMIT ?",
-            (name, prefix, after, limit),
-        )
-        return [(key, value) for key, value in found if key.startswith(prefix)]
-
-    def _query(self, sql: str, values: Sequence[Any]) -> list[Any]:
-        try:
-            return self._reader.execute(sql, values).fetchall()
-        except apsw.CorruptError as error:
-            log.error("a damaged page: %s", error, extra={"action": "store.damaged"})
-            return []
-        except apsw.Error as error:
             raise self._explain(error) from error
 
     # --- the rest ---
@@ -593,7 +456,7 @@ class _Opening:
     def __enter__(self) -> None: ...
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-            raise StoreDamaged(str(self.folder.database), f"SQLite says: {error}") from error
+        if isinstance(error, _DAMAGE):
+            raise StoreDamaged(str(self.folder.database), f"it cannot be repaired: {error}") from error
         if isinstance(error, apsw.Error | OSError):
             raise StoreUnusable(str(self.folder), f"{type(error).__name__}: {error}") from error

@@ -21,6 +21,10 @@ def restore(state: LocalState, stored: Stored, now: int) -> None:
         queue.purged_ms = kept.purged_ms
         state.watched[kept.number] = queue
         state.queues[kept.info.arn] = state.by_number[kept.number] = queue
+        queue.damaged = stored.lost.get(kept.number, 0)
+        if isinstance(queue.order, FifoOrder) and stored.fifo_closed_until_ms > now:
+            queue.order.close_until(stored.fifo_closed_until_ms)
+    state.damaged = sum(stored.lost.values())
     state.next_number = 1 + max([kept.number for kept in stored.queues] + [stored.last_queue])
     _restore_claims(state, stored)
     for lease in stored.leases:
