@@ -75,6 +75,11 @@ class FifoOrder:
         if state.head() == seq:
             self._offer(group, state)
 
+    def add_all(self, messages: list[Message]) -> None:
+        """Messages become known, each at its place in its group."""
+        for message in messages:
+            self.add(message.seq, message.group, message.sent_ms)
+
     def recall(self, seq: int, group: str | None, sent_ms: int) -> None:
         self.add(seq, group, sent_ms)
 

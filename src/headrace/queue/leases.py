@@ -29,6 +29,7 @@ class Lease(msgspec.Struct, gc=False):
         expires_ms: when it is visible again.
         sent_ms: when the message was sent: its place in time when it is visible again.
         group: its message group, or None.
+        receipt: what was handed out with it, compared before anything is computed; None after a restart.
     """
 
     receives: int
@@ -37,6 +38,7 @@ class Lease(msgspec.Struct, gc=False):
     expires_ms: int
     sent_ms: int
     group: str | None = None
+    receipt: bytes | None = None
 
 
 class LeaseTable:

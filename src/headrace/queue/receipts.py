@@ -35,6 +35,11 @@ class Receipts:
         mac.update(text)
         return text + mac.digest()
 
+    @staticmethod
+    def seen(receipt: bytes) -> int:
+        """The key that a receipt names, unverified; 0, which no message has, for what cannot be a receipt."""
+        return int.from_bytes(receipt[:8]) if len(receipt) == SIZE_BYTES else 0
+
     def read(self, receipt: bytes) -> tuple[int, int]:
         """(key, receives) of a receipt that this store minted; anything else raises ReceiptInvalid. Constant time."""
         if len(receipt) != SIZE_BYTES:

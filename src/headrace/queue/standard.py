@@ -37,11 +37,12 @@ class StandardOrder:
         """How many known messages are ready."""
         return len(self._ready) + len(self._waiting) + self.tenants.deferred_count
 
-    def add(self, seq: int, group: str | None, _sent_ms: int) -> None:
-        """A new message becomes ready, behind those known."""
-        self._ready.append(seq)
-        if group is not None:
-            self._groups[seq] = group
+    def add_all(self, messages: list[Message]) -> None:
+        """New messages become ready, in their order, behind those known."""
+        self._ready.extend([message.seq for message in messages])
+        groups = {message.seq: message.group for message in messages if message.group is not None}
+        if groups:
+            self._groups.update(groups)
             self._grouped = True
 
     def recall(self, seq: int, group: str | None, _sent_ms: int) -> None:

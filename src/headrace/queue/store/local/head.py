@@ -124,9 +124,7 @@ class LocalQueue:
         if not self.all_known or len(self.order) >= limits.HEAD_MESSAGES_MAX:
             self.all_known = False
             return True
-        add = self.order.add
-        for message in messages:
-            add(message.seq, message.group, message.sent_ms)
+        self.order.add_all(messages)
         self.cursor = messages[-1].seq
         cache.add(self.number, messages)
         return True
@@ -175,8 +173,7 @@ class LocalQueue:
             self.number, after=self.cursor, limit=limits.HEAD_REFILL, bytes_max=_REFILL_BYTES_MAX
         )
         new = [message for message in found if self._is_new(message, shelf)]
-        for message in new:
-            self.order.add(message.seq, message.group, message.sent_ms)
+        self.order.add_all(new)
         shelf.cache.add(self.number, new)
         self.cursor = max(self.cursor, last)
         self.all_known = not more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from hmac import compare_digest
 from typing import Final
 
 import msgspec
@@ -281,11 +282,15 @@ def _lease(
     if order.counts_groups():
         for message, lease in zip(messages, leases, strict=True):
             order.started(message.seq, lease)
-    items = [(message.seq, lease.receives, lease.first_ms) for message, lease in zip(messages, leases, strict=True)]
-    out = [
-        _delivery(message, lease, mint(number | message.seq, lease.receives))
-        for message, lease in zip(messages, leases, strict=True)
-    ]
+    items: list[tuple[int, int, int]] = []
+    out: list[Delivery] = []
+    for message, lease in zip(messages, leases, strict=True):
+        receives, first_ms = lease.receives, lease.first_ms
+        items.append((message.seq, receives, first_ms))
+        lease.receipt = receipt = mint(number | message.seq, receives)
+        if message.first_received_ms is not None:
+            first_ms = message.first_received_ms
+        out.append(Delivery(message, receipt, message.receives + receives, first_ms))
     queue.received += len(out)
     _journal(state, queue, LeaseRecord(queue.number, now, expires_ms, items, attempt_id))
     if attempt_id is not None:
@@ -355,14 +360,35 @@ def delete(state: LocalState, operation: Delete, now: int) -> list[CallerError |
     state.advance_queue(queue, now)
     outcomes: list[CallerError | None] = []
     strict = queue.info.settings.fifo
+    active, number, seen = queue.order.leases.active, queue.number, state.receipts.seen
+    gone: list[int] = []
+    held = state.plan.held
     for receipt in operation.receipts:
+        key = seen(receipt)
+        lease = active.get(key & SEQ_MASK) if key >> SEQ_BITS == number else None
+        if lease is not None and lease.receipt is not None and compare_digest(lease.receipt, receipt):
+            seq = key & SEQ_MASK
+            del active[seq]
+            held.append((queue, seq, lease, True))
+            gone.append(key)
+            outcomes.append(None)
+            continue
+        gone = _remove_held(state, queue, gone)  # what comes may be a repeat of one of them
         try:
             plan_delete(state, queue, receipt, strict=strict)
         except CallerError as error:
             outcomes.append(error)
         else:
             outcomes.append(None)
+    _remove_held(state, queue, gone)
     return outcomes
+
+
+def _remove_held(state: LocalState, queue: LocalQueue, keys: list[int]) -> list[int]:
+    """Delete the rows of messages whose leases have been taken out. Returns a list to gather the next."""
+    state.remove_all(queue, keys)
+    queue.deleted += len(keys)
+    return []
 
 
 def plan_delete(state: LocalState, queue: LocalQueue, receipt: bytes, *, strict: bool) -> None:

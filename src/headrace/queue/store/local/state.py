@@ -104,6 +104,13 @@ class LocalState:
         plan.touched[queue.number] = queue
         queue.messages -= 1
 
+    def remove_all(self, queue: LocalQueue, keys: list[Key]) -> None:
+        """Delete many messages' rows with the commit."""
+        if keys:
+            self.plan.batch.deletes.update(keys)
+            self.plan.touched[queue.number] = queue
+            queue.messages -= len(keys)
+
     def change(self, change: Change, undo: Callable[[], None] | None = None) -> None:
         self.plan.batch.changes.append(change)
         if undo is not None:
