@@ -76,6 +76,7 @@ class Folder:
         self._suspect = path / "suspect"
         self._salvaged = path / "headrace.db.salvaged"
         self._kept: Path | None = None
+        self._told = False
         self.reserved = False
         self._lock: int | None = None
         try:
@@ -124,7 +125,8 @@ class Folder:
             and _checksum.pack(crc32(data[: _noted.size])) == data[_noted.size :]
         ):
             return Noted(*_noted.unpack_from(data))
-        if data:
+        if any(data) and not self._told:  # a power cut may leave it empty
+            self._told = True
             log.error("%s is damaged", self.acknowledged_path, extra={"action": "store.damaged"})
         return None
 
