@@ -8,7 +8,6 @@ A failure is shrunk by hypothesis to the shortest sequence of operations that sh
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -133,10 +132,13 @@ class StoreMachine(RuleBasedStateMachine):
         visibility_ms: int | None,
         deliveries: list[Delivery],
         *,
-        locked: Collection[str | None] = (),
+        unsettled: str | None = None,
     ) -> None:
         queue = self.queues[name]
         dead_now = self.driver.peek(queue.dead.arn) if queue.dead is not None else []
+        here = {message.id for message in queue.messages}
+        served = [one.message for one in deliveries] + [one.message for one in dead_now if one.message.id in here]
+        locked = {unsettled} - {message.group for message in served} - {None}
         queue.receive(limit, deliveries, dead_now, self.now, visibility_ms=visibility_ms, locked=locked)
         self.receipts += [(name, delivery.receipt) for delivery in deliveries]
 
@@ -174,11 +176,11 @@ class StoreMachine(RuleBasedStateMachine):
         name, receipt = self._pick(data)
         operations = [ops.Delete(arn_of(name), [receipt]), ops.Receive(arn_of(name), limit)]
         deleted, deliveries = self.driver.outcomes(operations)
+        in_flight = self._holds(name, receipt)
         self.queues[name].delete(receipt, deleted[0])
-        group = self.queues[name].issued[receipt].group
         # Until the delete is durable its FIFO group may count as locked, or already as free.
-        locked = {group} - {delivery.message.group for delivery in deliveries} if name in FIFO else set()
-        self._receive(name, limit, None, deliveries, locked=locked)
+        unsettled = self.queues[name].issued[receipt].group if in_flight and name in FIFO else None
+        self._receive(name, limit, None, deliveries, unsettled=unsettled)
 
     @precondition(lambda self: bool(self.receipts))
     @rule(data=st.data(), timeout_ms=st.sampled_from([0, SECOND, 60 * SECOND, 43_200_000]), late=LATE)
