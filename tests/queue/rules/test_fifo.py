@@ -12,8 +12,7 @@ from tests.queue.rules.messages import NOW, message
 def ordered(groups: str) -> FifoOrder:
     """An order that knows messages 1, 2, … of these groups, a letter each."""
     order = FifoOrder()
-    for seq, group in enumerate(groups, start=1):
-        order.add(seq, group, NOW)
+    order.add_all([message(seq, group=group) for seq, group in enumerate(groups, start=1)])
     return order
 
 
@@ -201,6 +200,25 @@ class TestDelay:
         take(order, 1, delay_ms=60_000)
         deadline = order.next_ms()
         assert deadline is not None and deadline <= NOW + 1_000
+
+
+class TestClosing:
+    """Leases were lost to damage: for the longest time that one may last, nobody gets anything."""
+
+    def test_nothing_is_given_out_before_the_queue_opens(self) -> None:
+        order = ordered("ab")
+        order.close_until(NOW + 1_000)
+        assert take(order, 5, now=NOW + 999) == []
+        assert take(order, 5, now=NOW + 1_000) == [1, 2]
+
+    def test_queue_tells_when_it_opens(self) -> None:
+        order = ordered("a")
+        order.close_until(NOW + 1_000)
+        assert order.next_ms() == NOW + 1_000
+        assert not order.due(NOW + 999)
+        assert order.due(NOW + 1_000)
+        assert not order.due(NOW + 1_000)
+        assert order.next_ms() is None
 
 
 class TestClaims:

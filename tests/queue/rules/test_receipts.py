@@ -63,3 +63,13 @@ def test_receipt_cut_or_lengthened_is_invalid(key: int, receives: int, more: byt
     for wrong in (receipt[:-1], receipt[1:], receipt + more, more + receipt):
         with pytest.raises(ReceiptInvalid):
             receipts.read(wrong)
+
+
+@given(KEYS, COUNTS)
+def test_key_can_be_read_before_the_receipt_is_verified(key: int, receives: int) -> None:
+    assert receipts.seen(receipts.mint(key, receives)) == key
+
+
+@given(st.binary(max_size=2 * SIZE_BYTES).filter(lambda junk: len(junk) != SIZE_BYTES))
+def test_what_cannot_be_a_receipt_names_no_message(junk: bytes) -> None:
+    assert receipts.seen(junk) == 0

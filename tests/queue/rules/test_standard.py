@@ -12,9 +12,13 @@ from tests.queue.rules.messages import NOW, message
 def ordered(*groups: str | None) -> StandardOrder:
     """An order that knows messages 1, 2, … of these groups."""
     order = StandardOrder()
-    for seq, group in enumerate(groups, start=1):
-        order.add(seq, group, NOW)
+    add(order, *[(seq, group) for seq, group in enumerate(groups, start=1)])
     return order
+
+
+def add(order: StandardOrder, *messages: tuple[int, str | None]) -> None:
+    """New messages, as (seq, group)."""
+    order.add_all([message(seq, group=group) for seq, group in messages])
 
 
 def lease(order: StandardOrder, seqs: list[int], group: str | None = None, *, now: int = NOW) -> None:
@@ -189,7 +193,7 @@ class TestFair:
         for seq in range(2, 12):
             flooded.leases.active.pop(seq)
             flooded.tenants.ended("noisy", busy_ms=0, now=NOW)
-        flooded.add(36, None, NOW)
+        add(flooded, (36, None))
         assert take(flooded, 5) == [31, 32, 33, 1, 36]
 
     def test_counts_of_a_take_are_provisional(self) -> None:
@@ -224,8 +228,8 @@ class TestFair:
             held = order.hold(seq)
             assert held is not None
             order.deleted(held[0], NOW + 1_000, active=True)
-        order.add(31, "noisy", NOW)
+        add(order, (31, "noisy"))
         assert take(order, 1) == [31]  # the last that waits
-        order.add(32, "noisy", NOW)
-        order.add(33, "quiet", NOW)
+        add(order, (32, "noisy"))
+        add(order, (33, "quiet"))
         assert take(order, 2) == [32, 33]

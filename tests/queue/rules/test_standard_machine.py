@@ -41,7 +41,7 @@ class OrderMachine(RuleBasedStateMachine):
     def send(self, group: str | None) -> None:
         seq = len(self.groups) + 1
         self.groups[seq] = group
-        self.order.add(seq, group, self.now)
+        self.order.add_all([message(seq, group=group)])
         self.ready.add(seq)
 
     @rule(limit=st.integers(1, 6), all_known=st.booleans(), fate=st.sampled_from(["lease", "drop", "untake", "claim"]))
