@@ -12,8 +12,9 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Final, TypeAlias
 
 from headrace.clock import Clock
@@ -88,7 +89,8 @@ class Broker:
         self._tick: asyncio.TimerHandle | None = None
         self._stopping = False
         self._stopped = False
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread: Thread | None = None
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Callable[[Any], None]] | None] = SimpleQueue()
         self._idle: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
@@ -108,7 +110,8 @@ class Broker:
         if self._tick is not None:
             self._tick.cancel()
         if self._thread is not None:
-            self._thread.shutdown()
+            self._jobs.put(None)
+            self._thread.join()
         self.store.close()
 
     def drain(self) -> None:
@@ -217,15 +220,21 @@ class Broker:
             self._idle.set_result(None)
 
     def _offload(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Run `work` in the commit thread, then `then(result)` here. A plain thread with a queue: an executor's futures
+        cost as much as a fast disk's sync."""
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "headrace-commit")
-        loop = self._loop
+            self._thread = Thread(target=self._work, name="headrace-commit", daemon=True)
+            self._thread.start()
+        self._jobs.put((work, then))
 
-        def finish(result: Any) -> None:
-            then(result)
-            self._after_work()
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            work, then = job
+            self._loop.call_soon_threadsafe(self._finish, then, work())
 
-        self._thread.submit(lambda: loop.call_soon_threadsafe(finish, work()))
+    def _finish(self, then: Callable[[Any], None], result: Any) -> None:
+        then(result)
+        self._after_work()
 
     async def _until_idle(self) -> None:
         if self.store.busy() or self._requests:

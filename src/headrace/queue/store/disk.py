@@ -199,7 +199,7 @@ class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Disk(Protocol):
-    """Rows, durable. Not thread-safe, except that `write` and `tidy` may run in another thread beside the reads."""
+    """Rows, durable. Not thread-safe, except that `commit` and `tidy` may run in another thread beside the reads."""
 
     durable: bool
     sync_seconds: float
@@ -207,11 +207,18 @@ class Disk(Protocol):
 
     def load(self) -> Stored: ...
 
-    def write(self, batch: Batch) -> None:
-        """One commit, durable when it returns. Raises StoreFull (nothing was changed) or StoreFailed (for good)."""
+    def prepare(self, batch: Batch) -> None:
+        """Bring the rows of a commit to the store, not durable and to nobody's sight yet. Raises StoreFull, Unavailable
+        (nothing was changed) or StoreFailed (for good)."""
+
+    def commit(self) -> None:
+        """Make what was prepared durable. Raises as `prepare`. The one call that waits for the disk."""
+
+    def tidy_due(self) -> bool:
+        """Whether `tidy` has something to do."""
 
     def tidy(self) -> None:
-        """Work that need not be waited for: a checkpoint when one is due. Raises StoreFailed."""
+        """Work that need not be waited for: a checkpoint. Raises StoreFailed."""
 
     def lease(self, record: LeaseRecord) -> None:
         """Note leases; `flush_leases` writes what was noted."""

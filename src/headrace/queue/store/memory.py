@@ -35,7 +35,7 @@ class MemoryDisk:
     def load(self) -> Stored:
         return Stored(os.urandom(32))
 
-    def write(self, batch: Batch) -> None:
+    def prepare(self, batch: Batch) -> None:
         for number, message in batch.inserts:
             key = key_of(number, message.seq)
             self._messages[key] = message
@@ -58,6 +58,11 @@ class MemoryDisk:
             self._state.pop((change.name, change.key), None)
         else:
             self._state[change.name, change.key] = change.value
+
+    def commit(self) -> None: ...
+
+    def tidy_due(self) -> bool:
+        return False
 
     def tidy(self) -> None: ...
 

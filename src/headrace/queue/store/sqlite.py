@@ -13,6 +13,7 @@ import os
 import time
 from array import array
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -106,6 +107,7 @@ class SqliteDisk(SqliteReads):
         self._closed = False
         self.sync_seconds = 0.0
         self._wal_pages = 0
+        self._batch = Batch()
         self._closure: LeaseRecord | None = None  # keeps FIFO queues closed, across snapshots too
         self.on_damage: Callable[[Key, str], None] = lambda _key, _reason: None
         folder.keep_reserve()
@@ -245,52 +247,65 @@ class SqliteDisk(SqliteReads):
 
     # --- writing ---
 
-    def write(self, batch: Batch) -> None:
+    def prepare(self, batch: Batch) -> None:
         if self._failed is not None:
             raise self._failed
+        self._batch = batch
         try:
-            self._write(batch)
+            self._prepare(batch)
         except StoreFull:
             if batch.inserts:
                 raise
-            self._write(batch)  # in the room that was kept for this
+            self._prepare(batch)  # in the room that was kept for this
 
-    def _write(self, batch: Batch) -> None:
+    def _prepare(self, batch: Batch) -> None:
+        if not batch.rows():
+            return
+        db, seq = self._db, self._seq + 1
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for change in batch.changes:
+                apply(db, change)
+            if batch.inserts:
+                self._insert([rows.to_row(number, message, seq) for number, message in batch.inserts])
+            if batch.deletes:
+                self._delete(batch.deletes)
+            if batch.dedups:
+                self._dedup(batch.dedups, batch.now_ms)
+            if batch.progress:
+                self._progress(batch.progress)
+            db.execute("UPDATE commit_log SET seq = ?, now_ms = ?", (seq, batch.now_ms))
+        except Exception as error:
+            self._roll_back()
+            raise self._explain(error) from error
+
+    def commit(self) -> None:
+        try:
+            self._commit(self._batch)
+        except StoreFull:
+            if self._batch.inserts:
+                raise
+            self._prepare(self._batch)  # a full disk: once more, in the room that was kept for this
+            self._commit(self._batch)
+
+    def _commit(self, batch: Batch) -> None:
         try:
             if batch.sync_leases:
                 written = self._journal.size_bytes
                 self._journal.sync()
                 self._synced_bytes = written
             if batch.rows():
-                self._commit(batch)
+                self._sync_rows(batch)
             self._note()
         except Exception as error:
             self._roll_back()
             raise self._explain(error) from error
 
-    def _commit(self, batch: Batch) -> None:
-        db = self._db
-        seq = self._seq + 1
-        db.execute("BEGIN IMMEDIATE")
-        for change in batch.changes:
-            apply(db, change)
-        if batch.inserts:
-            db.executemany(rows.INSERT, [rows.to_row(number, message, seq) for number, message in batch.inserts])
-        if batch.deletes:
-            self._delete(batch.deletes)
-        if batch.dedups:
-            self._dedup(batch.dedups, batch.now_ms)
-        if batch.progress:
-            db.executemany(
-                "INSERT INTO progress VALUES (?, ?, ?)"
-                " ON CONFLICT (queue) DO UPDATE SET messages = excluded.messages, reserved = excluded.reserved",
-                [(number, messages, reserved) for number, (messages, reserved) in batch.progress.items()],
-            )
-        db.execute("UPDATE commit_log SET seq = ?, now_ms = ?", (seq, batch.now_ms))
+    def _sync_rows(self, batch: Batch) -> None:
         started = time.perf_counter()
-        db.execute("COMMIT")
+        self._db.execute("COMMIT")
         self.sync_seconds += (time.perf_counter() - started - self.sync_seconds) * SYNC_WEIGHT
-        self._seq, self._last_ms = seq, batch.now_ms
+        self._seq, self._last_ms = self._seq + 1, batch.now_ms
         for change in batch.changes:
             if isinstance(change, PutQueue) and change.info.settings.fifo:
                 self._fifo.add(change.number)
@@ -298,6 +313,20 @@ class SqliteDisk(SqliteReads):
     def _note(self) -> None:
         """What is acknowledged now, noted beside the database."""
         self.folder.note(Noted(self._seq, self._last_ms, self._journal.number, self._synced_bytes, self._fifo_until_ms))
+
+    def _progress(self, progress: dict[int, tuple[int, int]]) -> None:
+        self._db.executemany(
+            "INSERT INTO progress VALUES (?, ?, ?)"
+            " ON CONFLICT (queue) DO UPDATE SET messages = excluded.messages, reserved = excluded.reserved",
+            [(number, messages, reserved) for number, (messages, reserved) in progress.items()],
+        )
+
+    def _insert(self, new: list[rows.Row]) -> None:
+        start = 0
+        for count, sql in rows.INSERTS.items():
+            while len(new) - start >= count:
+                self._db.execute(sql, tuple(chain.from_iterable(new[start : start + count])))
+                start += count
 
     def _delete(self, keys: set[Key]) -> None:
         """Runs of keys as ranges, the rest as one list: in order of arrival a thousand deletes are one range."""
@@ -353,13 +382,14 @@ class SqliteDisk(SqliteReads):
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
+    def tidy_due(self) -> bool:
+        return self._wal_pages >= CHECKPOINT_PAGES and self._failed is None
+
     def tidy(self) -> None:
-        if self._wal_pages < CHECKPOINT_PAGES or self._failed is not None:
-            return
         try:
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.BusyError:
-            return  # a reader is in the way; after the next commit again
+            return  # a reader is in the way; again after the next commit
         except Exception as error:
             raise self._explain(error) from error
         self._wal_pages = 0

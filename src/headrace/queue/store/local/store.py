@@ -115,6 +115,7 @@ class LocalStore:
         self._offload: Offload | None = None
         self._failed: StoreFailed | None = None
         self._full = False
+        self._tidying = False
         self._refused_logged_ms = 0
         self._reserve_ms = 0
         self._commits = self._operations = 0
@@ -170,7 +171,7 @@ class LocalStore:
         return found.info if found is not None else None
 
     def busy(self) -> bool:
-        return self.state.flying is not None
+        return self.state.flying is not None or self._tidying or bool(self.state.plan.waiting)
 
     def failed(self) -> StoreFailed | None:
         return self._failed
@@ -245,7 +246,7 @@ class LocalStore:
     def _commit(self) -> None:
         """Send the plan on its way, if none is."""
         state = self.state
-        if state.flying is not None:
+        if state.flying is not None or self._tidying:
             return
         plan = state.plan
         if not plan.batch and not plan.waiting:
@@ -257,30 +258,23 @@ class LocalStore:
         plan.batch.now_ms = self._clock()
         plan.batch.progress = {number: (queue.messages, queue.reserved) for number, queue in plan.touched.items()}
         state.flying = plan
-        if self._offload is not None and self._disk.sync_seconds > SLOW_SYNC_S:
-            self._offload(lambda: self._write_and_tidy(plan.batch), lambda error: self._written(plan, error))
+        started = time.perf_counter()
+        error = self._try(lambda: self._disk.prepare(plan.batch))
+        if error is not None:
+            self._written(plan, error, started)
+        elif self._offload is not None and self._disk.sync_seconds > SLOW_SYNC_S:
+            self._offload(lambda: self._try(self._disk.commit), lambda error: self._written(plan, error, started))
         else:
-            self._written(plan, self._write(plan.batch))
-            self._tidy()
+            self._written(plan, self._try(self._disk.commit), started)
 
-    def _write_and_tidy(self, batch: Batch) -> StoreError | None:
-        """A commit in a thread; a checkpoint that is due is made there too, so that the loop goes on meanwhile."""
-        error = self._write(batch)
-        if error is None:
-            self._tidy()
-        return error
-
-    def _write(self, batch: Batch) -> StoreError | None:
-        """One commit, in whatever thread."""
+    def _try(self, work: Callable[[], None]) -> StoreError | None:
+        """What `work` on the disk raised, in whatever thread."""
         if self._failed is not None:
             return self._failed
-        started = time.perf_counter()
         try:
-            self._disk.write(batch)
+            work()
         except StoreError as error:
             return error
-        seconds = time.perf_counter() - started
-        self._measure(seconds, len(batch.inserts) + len(batch.deletes) + len(batch.changes))
         return None
 
     def _measure(self, seconds: float, operations: int) -> None:
@@ -290,9 +284,12 @@ class LocalStore:
         self._recent_s += (seconds - self._recent_s) * 0.05
         self._buckets[next((i for i, bound in enumerate(BUCKETS_S) if seconds <= bound), len(BUCKETS_S))] += 1
 
-    def _written(self, plan: Plan, error: StoreError | None) -> None:
+    def _written(self, plan: Plan, error: StoreError | None, started: float) -> None:
+        """The commit is done, or has failed."""
         self.state.flying = None
         if error is None:
+            batch = plan.batch
+            self._measure(time.perf_counter() - started, len(batch.inserts) + len(batch.deletes) + len(batch.changes))
             self._settled(plan)
         elif isinstance(error, StoreFailed):
             self._fail(error)
@@ -302,6 +299,7 @@ class LocalStore:
             self._refused(plan, error)
         self._watch_reserve()
         self._snapshot_leases()
+        self._tidy()
         if self.state.plan.batch or self.state.plan.waiting:
             self._commit()
 
@@ -369,7 +367,7 @@ class LocalStore:
 
     def _may_plan(self) -> bool:
         """Whether the store may add commits of its own: one slice a commit, and none on a full disk."""
-        return self.state.flying is None and not self._full
+        return self.state.flying is None and not self._tidying and not self._full
 
     def _advance_queue(self, queue: LocalQueue, now: int) -> None:
         if queue.dropped or queue.idle():
@@ -414,10 +412,13 @@ class LocalStore:
 
         self.state.plan.undo.append(put_back)
 
+    def _may_sweep(self) -> bool:
+        return self.state.flying is None and not self._tidying
+
     def _house_keeping(self, now: int) -> None:
         state = self.state
         try:
-            if state.garbage and state.flying is None:
+            if state.garbage and self._may_sweep():
                 state.garbage = self._disk.sweep(SWEEP_SLICE)
             if self._full and now >= self._reserve_ms:
                 self._reserve_ms = now + RESERVE_RETRY_MS
@@ -426,10 +427,21 @@ class LocalStore:
             self._refuse(error)
 
     def _tidy(self) -> None:
-        try:
-            self._disk.tidy()
-        except StoreError as error:
+        """A checkpoint, when one is due: after the answers, and where commits run."""
+        if not self._disk.tidy_due():
+            return
+        if self._offload is None or self._disk.sync_seconds <= SLOW_SYNC_S:
+            self._tidied(self._try(self._disk.tidy))
+            return
+        self._tidying = True
+        self._offload(lambda: self._try(self._disk.tidy), self._tidied)
+
+    def _tidied(self, error: StoreError | None) -> None:
+        was_away, self._tidying = self._tidying, False
+        if error is not None:
             self._refuse(error)
+        if was_away:
+            self._commit()
 
     def _snapshot_leases(self) -> None:
         try:
