@@ -248,8 +248,6 @@ class Broker:
 
     def _try(self, poll: Poll) -> None:
         """Receive for a poll; if there is nothing, it waits in line."""
-        if poll.done is None:
-            return
         if not poll.connected():
             poll.cancel()
             return
@@ -316,8 +314,10 @@ class Broker:
 
     def _line_served(self, queue: str, still_empty: list[Poll]) -> None:
         for poll in reversed(still_empty):
-            if poll.over:
-                poll.answer([])  # its time ran out while others of its group were tried
+            if poll.done is None:
+                continue  # its client left while others of its group were tried
+            if poll.over or self._stopping:
+                poll.answer([])
             else:
                 self._stand(poll, first=True)
         if not still_empty and (line := self._polls.get(queue)):

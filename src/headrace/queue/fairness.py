@@ -84,9 +84,14 @@ class Tenants:
         self._total_ms = [0, 0]
         self._done = [{}, {}]
 
-    def clear_deferred(self) -> None:
-        self.deferred.clear()
-        self.deferred_count = 0
+    def forget(self, group: str, seq: int) -> None:
+        """A message that may stand back is gone."""
+        waiting = self.deferred.get(group)
+        if waiting is not None and seq in waiting:
+            waiting.remove(seq)
+            self.deferred_count -= 1
+            if not waiting:
+                del self.deferred[group]
 
     def _turn(self, now: int) -> None:
         """Time counts for five minutes: two slices of half that, the older one dropped whole."""

@@ -124,7 +124,7 @@ class FifoOrder:
             state.reader = reader
         if taken:
             self._offer(name, state)
-        elif pending:
+        else:
             heappush(self._later, (state.visible_ms(delay_ms), pending[0] >> SENT_BITS, name))
 
     def counts_groups(self) -> bool:

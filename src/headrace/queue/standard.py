@@ -110,6 +110,8 @@ class StandardOrder:
             return None
         self._waiting.discard(seq)
         self._groups.pop(seq, None)
+        if lease.group is not None:
+            self.tenants.forget(lease.group, seq)
         return lease, False
 
     def deleted(self, lease: Lease, now: int, *, active: bool) -> None:

@@ -101,8 +101,7 @@ def plan_acknowledge(state: LocalState, queue: LocalQueue, reader: str, number: 
     open_claims = queue.claims.get(reader, {})
     done = {n: open_claims.pop(n) for n in sorted(open_claims) if n <= number}
     seqs = [seq for claimed in done.values() for seq in claimed if seq in queue.order.leases.claimed]
-    for seq in seqs:
-        state.remove(queue, seq)
+    counted = state.remove(queue, [queue.key(seq) for seq in seqs])
     queue.acknowledged[reader] = number
     queue.deleted += len(seqs)
 
@@ -115,7 +114,7 @@ def plan_acknowledge(state: LocalState, queue: LocalQueue, reader: str, number: 
     def undo() -> None:
         queue.acknowledged[reader] = before
         queue.claims.setdefault(reader, {}).update(done)
-        queue.messages += len(seqs)
+        queue.messages += counted
 
     state.plan.settle.append(settle)
     state.change(PutReader(queue.number, reader, number), undo)

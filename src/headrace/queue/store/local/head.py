@@ -90,6 +90,7 @@ class LocalQueue:
         self.cursor = floor - 1 if floor else 0
         self.all_known = messages == 0
         self.purged_ms: int | None = None
+        self.purging = 0  # messages below are counted as gone by a purge that is not durable yet
         self.expire_check_ms: int | None = 0 if messages else None
         self.dropped = False
         self.sent = self.received = self.deleted = self.empty_receives = 0
@@ -230,6 +231,8 @@ class LocalQueue:
         self.floor = floor
         self.cursor = floor - 1
         self.all_known = True
+        if self.purging == floor:
+            self.purging = 0
 
     def counts(self, oldest_ms: int | None, now: int, disk: Disk) -> QueueCounts:
         in_flight = self.order.leases.in_flight()

@@ -30,7 +30,7 @@ from headrace.queue.operations import ChangeVisibility, Delete, Peek, Receive, S
 from headrace.queue.redrive import Verdict, judge
 from headrace.queue.store.disk import Dedup, LeaseRecord, StoredAttempt, seq_of
 from headrace.queue.store.local.head import LocalQueue
-from headrace.queue.store.local.state import LocalState
+from headrace.queue.store.local.state import Held, LocalState
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
 
 _ID: Final = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
@@ -194,11 +194,13 @@ def take_deliverable(
     plain = settings.redrive is None
     oldest_ms = now - settings.retention_ms
     out: list[Message] = []
-    wanted = limit
-    while len(out) < limit:
+    wanted, looked = limit, 0
+    while len(out) < limit and looked < limits.HEAD_LOOK_AHEAD:
         seqs = queue.take(wanted, now, state, reader=reader)
         if not seqs:
             break
+        looked += len(seqs)
+        before = len(out)
         for seq, message in zip(seqs, state.load(queue, seqs), strict=True):
             if message is None:
                 order.dropped(seq)
@@ -209,10 +211,13 @@ def take_deliverable(
                 verdict = judge(message, receives, settings, now)
                 if not _fell_out(state, queue, message, verdict, now):
                     out.append(message)
-        wanted = max(limit - len(out), limits.TAKEN_AT_ONCE)  # some fell out: many more may
+        if len(out) > before:
+            wanted = limit - len(out)
+        else:  # all fell out: many more may, so ask for more and more at a time
+            wanted = max(limit - len(out), min(2 * wanted, limits.TAKEN_AT_ONCE))
     for message in out[limit:]:
         order.untake(message.seq, message.group, message.sent_ms)
-    if len(out) < limit and queue.hungry():
+    if len(out) < limit and (queue.hungry() or looked >= limits.HEAD_LOOK_AHEAD):
         state.ready.add(queue.info.arn)  # what was looked at was in vain: those who wait go on from there
     return out[:limit]
 
@@ -230,11 +235,11 @@ def drop_taken(state: LocalState, queue: LocalQueue, message: Message, counter: 
     order = queue.order
     past = order.leases.past.get(message.seq)
     order.dropped(message.seq)
-    state.remove(queue, message.seq)
+    counted = state.remove(queue, [queue.key(message.seq)])
     setattr(queue, counter, getattr(queue, counter) + 1)
 
     def put_back() -> None:
-        queue.messages += 1
+        queue.messages += counted
         setattr(queue, counter, getattr(queue, counter) - 1)
         if past is not None:
             order.leases.past[message.seq] = past
@@ -361,16 +366,16 @@ def delete(state: LocalState, operation: Delete, now: int) -> list[CallerError |
     outcomes: list[CallerError | None] = []
     strict = queue.info.settings.fifo
     active, number, seen = queue.order.leases.active, queue.number, state.receipts.seen
-    gone: list[int] = []
-    held = state.plan.held
+    gone: list[Held] = []
+    if queue.order.room() <= 0:
+        state.ready.add(queue.info.arn)  # polls that wait for a place in flight
     for receipt in operation.receipts:
         key = seen(receipt)
         lease = active.get(key & SEQ_MASK) if key >> SEQ_BITS == number else None
         if lease is not None and lease.receipt is not None and compare_digest(lease.receipt, receipt):
             seq = key & SEQ_MASK
             del active[seq]
-            held.append((queue, seq, lease, True))
-            gone.append(key)
+            gone.append((queue, seq, lease, True, int(seq >= queue.purging)))
             outcomes.append(None)
             continue
         gone = _remove_held(state, queue, gone)  # what comes may be a repeat of one of them
@@ -384,10 +389,13 @@ def delete(state: LocalState, operation: Delete, now: int) -> list[CallerError |
     return outcomes
 
 
-def _remove_held(state: LocalState, queue: LocalQueue, keys: list[int]) -> list[int]:
+def _remove_held(state: LocalState, queue: LocalQueue, held: list[Held]) -> list[Held]:
     """Delete the rows of messages whose leases have been taken out. Returns a list to gather the next."""
-    state.remove_all(queue, keys)
-    queue.deleted += len(keys)
+    if held:
+        first = queue.number << SEQ_BITS
+        state.remove(queue, [first | seq for _, seq, _, _, _ in held])
+        state.plan.held += held
+        queue.deleted += len(held)
     return []
 
 
@@ -401,9 +409,7 @@ def plan_delete(state: LocalState, queue: LocalQueue, receipt: bytes, *, strict:
     lease = active.get(seq)
     if lease is not None and lease.receives == receives:
         del active[seq]
-        state.plan.held.append((queue, seq, lease, True))
-        state.remove(queue, seq)
-        queue.deleted += 1
+        _remove_held(state, queue, [(queue, seq, lease, True, int(seq >= queue.purging))])
     elif seq >= queue.floor and not state.deleting(key):
         _delete_late(state, queue, seq, receives, strict=strict)
 
@@ -417,9 +423,7 @@ def _delete_late(state: LocalState, queue: LocalQueue, seq: int, receives: int, 
     elif (past := leases.past.get(seq)) is not None and past.receives == receives:
         held = queue.order.hold(seq)
         assert held is not None
-        state.plan.held.append((queue, seq, *held))
-        state.remove(queue, seq)
-        queue.deleted += 1
+        _remove_held(state, queue, [(queue, seq, *held, int(seq >= queue.purging))])
     elif not leases.knows(seq):
         _delete_unleased(state, queue, seq)
 
@@ -429,11 +433,12 @@ def _delete_unleased(state: LocalState, queue: LocalQueue, seq: int) -> None:
     Then the consumer is right, and the message must not come again."""
     if state.read(queue, [seq]):
         state.cache.pop([queue.key(seq)])
-        state.remove(queue, seq)
+        counted = state.remove(queue, [queue.key(seq)])
         queue.deleted += 1
 
         def put_back() -> None:
-            queue.messages += 1
+            queue.messages += counted
+            queue.deleted -= 1
 
         state.plan.undo.append(put_back)
 

@@ -112,8 +112,8 @@ def purge(state: LocalState, operation: Purge, now: int) -> int:
 
 def purge_queue(state: LocalState, queue: LocalQueue, now: int) -> int:
     """Every message of the queue is gone with the commit; how many there were. The rows go later, in slices."""
-    gone, before_ms, floor = queue.messages, queue.purged_ms, queue.next_seq
-    queue.messages, queue.purged_ms = 0, now
+    gone, before_ms, before, floor = queue.messages, queue.purged_ms, queue.purging, queue.next_seq
+    queue.messages, queue.purged_ms, queue.purging = 0, now, floor
     queue.deleted += gone
     first, last = key_of(queue.number, 0), key_of(queue.number, floor - 1)
 
@@ -124,7 +124,7 @@ def purge_queue(state: LocalState, queue: LocalQueue, now: int) -> int:
         state.ready.add(queue.info.arn)
 
     def undo() -> None:
-        queue.messages, queue.purged_ms = queue.messages + gone, before_ms
+        queue.messages, queue.purged_ms, queue.purging = queue.messages + gone, before_ms, before
         queue.deleted -= gone
 
     state.plan.settle.append(settle)

@@ -20,15 +20,16 @@ from headrace.queue.model import Message, MoveTask
 from headrace.queue.operations import Operation
 from headrace.queue.receipts import Receipts
 from headrace.queue.store.base import Done
-from headrace.queue.store.disk import CHECKSUM, Batch, Change, Disk, Key, Quarantine, key_of
+from headrace.queue.store.disk import CHECKSUM, Batch, Change, Disk, Key, Quarantine
 from headrace.queue.store.local.head import BodyCache, LocalQueue
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
 
 log = logging.getLogger("headrace.store")
 
 
-Held: TypeAlias = tuple[LocalQueue, int, Lease, bool]
-"""A message taken out for deletion, put back if the commit is refused: (queue, seq, its lease, whether that was active)."""
+Held: TypeAlias = tuple[LocalQueue, int, Lease, bool, int]
+"""A message taken out for deletion, put back if the commit is refused: (queue, seq, its lease, whether that was active, how much
+it counted)."""
 
 
 class Plan(msgspec.Struct):
@@ -97,19 +98,14 @@ class LocalState:
         else:
             self.watched[number] = queue
 
-    def remove(self, queue: LocalQueue, seq: int) -> None:
-        """Delete a message's row with the commit."""
+    def remove(self, queue: LocalQueue, keys: Sequence[Key]) -> int:
+        """Delete messages' rows with the commit. Returns how many counted: not those that a purge has counted."""
         plan = self.plan
-        plan.batch.deletes.add(key_of(queue.number, seq))
+        plan.batch.deletes.update(keys)
         plan.touched[queue.number] = queue
-        queue.messages -= 1
-
-    def remove_all(self, queue: LocalQueue, keys: list[Key]) -> None:
-        """Delete many messages' rows with the commit."""
-        if keys:
-            self.plan.batch.deletes.update(keys)
-            self.plan.touched[queue.number] = queue
-            queue.messages -= len(keys)
+        counted = len(keys) if not queue.purging else sum(key & SEQ_MASK >= queue.purging for key in keys)
+        queue.messages -= counted
+        return counted
 
     def change(self, change: Change, undo: Callable[[], None] | None = None) -> None:
         self.plan.batch.changes.append(change)
@@ -148,17 +144,16 @@ class LocalState:
             return
         self.damaged += 1
         queue.damaged += 1
-        queue.messages -= 1
+        counted = self.remove(queue, [key])
         plan = self.plan
-        plan.touched[queue.number] = queue
-        if reason == CHECKSUM:
-            plan.batch.deletes.add(key)
+        if reason != CHECKSUM:
+            plan.batch.deletes.discard(key)
         plan.batch.changes.append(Quarantine(key, reason, now))
 
         def undo() -> None:
             self.damaged -= 1
             queue.damaged -= 1
-            queue.messages += 1
+            queue.messages += counted
 
         plan.undo.append(undo)
         log.error(

@@ -136,7 +136,9 @@ class LocalStore:
             operation = request.operation
             outcome = self._plan(operation, now)
             plan = state.plan
-            leased = plan.batch.sync_leases and isinstance(operation, LEASES) and outcome != []
+            leased = (
+                plan.batch.sync_leases and isinstance(operation, LEASES) and isinstance(outcome, list) and bool(outcome)
+            )
             if isinstance(operation, READS) and not leased:
                 answers.append((request.done, outcome))
             else:
@@ -275,6 +277,9 @@ class LocalStore:
             work()
         except StoreError as error:
             return error
+        except Exception as error:  # in a thread nobody else would see it, and everybody would wait for ever
+            log.exception("the disk failed in an unknown way", extra={"action": "store.bug"})
+            return StoreFailed(f"a bug in the store: {error!r}")
         return None
 
     def _measure(self, seconds: float, operations: int) -> None:
@@ -312,7 +317,7 @@ class LocalStore:
         for queue, sent, _counted in plan.sent:
             if not queue.dropped and queue.settle(sent, state.cache):
                 state.ready.add(queue.info.arn)
-        for queue, seq, lease, active in plan.held:
+        for queue, seq, lease, active, _counted in plan.held:
             if lease.group is not None and not queue.dropped and seq >= queue.floor:
                 queue.order.deleted(lease, now, active=active)
                 if queue.info.settings.fifo:
@@ -342,9 +347,9 @@ class LocalStore:
     def _take_back(self, plan: Plan) -> None:
         for undo in reversed(plan.undo):
             undo()
-        for queue, seq, lease, active in reversed(plan.held):
+        for queue, seq, lease, active, rows in reversed(plan.held):
             queue.order.put_back(seq, lease, active=active)
-            queue.messages += 1
+            queue.messages += rows
             queue.deleted -= 1
         for queue, sent, counted in plan.sent:
             queue.messages -= len(sent)
@@ -398,13 +403,13 @@ class LocalStore:
 
     def _expire_these(self, queue: LocalQueue, seqs: list[int]) -> None:
         held = [(seq, queue.order.hold(seq)) for seq in seqs]
-        self.state.cache.pop([queue.key(seq) for seq in seqs])
-        for seq in seqs:
-            self.state.remove(queue, seq)
+        keys = [queue.key(seq) for seq in seqs]
+        self.state.cache.pop(keys)
+        counted = self.state.remove(queue, keys)
         queue.expired += len(seqs)
 
         def put_back() -> None:
-            queue.messages += len(seqs)
+            queue.messages += counted
             queue.expired -= len(seqs)
             for seq, lease in held:
                 if lease is not None:
