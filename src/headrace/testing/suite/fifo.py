@@ -63,6 +63,15 @@ class TestFifoOrder(SuitePart):
         assert bodies(driver.receive(queue, 4)) == ["a1", "a2", "a3", "b1"]
         assert bodies(driver.receive(queue, 4)) == ["c1"]
 
+    def test_receive_goes_on_in_the_group_behind_dropped_messages(self, driver: StoreDriver) -> None:
+        queue = create_fifo(driver, retention_ms=MINUTE)
+        send_groups(driver, queue, "a1", "a2")
+        driver.jump(MINUTE)
+        send_groups(driver, queue, "a3", "a4", "b1")
+        received = bodies(driver.receive(queue, 10))
+        assert received[0] == "a3"
+        assert set(received) <= {"a3", "a4", "b1"}
+
     def test_sequence_numbers_rise_within_a_group(self, driver: StoreDriver) -> None:
         queue = create_fifo(driver)
         numbers = [driver.send(queue, str(number), group="g").seq for number in range(20)]
