@@ -90,28 +90,48 @@ class Tree(msgspec.Struct, frozen=True):
 
 
 def tree_page(page: bytes, number: int) -> Tree:
-    """Take a tree's page apart; raises BadPage if it is none.
+    """Take a tree's page apart, as its header says; raises BadPage if it is none."""
+    head = FILE_HEADER_BYTES if number == 1 else 0
+    kind, _, count, content = struct.unpack_from(">BHHH", page, head)
+    if kind not in KINDS:
+        raise BadPage(f"page {number} is not a tree's: {kind}")
+    return _take_apart(page, head, kind, count, content or 65_536)
 
-    A page whose header is wrong in one field (kind, number of cells, where they begin) is read as if it were right.
-    """
+
+def mended_page(page: bytes, number: int) -> Tree:
+    """As `tree_page`, but a page whose header is wrong in one field (kind, number of cells, where they begin) is read as
+    if it were right: cells and free blocks then fill it exactly."""
     head = FILE_HEADER_BYTES if number == 1 else 0
     kind, free, count, content = struct.unpack_from(">BHHH", page, head)
-    tree = _take_apart(page, head, kind, count, content or 65_536) if kind in KINDS else None
+    content = content or 65_536
+    tree = _take_apart(page, head, kind, count, content) if kind in KINDS else None
     if tree is not None and tree.whole:
         return tree
-    if not any(page):
-        raise BadPage(f"page {number} is empty")
-    others = [(other, count) for other in KINDS if other != kind]
-    others += [(kind, other) for other in range(1, len(page) // 6) if other != count] if kind in KINDS else []
-    for kind_read, count_read in others:
-        mended = _take_apart(page, head, kind_read, count_read, content or 65_536)
+    for other in (other for other in KINDS if other != kind and any(page)):
+        mended = _take_apart(page, head, other, count, content)
         if mended.whole and mended.cells:
             return mended
     if tree is None:
         raise BadPage(f"page {number} is not a tree's: {kind}")
+    return _recount(page, head, kind, content) or _refill(page, head, tree, free) or tree
+
+
+def _recount(page: bytes, head: int, kind: int, content: int) -> Tree | None:
+    """The page with the number of cells that fills it."""
+    every = _take_apart(page, head, kind, len(page) // 6, content)
+    sensible = every.cells.index(None) if None in every.cells else len(every.cells)
+    for count in range(1, sensible + 1):
+        mended = _take_apart(page, head, kind, count, content)
+        if mended.whole:
+            return mended
+    return None
+
+
+def _refill(page: bytes, head: int, tree: Tree, free: int) -> Tree | None:
+    """The page with its cells beginning where the first of them does."""
     begins = min([cell.start for cell in tree.cells if cell is not None] + ([free] if free else []), default=0)
-    mended = _take_apart(page, head, kind, count, begins)
-    return mended if mended.whole and mended.cells else tree
+    mended = _take_apart(page, head, tree.kind, len(tree.cells), begins)
+    return mended if mended.whole and mended.cells else None
 
 
 def _take_apart(page: bytes, head: int, kind: int, count: int, content: int) -> Tree:

@@ -30,7 +30,7 @@ from headrace.queue.store.pages import (
     Values,
     chain,
     columns,
-    tree_page,
+    mended_page,
 )
 
 SCHEMA: Final = "sqlite_schema"
@@ -94,7 +94,7 @@ class Remains:
             if number in self._reached or number in self._free:
                 continue
             try:
-                tree = tree_page(self._pages.page(number), number)
+                tree = mended_page(self._pages.page(number), number)
             except BadPage:
                 continue
             if tree.kind == TABLE_LEAF:
@@ -159,7 +159,7 @@ class Remains:
             self.damaged.add(self._now)
             return None
         try:
-            tree = tree_page(self._pages.page(number), number)
+            tree = mended_page(self._pages.page(number), number)
         except BadPage:
             self.damaged.add(self._now)
             return None

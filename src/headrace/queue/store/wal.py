@@ -78,8 +78,9 @@ def _damaged(wal: Wal, *, tail: bool) -> list[int]:
             behind += frame.commit_pages > 0
         elif tail or behind > 1:
             damaged.append(index)
-    if tail and not damaged and wal.offset(len(wal.frames) + 1) <= len(wal.data):
-        # Everything up to here is good, and a commit is missing: it ends with the next frame, salts and all wrong.
+    unfinished = not damaged or not wal.frames[-1].commit_pages
+    if tail and unfinished and wal.offset(len(wal.frames) + 1) <= len(wal.data):
+        # A commit is missing and does not end here: it ends with the next frame, whose salts are wrong too.
         damaged.append(len(wal.frames))
         wal.frames.append(Frame(0, 0, good=False, salted=False))
     return damaged[::-1]

@@ -15,6 +15,8 @@ from headrace.queue.store.wal_format import FRAME_HEADER_BYTES, MASK, Wal
 
 COMPARED_PAGES_MAX: Final = 20_000  # 80 µs each
 MESSAGE_COLUMNS: Final = 15
+SECTOR_BYTES: Final = 512  # disks lose no less
+CHUNK_BYTES: Final = 16
 _ALIKE_BYTES_MIN: Final = 8  # a page of few bytes, the commit's number and time, has a dozen
 
 
@@ -90,16 +92,33 @@ def _likeness(wal: Wal, start: int, fix: Fix, versions: list[bytes]) -> int:
 
 def _other_versions(wal: Wal, index: int, database: Path) -> list[bytes]:
     """What the page held before, and what it holds in the next frame that has it."""
-    number = int.from_bytes(wal.data[wal.offset(index) : wal.offset(index) + 4], "big")
-    same = [place for place, frame in enumerate(wal.frames) if frame.good and frame.page == number]
-    earlier = [place for place in same if place < index]
-    found = [wal.content(place) for place in same if place > index][:1]
-    if earlier:
-        return [*found, wal.content(earlier[-1])]
+    number = _page_of(wal, index)
+    later = next(
+        (
+            place
+            for place in range(index + 1, len(wal.frames))
+            if wal.frames[place].good and wal.frames[place].page == number
+        ),
+        None,
+    )
+    before = _version_before(wal, index, database)
+    return [version for version in (wal.content(later) if later is not None else None, before) if version]
+
+
+def _version_before(wal: Wal, index: int, database: Path) -> bytes | None:
+    """What the page of a frame held before it."""
+    number = _page_of(wal, index)
+    for place in range(index - 1, -1, -1):
+        if wal.frames[place].good and wal.frames[place].page == number:
+            return wal.content(place)
     with database.open("rb") as file:
         file.seek((number - 1) * wal.page_size)
         before = file.read(wal.page_size)
-    return [*found, before] if len(before) == wal.page_size else found
+    return before if len(before) == wal.page_size else None
+
+
+def _page_of(wal: Wal, index: int) -> int:
+    return int.from_bytes(wal.data[wal.offset(index) : wal.offset(index) + 4], "big")
 
 
 _REFUTED, _POSSIBLE, _PROVEN = range(3)
@@ -108,7 +127,7 @@ _REFUTED, _POSSIBLE, _PROVEN = range(3)
 def _judge_fixes(wal: Wal, index: int, fixes: list[Fix], database: Path) -> list[int]:
     """For each fix, whether the rows of the page, or those that go on in it, check with it."""
     first, last = _commit_of(wal, index)
-    number = int.from_bytes(wal.data[wal.offset(index) : wal.offset(index) + 4], "big")
+    number = _page_of(wal, index)
     start = wal.offset(index) + FRAME_HEADER_BYTES
     frames = [frame.page if place != index else number for place, frame in enumerate(wal.frames[: last + 1])]
     newer: dict[int, bytes | memoryview] = {page: wal.view(place) for place, page in enumerate(frames)}
@@ -128,7 +147,7 @@ def _judge_fixes(wal: Wal, index: int, fixes: list[Fix], database: Path) -> list
 
 def _commit_of(wal: Wal, index: int) -> tuple[int, int]:
     """First and last frame of the commit that a frame belongs to."""
-    ends = [place for place, frame in enumerate(wal.frames) if frame.good and frame.commit_pages]
+    ends = [place for place, frame in enumerate(wal.frames) if frame.salted and frame.commit_pages and place != index]
     first = max([place for place in ends if place < index], default=-1) + 1
     return first, min([place for place in ends if place >= index], default=len(wal.frames) - 1)
 
@@ -189,7 +208,7 @@ def place(wal: Wal, index: int, database: Path) -> bool:
     frame = wal.frames[index]
     size_before, size = sizes(wal, index)
     if not (frame.salted and 1 <= frame.page <= size):
-        page = _missing_page(wal, index, size_before, size) or _most_alike(wal, index, database)
+        page = _likely_page(wal, index, size_before, size, database)
         if page is None:
             return False
         struct.pack_into(">I", wal.data, wal.offset(index), page)
@@ -200,40 +219,79 @@ def place(wal: Wal, index: int, database: Path) -> bool:
     return True
 
 
+def _likely_page(wal: Wal, index: int, size_before: int, size: int, database: Path) -> int | None:
+    first, last = _commit_of(wal, index)
+    # SQLite writes a commit's pages in order.
+    low = wal.frames[index - 1].page if index > first else 0
+    high = wal.frames[index + 1].page if index < last else size + 1
+    if high <= low:  # the frame behind begins the next commit
+        high, last = size + 1, index
+    others = [place for place in range(first, last + 1) if place != index and wal.frames[place].salted]
+    open_ = set(range(low + 1, high)) - {wal.frames[place].page for place in others}
+    # A commit writes every page by which the database grows, and every one to which it begins to point.
+    grown = open_ & set(range(size_before + 1, (wal.frames[last].commit_pages if last != index else size) + 1))
+    for sure in (open_, grown, open_ & _new_references(wal, others, database)):
+        if len(sure) == 1:
+            return min(sure)
+    return _most_alike(wal, index, database, open_)
+
+
+def _new_references(wal: Wal, others: list[int], database: Path) -> set[int]:
+    """The pages that frames of a commit point to and the earlier contents of the same pages did not."""
+    now: set[int] = set()
+    then: set[int] = set()
+    for place in others:
+        number = wal.frames[place].page
+        before = _version_before(wal, place, database)
+        now |= _references(wal.content(place), number) if wal.frames[place].good else set()
+        then |= _references(before, number) if before else set()
+    return now - then
+
+
+def _references(page: bytes, number: int) -> set[int]:
+    """The pages that a page points to: children, overflow pages, or the next page of a chain."""
+    try:
+        tree = tree_page(page, number)
+    except BadPage:
+        return {int.from_bytes(page[:4], "big")}
+    cells = [cell for cell in tree.cells if cell is not None]
+    return {tree.right, *[cell.child for cell in cells], *[cell.overflow for cell in cells]}
+
+
 def sizes(wal: Wal, index: int) -> tuple[int, int]:
     """How many pages the database had before this frame's commit, and after it."""
-    good = [(place, frame) for place, frame in enumerate(wal.frames) if frame.good]
-    ends = [(place, frame.commit_pages) for place, frame in good if frame.commit_pages]
+    most = max([frame.commit_pages for frame in wal.frames if frame.good], default=0)
+    ends = [
+        (place, frame.commit_pages)
+        for place, frame in enumerate(wal.frames)
+        if frame.salted and 0 < frame.commit_pages <= most and place != index
+    ]
     before = max((pages for place, pages in ends if place < index), default=1)
     after = next((pages for place, pages in ends if place > index), before)
-    return before, max([before, after, *[frame.page for _, frame in good]])
+    return before, max([before, after, *[frame.page for frame in wal.frames if frame.good]])
 
 
-def _missing_page(wal: Wal, index: int, size_before: int, size: int) -> int | None:
-    """A commit writes every page by which the database grows: the one that no other frame of it holds."""
-    held = {frame.page for frame in wal.frames if frame.good}
-    missing = [page for page in range(size_before + 1, size + 1) if page not in held]
-    return missing[0] if len(missing) == 1 and index else None
-
-
-def _most_alike(wal: Wal, index: int, database: Path) -> int | None:
-    content = wal.view(index)
-    places = [place for place, byte in enumerate(content) if byte]
+def _most_alike(wal: Wal, index: int, database: Path, open_: set[int]) -> int | None:
+    """The page whose earlier content is most like what is left of this one: its bytes in their places, or moved."""
+    hit = -wal.offset(index) % SECTOR_BYTES - FRAME_HEADER_BYTES  # the frame's header is wrong: so is its sector
+    content = wal.content(index)
+    places = [place for place, byte in enumerate(content) if byte and place >= hit]
     wanted = [content[place] for place in places]
-    best = second = 0
-    page = None
+    chunks = [content[place : place + CHUNK_BYTES] for place in places[:: 4 * CHUNK_BYTES]]
+    scores = []
     for number, before in _earlier_pages(wal, index, database).items():
-        alike = sum(map(eq, wanted, [before[place] for place in places]))
-        if alike > best:
-            best, second, page = alike, best, number
-        else:
-            second = max(second, alike)
-    return page if best >= _ALIKE_BYTES_MIN and best > 1.2 * second else None
+        if number in open_:
+            alike = sum(map(eq, wanted, [before[place] for place in places]))
+            moved = sum(chunk in before for chunk in chunks) * len(places) // max(1, len(chunks))
+            scores.append((max(alike, moved), number))
+    scores.sort(reverse=True)
+    (best, page), second = (scores or [(0, 0)])[0], scores[1][0] if len(scores) > 1 else 0
+    return page if best >= max(_ALIKE_BYTES_MIN, len(places) // 3) and best > 1.2 * second else None
 
 
-def _earlier_pages(wal: Wal, index: int, database: Path) -> dict[int, bytes | memoryview]:
+def _earlier_pages(wal: Wal, index: int, database: Path) -> dict[int, bytes]:
     """What the pages held before frame `index`: of a large database the last ones, and all that the WAL has."""
-    pages: dict[int, bytes | memoryview] = {}
+    pages: dict[int, bytes] = {}
     with database.open("rb") as file:
         held = file.seek(0, 2) // wal.page_size
         first = max(0, held - COMPARED_PAGES_MAX)
@@ -242,5 +300,5 @@ def _earlier_pages(wal: Wal, index: int, database: Path) -> dict[int, bytes | me
             pages[number] = file.read(wal.page_size)
     for earlier, frame in enumerate(wal.frames[:index]):
         if frame.good:
-            pages[frame.page] = wal.view(earlier)
+            pages[frame.page] = wal.content(earlier)
     return pages
