@@ -22,7 +22,7 @@ def _open_memory(_folder: Path, clock: ManualClock, cooldowns: bool) -> Store:
 def _open_sqlite(folder: Path, clock: ManualClock, cooldowns: bool) -> Store:
     from headrace.queue.store.sqlite import open_store  # noqa: PLC0415 - see above
 
-    return open_store(folder, cooldowns=cooldowns, clock=clock)[0]
+    return open_store(folder, cooldowns=cooldowns, clock=clock, wal_bytes=0)[0]
 
 
 MEMORY: Final = StoreKind("memory", _open_memory, durable=False, in_files=False)

@@ -209,6 +209,19 @@ class Folder:
         """The names of all files made so far are on the disk."""
         files.sync_folder(self.path)
 
+    def lengthen_wal(self, size_bytes: int) -> None:
+        """Write zeros behind what the WAL holds, up to `size_bytes`, so that commits go over blocks that the disk has.
+        A sync of a file that grew waits for the file system's journal too: 4 ms instead of 0.3 on a busy machine.
+        SQLite takes zeros for the end. On a full disk the WAL stays as it is."""
+        fd = files.open_file(self.path / "headrace.db-wal", append=True)
+        try:
+            files.write(fd, bytes(max(0, size_bytes - os.fstat(fd).st_size)))
+            files.sync_data(fd)
+        except OSError as error:
+            log.warning("the WAL could not be lengthened: %s", error, extra={"action": "wal.short"})
+        finally:
+            os.close(fd)
+
     def size_bytes(self) -> int:
         total = 0
         for name in ("headrace.db", "headrace.db-wal", "leases.journal"):

@@ -45,6 +45,7 @@ from headrace.queue.store.wal import check_wal
 log = logging.getLogger("headrace.store")
 
 CHECKPOINT_PAGES: Final = 4_000  # 16 MiB of WAL: rarer checkpoints write fewer pages, a longer WAL recovers slower
+WAL_BYTES: Final = (CHECKPOINT_PAGES + 1_000) * 4_120  # a checkpoint's worth of frames, and the commit that goes over
 WRITER_CACHE_KIB: Final = 65_536
 READER_CACHE_KIB: Final = 8_192
 SYNC_WEIGHT: Final = 0.05  # of the newest sync in their running mean: some twenty count
@@ -64,7 +65,12 @@ _DAMAGE: Final = (
 
 
 def open_store(
-    folder: Path, *, cooldowns: bool = True, clock: Clock | None = None, vfs: str | None = None
+    folder: Path,
+    *,
+    cooldowns: bool = True,
+    clock: Clock | None = None,
+    vfs: str | None = None,
+    wal_bytes: int = WAL_BYTES,
 ) -> tuple[LocalStore, Clock]:
     """Open, or create, the store in `folder`.
 
@@ -73,6 +79,7 @@ def open_store(
         cooldowns: whether SQS's 60 seconds between purges, and before a name is used again, are kept.
         clock: a test's; None takes the steady clock that goes on from the last time.
         vfs: the SQLite VFS for the database (a test's, that breaks).
+        wal_bytes: how long the WAL is made beforehand.
 
     Returns:
         The store and the clock that it runs on.
@@ -84,6 +91,7 @@ def open_store(
     data = Folder(folder)
     try:
         disk = SqliteDisk(data, vfs=vfs)
+        data.lengthen_wal(wal_bytes)
         if clock is None:
             steady = SteadyClock(disk.folder.anchor(), floor_ms=disk.latest_ms())
             disk.anchor(steady.anchor())

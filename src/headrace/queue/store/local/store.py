@@ -314,10 +314,10 @@ class LocalStore:
         now = self._clock()
         for settle in plan.settle:
             settle(now)
-        for queue, sent, _counted in plan.sent:
+        for queue, sent, _new in plan.sent:
             if not queue.dropped and queue.settle(sent, state.cache):
                 state.ready.add(queue.info.arn)
-        for queue, seq, lease, active, _counted in plan.held:
+        for queue, seq, lease, active, _rows in plan.held:
             if lease.group is not None and not queue.dropped and seq >= queue.floor:
                 queue.order.deleted(lease, now, active=active)
                 if queue.info.settings.fifo:
@@ -351,9 +351,9 @@ class LocalStore:
             queue.order.put_back(seq, lease, active=active)
             queue.messages += rows
             queue.deleted -= 1
-        for queue, sent, counted in plan.sent:
+        for queue, sent, new in plan.sent:
             queue.messages -= len(sent)
-            queue.sent -= len(sent) if counted else 0
+            queue.sent -= len(sent) if new else 0
         self.state.ready.update(queue.info.arn for queue in plan.touched.values())
 
     def _watch_reserve(self) -> None:
