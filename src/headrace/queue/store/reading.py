@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import apsw
 
@@ -20,6 +20,8 @@ from headrace.queue.store.disk import CHECKSUM, PAGE, Key, key_of, seq_of
 from headrace.queue.timers import SEQ_MASK
 
 log = logging.getLogger("headrace.store")
+
+CORRUPT: Final = (apsw.CorruptError, apsw.TooBigError)  # a page that makes no sense, or a size on it
 
 
 class SqliteReads:
@@ -51,7 +53,7 @@ class SqliteReads:
                     self.on_damage(key, CHECKSUM)
                 else:
                     found[key] = message
-        except (apsw.CorruptError, UnicodeDecodeError) as error:
+        except (*CORRUPT, UnicodeDecodeError) as error:
             return self._read_one_by_one(keys, error)
         except apsw.Error as error:
             raise self._explain(error) from error
@@ -86,7 +88,7 @@ class SqliteReads:
                 size += len(message.body)
                 if size >= bytes_max:
                     return found, seq, True
-        except apsw.CorruptError as error:
+        except CORRUPT as error:
             self._suspect(error)
             return found, self._behind_damage(queue, seq), True
         except UnicodeDecodeError:
@@ -126,7 +128,7 @@ class SqliteReads:
                 f"SELECT {rows.COLUMNS} FROM message WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",  # noqa: S608
                 (key_of(queue, after), key_of(queue, SEQ_MASK)),
             ).fetchall()
-        except apsw.CorruptError:
+        except CORRUPT:
             return False
         except UnicodeDecodeError:
             return True  # `scan` tells that one apart
@@ -197,7 +199,7 @@ class SqliteReads:
         """The rows up to a damaged page, if there is one."""
         try:
             yield from self._reader.execute(sql, values)
-        except apsw.CorruptError as error:
+        except CORRUPT as error:
             self._suspect(error)
         except apsw.Error as error:
             raise self._explain(error) from error

@@ -124,19 +124,19 @@ class Remains:
         return expected | good
 
     def _free_pages(self) -> set[int]:
-        """The free list: pages whose rows were deleted."""
+        """The free list: pages whose rows were deleted. Empty if it is not as long as it says, since then it may name
+        pages in use."""
         free: set[int] = set()
         try:
-            trunk = int.from_bytes(self._pages.page(1)[32:36], "big")
+            trunk, length = struct.unpack_from(">2I", self._pages.page(1), 32)
             while trunk and trunk not in free:
                 page = self._pages.page(trunk)
                 free.add(trunk)
                 trunk, count = struct.unpack_from(">2I", page)
-                leaves = struct.unpack_from(f">{min(count, len(page) // 4 - 2)}I", page, 8)
-                free.update(number for number in leaves if 1 < number <= self._pages.count)
+                free.update(struct.unpack_from(f">{min(count, len(page) // 4 - 2)}I", page, 8))
         except BadPage:
-            pass
-        return free
+            return set()
+        return free if len(free) == length and max(free, default=0) <= self._pages.count else set()
 
     # --- trees ---
 

@@ -118,7 +118,7 @@ class Directory:
 
     def add_row(self, key: int, values: Values | None) -> None:
         """A row of the table `queue`, of which some columns may be damaged."""
-        if values is None or len(values) != 5 or not 0 < key <= QUEUE_NUMBER_MAX or key in self._queues:
+        if values is None or len(values) != 5:
             return
         _, arn, text, floor, purged_ms = values
         info = decoded(text, QueueInfo) if isinstance(text, str) else None
@@ -130,6 +130,10 @@ class Directory:
         if not names:
             return
         name = names.most_common(1)[0][0]
+        # The row's own number is damaged, if the index has another one for its name.
+        key = next((number for number, other in self._index.items() if other == name), key)
+        if not 0 < key <= QUEUE_NUMBER_MAX or key in self._queues:
+            return
         queue = self._named(key, name, info)
         queue.floor = floor if isinstance(floor, int) and 0 <= floor < RESERVED_MAX else 0
         queue.purged_ms = purged_ms if isinstance(purged_ms, int) else None

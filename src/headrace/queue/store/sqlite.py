@@ -38,7 +38,7 @@ from headrace.queue.store.loading import (
     read_commit,
 )
 from headrace.queue.store.local.store import LocalStore
-from headrace.queue.store.reading import SqliteReads
+from headrace.queue.store.reading import CORRUPT, SqliteReads
 from headrace.queue.store.salvage import salvage
 from headrace.queue.store.wal import check_wal
 
@@ -57,6 +57,7 @@ LOST_MIN: Final = 16  # commits within one millisecond: never so many
 _DAMAGE: Final = (
     apsw.CorruptError,
     apsw.NotADBError,
+    apsw.TooBigError,  # a size that cannot be
     apsw.SQLError,  # a table or column that is not there
     Inconsistent,
     msgspec.MsgspecError,
@@ -374,7 +375,7 @@ class SqliteDisk(SqliteReads):
             return Unavailable(
                 f"{self.folder.database} is locked by another program that writes to it; end that program"
             )
-        if isinstance(error, apsw.CorruptError):
+        if isinstance(error, CORRUPT):
             self._suspect(error)
         self._failed = StoreFailed(f"{type(error).__name__}: {error}")
         return self._failed
