@@ -92,19 +92,27 @@ async def test_delete_that_unlocks_a_group_wakes_a_poll(by: str) -> None:
         assert poll.bodies == ["2"]
 
 
+@pytest.mark.parametrize("by", ["delete", "claim"])
 @pytest.mark.parametrize("name", ["q", "q.fifo"])
 @on_loop
-async def test_delete_that_makes_room_in_flight_wakes_a_poll(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_delete_that_makes_room_in_flight_wakes_a_poll(
+    name: str, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "IN_FLIGHT_MAX", 1)
     async with running() as broker:
         queue = await create(broker, name)
         await send(broker, queue, "1", group="a")
         await send(broker, queue, "2", group="b")
-        delivery = await lease_one(broker, queue)
+        if by == "claim":
+            await broker.call(ops.Claim(queue, "reader", 1, limit=1))
+            end: ops.Operation = ops.AcknowledgeClaims(queue, "reader", 1)
+        else:
+            receipt = (await lease_one(broker, queue)).receipt
+            end = ops.Delete(queue, [receipt])
         poll = Waiter(broker, queue)
         await turns()
         assert not poll.answered
-        await broker.call(ops.Delete(queue, [delivery.receipt]))
+        await broker.call(end)
         await turns()
         assert poll.bodies == ["2"]
 

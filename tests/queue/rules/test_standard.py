@@ -140,6 +140,17 @@ class TestDeleting:
         assert len(order) == 3
         assert sorted(take(order, 5)) == [31, 32, 33]
 
+    def test_last_message_of_a_tenant_that_stood_back_can_be_deleted(self) -> None:
+        order = ordered(*["noisy"] * 31)
+        lease(order, take(order, 31), "noisy")
+        order.release(31, NOW)
+        assert take(order, 1, all_known=False) == []
+        held = order.hold(31)
+        assert held is not None
+        order.deleted(held[0], NOW, active=held[1])
+        assert len(order) == 0
+        assert take(order, 5) == []
+
     def test_message_never_received_is_not_held(self) -> None:
         assert ordered(None).hold(1) is None
 
