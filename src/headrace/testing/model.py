@@ -244,10 +244,9 @@ class ModelQueue:
         return [(message.id, receipt) for message, receipt in attempt.leases]
 
     def replayed(self, attempt_id: str, now: int, lease_ms: int) -> None:
-        """A replay restarts the visibility timeout."""
+        """A replay restarts the visibility timeout; it is no new receive, so the 12 hours go on from the first."""
         for message, _ in self.attempts[attempt_id].leases:
             message.lease_ends = now + lease_ms
-            message.received_ms = now
 
     def attempted(self, attempt_id: str, deliveries: Sequence[Delivery], now: int) -> None:
         leases = [(self.issued[delivery.receipt], delivery.receipt) for delivery in deliveries]
