@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -63,9 +63,9 @@ def _without_delay(make: Callable[..., Any]) -> Callable[..., Any]:
 def count_drifts(patch: pytest.MonkeyPatch) -> None:
     remove = LocalState.remove
 
-    def drift(self: LocalState, queue: Any, seq: int) -> None:
-        remove(self, queue, seq)
-        queue.messages += seq % 5 == 0
+    def drift(self: LocalState, queue: Any, keys: Sequence[int]) -> int:
+        queue.messages += any(key % 5 == 0 for key in keys)
+        return remove(self, queue, keys)
 
     patch.setattr(LocalState, "remove", drift)
 
@@ -137,15 +137,23 @@ def visibility_change_only_in_memory(patch: pytest.MonkeyPatch) -> None:
 
 def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     """A commit is written with the next one."""
-    write = sqlite.SqliteDisk.write
+    prepare, commit = sqlite.SqliteDisk.prepare, sqlite.SqliteDisk.commit
     held: dict[int, Any] = {}
+    begun: set[int] = set()
 
-    def lazy(self: sqlite.SqliteDisk, batch: Any) -> None:
+    def prepare_later(self: sqlite.SqliteDisk, batch: Any) -> None:
         earlier, held[id(self)] = held.get(id(self)), batch
         if earlier is not None:
-            write(self, earlier)
+            prepare(self, earlier)
+            begun.add(id(self))
 
-    patch.setattr(sqlite.SqliteDisk, "write", lazy)
+    def commit_earlier(self: sqlite.SqliteDisk) -> None:
+        if id(self) in begun:
+            begun.discard(id(self))
+            commit(self)
+
+    patch.setattr(sqlite.SqliteDisk, "prepare", prepare_later)
+    patch.setattr(sqlite.SqliteDisk, "commit", commit_earlier)
 
 
 @pytest.mark.parametrize(
