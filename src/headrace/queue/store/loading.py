@@ -156,7 +156,7 @@ def _check(stored: Stored) -> None:
 
 
 def check_whole(db: apsw.Connection) -> None:
-    """Read every page and compare counts; raises as `load` does. Takes about 1 s for 400 MB."""
+    """Read every page and compare counts; raises as `load` does. Takes about 1 s for 600 MB."""
     ((found,),) = _rows(db, "PRAGMA integrity_check(1)")
     if found != "ok":
         raise Inconsistent(str(found))

@@ -50,7 +50,7 @@ WRITER_CACHE_KIB: Final = 65_536
 READER_CACHE_KIB: Final = 8_192
 SYNC_WEIGHT: Final = 0.05  # of the newest sync in their running mean: some twenty count
 BUSY_MS: Final = 5_000  # somebody looks in with sqlite3; a writer there must not be waited for longer
-CHECKED_BYTES_MAX: Final = 64 * 1_048_576  # checked whole at every start: 0.15 s; beyond, when damage was met
+CHECKED_BYTES_MAX: Final = 128 * 1_048_576  # checked whole at every start: 0.2 s; beyond, when damage was met
 TIME_TRUSTED_MS: Final = limits.DAY_MS  # a stored time further ahead of all others is a flipped bit
 LOST_MIN: Final = 16  # commits within one millisecond: never so many
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from operator import eq
 from pathlib import Path
 from typing import Final
@@ -48,8 +49,8 @@ def most_likely(wal: Wal, index: int, fixes: list[Fix], database: Path) -> Fix |
     start = wal.offset(index) + FRAME_HEADER_BYTES
     in_header = [fix for fix in fixes if fix.place < start]
     fixes = [fix for fix in fixes if fix.place >= start]
-    if not _header_possible(wal, index, b""):
-        possible = [fix for fix in in_header if _header_possible(wal, index, fix.word(wal), at=fix.place)]
+    if not header_possible(wal, index):
+        possible = [fix for fix in in_header if header_possible(wal, index, fix)]
         return possible[0] if len(possible) == 1 else None
     versions = _other_versions(wal, index, database)
     verdicts = _judge_fixes(wal, index, fixes, database)
@@ -64,12 +65,18 @@ def most_likely(wal: Wal, index: int, fixes: list[Fix], database: Path) -> Fix |
     return fixes[best[2]] if best[0] == _PROVEN or (alone and best[0] and best[1]) else None
 
 
-def _header_possible(wal: Wal, index: int, word: bytes, *, at: int = 0) -> bool:
-    """Whether page number and commit size of a frame can be, with `word` at byte `at`."""
+def page_stands(wal: Wal, index: int, database: Path) -> bool:
+    """Whether nothing speaks against the page as it is."""
+    start = wal.offset(index) + FRAME_HEADER_BYTES
+    return _judge_fixes(wal, index, [Fix(start, 0)], database) != [_REFUTED]
+
+
+def header_possible(wal: Wal, index: int, fix: Fix | None = None) -> bool:
+    """Whether page number and commit size of a frame can be, with `fix`."""
     offset = wal.offset(index)
     header = bytearray(wal.data[offset : offset + 8])
-    if word:
-        header[at - offset : at - offset + 4] = word
+    if fix is not None:
+        header[fix.place - offset : fix.place - offset + 4] = fix.word(wal)
     page, commit_pages = struct.unpack(">2I", header)
     before, size = sizes(wal, index)
     return bool(1 <= page <= size and (commit_pages == 0 or before <= commit_pages <= size))
@@ -159,6 +166,8 @@ def _judge(pages: Pages, number: int, together: list[int]) -> int:
         return _judge_overflow(pages, number, together)
     if not tree.whole or None in tree.cells:
         return _REFUTED
+    if not tree.cells:
+        return _PROVEN  # nothing on it that could be wrong
     if tree.kind != TABLE_LEAF:
         return _POSSIBLE
     return min([_judge_row(pages, cell) for cell in tree.cells if cell is not None], default=_POSSIBLE)
@@ -272,33 +281,38 @@ def sizes(wal: Wal, index: int) -> tuple[int, int]:
 
 
 def _most_alike(wal: Wal, index: int, database: Path, open_: set[int]) -> int | None:
-    """The page whose earlier content is most like what is left of this one: its bytes in their places, or moved."""
+    """The page whose earlier or later content is most like what is left of this one: its bytes in their places, or
+    moved."""
     hit = -wal.offset(index) % SECTOR_BYTES - FRAME_HEADER_BYTES  # the frame's header is wrong: so is its sector
     content = wal.content(index)
     places = [place for place, byte in enumerate(content) if byte and place >= hit]
     wanted = [content[place] for place in places]
     chunks = [content[place : place + CHUNK_BYTES] for place in places[:: 4 * CHUNK_BYTES]]
-    scores = []
-    for number, before in _earlier_pages(wal, index, database).items():
-        if number in open_:
-            alike = sum(map(eq, wanted, [before[place] for place in places]))
-            moved = sum(chunk in before for chunk in chunks) * len(places) // max(1, len(chunks))
-            scores.append((max(alike, moved), number))
+    best_of: dict[int, int] = {}
+    for number, version in _versions(wal, index, database, open_):
+        alike = sum(map(eq, wanted, [version[place] for place in places]))
+        moved = sum(chunk in version for chunk in chunks) * len(places) // max(1, len(chunks))
+        best_of[number] = max(best_of.get(number, 0), alike, moved)
+    scores = [(score, number) for number, score in best_of.items()]
     scores.sort(reverse=True)
     (best, page), second = (scores or [(0, 0)])[0], scores[1][0] if len(scores) > 1 else 0
     return page if best >= max(_ALIKE_BYTES_MIN, len(places) // 3) and best > 1.2 * second else None
 
 
-def _earlier_pages(wal: Wal, index: int, database: Path) -> dict[int, bytes]:
-    """What the pages held before frame `index`: of a large database the last ones, and all that the WAL has."""
-    pages: dict[int, bytes] = {}
+def _versions(wal: Wal, index: int, database: Path, open_: set[int]) -> Iterator[tuple[int, bytes]]:
+    """Pages and what they held before frame `index`, and what they hold next: of a large database its last pages, and all
+    that the WAL has."""
+    before: dict[int, bytes] = {}
     with database.open("rb") as file:
         held = file.seek(0, 2) // wal.page_size
-        first = max(0, held - COMPARED_PAGES_MAX)
-        file.seek(first * wal.page_size)
-        for number in range(first + 1, held + 1):
-            pages[number] = file.read(wal.page_size)
-    for earlier, frame in enumerate(wal.frames[:index]):
-        if frame.good:
-            pages[frame.page] = wal.content(earlier)
-    return pages
+        for number in sorted(open_ & set(range(max(1, held - COMPARED_PAGES_MAX), held + 1))):
+            file.seek((number - 1) * wal.page_size)
+            before[number] = file.read(wal.page_size)
+    after: dict[int, bytes] = {}
+    for place, frame in enumerate(wal.frames):
+        if frame.good and frame.page in open_ and place < index:
+            before[frame.page] = wal.content(place)
+        elif frame.good and frame.page in open_ and place > index:
+            after.setdefault(frame.page, wal.content(place))
+    yield from before.items()
+    yield from after.items()

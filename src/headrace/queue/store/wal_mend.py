@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from headrace.queue.store.wal_evidence import Fix, most_likely
+from headrace.queue.store.wal_evidence import Fix, header_possible, most_likely, page_stands
 from headrace.queue.store.wal_format import FRAME_HEADER_BYTES, HEADER_BYTES, MAGIC, MASK, VERSION, Sums, Wal, checksum
 
 # --- the header ---
@@ -94,11 +94,14 @@ def mend(wal: Wal, index: int, database: Path) -> bool:
     if computed == stored:
         return True
     last = index + 1 == len(wal.frames)
-    # Of the very last word of all and the second sum, one is wrong: a row's own checksum tells, if it is the word.
-    if _next_agrees(wal, index, computed) or (last and computed[0] == stored[0]):
+    # In the last frame of all, the second sum may be what is wrong, and words too: the page itself tells.
+    doubtful = last and computed[0] == stored[0]
+    if _next_agrees(wal, index, computed) or (doubtful and page_stands(wal, index, database)):
         wal.store(index, computed)
         return True
     if (last or _next_agrees(wal, index, stored)) and _mend_word(wal, index, before, database):
+        return True
+    if any(_mend_header_words(wal, index, before, sums) for sums in _possible_sums(wal, index)):
         return True
     wal.data[offset + 8 : offset + 16] = salts
     return False
@@ -115,6 +118,38 @@ def rechain(wal: Wal, index: int) -> None:
 def _next_agrees(wal: Wal, index: int, sums: Sums) -> bool:
     """Whether the frame behind checks when this one's checksum is `sums`."""
     return index + 1 < len(wal.frames) and wal.computed(index + 1, sums) == wal.stored(index + 1)
+
+
+def _possible_sums(wal: Wal, index: int) -> list[Sums]:
+    """What the frame's checksum may be: as stored, or as the frame behind goes on from."""
+    if index + 1 == len(wal.frames):
+        return [wal.stored(index)]
+    offset = wal.offset(index + 1)
+    start = offset + FRAME_HEADER_BYTES
+    words = wal.words(offset, offset + 8) + wal.words(start, start + wal.page_size)
+    sum_0, sum_1 = wal.stored(index + 1)
+    for place in range(len(words) - 2, -1, -2):
+        sum_1 = (sum_1 - words[place + 1] - sum_0) & MASK
+        sum_0 = (sum_0 - words[place] - sum_1) & MASK
+    return [wal.stored(index), (sum_0, sum_1)]
+
+
+def _mend_header_words(wal: Wal, index: int, before: Sums, sums: Sums) -> bool:
+    """Page number and commit size, if the page itself is whole: two sums tell two words. They are right if they can be:
+    wrong ones would be numbers anywhere in 64 bits."""
+    offset = wal.offset(index)
+    (a, b), (c, d) = _factors(2 + wal.page_size // 4)[:2]
+    inverse = pow(a * d - b * c, -1, 1 << 32)
+    first, second = _difference(sums, wal.computed(index, before))
+    changes = ((d * first - c * second) * inverse, (a * second - b * first) * inverse)
+    header = bytes(wal.data[offset : offset + 8])
+    for place, change in zip((offset, offset + 4), changes, strict=True):
+        Fix(place, change & MASK).apply(wal)
+    if header_possible(wal, index):
+        wal.store(index, sums)
+        return True
+    wal.data[offset : offset + 8] = header
+    return False
 
 
 def _mend_word(wal: Wal, index: int, before: Sums, database: Path) -> bool:
