@@ -16,6 +16,7 @@ from headrace.queue import operations as ops
 from headrace.queue.model import Message, arn_of
 from headrace.queue.store import rows
 from headrace.queue.store.pages import TABLE_LEAF, BadPage, Pages, chain, columns, payload, tree_page
+from headrace.queue.store.remains import Remains
 from headrace.queue.store.wal import PAGE_BYTES
 from headrace.queue.store.wal_format import FRAME_HEADER_BYTES, HEADER_BYTES, scan
 from headrace.testing.driver import StoreDriver, entry
@@ -100,7 +101,7 @@ def _map_pages(sample: Sample) -> None:
         newer[frame.page] = wal.content(index)
     found: dict[int, set[bytes]] = defaultdict(set)
     with closing(Pages(database, PAGE_BYTES, newer)) as pages:
-        for number in range(1, pages.count + 1):
+        for number in set(range(1, pages.count + 1)) - Remains(pages)._free_pages():
             for places, body in _bodies(pages, number):
                 for place in places:
                     found[place].add(body)

@@ -46,7 +46,7 @@ class Inconsistent(Exception):
 
 
 def load(db: apsw.Connection, journal: LeaseJournal) -> Stored:
-    """All that is held in memory. Empties `journal.records`.
+    """All that is held in memory.
 
     Raises:
         Inconsistent, apsw.Error, msgspec.MsgspecError, UnicodeDecodeError: the database is damaged.
@@ -161,6 +161,7 @@ def check_whole(db: apsw.Connection) -> None:
     if found != "ok":
         raise Inconsistent(str(found))
     for number, arn, _, floor, _, messages, _ in _rows(db, _QUEUES):
+        _are_integers(number, floor)
         keys = (key_of(number, floor), key_of(number, SEQ_MASK))
         ((there,),) = _rows(db, "SELECT count(*) FROM message WHERE key BETWEEN ? AND ?", keys)
         if there != (messages or 0):
@@ -244,7 +245,6 @@ def _load_leases(db: apsw.Connection, journal: LeaseJournal, stored: Stored) -> 
             attempts[record.queue, record.attempt_id] = StoredAttempt(
                 record.queue, record.attempt_id, record.received_ms, record.expires_ms, leased
             )
-    journal.records.clear()
     fifo = {queue.number for queue in stored.queues if queue.info.settings.fifo}
     stored.leases = list(_leases(db, last, fifo, stored))
     stored.attempts = list(attempts.values())

@@ -119,11 +119,14 @@ def mended_page(page: bytes, number: int) -> Tree:
 def _recount(page: bytes, head: int, kind: int, content: int) -> Tree | None:
     """The page with the number of cells that fills it."""
     every = _take_apart(page, head, kind, len(page) // 6, content)
-    sensible = every.cells.index(None) if None in every.cells else len(every.cells)
-    for count in range(1, sensible + 1):
-        mended = _take_apart(page, head, kind, count, content)
-        if mended.whole:
-            return mended
+    starts: set[int] = set()
+    for count, cell in enumerate(every.cells, 1):
+        gap = _first_pointer(head, kind) + 2 * count
+        if cell is None or cell.start < gap or cell.start in starts:
+            break  # no cell, so no pointer to one
+        starts.add(cell.start)
+        if _fills(page, head, every.cells[:count], gap, content):
+            return Tree(kind, every.cells[:count], True, content, every.right)
     return None
 
 
@@ -136,11 +139,15 @@ def _refill(page: bytes, head: int, tree: Tree, free: int) -> Tree | None:
 
 def _take_apart(page: bytes, head: int, kind: int, count: int, content: int) -> Tree:
     interior = kind in (INDEX_INTERIOR, TABLE_INTERIOR)
-    first = head + (12 if interior else 8)
+    first = _first_pointer(head, kind)
     held = min(count, (len(page) - first) // 2)
     cells = [_cell_or_none(page, kind, offset) for offset in struct.unpack_from(f">{held}H", page, first)]
     whole = held == count and None not in cells and _fills(page, head, cells, first + 2 * count, content)
     return Tree(kind, cells, whole, content, int.from_bytes(page[head + 8 : head + 12], "big") if interior else 0)
+
+
+def _first_pointer(head: int, kind: int) -> int:
+    return head + (12 if kind in (INDEX_INTERIOR, TABLE_INTERIOR) else 8)
 
 
 def _fills(page: bytes, head: int, cells: list[Cell | None], gap: int, content: int) -> bool:

@@ -75,8 +75,8 @@ class SqliteReads:
         seq, size, looked = after, 0, 0
         try:
             for row in self._reader.execute(
-                f"SELECT {rows.COLUMNS} FROM message WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",  # noqa: S608
-                (key_of(queue, after), key_of(queue, SEQ_MASK), limit),
+                f"SELECT {rows.COLUMNS} FROM message WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?",  # noqa: S608
+                (key_of(queue, after) + 1, key_of(queue, SEQ_MASK), limit),
             ):
                 key, message = rows.from_row(row)
                 seq = seq_of(key)
@@ -125,8 +125,8 @@ class SqliteReads:
     def _readable(self, queue: int, after: int) -> bool:
         try:
             self._reader.execute(
-                f"SELECT {rows.COLUMNS} FROM message WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",  # noqa: S608
-                (key_of(queue, after), key_of(queue, SEQ_MASK)),
+                f"SELECT {rows.COLUMNS} FROM message WHERE key BETWEEN ? AND ? ORDER BY key LIMIT 1",  # noqa: S608
+                (key_of(queue, after) + 1, key_of(queue, SEQ_MASK)),
             ).fetchall()
         except CORRUPT:
             return False
@@ -146,15 +146,15 @@ class SqliteReads:
 
     def first(self, queue: int, *, after: int) -> tuple[int, int] | None:
         found = self._query(
-            "SELECT key, ifnull(CAST(sent_ms AS INTEGER), 0) FROM message WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",
-            (key_of(queue, after), key_of(queue, SEQ_MASK)),
+            "SELECT key, ifnull(CAST(sent_ms AS INTEGER), 0) FROM message WHERE key BETWEEN ? AND ? ORDER BY key LIMIT 1",
+            (key_of(queue, after) + 1, key_of(queue, SEQ_MASK)),
         )
         return (seq_of(found[0][0]), found[0][1]) if found else None
 
     def sent_after(self, queue: int, sent_ms: int) -> list[int]:
         out = []
         newest = self._each(
-            "SELECT key, ifnull(CAST(sent_ms AS INTEGER), 0) FROM message WHERE key > ? AND key <= ? ORDER BY key DESC",
+            "SELECT key, ifnull(CAST(sent_ms AS INTEGER), 0) FROM message WHERE key BETWEEN ? AND ? ORDER BY key DESC",
             (key_of(queue, 0), key_of(queue, SEQ_MASK)),
         )
         for key, sent in newest:
@@ -165,9 +165,9 @@ class SqliteReads:
         return out
 
     def expired(self, queue: int, *, after: int, sent_before_ms: int, limit: int) -> list[int]:
-        first, last = key_of(queue, after), key_of(queue, SEQ_MASK)
+        first, last = key_of(queue, after) + 1, key_of(queue, SEQ_MASK)
         front = self._query(
-            "SELECT key, ifnull(CAST(sent_ms AS INTEGER), 0) FROM message WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
+            "SELECT key, ifnull(CAST(sent_ms AS INTEGER), 0) FROM message WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?",
             (first, last, limit),
         )
         out = []
@@ -179,7 +179,7 @@ class SqliteReads:
         while out and not self.read(out[-1:]):
             out.pop()
         moved = self._query(
-            "SELECT key FROM message WHERE source IS NOT NULL AND sent_ms <= ? AND key > ? AND key <= ? LIMIT ?",
+            "SELECT key FROM message WHERE source IS NOT NULL AND sent_ms <= ? AND key BETWEEN ? AND ? LIMIT ?",
             (sent_before_ms, first, last, limit),
         )
         out += [key for (key,) in moved if self.read([key])]

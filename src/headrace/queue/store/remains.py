@@ -146,6 +146,7 @@ class Remains:
             number, depth = stack.pop()
             tree = self._take(number, depth)
             if tree is None:
+                yield Row(0, None, sure=False)
                 continue
             if tree.kind != TABLE_INTERIOR:
                 yield from self._leaf_rows(tree)

@@ -306,6 +306,6 @@ class _Salvage:
             db.execute(f"DELETE FROM {table} WHERE queue NOT IN (SELECT id FROM queue)")  # noqa: S608 - a fixed name
         for table, count in self._dropped.items():
             log.error(
-                "%d damaged rows of the table %s are left out", count, table,
+                "%d damaged rows or pages of the table %s are left out", count, table,
                 extra={"action": "store.salvaged", "table": table, "lost": count},
             )  # fmt: skip

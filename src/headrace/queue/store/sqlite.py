@@ -117,6 +117,7 @@ class SqliteDisk(SqliteReads):
         self.sync_seconds = 0.0
         self._wal_pages = 0
         self._batch = Batch()
+        self._aside: apsw.Connection | None = None  # makes checkpoints beside the commits
         self._closure: LeaseRecord | None = None  # keeps FIFO queues closed, across snapshots too
         self.on_damage: Callable[[Key, str], None] = lambda _key, _reason: None
         folder.keep_reserve()
@@ -126,6 +127,7 @@ class SqliteDisk(SqliteReads):
             self._journal = self._open_journal()
             self._latest_ms = max([record.received_ms for record in self._journal.records], default=0)
             self._open_or_salvage(whole=unmended > 0 or folder.suspect())
+            self._journal.records.clear()
             self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             self._fifo = {queue.number for queue in self._stored.queues if queue.info.settings.fifo}
             self._fifo_until_ms = max(self._noted.fifo_until_ms, self._stored.fifo_closed_until_ms)
@@ -394,14 +396,24 @@ class SqliteDisk(SqliteReads):
     def tidy_due(self) -> bool:
         return self._wal_pages >= CHECKPOINT_PAGES and self._failed is None
 
+    def tidy_aside(self) -> None:
+        if self._aside is None:
+            self._aside = self._connect(self._vfs)
+        self._checkpoint(self._aside)
+
     def tidy(self) -> None:
+        if self._checkpoint(self._db):
+            self._wal_pages = 0
+
+    def _checkpoint(self, connection: apsw.Connection) -> bool:
+        """Bring what the WAL has to the database; False if a reader is in the way (again after the next commit)."""
         try:
-            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.BusyError:
-            return  # a reader is in the way; again after the next commit
+            return False
         except Exception as error:
             raise self._explain(error) from error
-        self._wal_pages = 0
+        return True
 
     def sweep(self, limit: int) -> bool:
         if self._failed is not None:
@@ -476,6 +488,8 @@ class SqliteDisk(SqliteReads):
         self._closed = True
         try:
             self._reader.close()
+            if self._aside is not None:
+                self._aside.close()
             if self._failed is None:
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self._db.close()
