@@ -7,7 +7,9 @@ checked: the form of the request, and what AWS refuses for a whole batch at once
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from headrace.errors import HeadraceError
 from headrace.queue.attributes import encode
@@ -48,7 +50,7 @@ from headrace.sqs.shapes import (
 )
 
 
-class _Draft(NamedTuple):
+class _Draft(msgspec.Struct, frozen=True, gc=False):
     """A message as it goes to the queue, and the digests that its answer repeats."""
 
     entry: Entry
@@ -124,6 +126,8 @@ def _batch_sent(
 def _draft(call: Call, given: SendMessage | SendMessageEntry, settings: QueueSettings) -> _Draft:
     """The message that a request asks to send, checked by itself."""
     body = encode_body(given.message_body)
+    if _plain(given) and b"x-amzn-trace-id" not in call.request.headers:
+        return _Draft(Entry(body, sender=call.sender()), md5(body), None, None, len(body))
     blob, digest, size_bytes = b"", None, len(body)
     if given.message_attributes:
         attributes = read_attributes(given.message_attributes)
@@ -134,7 +138,6 @@ def _draft(call: Call, given: SendMessage | SendMessageEntry, settings: QueueSet
     check_id("MessageDeduplicationId", given.message_deduplication_id)
     if given.message_deduplication_id is not None and not settings.fifo:
         raise invalid("MessageDeduplicationId", given.message_deduplication_id, WRONG_QUEUE_TYPE)
-    principal = call.principal
     entry = Entry(
         body,
         blob,
@@ -142,9 +145,20 @@ def _draft(call: Call, given: SendMessage | SendMessageEntry, settings: QueueSet
         given.message_group_id,
         given.message_deduplication_id,
         trace,
-        None if principal.access_key is None else principal.name,
+        call.sender(),
     )
     return _Draft(entry, md5(body), digest, trace_md5, size_bytes)
+
+
+def _plain(given: SendMessage | SendMessageEntry) -> bool:
+    """Whether a message is a body and nothing else, as most are."""
+    return (
+        given.message_attributes is None
+        and given.message_system_attributes is None
+        and given.delay_seconds is None
+        and given.message_group_id is None
+        and given.message_deduplication_id is None
+    )
 
 
 def _trace(call: Call, given: SendMessage | SendMessageEntry) -> tuple[str | None, str | None]:

@@ -103,6 +103,10 @@ class Call:
 
     # ----------------------------------------------------------------------------------------------------- which queue
 
+    def sender(self) -> str | None:
+        """Who a message sent by this call is from (`SenderId`); None without authentication."""
+        return None if self.principal.access_key is None else self.principal.name
+
     def queue(self, url: str | None) -> QueueInfo:
         """The queue of `url` (or of the request's path), which the caller may use for this operation.
 

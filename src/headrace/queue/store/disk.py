@@ -199,7 +199,7 @@ class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Disk(Protocol):
-    """Rows, durable. Not thread-safe, except that `commit` and `tidy` may run in another thread beside the reads."""
+    """Rows, durable. Not thread-safe, except that `commit`, `tidy` and `tidy_aside` may run in another thread beside the reads."""
 
     durable: bool
     sync_seconds: float
@@ -216,6 +216,9 @@ class Disk(Protocol):
 
     def tidy_due(self) -> bool:
         """Whether `tidy` has something to do."""
+
+    def tidy_aside(self) -> None:
+        """The bulk of what `tidy` does, in another thread while commits go on; `tidy` then has little left."""
 
     def tidy(self) -> None:
         """Work that need not be waited for: a checkpoint. Raises StoreFailed."""

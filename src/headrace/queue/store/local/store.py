@@ -115,7 +115,8 @@ class LocalStore:
         self._offload: Offload | None = None
         self._failed: StoreFailed | None = None
         self._full = False
-        self._tidying = False
+        self._tidying = False  # a checkpoint in the thread, with commits waiting
+        self._aside = False  # a checkpoint in the thread, with commits going on
         self._refused_logged_ms = 0
         self._reserve_ms = 0
         self._commits = self._operations = 0
@@ -173,7 +174,7 @@ class LocalStore:
         return found.info if found is not None else None
 
     def busy(self) -> bool:
-        return self.state.flying is not None or self._tidying or bool(self.state.plan.waiting)
+        return self.state.flying is not None or self._tidying or self._aside or bool(self.state.plan.waiting)
 
     def failed(self) -> StoreFailed | None:
         return self._failed
@@ -433,13 +434,23 @@ class LocalStore:
 
     def _tidy(self) -> None:
         """A checkpoint, when one is due: after the answers, and where commits run."""
-        if not self._disk.tidy_due():
+        if self._aside or not self._disk.tidy_due():
             return
-        if self._offload is None or self._disk.sync_seconds <= SLOW_SYNC_S:
+        if self._offload is None:
             self._tidied(self._try(self._disk.tidy))
-            return
-        self._tidying = True
-        self._offload(lambda: self._try(self._disk.tidy), self._tidied)
+        elif self._disk.sync_seconds <= SLOW_SYNC_S:
+            self._aside = True  # commits go on, on the loop, while the bulk is done in the thread
+            self._offload(lambda: self._try(self._disk.tidy_aside), self._tidied_aside)
+        else:
+            self._tidying = True
+            self._offload(lambda: self._try(self._disk.tidy), self._tidied)
+
+    def _tidied_aside(self, error: StoreError | None) -> None:
+        self._aside = False
+        if error is None and self.state.flying is None:
+            error = self._try(self._disk.tidy)
+        if error is not None:
+            self._refuse(error)
 
     def _tidied(self, error: StoreError | None) -> None:
         was_away, self._tidying = self._tidying, False
