@@ -92,7 +92,7 @@ async def test_delete_that_unlocks_a_group_wakes_a_poll(by: str) -> None:
         assert poll.bodies == ["2"]
 
 
-@pytest.mark.parametrize("by", ["delete", "claim"])
+@pytest.mark.parametrize("by", ["delete", "transaction", "claim"])
 @pytest.mark.parametrize("name", ["q", "q.fifo"])
 @on_loop
 async def test_delete_that_makes_room_in_flight_wakes_a_poll(
@@ -109,6 +109,8 @@ async def test_delete_that_makes_room_in_flight_wakes_a_poll(
         else:
             receipt = (await lease_one(broker, queue)).receipt
             end = ops.Delete(queue, [receipt])
+            if by == "transaction":
+                end = ops.Transact(acknowledge=[(queue, [receipt])])
         poll = Waiter(broker, queue)
         await turns()
         assert not poll.answered

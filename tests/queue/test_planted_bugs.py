@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from headrace.errors import QueueNotFound
-from headrace.queue import limits
 from headrace.queue.fifo import FifoOrder
 from headrace.queue.receipts import Receipts
 from headrace.queue.redrive import judge
@@ -44,10 +43,6 @@ def find(kind: StoreKind, examples: int = 400) -> None:
 
 def dead_letter_one_receive_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(messages, "judge", lambda message, receives, rules, now: judge(message, receives - 1, rules, now))
-
-
-def short_dedup_window(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(limits, "DEDUP_MS", 240_000)
 
 
 def delay_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -160,7 +155,6 @@ def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     "plant",
     [
         dead_letter_one_receive_late,
-        short_dedup_window,
         delay_ignored,
         count_drifts,
         stale_receipt_deletes,

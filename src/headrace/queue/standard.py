@@ -184,23 +184,17 @@ class StandardOrder:
         tenants = self.tenants
         in_flight = self.leases.in_flight() + taken
         quiet = tenants.quiet_again(in_flight=in_flight, now=now) if tenants.deferred else None
-        while quiet is not None:
-            seq = tenants.take_deferred(quiet)
-            if seq in self._groups:
-                return seq
-            quiet = quiet if quiet in tenants.deferred else tenants.quiet_again(in_flight=in_flight, now=now)
-        while (seq_or_none := self._pop()) is not None:
-            group = self._groups.get(seq_or_none)
+        if quiet is not None:
+            return tenants.take_deferred(quiet)
+        while (seq := self._pop()) is not None:
+            group = self._groups.get(seq)
             if group is None or not tenants.noisy(group, in_flight=in_flight, now=now):
-                return seq_or_none
-            tenants.defer(group, seq_or_none)
+                return seq
+            tenants.defer(group, seq)
         if not all_known and tenants.deferred_count < limits.FAIR_LOOK_AHEAD_MAX:
             return None
-        while (group := tenants.least_busy()) is not None:
-            seq = tenants.take_deferred(group)
-            if seq in self._groups:
-                return seq
-        return None
+        least_busy = tenants.least_busy()
+        return tenants.take_deferred(least_busy) if least_busy is not None else None
 
     def _pop(self) -> int | None:
         while self._recalled:

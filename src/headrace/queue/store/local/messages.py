@@ -367,8 +367,6 @@ def delete(state: LocalState, operation: Delete, now: int) -> list[CallerError |
     strict = queue.info.settings.fifo
     active, number, seen = queue.order.leases.active, queue.number, state.receipts.seen
     gone: list[Held] = []
-    if queue.order.room() <= 0:
-        state.ready.add(queue.info.arn)  # polls that wait for a place in flight
     for receipt in operation.receipts:
         key = seen(receipt)
         lease = active.get(key & SEQ_MASK) if key >> SEQ_BITS == number else None
@@ -392,6 +390,8 @@ def delete(state: LocalState, operation: Delete, now: int) -> list[CallerError |
 def _remove_held(state: LocalState, queue: LocalQueue, held: list[Held]) -> list[Held]:
     """Delete the rows of messages whose leases have been taken out. Returns a list to gather the next."""
     if held:
+        if queue.order.room() <= len(held):
+            state.ready.add(queue.info.arn)  # polls that wait for a place in flight
         first = queue.number << SEQ_BITS
         state.remove(queue, [first | seq for _, seq, _, _, _ in held])
         state.plan.held += held

@@ -376,6 +376,8 @@ class LocalStore:
         return self.state.flying is None and not self._tidying and not self._full
 
     def _advance_queue(self, queue: LocalQueue, now: int) -> None:
+        if not queue.messages:
+            queue.expire_check_ms = None
         if queue.dropped or queue.idle():
             del self.state.watched[queue.number]
             return
