@@ -226,7 +226,7 @@ def test_lost_frames_in_the_wal_are_told(memory_path: Path, frames: int) -> None
 
 def test_without_the_checks_damage_goes_unnoticed(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same test must fail when the WAL is not looked at and the last acknowledged commit is not compared."""
-    monkeypatch.setattr("headrace.queue.store.sqlite.check_wal", lambda *_args, **_options: 0)
+    monkeypatch.setattr("headrace.queue.store.opening.check_wal", lambda *_args, **_options: 0)
     monkeypatch.setattr("headrace.queue.store.folder.Folder.acknowledged", lambda _self: 0)
     tally = run(memory_path, "headrace.db-wal", killed=True, flips=10)
     assert tally.violations

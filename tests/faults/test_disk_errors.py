@@ -19,7 +19,7 @@ import pytest
 from headrace.errors import HeadraceError, StoreError, StoreFailed, StoreFull, StoreUnusable
 from headrace.queue import operations as ops
 from headrace.queue.model import Delivery
-from headrace.queue.store import files, folder, journal, sqlite, wal
+from headrace.queue.store import files, folder, journal, opening, sqlite, wal
 from headrace.queue.store.base import Store
 from headrace.testing.driver import StoreDriver, entry
 from headrace.testing.stores import SQLITE
@@ -290,7 +290,7 @@ sys.stdin.read()
 def test_lock_held_by_another_program_is_waited_for_and_told(
     memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_MS", 20)
+    monkeypatch.setattr(opening, "BUSY_MS", 20)
     driver = StoreDriver(SQLITE, memory_path)
     queue = driver.create("q")
     program = [sys.executable, "-c", INTRUDER, str(driver.folder / "headrace.db")]

@@ -16,7 +16,7 @@ import pytest
 from headrace.errors import StoreDamaged, StoreUnusable
 from headrace.queue import operations as ops
 from headrace.queue.model import arn_of
-from headrace.queue.store import files, schema, sqlite
+from headrace.queue.store import files, opening, schema, sqlite
 from headrace.queue.store.folder import Folder
 from headrace.queue.store.pages import TABLE_INTERIOR, TABLE_LEAF, BadPage, Pages, tree_page
 from headrace.queue.store.wal import PAGE_BYTES
@@ -246,7 +246,7 @@ class crashing_at:  # noqa: N801 - a context manager
 def test_damage_met_while_running_is_repaired_by_the_next_start(
     sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "CHECKED_BYTES_MAX", 0)
+    monkeypatch.setattr(opening, "CHECKED_BYTES_MAX", 0)
     number = leaf_of(sample, LATER)
     driver = damaged_driver(sample, tmp_path, Damage(DATABASE, (number - 1) * PAGE_BYTES, bytes(PAGE_BYTES)))
     assert driver.store.statistics().damaged == 0
@@ -365,7 +365,7 @@ def test_text_that_is_none_costs_its_message(sample: Sample, tmp_path: Path, mon
     """SQLite does not look into texts; Python does."""
     victims = sorted(message.seq for queue, message in sample.alive.values() if queue == FIFO)[10:12]
     keys = ", ".join(str(3 << 40 | seq) for seq in victims)
-    monkeypatch.setattr(sqlite, "CHECKED_BYTES_MAX", 0)
+    monkeypatch.setattr(opening, "CHECKED_BYTES_MAX", 0)
     driver = edited(sample, tmp_path, f"UPDATE message SET message_group = CAST(x'ff41' AS TEXT) WHERE key IN ({keys})")
     shown = {one.message.seq for one in driver.peek(FIFO)}
     alive = {message.seq for queue, message in sample.alive.values() if queue == FIFO}

@@ -127,7 +127,10 @@ class Folder:
             return Noted(*_noted.unpack_from(data))
         if any(data) and not self._told:  # a power cut may leave it empty
             self._told = True
-            log.error("%s is damaged", self.acknowledged_path, extra={"action": "store.damaged"})
+            log.warning(
+                "%s cannot be read: torn by a power cut, or damaged", self.acknowledged_path,
+                extra={"action": "store.damaged"},
+            )  # fmt: skip
         return None
 
     def acknowledged(self) -> int:

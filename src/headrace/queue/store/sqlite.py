@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import time
 from array import array
 from collections.abc import Callable, Iterable
@@ -18,51 +17,22 @@ from pathlib import Path
 from typing import Final
 
 import apsw
-import msgspec
 
 from headrace.clock import Anchor, Clock, SteadyClock
-from headrace.errors import StoreDamaged, StoreError, StoreFailed, StoreFull, StoreUnusable, Unavailable
-from headrace.queue import limits
-from headrace.queue.store import rows, schema
+from headrace.errors import StoreError, StoreFailed, StoreFull, Unavailable
+from headrace.queue.store import rows
 from headrace.queue.store.changes import apply
 from headrace.queue.store.disk import Batch, Dedup, Key, LeaseRecord, PutQueue, Stored
 from headrace.queue.store.folder import Folder, Noted
-from headrace.queue.store.journal import NO_QUEUE, LeaseJournal
-from headrace.queue.store.loading import (
-    Inconsistent,
-    check_file_header,
-    check_schema,
-    check_whole,
-    is_current,
-    load,
-    read_commit,
-)
 from headrace.queue.store.local.store import LocalStore
+from headrace.queue.store.opening import SqliteOpening
 from headrace.queue.store.reading import CORRUPT, SqliteReads
-from headrace.queue.store.salvage import salvage
-from headrace.queue.store.wal import check_wal
 
 log = logging.getLogger("headrace.store")
 
 CHECKPOINT_PAGES: Final = 4_000  # 16 MiB of WAL: rarer checkpoints write fewer pages, a longer WAL recovers slower
 WAL_BYTES: Final = (CHECKPOINT_PAGES + 1_000) * 4_120  # a checkpoint's worth of frames, and the commit that goes over
-WRITER_CACHE_KIB: Final = 65_536
-READER_CACHE_KIB: Final = 8_192
 SYNC_WEIGHT: Final = 0.05  # of the newest sync in their running mean: some twenty count
-BUSY_MS: Final = 5_000  # somebody looks in with sqlite3; a writer there must not be waited for longer
-CHECKED_BYTES_MAX: Final = 128 * 1_048_576  # checked whole at every start: 0.2 s; beyond, when damage was met
-TIME_TRUSTED_MS: Final = limits.DAY_MS  # a stored time further ahead of all others is a flipped bit
-LOST_MIN: Final = 16  # commits within one millisecond: never so many
-
-_DAMAGE: Final = (
-    apsw.CorruptError,
-    apsw.NotADBError,
-    apsw.TooBigError,  # a size that cannot be
-    apsw.SQLError,  # a table or column that is not there
-    Inconsistent,
-    msgspec.MsgspecError,
-    UnicodeDecodeError,
-)
 
 
 def open_store(
@@ -103,151 +73,27 @@ def open_store(
         raise
 
 
-class SqliteDisk(SqliteReads):
+class SqliteDisk(SqliteOpening, SqliteReads):
     """Rows of one folder. `write`, `tidy` and `sweep` use the writing connection, all else the reading one, so that
     a commit in a thread and a read on the loop do not meet."""
 
     durable = True
 
     def __init__(self, folder: Folder, *, vfs: str | None = None) -> None:
-        self.folder = folder
-        self._vfs = vfs
+        super().__init__(folder, vfs=vfs)
         self._failed: StoreFailed | None = None
         self._closed = False
         self.sync_seconds = 0.0
-        self._wal_pages = 0
         self._batch = Batch()
         self._aside: apsw.Connection | None = None  # makes checkpoints beside the commits
-        self._closure: LeaseRecord | None = None  # keeps FIFO queues closed, across snapshots too
         self.on_damage: Callable[[Key, str], None] = lambda _key, _reason: None
-        folder.keep_reserve()
-        with self._opening():
-            self._noted = folder.noted() or Noted()
-            unmended = check_wal(folder.database, keep=folder.keep_damaged, acknowledged=self._noted.commit_seq > 0)
-            self._journal = self._open_journal()
-            self._latest_ms = max([record.received_ms for record in self._journal.records], default=0)
-            self._open_or_salvage(whole=unmended > 0 or folder.suspect())
-            self._journal.records.clear()
-            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-            self._fifo = {queue.number for queue in self._stored.queues if queue.info.settings.fifo}
-            self._fifo_until_ms = max(self._noted.fifo_until_ms, self._stored.fifo_closed_until_ms)
-            self._synced_bytes = self._journal.size_bytes
-            self._note()
-            folder.clear_suspect()
-            folder.sync()
-
-    # --- opening ---
-
-    def _open_or_salvage(self, *, whole: bool) -> None:
-        """Open the database; if it is damaged, make a new one of what can be read of it, and open that."""
-        try:
-            self._stored = self._open_checked(whole=whole)
-        except _DAMAGE as error:
-            self._disconnect()
-            lost = salvage(self.folder, why=str(error) or type(error).__name__, vfs=self._vfs)
-            self._stored = self._open_checked(whole=True)
-            self._stored.lost = lost
-
-    def _open_checked(self, *, whole: bool) -> Stored:
-        check_file_header(self.folder.database)
-        self._open()
-        if self._missing():
-            self._disconnect()  # SQLite took the last commit for a torn one, but it was acknowledged
-            whole |= check_wal(self.folder.database, keep=self.folder.keep_damaged, tail=True) > 0
-            self._open()
-        check_schema(self._db)
-        if whole or self.folder.database.stat().st_size <= CHECKED_BYTES_MAX:
-            check_whole(self._db)
-        stored = load(self._db, self._journal)
-        self._check_gap()
-        return stored
-
-    def _open(self) -> None:
-        self._db = self._connect(self._vfs)
-        self._migrate()
-        self._db.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
-        self._db.set_wal_hook(self._count_wal)
-        self._reader = self._connect(self._vfs)
-        self._reader.execute(f"PRAGMA query_only=ON; PRAGMA cache_size=-{READER_CACHE_KIB}")
-        self._seq, self._last_ms = self._believed(*read_commit(self._db))
-
-    def _disconnect(self) -> None:
-        for connection in (getattr(self, "_reader", None), getattr(self, "_db", None)):
-            if connection is not None:
-                connection.close()
-
-    def _believed(self, seq: int, now_ms: int) -> tuple[int, int]:
-        """Number and time of the last commit: as the database has them, unless what was noted beside shows a flipped
-        bit. A time too late would let every message expire."""
-        noted = self._noted
-        if now_ms == noted.now_ms and noted.commit_seq - seq >= LOST_MIN:
-            seq = noted.commit_seq
-        if seq == noted.commit_seq:
-            return seq, noted.now_ms
-        latest_ms = max(noted.now_ms, time.time_ns() // 1_000_000) + TIME_TRUSTED_MS
-        return seq, now_ms if now_ms <= latest_ms else noted.now_ms
-
-    def _open_journal(self) -> LeaseJournal:
-        """The lease journal. If leases were lost, one on a FIFO queue may be alive until the last that was noted ends."""
-        noted = self._noted
-        journal = LeaseJournal(self.folder.journal, noted)
-        if journal.lost:
-            now_ms = max([time.time_ns() // 1_000_000, noted.now_ms, *[one.received_ms for one in journal.records]])
-            until_ms = noted.fifo_until_ms or now_ms + limits.VISIBILITY_MAX_MS
-            self._closure = LeaseRecord(NO_QUEUE, 0, until_ms, [])
-            journal.records.append(self._closure)
-            journal.note(self._closure)
-            journal.flush()
-            journal.sync()
-        return journal
-
-    def _missing(self) -> int:
-        """How many acknowledged commits the database does not have."""
-        return max(0, self.folder.acknowledged() - self._seq)
+        self._fifo = {queue.number for queue in self._stored.queues if queue.info.settings.fifo}
+        self._fifo_until_ms = max(self._noted.fifo_until_ms, self._stored.fifo_closed_until_ms)
+        self._synced_bytes = self._journal.size_bytes
+        self._note()
 
     def __str__(self) -> str:
         return str(self.folder)
-
-    def _connect(self, vfs: str | None) -> apsw.Connection:
-        connection = apsw.Connection(str(self.folder.database), vfs=vfs, statementcachesize=200)
-        connection.set_busy_timeout(BUSY_MS)
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a WAL that may be damaged stays as it is
-        connection.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
-        connection.execute("PRAGMA temp_store=MEMORY")
-        return connection
-
-    def _opening(self) -> _Opening:
-        return _Opening(self.folder)
-
-    def _migrate(self) -> None:
-        version = self._db.pragma("user_version")
-        assert isinstance(version, int)
-        if version != schema.VERSION and is_current(self._db):
-            version = schema.VERSION  # the number alone is damaged
-            self._db.execute(f"PRAGMA user_version={version}")
-        if version > schema.VERSION:
-            raise StoreUnusable(
-                str(self.folder),
-                f"it was written by a newer headrace (format {version}, this one knows {schema.VERSION})",
-            )
-        for number in range(version, schema.VERSION):
-            with self._db:
-                self._db.execute(schema.STEPS[number])
-                if number == 0:
-                    self._db.execute("INSERT INTO meta VALUES ('secret', ?)", (os.urandom(32),))
-                    self._db.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
-                self._db.execute(f"PRAGMA user_version={number + 1}")
-
-    def _check_gap(self) -> None:
-        """Acknowledged commits that the database does not have: damage that SQLite itself does not notice."""
-        missing = self._missing()
-        if missing:
-            kept = self.folder.keep_damaged()
-            raise StoreDamaged(
-                str(self.folder.database),
-                f"commits {self._seq + 1} to {self._seq + missing} were acknowledged and are missing; a copy is in"
-                f" {kept}; to go on without them remove {self.folder.acknowledged_path}",
-            )
 
     def latest_ms(self) -> int:
         """The latest steady time that was stored: by a commit, or with a lease."""
@@ -389,10 +235,6 @@ class SqliteDisk(SqliteReads):
         )  # fmt: skip
         self.folder.mark_suspect()
 
-    def _count_wal(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
-
     def tidy_due(self) -> bool:
         return self._wal_pages >= CHECKPOINT_PAGES and self._failed is None
 
@@ -498,18 +340,3 @@ class SqliteDisk(SqliteReads):
             log.error("closing the store: %s", error, extra={"action": "store.close"})
         finally:
             self.folder.close()
-
-
-class _Opening:
-    """Errors while a store is opened, in words for who runs it."""
-
-    def __init__(self, folder: Folder) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, _DAMAGE):
-            raise StoreDamaged(str(self.folder.database), f"it cannot be repaired: {error}") from error
-        if isinstance(error, apsw.Error | OSError):
-            raise StoreUnusable(str(self.folder), f"{type(error).__name__}: {error}") from error

@@ -79,7 +79,8 @@ def _damaged(wal: Wal, *, tail: bool) -> list[int]:
         elif tail or behind > 1:
             damaged.append(index)
     unfinished = not damaged or not wal.frames[-1].commit_pages
-    if tail and unfinished and wal.offset(len(wal.frames) + 1) <= len(wal.data):
+    behind_all = wal.data[wal.offset(len(wal.frames)) : wal.offset(len(wal.frames) + 1)]
+    if tail and unfinished and len(behind_all) == wal.frame_bytes and any(behind_all):
         # A commit is missing and does not end here: it ends with the next frame, whose salts are wrong too.
         damaged.append(len(wal.frames))
         wal.frames.append(Frame(0, 0, good=False, salted=False))

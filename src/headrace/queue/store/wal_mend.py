@@ -29,7 +29,11 @@ def mend_header(data: bytearray, page_size: int) -> bool:
     if len(data) < frames[1] or _header_checks(data):
         return False
     before = bytes(data[:HEADER_BYTES])
-    present = [offset for offset in frames[:2] if offset + FRAME_HEADER_BYTES + page_size <= len(data)]
+    present = [
+        offset
+        for offset in frames[:2]
+        if offset + FRAME_HEADER_BYTES + page_size <= len(data) and any(data[offset : offset + FRAME_HEADER_BYTES])
+    ]
     for surely in (True, False):
         for offset in present:
             for big_endian in (False, True):
