@@ -61,7 +61,12 @@ class BrokerProcess:
     """A running broker. `lines` are its log lines so far, as parsed JSON."""
 
     def __init__(
-        self, data: Path, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        data: Path,
+        *arguments: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        before_start: Callable[[], None] | None = None,
     ) -> None:
         self.data = data
         self.lines: list[dict[str, Any]] = []
@@ -74,6 +79,7 @@ class BrokerProcess:
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
+            preexec_fn=before_start,  # noqa: PLW1509 - one system call, in the child
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -157,10 +163,14 @@ class BrokerProcess:
 
 @contextmanager
 def broker(
-    data: Path, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    data: Path,
+    *arguments: str,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    before_start: Callable[[], None] | None = None,
 ) -> Iterator[BrokerProcess]:
-    """A broker that is ready; killed at the end if it still runs."""
-    one = BrokerProcess(data, *arguments, cwd=cwd, env=env)
+    """A broker that is ready; killed at the end if it still runs. `before_start` runs in its process."""
+    one = BrokerProcess(data, *arguments, cwd=cwd, env=env, before_start=before_start)
     try:
         one.wait_ready()
         yield one

@@ -183,14 +183,9 @@ def test_settings_come_from_file_and_environment(tmp_path: Path) -> None:
 
 def test_descriptor_limit_is_raised(tmp_path: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft = min(256, hard)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    try:
-        with broker(tmp_path / "data") as one:
-            now, _ = resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    low = (min(256, hard), hard)
+    with broker(tmp_path / "data", before_start=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, low)) as one:
+        now, _ = resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE)
     assert now == (min(hard, 1_048_576) if hard != resource.RLIM_INFINITY else 1_048_576)
 
 
@@ -341,6 +336,8 @@ def test_requests_on_open_connections_do_not_fail_while_it_stops(tmp_path: Path)
                         bad.append(answer.status)
             except (OSError, http.client.HTTPException):
                 return  # closed: the next request would have gone to the next broker
+            finally:
+                connection.close()
 
         clients = [threading.Thread(target=client, args=(index,)) for index in range(8)]
         for thread in clients:

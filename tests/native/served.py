@@ -36,7 +36,7 @@ class ServedBroker:
         self._loop = uvloop.new_event_loop()
         self._stopping = asyncio.Event()
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         assert self._ready.wait(10)
 
@@ -62,6 +62,12 @@ class ServedBroker:
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(20)
             assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
 
     async def _serve(self) -> None:
         clock = SteadyClock()
