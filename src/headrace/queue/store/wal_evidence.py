@@ -18,6 +18,7 @@ COMPARED_PAGES_MAX: Final = 20_000  # 80 µs each
 MESSAGE_COLUMNS: Final = 15
 SECTOR_BYTES: Final = 512  # disks lose no less
 CHUNK_BYTES: Final = 16
+SAME_SHARE: Final = 0.9
 _ALIKE_BYTES_MIN: Final = 8  # a page of few bytes, the commit's number and time, has a dozen
 
 
@@ -239,10 +240,13 @@ def _likely_page(wal: Wal, index: int, size_before: int, size: int, database: Pa
     open_ = set(range(low + 1, high)) - {wal.frames[place].page for place in others}
     # A commit writes every page by which the database grows, and every one to which it begins to point.
     grown = open_ & set(range(size_before + 1, (wal.frames[last].commit_pages if last != index else size) + 1))
-    for sure in (open_, grown, open_ & _new_references(wal, others, database)):
+    for sure in (open_, grown):
         if len(sure) == 1:
             return min(sure)
-    return _most_alike(wal, index, database, open_)
+    page, share = _most_alike(wal, index, database, open_)
+    pointed = open_ & _new_references(wal, others, database)
+    # A row that moved between pages brings its overflow page along: likeness that is nearly sameness comes first.
+    return min(pointed) if len(pointed) == 1 and share < SAME_SHARE else page
 
 
 def _new_references(wal: Wal, others: list[int], database: Path) -> set[int]:
@@ -280,9 +284,9 @@ def sizes(wal: Wal, index: int) -> tuple[int, int]:
     return before, max([before, after, *[frame.page for frame in wal.frames if frame.good]])
 
 
-def _most_alike(wal: Wal, index: int, database: Path, open_: set[int]) -> int | None:
+def _most_alike(wal: Wal, index: int, database: Path, open_: set[int]) -> tuple[int | None, float]:
     """The page whose earlier or later content is most like what is left of this one: its bytes in their places, or
-    moved."""
+    moved. And how much of it is."""
     hit = -wal.offset(index) % SECTOR_BYTES - FRAME_HEADER_BYTES  # the frame's header is wrong: so is its sector
     content = wal.content(index)
     places = [place for place, byte in enumerate(content) if byte and place >= hit]
@@ -296,7 +300,8 @@ def _most_alike(wal: Wal, index: int, database: Path, open_: set[int]) -> int | 
     scores = [(score, number) for number, score in best_of.items()]
     scores.sort(reverse=True)
     (best, page), second = (scores or [(0, 0)])[0], scores[1][0] if len(scores) > 1 else 0
-    return page if best >= max(_ALIKE_BYTES_MIN, len(places) // 3) and best > 1.2 * second else None
+    clear = best >= max(_ALIKE_BYTES_MIN, len(places) // 3) and best > 1.2 * second
+    return (page, best / len(places)) if clear else (None, 0.0)
 
 
 def _versions(wal: Wal, index: int, database: Path, open_: set[int]) -> Iterator[tuple[int, bytes]]:

@@ -30,7 +30,7 @@ def restore(state: LocalState, stored: Stored, now: int) -> None:
     for lease in stored.leases:
         _restore_lease(state, lease, now)
     for key, visible_ms in stored.delayed:
-        _restore_delay(state.by_number.get(key >> SEQ_BITS), seq_of(key), visible_ms)
+        _restore_delay(state.by_number.get(key >> SEQ_BITS), seq_of(key), min(visible_ms, now + limits.DELAY_MAX_MS))
     for dedup in stored.dedups:
         if dedup.queue in state.by_number and dedup.expires_ms > now:
             state.by_number[dedup.queue].dedup.add(dedup.key, dedup.sent, dedup.expires_ms)
