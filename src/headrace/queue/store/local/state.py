@@ -90,7 +90,11 @@ class LocalState:
         number = queue.number
         plan = self.plan
         plan.batch.inserts += [(number, message) for message in messages]
-        plan.sent.append((queue, messages, counted))
+        last = plan.sent[-1] if plan.sent else None
+        if last is not None and last[0] is queue and last[2] == counted:
+            last[1].extend(messages)  # shown together: half the work of showing them one by one
+        else:
+            plan.sent.append((queue, messages, counted))
         plan.touched[number] = queue
         queue.messages += len(messages)
         if counted:
