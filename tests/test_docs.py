@@ -109,3 +109,11 @@ def test_constraints_pin_every_dependency_and_name_no_host() -> None:
     wanted += [name for name in project["optional-dependencies"]["dev"] if not name.startswith("headrace")]
     assert {re.split(r"[\[>=<]", name)[0].lower() for name in wanted} <= pinned
     assert [line for line in lines if "://" in line] == []
+
+
+def test_each_action_of_the_log_is_documented() -> None:
+    written = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    actions = set(re.findall(r'"action": "([a-z_.]+)"', written))
+    documented = (ROOT / "docs/operations.md").read_text()
+    assert len(actions) > 20
+    assert sorted(action for action in actions if f"`{action}`" not in documented) == []

@@ -3,7 +3,7 @@
 Standard `logging`, on the logger `headrace` alone: the root logger is the application's. A line carries a stable key
 `action` and ids, as `extra`, and never a message's body:
 
-    _log.warning("the store is full", extra={"action": "store_full", "path": path})
+    _log.warning("the store is full", extra={"action": "store.full", "path": path})
 
 `action` and the ids are what to search for; the words may change.
 """
@@ -70,7 +70,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """`08:13:48.123 WARNING the store is full  action=store_full path=/data`, coloured on a terminal."""
+    """`08:13:48.123 WARNING the store is full  action=store.full path=/data`, coloured on a terminal."""
 
     def __init__(self, *, colour: bool) -> None:
         super().__init__()

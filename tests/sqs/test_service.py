@@ -235,7 +235,7 @@ def test_bug_is_answered_and_logged_without_what_the_client_sent(
     assert (answer.status, answer.headers["x-amzn-query-error"]) == (500, "InternalFailure;Receiver")
     assert "bug" not in answer.body.decode()
     record = caplog.records[0]
-    assert record.__dict__["action"] == "sqs_request_failed"
+    assert record.__dict__["action"] == "sqs.request_failed"
     assert record.__dict__["request_id"] == answer.headers["x-amzn-requestid"]
     assert "a secret body" not in record.getMessage()
 

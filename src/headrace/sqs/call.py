@@ -187,7 +187,7 @@ class Call:
 
     def _log(self, error: Exception, request_id: str) -> None:
         """A bug of ours. Names and ids only: what the client sent may be secret."""
-        facts = {"action": "sqs_request_failed", "operation": self.operation, "request_id": request_id}
+        facts = {"action": "sqs.request_failed", "operation": self.operation, "request_id": request_id}
         trace = None if isinstance(error, HeadraceError) else error
         _log.error("%s failed: %s", self.operation or "a request", type(error).__name__, exc_info=trace, extra=facts)
 

@@ -367,7 +367,8 @@ class LocalStore:
         now = self._clock()
         if now - self._refused_logged_ms >= LOG_REFUSED_EACH_MS:
             self._refused_logged_ms = now
-            log.error("%s", error, extra={"action": "store.refused"})
+            action = "store.full" if isinstance(error, StoreFull) else "store.busy"
+            log.error("%s", error, extra={"action": action})
 
     # --- what time does ---
 
