@@ -62,6 +62,7 @@ STATE_KEY_BYTES_MAX: Final = 1_024
 HEAD_MESSAGES_MAX: Final = 100_000  # known and ready, a queue: 40 bytes each
 HEAD_LOOK_AHEAD: Final = 20_000  # messages read from the store for one receive; the next one goes on from there
 DUE_AT_ONCE: Final = 4_000  # delayed messages that are due, brought to the head at a time
+LOT: Final = 256  # messages taken, and read, at a time for a standard queue's receive: at most 256 MiB
 TAKEN_AT_ONCE: Final = 500  # messages taken at a time while expired or dead ones are met
 TIMERS_KEPT: Final = 10_000  # deadlines of ended leases that are not worth a clean-up: 8 bytes each
 HEAD_REFILL: Final = 4_000  # messages read from the store at a time

@@ -188,14 +188,16 @@ def receive(state: LocalState, operation: Receive, now: int) -> list[Delivery]:
 def take_deliverable(
     state: LocalState, queue: LocalQueue, limit: int, now: int, *, reader: str | None = None
 ) -> list[Message]:
-    """Up to `limit` ready messages; expired, dead and damaged ones met on the way go where they belong."""
+    """Up to `limit` ready messages, of about NATIVE_BATCH_BYTES_MAX at most; expired, dead and damaged ones met on the
+    way go where they belong."""
     order, settings = queue.order, queue.info.settings
     past = order.leases.past
     plain = settings.redrive is None
     oldest_ms = now - settings.retention_ms
     out: list[Message] = []
-    wanted, looked = limit, 0
-    while len(out) < limit and looked < limits.HEAD_LOOK_AHEAD:
+    lot = limit if settings.fifo else limits.LOT  # a FIFO group is locked by what is taken of it, so all at once
+    wanted, looked, size = min(limit, lot), 0, 0
+    while len(out) < limit and looked < limits.HEAD_LOOK_AHEAD and size < limits.NATIVE_BATCH_BYTES_MAX:
         seqs = queue.take(wanted, now, state, reader=reader)
         if not seqs:
             break
@@ -212,7 +214,8 @@ def take_deliverable(
                 if not _fell_out(state, queue, message, verdict, now):
                     out.append(message)
         if len(out) > before:
-            wanted = limit - len(out)
+            size += sum([len(message.body) for message in out[before:]])
+            wanted = min(limit - len(out), lot)
         else:  # all fell out: many more may, so ask for more and more at a time
             wanted = max(limit - len(out), min(2 * wanted, limits.TAKEN_AT_ONCE))
     for message in out[limit:]:
