@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from headrace.errors import InvalidMessage
+
 Attributes: TypeAlias = dict[str, tuple[str, str | bytes]]
 
 _encoder = msgspec.msgpack.Encoder()
@@ -25,8 +27,17 @@ def decode(blob: bytes) -> Attributes:
 
 
 def size_bytes(blob: bytes) -> int:
-    """What attributes count in a message's size: names, types and values, in UTF-8 bytes. Source: SQS, quotas."""
-    return sum(
-        len(name.encode()) + len(kind.encode()) + len(value if isinstance(value, bytes) else value.encode())
-        for name, (kind, value) in decode(blob).items()
-    )
+    """What attributes count in a message's size: names, types and values, in UTF-8 bytes. Source: SQS, quotas.
+
+    Raises:
+        InvalidMessage: the blob is not what `encode` writes.
+    """
+    size = 0
+    try:
+        for name, (kind, value) in decode(blob).items():
+            if not isinstance(value, str | bytes):
+                raise InvalidMessage(f"attribute {name!r} has a value that is neither text nor bytes")
+            size += len(name.encode()) + len(kind.encode()) + len(value.encode() if isinstance(value, str) else value)
+    except msgspec.DecodeError as error:
+        raise InvalidMessage(f"its attributes are not msgpack of {{name: [type, value]}}: {error}") from None
+    return size

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from headrace.errors import StoreFailed
-from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.testing import bodies, entry
 from tests.queue.local.hands import Hands
@@ -146,14 +145,3 @@ class TestFailure:
         assert [type(one) for one in first + second] == [StoreFailed] * 2
         assert hands.store.failed() is not None
         assert hands.store.advance() is None
-
-    def test_planner_that_fails_stops_the_store(self, hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Half of an operation may be planned: nothing may be committed any more."""
-        queue = hands.create("q")
-        monkeypatch.setattr(limits, "NATIVE_BATCH_MAX", None)
-        (outcome,) = hands.ask(ops.Send(queue, [entry("x")]))
-        assert isinstance(outcome, StoreFailed)
-        before = len(hands.disk.batches)
-        (outcome,) = hands.ask(ops.Fence("f"))
-        assert isinstance(outcome, StoreFailed)
-        assert len(hands.disk.batches) == before

@@ -47,6 +47,12 @@ class Plan(msgspec.Struct):
     undo: list[Callable[[], None]] = []
     touched: dict[int, LocalQueue] = {}
 
+    def weight(self) -> int:
+        """Grows with everything that is planned, and with nothing else."""
+        batch = self.batch
+        rows = len(batch.inserts) + len(batch.deletes) + len(batch.dedups) + len(batch.changes)
+        return rows + len(self.held) + len(self.settle) + len(self.undo)
+
 
 class LocalState:
     """The memory of a local store. Its methods are what planners share; none does I/O but `load` and `read`."""

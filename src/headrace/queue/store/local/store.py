@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from headrace.clock import Clock
-from headrace.errors import CallerError, HeadraceError, StoreError, StoreFailed, StoreFull
+from headrace.errors import CallerError, HeadraceError, StoreError, StoreFailed, StoreFull, Unavailable
 from headrace.queue import limits
 from headrace.queue.model import QueueInfo
 from headrace.queue.operations import (
@@ -203,15 +203,24 @@ class LocalStore:
             return self._failed
         if self._full and not isinstance(operation, READS + FREES):
             return StoreFull(str(self._disk))
+        before = self.state.plan.weight()
         try:
             return PLANNERS[type(operation)](self.state, operation, now)
         except CallerError as error:
             return error
         except StoreError as error:
             return self._refuse(error)
-        except Exception as error:  # a bug: half of the operation may be planned, so nothing may be committed any more
-            log.exception("planning %s failed", type(operation).__name__, extra={"action": "store.bug"})
-            return self._refuse(StoreFailed(f"a bug in planning {type(operation).__name__}: {error!r}"))
+        except Exception as error:  # noqa: BLE001 - a bug, whatever it is
+            return self._survive(operation, error, unchanged=self.state.plan.weight() == before)
+
+    def _survive(self, operation: Operation, error: Exception, *, unchanged: bool) -> StoreError:
+        """A bug. If the operation has planned nothing yet it is only refused; if half of it is planned, nothing may be
+        committed any more."""
+        name = type(operation).__name__
+        log.error("planning %s failed", name, exc_info=error, extra={"action": "store.bug"})
+        if unchanged and not isinstance(operation, Receive | Claim):
+            return Unavailable(f"an error of headrace itself in {name}, nothing was changed: {error!r}")
+        return self._refuse(StoreFailed(f"a bug in planning {name}: {error!r}"))
 
     def _refuse(self, error: StoreError) -> StoreError:
         if isinstance(error, StoreFailed):
