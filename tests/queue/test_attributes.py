@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.errors import InvalidMessage
@@ -32,6 +32,12 @@ def test_other_msgpack_is_refused(value: object) -> None:
 
 
 @given(st.binary(min_size=1))
+@example(b"\x81\xa2\x00\x80")  # text that is not UTF-8
 def test_any_bytes_are_measured_or_refused(blob: bytes) -> None:
     with suppress(InvalidMessage):
         assert size_bytes(blob) >= 0
+
+
+def test_nesting_without_end_is_refused() -> None:
+    with pytest.raises(InvalidMessage):
+        size_bytes(b"\x81\xa1a\x92\xa6String" + b"\x91" * 100_000 + b"\x01")

@@ -15,7 +15,7 @@ from headrace.queue.receipts import Receipts
 from headrace.queue.redrive import judge
 from headrace.queue.store import sqlite
 from headrace.queue.store.journal import LeaseJournal
-from headrace.queue.store.local import messages
+from headrace.queue.store.local import messages, sending
 from headrace.queue.store.local.state import LocalState
 from headrace.testing.driver import StoreKind
 from headrace.testing.machine import machine_for
@@ -46,7 +46,7 @@ def dead_letter_one_receive_late(patch: pytest.MonkeyPatch) -> None:
 
 
 def delay_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(messages, "_message", _without_delay(messages._message))
+    patch.setattr(sending, "_message", _without_delay(sending._message))
 
 
 def _without_delay(make: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, TypeAlias, cast
@@ -140,7 +141,7 @@ class Service:
             connection.drain()
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, ABC):
     """One client. Subclasses read requests in `proceed`, refuse in `refuse`, and learn of the end in `lost`.
 
     Invariant: `phase` only moves along MOVES; from LAST on no byte of input has any effect.
@@ -185,25 +186,25 @@ class Connection(asyncio.Protocol):
 
     # What a subclass decides
 
+    @abstractmethod
     def proceed(self, data: bytes) -> None:
         """Input has arrived; or, when empty, there is room again for input that has arrived before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refuse(self, refusal: Refusal) -> None:
         """Answer with an error, after the answers that are due, and take no more requests."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lost(self) -> None:
         """The client has left; nothing can be answered any more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def half_closed(self) -> None:
         """The client will send nothing more; it may have left, or wait for the answers that are due."""
-        raise NotImplementedError
 
+    @abstractmethod
     def busy(self) -> bool:
         """Whether an answer is due."""
-        raise NotImplementedError
 
     # From the transport
 

@@ -38,6 +38,6 @@ def size_bytes(blob: bytes) -> int:
             if not isinstance(value, str | bytes):
                 raise InvalidMessage(f"attribute {name!r} has a value that is neither text nor bytes")
             size += len(name.encode()) + len(kind.encode()) + len(value.encode() if isinstance(value, str) else value)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # msgspec raises all three
         raise InvalidMessage(f"its attributes are not msgpack of {{name: [type, value]}}: {error}") from None
     return size

@@ -106,9 +106,11 @@ class Broker:
         self._stopped = True
         self.drain()
         self._flush()
-        await self._until_idle()
+        idle = await self._until_idle()
         if self._tick is not None:
             self._tick.cancel()
+        if not idle:
+            return  # the disk hangs: to close the store would hang too; the process ends, as if killed
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
@@ -236,13 +238,16 @@ class Broker:
         then(result)
         self._after_work()
 
-    async def _until_idle(self) -> None:
+    async def _until_idle(self) -> bool:
+        """Wait for the commit that is on its way; False if it does not come back in time."""
         if self.store.busy() or self._requests:
             self._idle = self._loop.create_future()
             try:
                 await asyncio.wait_for(self._idle, DRAIN_MAX_S)
             except TimeoutError:
                 log.error("a commit is still on its way after %s s", DRAIN_MAX_S, extra={"action": "broker.stuck"})
+                return False
+        return True
 
     # --- polls ---
 

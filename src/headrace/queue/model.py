@@ -6,9 +6,15 @@ rather than dataclass because these are built for every message: 0.08 µs agains
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import msgspec
 
 from headrace.queue import limits
+
+ID: Final = re.compile(rf"[!-~]{{1,{limits.ID_CHARACTERS_MAX}}}")
+"""A group, dedup or attempt id: alphanumerics and punctuation. Source: SQS, SendMessage."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -28,8 +28,9 @@ class Send(Operation, gc=False, frozen=True):
 class Receive(Operation, gc=False, frozen=True):
     """Lease up to `limit` ready messages (1 to 10,000). → list[Delivery], empty when none is ready.
 
-    Standard queues stop at about 64 MiB of bodies. `visibility_ms` None takes the queue's. `attempt_id` (FIFO): a repeat within five minutes answers the same
-    deliveries. Raises InFlightLimit on a standard queue with 120,000 in flight.
+    Standard queues stop at about 64 MiB of bodies. `visibility_ms` None takes the queue's. `attempt_id` (FIFO): a
+    repeat within five minutes answers the same deliveries. A standard queue with 120,000 messages in flight answers
+    InFlightLimit.
     """
 
     queue: str

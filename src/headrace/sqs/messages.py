@@ -14,6 +14,7 @@ from typing import Final
 
 from headrace.queue.attributes import Attributes
 from headrace.queue.limits import ATTRIBUTES_MAX, ID_CHARACTERS_MAX
+from headrace.queue.model import ID
 from headrace.sqs import limits
 from headrace.sqs.errors import (
     CHARACTER_RULE,
@@ -36,7 +37,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _RESERVED: Final = re.compile(r"(?:aws|amazon)\.", re.IGNORECASE)
 _TYPE: Final = re.compile(r"(?:String|Number|Binary)(?:\.[^\x00-\x1f]+)?")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
-_ID: Final = re.compile(rf"[!-~]{{1,{ID_CHARACTERS_MAX}}}", re.ASCII)  # alphanumerics and punctuation: ASCII but space
 _length: Final = struct.Struct(">I").pack
 
 
@@ -68,7 +68,7 @@ def encode_body(text: str | None) -> bytes:
 
 def check_id(parameter: str, value: str | None) -> None:
     """Refuse a group, deduplication or attempt id that is not 1 to 128 alphanumerics and punctuation marks."""
-    if value is not None and _ID.fullmatch(value) is None:
+    if value is not None and ID.fullmatch(value) is None:
         rule = (
             f"{parameter} can only include alphanumeric and punctuation characters. 1 to {ID_CHARACTERS_MAX} in length."
         )

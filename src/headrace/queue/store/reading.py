@@ -7,6 +7,7 @@ database suspect, and the next start checks it whole and rebuilds it (`salvage.p
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
@@ -24,18 +25,19 @@ log = logging.getLogger("headrace.store")
 CORRUPT: Final = (apsw.CorruptError, apsw.TooBigError)  # a page that makes no sense, or a size on it
 
 
-class SqliteReads:
+class SqliteReads(ABC):
     """What a disk reads, by a connection of its own. `_reader` and `_explain` come from the class that opens it."""
 
     _reader: apsw.Connection
     on_damage: Callable[[Key, str], None]
 
+    @abstractmethod
     def _explain(self, error: Exception) -> StoreError:
-        raise NotImplementedError
+        """What an error of SQLite means to the store's caller."""
 
+    @abstractmethod
     def _suspect(self, error: Exception) -> None:
         """The database is to be checked whole at the next start."""
-        raise NotImplementedError
 
     def read(self, keys: Sequence[Key]) -> dict[Key, Message]:
         if not keys:

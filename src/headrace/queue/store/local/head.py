@@ -94,7 +94,7 @@ class LocalQueue:
         self.expire_check_ms: int | None = 0 if messages else None
         self.dropped = False
         self.sent = self.received = self.deleted = self.empty_receives = 0
-        self.duplicates = self.dead_lettered = self.expired = self.damaged = self.moved = 0
+        self.duplicates = self.dead_lettered = self.expired = self.damaged = 0
 
     def key(self, seq: int) -> Key:
         return key_of(self.number, seq)

@@ -1,163 +1,32 @@
-"""Plans of the operations on messages: send, receive, delete, change visibility, peek."""
+"""Plans of the operations on stored messages: receive, delete, change visibility, peek."""
 
 from __future__ import annotations
 
-import os
-import re
 from hmac import compare_digest
 from typing import Final
 
 import msgspec
 
 from headrace.errors import (
-    BatchTooLong,
     CallerError,
     InFlightLimit,
-    InvalidMessage,
     InvalidParameter,
     MessageNotFound,
     MessageNotInFlight,
-    MessageTooLong,
-    MissingParameter,
     ReceiptExpired,
     ReceiptInvalid,
 )
-from headrace.queue import attributes, limits
-from headrace.queue.dedup import dedup_key
+from headrace.queue import limits
 from headrace.queue.leases import Lease
-from headrace.queue.model import Delivery, Entry, Message, Peeked, QueueSettings, Sent, uuid_text
-from headrace.queue.operations import ChangeVisibility, Delete, Peek, Receive, Send
+from headrace.queue.model import ID, Delivery, Message, Peeked, uuid_text
+from headrace.queue.operations import ChangeVisibility, Delete, Peek, Receive
 from headrace.queue.redrive import Verdict, judge
-from headrace.queue.store.disk import Dedup, LeaseRecord, StoredAttempt, seq_of
+from headrace.queue.store.disk import LeaseRecord, StoredAttempt, seq_of
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import Held, LocalState
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
 
-_ID: Final = re.compile(r"[A-Za-z0-9!-/:-@\[-`{-~]{1,128}")
 _PEEK_BYTES_MAX: Final = 16 * 1_048_576
-
-
-# --- send ---
-
-
-def send(state: LocalState, operation: Send, now: int) -> list[Sent | CallerError]:
-    queue = state.queue(operation.queue)
-    check_batch(operation.entries)
-    outcomes, messages = plan_entries(state, queue, operation.entries, now)
-    if messages:
-        state.insert(queue, messages)
-    return outcomes
-
-
-def check_batch(entries: list[Entry]) -> None:
-    """Raise unless this many messages, this many bytes, may come in one call of the native API."""
-    if not 1 <= len(entries) <= limits.NATIVE_BATCH_MAX:
-        raise InvalidParameter("entries", str(len(entries)), f"1 to {limits.NATIVE_BATCH_MAX} messages a call")
-    if len(entries) > 1:
-        size = sum([len(entry.body) + len(entry.attributes) for entry in entries])
-        if size > limits.NATIVE_BATCH_BYTES_MAX:
-            raise BatchTooLong(size, limits.NATIVE_BATCH_BYTES_MAX)
-
-
-def plan_entries(
-    state: LocalState, queue: LocalQueue, entries: list[Entry], now: int
-) -> tuple[list[Sent | CallerError], list[Message]]:
-    """Number the valid entries: (an outcome an entry, the messages to store)."""
-    settings = queue.info.settings
-    if queue.expire_check_ms is None:
-        queue.expire_check_ms = now + settings.retention_ms
-    ids = os.urandom(16 * len(entries))
-    outcomes: list[Sent | CallerError] = []
-    messages: list[Message] = []
-    for index, entry in enumerate(entries):
-        try:
-            outcome = _duplicate(queue, entry, now) if settings.fifo else None
-            check_entry(settings, entry)
-            if outcome is None:
-                message = _message(queue, entry, ids[16 * index : 16 * index + 16], now)
-                messages.append(message)
-                outcome = Sent(message.id, message.seq)
-                if settings.fifo:
-                    _remember(state, queue, message, outcome, now)
-        except CallerError as error:
-            outcomes.append(error)
-        else:
-            outcomes.append(outcome)
-    return outcomes, messages
-
-
-def check_entry(settings: QueueSettings, entry: Entry) -> None:
-    """Raise unless this queue takes this message."""
-    size = len(entry.body)
-    if not size:
-        raise InvalidMessage("the body is empty; it must have at least 1 character")
-    if entry.attributes:
-        size += attributes.size_bytes(entry.attributes)
-    if size > settings.max_message_bytes:
-        raise MessageTooLong(size, settings.max_message_bytes)
-    if entry.group is not None and not _ID.fullmatch(entry.group):
-        raise InvalidParameter("MessageGroupId", entry.group[:200], "1 to 128 alphanumeric and punctuation characters")
-    if entry.delay_ms is not None and not 0 <= entry.delay_ms <= limits.DELAY_MAX_MS:
-        raise InvalidParameter("DelaySeconds", str(entry.delay_ms / 1_000), "it must be from 0 to 900")
-    if settings.fifo:
-        if entry.delay_ms:
-            raise InvalidParameter(
-                "DelaySeconds",
-                f"{entry.delay_ms / 1_000:g}",
-                "a FIFO queue's delay is set for the queue, not a message",
-            )
-    elif entry.dedup_id is not None:
-        raise InvalidParameter("MessageDeduplicationId", entry.dedup_id[:200], "only a FIFO queue deduplicates")
-
-
-def _message(queue: LocalQueue, entry: Entry, id_bytes: bytes, now: int) -> Message:
-    visible_ms = None
-    if not queue.info.settings.fifo:
-        delay_ms = queue.info.settings.delay_ms if entry.delay_ms is None else entry.delay_ms
-        if delay_ms:
-            visible_ms = now + delay_ms
-    return Message(
-        queue.allot(), id_bytes, entry.body, entry.attributes, now, visible_ms, entry.group, entry.dedup_id,
-        entry.trace, entry.sender,
-    )  # fmt: skip
-
-
-def _duplicate(queue: LocalQueue, entry: Entry, now: int) -> Sent | None:
-    """The first message's answer, if this one is a duplicate."""
-    key = dedup_key_of(queue, entry)
-    first = queue.dedup.find(key, now)
-    if first is None:
-        return None
-    queue.duplicates += 1
-    return Sent(first.id, first.seq, duplicate=True)
-
-
-def dedup_key_of(queue: LocalQueue, entry: Entry) -> str:
-    """The key that a FIFO queue deduplicates this message by; raises if it has no group or no dedup id."""
-    if not entry.group:
-        raise MissingParameter("MessageGroupId")
-    if entry.dedup_id is not None and not _ID.fullmatch(entry.dedup_id):
-        raise InvalidParameter(
-            "MessageDeduplicationId", entry.dedup_id[:200], "1 to 128 alphanumeric and punctuation characters"
-        )
-    key = dedup_key(queue.info.settings, group=entry.group, dedup_id=entry.dedup_id, body=entry.body)
-    if key is None:
-        raise InvalidParameter(
-            "MessageDeduplicationId",
-            "",
-            "the queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided",
-        )
-    return key
-
-
-def _remember(state: LocalState, queue: LocalQueue, message: Message, sent: Sent, now: int) -> None:
-    assert message.group is not None
-    key = dedup_key(queue.info.settings, group=message.group, dedup_id=message.dedup_id, body=message.body)
-    assert key is not None
-    expires_ms = now + limits.DEDUP_MS
-    queue.dedup.add(key, sent, expires_ms)
-    state.plan.batch.dedups.append(Dedup(queue.number, key, sent, expires_ms))
-    state.plan.undo.append(lambda: queue.dedup.remove(key))
 
 
 # --- receive ---
@@ -233,17 +102,23 @@ def _fell_out(state: LocalState, queue: LocalQueue, message: Message, verdict: V
     return verdict is Verdict.DEAD_LETTER and _dead_letter(state, queue, message, now)
 
 
-def drop_taken(state: LocalState, queue: LocalQueue, message: Message, counter: str) -> None:
-    """Delete a message that was taken, and count it. If the commit is refused it is back at its place."""
+def drop_taken(state: LocalState, queue: LocalQueue, message: Message, counter: str | None) -> None:
+    """Delete a message that was taken, and count it. If the commit is refused it is back at its place.
+
+    Args:
+        counter: the queue's counter that grows, `expired` or `dead_lettered`; None for one that has none.
+    """
     order = queue.order
     past = order.leases.past.get(message.seq)
     order.dropped(message.seq)
     counted = state.remove(queue, [queue.key(message.seq)])
-    setattr(queue, counter, getattr(queue, counter) + 1)
+    if counter is not None:
+        setattr(queue, counter, getattr(queue, counter) + 1)
 
     def put_back() -> None:
         queue.messages += counted
-        setattr(queue, counter, getattr(queue, counter) - 1)
+        if counter is not None:
+            setattr(queue, counter, getattr(queue, counter) - 1)
         if past is not None:
             order.leases.past[message.seq] = past
         order.recall(message.seq, message.group, message.sent_ms)
@@ -329,7 +204,7 @@ def _replay(
     """What this attempt was answered before, its visibility begun anew; None: not seen, or something has changed."""
     if not queue.info.settings.fifo:
         raise InvalidParameter("ReceiveRequestAttemptId", attempt_id[:200], "only a FIFO queue has it")
-    if not _ID.fullmatch(attempt_id):
+    if not ID.fullmatch(attempt_id):
         raise InvalidParameter(
             "ReceiveRequestAttemptId", attempt_id[:200], "1 to 128 alphanumeric and punctuation characters"
         )

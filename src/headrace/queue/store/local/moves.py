@@ -152,7 +152,7 @@ def _move_slice(state: LocalState, task: MoveTask, allowed: int, now: int) -> No
 
 def _move(state: LocalState, source: LocalQueue, target: LocalQueue, message: Message, now: int) -> None:
     """A moved message is a new one: id, send time, retention and count begin anew."""
-    drop_taken(state, source, message, "moved")
+    drop_taken(state, source, message, None)
     if target.expire_check_ms is None:
         target.expire_check_ms = now + target.info.settings.retention_ms
     new = Message(

@@ -26,10 +26,9 @@ from headrace.queue.timers import SEQ_BITS, SEQ_MASK
 
 log = logging.getLogger("headrace.store")
 
-
 Held: TypeAlias = tuple[LocalQueue, int, Lease, bool, int]
-"""A message taken out for deletion, put back if the commit is refused: (queue, seq, its lease, whether that was active, how much
-it counted)."""
+"""A message taken out for deletion, put back if the commit is refused: (queue, seq, its lease, whether that was active,
+how much it counted)."""
 
 
 class Plan(msgspec.Struct):

@@ -43,14 +43,14 @@ from headrace.queue.operations import (
 )  # fmt: skip
 from headrace.queue.store.base import Done, Offload, Request, StoreStatistics
 from headrace.queue.store.disk import Batch, Disk
-from headrace.queue.store.local import claims, messages, moves, queues, recovery, transact
+from headrace.queue.store.local import claims, messages, moves, queues, recovery, sending, transact
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState, Plan
 
 log = logging.getLogger("headrace.store")
 
 PLANNERS: Final[dict[type[Operation], Callable[[LocalState, Any, int], Any]]] = {
-    Send: messages.send,
+    Send: sending.send,
     Receive: messages.receive,
     Delete: messages.delete,
     ChangeVisibility: messages.change_visibility,
@@ -138,7 +138,7 @@ class LocalStore:
             outcome = self._plan(operation, now)
             plan = state.plan
             leased = (
-                plan.batch.sync_leases and isinstance(operation, LEASES) and isinstance(outcome, list) and bool(outcome)
+                plan.batch.sync_leases and isinstance(operation, LEASES) and isinstance(outcome, list) and outcome != []
             )
             if isinstance(operation, READS) and not leased:
                 answers.append((request.done, outcome))
@@ -218,7 +218,7 @@ class LocalStore:
         committed any more."""
         name = type(operation).__name__
         log.error("planning %s failed", name, exc_info=error, extra={"action": "store.bug"})
-        if unchanged and not isinstance(operation, Receive | Claim):
+        if unchanged and not isinstance(operation, (*LEASES, Claim)):
             return Unavailable(f"an error of headrace itself in {name}, nothing was changed: {error!r}")
         return self._refuse(StoreFailed(f"a bug in planning {name}: {error!r}"))
 

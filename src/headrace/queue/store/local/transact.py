@@ -10,7 +10,7 @@ from headrace.queue import limits
 from headrace.queue.model import Entry
 from headrace.queue.operations import Fence, GetState, Transact, TransactOutcome
 from headrace.queue.store.disk import PutFence, PutState, seq_of
-from headrace.queue.store.local import claims, messages
+from headrace.queue.store.local import claims, messages, sending
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
 
@@ -30,7 +30,7 @@ def transact(state: LocalState, operation: Transact, now: int) -> TransactOutcom
         claims.plan_acknowledge(state, state.queue(arn), reader, number)
     sent = []
     for queue, entries in sends:
-        outcomes, stored = messages.plan_entries(state, queue, entries, now)
+        outcomes, stored = sending.plan_entries(state, queue, entries, now)
         if stored:
             state.insert(queue, stored)
         sent.append(outcomes)
@@ -72,9 +72,9 @@ def _check_sends(state: LocalState, operation: Transact) -> list[tuple[LocalQueu
     for arn, entries in operation.sends:
         queue = state.queue(arn)
         for entry in entries:
-            messages.check_entry(queue.info.settings, entry)
+            sending.check_entry(queue.info.settings, entry)
             if queue.info.settings.fifo:
-                messages.dedup_key_of(queue, entry)
+                sending.dedup_key_of(queue, entry)
             size += len(entry.body) + len(entry.attributes)
         count += len(entries)
         out.append((queue, entries))
