@@ -22,7 +22,7 @@ from typing import Final
 
 from headrace.errors import CallerError, InvalidParameter
 from headrace.http.engine import Connection, ErrorBody, Service, plain_error_body
-from headrace.http.exchange import BufferedConnection
+from headrace.http.buffered import BufferedConnection
 from headrace.http.limits import Limits
 from headrace.http.messages import Handler
 

@@ -1,6 +1,6 @@
 """The bytes of one connection, taken apart into heads and bodies. No sockets, no clock, no answers.
 
-A body comes in pieces, as it arrives: who wants it whole joins them (`exchange.py`), who streams passes them on.
+A body comes in pieces, as it arrives: who wants it whole joins them (`buffered.py`), who streams passes them on.
 """
 
 from __future__ import annotations

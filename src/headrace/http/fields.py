@@ -1,0 +1,131 @@
+"""The header fields of an answer: checked once, where the application gives them, and then passed on as bytes.
+
+A worker checks and renders; an HTTP/1.1 connection copies the block as it is; HTTP/2 takes it apart again. What frames
+the message (Content-Length, Transfer-Encoding, Connection) is not in the block: that belongs to the connection that
+sends it (RFC 9110 7.6.1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+
+from headrace.errors import CallerError
+from headrace.http.limits import CONTENT_LENGTH_DIGITS_MAX
+
+_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_DROPPED: Final = frozenset(
+    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings".split()
+)
+"""Hop-by-hop: true of the application's idea of a connection, not of ours."""
+
+
+class FieldInvalid(CallerError):
+    """A header field or status that would break out of its line, or that contradicts itself."""
+
+
+class Fields:
+    """Immutable, and cheap to pass between processes: five plain values."""
+
+    __slots__ = ("block", "close", "dated", "length", "served")
+
+    def __init__(
+        self,
+        block: bytes = b"",
+        length: int | None = None,
+        *,
+        dated: bool = False,
+        served: bool = False,
+        close: bool = False,
+    ) -> None:
+        """Trusts its arguments: use `Fields.of` for what an application says.
+
+        Args:
+            block: `Name: value` lines, each with its CRLF, in order.
+            length: Content-Length, if known.
+            dated, served: the block has a Date, a Server.
+            close: the application asks for the connection to be closed after this answer.
+        """
+        self.block = block
+        self.length = length
+        self.dated = dated
+        self.served = served
+        self.close = close
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[bytes, bytes]]) -> Fields:
+        """Check and render an application's fields; names in any case.
+
+        Raises: FieldInvalid.
+        """
+        lines: list[bytes] = []
+        length: int | None = None
+        dated = served = close = False
+        for name, value in pairs:
+            label, special = _label(name)
+            if _VALUE.fullmatch(value) is None:
+                raise FieldInvalid(f"the value of header {name!r} has characters that no header may have")
+            if special:
+                if special == b"content-length":
+                    length = _read_length(value, length)
+                    continue
+                if special in _DROPPED:
+                    close = close or (special == b"connection" and b"close" in value.lower())
+                    continue
+                dated = dated or special == b"date"
+                served = served or special == b"server"
+            lines.append(label + value + b"\r\n")
+        return cls(b"".join(lines), length, dated=dated, served=served, close=close)
+
+    def pairs(self) -> list[tuple[bytes, bytes]]:
+        """Lower-case names and values, in order; Content-Length last, if known."""
+        found = []
+        for line in self.block.split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b":")
+            found.append((name.lower(), value.strip()))
+        if self.length is not None:
+            found.append((b"content-length", b"%d" % self.length))
+        return found
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a field, not Content-Length; `name` lower-case."""
+        return next((value for key, value in self.pairs() if key == name), None)
+
+    def replace(self, *, remove: frozenset[bytes] = frozenset(), add: Iterable[tuple[bytes, bytes]] = ()) -> Fields:
+        """A copy without the fields `remove` (lower-case) and with `add` at the end. The length is dropped if removed.
+
+        Raises: FieldInvalid.
+        """
+        kept = [pair for pair in self.pairs() if pair[0] not in remove]
+        fields = Fields.of([*kept, *add])
+        fields.close = self.close
+        return fields
+
+
+def check_status(status: int) -> int:
+    """Raises: FieldInvalid, unless `status` may end a request: 200 to 599."""
+    if not 200 <= status <= 599:
+        raise FieldInvalid(f"status {status} is not one that ends a request: 200 to 599")
+    return status
+
+
+def _read_length(value: bytes, before: int | None) -> int:
+    if not value.isdigit() or len(value) > CONTENT_LENGTH_DIGITS_MAX:
+        raise FieldInvalid(f"Content-Length {value!r} is no number of bytes")
+    length = int(value)
+    if before is not None and before != length:
+        raise FieldInvalid(f"Content-Length is given twice: {before} and {length}")
+    return length
+
+
+@lru_cache(maxsize=1024)
+def _label(name: bytes) -> tuple[bytes, bytes]:
+    """The begin of the line, and the lower-case name if the field needs a closer look, else empty."""
+    if _NAME.fullmatch(name) is None:
+        raise FieldInvalid(f"{name!r} is not a header name")
+    low = name.lower()
+    special = low in _DROPPED or low in (b"content-length", b"date", b"server")
+    return name + b": ", low if special else b""
