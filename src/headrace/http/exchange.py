@@ -15,6 +15,7 @@ answer is pushed, as long as `writable` says so.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum, auto
@@ -53,8 +54,11 @@ class Exchange(ABC):
     __slots__ = (
         "_left",
         "_mute",
+        "began_s",
+        "expects",
         "gone",
         "headers",
+        "lane",
         "length",
         "method",
         "notify",
@@ -63,6 +67,9 @@ class Exchange(ABC):
         "peer",
         "peer_port",
         "query",
+        "root_path",
+        "route",
+        "secure",
         "sent_bytes",
         "server",
         "stage",
@@ -70,7 +77,7 @@ class Exchange(ABC):
         "target",
         "upgrade",
         "version",
-        "secure",
+        "waited_s",
     )
 
     # The request. Plain data, set by the protocol.
@@ -96,6 +103,20 @@ class Exchange(ABC):
     looks alike: method GET and this."""
     length: int
     """Body bytes announced; CHUNKED (-1) if unknown."""
+    expects: bool
+    """`Expect: 100-continue` came, and the body has not been invited yet."""
+    began_s: float
+    """When the head had arrived, by `time.monotonic`."""
+
+    # What routing and the queue have noted
+    root_path: str
+    """The mount point that was taken off `path` and `target` (SCRIPT_NAME); percent-encoded."""
+    route: str
+    """The route's label in metrics."""
+    lane: int
+    """Priority: 0 first, 1 normal, 2 last."""
+    waited_s: float
+    """In the queue."""
 
     # The state
     stage: Stage
@@ -117,6 +138,10 @@ class Exchange(ABC):
         self.on_done = None
         self.status = 0
         self.sent_bytes = 0
+        self.root_path = ""
+        self.route = ""
+        self.lane = 1
+        self.waited_s = 0.0
         self._left: int | None = None
         self._mute = False
 
@@ -153,7 +178,7 @@ class Exchange(ABC):
         """
         if self.gone:
             return
-        self._begin(status, fields)
+        self._begin(status)
         if fields.length is not None and not self._mute and fields.length != len(body):
             self.stage = WAITING
             raise LengthMismatch(f"Content-Length says {fields.length} bytes, the body has {len(body)}")
@@ -170,7 +195,7 @@ class Exchange(ABC):
         """
         if self.gone:
             return
-        self._begin(status, fields)
+        self._begin(status)
         self._left = None if self._mute else fields.length
         self.stage = ANSWERING
         self._start(status, fields)
@@ -193,12 +218,12 @@ class Exchange(ABC):
     def send_file(self, fd: int, offset: int, count: int) -> None:
         """A piece of the body from a regular file. Takes `fd`: closes it when done. Then wait until `writable`."""
         if self.gone or self._mute:
-            self._close_file(fd)
+            os.close(fd)
             return
         assert self.stage is ANSWERING, f"send_file in stage {self.stage}"
         if self._left is not None:
             if count > self._left:
-                self._close_file(fd)
+                os.close(fd)
                 raise LengthMismatch(f"the file has {count} bytes, {self._left} are still announced")
             self._left -= count
         self.sent_bytes += count
@@ -224,7 +249,8 @@ class Exchange(ABC):
         """Accept `upgrade`: from here on `take` and `send` are a plain stream in both directions."""
         if self.gone:
             return
-        assert self.stage is WAITING and self.upgrade, "no upgrade was asked for"
+        assert self.stage is WAITING, "an answer has begun"
+        assert self.upgrade, "no upgrade was asked for"
         self.status = 101
         self.stage = TUNNEL
         self._tunnel(fields)
@@ -280,12 +306,9 @@ class Exchange(ABC):
     @abstractmethod
     def _abort(self) -> None: ...
 
-    @abstractmethod
-    def _close_file(self, fd: int) -> None: ...
-
     # Inside
 
-    def _begin(self, status: int, fields: Fields) -> None:
+    def _begin(self, status: int) -> None:
         if self.stage is not WAITING:
             raise RuntimeError(f"{self.method} {self.path} was answered twice")
         self.status = check_status(status)

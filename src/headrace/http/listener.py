@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from headrace.errors import CallerError, InvalidParameter
-from headrace.http.engine import Connection, ErrorBody, Service, plain_error_body
 from headrace.http.buffered import BufferedConnection
+from headrace.http.engine import Connection, ErrorBody, Service, plain_error_body
 from headrace.http.limits import Limits
 from headrace.http.messages import Handler
 

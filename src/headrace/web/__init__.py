@@ -1,0 +1,1 @@
+"""The web server: connections produce requests, a bounded queue holds them, worker processes pull them."""

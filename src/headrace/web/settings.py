@@ -1,0 +1,147 @@
+"""What `headrace serve` can be told: the section `web`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from headrace.settings import Duration, Size, setting
+
+Port = Annotated[int, setting("TCP port; 0 takes a free one and logs which.", ge=0, le=65_535)]
+
+
+class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[web.routes]]`: what answers the requests of a host and path. The most specific route wins: an exact host before
+    `*.host` before any host, then the longest path."""
+
+    path: str = "/"
+    """Prefix, at a slash: `/api` matches `/api` and `/api/x`, not `/apis`."""
+    host: str = ""
+    """Without port; `*.example.org` for all below it; empty for any."""
+    app: str = ""
+    """`module:app`. One of app, static, proxy."""
+    static: str = ""
+    """A folder, relative to the file."""
+    proxy: tuple[str, ...] = ()
+    """Upstream servers, `http://host:port`."""
+    strip: bool = False
+    """Take the path off before passing on (SCRIPT_NAME, root_path; for a proxy: not sent)."""
+    lane: int = 1
+    """Priority in the queue: 0 first, 1 normal, 2 last."""
+    cache_control: str = ""
+    """static: the header. Empty: revalidate always (`no-cache`)."""
+    index: bool = False
+    """static: list folders that have no index.html."""
+    concurrency: int = 64
+    """proxy: requests at once an upstream."""
+    health_path: str = ""
+    """proxy: asked every `health_interval`; empty: only what requests show."""
+    health_interval: float = 5.0
+    connect_timeout: float = 3.0
+    read_timeout: float = 60.0
+    """proxy: seconds until the head of the answer, and between two pieces."""
+    preserve_host: bool = True
+    """proxy: send the client's Host, not the upstream's."""
+
+
+class DurableSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[web.durable]]`: requests that are committed to the broker before 202."""
+
+    path: str
+    methods: tuple[str, ...] = ("POST", "PUT", "PATCH", "DELETE")
+    always: bool = True
+    """False: only with `Prefer: respond-async`."""
+    attempts_max: int = 5
+    retry_s: float = 1.0
+    """Before the second attempt; doubles up to 15 minutes."""
+    keep_s: float = 86_400.0
+    """How long the result, and the Idempotency-Key, are kept."""
+    key_required: bool = False
+    """Without Idempotency-Key: 400."""
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[web.limits]]`: a token bucket for each client."""
+
+    rate: str
+    """`100/s`, `600/m`, `5000/h`."""
+    burst: int = 0
+    """Tokens at most; 0: one second's, at least 1."""
+    by: str = "address"
+    """`address`, or `header:X-Api-Key`; requests without the header are counted by address."""
+    path: str = "/"
+    name: str = "default"
+    """In the RateLimit headers."""
+
+
+class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The section `web`."""
+
+    app: Annotated[str, setting("module:app, module:factory(), or a folder; the command's argument.")] = ""
+    host: Annotated[str, setting("Address to listen on.")] = "127.0.0.1"
+    port: Port = 8000
+    uds: Annotated[Path | None, setting("Unix socket to listen on instead of host and port.")] = None
+    workers: Annotated[int, setting("Worker processes; 0: one for each usable core, at most 8.", ge=0, le=512)] = 0
+    threads: Annotated[int, setting("WSGI: threads of a worker, each with one request.", ge=1, le=256)] = 8
+    concurrency: Annotated[int, setting("ASGI: requests at once in a worker, at most.", ge=1, le=100_000)] = 1_000
+    edges: Annotated[int, setting("Processes that hold the client connections.", ge=1, le=64)] = 1
+    direct: Annotated[
+        bool,
+        setting("No edge: workers hold the connections themselves. Fastest; a killed one loses them.", switch=True),
+    ] = False
+    interface: Annotated[Literal["auto", "wsgi", "asgi"], setting("What the app speaks; auto finds out.")] = "auto"
+    app_dir: Annotated[Path, setting("Folder to import the app from.")] = Path()
+    root_path: Annotated[str, setting("Path that a proxy in front has taken off (SCRIPT_NAME, root_path).")] = ""
+    reload: Annotated[bool, setting("Restart the workers when a source file changes.", switch=True)] = False
+    reload_dir: Annotated[tuple[Path, ...], setting("Folder to watch instead of --app-dir. May be repeated.")] = ()
+    preload: Annotated[bool, setting("Import the app once and fork the workers from there.")] = True
+    lifespan: Annotated[Literal["auto", "on", "off"], setting("ASGI lifespan: auto goes on without it.")] = "auto"
+    proxy: Annotated[
+        tuple[str, ...], setting("Upstream to pass all requests to, http://host:port. May be repeated.")
+    ] = ()
+    proxy_headers: Annotated[
+        bool, setting("Believe Forwarded and X-Forwarded-* of --trusted-proxies.", switch=True)
+    ] = False
+    trusted_proxies: Annotated[
+        tuple[str, ...], setting("Address or network of a proxy that is believed; `*` for all. May be repeated.")
+    ] = ("127.0.0.1", "::1", "unix")
+    certfile: Annotated[Path | None, setting("TLS certificate chain, PEM; read anew on HUP.")] = None
+    keyfile: Annotated[Path | None, setting("TLS private key, PEM.")] = None
+    http2: Annotated[bool, setting("Offer HTTP/2 to TLS clients.")] = True
+    queue_size: Annotated[int, setting("Requests that may wait for a worker; more get 503.", ge=1, le=1_000_000)] = (
+        1_000
+    )
+    queue_timeout: Annotated[Duration, setting("Longest wait for a worker; then 503.", ge=0.001, le=3_600)] = Duration(
+        10
+    )
+    request_timeout: Annotated[
+        Duration, setting("Longest run until the answer begins; then 504 and a new worker. 0: none.", ge=0, le=86_400)
+    ] = Duration(60)
+    body_max: Annotated[Size, setting("Longest request body.", ge=0)] = Size(2 * 2**30)
+    max_requests: Annotated[int, setting("Replace a worker after this many requests, ±10 %. 0: never.", ge=0)] = 0
+    max_rss: Annotated[Size | None, setting("Replace a worker whose memory is above this.", ge=2**20)] = None
+    drain: Annotated[Duration, setting("Time for requests to finish after TERM or HUP.", ge=0, le=3_600)] = Duration(25)
+    keep_alive: Annotated[Duration, setting("How long an idle connection is kept.", ge=1, le=3_600)] = Duration(60)
+    connections_max: Annotated[
+        int, setting("Open connections of an edge; more wait in the kernel.", ge=1, le=1_000_000)
+    ] = 10_000
+    compress: Annotated[bool, setting("Compress answers that are text (gzip; br and zstd with headrace[web]).")] = True
+    cache_control: Annotated[str, setting("Folder: the Cache-Control header; empty means no-cache.")] = ""
+    index: Annotated[bool, setting("Folder: list folders that have no index.html.", switch=True)] = False
+    rate_limit: Annotated[str, setting("Requests of one client address: 100/s, 600/m; more get 429.")] = ""
+    access_log: Annotated[
+        str, setting("File, `-` for standard output, `off`; auto is `-` on a terminal, else off.")
+    ] = "auto"
+    access_log_format: Annotated[Literal["combined", "json"], setting("Form of the access log.")] = "combined"
+    admin: Annotated[
+        str, setting("Address of the listener for /metrics and /health: host:port, or a socket's path.")
+    ] = ""
+    broker: Annotated[str, setting("Broker for durable requests: http://host:port, or a data folder.")] = ""
+    durable_queue: Annotated[str, setting("Queue of the durable requests.")] = "headrace-requests"
+    routes: tuple[RouteSettings, ...] = ()
+    durable: tuple[DurableSettings, ...] = ()
+    limits: tuple[LimitSettings, ...] = ()
+    log_format: Annotated[Literal["auto", "text", "json"], setting("auto: text on a terminal, else json.")] = "auto"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], setting("Least severe line to log.")] = "info"
