@@ -11,7 +11,7 @@ An answer to a small request is one frame each way. Bodies and tunnels beyond th
 ahead of what the other side has consumed, which it says with CONSUMED: a slow client holds back its own stream only.
 
   edge → worker                                         worker → edge
-  REQUEST  Request as msgpack, then body bytes          HELLO     Hello as msgpack, stream 0
+  REQUEST  u32 n, Request as n bytes of msgpack, body   HELLO     Hello as msgpack, stream 0
   BODY     more body, or bytes of a tunnel              ANSWER    Head, block, body: a whole answer
   ENDED    the body, or the client's half, is complete  HEAD      Head, block: an answer begins (101: a tunnel)
   GONE     the client has left; answer no more          DATA      a piece of the answer, or of a tunnel
@@ -41,6 +41,7 @@ HEAD: Final = struct.Struct("<HBqI")
 """Status, flags, Content-Length (-1: unknown), bytes of the block; the block follows, then (in ANSWER) the body."""
 HEAD_BYTES: Final = HEAD.size
 COUNT: Final = struct.Struct("<I")
+"""Of CONSUMED; and of the msgpack in REQUEST, since nothing else says where the body begins."""
 
 WINDOW_BYTES: Final = 262_144
 """A stream's bytes in one direction that the other side has not consumed. Enough for 2 GB/s at a hop of 0.1 ms."""
