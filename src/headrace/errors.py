@@ -236,6 +236,17 @@ class Fenced(CallerError):
 
 
 @dataclass(eq=False)
+class StateChanged(CallerError):
+    """A transaction expected another value under `key` of `name`'s state than there is: somebody was faster."""
+
+    name: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"the state {self.key!r} of {self.name!r} is not what the transaction expects; read it again"
+
+
+@dataclass(eq=False)
 class ClaimRefused(CallerError):
     queue: str
     reader: str

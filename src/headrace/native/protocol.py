@@ -95,6 +95,7 @@ _STATUSES: Final[tuple[tuple[type[HeadraceError], int], ...]] = (
     (errors.ReceiptExpired, 409),
     (errors.MessageNotInFlight, 409),
     (errors.Fenced, 409),
+    (errors.StateChanged, 409),
     (errors.ClaimRefused, 409),
     (errors.MessageTooLong, 413),
     (errors.BatchTooLong, 413),

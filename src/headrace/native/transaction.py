@@ -44,6 +44,7 @@ class Collected:
         self._entries: list[tuple[str, list[Entry]]] = []
         self._state: list[tuple[bytes, bytes | None]] = []
         self._claims: list[tuple[str, str, int]] = []
+        self._expect: list[tuple[bytes, bytes | None]] = []
         self.sent: list[SentMessage] = []
         """After the commit: the messages sent, in the order of the calls of `send`."""
 
@@ -78,6 +79,11 @@ class Collected:
         """Remove a value of this transaction's state, if it is there."""
         self._state.append((self._key(key), None))
 
+    def expect(self, key: bytes | str, value: Body | None) -> None:
+        """Commit only if this is the value under the key, or, for None, if there is none; else StateChanged and nothing is
+        done. Of two transactions that expect the same, one succeeds."""
+        self._expect.append((self._key(key), None if value is None else body_bytes(value)))
+
     def acknowledge_claims(self, queue: HasArn | str, reader: str, number: int) -> None:
         """Delete the messages of `reader`'s claims up to `number`."""
         self._claims.append((_arn(queue), reader, number))
@@ -86,7 +92,15 @@ class Collected:
         """The whole of it; None if it would do nothing."""
         if not (self._receipts or self._entries or self._state or self._claims):
             return None
-        return Transact(list(self._receipts.items()), self._entries, self._state, self._claims, self._name, self._epoch)
+        return Transact(
+            list(self._receipts.items()),
+            self._entries,
+            self._state,
+            self._claims,
+            self._name,
+            self._epoch,
+            self._expect,
+        )
 
     def _committed(self, outcome: TransactOutcome) -> None:
         self.sent = [SentMessage(sent) for batch in outcome.sent for sent in batch]

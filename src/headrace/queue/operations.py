@@ -69,6 +69,8 @@ class Transact(Operation, gc=False, frozen=True):
         claims: (queue, reader, number): acknowledges the reader's claims up to number.
         name: whose state, and whose fence.
         epoch: as `Fence` answered for `name`; None is unfenced. An older epoch than the newest is Fenced.
+        expect: (key, value) that must stand under `name` now, value None: nothing; else StateChanged. Compared before
+            `state` is put, in the order of the commits: of two that expect the same, one succeeds.
     """
 
     acknowledge: list[tuple[str, list[bytes]]] = []
@@ -77,6 +79,7 @@ class Transact(Operation, gc=False, frozen=True):
     claims: list[tuple[str, str, int]] = []
     name: str = ""
     epoch: int | None = None
+    expect: list[tuple[bytes, bytes | None]] = []
 
 
 class Fence(Operation, gc=False, frozen=True):

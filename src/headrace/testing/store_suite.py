@@ -43,7 +43,7 @@ from headrace.testing.suite.standard import (
     TestSendChecks,
     TestVisibility,
 )
-from headrace.testing.suite.transactions import TestFences, TestState, TestTransactions
+from headrace.testing.suite.transactions import TestExpectations, TestFences, TestState, TestTransactions
 
 __all__ = [
     "TestChangingVisibility",
@@ -58,6 +58,7 @@ __all__ = [
     "TestDeleting",
     "TestDeletion",
     "TestFairQueues",
+    "TestExpectations",
     "TestFences",
     "TestFifoAttempts",
     "TestFifoClaims",

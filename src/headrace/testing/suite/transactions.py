@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from headrace.errors import CallerError, ClaimRefused, Fenced, QueueNotFound, ReceiptExpired, ReceiptInvalid
+import pytest
+
+from headrace.errors import (
+    CallerError,
+    ClaimRefused,
+    Fenced,
+    QueueNotFound,
+    ReceiptExpired,
+    ReceiptInvalid,
+    StateChanged,
+)
 from headrace.queue import operations as ops
 from headrace.queue.model import arn_of
 from headrace.testing.driver import StoreDriver, bodies, entry
@@ -181,3 +191,61 @@ class TestState(SuitePart):
         self._put(durable, (b"a", b"\x00" * 100_000), (b"b", b""))
         durable.reopen()
         assert durable.run(ops.GetState("job")) == [(b"a", b"\x00" * 100_000), (b"b", b"")]
+
+
+class TestExpectations(SuitePart):
+    """`Transact.expect`: compare, then write."""
+
+    def _claim(self, value: bytes, expected: bytes | None = None) -> ops.Transact:
+        return ops.Transact(state=[(b"owner", value)], name="job", expect=[(b"owner", expected)])
+
+    def test_absent_and_present_values_can_be_expected(self, driver: StoreDriver) -> None:
+        driver.run(self._claim(b"me"))
+        driver.run(self._claim(b"you", b"me"))
+        driver.run(ops.Transact(state=[(b"owner", None)], name="job", expect=[(b"owner", b"you"), (b"other", None)]))
+        driver.run(self._claim(b"me"))
+        assert driver.run(ops.GetState("job")) == [(b"owner", b"me")]
+
+    @pytest.mark.parametrize("expected", [None, b"other", b"", b"m", b"mee"])
+    def test_unmet_expectation_undoes_everything(self, driver: StoreDriver, expected: bytes | None) -> None:
+        inbox, outbox = driver.create("in"), driver.create("out")
+        driver.send(inbox, "work")
+        receipt = driver.receive_one(inbox).receipt
+        driver.run(self._claim(b"me"))
+        bad = ops.Transact(
+            [(inbox, [receipt])],
+            [(outbox, [entry("1")])],
+            [(b"owner", b"you"), (b"more", b"1")],
+            name="job",
+            expect=[(b"owner", expected)],
+        )
+        outcome = driver.outcome(bad)
+        assert isinstance(outcome, StateChanged)
+        assert (outcome.name, outcome.key) == ("job", "owner")
+        assert driver.run(ops.GetState("job")) == [(b"owner", b"me")]
+        assert driver.peek(outbox) == []
+        assert driver.counts(inbox).in_flight == 1
+
+    def test_a_longer_key_is_another(self, driver: StoreDriver) -> None:
+        driver.run(ops.Transact(state=[(b"owner2", b"x")], name="job"))
+        driver.run(self._claim(b"me"))
+
+    def test_another_name_has_other_state(self, driver: StoreDriver) -> None:
+        driver.run(ops.Transact(state=[(b"owner", b"x")], name="other"))
+        driver.run(self._claim(b"me"))
+
+    def test_one_of_those_that_come_together_succeeds(self, driver: StoreDriver) -> None:
+        outcomes = driver.outcomes([self._claim(value) for value in (b"a", b"b", b"c")])
+        assert [isinstance(outcome, StateChanged) for outcome in outcomes] == [False, True, True]
+        assert driver.run(ops.GetState("job")) == [(b"owner", b"a")]
+
+    def test_expectations_see_what_was_planned_before_them(self, driver: StoreDriver) -> None:
+        outcomes = driver.outcomes([self._claim(b"a"), self._claim(b"b", b"a"), self._claim(b"c", b"b")])
+        assert not any(isinstance(outcome, StateChanged) for outcome in outcomes)
+        assert driver.run(ops.GetState("job")) == [(b"owner", b"c")]
+
+    def test_expectations_hold_across_a_restart(self, durable: StoreDriver) -> None:
+        durable.run(self._claim(b"me"))
+        durable.reopen()
+        assert isinstance(durable.outcome(self._claim(b"you")), StateChanged)
+        durable.run(self._claim(b"you", b"me"))

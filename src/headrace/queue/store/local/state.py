@@ -20,7 +20,7 @@ from headrace.queue.model import Message, MoveTask
 from headrace.queue.operations import Operation
 from headrace.queue.receipts import Receipts
 from headrace.queue.store.base import Done
-from headrace.queue.store.disk import CHECKSUM, Batch, Change, Disk, Key, Quarantine
+from headrace.queue.store.disk import CHECKSUM, Batch, Change, Disk, Key, PutState, Quarantine
 from headrace.queue.store.local.head import BodyCache, LocalQueue
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
 
@@ -35,7 +35,7 @@ class Plan(msgspec.Struct):
     """A commit being gathered: its rows, who waits for it, what to show afterwards, what to take back if it is refused.
 
     `sent`: (queue, messages, whether they count as sent: not dead letters and moved ones). `touched`: queues whose
-    message count or numbers changed.
+    message count or numbers changed. `puts`: (name, key) of state to the value that it will have.
     """
 
     batch: Batch
@@ -45,6 +45,7 @@ class Plan(msgspec.Struct):
     settle: list[Callable[[int], None]] = []
     undo: list[Callable[[], None]] = []
     touched: dict[int, LocalQueue] = {}
+    puts: dict[tuple[str, bytes], bytes | None] = {}
 
     def weight(self) -> int:
         """Grows with everything that is planned, and with nothing else."""
@@ -120,6 +121,20 @@ class LocalState:
         self.plan.batch.changes.append(change)
         if undo is not None:
             self.plan.undo.append(undo)
+
+    def put(self, change: PutState) -> None:
+        self.plan.puts[change.name, change.key] = change.value
+        self.change(change)
+
+    def value(self, name: str, key: bytes) -> bytes | None:
+        """What stands under the key once everything that is planned before is done."""
+        for plan in (self.plan, self.flying):
+            if plan is not None and (name, key) in plan.puts:
+                return plan.puts[name, key]
+        found = self.disk.state(
+            name, prefix=key, after=b"", limit=1
+        )  # sorted: the key itself is the first, if it is there
+        return found[0][1] if found and found[0][0] == key else None
 
     def deleting(self, key: Key) -> bool:
         """Whether a delete of this message is planned and not yet settled."""

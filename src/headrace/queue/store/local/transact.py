@@ -5,7 +5,7 @@ A transaction is checked whole before anything is changed: first every part is r
 
 from __future__ import annotations
 
-from headrace.errors import BatchTooLong, Fenced, InvalidParameter, ReceiptExpired
+from headrace.errors import BatchTooLong, Fenced, InvalidParameter, ReceiptExpired, StateChanged
 from headrace.queue import limits
 from headrace.queue.model import Entry
 from headrace.queue.operations import Fence, GetState, Transact, TransactOutcome
@@ -18,6 +18,7 @@ from headrace.queue.store.local.state import LocalState
 def transact(state: LocalState, operation: Transact, now: int) -> TransactOutcome:
     _check_fence(state, operation)
     _check_state(operation)
+    _check_expected(state, operation)
     _check_acknowledgements(state, operation, now)
     for arn, reader, number in operation.claims:
         claims.check_acknowledge(state.queue(arn), reader, number)
@@ -35,7 +36,7 @@ def transact(state: LocalState, operation: Transact, now: int) -> TransactOutcom
             state.insert(queue, stored)
         sent.append(outcomes)
     for key, value in operation.state:
-        state.change(PutState(operation.name, key, value))
+        state.put(PutState(operation.name, key, value))
     return TransactOutcome(sent)
 
 
@@ -51,6 +52,12 @@ def _check_state(operation: Transact) -> None:
             raise InvalidParameter("state key", str(len(key)), f"1 to {limits.STATE_KEY_BYTES_MAX} bytes")
         if value is not None and len(value) > limits.STATE_VALUE_BYTES_MAX:
             raise InvalidParameter("state value", str(len(value)), f"at most {limits.STATE_VALUE_BYTES_MAX} bytes")
+
+
+def _check_expected(state: LocalState, operation: Transact) -> None:
+    for key, value in operation.expect:
+        if state.value(operation.name, key) != value:
+            raise StateChanged(operation.name, key.decode("utf-8", "backslashreplace"))
 
 
 def _check_acknowledgements(state: LocalState, operation: Transact, now: int) -> None:
