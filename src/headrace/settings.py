@@ -87,11 +87,16 @@ class Setting:
     """A flag without a value."""
     repeated: bool
     """May be given several times; a comma separates the values in the environment."""
+    tables: bool = False
+    """Several tables of a file, `[[section.name]]`: no flag; JSON in the environment."""
 
 
-def setting(help_text: str, *, switch: bool = False, **bounds: Any) -> msgspec.Meta:
-    """The annotation of a field: its help text, whether its flag takes no value, its bounds (`ge`, `le`, `pattern`)."""
-    return msgspec.Meta(description=help_text, extra={"switch": switch}, **bounds)
+def setting(help_text: str, *, switch: bool = False, relative: bool = False, **bounds: Any) -> msgspec.Meta:
+    """The annotation of a field: its help text, whether its flag takes no value, its bounds (`ge`, `le`, `pattern`).
+
+    `relative`: a text that, in a file, is a path relative to it, as every `Path` is.
+    """
+    return msgspec.Meta(description=help_text, extra={"switch": switch, "relative": relative}, **bounds)
 
 
 def describe(kind: type[T], section: str) -> tuple[Setting, ...]:
@@ -133,6 +138,18 @@ def resolve(
             )
             origins[name] = place
     return Resolved(kind(**values), origins)
+
+
+def dump(settings: msgspec.Struct) -> bytes:
+    """For another process; `load` reads it."""
+    return msgspec.json.encode(settings, enc_hook=str)
+
+
+def load(kind: type[T], data: bytes) -> T:
+    """What `dump` wrote; types and bounds are checked again. Raises: SettingsError."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    values = {name: raw for name, raw in msgspec.json.decode(data).items() if raw is not None}
+    return kind(**{name: _convert(fields[name].type, raw, name, None) for name, raw in values.items()})
 
 
 def parse_size(text: str) -> Size:
@@ -229,6 +246,9 @@ def variable_of(section: str, name: str) -> str:
 def _convert(kind: Any, raw: Any, place: str, base: Path | None) -> Any:
     """The value as the field's type; paths in a file are relative to the file."""
     plain = _plain(kind)
+    table = _table_of(plain)
+    if table is not None:
+        return _convert_tables(table, raw, place, base)
     if plain is bool and isinstance(raw, str):
         raw = _BOOLEANS.get(raw.lower(), raw)
     if typing.get_origin(plain) is tuple and isinstance(raw, str):
@@ -237,7 +257,49 @@ def _convert(kind: Any, raw: Any, place: str, base: Path | None) -> Any:
         value = _measure(kind, plain, raw) if plain in (Size, Duration) else _strictly(kind, raw)
     except msgspec.ValidationError as error:
         raise SettingsError(place, f"{raw!r} does not fit: {_expected(plain, str(error))}") from None
-    return base / value.expanduser() if base is not None and isinstance(value, Path) else value
+    return value if base is None else _rebase(kind, value, base)
+
+
+def _rebase(kind: Any, value: Any, base: Path) -> Any:
+    if isinstance(value, Path):
+        return base / value.expanduser()
+    if isinstance(value, tuple):
+        return tuple(_rebase(None, one, base) for one in value)
+    extra = next((meta.extra or {} for meta in getattr(kind, "__metadata__", ()) if meta.extra), {})
+    return str(base / Path(value).expanduser()) if extra.get("relative") and value else value
+
+
+def _table_of(plain: Any) -> type[msgspec.Struct] | None:
+    """The Struct of a field that is several tables."""
+    item = next(iter(typing.get_args(plain)), None)
+    is_table = typing.get_origin(plain) is tuple and isinstance(item, type) and issubclass(item, msgspec.Struct)
+    return item if is_table else None
+
+
+def _convert_tables(kind: type[msgspec.Struct], raw: Any, place: str, base: Path | None) -> tuple[Any, ...]:
+    """`[[section.name]]` of a file, or a JSON list."""
+    if isinstance(raw, str):
+        try:
+            raw = msgspec.json.decode(raw)
+        except msgspec.DecodeError as error:
+            raise SettingsError(place, f"is not JSON: {error}") from None
+    if not isinstance(raw, list) or not all(isinstance(table, dict) for table in raw):
+        raise SettingsError(place, "must be a list of tables")
+    return tuple(_convert_table(kind, table, f"{place}[{index}]", base) for index, table in enumerate(raw))
+
+
+def _convert_table(kind: type[msgspec.Struct], table: dict[str, Any], place: str, base: Path | None) -> msgspec.Struct:
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    values = {}
+    for key, raw in table.items():
+        name = key.replace("-", "_")
+        if name not in fields:
+            raise _unknown(place, "key", key, fields)
+        values[name] = _convert(fields[name].type, raw, f"{place}.{key}", base)
+    missing = [name for name, field in fields.items() if field.required and name not in values]
+    if missing:
+        raise SettingsError(place, f"{missing[0]} is missing")
+    return kind(**values)
 
 
 def _strictly(kind: Any, raw: Any) -> Any:
@@ -299,12 +361,15 @@ def _describe(field: msgspec.structs.FieldInfo, section: str) -> Setting:
         help=meta.description or "",
         switch=bool((meta.extra or {}).get("switch")),
         repeated=typing.get_origin(plain) is tuple,
+        tables=_table_of(plain) is not None,
     )
 
 
 def _kind(plain: Any) -> str:
     if typing.get_origin(plain) is typing.Literal:
         return "|".join(typing.get_args(plain))
+    if _table_of(plain) is not None:
+        return "tables"
     names = {bool: "on|off", int: "number", Path: "path", Size: "size", Duration: "time"}
     return names.get(plain, "text")
 

@@ -22,8 +22,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Without port; `*.example.org` for all below it; empty for any."""
     app: str = ""
     """`module:app`. One of app, static, proxy."""
-    static: str = ""
-    """A folder, relative to the file."""
+    static: Annotated[str, setting("A folder, relative to the file.", relative=True)] = ""
     proxy: tuple[str, ...] = ()
     """Upstream servers, `http://host:port`."""
     strip: bool = False
@@ -140,8 +139,10 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     broker: Annotated[str, setting("Broker for durable requests: http://host:port, or a data folder.")] = ""
     durable_queue: Annotated[str, setting("Queue of the durable requests.")] = "headrace-requests"
-    routes: tuple[RouteSettings, ...] = ()
-    durable: tuple[DurableSettings, ...] = ()
-    limits: tuple[LimitSettings, ...] = ()
+    routes: Annotated[tuple[RouteSettings, ...], setting("What answers which host and path; tables of a file.")] = ()
+    durable: Annotated[
+        tuple[DurableSettings, ...], setting("Requests that are stored before 202; tables of a file.")
+    ] = ()
+    limits: Annotated[tuple[LimitSettings, ...], setting("Rates of clients; tables of a file.")] = ()
     log_format: Annotated[Literal["auto", "text", "json"], setting("auto: text on a terminal, else json.")] = "auto"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], setting("Least severe line to log.")] = "info"

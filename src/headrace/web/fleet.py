@@ -1,0 +1,424 @@
+"""Which workers there should be, and what to do about those there are: the rules of one app's worker processes.
+
+Theory. A *generation* is the app's code as one zygote has imported it. Normally one is *current*, and each of its slots
+has a worker. A reload makes a *candidate*: its workers must all be READY before it becomes the current one; only then
+they take requests, and the workers of older generations leave as soon as the new ones do. A candidate that fails is
+dropped, and nothing else changes. A zygote that dies cannot fork any more, so it is replaced by a reload, too.
+
+  STARTING ──ready──▶ READY ──serve──▶ SERVING ──▶ LEAVING       (a worker; it may end in each stage)
+
+Pure: time is an argument, decisions are returned as actions, `advance` may be called at any time and as often as wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, TypeAlias
+
+BACKOFF_FIRST_S: Final = 0.1
+BACKOFF_MAX_S: Final = 10.0
+CRASH_S: Final = 3.0
+"""A worker that lived no longer has not died by chance: the next one waits, twice as long each time."""
+CALM_S: Final = 30.0
+"""Without such a death for so long, counting starts anew."""
+HUNG_GRACE_S: Final = 2.0
+"""What the other requests of a worker get to finish before it is killed because one of them hangs."""
+KILL_AFTER_S: Final = 1.0
+"""Beyond its grace: the worker should have ended itself."""
+
+
+class Stage(Enum):
+    """Of a worker."""
+
+    STARTING = auto()
+    READY = auto()
+    SERVING = auto()
+    LEAVING = auto()
+
+
+STARTING, READY, SERVING, LEAVING = Stage.STARTING, Stage.READY, Stage.SERVING, Stage.LEAVING
+MOVES: Final[dict[Stage, frozenset[Stage]]] = {
+    STARTING: frozenset({READY, LEAVING}),
+    READY: frozenset({SERVING, LEAVING}),
+    SERVING: frozenset({LEAVING}),
+    LEAVING: frozenset(),
+}
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process. `pid` is 0 until it has connected."""
+
+    number: int
+    slot: int
+    generation: int
+    since_s: float
+    stage: Stage = STARTING
+    pid: int = 0
+    asked: bool = False
+    """It was told to serve."""
+    retiring: bool = False
+    """Leaves as soon as another one serves in its slot."""
+    kill_at_s: float | None = None
+    requests: int = 0
+    in_flight: int = 0
+    rss_bytes: int = 0
+
+    def move(self, stage: Stage, now_s: float) -> None:
+        assert stage in MOVES[self.stage], f"{self.stage} cannot become {stage}"
+        self.stage = stage
+        self.since_s = now_s
+
+
+class Zygote(Enum):
+    """Of a generation."""
+
+    IMPORTING = auto()
+    READY = auto()
+    GONE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class StartZygote:
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopZygote:
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkWorker:
+    generation: int
+    worker: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServeWorker:
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveWorker:
+    worker: int
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadDone:
+    """The new generation serves."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadFailed:
+    """The old generation goes on."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """There never was a generation that worked."""
+
+    reason: str
+
+
+Action: TypeAlias = (
+    StartZygote
+    | StopZygote
+    | ForkWorker
+    | ServeWorker
+    | LeaveWorker
+    | KillWorker
+    | ReloadDone
+    | ReloadFailed
+    | StartFailed
+)
+
+
+class Fleet:
+    """The workers of one app. Does no I/O, and does not know of connections or files.
+
+    Invariants: a slot has at most one worker of a generation that is neither retiring nor leaving; at most one
+    candidate; no worker of a candidate serves.
+    """
+
+    def __init__(self, wanted: int, *, drain_s: float) -> None:
+        self.wanted = wanted
+        self.drain_s = drain_s
+        self.workers: dict[int, Worker] = {}
+        self.generations: dict[int, Zygote] = {}
+        self.current = 0
+        self.candidate = 0
+        """0: none."""
+        self.restarts = 0
+        """Workers that died unasked."""
+        self.reloads = 0
+        self.draining = False
+        self._proven = False  # a worker has served: from now on nothing that fails ends the server
+        self._settling = False  # promoted; the older generations still serve
+        self._queued = False
+        self._crashes = 0
+        self._crashed_s = -CALM_S
+        self._not_before_s = 0.0
+        self._last_generation = 0
+        self._last_worker = 0
+        self._told: list[Action] = []
+
+    # What has happened
+
+    def reload(self) -> None:
+        """New code. While a reload is under way, another one follows it; more of them are the same one."""
+        if self.candidate or self._settling or not self.current:
+            self._queued = True
+        else:
+            self.candidate = self._new_generation()
+
+    def resize(self, wanted: int) -> None:
+        self.wanted = max(1, wanted)
+
+    def drain(self) -> None:
+        self.draining = True
+
+    def zygote_ready(self, generation: int) -> None:
+        if self.generations.get(generation) is Zygote.IMPORTING:
+            self.generations[generation] = Zygote.READY
+
+    def zygote_gone(self, generation: int, reason: str, now_s: float) -> None:
+        """The import has failed, or the process has died."""
+        self.generations[generation] = Zygote.GONE
+        if generation == self.candidate:
+            self._drop_candidate(reason, now_s)
+        elif generation == self.current and not self._proven:
+            self._told.append(StartFailed(reason))
+        for worker in self._of(generation):
+            if not worker.pid:  # nobody will ever tell what became of it
+                del self.workers[worker.number]
+
+    def worker_connected(self, number: int, pid: int) -> bool:
+        """Whether it is one of ours; else it has to go."""
+        worker = self.workers.get(number)
+        if worker is None:
+            return False
+        worker.pid = pid
+        return True
+
+    def worker_ready(self, number: int, now_s: float) -> None:
+        worker = self.workers.get(number)
+        if worker is not None and worker.stage is STARTING:
+            worker.move(READY, now_s)
+
+    def worker_serving(self, number: int, now_s: float) -> None:
+        worker = self.workers.get(number)
+        if worker is not None and worker.stage is READY:
+            worker.move(SERVING, now_s)
+            self._proven = True
+
+    def worker_failed(self, number: int, reason: str, now_s: float) -> None:
+        """It could not start, says it; it will exit."""
+        worker = self.workers.get(number)
+        if worker is None or worker.stage is not STARTING:
+            return
+        if worker.generation == self.candidate:
+            self._drop_candidate(reason, now_s)
+        elif not self._proven:
+            self._told.append(StartFailed(reason))
+
+    def worker_gone(self, number: int, now_s: float, *, reason: str) -> None:
+        worker = self.workers.pop(number, None)
+        if worker is None or worker.stage is LEAVING or self.draining:
+            return
+        if worker.generation == self.candidate:
+            self._drop_candidate(reason, now_s)
+            return
+        self.restarts += 1
+        if worker.stage is not SERVING or now_s - worker.since_s < CRASH_S:
+            self._count_crash(now_s)
+
+    def retire(self, number: int) -> None:
+        """It wants to be replaced; it serves until its replacement does."""
+        worker = self.workers.get(number)
+        if worker is not None:
+            worker.retiring = True
+
+    def hung(self, pid: int, now_s: float) -> None:
+        """One of its requests does not end: another worker takes its place now, and it is killed soon."""
+        worker = next((worker for worker in self.workers.values() if worker.pid == pid), None)
+        if worker is not None and worker.stage is SERVING:
+            self._leave(worker, now_s, HUNG_GRACE_S, kill_after_s=0.0)
+            self.restarts += 1
+
+    # What is to be done
+
+    def advance(self, now_s: float) -> list[Action]:
+        """Everything that is due. Idempotent until something happens or `due_s` has come."""
+        told, self._told = self._told, []
+        if self.draining:
+            return [*told, *self._take_told(), *self._drain(now_s), *self._kill(now_s), *self._stop_zygotes()]
+        self._renew(now_s)
+        starts = [*self._start_zygotes(), *self._fill(now_s)]
+        self._promote()
+        serves = list(self._serve())
+        self._retire(now_s)
+        self._settle(now_s)
+        return [*told, *starts, *serves, *self._take_told(), *self._kill(now_s), *self._stop_zygotes()]
+
+    def due_s(self, now_s: float) -> float | None:
+        """When `advance` has something to do though nothing happens; None: never."""
+        times = [worker.kill_at_s for worker in self.workers.values() if worker.kill_at_s is not None]
+        if self._not_before_s > now_s:
+            times.append(self._not_before_s)
+        return min(times, default=None)
+
+    @property
+    def serving(self) -> int:
+        return sum(worker.stage is SERVING for worker in self.workers.values())
+
+    @property
+    def over(self) -> bool:
+        """Whether the drain has come to its end."""
+        return self.draining and not self.workers
+
+    # Inside
+
+    def _new_generation(self) -> int:
+        self._last_generation += 1
+        return self._last_generation
+
+    def _of(self, generation: int) -> list[Worker]:
+        return [worker for worker in self.workers.values() if worker.generation == generation]
+
+    def _holders(self, generation: int) -> dict[int, Worker]:
+        """By slot: who has it, and is to keep it."""
+        return {
+            worker.slot: worker
+            for worker in self.workers.values()
+            if worker.generation == generation and worker.stage is not LEAVING and not worker.retiring
+        }
+
+    def _renew(self, now_s: float) -> None:
+        """The first generation; one that was asked for meanwhile; one in place of a dead zygote's."""
+        if not self.current:
+            self.current = self._new_generation()
+            return
+        if self.candidate or self._settling:
+            return
+        dead = self.generations.get(self.current) is Zygote.GONE and self._proven and now_s >= self._not_before_s
+        if self._queued or dead:
+            self._queued = False
+            self.candidate = self._new_generation()
+
+    def _start_zygotes(self) -> Iterator[Action]:
+        for generation in (self.current, self.candidate):
+            if generation and generation not in self.generations:
+                self.generations[generation] = Zygote.IMPORTING
+                yield StartZygote(generation)
+
+    def _fill(self, now_s: float) -> Iterator[Action]:
+        for generation in (self.current, self.candidate):
+            if self.generations.get(generation) is not Zygote.READY:
+                continue
+            if generation == self.current and now_s < self._not_before_s:
+                continue
+            holders = self._holders(generation)
+            for slot in range(self.wanted):
+                if slot not in holders:
+                    self._last_worker += 1
+                    self.workers[self._last_worker] = Worker(self._last_worker, slot, generation, now_s)
+                    yield ForkWorker(generation, self._last_worker, slot)
+
+    def _promote(self) -> None:
+        holders = self._holders(self.candidate) if self.candidate else {}
+        ready = sum(worker.stage is READY for worker in holders.values())
+        if self.candidate and ready >= self.wanted:
+            self.current, self.candidate = self.candidate, 0
+            self._settling = True
+
+    def _serve(self) -> Iterator[Action]:
+        for worker in self._of(self.current):
+            if worker.stage is READY and not worker.asked:
+                worker.asked = True
+                yield ServeWorker(worker.number)
+
+    def _retire(self, now_s: float) -> None:
+        """Let those go whose place is taken: by a replacement, by the new generation, by fewer slots."""
+        serving = {slot for slot, worker in self._holders(self.current).items() if worker.stage is SERVING}
+        complete = len([slot for slot in serving if slot < self.wanted]) >= self.wanted
+        for worker in list(self.workers.values()):
+            if worker.stage is LEAVING:
+                continue
+            if worker.generation in (self.current, self.candidate):
+                gone = worker.slot >= self.wanted or (worker.retiring and worker.slot in serving)
+            else:
+                gone = complete or worker.stage is not SERVING
+            if gone:
+                self._leave(worker, now_s, self.drain_s)
+
+    def _settle(self, now_s: float) -> None:
+        if self._settling and not any(
+            worker.stage is not LEAVING for worker in self.workers.values() if worker.generation != self.current
+        ):
+            complete = sum(worker.stage is SERVING for worker in self._holders(self.current).values()) >= self.wanted
+            if complete:
+                self._settling = False
+                self.reloads += 1
+                self._told.append(ReloadDone(self.current))
+                self._not_before_s = min(self._not_before_s, now_s)
+
+    def _leave(self, worker: Worker, now_s: float, grace_s: float, *, kill_after_s: float = KILL_AFTER_S) -> None:
+        worker.move(LEAVING, now_s)
+        worker.kill_at_s = now_s + grace_s + kill_after_s
+        self._told.append(LeaveWorker(worker.number, grace_s))
+
+    def _drain(self, now_s: float) -> list[Action]:
+        for worker in self.workers.values():
+            if worker.stage is not LEAVING:
+                self._leave(worker, now_s, self.drain_s)
+        return self._take_told()
+
+    def _kill(self, now_s: float) -> Iterator[Action]:
+        for worker in self.workers.values():
+            if worker.kill_at_s is not None and now_s >= worker.kill_at_s:
+                worker.kill_at_s = now_s + KILL_AFTER_S  # again, if it should still be there
+                yield KillWorker(worker.number)
+
+    def _stop_zygotes(self) -> Iterator[Action]:
+        for generation, zygote in list(self.generations.items()):
+            wanted = generation in (self.current, self.candidate) and not self.draining
+            if wanted or self._of(generation):
+                continue
+            del self.generations[generation]
+            if zygote is not Zygote.GONE:
+                yield StopZygote(generation)
+
+    def _take_told(self) -> list[Action]:
+        told, self._told = self._told, []
+        return told
+
+    def _drop_candidate(self, reason: str, now_s: float) -> None:
+        failed, self.candidate = self.candidate, 0
+        for worker in self._of(failed):
+            if worker.stage is not LEAVING:
+                self._leave(worker, now_s, 0.0)
+        if self.generations.get(self.current) is Zygote.GONE:
+            self._count_crash(now_s)  # it is tried again, but not in a hurry
+        self._told.append(ReloadFailed(failed, reason))
+
+    def _count_crash(self, now_s: float) -> None:
+        if now_s - self._crashed_s >= CALM_S:
+            self._crashes = 0
+        self._crashed_s = now_s
+        self._not_before_s = now_s + min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**self._crashes)
+        self._crashes = min(self._crashes + 1, 16)
