@@ -279,6 +279,10 @@ class Exchange(ABC):
         if self.notify is not None:
             self.notify()
 
+    def release(self) -> None:  # noqa: B027  # most protocols have nothing to free
+        """For the consumer, at its very end: it has let go. A handler may run on long after its client has left, and what
+        it holds (its slot in a worker) is free only now."""
+
     # What a protocol implements
 
     @abstractmethod
