@@ -1,0 +1,200 @@
+"""Which route answers a request: the most specific host, then the longest path. Pure.
+
+Everything is decided when the table is built: for each host that is named, the list of all routes that could answer it,
+best first. A request costs one dictionary look-up and, on average, one comparison; where a single route takes
+everything, nothing.
+
+Paths are compared in a canonical form, as an application would understand them: `/%61pi`, `//api` and `/x/../api` are
+`/api`. Otherwise a client could choose by spelling which route, and which rate limit, its request falls under.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from headrace.settings import SettingsError
+from headrace.web.settings import RouteSettings
+
+T = TypeVar("T")
+
+_HOSTS_CACHED_MAX: Final = 1_024
+"""Host headers whose routes are remembered; clients invent them, so not without end. 1,024 are about 100 KB."""
+_ESCAPED: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_DOTS: Final = re.compile(r"/(\.|%2[eE])")
+_SLASHES: Final = re.compile(r"//+")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_HOST: Final = re.compile(r"(\*\.)?([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])")
+_PATH: Final = re.compile(r"/[!$&'()*+,;=:@~._%A-Za-z0-9/-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[T]):
+    """A route, ready to compare."""
+
+    settings: RouteSettings
+    to: T
+    """What answers."""
+    host: str
+    prefix: str
+    """Canonical and without its last slash: `` for `/`, `/api`."""
+    label: str
+    """For metrics and logs: host and path as configured."""
+
+    def matches(self, path: str) -> bool:
+        """Whether a canonical path is this route's."""
+        prefix = self.prefix
+        return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("/", "")
+
+
+class RouteTable(Generic[T]):
+    """All routes of a server. Immutable but for a cache; a reload builds another one."""
+
+    __slots__ = ("_any", "_cache", "_exact", "_wildcards", "only", "routes")
+
+    def __init__(self, routes: Iterable[tuple[RouteSettings, T]]) -> None:
+        """Build from the routes in the order in which they were configured.
+
+        Raises:
+            SettingsError: a host, path or lane cannot be, or two routes are the same.
+        """
+        self.routes = tuple(_read(index, settings, to) for index, (settings, to) in enumerate(routes))
+        _refuse_duplicates(self.routes)
+        ordered = sorted(self.routes, key=lambda route: -len(route.prefix))
+        self._any = tuple(route for route in ordered if not route.host)
+        wildcards = {route.host[1:] for route in ordered if route.host.startswith("*")}
+        # `.b.example.org` before `.example.org`
+        self._wildcards = {
+            suffix: tuple(route for route in ordered if route.host == "*" + suffix)
+            for suffix in sorted(wildcards, key=len, reverse=True)
+        }
+        exact = {route.host for route in ordered if route.host and not route.host.startswith("*")}
+        self._exact = {host: tuple(route for route in ordered if route.host == host) for host in exact}
+        self._cache: dict[bytes, tuple[Route[T], ...]] = {}
+        self.only: Route[T] | None = _find_only(self.routes)
+        """The one that answers whatever the host and path, if the table is as simple as that."""
+
+    def find(self, host: bytes, path: str) -> Route[T] | None:
+        """The route of a request; `host` as in its header, `path` as sent."""
+        if self.only is not None:
+            return self.only
+        path = canonical(path)
+        for route in self._cache.get(host) or self._candidates(host):
+            if route.matches(path):
+                return route
+        return None
+
+    def serves(self, host: bytes) -> bool:
+        """Whether any path of this host has a route: if not, the client has come to the wrong server (421)."""
+        return bool(self._candidates(host))
+
+    def _candidates(self, host: bytes) -> tuple[Route[T], ...]:
+        name = host_name(host)
+        found = self._exact.get(name, ())
+        for suffix, routes in self._wildcards.items():
+            if name.endswith(suffix):
+                found += routes
+        found += self._any
+        if len(self._cache) >= _HOSTS_CACHED_MAX:
+            self._cache.clear()
+        self._cache[host] = found
+        return found
+
+
+def host_name(host: bytes) -> str:
+    """The name in a Host header: lower case, without port and without the root's dot."""
+    name = host.decode("latin-1").lower()
+    end = name.find("]") + 1 if name.startswith("[") else name.find(":")
+    return (name[:end] if end > 0 else name).removesuffix(".")
+
+
+def canonical(path: str) -> str:
+    """A path as applications understand it: no needless escapes, no dot segments, single slashes. Idempotent.
+
+    An escaped slash stays one: it is a part of a segment.
+
+    Source: RFC 3986 6.2.2; merging slashes is what nginx does, and many applications.
+    """
+    if "%" in path:
+        path = _ESCAPED.sub(_unescape, path)
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    return _without_dots(path) if "/." in path else path
+
+
+def take_off(prefix: str, path: str) -> str:
+    """What a route's consumer sees of a path that matched: without `prefix`, and never empty.
+
+    As sent, as far as possible: only where dots climb, or the prefix itself was spelled oddly, canonical.
+    """
+    rest = path[len(prefix) :]
+    if not path.startswith(prefix) or rest[:1] not in ("/", "") or _DOTS.search(rest) is not None:
+        rest = canonical(path)[len(prefix) :]
+    return rest or "/"
+
+
+def prefix_of(path: str) -> str:
+    """The canonical prefix of a configured path: without its last slash.
+
+    Raises: ValueError: it is no path.
+    """
+    if _PATH.fullmatch(path) is None:
+        raise ValueError(f"{path!r} is not a path: /, /api or /a/b, percent-encoded")
+    return canonical(path).rstrip("/")
+
+
+def _unescape(found: re.Match[str]) -> str:
+    character = chr(int(found[1], 16))
+    return character if character in _UNRESERVED else found[0].upper()
+
+
+def _without_dots(path: str) -> str:
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
+def _read(index: int, settings: RouteSettings, to: T) -> Route[T]:
+    place = f"web.routes[{index}]"
+    host = settings.host.lower().removesuffix(".")
+    if host and _HOST.fullmatch(host) is None:
+        raise SettingsError(place, f"host {settings.host!r} is neither a name without port nor *.name")
+    try:
+        prefix = prefix_of(settings.path)
+    except ValueError as error:
+        raise SettingsError(place, str(error)) from None
+    if not 0 <= settings.lane <= 2:
+        raise SettingsError(place, f"lane is {settings.lane}; 0 is first, 1 normal, 2 last")
+    return Route(settings, to, host, prefix, host + (prefix or "/"))
+
+
+def check(settings: RouteSettings, place: str) -> None:
+    """Raises: SettingsError, unless the route says exactly one of app, static and proxy."""
+    given = [name for name in ("app", "static", "proxy") if getattr(settings, name)]
+    if len(given) != 1:
+        raise SettingsError(
+            place, f"a route has one of app, static and proxy; this has {' and '.join(given) or 'none'}"
+        )
+
+
+def _refuse_duplicates(routes: Sequence[Route[T]]) -> None:
+    seen: dict[tuple[str, str], int] = {}
+    for index, route in enumerate(routes):
+        first = seen.setdefault((route.host, route.prefix), index)
+        if first != index:
+            raise SettingsError(f"web.routes[{index}]", f"{route.label} is the same as web.routes[{first}]")
+
+
+def _find_only(routes: Sequence[Route[T]]) -> Route[T] | None:
+    if len(routes) == 1 and not routes[0].host and not routes[0].prefix:
+        return routes[0]
+    return None
