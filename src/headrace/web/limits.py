@@ -1,0 +1,65 @@
+"""Every limit of the queue in front of the workers and of the links to them, with unit and reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# The queue: admission.py
+
+LANES: Final = 3
+LANE_TURN: Final = 8
+"""Of so many takes that pass over a lower lane, the last does not: a lower lane gets at least an eighth."""
+STOOD_S: Final = 0.3
+"""A queue that has not been empty for so long is no burst but overload: now newest first, and patience counts."""
+PATIENCE_MIN_S: Final = 0.4
+"""What people do not notice yet, and what a full second's deadline of a client leaves for the answer."""
+PATIENCE_SERVICES: Final = 4
+"""Waiting for four times as long as a request runs is normal (a burst of a few times the slots), beyond is overload."""
+RETRY_AFTER_MAX_S: Final = 120
+"""Longer promises about a queue's future are guesses."""
+SWEEP_S: Final = 0.01
+"""The queue is swept at most every so often: a client does not see the difference, the CPU does."""
+
+# The workers: dispatch.py
+
+DELIVERIES_MAX: Final = 3
+"""The first and two redeliveries; a request that was with three workers when they died is poison."""
+SUSPECT_WAIT_S: Final = 5.0
+"""A request that was with two dying workers waits at most so long for a worker of its own."""
+ALONE_S: Final = 1.0
+"""What has run so long alone without killing its worker shares it again."""
+CHOICES: Final = 16
+"""So many workers with room are compared for a request, those first that have had room for longest: at 512 idle
+workers comparing all would cost 40 µs."""
+
+# Credits of ASGI workers: credits.py
+
+CREDITS_START: Final = 16
+LAG_LOW_S: Final = 0.005
+LAG_HIGH_S: Final = 0.02
+"""A loop that is later than this has more work than it can do at once: what is given to it waits there, where nobody
+can take it back. Below LAG_LOW_S it mostly waits for I/O."""
+PING_S: Final = 0.025
+"""Lag is asked at most so often: 40 pings a second cost a worker less than 0.1 % CPU."""
+
+# The bodies that wait: spool.py
+
+SPOOL_MEMORY_BYTES: Final = 262_144
+"""Of a body that are kept in memory; what is longer goes to a file. Forms and JSON fit, uploads do not."""
+SPOOL_BUDGET_MEMORY_BYTES: Final = 64 * 1_048_576
+"""Of all bodies together; beyond, bodies go to files earlier."""
+SPOOL_BUDGET_BYTES: Final = 16 * 1_073_741_824
+"""Of all bodies together, on disk and in memory; beyond: 503. Eight uploads of the default maximum."""
+SPOOL_PIECE_BYTES: Final = 65_536
+"""Read back at once."""
+REPLAY_BYTES_MAX: Final = 262_144
+"""Of a streamed body that are kept for a redelivery; a longer one that has been passed on cannot be replayed."""
+
+# The links to the workers: links.py
+
+CONSUMED_BYTES: Final = 65_536
+"""So much is passed on before the worker is told: a quarter of the window, so it never runs dry."""
+HELLO_S: Final = 10.0
+"""A connection to the socket that has not said who it is by then is closed."""
+WORKERS_MAX: Final = 4_096
+"""Links of one app to one edge: 512 workers of 8 threads."""

@@ -1,0 +1,262 @@
+"""The rules of the queue, with a clock moved by hand, and against a model that is a plain list."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from headrace.web.admission import Admission
+from headrace.web.limits import LANE_TURN, PATIENCE_MIN_S, RETRY_AFTER_MAX_S, STOOD_S
+
+
+@dataclass(eq=False)
+class Entry:
+    name: int = 0
+    lane: int = 1
+    since_s: float = 0.0
+    waiting: bool = False
+
+
+def admission(*, size: int = 100, timeout_s: float = 10.0, service_s: float = 0.005) -> Admission[Entry]:
+    queue: Admission[Entry] = Admission(queue_size=size, queue_timeout_s=timeout_s)
+    queue.finished(service_s, 0.0)
+    return queue
+
+
+def fill(queue: Admission[Entry], count: int, *, now_s: float = 0.0, lane: int = 1) -> list[Entry]:
+    entries = [Entry(name, lane) for name in range(count)]
+    for entry in entries:
+        assert queue.offer(entry, now_s) is None
+    return entries
+
+
+def test_short_queue_is_served_in_order() -> None:
+    queue = admission()
+    entries = fill(queue, 5)
+    assert [queue.take(0.1) for _ in range(6)] == [*entries, None]
+
+
+def test_queue_that_has_stood_is_served_newest_first() -> None:
+    queue = admission()
+    old = fill(queue, 2)
+    new = fill(queue, 2, now_s=STOOD_S)
+    assert [queue.take(STOOD_S) for _ in range(4)] == [new[1], new[0], old[1], old[0]]
+
+
+def test_queue_that_was_empty_in_between_has_not_stood() -> None:
+    queue = admission()
+    fill(queue, 1)
+    queue.take(STOOD_S - 0.01)
+    entries = fill(queue, 2, now_s=STOOD_S)
+    assert queue.take(STOOD_S) is entries[0]
+
+
+def test_full_queue_refuses_who_comes() -> None:
+    queue = admission(size=2)
+    fill(queue, 2)
+    late = Entry()
+    assert queue.offer(late, 0.1) is late and not late.waiting and queue.length == 2
+
+
+def test_full_queue_that_has_stood_gives_up_its_oldest() -> None:
+    queue = admission(size=2)
+    old = fill(queue, 2)
+    assert queue.offer(Entry(), STOOD_S) is old[0] and not old[0].waiting
+
+
+def test_full_queue_gives_up_the_lowest_lane_for_a_higher_one() -> None:
+    queue = admission(size=2)
+    normal = fill(queue, 1)
+    last = fill(queue, 1, lane=2)
+    assert queue.offer(Entry(lane=0), 0.0) is last[0]
+    assert queue.offer(Entry(lane=0), 0.0) is normal[0]
+    refused = Entry(lane=1)
+    assert queue.offer(refused, STOOD_S) is refused, "a lower lane never displaces a higher one"
+
+
+def test_lanes_go_in_order_but_none_starves() -> None:
+    queue = admission()
+    fill(queue, 50, lane=0)
+    fill(queue, 5, lane=1)
+    fill(queue, 5, lane=2, now_s=0.01)
+    taken = [entry.lane for _ in range(4 * LANE_TURN) if (entry := queue.take(0.02)) is not None]
+    assert taken == ([0] * (LANE_TURN - 1) + [1]) * 4
+
+
+def test_what_a_worker_lost_goes_before_all_lanes_even_into_a_full_queue() -> None:
+    queue = admission(size=1)
+    fill(queue, 1, lane=0)
+    lost = Entry(lane=2)
+    queue.put_back(lost, 0.1)
+    assert queue.length == 2 and queue.take(0.1) is lost
+
+
+def test_client_that_left_is_skipped() -> None:
+    queue = admission()
+    entries = fill(queue, 3)
+    queue.leave(entries[0])
+    queue.leave(entries[0])
+    assert queue.length == 2 and queue.take(0.0) is entries[1]
+
+
+def test_flood_of_clients_that_leave_keeps_no_memory() -> None:
+    queue = admission()
+    stays = fill(queue, 1)
+    for _ in range(10_000):
+        for entry in fill(queue, 1):
+            queue.leave(entry)
+    assert sum(map(len, queue._lanes)) < 200 and queue.take(0.0) is stays[0]
+
+
+def test_nobody_waits_longer_than_the_timeout() -> None:
+    queue = admission(timeout_s=2.0, service_s=5.0)
+    entries = fill(queue, 2)
+    assert queue.advance(1.9) == ([], 2.0)
+    assert queue.advance(2.0) == (entries, math.inf)
+    assert queue.length == 0 and queue.take(2.0) is None
+
+
+def test_standing_queue_loses_patience() -> None:
+    queue = admission()
+    old = fill(queue, 1)
+    assert queue.advance(0.1) == ([], STOOD_S), "before it has stood only the timeout counts"
+    queue.finished(0.005, 0.5)
+    assert queue.advance(0.5) == (old, math.inf) and PATIENCE_MIN_S < 0.5
+
+
+def test_patience_is_a_multiple_of_the_time_that_requests_run() -> None:
+    queue = admission(service_s=4.0)
+    fill(queue, 1)
+    queue.finished(2.0, 1.0)
+    assert queue.patience_s(1.0) > 4.0
+    assert queue.advance(4.0)[0] == []
+
+
+def test_patience_grows_while_nothing_finishes() -> None:
+    queue = admission()
+    fill(queue, 1)
+    assert queue.patience_s(2.0) == 8.0, "requests that run for 2 s run for at least 2 s"
+    assert queue.patience_s(9.0) == 10.0
+
+
+def test_patience_before_anything_has_finished_is_the_timeout() -> None:
+    queue: Admission[Entry] = Admission(queue_size=10, queue_timeout_s=7.0)
+    fill(queue, 1)
+    assert queue.patience_s(5.0) == 7.0
+
+
+def test_retry_after_is_depth_by_drain_rate() -> None:
+    queue = admission()
+    fill(queue, 100)
+    for tenth in range(1, 11):
+        queue.take(tenth / 10)
+    assert queue.retry_after_s(0.0) == 9, "90 wait, 10 a second go"
+    assert queue.retry_after_s(0.99) == 13
+
+
+def test_retry_after_is_bounded() -> None:
+    queue = admission(size=100_000, timeout_s=10.0)
+    assert queue.retry_after_s(0.0) == 10, "nothing drains: the timeout"
+    fill(queue, 100_000)
+    for second in range(1, 3):
+        queue.take(float(second))
+    assert queue.retry_after_s(0.5) == RETRY_AFTER_MAX_S
+    quick = admission()
+    fill(quick, 2)
+    quick.take(1.0)
+    assert quick.retry_after_s(0.0) == 1
+
+
+def test_oldest_wait() -> None:
+    queue = admission()
+    assert queue.oldest_wait_s(5.0) == 0.0
+    fill(queue, 1, now_s=1.0)
+    fill(queue, 1, now_s=0.5, lane=2)
+    assert queue.oldest_wait_s(5.0) == 4.5
+
+
+class AdmissionMachine(RuleBasedStateMachine):
+    """Against a list of who waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: Admission[Entry] = Admission(queue_size=8, queue_timeout_s=3.0)
+        self.model: list[Entry] = []
+        self.now_s = 0.0
+        self.empty_s = 0.0
+        self.back = 0
+
+    def stands(self) -> bool:
+        return bool(self.model) and self.now_s - self.empty_s >= STOOD_S
+
+    def join(self, entry: Entry) -> None:
+        if not self.model:
+            self.empty_s = self.now_s
+        self.model.append(entry)
+
+    @rule(seconds=st.sampled_from([0.01, 0.1, 0.3, 1.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @rule(lane=st.integers(0, 2))
+    def offer(self, lane: int) -> None:
+        entry = Entry(lane=lane)
+        full = len(self.model) >= 8
+        stood = self.stands()
+        victim = self.queue.offer(entry, self.now_s)
+        assert (victim is not None) == full
+        if victim is not entry:
+            if victim is not None:
+                assert victim.lane > lane or (victim.lane == lane and stood)
+                self.model.remove(victim)
+            self.join(entry)
+
+    @rule(lane=st.integers(0, 2))
+    def put_back(self, lane: int) -> None:
+        entry = Entry(lane=lane)
+        entry.name = -1
+        self.queue.put_back(entry, self.now_s)
+        self.join(entry)
+
+    @rule()
+    def take(self) -> None:
+        entry = self.queue.take(self.now_s)
+        assert (entry is None) == (not self.model)
+        if entry is not None:
+            assert entry in self.model
+            came_back = [waiting for waiting in self.model if waiting.name == -1]
+            assert not came_back or entry in came_back
+            peers = came_back or [waiting for waiting in self.model if waiting.lane == entry.lane]
+            assert entry is (peers[-1] if self.stands() else peers[0])
+            self.model.remove(entry)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        entry = data.draw(st.sampled_from(range(len(self.model))))
+        self.queue.leave(self.model.pop(entry))
+
+    @rule(service_s=st.sampled_from([0.001, 0.1, 2.0]))
+    def finished(self, service_s: float) -> None:
+        self.queue.finished(service_s, self.now_s)
+
+    @rule()
+    def advance(self) -> None:
+        bound_s = self.queue.patience_s(self.now_s)
+        shed, deadline_s = self.queue.advance(self.now_s)
+        late = {id(entry) for entry in self.model if entry.since_s + bound_s <= self.now_s}
+        assert {id(entry) for entry in shed} == late
+        self.model = [entry for entry in self.model if id(entry) not in late]
+        assert deadline_s > self.now_s and (deadline_s == math.inf) == (not self.model)
+
+    @invariant()
+    def is_consistent(self) -> None:
+        self.queue._check_invariants()
+        assert self.queue.length == len(self.model)
+        assert self.queue.stands(self.now_s) == self.stands()
+
+
+TestAdmission = AdmissionMachine.TestCase
