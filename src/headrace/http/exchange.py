@@ -67,6 +67,7 @@ class Exchange(ABC):
         "peer",
         "peer_port",
         "query",
+        "refused",
         "root_path",
         "route",
         "secure",
@@ -117,6 +118,8 @@ class Exchange(ABC):
     """Priority: 0 first, 1 normal, 2 last."""
     waited_s: float
     """In the queue."""
+    refused: str
+    """Why no consumer has seen it (`queue-full`, `timeout`, …): the answer is then our own; else empty."""
 
     # The state
     stage: Stage
@@ -142,6 +145,7 @@ class Exchange(ABC):
         self.route = ""
         self.lane = 1
         self.waited_s = 0.0
+        self.refused = ""
         self._left: int | None = None
         self._mute = False
 

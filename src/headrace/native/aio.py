@@ -89,12 +89,13 @@ class AsyncClient:
         epoch: int = await self._transport.call(ops.Fence(name))
         return epoch
 
-    async def state(self, name: str, prefix: bytes | str = b"") -> dict[bytes, bytes]:
+    async def state(self, name: str, prefix: bytes | str = b"", *, limit: int | None = None) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         while True:
-            page = await self._transport.call(calls.get_state(name, prefix, found))
+            operation = calls.get_state(name, prefix, found, limit)
+            page = await self._transport.call(operation)
             found.update(page)
-            if len(page) < calls.PAGE:
+            if len(page) < operation.limit or len(found) == limit:
                 return found
 
     async def cancel_move(self, task: MoveTask | str) -> MoveTask:

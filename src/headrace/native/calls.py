@@ -54,9 +54,10 @@ def list_queues(prefix: str, found: Sequence[QueueSummary]) -> ops.ListQueues:
     return ops.ListQueues(arn_of(prefix) if prefix else "", found[-1].arn if found else "", PAGE)
 
 
-def get_state(name: str, prefix: bytes | str, found: dict[bytes, bytes]) -> ops.GetState:
-    """The page after those found, which are sorted."""
-    return ops.GetState(name, body_bytes(prefix), PAGE, next(reversed(found), b""))
+def get_state(name: str, prefix: bytes | str, found: dict[bytes, bytes], limit: int | None) -> ops.GetState:
+    """The page after those found, which are sorted; `limit` for all pages together."""
+    page = PAGE if limit is None else min(PAGE, limit - len(found))
+    return ops.GetState(name, body_bytes(prefix), page, next(reversed(found), b""))
 
 
 def note_done(error: HeadraceError, outcomes: Sequence[Any]) -> None:

@@ -126,13 +126,18 @@ class Client:
         epoch: int = self._transport.call(ops.Fence(name))
         return epoch
 
-    def state(self, name: str, prefix: bytes | str = b"") -> dict[bytes, bytes]:
-        """The state that transactions wrote under `name`: keys that start with `prefix`, sorted."""
+    def state(self, name: str, prefix: bytes | str = b"", *, limit: int | None = None) -> dict[bytes, bytes]:
+        """The state that transactions wrote under `name`: keys that start with `prefix`, sorted.
+
+        Args:
+            limit: no more than these; None for all.
+        """
         found: dict[bytes, bytes] = {}
         while True:
-            page = self._transport.call(calls.get_state(name, prefix, found))
+            operation = calls.get_state(name, prefix, found, limit)
+            page = self._transport.call(operation)
             found.update(page)
-            if len(page) < calls.PAGE:
+            if len(page) < operation.limit or len(found) == limit:
                 return found
 
     def cancel_move(self, task: MoveTask | str) -> MoveTask:

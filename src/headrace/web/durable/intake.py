@@ -1,0 +1,179 @@
+"""From a client to the broker: collects the whole request, commits it, and answers 202. A cut body reaches nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from headrace.errors import HeadraceError, OutcomeUnknown
+from headrace.http import problem
+from headrace.http.exchange import Exchange
+from headrace.web.durable import pages, records
+from headrace.web.durable.ledger import Ledger, Repeated
+from headrace.web.durable.records import BODY_BYTES_MAX, Record, StoredRequest
+from headrace.web.settings import DurableSettings
+
+_log: Final = logging.getLogger("headrace.web")
+
+COLLECTED_BYTES_MAX: Final = 256 * 1_048_576
+"""Bodies that are being collected, all together; beyond: 503."""
+
+Watch = Callable[[str], "asyncio.Future[Record]"]
+"""The record once the request of this id has ended, if it ends in this process."""
+
+
+class Intake:
+    """One for all durable requests of a process. `begin` is called on the loop, once for each."""
+
+    def __init__(self, ledger: Ledger, watch: Watch) -> None:
+        self._ledger = ledger
+        self._watch = watch
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._collected_bytes = 0
+
+    def begin(self, exchange: Exchange, rule: DurableSettings, *, asked: bool) -> None:
+        try:
+            key = records.read_idempotency_key(exchange.headers.get(b"idempotency-key"))
+        except ValueError as error:
+            problem.respond(exchange, 400, str(error), kind="idempotency-key-invalid")
+            return
+        if key is None and rule.key_required:
+            problem.respond(exchange, 400, "this resource requires an Idempotency-Key", kind="idempotency-key-missing")
+        elif exchange.length > BODY_BYTES_MAX:
+            _refuse_length(exchange)
+        else:
+            self._spawn(self._run(exchange, rule, key, asked=asked))
+
+    def show(self, exchange: Exchange, request_id: str, *, response: bool) -> None:
+        """Answer a status URL."""
+        self._spawn(self._show(exchange, request_id, response=response))
+
+    async def close(self) -> None:
+        """Wait for what is being accepted."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, exchange: Exchange, rule: DurableSettings, key: bytes | None, *, asked: bool) -> None:
+        try:
+            body = await self._collect(exchange)
+            if body is not None:
+                await self._accept(exchange, rule, key, body, asked=asked)
+        except OutcomeUnknown as error:
+            advice = "repeat it with the same Idempotency-Key" if key else "an Idempotency-Key makes a repeat safe"
+            _unavailable(exchange, f"it is unknown whether the request was accepted; {advice}", error)
+        except HeadraceError as error:
+            _unavailable(exchange, "the request was not accepted: the broker cannot be used now", error)
+        except Exception:  # noqa: BLE001  # a bug of ours costs this request only
+            _log.exception("a durable request failed", extra={"action": "web.durable.bug", "path": exchange.path})
+            problem.respond(exchange, 500, "an internal error; the log has more")
+
+    async def _accept(
+        self, exchange: Exchange, rule: DurableSettings, key: bytes | None, body: bytes, *, asked: bool
+    ) -> None:
+        request = _stored(exchange, rule, key, body)
+        content_type = exchange.headers.get(b"content-type", b"")
+        fingerprint = records.fingerprint_of(target=exchange.target, content_type=content_type, body=body)
+        wait_s = records.preferred_wait_s(exchange.headers.get(b"prefer"))
+        watched = self._watch(request.id) if wait_s else None  # before it may have ended
+        accepted = await self._ledger.accept(request, fingerprint)
+        if isinstance(accepted, Repeated):
+            pages.repeated(exchange, accepted.record, same=accepted.same)
+            return
+        ended = await _within(watched, wait_s) if watched else None
+        if ended is not None and ended.response is not None and len(ended.response.body) == ended.response.length:
+            pages.replay(exchange, ended.response, ())
+        else:
+            pages.accepted(exchange, ended or accepted, asked=asked)
+
+    async def _collect(self, exchange: Exchange) -> bytes | None:
+        """The whole body; None if it was cut or refused, and so answered or gone."""
+        reserved = max(exchange.length, 0)
+        if self._collected_bytes + reserved > COLLECTED_BYTES_MAX:
+            problem.respond(exchange, 503, "too many request bodies are on their way", headers=(pages.RETRY_AFTER,))
+            return None
+        self._collected_bytes += reserved
+        try:
+            return await _collect(exchange)
+        finally:
+            self._collected_bytes -= reserved
+
+    async def _show(self, exchange: Exchange, request_id: str, *, response: bool) -> None:
+        try:
+            record = await self._ledger.find(request_id)
+        except HeadraceError as error:
+            _unavailable(exchange, "the broker cannot be asked now", error)
+            return
+        if record is None:
+            problem.respond(exchange, 404, f"there is no request {request_id}, or it has expired")
+        elif response:
+            pages.show_response(exchange, record)
+        else:
+            pages.show(exchange, record)
+
+
+async def _within(watched: asyncio.Future[Record], seconds: float) -> Record | None:
+    try:
+        return await asyncio.wait_for(watched, seconds)
+    except TimeoutError:
+        return None
+
+
+async def _collect(exchange: Exchange) -> bytes | None:
+    body = bytearray()
+    changed = asyncio.Event()
+    exchange.notify = changed.set
+    while True:
+        changed.clear()
+        body += exchange.take()
+        if exchange.gone or exchange.answered:
+            return None
+        if len(body) > BODY_BYTES_MAX:
+            _refuse_length(exchange)
+            return None
+        if exchange.ended and not (more := exchange.take()):
+            return bytes(body)
+        if exchange.ended:
+            body += more
+            continue
+        await changed.wait()
+
+
+def _stored(exchange: Exchange, rule: DurableSettings, key: bytes | None, body: bytes) -> StoredRequest:
+    scope = ""
+    if key is not None:
+        authorization = exchange.headers.get(b"authorization", b"")
+        scope = records.scope_of(key, method=exchange.method, path=exchange.path, authorization=authorization)
+    return StoredRequest(
+        id=secrets.token_urlsafe(18),  # who knows it may read the answer
+        method=exchange.method,
+        target=exchange.target,
+        headers=records.kept_headers(exchange.headers),
+        version=exchange.version,
+        secure=exchange.secure,
+        peer=exchange.peer,
+        peer_port=exchange.peer_port,
+        server=exchange.server,
+        body=body,
+        key=scope,
+        attempts_max=rule.attempts_max,
+        retry_s=rule.retry_s,
+        keep_s=rule.keep_s,
+    )
+
+
+def _refuse_length(exchange: Exchange) -> None:
+    detail = f"the body of a durable request has at most {BODY_BYTES_MAX} bytes"
+    problem.respond(exchange, 413, detail, kind="payload-too-large")
+
+
+def _unavailable(exchange: Exchange, detail: str, error: HeadraceError) -> None:
+    _log.warning("%s: %s", detail, error, extra={"action": "web.durable.unavailable", "path": exchange.path})
+    problem.respond(exchange, 503, detail, kind="broker-unavailable", headers=(pages.RETRY_AFTER,))

@@ -1,0 +1,222 @@
+"""The broker as durable requests use it: one method a step in their life, each one commit.
+
+Knows no HTTP and runs nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+import headrace
+from headrace.errors import OutcomeUnknown, StateChanged
+from headrace.native.aio import AsyncClient
+from headrace.native.aio_queue import AsyncQueue, AsyncReceivedMessage
+from headrace.web.durable import records
+from headrace.web.durable.records import Key, Record, Response, StoredRequest
+
+LEASE_S: Final = 30.0
+"""How long a request stays with a runner that has died; a living one extends its leases."""
+SWEPT_AT_ONCE: Final = 200
+_RECEIVES_MAX: Final = 1_000
+"""The queue's own limit, as high as it goes: attempts are counted in the record, which knows what was an attempt."""
+_RETENTION_S: Final = records.QUEUED_KEEP_S
+_ACCEPTS_MAX: Final = 3
+"""Tries of a commit whose outcome is unknown; repeating is safe, since each expects that there is no such record yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The Idempotency-Key was used before."""
+
+    record: Record | None
+    """None: the record is gone although the key is not yet."""
+    same: bool
+    """Whether the request is the same too."""
+
+
+class Ledger:
+    """See the module. Open on a running loop."""
+
+    def __init__(
+        self, target: str, queue: str, *, unix_s: Callable[[], float] = time.time, patience_s: float = 10.0
+    ) -> None:
+        """Args:
+        target: a broker's URL, or the folder of a running one.
+        queue: the requests' queue; made if it is not there, and `<queue>-dead` with it.
+        unix_s: wall time; records of several machines share it.
+        patience_s: how long a call waits for a broker that is away.
+        """
+        self._client: AsyncClient = headrace.connect_async(target, patience=patience_s)
+        self._name = queue
+        self._state = f"web:{queue}"
+        self._unix_s = unix_s
+        self._queue: AsyncQueue | None = None
+        self._opened = False
+
+    def now_ms(self) -> int:
+        return int(self._unix_s() * 1000)
+
+    async def open(self) -> None:
+        """Connect, and make the queues. To be called again after it has failed.
+
+        Raises: HeadraceError: the broker cannot be reached, or the queue is set otherwise.
+        """
+        if not self._opened:
+            await self._client.open()
+            self._opened = True
+        dead = await self._client.queue(f"{self._name}-dead", create=True, retention=_RETENTION_S)
+        self._queue = await self._client.queue(
+            self._name,
+            create=True,
+            retention=_RETENTION_S,
+            visibility_timeout=LEASE_S,
+            dead_letter=dead.name,
+            max_receives=_RECEIVES_MAX,
+        )
+
+    async def close(self) -> None:
+        if self._opened:
+            await self._client.close()
+
+    # --- intake ---
+
+    async def accept(self, request: StoredRequest, fingerprint: bytes) -> Record | Repeated:
+        """Commit the request, or tell whose its key is. When this answers a Record the request will be run.
+
+        Raises: HeadraceError: nothing was accepted, or (OutcomeUnknown) nobody knows.
+        """
+        for attempt in range(_ACCEPTS_MAX):
+            key = await self._key(request.key) if request.key else None
+            if key is not None and key.id != request.id:
+                if key.expires_ms > self.now_ms():
+                    return Repeated(await self.find(key.id), key.fingerprint == fingerprint)
+            elif key is not None:
+                return await self._accepted(request)  # our own first try, whose answer was lost
+            try:
+                return await self._commit(request, fingerprint, key)
+            except StateChanged:
+                found = await self.find(request.id)
+                if found is not None:
+                    return found  # our own first try
+            except OutcomeUnknown:
+                if attempt == _ACCEPTS_MAX - 1:
+                    raise
+        raise OutcomeUnknown("the request's key changes all the time")
+
+    async def _accepted(self, request: StoredRequest) -> Record:
+        found = await self.find(request.id)
+        assert found is not None, "key and record are one commit"
+        return found
+
+    async def _commit(self, request: StoredRequest, fingerprint: bytes, old_key: Key | None) -> Record:
+        record = records.new_record(request, now_ms=self.now_ms())
+        async with self._client.transact(self._state) as tx:
+            tx.expect(records.record_key(request.id), None)
+            tx.put(records.record_key(request.id), records.encode(record))
+            tx.put(records.expiry_key(record), b"")
+            if request.key:
+                key = Key(request.id, fingerprint, record.expires_ms)
+                tx.expect(records.idempotency_key(request.key), records.encode(old_key) if old_key else None)
+                tx.put(records.idempotency_key(request.key), records.encode(key))
+            if request.body is not None and len(request.body) > records.INLINE_BYTES_MAX:
+                tx.put(records.body_key(request.id), request.body)
+                request = msgspec.structs.replace(request, body=None)
+            tx.send(self._requests, records.encode(request))
+        return record
+
+    # --- looking ---
+
+    async def find(self, request_id: str) -> Record | None:
+        value = await self._value(records.record_key(request_id))
+        return records.decode_record(value) if value is not None else None
+
+    async def _key(self, digest: str) -> Key | None:
+        value = await self._value(records.idempotency_key(digest))
+        return records.decode_key(value) if value is not None else None
+
+    async def _value(self, key: bytes) -> bytes | None:
+        return (await self._client.state(self._state, key, limit=1)).get(key)  # sorted: an exact match is the first
+
+    # --- running ---
+
+    async def receive(self, most: int, *, wait_s: float) -> list[AsyncReceivedMessage]:
+        return await self._requests.receive(most, wait=wait_s, visibility_timeout=LEASE_S)
+
+    async def extend(self, messages: list[AsyncReceivedMessage]) -> None:
+        await self._requests.extend(messages, LEASE_S)
+
+    async def body(self, request: StoredRequest) -> bytes | None:
+        """None: it stood beside the message, and has expired (a request redriven after long)."""
+        return request.body if request.body is not None else await self._value(records.body_key(request.id))
+
+    async def start(self, request: StoredRequest) -> Record:
+        """The record, now running; made anew if it has expired (a request redriven after long)."""
+        now_ms = self.now_ms()
+        before = await self.find(request.id)
+        record = records.started(before or records.new_record(request, now_ms=now_ms), now_ms=now_ms)
+        async with self._client.transact(self._state) as tx:
+            tx.put(records.record_key(record.id), records.encode(record))
+            if before is None:
+                tx.put(records.expiry_key(record), b"")
+        return record
+
+    async def put(self, record: Record) -> None:
+        async with self._client.transact(self._state) as tx:
+            tx.put(records.record_key(record.id), records.encode(record))
+
+    async def finish(
+        self,
+        message: AsyncReceivedMessage,
+        request: StoredRequest,
+        record: Record,
+        *,
+        response: Response | None,
+        error: str = "",
+    ) -> Record:
+        """Done, or, with an error, failed for good: then the request goes to the dead-letter queue, and can be redriven.
+
+        Raises: ReceiptExpired: the lease was lost; another runner has the request now, and nothing was changed.
+        """
+        end = records.ended(record, now_ms=self.now_ms(), keep_s=request.keep_s, response=response, error=error)
+        async with self._client.transact(self._state) as tx:
+            tx.acknowledge(message)
+            tx.put(records.record_key(record.id), records.encode(end))
+            tx.remove(records.expiry_key(record))
+            tx.put(records.expiry_key(end), b"")
+            if error:
+                tx.send(f"{self._name}-dead", message.body, attributes={"Error": error[:1000]})
+            elif request.body is None:
+                tx.remove(records.body_key(record.id))
+        return end
+
+    # --- expiry ---
+
+    async def sweep(self) -> int:
+        """Remove records that have expired, and what belongs to them; returns how many were looked at."""
+        keys = await self._client.state(self._state, records.EXPIRY, limit=SWEPT_AT_ONCE)
+        due = records.oldest_first(list(keys), now_ms=self.now_ms())
+        for request_id in due:
+            await self._remove(request_id)
+        return len(due)
+
+    async def _remove(self, request_id: str) -> None:
+        record = await self.find(request_id)
+        if record is None:
+            return
+        async with self._client.transact(self._state) as tx:
+            tx.expect(records.record_key(request_id), records.encode(record))
+            tx.remove(records.record_key(request_id))
+            tx.remove(records.body_key(request_id))
+            tx.remove(records.expiry_key(record))
+            if record.key:
+                tx.remove(records.idempotency_key(record.key))
+
+    @property
+    def _requests(self) -> AsyncQueue:
+        assert self._queue is not None, "the ledger is not open"
+        return self._queue

@@ -1,0 +1,95 @@
+"""Durable requests as the web server uses them: a hook that takes those of its exchanges that are durable."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from headrace.errors import HeadraceError
+from headrace.http import problem
+from headrace.http.exchange import Exchange, Target
+from headrace.web.durable import pages, records
+from headrace.web.durable.intake import Intake
+from headrace.web.durable.ledger import Ledger
+from headrace.web.durable.records import PREFIX, Rules
+from headrace.web.durable.runner import Runner
+from headrace.web.settings import DurableSettings
+
+_log: Final = logging.getLogger("headrace.web")
+_RETRY_S: Final = 1.0
+
+
+class DurableRequests:
+    """One for each process that holds client connections. Create on the running loop, then `start`, then `close`."""
+
+    def __init__(self, ledger: Ledger, rules: Iterable[DurableSettings], target: Target) -> None:
+        """Args: target: where a stored request is run: routing, without limits and log."""
+        self._ledger = ledger
+        self._settings = tuple(rules)
+        self._rules = Rules(self._settings)
+        self._runner = Runner(ledger, target)
+        self._intake = Intake(ledger, self._runner.watch)
+        self._opening: asyncio.Task[None] | None = None
+        self._ready = False
+
+    def start(self) -> None:
+        """Begin to connect to the broker, for as long as it takes; until then durable requests are answered 503."""
+        self._opening = asyncio.ensure_future(self._open())
+
+    def mark(self, routes: Iterable[tuple[str, list[str]]]) -> None:
+        """Add what the application itself marks as durable: (path prefix, methods)."""
+        marked = [DurableSettings(path=path, methods=tuple(methods)) for path, methods in routes]
+        self._rules = Rules((*self._settings, *marked))
+
+    def take(self, exchange: Exchange) -> bool:
+        """Whether the exchange is durable, or asks for what became of one: then it is answered here."""
+        if exchange.path.startswith(PREFIX):
+            self._show(exchange)
+            return True
+        prefer = exchange.headers.get(b"prefer")
+        asked = prefer is not None and records.prefers_async(prefer)
+        rule = self._rules.find(exchange.method, exchange.path, asked=asked)
+        if rule is None or exchange.upgrade:
+            return False
+        if self._ready:
+            self._intake.begin(exchange, rule, asked=asked)
+        else:
+            self._refuse(exchange)
+        return True
+
+    async def close(self) -> None:
+        """Answer what is being accepted, finish what runs."""
+        if self._opening is not None:
+            self._opening.cancel()
+        await self._intake.close()
+        if self._ready:
+            await self._runner.close()
+        await self._ledger.close()
+
+    def _show(self, exchange: Exchange) -> None:
+        found = pages.read_path(exchange.path)
+        if found is None:
+            problem.respond(exchange, 404, "this is not the URL of a durable request")
+        elif exchange.method not in ("GET", "HEAD"):
+            problem.respond(exchange, 405, "a status is read with GET", headers=((b"Allow", b"GET, HEAD"),))
+        elif not self._ready:
+            self._refuse(exchange)
+        else:
+            self._intake.show(exchange, found[0], response=found[1])
+
+    def _refuse(self, exchange: Exchange) -> None:
+        detail = "the broker of durable requests is not reached yet; nothing was accepted"
+        problem.respond(exchange, 503, detail, kind="broker-unavailable", headers=(pages.RETRY_AFTER,))
+
+    async def _open(self) -> None:
+        while True:
+            try:
+                await self._ledger.open()
+                break
+            except HeadraceError as error:
+                _log.warning("no broker for durable requests yet: %s", error, extra={"action": "web.durable.broker"})
+                await asyncio.sleep(_RETRY_S)
+        self._ready = True
+        self._runner.start()

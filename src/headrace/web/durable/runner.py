@@ -1,0 +1,177 @@
+"""From the broker to the application: pulls stored requests, runs each through the web server's own target, keeps what
+came of it, or tries again later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from headrace.errors import HeadraceError, ReceiptExpired
+from headrace.http.exchange import Target
+from headrace.native.aio_queue import AsyncReceivedMessage
+from headrace.web.durable import records
+from headrace.web.durable.ledger import LEASE_S, Ledger
+from headrace.web.durable.records import Record, Response, StoredRequest
+from headrace.web.durable.replay import ReplayedExchange
+
+_log: Final = logging.getLogger("headrace.web")
+
+RUNNING_MAX: Final = 16
+"""Stored requests of a process that run at once: they share the workers with clients that wait."""
+_POLL_S: Final = 20.0
+_PAUSE_S: Final = 1.0
+"""After the broker could not be reached, and before a request is tried again for which there was no room."""
+_EXTEND_EACH_S: Final = LEASE_S / 3
+_SWEEP_EACH_S: Final = 60.0
+
+
+class Runner:
+    """Invariant: what is received and not settled is in `_running`, and its lease is renewed."""
+
+    def __init__(self, ledger: Ledger, target: Target) -> None:
+        """Args: target: routes a request to its application; rate limits and the access log are for clients."""
+        self._ledger = ledger
+        self._target = target
+        self._running: dict[asyncio.Task[None], AsyncReceivedMessage] = {}
+        self._room = asyncio.Event()
+        self._watched: dict[str, asyncio.Future[Record]] = {}
+        self._loops: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        for work in (self._pull(), self._extend(), self._sweep()):
+            self._loops.append(asyncio.ensure_future(work))
+
+    async def close(self) -> None:
+        """Pull no more, and finish what runs."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        if self._running:
+            extending = asyncio.ensure_future(self._extend())
+            await asyncio.wait(self._running)
+            extending.cancel()
+
+    def watch(self, request_id: str) -> asyncio.Future[Record]:
+        """The record once the request has ended, if it ends here; whoever waits cancels it."""
+        watched: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        self._watched[request_id] = watched
+        watched.add_done_callback(lambda _: self._watched.pop(request_id, None))
+        return watched
+
+    # --- pulling ---
+
+    async def _pull(self) -> None:
+        while True:
+            self._room.clear()
+            free = RUNNING_MAX - len(self._running)
+            if not free:
+                await self._room.wait()
+                continue
+            try:
+                messages = await self._ledger.receive(free, wait_s=_POLL_S)
+            except HeadraceError as error:
+                _log.warning("durable requests wait: %s", error, extra={"action": "web.durable.broker"})
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            for message in messages:
+                self._begin(message)
+
+    def _begin(self, message: AsyncReceivedMessage) -> None:
+        task = asyncio.ensure_future(self._run_surely(message))
+        self._running[task] = message
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self._room.set()
+
+    async def _extend(self) -> None:
+        while True:
+            await asyncio.sleep(_EXTEND_EACH_S)
+            if self._running:
+                try:
+                    await self._ledger.extend(list(self._running.values()))
+                except HeadraceError as error:
+                    _log.warning("leases were not extended: %s", error, extra={"action": "web.durable.lease"})
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                while await self._ledger.sweep():
+                    pass
+            except HeadraceError as error:
+                _log.warning("expired results stay for now: %s", error, extra={"action": "web.durable.sweep"})
+            await asyncio.sleep(_SWEEP_EACH_S)
+
+    # --- running ---
+
+    async def _run_surely(self, message: AsyncReceivedMessage) -> None:
+        """Whatever goes wrong here, the message is still in its queue: its lease ends, and it comes again."""
+        try:
+            await self._run(message)
+        except ReceiptExpired:
+            _log.warning("a lease was lost: the request runs again", extra={"action": "web.durable.lease"})
+        except HeadraceError as error:
+            _log.warning("a durable request runs again: %s", error, extra={"action": "web.durable.broker"})
+        except Exception:  # noqa: BLE001  # a bug of ours costs this attempt only
+            _log.exception("a durable request could not be run", extra={"action": "web.durable.bug"})
+
+    async def _run(self, message: AsyncReceivedMessage) -> None:
+        request = records.decode_request(message.body)
+        record = await self._ledger.start(request)
+        if record.attempts > request.attempts_max:
+            await self._give_up(message, request, record, record.error or "no attempt has come to an end")
+            return
+        body = await self._ledger.body(request)
+        if body is None:
+            await self._give_up(message, request, record, "its body has expired")
+            return
+        exchange = ReplayedExchange(request, body, record.attempts)
+        try:
+            self._target(exchange)
+        except Exception:  # noqa: BLE001  # the target's contract
+            _log.exception("a target failed", extra={"action": "web.durable.bug", "path": exchange.path})
+            exchange.abort()
+        response = await exchange.outcome
+        if exchange.refused:
+            await self._postpone(message, record)
+        elif response is None or response.status >= 500:
+            await self._retry(message, request, record, response)
+        else:
+            self._tell(await self._ledger.finish(message, request, record, response=response))
+
+    async def _postpone(self, message: AsyncReceivedMessage, record: Record) -> None:
+        await self._ledger.put(records.not_run(record, now_ms=self._ledger.now_ms()))
+        await message.release(_PAUSE_S)
+
+    async def _retry(
+        self, message: AsyncReceivedMessage, request: StoredRequest, record: Record, response: Response | None
+    ) -> None:
+        error = f"attempt {record.attempts} was answered {response.status}" if response else "the answer was cut"
+        if record.attempts >= request.attempts_max:
+            await self._give_up(message, request, record, error, response)
+            return
+        delay_s = records.retry_delay_s(record.attempts, request.retry_s)
+        await self._ledger.put(records.to_retry(record, error, now_ms=self._ledger.now_ms()))
+        await message.release(delay_s)
+
+    async def _give_up(
+        self,
+        message: AsyncReceivedMessage,
+        request: StoredRequest,
+        record: Record,
+        error: str,
+        response: Response | None = None,
+    ) -> None:
+        _log.error(
+            "durable request %s failed for good: %s", request.id, error,
+            extra={"action": "web.durable.failed", "request": request.id, "attempts": record.attempts},
+        )  # fmt: skip
+        self._tell(await self._ledger.finish(message, request, record, response=response, error=error))
+
+    def _tell(self, record: Record) -> None:
+        watched = self._watched.get(record.id)
+        if watched is not None and not watched.done():
+            watched.set_result(record)
