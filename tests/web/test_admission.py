@@ -190,7 +190,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.back = 0
 
     def stands(self) -> bool:
-        return bool(self.model) and self.now_s - self.empty_s >= STOOD_S
+        return bool(self.model) and self.now_s >= self.empty_s + STOOD_S
 
     def join(self, entry: Entry) -> None:
         if not self.model:

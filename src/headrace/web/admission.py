@@ -154,7 +154,7 @@ class Admission(Generic[E]):
 
     def stands(self, now_s: float) -> bool:
         """Whether the queue has not been empty for so long that this is no burst."""
-        return self.length > 0 and now_s - self._since_s >= STOOD_S
+        return self.length > 0 and now_s >= self._since_s + STOOD_S
 
     def patience_s(self, now_s: float) -> float:
         """How long an entry may wait by now. While nothing finishes, requests run for at least that long."""

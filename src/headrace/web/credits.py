@@ -1,0 +1,32 @@
+"""How many requests an ASGI worker holds at once: as many as its loop can keep up with.
+
+Theory. One loop serves them all, so what counts is not their number but how late the loop is. An application that waits
+for I/O may have hundreds and its loop still answers at once; one that computes is late with four. So the edge asks
+(PING), and steers as TCP does: more while the credits are used up and the loop is quick, a third fewer when it is late.
+What the worker does not hold waits in the edge's queue: where it can be ordered, shed, and given to another.
+"""
+
+from __future__ import annotations
+
+from headrace.web.limits import CREDITS_START, LAG_HIGH_S, LAG_LOW_S
+
+
+class Credits:
+    """Invariant: 1 <= count <= the most that the worker allows."""
+
+    __slots__ = ("_eager", "_most", "count")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._eager = True
+        self.count = min(CREDITS_START, most)
+
+    def lag(self, seconds: float, *, used_up: bool) -> None:
+        """The loop was so late; `used_up`: whether a request might have been given since the last time, had there been
+        more credits. Doubles until the loop is late for the first time, then grows by a quarter."""
+        if seconds > LAG_HIGH_S:
+            self._eager = False
+            self.count = max(1, int(self.count * 0.7))
+        elif seconds < LAG_LOW_S and used_up:
+            step = self.count if self._eager else self.count // 4
+            self.count = min(self._most, self.count + max(1, step))

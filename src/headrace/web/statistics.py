@@ -1,0 +1,74 @@
+"""What the queue and its workers have done, as records: of one edge, for one application. Durations in seconds."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final
+
+import msgspec
+
+BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the buckets of every histogram; the last bucket is beyond them all."""
+
+
+class Histogram(msgspec.Struct):
+    """How long something took. `counts` are of each bucket alone, not summed up; one more than BOUNDS_S."""
+
+    counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    sum_s: float = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+
+class RouteStatistics(msgspec.Struct, frozen=True):
+    """Of the requests with one route label."""
+
+    wait: Histogram = msgspec.field(default_factory=Histogram)
+    """In the queue, of those that a worker took."""
+    run: Histogram = msgspec.field(default_factory=Histogram)
+    """From a worker's taking one to the end of the answer; WebSockets and other tunnels are not counted."""
+
+
+class WorkerStatistics(msgspec.Struct, frozen=True):
+    """One worker process, as one edge sees it."""
+
+    pid: int
+    generation: int
+    in_flight: int
+    capacity: int
+    """Requests that it takes at once by now: threads, or adapted credits."""
+    requests: int
+    """Given to it since it came."""
+
+
+class DispatchStatistics(msgspec.Struct, frozen=True):
+    """Since the start, unless said; a snapshot, safe to send elsewhere."""
+
+    requests: int = 0
+    """That came, shed ones included."""
+    in_flight: int = 0
+    """Now with a worker."""
+    queue_length: int = 0
+    """Now waiting."""
+    oldest_wait_s: float = 0.0
+    """How long the one that has waited longest has."""
+    shed: dict[str, int] = {}
+    """Answered 503 (or 507, 413) without a worker, by reason: `queue-full`, `timeout`, `draining`, `spool-full`, …"""
+    redelivered: int = 0
+    """Given to another worker since theirs was lost."""
+    failed: int = 0
+    """Answered 502, or cut, since their worker was lost."""
+    poison: int = 0
+    """Of those: that were with so many dying workers that they were given up."""
+    gone: int = 0
+    """Whose client left before the answer was complete."""
+    hung: int = 0
+    """Answered 504: no answer within `request_timeout`."""
+    workers: list[WorkerStatistics] = []
+    routes: dict[str, RouteStatistics] = {}
