@@ -19,6 +19,7 @@ from headrace import __version__, metrics
 from headrace.broker_settings import is_loopback
 from headrace.clock import Clock
 from headrace.errors import AccessDenied, HeadraceError
+from headrace.http import exposition
 from headrace.http.guard import ANY, find_offence
 from headrace.http.listener import Statistics as HttpStatistics
 from headrace.http.messages import Handler, Request
@@ -127,7 +128,7 @@ class MetricsPage:
             return
         store, http, waiting = self._broker.store.statistics(), self._http(), self._broker.waiting()
         snapshot = metrics.Snapshot(__version__, self._clock(), queues, store, http, waiting)
-        request.respond(200, metrics.render(snapshot), metrics.CONTENT_TYPE)
+        request.respond(200, metrics.render(snapshot), exposition.CONTENT_TYPE)
 
     async def _queues(self) -> list[QueueDescription]:
         found: list[QueueDescription] = []

@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from headrace.settings import SettingsError
-from headrace.web.settings import RouteSettings
+from headrace.web.settings import RouteSettings, WebSettings
 
 T = TypeVar("T")
 
@@ -103,6 +104,54 @@ class RouteTable(Generic[T]):
         return found
 
 
+def routes_of(settings: WebSettings) -> tuple[RouteSettings, ...]:
+    """All routes of a server: the configured ones, and last what `app` or `proxy` answers: everything else.
+
+    Raises:
+        SettingsError: a route has not exactly one of app, static and proxy, or the server has nothing to serve.
+    """
+    for index, route in enumerate(settings.routes):
+        _check_kind(route, f"web.routes[{index}]")
+    rest = _default_route(settings)
+    if rest is None and not settings.routes:
+        raise SettingsError(
+            "web.app", "nothing to serve: give an app (module:app), a folder, --proxy or [[web.routes]]"
+        )
+    return settings.routes if rest is None else (*settings.routes, rest)
+
+
+def apps_of(settings: WebSettings) -> tuple[str, ...]:
+    """The apps that the routes name, each once."""
+    return tuple(dict.fromkeys(route.app for route in routes_of(settings) if route.app))
+
+
+def _default_route(settings: WebSettings) -> RouteSettings | None:
+    if settings.app and settings.proxy:
+        raise SettingsError(
+            "web.proxy", f"both an app ({settings.app}) and --proxy: give the paths of one in [[web.routes]]"
+        )
+    if settings.proxy:
+        return RouteSettings(proxy=settings.proxy)
+    if not settings.app:
+        return None
+    if is_folder(settings.app):
+        return RouteSettings(static=settings.app, cache_control=settings.cache_control, index=settings.index)
+    return RouteSettings(app=settings.app)
+
+
+def is_folder(app: str) -> bool:
+    """Whether what is to be served is a folder, and no `module:app`."""
+    return ":" not in app and Path(app).is_dir()
+
+
+def _check_kind(settings: RouteSettings, place: str) -> None:
+    given = [name for name in ("app", "static", "proxy") if getattr(settings, name)]
+    if len(given) != 1:
+        raise SettingsError(
+            place, f"a route has one of app, static and proxy; this has {' and '.join(given) or 'none'}"
+        )
+
+
 def host_name(host: bytes) -> str:
     """The name in a Host header: lower case, without port and without the root's dot."""
     name = host.decode("latin-1").lower()
@@ -177,21 +226,21 @@ def _read(index: int, settings: RouteSettings, to: T) -> Route[T]:
     return Route(settings, to, host, prefix, host + (prefix or "/"))
 
 
-def check(settings: RouteSettings, place: str) -> None:
-    """Raises: SettingsError, unless the route says exactly one of app, static and proxy."""
-    given = [name for name in ("app", "static", "proxy") if getattr(settings, name)]
-    if len(given) != 1:
-        raise SettingsError(
-            place, f"a route has one of app, static and proxy; this has {' and '.join(given) or 'none'}"
-        )
-
-
 def _refuse_duplicates(routes: Sequence[Route[T]]) -> None:
     seen: dict[tuple[str, str], int] = {}
     for index, route in enumerate(routes):
         first = seen.setdefault((route.host, route.prefix), index)
         if first != index:
-            raise SettingsError(f"web.routes[{index}]", f"{route.label} is the same as web.routes[{first}]")
+            other = routes[first]
+            reason = (
+                f"{_what(route)} has the host and path of web.routes[{first}], {_what(other)}: one of them has to go"
+            )
+            raise SettingsError(f"web.routes[{index}]", reason)
+
+
+def _what(route: Route[T]) -> str:
+    settings = route.settings
+    return f"{route.label} ({settings.app or settings.static or ', '.join(settings.proxy)})"
 
 
 def _find_only(routes: Sequence[Route[T]]) -> Route[T] | None:
