@@ -6,40 +6,40 @@ from headrace.web.credits import Credits
 
 
 def test_worker_that_waits_for_io_soon_holds_all_it_may() -> None:
-    credits = Credits(1_000)
+    held = Credits(1_000)
     rounds = 0
-    while credits.count < 1_000:
-        credits.lag(0.001, used_up=True)
+    while held.count < 1_000:
+        held.lag(0.001, used_up=True)
         rounds += 1
     assert rounds == 6
 
 
 def test_worker_that_computes_holds_few() -> None:
-    credits = Credits(1_000)
+    held = Credits(1_000)
     for _ in range(200):
-        credits.lag(0.005 * credits.count, used_up=True)  # each request computes for 5 ms
-    assert 1 <= credits.count <= 5
+        held.lag(0.005 * held.count, used_up=True)  # each request computes for 5 ms
+    assert 1 <= held.count <= 5
 
 
 def test_unused_credits_do_not_grow() -> None:
-    credits = Credits(1_000)
-    credits.lag(0.001, used_up=False)
-    assert credits.count == 16
+    held = Credits(1_000)
+    held.lag(0.001, used_up=False)
+    assert held.count == 16
 
 
 def test_in_between_nothing_changes() -> None:
-    credits = Credits(1_000)
-    credits.lag(0.01, used_up=True)
-    assert credits.count == 16
+    held = Credits(1_000)
+    held.lag(0.01, used_up=True)
+    assert held.count == 16
 
 
 def test_credits_stay_within_bounds() -> None:
-    credits = Credits(3)
-    assert credits.count == 3
-    credits.lag(0.0, used_up=True)
-    assert credits.count == 3
+    held = Credits(3)
+    assert held.count == 3
+    held.lag(0.0, used_up=True)
+    assert held.count == 3
     for _ in range(10):
-        credits.lag(1.0, used_up=True)
-    assert credits.count == 1
-    credits.lag(0.0, used_up=True)
-    assert credits.count == 2
+        held.lag(1.0, used_up=True)
+    assert held.count == 1
+    held.lag(0.0, used_up=True)
+    assert held.count == 2

@@ -119,8 +119,6 @@ class Exchange(ABC):
     waited_s: float
     """In the queue."""
     refused: str
-    """Why no consumer was asked (`queue-full`, `timeout`, …): the answer is then our own 503. Empty: one was."""
-    refused: str
     """Why no consumer has seen it (`queue-full`, `timeout`, …): the answer is then our own; else empty."""
 
     # The state
@@ -147,7 +145,6 @@ class Exchange(ABC):
         self.route = ""
         self.lane = 1
         self.waited_s = 0.0
-        self.refused = ""
         self.refused = ""
         self._left: int | None = None
         self._mute = False
