@@ -72,6 +72,7 @@ async def test_body_can_be_read_again(tmp_path: Path) -> None:
     rig.spooled.rewind()
     assert read(rig.spooled) == body
     assert os.listdir(tmp_path) == [], "the file has no name"  # noqa: PTH208  # the names are what is asked
+    client.leave()
 
 
 @on_loop
