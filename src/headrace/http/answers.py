@@ -39,6 +39,10 @@ class AnswerWriter:
         self._date = formatdate(unix_s, usegmt=True).encode()
         self._prefixes.clear()
 
+    @property
+    def date(self) -> bytes:
+        return self._date
+
     def render(
         self,
         status: int,
@@ -65,6 +69,14 @@ class AnswerWriter:
             return prefix + more + end
         return b"%bContent-Length: %d\r\n%b%b%b" % (prefix, len(body), more, end, b"" if to_head else body)
 
+    def begin(self, status: int, *, dated: bool, served: bool) -> bytes:
+        """The status line, and the Server and Date that the rest of the head does not have. `status` has been checked."""
+        if not dated and not served:
+            return self._prefixes.get((status, b"")) or self._build_prefix(status, b"")
+        server = b"" if served else b"Server: headrace\r\n"
+        date = b"" if dated else b"Date: %b\r\n" % self._date
+        return b"HTTP/1.1 %d %b\r\n%b%b" % (status, _phrase(status), server, date)
+
     def _build_prefix(self, status: int, content_type: bytes) -> bytes:
         if not 200 <= status <= 599:
             raise HeaderInvalid(f"status {status} is not one that ends a request: 200 to 599")
@@ -76,6 +88,11 @@ class AnswerWriter:
             self._prefixes.clear()
         self._prefixes[status, content_type] = prefix
         return prefix
+
+
+def interim(status: int, block: bytes) -> bytes:
+    """An answer before the answer: 102 to 199. `block` is rendered header lines."""
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, _phrase(status), block)
 
 
 def _line(name: bytes, value: bytes) -> bytes:

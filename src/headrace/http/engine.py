@@ -15,9 +15,10 @@ from enum import Enum, auto
 from typing import Final, TypeAlias, cast
 
 from headrace.http.answers import AnswerWriter
+from headrace.http.exchange import Exchange, Target
 from headrace.http.limits import Limits
 from headrace.http.liveness import has_input, peer_present
-from headrace.http.messages import Handler
+from headrace.http.messages import Handler, Request
 from headrace.http.parse import HeadParser, Refusal
 
 ErrorBody: TypeAlias = Callable[[int, str], tuple[bytes, bytes]]
@@ -83,6 +84,14 @@ class RateWindow:
         return moved < limits.rate_bytes_s * limits.rate_window_s
 
 
+def _no_handler(request: Request) -> None:
+    raise AssertionError(f"{request.method} on a buffered connection, whose listener has no handler")
+
+
+def _no_target(exchange: Exchange) -> None:
+    raise AssertionError(f"{exchange.method} on a streamed connection, whose listener has no target")
+
+
 class Service:
     """What the connections of one listener share. `now_s` is coarse on purpose: set once a second by the listener."""
 
@@ -93,6 +102,7 @@ class Service:
         "draining",
         "error_body",
         "handler",
+        "http2",
         "limits",
         "loop",
         "now_s",
@@ -100,17 +110,28 @@ class Service:
         "parser",
         "refused",
         "requests",
+        "target",
     )
 
     def __init__(
         self,
-        handler: Handler,
+        handler: Handler | None = None,
         *,
         limits: Limits,
+        target: Target | None = None,
+        http2: Callable[[Service], Connection] | None = None,
         error_body: ErrorBody = plain_error_body,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.handler = handler
+        """
+        Args:
+            handler: what buffered connections call with whole requests.
+            target: what streamed connections call with exchanges. One of the two.
+            http2: makes the connection of a client that has chosen `h2` by ALPN.
+        """
+        self.handler = handler or _no_handler
+        self.target = target or _no_target
+        self.http2 = http2
         self.limits = limits
         self.error_body = error_body
         self.on_closed = on_closed

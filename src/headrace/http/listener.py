@@ -23,6 +23,8 @@ from typing import Final
 from headrace.errors import CallerError, InvalidParameter
 from headrace.http.buffered import BufferedConnection
 from headrace.http.engine import Connection, ErrorBody, Service, plain_error_body
+from headrace.http.exchange import Target
+from headrace.http.http1 import StreamedConnection
 from headrace.http.limits import Limits
 from headrace.http.messages import Handler
 
@@ -59,39 +61,58 @@ class Statistics:
 
 
 class Listener:
-    """Serves a handler on any number of sockets. One loop, one thread.
+    """Serves a handler, or a target, on any number of sockets. One loop, one thread.
 
     Invariant: a socket is watched for accept only while there is room for a connection and a descriptor.
     """
 
     def __init__(
         self,
-        handler: Handler,
+        handler: Handler | None = None,
         *,
+        target: Target | None = None,
+        http2: Callable[[Service], Connection] | None = None,
         limits: Limits | None = None,
         error_body: ErrorBody = plain_error_body,
         tls: ssl.SSLContext | None = None,
         now_s: Callable[[], float] = time.monotonic,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
-        """Create on the running loop. Nothing is listened on before `open_tcp` or `open_unix`.
+        """Create on the running loop. Nothing is listened on before `open_tcp`, `open_unix` or `open_socket`.
 
         Args:
+            handler: gets whole requests. Either this or `target`.
+            target: gets exchanges, as soon as a head is there.
+            http2: with `target`: makes the connections of TLS clients that choose HTTP/2; None: it is not offered.
             error_body: how the engine's own answers (4xx, 500, 505) look.
-            tls: for the TCP sockets; at least TLS 1.2.
+            tls: for the TCP sockets; at least TLS 1.2. With `target`, its ALPN protocols are set here. Its certificate may
+                be renewed at any time by `load_cert_chain`: later handshakes use the new one.
             now_s: a clock that never steps, for deadlines; `unix_s`: wall time, for the Date header.
 
         Raises: InvalidParameter.
         """
         if tls is not None and tls.minimum_version < ssl.TLSVersion.TLSv1_2:
             raise InvalidParameter("tls", tls.minimum_version.name, "TLS 1.2 is the least that is safe")
+        if (handler is None) == (target is None):
+            raise InvalidParameter("target", repr(target), "give either a handler or a target")
+        if tls is not None and target is not None:
+            tls.set_alpn_protocols(["http/1.1"] if http2 is None else ["h2", "http/1.1"])
         self._limits = limits or Limits()
         self._tls = tls
+        self._connect: type[Connection] = BufferedConnection if target is None else StreamedConnection
         self._now_s = now_s
         self._unix_s = unix_s
-        self._service = Service(handler, limits=self._limits, error_body=error_body, on_closed=self._on_closed)
+        self._service = Service(
+            handler,
+            limits=self._limits,
+            target=target,
+            http2=http2,
+            error_body=error_body,
+            on_closed=self._on_closed,
+        )
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
+        self._shared: set[socket.socket] = set()
         self._unix_files: dict[Path, int] = {}
         self._accepting = False
         self._opening: set[asyncio.Task[None]] = set()
@@ -135,6 +156,25 @@ class Listener:
         path.chmod(0o600)  # again, for systems where the mode of the unbound socket has no say
         self._unix_files[path] = path.stat().st_ino
 
+    def open_socket(self, listening: socket.socket, *, shared: bool = False) -> None:
+        """Listen on a bound socket, which this listener owns from here on. The file of a Unix socket stays its maker's.
+
+        Args:
+            shared: other processes listen on it, too: what is in its backlog is theirs when this listener closes.
+
+        Raises: AddressUnusable.
+        """
+        listening.setblocking(False)
+        try:
+            listening.listen(self._limits.backlog)
+        except OSError as error:
+            address = listening.getsockname()
+            listening.close()
+            raise AddressUnusable(str(address), error.strerror or str(error)) from error
+        if shared:
+            self._shared.add(listening)
+        self._watch(listening)
+
     def _bind(self, listening: socket.socket, target: object, address: str) -> None:
         try:
             listening.setblocking(False)
@@ -143,6 +183,9 @@ class Listener:
         except OSError as error:
             listening.close()
             raise AddressUnusable(address, error.strerror or str(error)) from error
+        self._watch(listening)
+
+    def _watch(self, listening: socket.socket) -> None:
         self._sockets.append(listening)
         if self._timer is None:
             self._tick()
@@ -206,7 +249,7 @@ class Listener:
             self._on_closed()
 
     def _new_connection(self) -> Connection:
-        return BufferedConnection(self._service)
+        return self._connect(self._service)
 
     def _is_full(self) -> bool:
         return len(self._service.connections) + len(self._opening) >= self._limits.connections_max
@@ -275,9 +318,11 @@ class Listener:
             self._retry.cancel()
             self._retry = None
         for listening in self._sockets:
-            self._accept_backlog(listening)
+            if listening not in self._shared:
+                self._accept_backlog(listening)
             listening.close()
         self._sockets.clear()
+        self._shared.clear()
         for path, inode in self._unix_files.items():
             _remove_own(path, inode)
         self._unix_files.clear()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -76,6 +76,20 @@ class Head:
     expects_continue: bool
 
 
+class AnyHead(Protocol):
+    """What `HeadParser` fills: a `Head`, or something with a layout of its own that has the same attributes."""
+
+    method: str
+    target: str
+    path: str
+    query: str
+    headers: Headers
+    http11: bool
+    length: int
+    keep_alive: bool
+    expects_continue: bool
+
+
 class HeadParser:
     """Fills heads. One serves all connections of a loop: it keeps nothing between two calls. Not for several threads."""
 
@@ -85,7 +99,7 @@ class HeadParser:
         self._limits = limits
         self._headers: Headers = {}
 
-    def parse(self, raw: bytes, head: Head) -> None:
+    def parse(self, raw: bytes, head: AnyHead) -> None:
         """Fill `head` from `raw`: maybe an empty line (RFC 2.2), the request line, headers, the empty line.
 
         Raises: Refusal.
@@ -188,17 +202,17 @@ def _check_other_form(method: str, target: str) -> None:
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise Refusal(400, "malformed request target")
-    _accept_host(absolute[1].encode())
+    accept_host(absolute[1].encode())
 
 
-def _frame(head: Head, headers: Headers) -> None:
+def _frame(head: AnyHead, headers: Headers) -> None:
     """Decide where the body ends and what becomes of the connection (RFC 6 and 9)."""
     length = headers.get(b"content-length")
     if b"transfer-encoding" in headers:
         _check_transfer_encoding(head, length)
         head.length = CHUNKED
     else:
-        head.length = 0 if length is None else _read_length(length)
+        head.length = 0 if length is None else read_length(length)
     connection = headers.get(b"connection")
     if connection is None or connection == b"keep-alive":
         head.keep_alive = head.http11 or connection is not None
@@ -208,13 +222,17 @@ def _frame(head: Head, headers: Headers) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _read_length(digits: bytes) -> int:
+def read_length(digits: bytes) -> int:
+    """The value of a Content-Length.
+
+    Raises: Refusal.
+    """
     if not digits.isdigit() or len(digits) > CONTENT_LENGTH_DIGITS_MAX:  # bytes.isdigit knows ASCII digits only
         raise Refusal(400, "invalid Content-Length")
     return int(digits)
 
 
-def _check_transfer_encoding(head: Head, length: bytes | None) -> None:
+def _check_transfer_encoding(head: AnyHead, length: bytes | None) -> None:
     if length is not None:
         raise Refusal(400, "Content-Length and Transfer-Encoding exclude each other")
     if not head.http11:
@@ -223,7 +241,7 @@ def _check_transfer_encoding(head: Head, length: bytes | None) -> None:
         raise Refusal(400, "the only Transfer-Encoding understood is chunked")
 
 
-def _expects_continue(head: Head) -> bool:
+def _expects_continue(head: AnyHead) -> bool:
     if head.headers[b"expect"].lower() != b"100-continue":
         raise Refusal(417, "the only expectation understood is 100-continue")
     return head.http11 and head.length != 0
@@ -234,18 +252,18 @@ def _keeps_alive(connection: bytes, *, http11: bool) -> bool:
     return b"close" not in options and (http11 or b"keep-alive" in options)
 
 
-def _check_host(head: Head, headers: Headers) -> None:
+def _check_host(head: AnyHead, headers: Headers) -> None:
     host = headers.get(b"host")
     if host is None:
         if head.http11:
             raise Refusal(400, "HTTP/1.1 requires a Host header")
     else:
-        _accept_host(host)
+        accept_host(host)
     if head.target[0] not in "/*":
         _reduce(head)
 
 
-def _reduce(head: Head) -> None:
+def _reduce(head: AnyHead) -> None:
     """Turn an absolute target into a path; its authority replaces what Host said (RFC 3.2.2)."""
     absolute = _ABSOLUTE.fullmatch(head.target)
     assert absolute is not None, "_check_other_form has let something else pass"
@@ -256,7 +274,7 @@ def _reduce(head: Head) -> None:
 
 
 @lru_cache(maxsize=256)
-def _accept_host(host: bytes) -> None:
+def accept_host(host: bytes) -> None:
     """Let pass what has the form of a Host header: a name, an address or nothing, and maybe a port.
 
     Like the other cached functions here it raises for what is wrong, and is bounded for what is right: errors are not

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from headrace.http.chunked import ChunkedDecoder
 from headrace.http.limits import Limits
-from headrace.http.parse import CHUNKED, Head, HeadParser, Refusal
+from headrace.http.parse import CHUNKED, AnyHead, HeadParser, Refusal
 
 
 class Reader:
@@ -35,11 +35,16 @@ class Reader:
         """Whether a request has begun, though not all of its head is here. An empty line begins none."""
         return self.buffer not in (b"", b"\r", b"\r\n")
 
+    @property
+    def body_left(self) -> int:
+        """Bytes of the body that have not been read; CHUNKED (-1) if nobody knows."""
+        return self._left if self._chunks is None else CHUNKED
+
     def clear(self) -> None:
         """Forget what is buffered: the connection is ending."""
         self.buffer = b""
 
-    def next_head(self, head: Head) -> bool:
+    def next_head(self, head: AnyHead) -> bool:
         """Fill `head` with the next request's; False until all of it has arrived.
 
         Raises: Refusal.
