@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
         await asyncio.wait_for(test(), 10)
 
     asyncio.run(limited())
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
 
 
 async def turns(count: int = 5) -> None:
@@ -406,8 +411,6 @@ def test_a_file_is_sent_by_the_server(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["absent", "folder", "fifo"])
 def test_what_is_no_file_is_an_error_of_the_application(what: str, tmp_path: Path) -> None:
-    import os
-
     path = tmp_path / what
     if what == "folder":
         path.mkdir()
@@ -422,9 +425,9 @@ def test_what_is_no_file_is_an_error_of_the_application(what: str, tmp_path: Pat
         exchange = await answer(app, FakeExchange())
         assert exchange.status == 500
 
-    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    before = descriptors()
     run(test)
-    after = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    after = descriptors()
     assert after == before
 
 

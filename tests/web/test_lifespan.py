@@ -99,7 +99,7 @@ def test_off_never_asks() -> None:
 
 def test_a_startup_may_be_given_a_limit() -> None:
     async def test() -> None:
-        with pytest.raises(LifespanFailed, match="longer than 0.01 s"):
+        with pytest.raises(LifespanFailed, match=r"longer than 0\.01 s"):
             await Lifespan(App("hang"), "on").startup(timeout_s=0.01)
 
     run(test)
