@@ -56,12 +56,11 @@ class RouteTable(Generic[T]):
     __slots__ = ("_any", "_cache", "_exact", "_wildcards", "only", "routes")
 
     def __init__(self, routes: Iterable[tuple[RouteSettings, T]]) -> None:
-        """Build from the routes in the order in which they were configured.
+        """Build from what `routes_of` gives, in this order.
 
-        Raises:
-            SettingsError: a host, path or lane cannot be, or two routes are the same.
+        Raises: SettingsError: two routes are the same.
         """
-        self.routes = tuple(_read(index, settings, to) for index, (settings, to) in enumerate(routes))
+        self.routes = tuple(_read(settings, to) for settings, to in routes)
         _refuse_duplicates(self.routes)
         ordered = sorted(self.routes, key=lambda route: -len(route.prefix))
         self._any = tuple(route for route in ordered if not route.host)
@@ -108,16 +107,24 @@ def routes_of(settings: WebSettings) -> tuple[RouteSettings, ...]:
     """All routes of a server: the configured ones, and last what `app` or `proxy` answers: everything else.
 
     Raises:
-        SettingsError: a route has not exactly one of app, static and proxy, or the server has nothing to serve.
+        SettingsError: a route has not exactly one of app, static and proxy, its host, path or lane cannot be, or there
+            is nothing to serve.
     """
     for index, route in enumerate(settings.routes):
-        _check_kind(route, f"web.routes[{index}]")
+        _check(route, place_of(index, settings))
     rest = _default_route(settings)
     if rest is None and not settings.routes:
         raise SettingsError(
             "web.app", "nothing to serve: give an app (module:app), a folder, --proxy or [[web.routes]]"
         )
     return settings.routes if rest is None else (*settings.routes, rest)
+
+
+def place_of(index: int, settings: WebSettings) -> str:
+    """How an error names a route of `routes_of`."""
+    if index < len(settings.routes):
+        return f"web.routes[{index}]"
+    return "web.proxy" if settings.proxy else "web.app"
 
 
 def apps_of(settings: WebSettings) -> tuple[str, ...]:
@@ -144,12 +151,20 @@ def is_folder(app: str) -> bool:
     return ":" not in app and Path(app).is_dir()
 
 
-def _check_kind(settings: RouteSettings, place: str) -> None:
-    given = [name for name in ("app", "static", "proxy") if getattr(settings, name)]
+def _check(route: RouteSettings, place: str) -> None:
+    given = [name for name in ("app", "static", "proxy") if getattr(route, name)]
     if len(given) != 1:
         raise SettingsError(
             place, f"a route has one of app, static and proxy; this has {' and '.join(given) or 'none'}"
         )
+    if route.host and _HOST.fullmatch(route.host.lower().removesuffix(".")) is None:
+        raise SettingsError(place, f"host {route.host!r} is neither a name without port nor *.name")
+    if not 0 <= route.lane <= 2:
+        raise SettingsError(place, f"lane is {route.lane}; 0 is first, 1 normal, 2 last")
+    try:
+        prefix_of(route.path)
+    except ValueError as error:
+        raise SettingsError(place, str(error)) from None
 
 
 def host_name(host: bytes) -> str:
@@ -212,17 +227,9 @@ def _without_dots(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-def _read(index: int, settings: RouteSettings, to: T) -> Route[T]:
-    place = f"web.routes[{index}]"
+def _read(settings: RouteSettings, to: T) -> Route[T]:
+    prefix = prefix_of(settings.path)
     host = settings.host.lower().removesuffix(".")
-    if host and _HOST.fullmatch(host) is None:
-        raise SettingsError(place, f"host {settings.host!r} is neither a name without port nor *.name")
-    try:
-        prefix = prefix_of(settings.path)
-    except ValueError as error:
-        raise SettingsError(place, str(error)) from None
-    if not 0 <= settings.lane <= 2:
-        raise SettingsError(place, f"lane is {settings.lane}; 0 is first, 1 normal, 2 last")
     return Route(settings, to, host, prefix, host + (prefix or "/"))
 
 

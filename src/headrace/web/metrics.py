@@ -1,0 +1,241 @@
+"""What a web server tells Prometheus: its records, how those of several processes are added up, the table of metrics.
+
+Edges (or workers that hold their connections themselves) send an EdgeStatistics to the supervisor each second; the
+supervisor adds them up and knows the rest itself. Labels are few: routes as configured, known methods, classes of
+status; what clients invent is no label.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from headrace.http import exposition
+from headrace.http.exposition import Metric, Reader, Sample, histogram, labels, number, plain
+from headrace.http.listener import Statistics as HttpStatistics
+from headrace.web.statistics import BOUNDS_S, DispatchStatistics, Histogram
+
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""The others are counted together, as `other`."""
+OTHER: Final = "other"
+UNROUTED: Final = "none"
+"""The route label of requests that no route takes."""
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class RouteCounts(msgspec.Struct):
+    """Requests that are done, of one route."""
+
+    methods: dict[str, list[int]] = msgspec.field(
+        default_factory=lambda: {method: [0] * 6 for method in (*METHODS, OTHER)}
+    )
+    """By the first digit of the status; 0 if there was no answer."""
+    seconds: Histogram = msgspec.field(default_factory=Histogram)
+    """From the head's arrival to the end of the answer; without WebSockets and other tunnels."""
+    sent_bytes: int = 0
+    """Bodies of answers."""
+
+
+class EntranceStatistics(msgspec.Struct, frozen=True):
+    """Of one edge, since its start."""
+
+    in_flight: int = 0
+    routes: dict[str, RouteCounts] = {}
+    limited: dict[str, int] = {}
+    """Answered 429, by the limit's name."""
+    log_dropped: int = 0
+    """Lines of the access log that were lost."""
+
+
+class ListenerStatistics(msgspec.Struct, frozen=True):
+    """As `headrace.http.listener.Statistics`."""
+
+    accepted: int = 0
+    open: int = 0
+    requests: int = 0
+    refused: int = 0
+
+
+class EdgeStatistics(msgspec.Struct, frozen=True):
+    """All that one edge knows."""
+
+    entrance: EntranceStatistics = msgspec.field(default_factory=EntranceStatistics)
+    listener: ListenerStatistics = msgspec.field(default_factory=ListenerStatistics)
+    queues: dict[str, DispatchStatistics] = {}
+    """By app."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorFacts:
+    """What only the supervisor knows; totals since its start."""
+
+    version: str = ""
+    workers: dict[str, int]
+    """Now, by state: starting, ready, serving, leaving."""
+    generation: int = 1
+    restarts: int = 0
+    """Processes that ended without being asked to, and were replaced."""
+    recycled: int = 0
+    """Workers that were replaced for their age or their memory."""
+    reloads: int = 0
+    reloads_failed: int = 0
+    memory_bytes: dict[str, int] = field(default_factory=dict)
+    """Resident, by kind of process: edge, worker, zygote, supervisor."""
+
+
+def listener_statistics(found: HttpStatistics) -> ListenerStatistics:
+    """A listener's record in the form that travels."""
+    return ListenerStatistics(found.accepted, found.open, found.requests, found.refused)
+
+
+def merge(kind: type[S], records: Iterable[S]) -> S:
+    """The records of several processes as one: numbers added, histograms and tables entry by entry, lists of records
+    chained; the greatest of a field whose name begins with `oldest`. Shares nothing with its arguments."""
+    total = kind()
+    for record in records:
+        total = _add(total, record)
+    return total
+
+
+def _add(one: Any, other: Any) -> Any:
+    if isinstance(one, msgspec.Struct):
+        fields = one.__struct_fields__
+        return type(one)(**{name: _add_field(name, getattr(one, name), getattr(other, name)) for name in fields})
+    if isinstance(one, dict):
+        return {key: _add(one[key], other[key]) if key in one and key in other else _copy(one.get(key, other.get(key)))
+                for key in {**one, **other}}  # fmt: skip
+    if isinstance(one, list):
+        if any(isinstance(item, msgspec.Struct) for item in (*one, *other)):
+            return [*one, *other]
+        return [a + b for a, b in zip(one, other, strict=True)] if one and other else [*one, *other]
+    return one + other
+
+
+def _add_field(name: str, one: Any, other: Any) -> Any:
+    return max(one, other) if name.startswith("oldest") else _add(one, other)
+
+
+def _copy(value: Any) -> Any:
+    return _add(value, type(value)()) if isinstance(value, msgspec.Struct | dict | list) else value
+
+
+# ------------------------------------------------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that is told, read at about one moment."""
+
+    edges: EdgeStatistics
+    facts: SupervisorFacts
+
+
+def _of_queues(read: Callable[[DispatchStatistics], float]) -> Reader[Snapshot]:
+    return lambda s: ((labels(app=app), number(read(queue))) for app, queue in s.edges.queues.items())
+
+
+def _by(name: str, read: Callable[[Snapshot], dict[str, int]]) -> Reader[Snapshot]:
+    return lambda s: ((labels(**{name: key}), str(value)) for key, value in read(s).items())
+
+
+def _build(snapshot: Snapshot) -> Iterable[Sample]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    return ((labels(version=snapshot.facts.version, python=python), "1"),)
+
+
+def _requests(snapshot: Snapshot) -> Iterable[Sample]:
+    for route, counts in snapshot.edges.entrance.routes.items():
+        for method, statuses in counts.methods.items():
+            for digit, count in enumerate(statuses):
+                if count:
+                    status = f"{digit}xx" if digit else "none"
+                    yield labels(route=route, method=method, status=status), str(count)
+
+
+def _seconds(snapshot: Snapshot) -> Iterable[Sample]:
+    for route, counts in snapshot.edges.entrance.routes.items():
+        yield from histogram(BOUNDS_S, counts.seconds.counts, counts.seconds.sum_s, route=route)
+
+
+def _waits(snapshot: Snapshot) -> Iterable[Sample]:
+    for app, queue in snapshot.edges.queues.items():
+        for route, found in queue.routes.items():
+            yield from histogram(BOUNDS_S, found.wait.counts, found.wait.sum_s, app=app, route=route)
+
+
+def _runs(snapshot: Snapshot) -> Iterable[Sample]:
+    for app, queue in snapshot.edges.queues.items():
+        for route, found in queue.routes.items():
+            yield from histogram(BOUNDS_S, found.run.counts, found.run.sum_s, app=app, route=route)
+
+
+def _shed(snapshot: Snapshot) -> Iterable[Sample]:
+    for app, queue in snapshot.edges.queues.items():
+        for reason, count in queue.shed.items():
+            yield labels(app=app, reason=reason), str(count)
+
+
+def _sent(snapshot: Snapshot) -> dict[str, int]:
+    return {route: counts.sent_bytes for route, counts in snapshot.edges.entrance.routes.items()}
+
+
+def _reloads(snapshot: Snapshot) -> dict[str, int]:
+    return {"ok": snapshot.facts.reloads, "failed": snapshot.facts.reloads_failed}
+
+
+METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
+    (Metric("headrace_build_info", "gauge", "Always 1; the labels say what runs."), _build),
+    (Metric("headrace_http_connections", "gauge", "Open connections."), plain(lambda s: s.edges.listener.open)),
+    (Metric("headrace_http_connections_total", "counter", "Connections accepted."), plain(lambda s: s.edges.listener.accepted)),
+    (Metric("headrace_http_requests_total", "counter", "Requests taken."), plain(lambda s: s.edges.listener.requests)),
+    (
+        Metric("headrace_http_refused_total", "counter", "Requests that the HTTP engine refused as malformed or too large."),
+        plain(lambda s: s.edges.listener.refused),
+    ),
+    (Metric("headrace_web_requests_total", "counter", "Requests that are done, by class of status."), _requests),
+    (Metric("headrace_web_requests_in_flight", "gauge", "Requests that are not done."), plain(lambda s: s.edges.entrance.in_flight)),
+    (Metric("headrace_web_request_seconds", "histogram", "From the head of a request to the end of its answer."), _seconds),
+    (Metric("headrace_web_sent_bytes_total", "counter", "Bytes of answers' bodies."), _by("route", _sent)),
+    (
+        Metric("headrace_web_limited_total", "counter", "Requests answered 429, by limit."),
+        _by("limit", lambda s: s.edges.entrance.limited),
+    ),
+    (
+        Metric("headrace_web_access_log_dropped_total", "counter", "Lines of the access log that were lost."),
+        plain(lambda s: s.edges.entrance.log_dropped),
+    ),
+    (Metric("headrace_web_queue_length", "gauge", "Requests that wait for a worker."), _of_queues(lambda q: q.queue_length)),
+    (Metric("headrace_web_queue_oldest_wait_seconds", "gauge", "Wait of the one that has waited longest."), _of_queues(lambda q: q.oldest_wait_s)),
+    (Metric("headrace_web_queue_wait_seconds", "histogram", "Wait of the requests that a worker took."), _waits),
+    (Metric("headrace_web_run_seconds", "histogram", "From a worker's taking a request to the end of its answer."), _runs),
+    (Metric("headrace_web_shed_total", "counter", "Requests answered 503 without a worker, by reason."), _shed),
+    (
+        Metric("headrace_web_redelivered_total", "counter", "Requests given to another worker, since theirs was lost."),
+        _of_queues(lambda q: q.redelivered),
+    ),
+    (Metric("headrace_web_failed_total", "counter", "Requests that failed since their worker was lost."), _of_queues(lambda q: q.failed)),
+    (Metric("headrace_web_poison_total", "counter", "Of those: requests that had killed several workers."), _of_queues(lambda q: q.poison)),
+    (Metric("headrace_web_hung_total", "counter", "Requests answered 504 after request_timeout."), _of_queues(lambda q: q.hung)),
+    (Metric("headrace_web_gone_total", "counter", "Requests whose client left before the answer."), _of_queues(lambda q: q.gone)),
+    (Metric("headrace_web_running", "gauge", "Requests that workers have."), _of_queues(lambda q: q.in_flight)),
+    (
+        Metric("headrace_web_capacity", "gauge", "Requests that workers take at once."),
+        _of_queues(lambda q: sum(worker.capacity for worker in q.workers)),
+    ),
+    (Metric("headrace_web_workers", "gauge", "Workers by state."), _by("state", lambda s: s.facts.workers)),
+    (Metric("headrace_web_restarts_total", "counter", "Processes that ended unasked and were replaced."), plain(lambda s: s.facts.restarts)),
+    (Metric("headrace_web_recycled_total", "counter", "Workers replaced for age or memory."), plain(lambda s: s.facts.recycled)),
+    (Metric("headrace_web_generation", "gauge", "Of the code; counted up by every reload."), plain(lambda s: s.facts.generation)),
+    (Metric("headrace_web_reloads_total", "counter", "Reloads, by result: ok, failed."), _by("result", _reloads)),
+    (Metric("headrace_web_memory_bytes", "gauge", "Resident memory by kind of process."), _by("process", lambda s: s.facts.memory_bytes)),
+)  # fmt: skip
+
+
+def render(edges: Sequence[EdgeStatistics], facts: SupervisorFacts) -> bytes:
+    """All metrics of a server as Prometheus reads them (`exposition.CONTENT_TYPE`)."""
+    return exposition.render(METRICS, Snapshot(merge(EdgeStatistics, edges), facts))
