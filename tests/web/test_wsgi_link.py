@@ -1,0 +1,538 @@
+"""The threads of a WSGI worker, and an edge played by the test."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace.errors import InvalidParameter
+from headrace.web import frames
+from headrace.web.frames import COUNT, HEAD, HEAD_BYTES, HEADER, HEADER_BYTES, Hello, Kind, Request
+from headrace.web.wsgi_link import LinkThreads
+
+HELLO = Hello(os.getpid(), 1, "wsgi", 99)
+WAIT_S = 20.0
+
+
+class EdgeLink:
+    """The edge's end of one link."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.settimeout(WAIT_S)
+        self.socket = connected
+        self._file = connected.makefile("rb")
+        kind, stream, payload = self.frame()
+        assert (kind, stream) == (Kind.HELLO, 0)
+        self.hello = msgspec.msgpack.decode(payload, type=Hello)
+
+    def frame(self) -> tuple[Kind, int, bytes]:
+        header = self._file.read(HEADER_BYTES)
+        if not header:
+            raise EOFError
+        length, stream, kind = HEADER.unpack(header)
+        return Kind(kind), stream, self._file.read(length)
+
+    def send(self, kind: Kind, stream: int, payload: bytes = b"") -> None:
+        self.socket.sendall(HEADER.pack(len(payload), stream, kind) + payload)
+
+    def request(
+        self,
+        stream: int,
+        method: str = "GET",
+        target: str = "/",
+        body: bytes = b"",
+        *,
+        ended: bool = True,
+        **changes: Any,
+    ) -> None:
+        head = Request(
+            method,
+            target,
+            {b"host": b"x"},
+            "1.1",
+            False,
+            "192.0.2.1",
+            1,
+            ("127.0.0.1", 80),
+            b"",
+            len(body),
+            "",
+            ended,
+            False,
+            0.0,
+        )
+        packed = msgspec.msgpack.encode(msgspec.structs.replace(head, **changes))
+        self.send(Kind.REQUEST, stream, COUNT.pack(len(packed)) + packed + body)
+
+    def consumed(self, stream: int, count: int) -> None:
+        self.send(Kind.CONSUMED, stream, COUNT.pack(count))
+
+    def head(self, kind: Kind, stream: int) -> tuple[int, int, bytes, bytes]:
+        """Status, length, block and body of the answer that comes now."""
+        came, number, payload = self.frame()
+        assert (came, number) == (kind, stream)
+        status, _, length, block = HEAD.unpack_from(payload)
+        return status, length, payload[HEAD_BYTES : HEAD_BYTES + block], payload[HEAD_BYTES + block :]
+
+    def answer(self, stream: int) -> tuple[int, bytes]:
+        status, _, _, body = self.head(Kind.ANSWER, stream)
+        return status, body
+
+    def close(self) -> None:
+        self._file.close()
+        self.socket.close()
+
+
+class Edge:
+    """Listens for the worker's threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.links: list[EdgeLink] = []
+        self.listening = socket.socket(socket.AF_UNIX)
+        self.listening.bind(str(path))
+        self.listening.listen(64)
+        self.listening.settimeout(WAIT_S)
+
+    def accept(self) -> EdgeLink:
+        link = EdgeLink(self.listening.accept()[0])
+        self.links.append(link)
+        return link
+
+    def close(self) -> None:
+        self.listening.close()
+        self.path.unlink(missing_ok=True)
+        for link in self.links:
+            link.close()
+        self.links.clear()
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[Edge]:
+    edge = Edge(tmp_path / "edge")
+    yield edge
+    edge.close()
+
+
+@pytest.fixture
+def working(edge: Edge) -> Iterator[Callable[..., LinkThreads]]:
+    """Starts workers, and sees that they end."""
+    started: list[LinkThreads] = []
+
+    def work(app: Any, *, threads: int = 1, edges: list[Path] | None = None) -> LinkThreads:
+        started.append(LinkThreads(app, edges=edges or [edge.path], threads=threads, hello=HELLO))
+        return started[-1]
+
+    yield work
+    edge.close()
+    for each in started:
+        each.leave()
+        assert each.join(WAIT_S)
+
+
+def echo(environ: Any, start_response: Any) -> Any:
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("X-Length", environ.get("CONTENT_LENGTH", "none"))])
+    return [environ["PATH_INFO"].encode() + b" " + body]
+
+
+def streaming(*pieces: bytes) -> Any:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return iter(pieces)
+
+    return app
+
+
+def test_thread_says_hello_and_answers_one_request_after_another(edge: Edge, working: Any) -> None:
+    worker = working(echo)
+    link = edge.accept()
+    assert (link.hello.capacity, link.hello.interface, link.hello.pid) == (1, "wsgi", os.getpid())
+    for stream in (1, 2, 3):
+        link.request(stream, "POST", f"/{stream}", b"abc")
+        assert link.answer(stream) == (200, b"/%d abc" % stream)
+    worker.leave()
+    assert link.frame()[0] is Kind.LEAVE
+    assert (worker.requests, worker.in_flight) == (3, 0)
+
+
+def test_requests_may_come_in_any_pieces(edge: Edge, working: Any) -> None:
+    working(echo)
+    link = edge.accept()
+    real, sent = link.socket, bytearray()
+
+    class Collecting:
+        def sendall(self, data: bytes) -> None:
+            sent.extend(data)
+
+    link.socket = Collecting()  # type: ignore[assignment]  # what `send` needs of one
+    link.request(1, "POST", "/a", b"x" * 50)
+    link.request(2, "POST", "/b", b"")
+    link.socket = real
+    for number in range(len(sent)):
+        real.sendall(sent[number : number + 1])
+    assert link.answer(1) == (200, b"/a " + b"x" * 50)
+    assert link.answer(2) == (200, b"/b ")
+
+
+def test_threads_are_dealt_out_over_the_edges(edge: Edge, working: Any, tmp_path: Path) -> None:
+    other = Edge(tmp_path / "other")
+    working(echo, threads=3, edges=[edge.path, other.path])
+    for link in (edge.accept(), edge.accept(), other.accept()):
+        link.request(1)
+        assert link.answer(1)[0] == 200
+    other.close()
+
+
+def test_fewer_threads_than_edges_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameter):
+        LinkThreads(echo, edges=[tmp_path / "a", tmp_path / "b"], threads=1, hello=HELLO)
+
+
+def test_body_that_came_in_chunks_has_its_length(edge: Edge, working: Any) -> None:
+    working(echo)
+    link = edge.accept()
+    link.request(1, "POST", "/", b"abcd", length=-1)
+    _, _, block, body = link.head(Kind.ANSWER, 1)
+    assert b"X-Length: 4\r\n" in block
+    assert body == b"/ abcd"
+
+
+def test_long_body_is_taken_in_pieces_and_the_edge_is_told(edge: Edge, working: Any) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        size = len(environ["wsgi.input"].read())
+        start_response("200 OK", [])
+        return [str(size).encode()]
+
+    working(app)
+    link = edge.accept()
+    link.request(1, "POST", "/", b"a" * 10_000, ended=False, length=1_000_000)
+    ahead, sent, told = 10_000, 10_000, 0
+    while sent < 1_000_000:
+        while ahead + 60_000 > frames.WINDOW_BYTES:
+            kind, stream, payload = link.frame()
+            assert (kind, stream) == (Kind.CONSUMED, 1)
+            ahead -= COUNT.unpack(payload)[0]
+            told += 1
+        link.send(Kind.BODY, 1, b"b" * min(60_000, 1_000_000 - sent))
+        ahead += 60_000
+        sent += min(60_000, 1_000_000 - sent)
+    link.send(Kind.ENDED, 1)
+    while (frame := link.frame())[0] is Kind.CONSUMED:
+        told += 1
+    assert frame[0] is Kind.ANSWER
+    assert frame[2].endswith(b"1000000")
+    assert 5 < told < 17
+
+
+def test_awaited_body_is_invited(edge: Edge, working: Any) -> None:
+    working(echo)
+    link = edge.accept()
+    link.request(1, "POST", "/", ended=False, expects=True, length=3)
+    assert link.frame() == (Kind.CONSUMED, 1, COUNT.pack(0))
+    link.send(Kind.BODY, 1, b"abc")
+    link.send(Kind.ENDED, 1)
+    assert link.answer(1) == (200, b"/ abc")
+
+
+def test_body_that_nobody_reads_does_not_reach_the_next_request(edge: Edge, working: Any) -> None:
+    working(streaming())
+    link = edge.accept()
+    link.request(1, "POST", "/", b"abc", ended=False, length=9)
+    assert link.answer(1) == (200, b"")
+    link.send(Kind.BODY, 1, b"def")
+    link.send(Kind.GONE, 1)
+    link.request(2)
+    assert link.answer(2) == (200, b"")
+
+
+def test_stream_begins_with_its_first_piece(edge: Edge, working: Any) -> None:
+    working(streaming(b"ab", b"c"))
+    link = edge.accept()
+    link.request(1)
+    assert link.head(Kind.HEAD, 1) == (200, -1, b"", b"")
+    assert [link.frame() for _ in range(3)] == [(Kind.DATA, 1, b"ab"), (Kind.DATA, 1, b"c"), (Kind.ENDED, 1, b"")]
+
+
+def test_stream_waits_while_the_window_is_full(edge: Edge, working: Any) -> None:
+    made = []
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        for number in range(100):
+            made.append(number)
+            yield b"x" * 50_000
+
+    working(app)
+    link = edge.accept()
+    link.request(1)
+    link.head(Kind.HEAD, 1)
+    received = 0
+    while received + 50_000 <= frames.WINDOW_BYTES:
+        received += len(link.frame()[2])
+    link.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        link.socket.recv(1, socket.MSG_PEEK)
+    link.socket.settimeout(WAIT_S)
+    assert len(made) <= 6
+    link.consumed(1, received)
+    while (frame := link.frame())[0] is Kind.DATA:
+        received += len(frame[2])
+        link.consumed(1, len(frame[2]))
+    assert (frame[0], received) == (Kind.ENDED, 5_000_000)
+    link.request(2)
+    assert link.head(Kind.HEAD, 2)[0] == 200
+
+
+def test_client_that_leaves_stops_the_stream(edge: Edge, working: Any) -> None:
+    closed = threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        try:
+            while True:
+                yield b"x" * 60_000
+        finally:
+            closed.set()
+
+    working(app)
+    link = edge.accept()
+    link.request(1)
+    link.head(Kind.HEAD, 1)
+    link.send(Kind.GONE, 1)
+    while (frame := link.frame())[0] is Kind.DATA:
+        pass
+    assert frame == (Kind.GONE, 1, b"")
+    assert closed.wait(WAIT_S)
+    link.request(2)
+    assert link.head(Kind.HEAD, 2)[0] == 200
+
+
+def test_client_that_leaves_during_the_body_ends_the_stream(edge: Edge, working: Any) -> None:
+    working(echo)
+    link = edge.accept()
+    link.request(1, "POST", "/", b"a", ended=False, length=9)
+    link.send(Kind.GONE, 1)
+    assert link.frame() == (Kind.GONE, 1, b"")
+
+
+def test_app_that_swallows_that_the_client_has_left_still_ends_the_stream(edge: Edge, working: Any) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        try:
+            environ["wsgi.input"].read()
+        except OSError:
+            start_response("400 Cut", [])
+        return [b"cut"]
+
+    working(app)
+    link = edge.accept()
+    link.request(1, "POST", "/", b"a", ended=False, length=9)
+    link.send(Kind.GONE, 1)
+    assert link.answer(1) == (400, b"cut")
+
+
+def test_broken_stream_is_gone(edge: Edge, working: Any) -> None:
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"a"
+        raise ValueError
+
+    working(app)
+    link = edge.accept()
+    link.request(1)
+    link.head(Kind.HEAD, 1)
+    assert [link.frame()[0] for _ in range(2)] == [Kind.DATA, Kind.GONE]
+
+
+def file_app(path: Path) -> Any:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](path.open("rb"))
+
+    return app
+
+
+def test_file_is_held_until_the_edge_has_it(edge: Edge, working: Any, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 1_000_000)
+    working(file_app(path))
+    link = edge.accept()
+    link.request(1)
+    assert link.head(Kind.HEAD, 1)[1] == 1_000_000
+    kind, _, payload = link.frame()
+    file = msgspec.msgpack.decode(payload, type=frames.File)
+    assert (kind, file.offset, file.count) == (Kind.FILE, 0, 1_000_000)
+    assert os.fstat(file.fd).st_ino == path.stat().st_ino
+    link.consumed(1, frames.FILE_OPENED)
+    assert link.frame() == (Kind.ENDED, 1, b"")
+
+
+def test_file_is_read_if_the_edge_cannot_open_it(edge: Edge, working: Any, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    content = os.urandom(1_000_000)
+    path.write_bytes(content)
+    working(file_app(path))
+    link = edge.accept()
+    link.request(1)
+    link.head(Kind.HEAD, 1)
+    assert link.frame()[0] is Kind.FILE
+    link.consumed(1, frames.FILE_REFUSED)
+    received = b""
+    while (frame := link.frame())[0] is Kind.DATA:
+        received += frame[2]
+        link.consumed(1, len(frame[2]))
+    assert frame[0] is Kind.ENDED
+    assert received == content
+
+
+def test_ping_is_answered(edge: Edge, working: Any) -> None:
+    working(echo)
+    link = edge.accept()
+    link.send(Kind.PING, 0, b"12345678")
+    assert link.frame() == (Kind.PONG, 0, b"12345678")
+
+
+# Leaving
+
+
+def test_request_that_was_on_its_way_is_answered_before_leaving(edge: Edge, working: Any) -> None:
+    worker = working(echo)
+    link = edge.accept()
+    worker.leave()
+    assert link.frame()[0] is Kind.LEAVE
+    link.request(1)
+    link.send(Kind.LEAVE, 0)
+    assert link.answer(1)[0] == 200
+    assert worker.join(WAIT_S)
+    with pytest.raises(EOFError):
+        link.frame()
+
+
+def test_request_that_runs_is_finished_before_leaving(edge: Edge, working: Any) -> None:
+    running, going_on = threading.Event(), threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        running.set()
+        assert going_on.wait(WAIT_S)
+        start_response("200 OK", [])
+        return [b"done"]
+
+    worker = working(app)
+    link = edge.accept()
+    link.request(1)
+    assert running.wait(WAIT_S)
+    worker.leave()
+    assert not worker.join(0)
+    assert worker.in_flight == 1
+    assert link.frame()[0] is Kind.LEAVE
+    going_on.set()
+    assert link.answer(1) == (200, b"done")
+    link.send(Kind.LEAVE, 0)
+    assert worker.join(WAIT_S)
+
+
+def test_edge_that_leaves_is_looked_for_again(edge: Edge, working: Any) -> None:
+    working(echo)
+    link = edge.accept()
+    link.request(1)
+    link.answer(1)
+    link.send(Kind.LEAVE, 0)
+    with pytest.raises(EOFError):
+        link.frame()
+    again = edge.accept()
+    again.request(1)
+    assert again.answer(1)[0] == 200
+
+
+def test_edge_that_vanishes_is_looked_for_and_its_request_forgotten(edge: Edge, working: Any) -> None:
+    running, going_on = threading.Event(), threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/old":
+            running.set()
+            assert going_on.wait(WAIT_S)
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode()]
+
+    working(app)
+    link = edge.accept()
+    link.request(1, target="/old")
+    assert running.wait(WAIT_S)
+    edge.close()
+    going_on.set()
+    successor = Edge(edge.path)
+    link = successor.accept()
+    link.request(1, target="/new")
+    assert link.answer(1) == (200, b"/new")
+    successor.close()
+
+
+def test_worker_waits_for_an_edge_that_is_not_there_yet(edge: Edge, working: Any, tmp_path: Path) -> None:
+    worker = working(echo, edges=[tmp_path / "later"])
+    later = Edge(tmp_path / "later")
+    link = later.accept()
+    link.request(1)
+    assert link.answer(1)[0] == 200
+    assert worker.requests in (0, 1)
+    later.close()
+
+
+def test_worker_leaves_while_there_is_no_edge(working: Any, tmp_path: Path) -> None:
+    worker = working(echo, edges=[tmp_path / "never"])
+    worker.leave()
+    assert worker.join(WAIT_S)
+
+
+def test_slow_work_after_an_answer_gets_the_thread_off_its_link(edge: Edge, working: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("headrace.web.wsgi.SLOW_CLOSE_S", -1.0)  # every work afterwards is slow
+    working(echo)
+    link = edge.accept()
+    link.request(1)
+    assert link.answer(1)[0] == 200
+    link.request(2)
+    assert link.frame()[0] is Kind.LEAVE
+    assert link.answer(2)[0] == 200
+    link.send(Kind.LEAVE, 0)
+    again = edge.accept()
+    again.request(1)
+    assert again.frame()[0] is Kind.LEAVE
+    assert again.answer(1)[0] == 200
+
+
+# Nonsense
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        HEADER.pack(frames.PAYLOAD_BYTES_MAX + 1, 1, Kind.REQUEST),
+        HEADER.pack(3, 1, Kind.REQUEST) + b"abc",
+        HEADER.pack(6, 1, Kind.REQUEST) + COUNT.pack(2) + b"\xc1\xc1",
+        HEADER.pack(5, 1, Kind.REQUEST) + COUNT.pack(1) + b"\x01",
+    ],
+)
+def test_link_with_nonsense_is_closed_and_made_anew(edge: Edge, working: Any, nonsense: bytes) -> None:
+    working(echo)
+    link = edge.accept()
+    link.socket.sendall(nonsense)
+    with pytest.raises((EOFError, ConnectionResetError)):
+        link.frame()
+    again = edge.accept()
+    again.request(1)
+    assert again.answer(1)[0] == 200
+
+
+def test_unknown_and_late_frames_are_ignored(edge: Edge, working: Any) -> None:
+    working(echo)
+    link = edge.accept()
+    for kind in (Kind.BODY, Kind.ENDED, Kind.GONE, Kind.CONSUMED, Kind.DATA):
+        link.send(kind, 7, b"abcd")
+    link.request(8)
+    assert link.answer(8)[0] == 200
