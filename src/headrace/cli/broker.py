@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +11,17 @@ import click
 
 from headrace import logs
 from headrace.broker_settings import BrokerSettings
+from headrace.cli.setting_options import setting_options
 from headrace.errors import HeadraceError
 from headrace.node import Endpoint, run_broker
-from headrace.settings import Setting, SettingsError, describe, resolve
+from headrace.settings import SettingsError, resolve
 from headrace.sqs.keys import KeysUnusable
 
 SECTION = "broker"
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A flag for each setting. Values stay text: `settings.resolve` checks them, wherever they come from."""
-    for setting in reversed(describe(BrokerSettings, SECTION)):
-        command = _option(setting)(command)
-    return command
-
-
-def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    text = f"{setting.help}  [{setting.variable}]"
-    if setting.switch:
-        return click.option(setting.flag, setting.name, is_flag=True, default=None, help=text)
-    default = f"  [default: {setting.default}]" if setting.default else ""
-    choices = click.Choice(setting.kind.split("|")) if "|" in setting.kind else click.STRING
-    metavar = None if "|" in setting.kind else setting.kind.upper()
-    multiple = setting.repeated
-    return click.option(
-        setting.flag, setting.name, type=choices, metavar=metavar, multiple=multiple, default=None, help=text + default
-    )
-
-
 @click.command()
-@_options
+@setting_options(BrokerSettings, SECTION)
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Settings file instead of ./headrace.toml  [HEADRACE_CONFIG]"
 )

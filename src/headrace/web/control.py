@@ -51,10 +51,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """`reason` in one line; `trace` is a traceback, or empty if there is nothing more to know."""
+    """`reason` in one line; the traceback has been logged."""
 
     reason: str
-    trace: str = ""
 
 
 class Serving(msgspec.Struct, frozen=True, tag=True):
@@ -106,8 +105,8 @@ class Boot(msgspec.Struct, frozen=True, tag=True):
     """For each of `apps`: the paths of the edges' sockets that its workers connect to. Edge: its own socket alone."""
     sockets: list[int] = []
     generation: int = 0
-    sole: bool = True
-    """Whether there is one worker only."""
+    shared: bool = False
+    """Whether several processes listen on the same socket."""
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):
@@ -212,8 +211,8 @@ class Channel(asyncio.Protocol):
         on_lost: Callable[[Channel], None],
         on_open: Callable[[Channel], None] = lambda _: None,
     ) -> None:
-        self._on_message = on_message
-        self._on_lost = on_lost
+        self.on_message = on_message
+        self.on_lost = on_lost
         self._on_open = on_open
         self._stream = Stream()
         self._transport: asyncio.Transport | None = None
@@ -225,13 +224,13 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for message in self._stream.feed(data):
-                self._on_message(self, message)
+                self.on_message(self, message)
         except Malformed:
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self._transport = None
-        self._on_lost(self)
+        self.on_lost(self)
 
     def tell(self, message: Message) -> None:
         """To an end that is gone: nothing; `on_lost` says so."""
@@ -251,6 +250,8 @@ class BlockingChannel:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.connect(str(path))
         self._stream = Stream()
+        self.lost = False
+        """The other end is gone, and `read` has said so."""
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -266,12 +267,16 @@ class BlockingChannel:
         """Wait for messages; None once the other end is gone."""
         try:
             data = self._socket.recv(65_536)
-        except OSError:
-            return None
-        try:
-            return list(self._stream.feed(data)) if data else None
-        except Malformed:
-            return None
+            if data:
+                return list(self._stream.feed(data))
+        except (OSError, Malformed):
+            pass
+        self.lost = True
+        return None
+
+    def detach(self) -> socket.socket:
+        """The socket, for a `Channel`; nothing must have been read but whole messages."""
+        return self._socket
 
     def receive(self) -> Message | None:
         """Wait for the first message of all; None once the other end is gone."""

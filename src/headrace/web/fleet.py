@@ -25,8 +25,8 @@ CALM_S: Final = 30.0
 """Without such a death for so long, counting starts anew."""
 HUNG_GRACE_S: Final = 2.0
 """What the other requests of a worker get to finish before it is killed because one of them hangs."""
-KILL_AFTER_S: Final = 1.0
-"""Beyond its grace: the worker should have ended itself."""
+KILL_AFTER_S: Final = 11.0
+"""Beyond its grace: the worker should have ended itself; 10 s are for its lifespan to shut down."""
 
 
 class Stage(Enum):
@@ -165,7 +165,10 @@ class Fleet:
         """0: none."""
         self.restarts = 0
         """Workers that died unasked."""
+        self.recycled = 0
+        """Workers that asked to be replaced."""
         self.reloads = 0
+        self.reloads_failed = 0
         self.draining = False
         self._proven = False  # a worker has served: from now on nothing that fails ends the server
         self._settling = False  # promoted; the older generations still serve
@@ -251,6 +254,7 @@ class Fleet:
         """It wants to be replaced; it serves until its replacement does."""
         worker = self.workers.get(number)
         if worker is not None:
+            self.recycled += not worker.retiring
             worker.retiring = True
 
     def hung(self, pid: int, now_s: float) -> None:
@@ -281,6 +285,10 @@ class Fleet:
         if self._not_before_s > now_s:
             times.append(self._not_before_s)
         return min(times, default=None)
+
+    @property
+    def reloading(self) -> bool:
+        return bool(self.candidate) or self._settling or self._queued
 
     @property
     def serving(self) -> int:
@@ -414,6 +422,7 @@ class Fleet:
                 self._leave(worker, now_s, 0.0)
         if self.generations.get(self.current) is Zygote.GONE:
             self._count_crash(now_s)  # it is tried again, but not in a hurry
+        self.reloads_failed += 1
         self._told.append(ReloadFailed(failed, reason))
 
     def _count_crash(self, now_s: float) -> None:

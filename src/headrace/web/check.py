@@ -1,0 +1,59 @@
+"""What can be wrong with the settings of the web server and is known before anything is started."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+from headrace.settings import SettingsError, flag_of
+from headrace.web.routes import RouteTable, apps_of, routes_of
+from headrace.web.settings import WebSettings
+
+
+def check(settings: WebSettings, origins: Mapping[str, str] | None = None) -> None:
+    """Refuse what cannot work.
+
+    Args:
+        origins: where each setting was written.
+
+    Raises: SettingsError: names the place and what to do.
+    """
+    _check_app(settings)
+    RouteTable((route, None) for route in routes_of(settings))
+    _check_address(settings, origins or {})
+    _check_tls(settings)
+    if settings.durable and not settings.broker:
+        raise SettingsError("web.durable", "needs --broker URL or DIR: where the requests are stored")
+    if settings.reload and importlib.util.find_spec("watchfiles") is None:
+        raise SettingsError("--reload", "needs the package watchfiles: pip install 'headrace[web]'")
+
+
+def _check_app(settings: WebSettings) -> None:
+    for app in apps_of(settings):
+        if app.endswith(".py") or "/" in app.partition(":")[0]:
+            named = Path(app.partition(":")[0])
+            if named.suffix == ".py":
+                module = ".".join(named.with_suffix("").parts)
+                raise SettingsError(app, f"an app is named by its module: {module}:app")
+            raise SettingsError(app, "there is no such folder; an app is named module:app")
+
+
+def _check_address(settings: WebSettings, origins: Mapping[str, str]) -> None:
+    if settings.uds is None:
+        return
+    for name in ("host", "port"):
+        if origins.get(name, "default").startswith("--"):
+            raise SettingsError(
+                flag_of("uds"), f"listens on a Unix socket instead of {flag_of(name)}: give one of them"
+            )
+
+
+def _check_tls(settings: WebSettings) -> None:
+    if settings.certfile is None:
+        if settings.keyfile is not None:
+            raise SettingsError(flag_of("keyfile"), f"needs {flag_of('certfile')} as well")
+        return
+    from headrace.web.tls import make_tls  # noqa: PLC0415 - OpenSSL is loaded only if it is used
+
+    make_tls(settings)

@@ -1,0 +1,292 @@
+"""A crew: the zygotes and workers of one app, as processes. What should be is decided by `headrace.web.fleet`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from headrace.settings import dump
+from headrace.web import control, fleet
+from headrace.web.control import Channel
+from headrace.web.fleet import Fleet
+from headrace.web.settings import WebSettings
+
+_log: Final = logging.getLogger("headrace.web")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a crew works."""
+
+    control: Path
+    apps: Sequence[str]
+    links: Sequence[Sequence[str]]
+    """Sockets of the edges, for each app; empty in direct mode."""
+    sockets: Sequence[int]
+    """Listening sockets to inherit, in direct mode."""
+
+
+class Crew:
+    """Does what its fleet decides, and tells it what has happened. `step` after every change."""
+
+    def __init__(
+        self,
+        number: int,
+        place: Place,
+        settings: WebSettings,
+        *,
+        workers: int,
+        on_change: Callable[[Crew], None],
+        on_start_failed: Callable[[str], None],
+    ) -> None:
+        self.number = number
+        self.place = place
+        self.settings = settings
+        self.fleet = Fleet(workers, drain_s=float(settings.drain))
+        self.interface = ""
+        self.statistics: dict[int, bytes] = {}
+        """Worker → what it reported last, in direct mode."""
+        self.reload_failure = ""
+        """Why the last reload failed; empty if it did not."""
+        self._on_change = on_change
+        self._on_start_failed = on_start_failed
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._zygotes: dict[int, subprocess.Popen[bytes]] = {}
+        self._zygote_channels: dict[int, Channel] = {}
+        self._worker_channels: dict[int, Channel] = {}
+        self._reasons: dict[int, str] = {}
+        """Generation → what its zygote said before it ended."""
+
+    # What the supervisor does
+
+    def step(self) -> None:
+        """Carry out what is due."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now_s = self._loop.time()
+        for action in self.fleet.advance(now_s):
+            self._do(action)
+        due_s = self.fleet.due_s(now_s)
+        if due_s is not None:
+            self._timer = self._loop.call_at(due_s, self.step)
+        self._on_change(self)
+
+    def reload(self, settings: WebSettings) -> None:
+        self.settings = settings
+        self.fleet.drain_s = float(settings.drain)
+        self.reload_failure = ""
+        self.fleet.reload()
+        self.step()
+
+    def resize(self, change: int) -> None:
+        self.fleet.resize(self.fleet.wanted + change)
+        _log.info(
+            "%d workers from now on", self.fleet.wanted, extra={"action": "web.resized", "workers": self.fleet.wanted}
+        )
+        self.step()
+
+    def drain(self, grace_s: float) -> None:
+        self.fleet.drain_s = grace_s
+        self.fleet.drain()
+        self.step()
+
+    def hung(self, pid: int) -> bool:
+        """Whether it is one of this crew's."""
+        if not any(worker.pid == pid for worker in self.fleet.workers.values()):
+            return False
+        self.fleet.hung(pid, self._loop.time())
+        self.step()
+        return True
+
+    def kill(self) -> None:
+        """At once, all of it."""
+        for number in list(self.fleet.workers):
+            self._kill_worker(number)
+        for process in self._zygotes.values():
+            process.kill()
+
+    def reopen_logs(self) -> None:
+        for channel in self._worker_channels.values():
+            channel.tell(control.Reopen())
+
+    @property
+    def over(self) -> bool:
+        return self.fleet.over and not self._zygotes
+
+    def reap(self) -> None:
+        """Look which zygotes have ended."""
+        for generation, process in list(self._zygotes.items()):
+            code = process.poll()
+            if code is not None:
+                del self._zygotes[generation]
+                reason = self._reasons.pop(generation, f"the process that imports the app has ended ({ending(code)})")
+                if generation in self.fleet.generations:  # else it was told to go
+                    _log.warning(reason, extra={"action": "web.zygote.ended", "generation": generation, "code": code})
+                    self.fleet.zygote_gone(generation, reason, self._loop.time())
+                self.step()
+
+    # Processes that connect
+
+    def welcome(self, channel: Channel, hello: control.Hello) -> None:
+        if hello.role == "zygote":
+            self._zygote_channels[hello.number] = channel
+            channel.on_message = lambda _, message: self._from_zygote(hello.number, message)
+            channel.on_lost = lambda _: self._drop_zygote(hello.number)
+            channel.tell(self._boot(hello.number))
+        elif self.fleet.worker_connected(hello.number, hello.pid):
+            self._worker_channels[hello.number] = channel
+            channel.on_message = lambda _, message: self._from_worker(hello.number, message)
+            channel.on_lost = lambda _: self._drop_worker(hello.number)
+        else:
+            channel.tell(control.Leave(0.0))
+
+    def _boot(self, generation: int) -> control.Boot:
+        place = self.place
+        return control.Boot(
+            settings=dump(self.settings),
+            apps=list(place.apps),
+            links=[list(paths) for paths in place.links],
+            sockets=list(place.sockets),
+            generation=generation,
+            shared=len(place.sockets) < self.fleet.wanted,
+        )
+
+    def _drop_zygote(self, generation: int) -> None:
+        self._zygote_channels.pop(generation, None)
+
+    def _drop_worker(self, number: int) -> None:
+        self._worker_channels.pop(number, None)
+        self.statistics.pop(number, None)
+        worker = self.fleet.workers.get(number)
+        # Its zygote tells how it has ended, unless that is gone itself.
+        if worker is not None and worker.generation not in self._zygote_channels:
+            self._worker_gone(number, "it is gone, and its zygote, too")
+
+    def _from_zygote(self, generation: int, message: control.Message) -> None:
+        match message:
+            case control.Ready():
+                self.fleet.zygote_ready(generation)
+            case control.Failed(reason):
+                self._reasons[generation] = reason
+                return  # its end is what counts
+            case control.Exited(worker, code):
+                self._worker_gone(worker, ending(code))
+                return
+        self.step()
+
+    def _from_worker(self, number: int, message: control.Message) -> None:
+        worker = self.fleet.workers.get(number)
+        if worker is None:
+            return
+        now_s = self._loop.time()
+        match message:
+            case control.Report(requests, in_flight, rss_bytes, statistics):
+                worker.requests, worker.in_flight, worker.rss_bytes = requests, in_flight, rss_bytes
+                if statistics:
+                    self.statistics[number] = statistics
+                return
+            case control.Ready(interface):
+                self.interface = interface
+                self.fleet.worker_ready(number, now_s)
+            case control.Serving():
+                self.fleet.worker_serving(number, now_s)
+            case control.Failed(reason):
+                self.fleet.worker_failed(number, reason, now_s)
+            case control.Retire(reason):
+                ids = {"action": "web.worker.retiring", "worker": number, "pid": worker.pid}
+                _log.info("a worker is replaced: %s", reason, extra=ids)
+                self.fleet.retire(number)
+        self.step()
+
+    def _worker_gone(self, number: int, how: str) -> None:
+        worker = self.fleet.workers.get(number)
+        if worker is None:
+            return
+        expected = worker.stage is fleet.LEAVING
+        _log.log(
+            logging.INFO if expected else logging.WARNING,
+            "a worker has ended: %s",
+            how,
+            extra={"action": "web.worker.ended", "worker": number, "pid": worker.pid, "requests": worker.requests},
+        )
+        self.fleet.worker_gone(number, self._loop.time(), reason=f"a worker of it has ended: {how}")
+        self.step()
+
+    # What the fleet decides
+
+    def _do(self, action: fleet.Action) -> None:
+        match action:
+            case fleet.StartZygote(generation):
+                self._start_zygote(generation)
+            case fleet.StopZygote(generation):
+                self._tell(self._zygote_channels.get(generation), control.Leave(self.fleet.drain_s))
+            case fleet.ForkWorker(generation, worker, slot):
+                self._tell(self._zygote_channels.get(generation), control.Fork(worker, slot))
+            case fleet.ServeWorker(worker):
+                self._tell(self._worker_channels.get(worker), control.Serve())
+            case fleet.LeaveWorker(worker, grace_s):
+                self._tell(self._worker_channels.get(worker), control.Leave(grace_s))
+            case fleet.KillWorker(worker):
+                self._kill_worker(worker)
+            case fleet.ReloadDone(generation):
+                ids = {"action": "web.reloaded", "generation": generation}
+                _log.info("new code serves: %s", ", ".join(self.place.apps), extra=ids)
+            case fleet.ReloadFailed(generation, reason):
+                self.reload_failure = reason
+                ids = {"action": "web.reload.failed", "generation": generation}
+                _log.error("not reloaded, what served before goes on: %s", reason, extra=ids)
+            case fleet.StartFailed(reason):
+                self._on_start_failed(reason)
+
+    def _start_zygote(self, generation: int) -> None:
+        self._zygotes[generation] = spawn(
+            "headrace.web.zygote",
+            [str(self.place.control), str(self.number), str(generation)],
+            sockets=self.place.sockets,
+        )
+
+    def _kill_worker(self, number: int) -> None:
+        worker = self.fleet.workers[number]
+        ids = {"action": "web.worker.killed", "worker": number, "pid": worker.pid}
+        _log.warning("a worker is killed", extra=ids)
+        zygote = self._zygote_channels.get(worker.generation)
+        if zygote is not None:
+            zygote.tell(control.Kill(number))
+        elif number in self._worker_channels and worker.pid:
+            # As long as its channel is open it has not ended, and its process id is nobody else's.
+            os.kill(worker.pid, signal.SIGKILL)
+
+    @staticmethod
+    def _tell(channel: Channel | None, message: control.Message) -> None:
+        if channel is not None:
+            channel.tell(message)
+
+
+def spawn(module: str, arguments: Sequence[str], *, sockets: Sequence[int]) -> subprocess.Popen[bytes]:
+    """A fresh interpreter that runs a module of ours.
+
+    `-P`: a file `select.py` where the server was started is the app's business, not ours.
+    """
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-P", "-m", module, *arguments], pass_fds=sockets, stdin=subprocess.DEVNULL
+    )
+
+
+def ending(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

@@ -1,0 +1,168 @@
+"""The edge: the process that owns the clients' connections, and the queue of each app.
+
+start    Boot → queues and their sockets for workers → listening → READY
+end      Leave → accepts no more → answers what has come, what waits in the queue too → workers' links end → exit
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from headrace.errors import HeadraceError
+from headrace.settings import load as load_settings
+from headrace.web import control
+from headrace.web.control import Channel
+from headrace.web.door import Door
+from headrace.web.process import end_after, rss_bytes, set_up, tell_failure
+from headrace.web.settings import WebSettings
+
+if TYPE_CHECKING:
+    from headrace.web.dispatch import Dispatcher
+    from headrace.web.links import LinkServer
+
+_log: Final = logging.getLogger("headrace.web")
+
+REPORT_S: Final = 1.0
+_END_S: Final = 1.0  # after its grace the edge ends, whatever hangs
+
+
+class Edge:
+    """One edge process."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self._path = path
+        self._number = number
+        self._boot: asyncio.Future[control.Boot] = asyncio.get_running_loop().create_future()
+        self._leave = asyncio.Event()
+        self._grace_s = 0.0
+        self._dispatchers: dict[str, Dispatcher] = {}
+        self._servers: dict[str, LinkServer] = {}
+        self._door: Door | None = None
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(self._make_channel, str(self._path))
+        boot = await self._boot
+        settings = load_settings(WebSettings, boot.settings)
+        self._grace_s = float(settings.drain)
+        set_up(settings)
+        loop.add_signal_handler(signal.SIGTERM, self._leave.set)
+        try:
+            await self._open(settings, boot)
+        except (HeadraceError, OSError) as error:
+            tell_failure(self._channel, "the edge cannot start", error)
+            return 1
+        self._channel.tell(control.Ready())
+        reports = asyncio.create_task(self._report())
+        await self._leave.wait()
+        reports.cancel()
+        await self._close()
+        return 0
+
+    def _make_channel(self) -> Channel:
+        channel = self._channel = Channel(on_message=self._obey, on_lost=self._on_lost, on_open=self._greet)
+        return channel
+
+    def _greet(self, channel: Channel) -> None:
+        channel.tell(control.Hello("edge", os.getpid(), self._number))
+
+    def _obey(self, _: Channel, message: control.Message) -> None:
+        match message:
+            case control.Boot():
+                self._boot.set_result(message)
+            case control.Leave(grace_s):
+                self._grace_s = grace_s
+                self._leave.set()
+            case control.Apply():
+                self._channel.tell(control.Applied(self._apply(message)))
+            case control.Reopen() if self._door is not None:
+                self._door.reopen_logs()
+
+    def _on_lost(self, _: Channel) -> None:
+        """The supervisor is gone: nobody could replace what fails here; end in order."""
+        if not self._boot.done():
+            os._exit(1)
+        self._leave.set()
+
+    async def _open(self, settings: WebSettings, boot: control.Boot) -> None:
+        self._add_apps(settings, boot.apps, boot.links)
+        sockets = [socket.socket(fileno=number) for number in boot.sockets]
+        self._door = Door(settings, dispatchers=self._dispatchers, sockets=sockets, shared=boot.shared)
+        await self._door.open()
+
+    def _add_apps(self, settings: WebSettings, apps: list[str], links: list[list[str]]) -> None:
+        """A queue, and a socket that workers connect to, for each app that has none."""
+        if not apps:
+            return
+        from headrace.web.dispatch import Dispatcher  # noqa: PLC0415 - folders and proxies need none
+        from headrace.web.links import LinkServer  # noqa: PLC0415
+
+        for spec, (path,) in zip(apps, links, strict=True):
+            if spec not in self._dispatchers:
+                dispatcher = Dispatcher(
+                    loop=asyncio.get_running_loop(),
+                    queue_size=settings.queue_size,
+                    queue_timeout_s=settings.queue_timeout,
+                    request_timeout_s=settings.request_timeout,
+                    on_hung=self._on_hung,
+                )
+                self._dispatchers[spec] = dispatcher
+                self._servers[spec] = LinkServer(Path(path), dispatcher)
+
+    def _on_hung(self, pid: int) -> None:
+        self._channel.tell(control.Hung(pid))
+
+    def _apply(self, message: control.Apply) -> str:
+        """What was wrong, or nothing."""
+        assert self._door is not None
+        try:
+            settings = load_settings(WebSettings, message.settings)
+            self._add_apps(settings, message.apps, message.links)
+            if message.switch:
+                self._door.apply(settings, self._dispatchers)
+        except (HeadraceError, OSError) as error:
+            return str(error)
+        return ""
+
+    async def _report(self) -> None:
+        while True:
+            self._tell_report()
+            await asyncio.sleep(REPORT_S)
+
+    def _tell_report(self) -> None:
+        assert self._door is not None
+        door = self._door
+        self._channel.tell(control.Report(door.requests, door.in_flight, rss_bytes(), door.statistics()))
+
+    async def _close(self) -> None:
+        assert self._door is not None
+        end_after(self._grace_s + _END_S)
+        await self._door.close(self._grace_s)
+        for dispatcher in self._dispatchers.values():
+            dispatcher.drain()
+        for server in self._servers.values():
+            await server.close()
+
+
+async def _run(path: Path, number: int) -> int:
+    return await Edge(path, number).run()
+
+
+def main() -> int:
+    """`python -m headrace.web.edge CONTROL NUMBER`. Started by the supervisor only."""
+    return uvloop.run(_run(Path(sys.argv[1]), int(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""The edges as the supervisor sees them: started, restarted, told, asked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from headrace.web import control
+from headrace.web.control import Channel
+from headrace.web.crew import ending, spawn
+from headrace.web.fleet import BACKOFF_FIRST_S, BACKOFF_MAX_S, CRASH_S
+
+_log: Final = logging.getLogger("headrace.web")
+
+_APPLIED_S: Final = 30.0
+"""An edge that does not say within this time whether it has applied new settings has not."""
+
+
+@dataclass(slots=True)
+class Edge:
+    """One of them."""
+
+    number: int
+    sockets: list[int]
+    process: subprocess.Popen[bytes] | None = None
+    channel: Channel | None = None
+    ready: bool = False
+    since_s: float = 0.0
+    crashes: int = 0
+    report: control.Report = field(default_factory=control.Report)
+    applied: asyncio.Future[str] | None = None
+
+
+class Edges:
+    """All edge processes. One that dies is started again, unless they are leaving."""
+
+    def __init__(
+        self,
+        control_path: Path,
+        sockets: Sequence[Sequence[int]],
+        *,
+        boot: Callable[[int, list[int]], control.Boot],
+        on_change: Callable[[], None],
+        on_start_failed: Callable[[str], None],
+        on_hung: Callable[[int], None],
+    ) -> None:
+        """Args:
+        sockets: for each edge the descriptors that it listens on.
+        boot: what an edge needs, by its number and sockets.
+        """
+        self._control = control_path
+        self._edges = [Edge(number, list(own)) for number, own in enumerate(sockets)]
+        self._boot = boot
+        self._on_change = on_change
+        self._on_start_failed = on_start_failed
+        self._on_hung = on_hung
+        self._loop = asyncio.get_running_loop()
+        self._leaving = False
+        self._proven = False
+        self.restarts = 0
+
+    def start(self) -> None:
+        for edge in self._edges:
+            self._start(edge)
+
+    @property
+    def ready(self) -> bool:
+        return all(edge.ready for edge in self._edges)
+
+    @property
+    def over(self) -> bool:
+        return self._leaving and all(edge.process is None for edge in self._edges)
+
+    @property
+    def rss_bytes(self) -> int:
+        return sum(edge.report.rss_bytes for edge in self._edges)
+
+    @property
+    def statistics(self) -> list[bytes]:
+        return [edge.report.statistics for edge in self._edges if edge.report.statistics]
+
+    def leave(self, grace_s: float) -> None:
+        self._leaving = True
+        self.tell(control.Leave(grace_s))
+
+    def kill(self) -> None:
+        self._leaving = True
+        for edge in self._edges:
+            if edge.process is not None:
+                edge.process.kill()
+
+    def tell(self, message: control.Message) -> None:
+        for edge in self._edges:
+            if edge.channel is not None:
+                edge.channel.tell(message)
+
+    async def apply(self, number: int, message: control.Apply) -> str:
+        """Tell one; what it complains of, or nothing. One that has died meanwhile starts with the new settings."""
+        edge = self._edges[number]
+        if edge.channel is None or not edge.ready:
+            return ""
+        edge.applied = self._loop.create_future()
+        edge.channel.tell(message)
+        try:
+            return await asyncio.wait_for(edge.applied, _APPLIED_S)
+        except TimeoutError:
+            return f"an edge did not answer within {_APPLIED_S:g} s"
+        finally:
+            edge.applied = None
+
+    def reap(self) -> None:
+        """Look which have ended."""
+        for edge in self._edges:
+            code = edge.process.poll() if edge.process is not None else None
+            if code is not None:
+                self._ended(edge, code)
+
+    def welcome(self, channel: Channel, hello: control.Hello) -> None:
+        edge = self._edges[hello.number]
+        edge.channel = channel
+        channel.on_message = lambda _, message: self._obey(edge, message)
+        channel.on_lost = lambda lost: self._drop(edge, lost)
+        channel.tell(self._boot(edge.number, edge.sockets))
+
+    # Inside
+
+    def _start(self, edge: Edge) -> None:
+        if self._leaving:
+            return
+        edge.since_s = self._loop.time()
+        edge.process = spawn("headrace.web.edge", [str(self._control), str(edge.number)], sockets=edge.sockets)
+
+    def _obey(self, edge: Edge, message: control.Message) -> None:
+        match message:
+            case control.Report():
+                edge.report = message
+            case control.Hung(pid):
+                self._on_hung(pid)
+            case control.Applied(error):
+                if edge.applied is not None and not edge.applied.done():
+                    edge.applied.set_result(error)
+            case control.Ready():
+                edge.ready = self._proven = True
+                self._on_change()
+            case control.Failed(reason):
+                self._failed(reason)
+
+    def _failed(self, reason: str) -> None:
+        if not self._proven:
+            self._on_start_failed(reason)
+        else:
+            _log.error(reason, extra={"action": "web.edge.failed"})
+
+    def _drop(self, edge: Edge, channel: Channel) -> None:
+        if edge.channel is channel:
+            edge.channel, edge.ready = None, False
+            if edge.applied is not None and not edge.applied.done():
+                edge.applied.set_result("")
+            self._on_change()
+
+    def _ended(self, edge: Edge, code: int) -> None:
+        edge.process, edge.ready = None, False
+        if self._leaving:
+            self._on_change()
+            return
+        ids = {"action": "web.edge.ended", "edge": edge.number, "code": code}
+        _log.warning("an edge has ended (%s); it is started again", ending(code), extra=ids)
+        self.restarts += 1
+        early = self._loop.time() - edge.since_s < CRASH_S
+        edge.crashes = min(edge.crashes + 1, 16) if early else 0
+        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (edge.crashes - 1)) if early else 0.0
+        self._loop.call_later(delay_s, self._start, edge)
+        self._on_change()

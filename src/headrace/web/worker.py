@@ -1,0 +1,186 @@
+"""A worker: one process that runs the app. It is forked by the zygote and told by the supervisor what to do.
+
+    start    app imported → started (lifespan) → READY → told to serve → SERVING
+    end      told to leave → takes nothing new → finishes what it has → shut down → exit
+
+A worker never leaves by itself: one that has served enough, or is asked by TERM, asks to be replaced (Retire), and goes
+when it is told. Only when the supervisor is gone it drains on its own.
+
+A WSGI app behind an edge needs no event loop: its threads each have a socket of their own, and the main thread looks
+after the channel. Everything else runs on one (headrace.web.worker_loop).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import select
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from headrace.web import control
+from headrace.web.control import BlockingChannel
+from headrace.web.process import end_after, import_apps, rss_bytes, tell_failure
+from headrace.web.settings import WebSettings
+
+_log: Final = logging.getLogger("headrace.web")
+
+EXIT_FAILED: Final = 3
+REPORT_S: Final = 1.0
+_LEAVING_S: Final = 0.05  # how often a worker that leaves looks whether it is done
+_END_S: Final = 0.5  # after its grace a worker ends, whatever runs
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a forked child has to do."""
+
+    worker: int
+    slot: int
+    parent: int
+    boot: control.Boot
+    settings: WebSettings
+    apps: dict[str, Any]
+    """Spec → app; empty where nothing is preloaded."""
+
+
+class Allowance:
+    """How much a worker may do and hold before it asks to be replaced."""
+
+    def __init__(self, settings: WebSettings) -> None:
+        # Workers that started together should not all be replaced together.
+        self._requests_max = round(settings.max_requests * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+        self._rss_max = settings.max_rss
+        self._asked = False
+
+    def exceeded(self, report: control.Report) -> str:
+        """Why to be replaced; empty if there is no reason, or it was told already."""
+        reason = ""
+        if self._requests_max and report.requests >= self._requests_max:
+            reason = f"it has served {report.requests} requests"
+        elif self._rss_max is not None and report.rss_bytes > self._rss_max:
+            reason = f"its memory is {report.rss_bytes // 2**20} MiB"
+        if self._asked or not reason:
+            return ""
+        self._asked = True
+        return reason
+
+
+def run_worker(job: Job, path: Path, crew: int) -> int:
+    """Run until told to leave. Returns the exit code."""
+    random.seed()
+    channel = BlockingChannel(path)
+    channel.tell(control.Hello("worker", os.getpid(), job.worker, crew))
+    try:
+        apps = job.apps or import_apps(job.boot.apps, job.settings)
+        interfaces = {spec: interface(app, job.settings) for spec, app in apps.items()}
+    except BaseException as error:  # noqa: BLE001 - a module that is imported may do anything, sys.exit too
+        tell_failure(channel, "the app could not be imported", error)
+        return EXIT_FAILED
+    if job.boot.links and set(interfaces.values()) == {"wsgi"}:
+        return WsgiWorker(job, channel, next(iter(apps.values()))).run()
+    import uvloop  # noqa: PLC0415 - WSGI threads need no loop
+
+    from headrace.web.worker_loop import LoopWorker  # noqa: PLC0415
+
+    return uvloop.run(LoopWorker(job, channel.detach(), apps, interfaces).run())
+
+
+def interface(app: Any, settings: WebSettings) -> str:
+    """Raises: AppInvalid."""
+    from headrace.web.app import interface_of  # noqa: PLC0415 - the supervisor's side of this module needs no apps
+
+    return interface_of(app) if settings.interface == "auto" else settings.interface
+
+
+class WsgiWorker:
+    """Threads that pull from the edges; the main thread looks after the supervisor's channel."""
+
+    def __init__(self, job: Job, channel: BlockingChannel, app: Callable[..., Any]) -> None:
+        self._job = job
+        self._channel = channel
+        self._app = app
+        self._allowance = Allowance(job.settings)
+        self._links: Any = None
+        self._leaving = False
+        self._wake, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
+        signal.signal(signal.SIGTERM, self._on_term)
+
+    def run(self) -> int:
+        self._channel.tell(control.Ready("wsgi"))
+        while not (self._leaving and self._is_done()):
+            sources: list[Any] = [self._wake] if self._channel.lost else [self._wake, self._channel]
+            readable, _, _ = select.select(sources, [], [], _LEAVING_S if self._leaving else REPORT_S)
+            if self._wake in readable:
+                self._wake.recv(64)
+                self._ask("it was told to by TERM")
+            if self._channel in readable:
+                self._obey(self._channel.read())
+            self._report()
+        return 0
+
+    def _on_term(self, *_: object) -> None:
+        try:
+            self._waker.send(b"\0")
+        except BlockingIOError:
+            return
+
+    def _ask(self, reason: str) -> None:
+        if self._channel.lost:
+            self._leave(self._job.settings.drain)
+        else:
+            self._channel.tell(control.Retire(reason))
+
+    def _obey(self, messages: list[control.Message] | None) -> None:
+        if messages is None:
+            self._leave(self._job.settings.drain)
+            return
+        for message in messages:
+            match message:
+                case control.Serve():
+                    self._serve()
+                case control.Leave(grace_s):
+                    self._leave(grace_s)
+
+    def _serve(self) -> None:
+        from headrace.web.wsgi_link import LinkThreads  # noqa: PLC0415 - only this kind of worker has them
+
+        settings, (edges,) = self._job.settings, self._job.boot.links
+        hello = hello_of(self._job, "wsgi", capacity=1)
+        # Every edge has to have a thread of every worker.
+        threads = max(settings.threads, len(edges))
+        self._links = LinkThreads(self._app, edges=[Path(edge) for edge in edges], threads=threads, hello=hello)
+        self._links.start()
+        self._channel.tell(control.Serving())
+
+    def _leave(self, grace_s: float) -> None:
+        if not self._leaving:
+            self._leaving = True
+            end_after(grace_s + _END_S)
+            if self._links is not None:
+                self._links.leave()
+
+    def _is_done(self) -> bool:
+        return self._links is None or bool(self._links.join(0))
+
+    def _report(self) -> None:
+        requests, in_flight = (self._links.requests, self._links.in_flight) if self._links is not None else (0, 0)
+        report = control.Report(requests, in_flight, rss_bytes())
+        self._channel.tell(report)
+        reason = self._allowance.exceeded(report)
+        if reason:
+            self._channel.tell(control.Retire(reason))
+
+
+def hello_of(job: Job, interface: str, *, capacity: int) -> Any:
+    """What a worker says to an edge about itself."""
+    from headrace.web.frames import Hello  # noqa: PLC0415 - direct mode has no links
+    from headrace.web.marks import durable_marks  # noqa: PLC0415
+
+    return Hello(os.getpid(), job.boot.generation, interface, capacity, durable_marks())

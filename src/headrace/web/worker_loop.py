@@ -1,0 +1,255 @@
+"""A worker on an event loop: ASGI apps behind an edge, and every app in direct mode."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from headrace.web import control
+from headrace.web.control import Channel
+from headrace.web.lifespan import Lifespan
+from headrace.web.process import end_after, rss_bytes, tell_failure
+from headrace.web.settings import WebSettings
+from headrace.web.worker import EXIT_FAILED, REPORT_S, Allowance, Job, hello_of
+
+_log: Final = logging.getLogger("headrace.web")
+
+_END_S: Final = 10.5
+"""After its grace: for the lifespan to shut down."""
+
+
+class Entrance(Protocol):
+    """Where requests come from: links to the edges, or the listening socket itself."""
+
+    @property
+    def requests(self) -> int: ...
+
+    @property
+    def in_flight(self) -> int: ...
+
+    async def open(self) -> None: ...
+
+    async def close(self, grace_s: float) -> None: ...
+
+    def statistics(self) -> bytes: ...
+
+    def reopen_logs(self) -> None: ...
+
+
+class LoopWorker:
+    """See headrace.web.worker for the life of a worker."""
+
+    def __init__(self, job: Job, connection: socket.socket, apps: dict[str, Any], interfaces: dict[str, str]) -> None:
+        self._job = job
+        self._connection = connection
+        self._apps = apps
+        self._interfaces = interfaces
+        self._allowance = Allowance(job.settings)
+        self._serve = asyncio.Event()
+        self._leave = asyncio.Event()
+        self._grace_s = float(job.settings.drain)
+        self._lost = False
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        self._connection.setblocking(False)
+        _, self._channel = await loop.create_unix_connection(self._make_channel, sock=self._connection)
+        loop.add_signal_handler(signal.SIGTERM, self._ask, "it was told to by TERM")
+        lifespans = {
+            spec: Lifespan(self._apps[spec], self._job.settings.lifespan)
+            for spec, interface in self._interfaces.items()
+            if interface == "asgi"
+        }
+        try:
+            for lifespan in lifespans.values():
+                await lifespan.startup()
+        except Exception as error:  # noqa: BLE001 - the app's own
+            tell_failure(self._channel, "the app did not start", error)
+            return EXIT_FAILED
+        self._channel.tell(control.Ready("/".join(sorted(set(self._interfaces.values())))))
+        await self._run_entrance(lifespans)
+        for lifespan in reversed(lifespans.values()):
+            await lifespan.shutdown()
+        return 0
+
+    def _make_channel(self) -> Channel:
+        return Channel(on_message=self._obey, on_lost=self._on_lost)
+
+    def _obey(self, _: Channel, message: control.Message) -> None:
+        match message:
+            case control.Serve():
+                self._serve.set()
+            case control.Leave(grace_s):
+                self._grace_s = grace_s
+                self._leave.set()
+            case control.Reopen():
+                if self._entrance is not None:
+                    self._entrance.reopen_logs()
+
+    def _on_lost(self, _: Channel) -> None:
+        self._lost = True
+        self._leave.set()
+
+    def _ask(self, reason: str) -> None:
+        if self._lost:
+            self._leave.set()
+        else:
+            self._channel.tell(control.Retire(reason))
+
+    _entrance: Entrance | None = None
+
+    async def _run_entrance(self, lifespans: dict[str, Lifespan]) -> None:
+        await _first(self._serve, self._leave)
+        if not self._leave.is_set():
+            entrance = self._entrance = make_entrance(self._job, self._apps, self._interfaces, lifespans)
+            await entrance.open()
+            self._channel.tell(control.Serving())
+            reports = asyncio.create_task(self._report(entrance))
+            await self._leave.wait()
+            end_after(self._grace_s + _END_S)
+            await entrance.close(self._grace_s)
+            reports.cancel()
+        else:
+            end_after(self._grace_s + _END_S)
+
+    async def _report(self, entrance: Entrance) -> None:
+        while True:
+            report = control.Report(entrance.requests, entrance.in_flight, rss_bytes(), entrance.statistics())
+            self._channel.tell(report)
+            reason = self._allowance.exceeded(report)
+            if reason:
+                self._ask(reason)
+            await asyncio.sleep(REPORT_S)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+def make_entrance(
+    job: Job, apps: dict[str, Any], interfaces: dict[str, str], lifespans: dict[str, Lifespan]
+) -> Entrance:
+    if job.boot.links:
+        (spec,) = apps
+        return Links(job, _asgi_target(apps[spec], lifespans.get(spec)))
+    return Direct(job, apps, interfaces, lifespans)
+
+
+def _asgi_target(app: Any, lifespan: Lifespan | None) -> Any:
+    from headrace.web.asgi import AsgiTarget  # noqa: PLC0415 - a WSGI app in direct mode needs none
+
+    return AsgiTarget(app, lifespan=lifespan)
+
+
+class Links:
+    """One connection to each edge."""
+
+    def __init__(self, job: Job, target: Any) -> None:
+        from headrace.web.asgi_link import LinkClient  # noqa: PLC0415 - direct mode has no links
+
+        hello = hello_of(job, "asgi", capacity=job.settings.concurrency)
+        self._clients = [LinkClient(Path(edge), target, hello=hello) for edge in job.boot.links[0]]
+        self._target = target
+
+    @property
+    def requests(self) -> int:
+        return sum(client.requests for client in self._clients)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(client.in_flight for client in self._clients)
+
+    async def open(self) -> None:
+        await asyncio.gather(*(client.connect() for client in self._clients))
+
+    async def close(self, grace_s: float) -> None:
+        for client in self._clients:
+            client.leave()
+        closed = asyncio.gather(*(client.closed() for client in self._clients))
+        try:
+            await asyncio.wait_for(closed, grace_s)
+        except TimeoutError:
+            _log.warning(
+                "%d requests did not finish within the drain", self.in_flight, extra={"action": "web.drain.cut"}
+            )
+
+    def statistics(self) -> bytes:
+        return b""  # the edges have them
+
+    def reopen_logs(self) -> None:
+        """The edges write them."""
+
+
+class Direct:
+    """The listening socket and the whole pipeline, with the apps in this process."""
+
+    def __init__(
+        self, job: Job, apps: dict[str, Any], interfaces: dict[str, str], lifespans: dict[str, Lifespan]
+    ) -> None:
+        from headrace.web.door import Door  # noqa: PLC0415 - workers behind an edge need none of it
+
+        self._targets: list[Any] = []
+        settings = job.settings
+        locals_ = {}
+        for spec, app in apps.items():
+            if interfaces[spec] == "wsgi":
+                from headrace.web.wsgi_threads import WsgiTarget  # noqa: PLC0415 - as above
+
+                target = WsgiTarget(app, threads=settings.threads)
+                capacity = settings.threads
+            else:
+                target, capacity = _asgi_target(app, lifespans.get(spec)), settings.concurrency
+            self._targets.append(target)
+            locals_[spec] = local_dispatcher(target, capacity, settings)
+        sockets = [socket.socket(fileno=number) for number in own_sockets(job)]
+        self._door = Door(settings, dispatchers=locals_, sockets=sockets, shared=job.boot.shared)
+
+    @property
+    def requests(self) -> int:
+        return self._door.requests
+
+    @property
+    def in_flight(self) -> int:
+        return self._door.in_flight
+
+    async def open(self) -> None:
+        await self._door.open()
+
+    async def close(self, grace_s: float) -> None:
+        await self._door.close(grace_s)
+        for target in self._targets:
+            result = target.close(grace_s) if hasattr(target, "close") else None
+            if asyncio.iscoroutine(result):
+                await result
+
+    def statistics(self) -> bytes:
+        return self._door.statistics()
+
+    def reopen_logs(self) -> None:
+        self._door.reopen_logs()
+
+
+def own_sockets(job: Job) -> list[int]:
+    """The listening socket of this worker's slot: one each where the kernel spreads connections over them."""
+    sockets = job.boot.sockets
+    return [sockets[job.slot % len(sockets)]]
+
+
+def local_dispatcher(target: Any, capacity: int, settings: WebSettings) -> Any:
+    from headrace.web.dispatch import LocalDispatcher  # noqa: PLC0415 - only direct mode
+
+    return LocalDispatcher(
+        target,
+        loop=asyncio.get_running_loop(),
+        capacity=capacity,
+        queue_size=settings.queue_size,
+        queue_timeout_s=settings.queue_timeout,
+        request_timeout_s=settings.request_timeout,
+    )
