@@ -83,12 +83,16 @@ class Intake:
         fingerprint = records.fingerprint_of(target=exchange.target, content_type=content_type, body=body)
         wait_s = records.preferred_wait_s(exchange.headers.get(b"prefer"))
         watched = self._watch(request.id) if wait_s else None  # before it may have ended
-        accepted = await self._ledger.accept(request, fingerprint)
-        if isinstance(accepted, Repeated):
-            pages.repeated(exchange, accepted.record, same=accepted.same)
-            return
-        ended = await _within(watched, wait_s) if watched else None
-        if ended is not None and ended.response is not None and len(ended.response.body) == ended.response.length:
+        try:
+            accepted = await self._ledger.accept(request, fingerprint)
+            if isinstance(accepted, Repeated):
+                pages.repeated(exchange, accepted.record, same=accepted.same)
+                return
+            ended = await _within(watched, wait_s) if watched else None
+        finally:
+            if watched:
+                watched.cancel()
+        if ended is not None and ended.response is not None and ended.response.whole:
             pages.replay(exchange, ended.response, ())
         else:
             pages.accepted(exchange, ended or accepted, asked=asked)

@@ -41,7 +41,7 @@ def show_response(exchange: Exchange, record: Record) -> None:
         problem.respond(
             exchange, 404, f"request {record.id} has no answer: it is {record.status}", headers=(RETRY_AFTER,)
         )
-    elif len(response.body) < response.length:
+    elif not response.whole:
         detail = f"the answer had {response.length} bytes; at most {records.RESPONSE_BYTES_MAX} are kept"
         problem.respond(exchange, 410, detail, kind="response-too-long")
     else:
@@ -73,7 +73,7 @@ def repeated(exchange: Exchange, record: Record | None, *, same: bool) -> None:
         detail = f"the first request with this Idempotency-Key is {record.status}; its status is at the Location"
         headers = (_location(exchange, record), RETRY_AFTER)
         problem.respond(exchange, 409, detail, kind="idempotency-in-progress", headers=headers)
-    elif record.response is not None and len(record.response.body) == record.response.length:
+    elif record.response is not None and record.response.whole:
         replay(exchange, record.response, (_content_location(exchange, record), _REPLAYED))
     else:
         answer_json(

@@ -74,7 +74,12 @@ class Response(msgspec.Struct, frozen=True, array_like=True):
     block: bytes
     body: bytes
     length: int
-    """Of the whole body; longer than `body` if it was too long to keep."""
+    """Of the whole body."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the body was kept: not if it was too long."""
+        return len(self.body) == self.length
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
@@ -313,7 +318,7 @@ def _view_response(response: Response) -> dict[str, Any]:
         "status": response.status,
         "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in fields.pairs()],
     }
-    if len(response.body) < response.length:
+    if not response.whole:
         shown["body_too_long"] = f"{response.length} bytes; at most {RESPONSE_BYTES_MAX} are kept"
         return shown
     try:

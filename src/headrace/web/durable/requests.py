@@ -59,13 +59,13 @@ class DurableRequests:
             self._refuse(exchange)
         return True
 
-    async def close(self) -> None:
-        """Answer what is being accepted, finish what runs."""
+    async def close(self, grace_s: float = 10.0) -> None:
+        """Answer what is being accepted, finish what runs within the grace."""
         if self._opening is not None:
             self._opening.cancel()
         await self._intake.close()
         if self._ready:
-            await self._runner.close()
+            await self._runner.close(grace_s)
         await self._ledger.close()
 
     def _show(self, exchange: Exchange) -> None:

@@ -43,15 +43,17 @@ class Runner:
         for work in (self._pull(), self._extend(), self._sweep()):
             self._loops.append(asyncio.ensure_future(work))
 
-    async def close(self) -> None:
-        """Pull no more, and finish what runs."""
+    async def close(self, grace_s: float) -> None:
+        """Pull no more, and finish what runs; what takes longer than the grace runs again elsewhere, after its lease."""
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         if self._running:
             extending = asyncio.ensure_future(self._extend())
-            await asyncio.wait(self._running)
+            await asyncio.wait(self._running, timeout=grace_s)
             extending.cancel()
+            for task in tuple(self._running):
+                task.cancel()
 
     def watch(self, request_id: str) -> asyncio.Future[Record]:
         """The record once the request has ended, if it ends here; whoever waits cancels it."""
