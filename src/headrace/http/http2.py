@@ -1,0 +1,477 @@
+"""HTTP/2 as exchanges: many requests of one connection at a time, each a stream (`h2_exchange.py`). RFC = RFC 9113.
+
+Theory. Input is taken frame by frame (`h2_reader.py`); a request reaches its target when the frames that came with it
+have been looked at, so that its body comes along, and one that is cancelled in the same packet reaches nobody. Output is
+gathered and written once a turn of the loop. What waits for a window or for the client stays with its stream; streams
+send in turns, a frame each. An error ends its stream (StreamFault), or all where the common state is in doubt
+(ConnectionFault).
+
+A connection with streams is in phase BODY, without in IDLE. It ends by GOAWAY: at once after a fault, else after its
+streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from headrace.http import h2_frames as frames
+from headrace.http.engine import BODY, CLOSED, CLOSING, FRESH, IDLE, LAST, LINGER, READING, Connection, Service
+from headrace.http.exchange import DONE, WAITING, Exchange
+from headrace.http.fields import Fields
+from headrace.http.h2_budget import CUT_STREAMS_MAX, CUT_STREAMS_PER_S, Budget
+from headrace.http.h2_exchange import STREAM_ROOM, Http2Exchange
+from headrace.http.h2_fields import Pairs, check_trailers, read_request
+from headrace.http.h2_frames import Code, ConnectionFault, StreamFault
+from headrace.http.h2_reader import FrameReader
+from headrace.http.h2_sender import Sender
+from headrace.http.liveness import has_input
+from headrace.http.parse import CHUNKED, Refusal
+
+_log: Final = logging.getLogger("headrace.http")
+
+STREAMS_MAX: Final = 100
+"""Requests of one connection at a time: the least that RFC 5.1.2 recommends, and what clients assume before they know."""
+CONNECTION_ROOM: Final = 1_048_576
+"""Body bytes of all streams that consumers have not taken. Bounds what one connection can make us hold."""
+_CLOSED_MAX: Final = 256  # closed streams that are remembered: frames that were on their way are told from faults
+_INTERNAL: Final = "an internal error; the log has more"
+_OVER: Final = (LAST, LINGER, CLOSING, CLOSED)
+
+
+class Http2Connection(Connection):
+    """See the module.
+
+    Invariant: `streams` has every stream on which either side may still send, at most STREAMS_MAX of them.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_cuts",
+        "_due",
+        "_fresh",
+        "_highest",
+        "_promised",
+        "_reader",
+        "_room",
+        "_touched",
+        "peer_port",
+        "sender",
+        "server",
+        "streams",
+        "window_initial",
+    )
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self.streams: dict[int, Http2Exchange] = {}
+        self.sender = Sender(self, self._flush)
+        self.window_initial = frames.WINDOW_DEFAULT
+        """What the client lets us send on a new stream."""
+        self.peer_port = 0
+        self.server = ("", 0)
+        self._reader = FrameReader(self, service.limits, now_s=service.now_s)
+        self._highest = 0
+        self._closed: dict[int, bool] = {}  # the last closed streams, and whether we have reset them
+        self._fresh: list[Http2Exchange] = []  # read in this turn, not yet given to the target
+        self._touched: list[Http2Exchange] = []  # to be notified in this turn
+        self._room = CONNECTION_ROOM
+        self._due = 0
+        self._cuts = Budget(CUT_STREAMS_MAX, CUT_STREAMS_PER_S, now_s=service.now_s)
+        self._promised: int | None = None  # the last stream that we will answer: GOAWAY has said so
+
+    # From the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer, name = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        self.peer_port = peer[1] if isinstance(peer, tuple) else 0
+        self.server = (str(name[0]), int(name[1])) if isinstance(name, tuple) else (str(name or ""), 0)
+        limits = self.service.limits
+        greeting = frames.settings(
+            {
+                frames.SETTING_MAX_CONCURRENT_STREAMS: STREAMS_MAX,
+                frames.SETTING_INITIAL_WINDOW_SIZE: STREAM_ROOM,
+                frames.SETTING_MAX_HEADER_LIST_SIZE: limits.header_bytes + 32 * limits.headers_max,
+                frames.SETTING_ENABLE_CONNECT_PROTOCOL: 1,
+            }
+        )
+        self.write(greeting + frames.window_update(0, CONNECTION_ROOM - frames.WINDOW_DEFAULT))
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.sender.waiting:
+            self.sender.schedule()
+
+    def proceed(self, data: bytes) -> None:
+        if self.phase is FRESH:
+            self.move(IDLE)
+        reader = self._reader
+        reader.now_s = self.service.now_s
+        self.sender.scheduled = True  # all that this turn brings is written at its end
+        try:
+            reader.feed(data, blocks_max=self.service.limits.pipeline_max)
+        except ConnectionFault as fault:
+            self._fail(fault)
+            return
+        if self._fresh:
+            self._dispatch()
+        if self._touched:
+            self._notify()
+        self._flush()
+        if not self.reading or self.congested or reader.waiting:
+            self._settle_reading()
+
+    def _settle_reading(self) -> None:
+        if self.phase not in READING:
+            return
+        if not self.congested and not self._reader.waiting:
+            self.release()
+            return
+        self.hold()
+        if not self.congested:
+            self.wake()
+
+    def _dispatch(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        service = self.service
+        for exchange in fresh:
+            exchange.touched = False
+            if exchange.stage is DONE:
+                continue  # cancelled already, or refused
+            service.requests += 1
+            try:
+                service.target(exchange)
+            except Exception:  # noqa: BLE001  # whatever it is, it is this request's: the others go on
+                self._answer_bug(exchange)
+
+    def _answer_bug(self, exchange: Exchange) -> None:
+        _log.exception("a target failed", extra={"action": "http.target.failed", "path": exchange.path})
+        if exchange.answered:
+            exchange.abort()
+        else:
+            content_type, body = self.service.error_body(500, _INTERNAL)
+            exchange.respond(500, Fields.of([(b"content-type", content_type)]), body)
+
+    def _notify(self) -> None:
+        touched, self._touched = self._touched, []
+        for exchange in touched:
+            exchange.touched = False
+            if exchange.notify is not None and exchange.stage is not DONE:
+                exchange.notify()
+
+    def _touch(self, exchange: Http2Exchange) -> None:
+        if not exchange.touched and exchange.notify is not None:
+            exchange.touched = True
+            self._touched.append(exchange)
+
+    # What frames say (h2_reader.Sink)
+
+    def on_fields(self, stream: int, pairs: Pairs, *, ended: bool) -> None:
+        exchange = self.streams.get(stream)
+        if exchange is not None:
+            self._end_by_trailers(exchange, pairs, ended=ended)
+        elif stream > self._highest:
+            self._open(stream, pairs, ended=ended)
+        elif stream not in self._closed:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, f"HEADERS on stream {stream}, older than {self._highest}")
+        elif not self._closed[stream]:
+            raise ConnectionFault(Code.STREAM_CLOSED, "HEADERS on a closed stream")
+        else:
+            self._reader.spend()  # trailers that were on their way when we reset the stream
+
+    def _open(self, stream: int, pairs: Pairs, *, ended: bool) -> None:
+        self._highest = stream
+        if len(self.streams) >= STREAMS_MAX or (self._promised is not None and stream > self._promised):
+            raise StreamFault(Code.REFUSED_STREAM, "too many streams, or the connection is ending")
+        exchange = Http2Exchange(self, stream)
+        exchange.whole = ended
+        exchange.began_s = time.monotonic()
+        try:
+            read_request(exchange, pairs, self.service.limits, ended=ended)
+        except Refusal as refusal:
+            self._enter(exchange)
+            self._refuse(exchange, refusal)
+        else:
+            self._enter(exchange)
+            self._fresh.append(exchange)
+
+    def _enter(self, exchange: Http2Exchange) -> None:
+        self.streams[exchange.id] = exchange
+        if self.phase is IDLE:
+            self.move(BODY)
+
+    def _end_by_trailers(self, exchange: Http2Exchange, pairs: Pairs, *, ended: bool) -> None:
+        if exchange.whole:
+            raise StreamFault(Code.STREAM_CLOSED, "HEADERS on a stream that its client has ended")
+        if not ended:
+            raise StreamFault(Code.PROTOCOL_ERROR, "trailers that are not the end")
+        check_trailers(pairs)
+        self._end_request(exchange)
+
+    def _end_request(self, exchange: Http2Exchange) -> None:
+        exchange.end()
+        if exchange.over:
+            self._remove(exchange, was_reset=False)
+        else:
+            self._touch(exchange)
+
+    def on_data(self, stream: int, data: bytes, size: int, *, ended: bool) -> None:
+        self._room -= size
+        if self._room < 0:
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more than the connection's window lets through")
+        exchange = self.streams.get(stream)
+        if exchange is None or exchange.whole:
+            self.credit(size)
+            self._judge_late(stream)
+            return
+        try:
+            exchange.add(data, size, self.service.limits)
+        except StreamFault:
+            self.credit(size)
+            raise
+        except Refusal as refusal:
+            self.credit(size)
+            self._refuse(exchange, refusal)
+            return
+        if ended:
+            self._end_request(exchange)
+        elif data:
+            self._touch(exchange)
+
+    def _judge_late(self, stream: int) -> None:
+        """DATA on a stream that its client has ended, or that is closed, or that never was."""
+        if stream > self._highest:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA on a stream that is not open")
+        self._reader.spend()
+        if self._closed.get(stream) is not True:  # else it was on its way when we reset the stream
+            raise StreamFault(Code.STREAM_CLOSED, "DATA on a closed stream")
+
+    def on_reset(self, stream: int) -> None:
+        if not stream or stream > self._highest:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on a stream that is not open")
+        exchange = self.streams.get(stream)
+        if exchange is None:
+            self._reader.spend()
+            return
+        self._spend_cut()
+        self._remove(exchange, was_reset=False)
+        exchange.lost()
+
+    def on_settings(self, pairs: list[tuple[int, int]]) -> None:
+        for name, value in pairs:
+            if name == frames.SETTING_INITIAL_WINDOW_SIZE:
+                self._change_initial_window(value)
+            elif name == frames.SETTING_MAX_FRAME_SIZE:
+                self.sender.take_frame_size(value)
+            elif name == frames.SETTING_HEADER_TABLE_SIZE:
+                self.sender.table_named = True
+        self.sender.put(frames.SETTINGS_ACK)
+
+    def _change_initial_window(self, value: int) -> None:
+        """Moves the windows of open streams, too; below zero, if need be (RFC 6.9.2)."""
+        change, self.window_initial = value - self.window_initial, value
+        for exchange in self.streams.values():
+            exchange.window += change
+            if exchange.window > frames.WINDOW_MAX:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
+            self.sender.enqueue(exchange)
+
+    def on_ping(self, payload: bytes) -> None:
+        self.sender.put(frames.frame(frames.PING, frames.ACK, 0, payload))
+
+    def on_goaway(self) -> None:
+        """The client opens no more streams; those that are open are answered still (RFC 6.8)."""
+        self._promise()
+
+    def on_window_update(self, stream: int, increment: int) -> None:
+        if not stream:
+            self._widen(increment)
+            return
+        if stream > self._highest:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is not open")
+        exchange = self.streams.get(stream)
+        if exchange is None:
+            return  # it was on its way
+        if not increment:
+            raise StreamFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+        exchange.window += increment
+        if exchange.window > frames.WINDOW_MAX:
+            raise StreamFault(Code.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
+        self.sender.enqueue(exchange)
+
+    def _widen(self, increment: int) -> None:
+        if not increment:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+        if self.sender.window + increment > frames.WINDOW_MAX:
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
+        self.sender.widen(increment)
+
+    def on_stream_fault(self, stream: int, fault: StreamFault) -> None:
+        self._spend_cut()
+        self.service.refused += 1
+        self.sender.put(frames.reset(stream, fault.code))
+        exchange = self.streams.get(stream)
+        if exchange is None:
+            self._remember(stream, was_reset=True)
+        else:
+            self._remove(exchange, was_reset=True)
+            exchange.lost()
+
+    def _spend_cut(self) -> None:
+        if not self._cuts.spend(self.service.now_s):
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many streams that end before their answer")
+
+    # Streams end
+
+    def _refuse(self, exchange: Http2Exchange, refusal: Refusal) -> None:
+        """Answer with an error, unless an answer has begun."""
+        self.service.refused += 1
+        if exchange.stage is not WAITING:
+            self.cut(exchange, Code.CANCEL)
+            exchange.lost()
+            return
+        content_type, body = self.service.error_body(refusal.status, refusal.reason)
+        exchange.length = CHUNKED
+        exchange.refuse(refusal.status, Fields.of([(b"content-type", content_type)]), body)
+
+    def finished(self, exchange: Http2Exchange) -> None:
+        """Our side of the stream has ended. A body that is still on its way may come to its end."""
+        exchange.over = True
+        if exchange.whole:
+            self._remove(exchange, was_reset=False)
+
+    def cut(self, exchange: Http2Exchange, code: Code) -> None:
+        """End the stream so that nobody takes it for whole. Idempotent."""
+        if exchange.id in self.streams:
+            self.sender.put(frames.reset(exchange.id, code))
+            self._remove(exchange, was_reset=True)
+
+    def broken(self, exchange: Http2Exchange) -> None:
+        """What it sends cannot be had any more."""
+        _log.error("a file became shorter while it was sent", extra={"action": "http.file.cut", "path": exchange.path})
+        self.cut(exchange, Code.INTERNAL_ERROR)
+        exchange.lost()
+
+    def _remove(self, exchange: Http2Exchange, *, was_reset: bool) -> None:
+        exchange.over = True
+        del self.streams[exchange.id]
+        self._remember(exchange.id, was_reset=was_reset)
+        self.sender.forget(exchange)
+        untaken = exchange.drop()
+        if untaken:
+            self.credit(untaken)
+        if not self.streams and self.phase is BODY:
+            self.move(IDLE)
+
+    def _remember(self, stream: int, *, was_reset: bool) -> None:
+        closed = self._closed
+        closed[stream] = was_reset
+        if len(closed) > _CLOSED_MAX:
+            del closed[next(iter(closed))]
+
+    def credit(self, size: int) -> None:
+        """The client may send as much more on all streams together, as soon as it is worth a frame."""
+        self._due += size
+        if self._due >= CONNECTION_ROOM // 2:
+            self._room += self._due
+            self.sender.put(frames.window_update(0, self._due))
+            self._due = 0
+
+    # The connection ends
+
+    def _flush(self) -> None:
+        """Once a turn: write, tell those who may write again, and end if there is nothing more to do."""
+        sender = self.sender
+        if self.phase in _OVER:
+            sender.discard()
+            return
+        for exchange in sender.run():
+            if exchange.notify is not None and exchange.stage is not DONE:
+                exchange.notify()
+        if not self.streams and (self._promised is not None or self.service.draining):
+            self._end(Code.NO_ERROR)
+
+    def _promise(self) -> None:
+        """Say which streams will be answered: those that there are."""
+        if self._promised is None:
+            self._promised = self._highest
+            self.sender.put(frames.goaway(self._highest, Code.NO_ERROR))
+
+    def _end(self, code: Code, reason: str = "") -> None:
+        """GOAWAY, and give the client a moment to read it."""
+        if self._promised is None or code is not Code.NO_ERROR:
+            self.sender.put(frames.goaway(self._highest, code, reason))
+        self.sender.flush()
+        self._reader.clear()
+        self.move(LAST)
+        self.linger()
+
+    def _fail(self, fault: ConnectionFault) -> None:
+        _log.debug("an HTTP/2 connection was ended: %s", fault.reason, extra={"action": "http.h2.failed"})
+        self.service.refused += 1
+        self._fresh.clear()
+        self._touched.clear()
+        self.lost()
+        self._end(fault.code, fault.reason)
+
+    def refuse(self, refusal: Refusal) -> None:
+        self._fail(ConnectionFault(Code.ENHANCE_YOUR_CALM, refusal.reason))
+
+    def lost(self) -> None:
+        streams = tuple(self.streams.values())
+        self.streams.clear()
+        for exchange in streams:
+            exchange.over = True
+            exchange.drop()
+        for exchange in streams:
+            exchange.lost()
+
+    def half_closed(self) -> None:
+        """The client has left: TCP does not tell this from one that only stops sending, and HTTP/2 has no use for that."""
+        self.lost()
+        self.close()
+
+    def busy(self) -> bool:
+        return bool(self.streams)
+
+    def close(self) -> None:
+        if self.phase not in _OVER:
+            if self._promised is None:
+                self.sender.put(frames.goaway(self._highest, Code.NO_ERROR))
+            self.sender.flush()
+        super().close()
+
+    def drain(self) -> None:
+        """First a GOAWAY that refuses nothing, so that what is on its way is served; the real one a second later."""
+        if self.phase in _OVER or self._promised is not None:
+            return
+        if self.streams:
+            self.sender.put(frames.goaway(frames.STREAM_ID_MAX, Code.NO_ERROR))
+        elif not has_input(self._fd):
+            self.close()
+
+    def advance(self, now_s: float) -> None:
+        super().advance(now_s)
+        if self.phase in _OVER:
+            return
+        limits = self.service.limits
+        if self.reading and self._reader.waits_for_s(now_s) >= limits.headers_s:
+            self.refuse(Refusal(408, f"a frame took longer than {limits.headers_s:g} s"))
+            return
+        if not self.congested:  # else the engine judges the pace of the whole connection
+            for exchange in tuple(self.streams.values()):
+                self._judge(exchange, now_s)
+        if self.service.draining:
+            self._promise()
+            self.sender.schedule()
+
+    def _judge(self, exchange: Http2Exchange, now_s: float) -> None:
+        limits = self.service.limits
+        if exchange.takes_too_slowly(limits, now_s):
+            self.cut(exchange, Code.CANCEL)
+            exchange.lost()
+        elif exchange.sends_too_slowly(limits, now_s):
+            self._refuse(exchange, Refusal(408, f"the body came slower than {limits.rate_bytes_s} bytes/s"))
