@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from headrace.http.limits import Limits
 from headrace.http.parse import Head, HeadParser, Refusal
 from headrace.http.reader import Reader
+from tests.http.hostile.cases import HOSTILE, LIMITS, SMUGGLED, SOUND
 from tests.http.support import get, post
-from tests.http.test_hostile import HOSTILE, LIMITS, SMUGGLED, SOUND
 
 Outcome = tuple[list[tuple[str, str, dict[bytes, bytes], bytes]], int]
 
