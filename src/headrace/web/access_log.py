@@ -258,7 +258,7 @@ def _render_json(exchange: Exchange, stamp: str, duration_s: float) -> str:
         exchange.peer,
         exchange.method,
         _text(get(b"host")),
-        (exchange.root_path + exchange.target)[:_VALUE_CHARACTERS_MAX],
+        _plain((exchange.root_path + exchange.target)[:_VALUE_CHARACTERS_MAX]),
         exchange.version,
         exchange.status,
         exchange.sent_bytes,
@@ -283,10 +283,11 @@ def _render_combined(exchange: Exchange, stamp: str, duration_s: float) -> str: 
 
 
 def _text(value: bytes | None) -> str:
+    return _plain(value[:_VALUE_CHARACTERS_MAX].decode("utf-8", "replace")) if value else ""
+
+
+def _plain(text: str) -> str:
     """JSON escapes what is below a blank; DEL and C1, which a terminal may obey too, are left to us."""
-    if not value:
-        return ""
-    text = value[:_VALUE_CHARACTERS_MAX].decode("utf-8", "replace")
     return text if text.isprintable() else _C1.sub(_escape, text)
 
 

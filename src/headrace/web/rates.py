@@ -116,6 +116,7 @@ class Limit:
         full_s = (full_s if full_s > now_s else now_s) + self.step_s  # noqa: FURB136 (max costs three times as much)
         wait_s = full_s - now_s - self.burst * self.step_s
         if wait_s > 1e-9 * self.step_s:  # sums of steps are not exact
+            self._younger[key] = full_s - self.step_s  # unchanged, but seen: not to be forgotten early
             return wait_s
         self._younger[key] = full_s
         return 0.0
