@@ -72,7 +72,7 @@ class AnswerWriter:
     def begin(self, status: int, *, dated: bool, served: bool) -> bytes:
         """The status line, and the Server and Date that the rest of the head does not have. `status` has been checked."""
         if not dated and not served:
-            return self._prefixes.get((status, b"")) or self._build_prefix(status, b"")
+            return self._prefixes.get((status, b"")) or self._keep_prefix(status, b"")
         server = b"" if served else b"Server: headrace\r\n"
         date = b"" if dated else b"Date: %b\r\n" % self._date
         return b"HTTP/1.1 %d %b\r\n%b%b" % (status, _phrase(status), server, date)
@@ -82,6 +82,9 @@ class AnswerWriter:
             raise HeaderInvalid(f"status {status} is not one that ends a request: 200 to 599")
         if not _VALUE.fullmatch(content_type):
             raise HeaderInvalid(f"Content-Type {content_type!r} has characters that no header may have")
+        return self._keep_prefix(status, content_type)
+
+    def _keep_prefix(self, status: int, content_type: bytes) -> bytes:
         kind = b"Content-Type: %b\r\n" % content_type if content_type else b""
         prefix = b"HTTP/1.1 %d %b\r\nServer: headrace\r\nDate: %b\r\n%b" % (status, _phrase(status), self._date, kind)
         if len(self._prefixes) >= _PREFIXES_MAX:
