@@ -11,7 +11,9 @@ PACKED_BYTES_MIN: Final = 1_024
 
 _CACHED_BYTES_MAX: Final = 256  # browsers send about 25
 _READ_BYTES_MAX: Final = 1_024  # longer ones are nobody's honest wish: taken for none
-_ENTRY: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*(?:;[ \t]*[qQ]=([01](?:\.[0-9]{0,3})?)[ \t]*)?")
+_ENTRY: Final = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*(?:;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*)?"
+)
 
 _PACKABLE: Final = re.compile(
     rb"text/[^;]*|[a-z0-9.\-]+/[a-z0-9.\-]+\+(?:json|xml|yaml)|"
@@ -61,5 +63,5 @@ def read(accept: bytes) -> dict[str, float]:
         match = _ENTRY.fullmatch(entry.strip(b" \t"))
         if match is not None:
             coding = match[1].decode().lower().removeprefix("x-")
-            weights[coding] = min(1.0, float(match[2])) if match[2] else 1.0
+            weights[coding] = float(match[2]) if match[2] else 1.0
     return weights
