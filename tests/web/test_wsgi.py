@@ -130,7 +130,7 @@ PLAIN = ("Content-Type", "text/plain")
 
 
 def environ_of(head: Request) -> dict[str, Any]:
-    return EnvironMaker(multithread=True, multiprocess=False).make(head, io.BytesIO())
+    return EnvironMaker(multithread=True, multiprocess=False).make(head, io.BytesIO(), head.length)
 
 
 def test_environ_names_the_request() -> None:
@@ -189,7 +189,7 @@ def test_environ_of_an_asterisk_has_no_path() -> None:
 def test_environ_remembers_a_bounded_number_of_header_names() -> None:
     maker = EnvironMaker(multithread=True, multiprocess=True)
     for number in range(3_000):
-        environ = maker.make(request(headers={b"x-%d" % number: b"1"}), io.BytesIO())
+        environ = maker.make(request(headers={b"x-%d" % number: b"1"}), io.BytesIO(), 0)
         assert environ[f"HTTP_X_{number}"] == "1"
     assert len(maker._keys) <= 1_024
 

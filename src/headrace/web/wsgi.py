@@ -103,7 +103,10 @@ class Runner:
         Args:
             body: if all of it is here; None: it is read from the channel.
         """
-        environ = self._environs.make(head, io.BytesIO(body) if body is not None else stream(channel))
+        if body is not None:
+            environ = self._environs.make(head, io.BytesIO(body), len(body))
+        else:
+            environ = self._environs.make(head, stream(channel), head.length)
         answer = _Answer(channel, to_head=head.method == "HEAD", careful=self._slow_closes > 0)
         result: Any = None
         try:

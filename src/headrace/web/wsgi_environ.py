@@ -60,8 +60,8 @@ class EnvironMaker:
         }
         self._keys: dict[bytes, str] = {b"content-type": "CONTENT_TYPE", b"content-length": "", b"proxy": ""}
 
-    def make(self, head: RequestHead, body: io.BufferedIOBase) -> Environ:
-        """The environ of a request.
+    def make(self, head: RequestHead, body: io.BufferedIOBase, length: int) -> Environ:
+        """The environ of a request whose body has `length` bytes; negative if nobody knows yet.
 
         Left out are headers whose names have underscores, since `X_Forwarded_For` would pass for `X-Forwarded-For`, and
         `Proxy`, since HTTP_PROXY is a setting of many HTTP clients (httpoxy).
@@ -89,8 +89,8 @@ class EnvironMaker:
                 key = self._learn(name)
             if key:
                 environ[key] = value.decode("latin-1")
-        if head.length > 0 or b"content-length" in headers:
-            environ["CONTENT_LENGTH"] = str(max(0, head.length))
+        if length > 0 or b"content-length" in headers:
+            environ["CONTENT_LENGTH"] = str(length)
         return environ
 
     def _learn(self, name: bytes) -> str:
