@@ -91,8 +91,9 @@ class FrameReader:
         """
         buffer = self._buffer + data if self._buffer else data
         self.blocks = 0
-        at = 0 if self._preface_read else self._read_preface(buffer)
-        end = len(buffer)
+        at, end = 0, len(buffer)
+        if not self._preface_read:
+            at = self._read_preface(buffer) or end  # no frame before all of it
         unpack = frames.HEAD.unpack_from
         while end - at >= frames.HEADER_BYTES and self.blocks < blocks_max:
             high, low, kind, flags, stream = unpack(buffer, at)
@@ -104,7 +105,7 @@ class FrameReader:
                 break
             at = start + size
             self._take(kind, flags, stream & frames.STREAM_ID_MAX, buffer[start:at])
-        self._buffer = buffer[at:]
+        self._buffer = buffer[at:] if self._preface_read else buffer
         self._note_wait(moved=at > 0)
 
     @property
@@ -140,7 +141,7 @@ class FrameReader:
             self._since_s = self.now_s
 
     def _read_preface(self, buffer: bytes) -> int:
-        """Returns where frames begin (RFC 3.4)."""
+        """Returns where frames begin (RFC 3.4); 0 if that is still to come."""
         if buffer.startswith(frames.PREFACE):
             self._preface_read = True
             return len(frames.PREFACE)
