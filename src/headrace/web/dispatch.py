@@ -1,0 +1,373 @@
+"""The queue's consumers: worker processes that pull (`Dispatcher`), or an application in this process (`LocalDispatcher`).
+
+Redelivery. A link that is lost takes its worker's requests with it. One whose answer has begun is cut, so that nobody
+takes the part for the whole. Another goes to another worker if it may be repeated (by method, or with an
+Idempotency-Key, and while its body can be read again), else it is answered 502. Perhaps one of them killed the worker;
+all that were there are suspects, mostly innocent. Who was with two dying workers is given a third one *alone*: then a
+third death is its own doing, and a bystander is never condemned for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from headrace.http import problem
+from headrace.http.exchange import DONE, WAITING, Exchange, Target
+from headrace.web.credits import Credits
+from headrace.web.frames import Hello
+from headrace.web.limits import ALONE_S, DELIVERIES_MAX, PING_S, SUSPECT_WAIT_S
+from headrace.web.queueing import Queueing
+from headrace.web.statistics import DispatchStatistics, WorkerStatistics
+from headrace.web.tickets import Ticket
+from headrace.web.workers import Worker, Workers
+
+if TYPE_CHECKING:
+    from headrace.web.links import Link
+
+_log: Final = logging.getLogger("headrace.web")
+
+
+class Dispatcher(Queueing):
+    """Gives the requests of one application to its workers, over links.
+
+    Invariants: a request is with at most one worker; no answer is begun twice, and none ends as if whole unless it is.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        """Args: those of `Queueing`."""
+        super().__init__(**settings)
+        self.workers = Workers()
+        self.durable: list[tuple[str, list[str]]] = []
+        """What the newest code has marked as durable."""
+        self._generation = -1
+        self._suspects: deque[Ticket] = deque()
+        self._alone: dict[Ticket, Worker] = {}
+        self._redelivered = self._failed = self._poison = 0
+
+    # Giving
+
+    def _place(self, ticket: Ticket) -> bool:
+        place = self.workers.pick()
+        if place is None:
+            return False
+        self._give(*place, ticket)  # type: ignore[arg-type]  # the seats are links
+        return True
+
+    def _has_room(self) -> bool:
+        return self.workers.pick() is not None
+
+    def _give(self, worker: Worker, link: Link, ticket: Ticket) -> None:
+        self._begin(ticket)
+        worker.in_flight += 1
+        worker.requests += 1
+        link.give(ticket)
+        self.workers.settle(worker, link)
+
+    def _pull(self, worker: Worker, link: Link) -> None:
+        """The link has room again: what waits goes out at once."""
+        if self._suspects and not worker.in_flight and self._give_suspect(worker, link):
+            return
+        if self._admission.length and link.busy < link.limit and not link.leaving and not worker.shunned:
+            ticket = self._admission.take(self.now_s()) if not worker.alone else None
+            if ticket is not None:
+                self._give(worker, link, ticket)
+                return
+        self.workers.settle(worker, link)
+
+    # From the links
+
+    def link_ready(self, link: Link, hello: Hello) -> None:
+        """A worker has come."""
+        if hello.generation >= self._generation:
+            self._generation = hello.generation
+            self._spools = hello.interface == "wsgi"
+            self.durable = hello.durable
+        link.worker = self.workers.join(link, pid=hello.pid, generation=hello.generation)
+        self._place_suspects()
+        self.fill()
+
+    def ended(self, link: Link, ticket: Ticket, *, counted: bool) -> None:
+        """A stream has ended: its place is free."""
+        self._end(ticket, counted=counted)
+        worker = link.worker
+        if counted:
+            worker.in_flight -= 1
+        if ticket in self._alone:
+            self._set_free(ticket)
+            self._place_suspects()
+            self.fill()
+        else:
+            self._pull(worker, link)
+
+    def tunnelled(self, link: Link) -> None:
+        """A stream has become a tunnel: it takes no place any more."""
+        link.worker.in_flight -= 1
+        self._pull(link.worker, link)
+
+    def resettled(self, link: Link) -> None:
+        """A link has more or less room than before."""
+        self.workers.settle(link.worker, link)
+        self.fill()
+
+    def link_lost(self, link: Link) -> None:
+        """The link is gone, and with it what its worker had."""
+        worker = link.worker
+        expected = link.leaving or worker.condemned
+        if not link.leaving:
+            self.workers.part_with(worker)
+        worker.in_flight -= link.busy
+        self.workers.part(worker, link)
+        streams, link.streams = link.streams, {}
+        for ticket in streams.values():
+            self._lose(ticket, worker, expected=expected)
+        self._place_suspects()
+        self.fill()
+
+    # Losing
+
+    def _lose(self, ticket: Ticket, worker: Worker, *, expected: bool) -> None:
+        """Its worker is gone. `expected`: not of anything that it had to do."""
+        self._end(ticket, counted=False)
+        self._set_free(ticket)
+        if ticket.flow is not None:
+            ticket.flow.abandon()
+            ticket.flow = None
+        exchange = ticket.exchange
+        ticket.losses += 1
+        ticket.kills += not expected
+        ticket.link = None
+        if exchange.stage is DONE:
+            exchange.notify = None
+        elif exchange.stage is not WAITING:
+            self._fail(ticket, worker, "its worker was lost after the answer had begun")
+        elif ticket.kills >= DELIVERIES_MAX:
+            self._condemn_request(ticket)
+        elif ticket.losses >= DELIVERIES_MAX:
+            self._fail(ticket, worker, "its worker was lost, again and again")
+        elif not ticket.may_be_repeated() or not ticket.rewind():
+            self._fail(ticket, worker, "its worker was lost; it may have been processed, and is not repeated")
+        else:
+            self._redeliver(ticket, worker)
+
+    def _redeliver(self, ticket: Ticket, worker: Worker) -> None:
+        self._redelivered += 1
+        exchange = ticket.exchange
+        extra = {"action": "web.request.redelivered", "method": exchange.method, "path": exchange.path}
+        _log.warning("worker %d was lost; its request goes to another", worker.pid, extra=extra | {"pid": worker.pid})
+        now_s = self.now_s()
+        if ticket.kills < DELIVERIES_MAX - 1:
+            self._admission.put_back(ticket, now_s)
+        else:
+            ticket.since_s = now_s
+            self._suspects.append(ticket)
+        self._arm(now_s)
+
+    def _fail(self, ticket: Ticket, worker: Worker, reason: str) -> None:
+        self._failed += 1
+        exchange = ticket.exchange
+        extra = {"action": "web.request.lost", "method": exchange.method, "path": exchange.path, "pid": worker.pid}
+        _log.error("a request failed: %s", reason, extra=extra)
+        self._forget(ticket)
+        problem.respond(exchange, 502, reason, kind="worker-lost")
+
+    def _condemn_request(self, ticket: Ticket) -> None:
+        self._failed += 1
+        self._poison += 1
+        exchange = ticket.exchange
+        extra = {
+            "action": "web.request.poison",
+            "method": exchange.method,
+            "path": exchange.path,
+            "count": ticket.kills,
+        }
+        _log.error("a request was with %d workers when they died; it is given up", ticket.kills, extra=extra)
+        self._forget(ticket)
+        problem.respond(exchange, 502, "this request ended every worker that it was given to", kind="poison")
+
+    # Suspects
+
+    def _place_suspects(self) -> None:
+        while self._suspects:
+            place = self.workers.pick_empty()
+            if place is None or not self._give_suspect(*place):  # type: ignore[arg-type]  # the seats are links
+                return
+
+    def _give_suspect(self, worker: Worker, link: Link) -> bool:
+        if link.leaving or worker.shunned or link.busy >= link.limit:
+            return False
+        ticket = self._suspects.popleft()
+        worker.alone = True
+        self._alone[ticket] = worker
+        self._give(worker, link, ticket)
+        return True
+
+    def _set_free(self, ticket: Ticket) -> None:
+        """It has done its worker no harm, or all it could: the worker may be given more."""
+        worker = self._alone.pop(ticket, None)
+        if worker is not None and worker.alone:
+            worker.alone = False
+            for link in worker.links:
+                self.workers.settle(worker, link)
+
+    def advance(self, now_s: float) -> float:
+        due_s = super().advance(now_s)
+        for ticket in [ticket for ticket in self._alone if now_s >= ticket.given_s + ALONE_S]:
+            self._set_free(ticket)
+            self.fill()
+        wait_s = min(SUSPECT_WAIT_S, self._queue_timeout_s)
+        while self._suspects and now_s >= self._suspects[0].since_s + wait_s:
+            self._shed_ticket(self._suspects.popleft(), "timeout")
+        if self._alone or self._suspects:
+            due_s = min(due_s, now_s + ALONE_S / 4)
+        return due_s
+
+    # The other ends
+
+    def _cancel(self, ticket: Ticket) -> None:
+        if ticket.flow is not None:
+            ticket.flow.abandon()
+        if ticket.link is not None:
+            ticket.link.cancel(ticket.number)
+        elif ticket in self._suspects:
+            self._suspects.remove(ticket)
+            self._forget(ticket)
+
+    def _condemn(self, ticket: Ticket) -> int:
+        ticket.begun = True  # reported once
+        worker: Worker = ticket.link.worker  # type: ignore[union-attr]  # it runs, so it has a link, which is a Link
+        if not worker.condemned:
+            worker.condemned = True
+            self.workers.shun(worker)
+            self.on_hung(worker.pid)
+        return worker.pid
+
+    def _look_whether_idle(self) -> None:
+        if not self._suspects:
+            super()._look_whether_idle()
+
+    def _workers(self) -> list[WorkerStatistics]:
+        return self.workers.statistics()
+
+    def statistics(self) -> DispatchStatistics:
+        return msgspec.structs.replace(
+            super().statistics(), redelivered=self._redelivered, failed=self._failed, poison=self._poison
+        )
+
+
+class LocalDispatcher(Queueing):
+    """Gives requests to an application in this process, as many at once as it keeps up with.
+
+    For WSGI that is its number of threads. For ASGI the loop itself tells: while it is late, fewer are let in.
+    """
+
+    def __init__(self, target: Target, *, capacity: int, adaptive: bool | None = None, **settings: Any) -> None:
+        """Create.
+
+        Args:
+            target: runs a request. If it has `in_flight`, that is what takes room (a thread may go on after its client
+                has left), and it calls `on_free` when that has fallen.
+            capacity: requests at once, at most.
+            adaptive: whether it shares this loop (ASGI). By default: unless the target has a `capacity` of its own.
+            settings: those of `Queueing`.
+        """
+        super().__init__(**settings)
+        runner: Any = target
+        self._target = runner
+        self._asks = hasattr(runner, "in_flight") and hasattr(runner, "on_free")
+        if self._asks:
+            runner.on_free = self.fill
+        self._adaptive = not hasattr(runner, "capacity") if adaptive is None else adaptive
+        self._spools = not self._adaptive
+        self._credits = Credits(capacity)
+        self._capacity = self._credits.count if self._adaptive else capacity
+        self._probe_s = 0.0
+        self._probing = False
+        self._used_up = False
+        self._filling = False
+
+    @property
+    def _busy(self) -> int:
+        return self._target.in_flight if self._asks else len(self.running)
+
+    def _has_room(self) -> bool:
+        return self._busy < self._capacity
+
+    def _place(self, ticket: Ticket) -> bool:
+        if self._busy >= self._capacity:
+            return False
+        exchange = ticket.exchange
+        exchange.notify = None
+        self._begin(ticket)
+        exchange.on_done = _Done(self, ticket, exchange.on_done)
+        if self._adaptive and not self._probing:
+            self._probe()
+        self._run(exchange)
+        return True
+
+    def _run(self, exchange: Exchange) -> None:
+        try:
+            self._target(exchange)
+        except Exception:  # noqa: BLE001  # a bug of the application's entrance: it costs this request
+            extra = {"action": "web.request.failed", "method": exchange.method, "path": exchange.path}
+            _log.exception("a request failed", extra=extra)
+            problem.respond(exchange, 500, "an internal error; the server's log has more")
+
+    def done(self, ticket: Ticket) -> None:
+        """The exchange is done; its thread may not be."""
+        self._end(ticket, counted=not ticket.exchange.gone)
+        self._gone += ticket.exchange.gone
+        self.fill()
+
+    def fill(self) -> None:
+        if not self._filling:  # a target that answers at once comes back here before it returns
+            self._filling = True
+            super().fill()
+            self._filling = False
+
+    def _probe(self) -> None:
+        self._probing = True
+        self._probe_s = self.now_s() + PING_S
+        self.loop.call_later(PING_S, self._on_probe)
+
+    def _on_probe(self) -> None:
+        """How late is this? So late is the loop."""
+        self._probing = False
+        self._credits.lag(max(0.0, self.now_s() - self._probe_s), used_up=self._used_up)
+        self._capacity = self._credits.count
+        self._used_up = self._busy >= self._capacity
+        if self.running:
+            self._probe()
+        self.fill()
+
+    def _cancel(self, ticket: Ticket) -> None:
+        pass  # the exchange is the target's: it knows
+
+    def _condemn(self, ticket: Ticket) -> int:
+        ticket.begun = True  # reported once
+        pid = os.getpid()
+        self.on_hung(pid)
+        return pid
+
+    def _workers(self) -> list[WorkerStatistics]:
+        return []
+
+
+class _Done:
+    """Tells the dispatcher that an exchange is done, after whoever was to be told before."""
+
+    __slots__ = ("_before", "_dispatcher", "_ticket")
+
+    def __init__(self, dispatcher: LocalDispatcher, ticket: Ticket, before: Any) -> None:
+        self._dispatcher = dispatcher
+        self._ticket = ticket
+        self._before = before
+
+    def __call__(self, exchange: Exchange) -> None:
+        if self._before is not None:
+            self._before(exchange)
+        self._dispatcher.done(self._ticket)

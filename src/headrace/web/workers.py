@@ -1,0 +1,142 @@
+"""Which worker gets the next request.
+
+A worker process has links: one for each thread (WSGI), or one that many requests share (ASGI). Of the workers with room
+the one with the fewest requests in flight is chosen, so that none is busy beside an idle one; new code before old.
+
+A worker that loses a link without having said LEAVE is not trusted with anything more: it is dead or dying, though the
+kernel may not have reported all of its links yet. Its idle links are closed; a process that lives connects again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Protocol
+
+from headrace.web.limits import CHOICES
+from headrace.web.statistics import WorkerStatistics
+
+
+class Seat(Protocol):
+    """A link, as its worker sees it."""
+
+    busy: int
+    """Requests on it that count: not tunnels."""
+    limit: int
+    """So many may be at once, by now."""
+    leaving: bool
+    """Takes no more."""
+    listed: bool
+    """Written here: whether it stands among its worker's `free`."""
+
+    def close(self) -> None: ...
+
+
+class Worker:
+    """One process. Invariant: `free` are its links with room, `in_flight` is the sum of what is busy on its links."""
+
+    __slots__ = ("alone", "condemned", "free", "generation", "in_flight", "links", "pid", "requests", "shunned")
+
+    def __init__(self, *, pid: int, generation: int) -> None:
+        self.pid = pid
+        self.generation = generation
+        self.links: set[Seat] = set()
+        self.free: list[Seat] = []
+        self.in_flight = 0
+        self.requests = 0
+        self.alone = False
+        """Has a suspect, and gets nothing else meanwhile."""
+        self.condemned = False
+        """Hangs, and was reported: its death will be no request's fault."""
+        self.shunned = False
+        """Gets nothing more."""
+
+
+class Workers:
+    """All of one application. Invariant: `_free` has the workers that may get a request now."""
+
+    def __init__(self) -> None:
+        self._workers: dict[int, Worker] = {}
+        self._free: dict[Worker, None] = {}  # in the order in which they got room
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(self._workers.values())
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def join(self, seat: Seat, *, pid: int, generation: int) -> Worker:
+        """A link has said who it is."""
+        worker = self._workers.get(pid)
+        if worker is None or worker.generation != generation:
+            worker = self._workers[pid] = Worker(pid=pid, generation=generation)
+        worker.links.add(seat)
+        self.settle(worker, seat)
+        return worker
+
+    def part(self, worker: Worker, seat: Seat) -> None:
+        """A link is closed."""
+        seat.leaving = True
+        self.settle(worker, seat)
+        worker.links.discard(seat)
+        if not worker.links and self._workers.get(worker.pid) is worker:
+            del self._workers[worker.pid]
+
+    def shun(self, worker: Worker) -> None:
+        """Give it nothing more. Idempotent."""
+        worker.shunned = True
+        self._free.pop(worker, None)
+
+    def part_with(self, worker: Worker) -> None:
+        """It has lost a link: close the idle ones, too. Idempotent."""
+        self.shun(worker)
+        if self._workers.get(worker.pid) is worker:
+            del self._workers[worker.pid]
+        for seat in tuple(worker.links):
+            if not seat.busy:
+                seat.close()
+
+    def pick(self) -> tuple[Worker, Seat] | None:
+        """Who gets the next request, if anybody."""
+        best: Worker | None = None
+        for worker in islice(self._free, CHOICES):
+            if (
+                best is None
+                or worker.generation > best.generation
+                or (worker.generation == best.generation and worker.in_flight < best.in_flight)
+            ):
+                best = worker
+        return None if best is None else (best, best.free[-1])
+
+    def pick_empty(self) -> tuple[Worker, Seat] | None:
+        """A worker that has nothing at all, if there is one."""
+        for worker in self._free:
+            if not worker.in_flight:
+                return worker, worker.free[-1]
+        return None
+
+    def settle(self, worker: Worker, seat: Seat) -> None:
+        """Call when `busy`, `limit`, `leaving` of a link or `alone` of its worker have changed. Idempotent."""
+        has_room = seat.busy < seat.limit and not seat.leaving and not worker.shunned
+        if has_room is not seat.listed:
+            seat.listed = has_room
+            if has_room:
+                worker.free.append(seat)
+            else:
+                worker.free.remove(seat)
+        if worker.free and not worker.alone and not worker.shunned:
+            self._free[worker] = None
+        else:
+            self._free.pop(worker, None)
+
+    def statistics(self) -> list[WorkerStatistics]:
+        return [
+            WorkerStatistics(
+                pid=worker.pid,
+                generation=worker.generation,
+                in_flight=worker.in_flight,
+                capacity=sum(seat.limit for seat in worker.links if not seat.leaving),
+                requests=worker.requests,
+            )
+            for worker in self
+        ]
