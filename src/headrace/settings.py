@@ -381,4 +381,6 @@ def _default_text(default: Any) -> str:
         return f"{default:g}s"
     if isinstance(default, Size):
         return f"{default // 2**20}MiB" if default % 2**20 == 0 else str(int(default))
-    return "" if default is None or default == () else str(default)
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default))
+    return "" if default is None else str(default)

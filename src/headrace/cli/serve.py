@@ -38,9 +38,11 @@ _SHORT: Final = {
 @click.command()
 @click.argument("app", metavar="[APP|FOLDER]", required=False)
 @setting_options(WebSettings, SECTION, without=("app",), short=_SHORT)
-@click.option("-b", "--bind", metavar="HOST:PORT", hidden=True)
-@click.option("--factory", is_flag=True, hidden=True)
-@click.option("-k", "--worker-class", hidden=True)
+@click.option(
+    "-b", "--bind", metavar="HOST:PORT|unix:PATH", hidden=True, help="gunicorn's name of --host, --port and --uds."
+)
+@click.option("--factory", is_flag=True, hidden=True, help="uvicorn's: APP is called to get the app.")
+@click.option("-k", "--worker-class", hidden=True, help="gunicorn's: not needed.")
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Settings file instead of ./headrace.toml  [HEADRACE_CONFIG]"
 )

@@ -147,6 +147,8 @@ class Crew:
             self._worker_channels[hello.number] = channel
             channel.on_message = lambda _, message: self._from_worker(hello.number, message)
             channel.on_lost = lambda _: self._drop_worker(hello.number)
+            if self.fleet.workers[hello.number].stage is fleet.LEAVING:  # it could not be told before
+                channel.tell(control.Leave(0.0))
         else:
             channel.tell(control.Leave(0.0))
 

@@ -321,10 +321,10 @@ class Fleet:
         if not self.current:
             self.current = self._new_generation()
             return
-        if self.candidate or self._settling:
+        if self.candidate:
             return
         dead = self.generations.get(self.current) is Zygote.GONE and self._proven and now_s >= self._not_before_s
-        if self._queued or dead:
+        if dead or (self._queued and not self._settling):
             self._queued = False
             self.candidate = self._new_generation()
 

@@ -1,0 +1,392 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from headrace.web import fleet
+from headrace.web.fleet import (
+    BACKOFF_MAX_S,
+    CRASH_S,
+    HUNG_GRACE_S,
+    KILL_AFTER_S,
+    LEAVING,
+    READY,
+    SERVING,
+    STARTING,
+    Fleet,
+    ForkWorker,
+    KillWorker,
+    LeaveWorker,
+    ReloadDone,
+    ReloadFailed,
+    ServeWorker,
+    StartFailed,
+    StartZygote,
+    StopZygote,
+)
+
+
+class Yard:
+    """A fleet, and processes that do at once what they are told, unless a test wants otherwise."""
+
+    def __init__(self, wanted: int = 2) -> None:
+        self.fleet = Fleet(wanted, drain_s=25)
+        self.now_s = 1_000.0
+        self.pids: dict[int, int] = {}
+
+    def step(self) -> list[fleet.Action]:
+        return self.fleet.advance(self.now_s)
+
+    def connect(self, worker: int) -> None:
+        assert self.fleet.worker_connected(worker, 100 + worker)
+
+    def run(self, *, without: tuple[type, ...] = ()) -> list[fleet.Action]:
+        """Obey until nothing is left to do; actions of the kinds `without` are not obeyed."""
+        told: list[fleet.Action] = []
+        while actions := self.step():
+            told += actions
+            for action in actions:
+                if not isinstance(action, without):
+                    self.obey(action)
+        return told
+
+    def obey(self, action: fleet.Action) -> None:
+        match action:
+            case StartZygote(generation):
+                self.fleet.zygote_ready(generation)
+            case ForkWorker(_, worker, _) if worker in self.fleet.workers:
+                self.connect(worker)
+                self.fleet.worker_ready(worker, self.now_s)
+            case ServeWorker(worker):
+                self.fleet.worker_serving(worker, self.now_s)
+            case LeaveWorker(worker, _) | KillWorker(worker):
+                self.fleet.worker_gone(worker, self.now_s, reason="told")
+            case _:
+                pass
+
+    def stages(self, generation: int) -> list[fleet.Stage]:
+        return [worker.stage for worker in self.fleet.workers.values() if worker.generation == generation]
+
+
+def of(kind: type, actions: list[fleet.Action]) -> list[fleet.Action]:
+    return [action for action in actions if isinstance(action, kind)]
+
+
+@pytest.fixture
+def yard() -> Yard:
+    yard = Yard()
+    yard.run()
+    return yard
+
+
+def test_start_imports_once_and_forks_a_worker_for_each_slot() -> None:
+    yard = Yard(3)
+    assert yard.step() == [StartZygote(1)]
+    assert yard.step() == []
+    yard.fleet.zygote_ready(1)
+    assert yard.step() == [ForkWorker(1, 1, 0), ForkWorker(1, 2, 1), ForkWorker(1, 3, 2)]
+    yard.connect(2)
+    yard.fleet.worker_ready(2, yard.now_s)
+    assert yard.step() == [ServeWorker(2)]
+    assert yard.step() == []
+
+
+def test_first_import_that_fails_ends_the_start() -> None:
+    yard = Yard()
+    yard.step()
+    yard.fleet.zygote_gone(1, "no module shop", yard.now_s)
+    assert yard.step() == [StartFailed("no module shop")]
+
+
+def test_first_startup_that_fails_ends_the_start() -> None:
+    yard = Yard()
+    yard.run(without=(ForkWorker,))
+    yard.fleet.worker_failed(1, "no database", yard.now_s)
+    assert StartFailed("no database") in yard.step()
+
+
+def test_worker_killed_after_a_while_is_replaced_at_once(yard: Yard) -> None:
+    yard.now_s += CRASH_S
+    yard.fleet.worker_gone(1, yard.now_s, reason="killed")
+    assert of(ForkWorker, yard.step()) == [ForkWorker(1, 3, 0)]
+    assert yard.fleet.restarts == 1
+
+
+def test_crash_loop_backs_off_up_to_the_maximum_and_calms_down(yard: Yard) -> None:
+    delays = []
+    for _ in range(12):
+        number = max(yard.fleet.workers)
+        yard.fleet.worker_gone(number, yard.now_s, reason="crash")
+        assert of(ForkWorker, yard.step()) == []
+        due_s = yard.fleet.due_s(yard.now_s)
+        assert due_s is not None
+        delays.append(round(due_s - yard.now_s, 3))
+        yard.now_s = due_s
+        assert len(of(ForkWorker, yard.run())) == 1
+    assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert delays[-1] == BACKOFF_MAX_S
+    yard.now_s += fleet.CALM_S
+    yard.fleet.worker_gone(1, yard.now_s, reason="killed")
+    assert len(of(ForkWorker, yard.run())) == 1
+
+
+def test_reload_serves_with_new_code_only_when_all_new_workers_are_ready(yard: Yard) -> None:
+    yard.fleet.reload()
+    assert yard.step() == [StartZygote(2)]
+    yard.fleet.zygote_ready(2)
+    assert yard.step() == [ForkWorker(2, 3, 0), ForkWorker(2, 4, 1)]
+    for number in (3, 4):
+        yard.connect(number)
+    yard.fleet.worker_ready(3, yard.now_s)
+    assert yard.step() == []
+    assert yard.stages(1) == [SERVING, SERVING]
+    yard.fleet.worker_ready(4, yard.now_s)
+    assert yard.step() == [ServeWorker(3), ServeWorker(4)]
+    yard.fleet.worker_serving(3, yard.now_s)
+    assert yard.step() == []
+    yard.fleet.worker_serving(4, yard.now_s)
+    told = yard.step()
+    assert of(LeaveWorker, told) == [LeaveWorker(1, 25), LeaveWorker(2, 25)]
+    assert of(ReloadDone, told) == [ReloadDone(2)]
+    for number in (1, 2):
+        yard.fleet.worker_gone(number, yard.now_s, reason="left")
+    assert yard.step() == [StopZygote(1)]
+    assert yard.fleet.restarts == 0
+
+
+def test_reload_waits_as_long_as_the_import_takes(yard: Yard) -> None:
+    yard.fleet.reload()
+    yard.step()
+    yard.now_s += 3_600
+    assert yard.step() == []
+    assert yard.fleet.reloading
+
+
+@pytest.mark.parametrize("how", ["import", "startup", "killed"])
+def test_reload_that_fails_leaves_the_old_generation_serving(yard: Yard, how: str) -> None:
+    yard.fleet.reload()
+    if how == "import":
+        yard.step()
+        yard.fleet.zygote_gone(2, "broken", yard.now_s)
+    else:
+        yard.run(without=(ForkWorker,))
+        yard.connect(3)
+        if how == "startup":
+            yard.fleet.worker_failed(3, "broken", yard.now_s)
+        else:
+            yard.fleet.worker_gone(3, yard.now_s, reason="broken")
+    told = yard.run()
+    assert of(ReloadFailed, told) == [ReloadFailed(2, "broken")]
+    assert yard.stages(1) == [SERVING, SERVING]
+    assert yard.stages(2) == []
+    assert not yard.fleet.reloading
+    assert (yard.fleet.current, yard.fleet.reloads, yard.fleet.reloads_failed) == (1, 0, 1)
+
+
+def test_reloads_during_a_reload_are_one_that_follows(yard: Yard) -> None:
+    for _ in range(3):
+        yard.fleet.reload()
+    told = yard.run()
+    assert of(StartZygote, told) == [StartZygote(2), StartZygote(3)]
+    assert of(ReloadDone, told) == [ReloadDone(2), ReloadDone(3)]
+    assert yard.stages(3) == [SERVING, SERVING]
+
+
+def test_a_worker_that_dies_while_old_code_is_still_needed_is_replaced_by_old_code(yard: Yard) -> None:
+    yard.now_s += CRASH_S
+    yard.fleet.reload()
+    yard.step()
+    yard.fleet.worker_gone(2, yard.now_s, reason="killed")
+    assert of(ForkWorker, yard.step()) == [ForkWorker(1, 3, 1)]
+
+
+def test_a_zygote_that_dies_is_replaced_with_its_workers(yard: Yard) -> None:
+    yard.fleet.zygote_gone(1, "killed", yard.now_s)
+    told = yard.run()
+    assert of(StartZygote, told) == [StartZygote(2)]
+    assert of(StopZygote, told) == []
+    assert of(ReloadDone, told) == [ReloadDone(2)]
+    assert yard.stages(2) == [SERVING, SERVING]
+
+
+def test_a_dead_zygote_whose_code_is_broken_now_is_tried_again_later(yard: Yard) -> None:
+    yard.fleet.zygote_gone(1, "killed", yard.now_s)
+    assert of(StartZygote, yard.step()) == [StartZygote(2)]
+    yard.fleet.zygote_gone(2, "broken", yard.now_s)
+    assert of(StartZygote, yard.step()) == []
+    assert yard.stages(1) == [SERVING, SERVING]
+    due_s = yard.fleet.due_s(yard.now_s)
+    assert due_s is not None
+    yard.now_s = due_s
+    assert of(StartZygote, yard.run()) == [StartZygote(3)]
+    assert yard.stages(3) == [SERVING, SERVING]
+
+
+def test_a_worker_forked_by_a_zygote_that_died_before_it_connected_is_forgotten(yard: Yard) -> None:
+    yard.now_s += CRASH_S
+    yard.fleet.worker_gone(1, yard.now_s, reason="killed")
+    assert of(ForkWorker, yard.step()) == [ForkWorker(1, 3, 0)]
+    yard.fleet.zygote_gone(1, "killed", yard.now_s)
+    assert not yard.fleet.worker_connected(3, 103)
+
+
+def test_a_worker_that_retires_serves_until_its_replacement_does(yard: Yard) -> None:
+    yard.fleet.retire(1)
+    assert yard.step() == [ForkWorker(1, 3, 0)]
+    assert yard.fleet.workers[1].stage is SERVING
+    yard.connect(3)
+    yard.fleet.worker_ready(3, yard.now_s)
+    yard.step()
+    yard.fleet.worker_serving(3, yard.now_s)
+    assert yard.step() == [LeaveWorker(1, 25)]
+    yard.fleet.worker_gone(1, yard.now_s, reason="left")
+    assert yard.step() == []
+    assert (yard.fleet.recycled, yard.fleet.restarts) == (1, 0)
+
+
+def test_a_hung_worker_is_replaced_at_once_and_killed_soon(yard: Yard) -> None:
+    yard.fleet.hung(101, yard.now_s)
+    told = yard.run(without=(LeaveWorker, KillWorker))
+    assert of(LeaveWorker, told) == [LeaveWorker(1, HUNG_GRACE_S)]
+    assert of(ForkWorker, told) == [ForkWorker(1, 3, 0)]
+    assert yard.fleet.due_s(yard.now_s) == yard.now_s + HUNG_GRACE_S
+    yard.now_s += HUNG_GRACE_S
+    assert yard.step() == [KillWorker(1)]
+    assert yard.step() == []
+
+
+def test_fewer_workers_let_the_last_slots_go_and_more_fill_them(yard: Yard) -> None:
+    yard.fleet.resize(1)
+    assert of(LeaveWorker, yard.run()) == [LeaveWorker(2, 25)]
+    yard.fleet.resize(0)
+    assert yard.fleet.wanted == 1
+    yard.fleet.resize(3)
+    assert len(of(ForkWorker, yard.run())) == 2
+
+
+def test_drain_lets_all_leave_kills_who_stays_and_stops_the_zygote(yard: Yard) -> None:
+    yard.fleet.drain()
+    told = yard.run(without=(LeaveWorker, KillWorker))
+    assert told == [LeaveWorker(1, 25), LeaveWorker(2, 25)]
+    yard.fleet.worker_gone(1, yard.now_s, reason="left")
+    assert not yard.fleet.over
+    yard.now_s += 25 + KILL_AFTER_S
+    assert yard.step() == [KillWorker(2)]
+    yard.fleet.worker_gone(2, yard.now_s, reason="killed")
+    assert yard.step() == [StopZygote(1)]
+    assert yard.fleet.over
+    assert yard.step() == []
+
+
+def test_moves_name_every_stage() -> None:
+    assert set(fleet.MOVES) == set(fleet.Stage)
+    assert fleet.MOVES[LEAVING] == frozenset()
+    assert STARTING not in set().union(*fleet.MOVES.values())
+
+
+class FleetMachine(RuleBasedStateMachine):
+    """Whatever happens in whatever order: the invariants hold, and when all goes well again, all slots are served."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.yard = Yard(2)
+        self.yard.run()
+        self.open: list[fleet.Action] = []
+
+    def _step(self) -> None:
+        for action in self.yard.step():
+            assert not isinstance(action, StartFailed)
+            if isinstance(action, StopZygote):
+                assert not self.yard.stages(action.generation)
+            self.open.append(action)
+
+    def _pick(self, index: int) -> None:
+        if self.open:
+            self.yard.obey(self.open.pop(index % len(self.open)))
+
+    @rule()
+    def reload(self) -> None:
+        self.yard.fleet.reload()
+        self._step()
+
+    @rule(index=st.integers(0, 50))
+    def obey(self, index: int) -> None:
+        self._pick(index)
+        self._step()
+
+    @rule(seconds=st.sampled_from([0.05, 0.2, 1.0, 5.0, 40.0]))
+    def wait(self, seconds: float) -> None:
+        self.yard.now_s += seconds
+        self._step()
+
+    @precondition(lambda self: self.yard.fleet.workers)
+    @rule(index=st.integers(0, 50), what=st.sampled_from(["gone", "failed", "retire", "hung"]))
+    def trouble(self, index: int, what: str) -> None:
+        found = self.yard.fleet
+        number = list(found.workers)[index % len(found.workers)]
+        react: dict[str, Callable[[], None]] = {
+            "gone": lambda: found.worker_gone(number, self.yard.now_s, reason="x"),
+            "failed": lambda: found.worker_failed(number, "x", self.yard.now_s),
+            "retire": lambda: found.retire(number),
+            "hung": lambda: found.hung(found.workers[number].pid, self.yard.now_s),
+        }
+        if self.yard.fleet.workers[number].pid or what == "retire":
+            react[what]()
+        self._step()
+
+    @rule(newest=st.booleans())
+    def kill_zygote(self, newest: bool) -> None:
+        found = self.yard.fleet
+        generation = found.candidate if newest and found.candidate else found.current
+        self.open = [
+            a for a in self.open if not (isinstance(a, StartZygote | ForkWorker) and a.generation == generation)
+        ]
+        if generation in found.generations:
+            found.zygote_gone(generation, "killed", self.yard.now_s)
+        self._step()
+
+    @rule(wanted=st.integers(1, 4))
+    def resize(self, wanted: int) -> None:
+        self.yard.fleet.resize(wanted)
+        self._step()
+
+    @invariant()
+    def holds(self) -> None:
+        found = self.yard.fleet
+        held = [(w.generation, w.slot) for w in found.workers.values() if w.stage is not LEAVING and not w.retiring]
+        assert len(held) == len(set(held))
+        assert not [w for w in found.workers.values() if found.candidate == w.generation and w.stage is SERVING]
+        assert found.candidate != found.current
+
+    def teardown(self) -> None:
+        for _ in range(60):
+            while self.open:
+                self._pick(0)
+                self._step()
+            self.yard.now_s += 1.0
+            self._step()
+        found = self.yard.fleet
+        serving = {w.slot for w in found.workers.values() if w.stage is SERVING and w.generation == found.current}
+        assert serving == set(range(found.wanted))
+        assert not found.reloading
+        assert len(found.workers) == found.wanted
+        assert set(found.generations) == {found.current}
+
+
+FleetMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestFleetMachine = FleetMachine.TestCase
+
+
+def test_ready_workers_of_a_dropped_generation_never_serve(yard: Yard) -> None:
+    yard.fleet.reload()
+    yard.run(without=(ForkWorker,))
+    for number in (3, 4):
+        yard.connect(number)
+    yard.fleet.worker_ready(3, yard.now_s)
+    yard.fleet.worker_failed(4, "broken", yard.now_s)
+    assert of(ServeWorker, yard.run()) == []
+    assert READY not in yard.stages(2)
