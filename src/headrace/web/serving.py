@@ -20,8 +20,10 @@ from typing import Final
 
 from headrace.errors import CallerError
 from headrace.http import problem
+from headrace.http.compress import compressed
 from headrace.http.exchange import Exchange, Target
 from headrace.http.fields import Fields
+from headrace.http.packing import packers
 from headrace.http.static import StaticFiles
 from headrace.settings import SettingsError
 from headrace.web import access_log, forwarded
@@ -35,6 +37,8 @@ from headrace.web.settings import LimitSettings, RouteSettings, WebSettings
 Durable = Callable[[Exchange], bool]
 """May take an exchange over: True, if it has."""
 Wrap = Callable[[Exchange], Exchange]
+_Kept = tuple[RouteSettings, bool]
+"""What a target depends on: its route, and whether to compress."""
 
 _UNTIMED: Final = (0, 101)
 """No answer, or a tunnel: how long it took says nothing."""
@@ -98,7 +102,7 @@ class Serving:
         self._log_settings: tuple[str, str] = ("off", "")
         self._log_dropped = 0
         self._limit_of: dict[LimitSettings, Limit] = {}
-        self._target_of: dict[RouteSettings, Target] = {}
+        self._target_of: dict[_Kept, Target] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._note_done = self._note  # a bound method made once: a request does not pay for it
         self._configure(settings, apps)
@@ -150,7 +154,7 @@ class Serving:
         way = route.to
         if not way.plain and not _prepare(exchange, route):
             return
-        if way.wrap is not None and b"accept-encoding" in exchange.headers and not exchange.upgrade:
+        if way.wrap is not None and b"accept-encoding" in exchange.headers:
             exchange = way.wrap(exchange)
         way.target(exchange)
 
@@ -216,14 +220,15 @@ class Serving:
         """Everything that may fail comes first."""
         routes = routes_of(settings)
         root_path = _root_path(settings)
-        wrap = _compressor() if settings.compress else None
+        wrap = compressed if settings.compress else None
         ways: list[tuple[RouteSettings, _Way]] = []
-        targets: dict[RouteSettings, Target] = {}
+        targets: dict[_Kept, Target] = {}
         for index, route in enumerate(routes):
             if route.app:
                 target = _running(route, apps, place_of(index, settings))
             else:
-                target = targets[route] = self._target_of.get(route) or _new_target(route, place_of(index, settings))
+                kept = (route, settings.compress)
+                target = targets[kept] = self._target_of.get(kept) or _new_target(*kept, place_of(index, settings))
             ways.append((route, _Way(route, target, root_path=root_path, wrap=wrap)))
         table = RouteTable(ways)
         limit_of = self._new_limits(settings)
@@ -233,7 +238,7 @@ class Serving:
             self._change_log(access_log.open_for(*log_settings, loop=self._loop))
             self._log_settings = log_settings
         # From here on nothing fails.
-        replaced = [target for route, target in self._target_of.items() if route not in targets]
+        replaced = [target for kept, target in self._target_of.items() if kept not in targets]
         self._target_of, self._limit_of, self._trust = targets, limit_of, trust
         self._table, self._only = table, table.only
         self._limits = Limits(limit_of.values()) if limit_of else None
@@ -335,23 +340,21 @@ def _running(route: RouteSettings, apps: Mapping[str, Target], place: str) -> Ta
     return apps[route.app]
 
 
-def _new_target(route: RouteSettings, place: str) -> Target:
+def _new_target(route: RouteSettings, compress: bool, place: str) -> Target:
     if route.static:
         try:
-            return StaticFiles(Path(route.static), cache_control=route.cache_control, index=route.index)
+            return StaticFiles(
+                Path(route.static),
+                cache_control=route.cache_control,
+                index=route.index,
+                packers=packers() if compress else {},
+            )
         except CallerError as error:
             raise SettingsError(place, str(error)) from error
     from headrace.web.proxy import ProxyTarget  # type: ignore[import-not-found]  # noqa: PLC0415  # costs start-up time, and few need it
 
     proxy: Target = ProxyTarget(route)
     return proxy
-
-
-def _compressor() -> Wrap:
-    from headrace.http.compress import compressed  # noqa: PLC0415  # same
-
-    wrap: Wrap = compressed
-    return wrap
 
 
 def _root_path(settings: WebSettings) -> str:

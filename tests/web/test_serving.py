@@ -1,0 +1,384 @@
+"""The entrance as a whole: what is done to a request before somebody answers it, what is counted, and reloads."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from headrace.http.exchange import Exchange, Target
+from headrace.http.fields import Fields
+from headrace.settings import SettingsError
+from headrace.web.access_log import LogUnusable
+from headrace.web.serving import Serving, build
+from headrace.web.settings import LimitSettings, RouteSettings, WebSettings
+from tests.http.support import on_loop
+from tests.web.fakes import FakeExchange
+
+QUIET = WebSettings(app="m:app", access_log="off")
+
+
+class App:
+    """Answers with what it was given."""
+
+    def __init__(self, body: bytes = b"ok", content_type: bytes = b"text/plain") -> None:
+        self.body = body
+        self.content_type = content_type
+        self.seen: list[Exchange] = []
+
+    def __call__(self, exchange: Exchange) -> None:
+        self.seen.append(exchange)
+        exchange.respond(200, Fields.of([(b"Content-Type", self.content_type)]), self.body)
+
+
+class Held:
+    """Answers when the test wants it."""
+
+    def __init__(self) -> None:
+        self.seen: list[Exchange] = []
+
+    def __call__(self, exchange: Exchange) -> None:
+        self.seen.append(exchange)
+
+
+def entrance(settings: WebSettings = QUIET, *, now_s: Callable[[], float] = lambda: 100.0, **apps: Target) -> Serving:
+    return build(settings, apps={"m:app": App(), **{f"m:{name}": app for name, app in apps.items()}}, now_s=now_s)
+
+
+def changed(settings: WebSettings = QUIET, **changes: object) -> WebSettings:
+    return msgspec.structs.replace(settings, **changes)
+
+
+def ask(serving: Serving, target: str = "/", **arguments: object) -> FakeExchange:
+    exchange = FakeExchange("GET", target, began_s=99.0)
+    for name, value in arguments.items():
+        setattr(exchange, name, value)
+    if "host" in arguments:
+        exchange.headers[b"host"] = str(arguments["host"]).encode()
+    serving.target(exchange)
+    return exchange
+
+
+# Routes
+
+
+@on_loop
+async def test_a_single_app_gets_everything_as_it_came() -> None:
+    app = App()
+    exchange = ask(entrance(app=app), "/a/%2e%2e//b?c=d")
+    assert app.seen == [exchange]
+    assert (exchange.path, exchange.target, exchange.root_path) == ("/a/%2e%2e//b", "/a/%2e%2e//b?c=d", "")
+    assert (exchange.route, exchange.lane, exchange.text) == ("/", 1, "ok")
+
+
+@on_loop
+async def test_routes_lead_to_their_apps_with_lane_and_mount_point() -> None:
+    main, api = App(), App()
+    settings = changed(
+        root_path="/outer/",
+        routes=(RouteSettings(host="api.example.org", path="/v1", app="m:api", strip=True, lane=0),),
+    )
+    serving = entrance(settings, app=main, api=api)
+    exchange = ask(serving, "/v1/items?x=1", host="API.example.org:80")
+    assert api.seen == [exchange]
+    assert (exchange.root_path, exchange.path, exchange.target) == ("/outer/v1", "/items", "/items?x=1")
+    assert (exchange.route, exchange.lane) == ("api.example.org/v1", 0)
+    assert ask(serving, "/v1?", host="api.example.org").target == "/?"
+    exchange = ask(serving, "/v1/items")
+    assert main.seen == [exchange]
+    assert (exchange.root_path, exchange.path, exchange.lane) == ("/outer", "/v1/items", 1)
+
+
+@on_loop
+async def test_what_no_route_takes_is_told_apart_from_a_host_that_is_not_here() -> None:
+    serving = entrance(WebSettings(access_log="off", routes=(RouteSettings(host="h", path="/api", app="m:app"),)))
+    missing, foreign = ask(serving, "/", host="h"), ask(serving, "/api", host="other")
+    assert (missing.status, missing.problem["type"], missing.route) == (404, "not-found", "none")
+    assert (foreign.status, foreign.problem["type"]) == (421, "unknown-host")
+    assert serving.statistics().routes["none"].methods["GET"] == [0, 0, 0, 0, 2, 0]
+
+
+@pytest.mark.parametrize("settings", [QUIET, changed(routes=(RouteSettings(path="/x", app="m:app"),))])
+@on_loop
+async def test_options_of_the_server_itself_is_answered_here(settings: WebSettings) -> None:
+    app = App()
+    exchange = FakeExchange("OPTIONS", "*")
+    entrance(settings, app=app).target(exchange)
+    assert (exchange.status, bytes(exchange.body), app.seen) == (204, b"", [])
+
+
+@on_loop
+async def test_a_folder_is_a_mount(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    (tmp_path / "index.html").write_text("front page")
+    serving = entrance(changed(root_path="/outer", routes=(RouteSettings(path="/static", static=str(tmp_path)),)))
+    assert ask(serving, "/static/a.txt").text == "hello"
+    assert ask(serving, "/static/").text == "front page"
+    assert ask(serving, "/%73tatic/a.txt").text == "hello"
+    assert ask(serving, "/static/b.txt").status == 404
+    exchange = ask(serving, "/static?x=1")
+    assert (exchange.status, exchange.header("location")) == (308, "/outer/static/?x=1")
+    assert ask(serving, "/static/../m").text == "ok"
+    assert entrance(WebSettings(app=str(tmp_path), access_log="off"))._only is not None
+
+
+# Compression
+
+
+@on_loop
+async def test_answers_of_apps_are_compressed_if_the_client_wants_it() -> None:
+    body = b"word " * 1_000
+    serving = entrance(app=App(body))
+    plain, packed = ask(serving), FakeExchange(headers={"accept-encoding": "gzip"})
+    serving.target(packed)
+    assert plain.body == body
+    assert packed.header("content-encoding") == "gzip"
+    assert gzip.decompress(packed.body) == body
+    assert serving.statistics().routes["/"].sent_bytes == len(body) + len(packed.body)
+    off = FakeExchange(headers={"accept-encoding": "gzip"})
+    entrance(changed(compress=False), app=App(body)).target(off)
+    assert off.body == body
+
+
+# Proxies in front
+
+
+@on_loop
+async def test_trusted_proxies_say_who_the_client_is() -> None:
+    headers = {"x-forwarded-for": "1.2.3.4:5", "x-forwarded-proto": "https", "x-forwarded-port": "443"}
+    believing = entrance(changed(proxy_headers=True))
+    exchange = FakeExchange(headers=headers, peer="127.0.0.1")
+    believing.target(exchange)
+    assert (exchange.peer, exchange.peer_port, exchange.secure) == ("1.2.3.4", 5, True)
+    assert exchange.server == ("127.0.0.1", 443)
+    for serving, peer in ((believing, "192.0.2.1"), (entrance(), "127.0.0.1")):
+        exchange = FakeExchange(headers=headers, peer=peer)
+        serving.target(exchange)
+        assert (exchange.peer, exchange.secure) == (peer, False)
+
+
+@on_loop
+async def test_host_of_forwarded_decides_the_route() -> None:
+    other = App()
+    settings = changed(proxy_headers=True, routes=(RouteSettings(host="b.example", app="m:other"),))
+    serving = entrance(settings, other=other)
+    exchange = FakeExchange(headers={"forwarded": "for=1.2.3.4;host=b.example"}, peer="unix")
+    serving.target(exchange)
+    assert other.seen == [exchange]
+    assert exchange.headers[b"host"] == b"b.example"
+
+
+# Limits
+
+
+@on_loop
+async def test_one_request_too_many_is_told_when_to_come_again() -> None:
+    now = [100.0]
+    app = App()
+    settings = changed(limits=(LimitSettings(rate="60/m", burst=2, path="/login", name="login"),))
+    serving = entrance(settings, now_s=lambda: now[0], app=app)
+    assert [ask(serving, "/login").status for _ in range(3)] == [200, 200, 429]
+    exchange = ask(serving, "/login")
+    assert exchange.header("retry-after") == "1"
+    assert exchange.header("ratelimit") == '"login";r=0;t=1'
+    assert exchange.header("ratelimit-policy") == '"login";q=60;w=60'
+    assert exchange.problem["limit"] == "login"
+    assert ask(serving, "/").status == 200
+    assert ask(serving, "/login", peer="192.0.2.2").status == 200
+    now[0] += 1
+    assert ask(serving, "/login").status == 200
+    assert serving.statistics().limited == {"login": 2}
+    assert len(app.seen) == 5
+
+
+@on_loop
+async def test_clients_behind_a_trusted_proxy_are_limited_each() -> None:
+    serving = entrance(changed(proxy_headers=True, rate_limit="1/s"))
+
+    def status(client: str) -> int:
+        exchange = FakeExchange(headers={"x-forwarded-for": client}, peer="127.0.0.1")
+        serving.target(exchange)
+        return exchange.status
+
+    assert [status("1.1.1.1"), status("2.2.2.2"), status("1.1.1.1"), status("6.6.6.6, 1.1.1.1")] == [200, 200, 429, 429]
+
+
+# The durable hook
+
+
+@on_loop
+async def test_durable_requests_are_taken_before_the_app_and_come_back_by_dispatch() -> None:
+    app, taken = App(), []
+
+    def durable(exchange: Exchange) -> bool:
+        if exchange.method == "POST":
+            taken.append((exchange, exchange.target))
+            exchange.respond(202, Fields())
+        return exchange.method == "POST"
+
+    settings = changed(rate_limit="1/s", routes=(RouteSettings(path="/api", app="m:app", strip=True),))
+    serving = build(settings, apps={"m:app": app}, durable=durable, now_s=lambda: 1.0)
+    posted = FakeExchange("POST", "/api/x?y")
+    serving.target(posted)
+    assert (posted.status, posted.route, app.seen) == (202, "/api", [])
+    assert taken == [(posted, "/api/x?y")]  # as it came, so that it finds its route again
+    again = FakeExchange("POST", "/api/x?y")
+    serving.dispatch(again)
+    assert (again.status, again.path, again.root_path) == (200, "/x", "/api")
+    statistics = serving.statistics()
+    assert statistics.routes["/api"].methods["POST"] == [0, 0, 1, 0, 0, 0]
+    assert statistics.in_flight == 0
+
+
+# Counting
+
+
+@on_loop
+async def test_every_request_is_counted_once_when_it_comes_and_once_when_it_is_done() -> None:
+    held = Held()
+    serving = entrance(app=held)
+    exchanges = [FakeExchange(method, began_s=99.0) for method in ("GET", "BREW", "POST", "HEAD")]
+    for exchange in exchanges:
+        serving.target(exchange)
+    assert serving.statistics().in_flight == 4
+    exchanges[0].respond(204, Fields())
+    exchanges[1].start(500, Fields())
+    exchanges[1].send(b"12345")
+    exchanges[1].abort()
+    exchanges[2].leave()
+    exchanges[3].abort()
+    counts = serving.statistics().routes["/"]
+    assert serving.statistics().in_flight == 0
+    assert counts.methods["GET"] == [0, 0, 1, 0, 0, 0]
+    assert counts.methods["other"] == [0, 0, 0, 0, 0, 1]
+    assert counts.methods["POST"] == [0, 0, 0, 0, 1, 0]  # 499
+    assert counts.methods["HEAD"] == [1, 0, 0, 0, 0, 0]
+    assert (counts.sent_bytes, counts.seconds.count, counts.seconds.sum_s) == (5, 3, 3.0)
+
+
+@on_loop
+async def test_statistics_are_a_copy() -> None:
+    serving = entrance()
+    before = serving.statistics()
+    ask(serving)
+    assert before.routes["/"].methods["GET"][2] == 0
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(before), type=type(before)) == before
+
+
+@on_loop
+async def test_each_request_is_logged_as_its_client_asked(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    settings = changed(
+        access_log=str(path),
+        proxy_headers=True,
+        routes=(RouteSettings(path="/api", app="m:app", strip=True),),
+    )
+    serving = entrance(settings)
+    serving.target(FakeExchange(target="/api/x?y", peer="127.0.0.1", headers={"x-forwarded-for": "1.2.3.4"}))
+    path.rename(tmp_path / "log.1")
+    serving.reopen()
+    ask(serving, "/z")
+    await serving.close()
+    assert "1.2.3.4 - - " in (tmp_path / "log.1").read_text()
+    assert '"GET /api/x?y HTTP/1.1" 200 2' in (tmp_path / "log.1").read_text()
+    assert '"GET /z HTTP/1.1" 200 2' in path.read_text()
+
+
+# Reload
+
+
+@on_loop
+async def test_a_reload_changes_over_and_keeps_what_has_not_changed(tmp_path: Path) -> None:
+    old, new = App(), App()
+    static = RouteSettings(path="/s", static=str(tmp_path))
+    limit = LimitSettings(rate="1/h", path="/once")
+    settings = changed(routes=(static,), limits=(limit,))
+    serving = entrance(settings, app=old)
+    ask(serving, "/once")
+    before = list(serving._target_of.values())
+    serving.reload(
+        changed(settings, routes=(static, RouteSettings(path="/n", app="m:new"))), apps={"m:app": old, "m:new": new}
+    )
+    assert list(serving._target_of.values()) == before
+    assert ask(serving, "/once").status == 429
+    assert ask(serving, "/n").status == 200
+    assert len(new.seen) == 1
+    serving.reload(QUIET, apps={"m:app": new})
+    assert ask(serving, "/once").status == 200
+    assert serving.statistics().routes["/"].methods["GET"][2] == 2
+    await serving.close()
+
+
+@on_loop
+async def test_requests_in_flight_survive_a_reload() -> None:
+    held = Held()
+    settings = changed(routes=(RouteSettings(path="/old", app="m:held"),))
+    serving = entrance(settings, held=held)
+    exchange = ask(serving, "/old")
+    serving.reload(QUIET, apps={"m:app": App()})
+    exchange.respond(200, Fields())
+    assert serving.statistics().routes["/old"].methods["GET"][2] == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        (changed(app="m:other"), "web.app: the app m:other is not running"),
+        (changed(routes=(RouteSettings(path="/x", static="/no/such/folder"),)), r"web.routes\[0\]: .*/no/such/folder"),
+        (changed(routes=(RouteSettings(app="m:app"),)), r"web.routes\[1\]: .*web.routes\[0\]"),
+        (changed(rate_limit="many"), "web.rate_limit: 'many'"),
+        (changed(limits=(LimitSettings(rate="1/s"), LimitSettings(rate="x"))), r"web.limits\[1\]: 'x'"),
+        (changed(proxy_headers=True, trusted_proxies=("x",)), "web.trusted_proxies: 'x'"),
+        (changed(root_path="x"), "web.root_path: 'x'"),
+    ],
+)
+@on_loop
+async def test_settings_that_cannot_be_used_change_nothing(wrong: WebSettings, place: str) -> None:
+    app = App()
+    serving = entrance(app=app)
+    with pytest.raises(SettingsError, match=f"^{place}"):
+        serving.reload(wrong, apps={"m:app": app})
+    assert ask(serving).status == 200
+    with pytest.raises(SettingsError, match=f"^{place}"):
+        entrance(wrong, app=app)
+
+
+@on_loop
+async def test_a_log_that_cannot_be_opened_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    serving = entrance(changed(access_log=str(path)))
+    with pytest.raises(LogUnusable):
+        serving.reload(changed(access_log=str(tmp_path / "no" / "log"), app="m:new"), apps={"m:new": App()})
+    ask(serving)
+    await serving.close()
+    assert path.read_text().count("\n") == 1
+
+
+@on_loop
+async def test_targets_are_ticked_and_closed() -> None:
+    class Upstream:
+        def __init__(self) -> None:
+            self.ticks: list[float] = []
+            self.closed = asyncio.Event()
+
+        def __call__(self, exchange: Exchange) -> None: ...
+
+        def advance(self, now_s: float) -> None:
+            self.ticks.append(now_s)
+
+        async def close(self) -> None:
+            self.closed.set()
+
+    serving, first, second = entrance(), Upstream(), Upstream()
+    route = RouteSettings(path="/p", proxy=("http://a",))
+    serving._target_of = {(route, True): first}
+    serving.advance(5.0)
+    serving.reload(QUIET, apps={"m:app": App()})
+    await first.closed.wait()
+    serving._target_of = {(route, True): second}
+    await serving.close()
+    assert (first.ticks, second.closed.is_set()) == ([5.0], True)
