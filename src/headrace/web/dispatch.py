@@ -27,7 +27,7 @@ from headrace.web.tickets import Ticket
 from headrace.web.workers import Worker, Workers
 
 if TYPE_CHECKING:
-    from headrace.web.links import Link
+    from headrace.web.link import Link
 
 _log: Final = logging.getLogger("headrace.web")
 

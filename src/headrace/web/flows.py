@@ -23,7 +23,7 @@ from headrace.web.limits import CONSUMED_BYTES
 from headrace.web.tickets import Body, Ticket
 
 if TYPE_CHECKING:
-    from headrace.web.links import Link
+    from headrace.web.link import Link
 
 _log: Final = logging.getLogger("headrace.web")
 

@@ -55,7 +55,7 @@ SPOOL_PIECE_BYTES: Final = 65_536
 REPLAY_BYTES_MAX: Final = 262_144
 """Of a streamed body that are kept for a redelivery; a longer one that has been passed on cannot be replayed."""
 
-# The links to the workers: links.py
+# The links to the workers: link.py, links.py
 
 CONSUMED_BYTES: Final = 65_536
 """So much is passed on before the worker is told: a quarter of the window, so it never runs dry."""

@@ -1,0 +1,400 @@
+"""The edge's end of a link to a worker: `frames` read and written.
+
+A worker connects and says HELLO; from then on its dispatcher gives it requests, and it brings their answers. Frames that
+are written during one turn of the loop leave as one: uvloop gathers them and sends them at the turn's end, so nothing is
+held back to gain that. A worker that sends what is none of its frames loses its link, as if it had died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING, Final, cast
+
+import msgspec
+
+from headrace.http import problem
+from headrace.http.exchange import DONE, WAITING, LengthMismatch
+from headrace.http.fields import FieldInvalid, Fields
+from headrace.web import frames
+from headrace.web.credits import Credits
+from headrace.web.flows import Malformed, StreamFlow, open_of_process
+from headrace.web.frames import (
+    COUNT,
+    HEAD,
+    HEAD_BYTES,
+    HEADER,
+    HEADER_BYTES,
+    PAYLOAD_BYTES_MAX,
+    PIECE_BYTES_MAX,
+    Hello,
+    Kind,
+    Request,
+)
+from headrace.web.limits import HELLO_S, PING_S
+from headrace.web.tickets import Body, Ticket
+from headrace.web.workers import Worker
+
+if TYPE_CHECKING:
+    from headrace.web.links import LinkServer
+
+_log: Final = logging.getLogger("headrace.web")
+
+_FIRST: Final = struct.Struct("<IIBI")
+"""HEADER of a REQUEST, and the length of its msgpack."""
+_PEER: Final = struct.Struct("3i")
+_WRITE_BUFFER_BYTES: Final = 1_048_576  # never paused: windows and credits bound what is written
+
+# Plain numbers: to fetch a member from its Enum costs 70 ns in Python 3.11.
+_HELLO, _REQUEST, _GONE, _LEAVE = int(Kind.HELLO), int(Kind.REQUEST), int(Kind.GONE), int(Kind.LEAVE)
+_ANSWER, _HEAD, _DATA, _ENDED = int(Kind.ANSWER), int(Kind.HEAD), int(Kind.DATA), int(Kind.ENDED)
+_CONSUMED, _FILE, _INFORM = int(Kind.CONSUMED), int(Kind.FILE), int(Kind.INFORM)
+_PING, _PONG = int(Kind.PING), int(Kind.PONG)
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_hello: Final = msgspec.msgpack.Decoder(Hello).decode
+_FLAGS: Final = [(bool(f & frames.DATED), bool(f & frames.SERVED), bool(f & frames.CLOSE)) for f in range(8)]
+
+
+class Link(asyncio.Protocol):
+    """One connection from a worker.
+
+    Invariants: `streams` has each request from REQUEST to the worker's last frame of it; `busy` of them are no tunnels.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_credits",
+        "_left",
+        "_needed",
+        "_number",
+        "_pid",
+        "_ping_due",
+        "_pinged_s",
+        "_server",
+        "_timer",
+        "_used_up",
+        "busy",
+        "dispatcher",
+        "hello",
+        "leaving",
+        "limit",
+        "listed",
+        "streams",
+        "transport",
+        "worker",
+    )
+
+    transport: asyncio.Transport
+    worker: Worker
+
+    def __init__(self, server: LinkServer) -> None:
+        self._server = server
+        self.dispatcher = server.dispatcher
+        self.hello: Hello | None = None
+        self.streams: dict[int, Ticket] = {}
+        self.busy = 0
+        self.limit = 0
+        self.leaving = False
+        self.listed = False
+        self._left = False  # LEAVE was said
+        self._number = 0
+        self._pid = 0
+        self._buffer = bytearray()  # the begin of a frame whose end has not arrived
+        self._needed = 0  # so many bytes it must have before it is worth a look
+        self._credits: Credits | None = None
+        self._used_up = False
+        self._ping_due = False
+        self._pinged_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # To the worker
+
+    def send(self, kind: int, number: int, payload: bytes = b"") -> None:
+        self.transport.write(HEADER.pack(len(payload), number, kind) + payload)
+
+    def give(self, ticket: Ticket) -> None:
+        """Send a request."""
+        exchange = ticket.exchange
+        self._number = number = self._number % 0xFFFFFFFF + 1
+        self.streams[number] = ticket
+        ticket.link, ticket.number = self, number
+        self.busy += 1
+        piece, ended, flow = b"", True, None
+        if exchange.length:
+            piece, ended, flow = self._open_body(ticket, number)
+        head = _encode(
+            Request(
+                exchange.method,
+                exchange.target,
+                exchange.headers,
+                exchange.version,
+                exchange.secure,
+                exchange.peer,
+                exchange.peer_port,
+                exchange.server,
+                exchange.upgrade,
+                exchange.length,
+                exchange.root_path,
+                ended,
+                exchange.expects,
+                exchange.waited_s,
+            )
+        )
+        size = len(head)
+        self.transport.write(_FIRST.pack(4 + size + len(piece), number, _REQUEST, size) + head + piece)
+        if flow is not None:
+            ticket.flow = flow
+            flow.pump()
+        if self._credits is not None:
+            self._used_up = self._used_up or self.busy >= self.limit
+            if not self._ping_due:
+                self._plan_ping()
+
+    def _open_body(self, ticket: Ticket, number: int) -> tuple[bytes, bool, StreamFlow | None]:
+        body = ticket.body
+        if body is None:
+            body = ticket.body = Body(ticket.exchange, keep=ticket.may_be_repeated())
+        invited = not ticket.exchange.expects
+        data = body.read() if invited else b""
+        if body.ended and len(data) <= PIECE_BYTES_MAX:
+            return data, True, None
+        flow = StreamFlow(self, ticket, number)
+        flow.open_body(data[:PIECE_BYTES_MAX], data[PIECE_BYTES_MAX:], invited=invited)
+        return data[:PIECE_BYTES_MAX], False, flow
+
+    def cancel(self, number: int) -> None:
+        """Tell the worker that nobody waits for this answer any more."""
+        if number in self.streams:
+            self.send(_GONE, number)
+
+    def leave(self) -> None:
+        """Say LEAVE: this was the last request. Idempotent."""
+        self.leaving = True
+        if not self._left:
+            self._left = True
+            self.send(_LEAVE, 0)
+
+    def close(self) -> None:
+        self.leaving = True
+        self.transport.close()
+
+    def open_file(self, file: frames.File) -> tuple[int, int, int] | None:
+        """Only of the process that is at the other end, by the kernel's word."""
+        if self.hello is None or self._pid != self.hello.pid:
+            return None
+        return open_of_process(self._pid, file)
+
+    # How late its loop is
+
+    def _plan_ping(self) -> None:
+        self._ping_due = True
+        wait_s = self._pinged_s + PING_S - self.dispatcher.now_s()
+        if wait_s > 0:
+            self._timer = self.dispatcher.loop.call_later(wait_s, self._ping)
+        else:
+            self._ping()
+
+    def _ping(self) -> None:
+        self._timer = None
+        self._pinged_s = self.dispatcher.now_s()
+        self.send(_PING, 0)
+
+    def _on_pong(self) -> None:
+        credit = self._credits
+        if credit is None or not self._ping_due or self._timer is not None:
+            raise Malformed("a PONG without a PING")
+        self._ping_due = False
+        credit.lag(self.dispatcher.now_s() - self._pinged_s, used_up=self._used_up)
+        self.limit = credit.count
+        self._used_up = self.busy >= self.limit
+        self.dispatcher.resettled(self)
+        if self._used_up and not self._ping_due:
+            self._plan_ping()
+
+    # From the worker
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        self._pid = _peer_pid(transport.get_extra_info("socket"))
+        self._timer = self.dispatcher.loop.call_later(HELLO_S, self.transport.abort)
+        self._server.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.hello is not None:
+            self.dispatcher.link_lost(self)
+        self._server.closed(self)
+
+    def eof_received(self) -> None:
+        return None  # close: a worker does not half-close
+
+    def data_received(self, data: bytes) -> None:
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        try:
+            used = self._read(data)
+        except (Malformed, FieldInvalid, LengthMismatch, msgspec.MsgspecError, struct.error) as error:
+            self._expel(str(error))
+            return
+        if used < len(data):
+            self._buffer += data[used:]
+
+    def _read(self, data: bytes) -> int:
+        """Take the whole frames of `data`; returns where the next one begins."""
+        at, end = 0, len(data)
+        self._needed = HEADER_BYTES
+        while at + HEADER_BYTES <= end:
+            length, number, kind = HEADER.unpack_from(data, at)
+            if length > PAYLOAD_BYTES_MAX:
+                raise Malformed(f"a payload of {length} bytes; at most {PAYLOAD_BYTES_MAX}")
+            begin = at + HEADER_BYTES
+            if begin + length > end:
+                self._needed = HEADER_BYTES + length
+                break
+            at = begin + length
+            ticket = self.streams.get(number)
+            if ticket is not None:
+                self._take(kind, number, ticket, data[begin:at])
+            else:
+                self._take_other(kind, number, data[begin:at])
+        return at
+
+    def _take(self, kind: int, number: int, ticket: Ticket, payload: bytes) -> None:
+        """A frame of a request's stream."""
+        if kind == _ANSWER:
+            self._on_answer(number, ticket, payload)
+        elif kind == _DATA:
+            self._flow_of(ticket).data(payload)
+        elif kind == _ENDED:
+            flow = self._flow_of(ticket)
+            self._end(number, ticket)
+            flow.end()
+        elif kind == _HEAD:
+            self._on_head(number, ticket, payload)
+        elif kind == _CONSUMED:
+            if ticket.flow is not None:
+                ticket.active_s = self.dispatcher.now_s()
+                cast("StreamFlow", ticket.flow).consumed(COUNT.unpack(payload)[0])
+        elif kind == _FILE:
+            self._flow_of(ticket).file(payload)
+        elif kind == _GONE:
+            self._on_gone(number, ticket)
+        elif kind == _INFORM:
+            status, fields, _ = _read_head(payload)
+            ticket.exchange.inform(status, fields)
+        else:
+            raise Malformed(f"a frame of kind {kind} for stream {number}")
+
+    def _take_other(self, kind: int, number: int, payload: bytes) -> None:
+        """A frame of no stream: of the link, or for one that has ended."""
+        if self.hello is None:
+            if kind != _HELLO or number:
+                raise Malformed(f"a frame of kind {kind} before HELLO")
+            self._on_hello(_decode_hello(payload))
+        elif kind == _PONG:
+            self._on_pong()
+        elif kind == _LEAVE and not number:
+            self.leave()
+            self.dispatcher.resettled(self)
+        elif kind != _CONSUMED or not 0 < number <= self._number:
+            # Of an answer that has begun with ANSWER nothing may follow but what the body was owed.
+            raise Malformed(f"a frame of kind {kind} for stream {number}, which is not open")
+
+    def _on_hello(self, hello: Hello) -> None:
+        if hello.capacity < 1 or hello.interface not in ("wsgi", "asgi"):
+            raise Malformed(f"HELLO with capacity {hello.capacity} and interface {hello.interface!r}")
+        assert self._timer is not None
+        self._timer.cancel()
+        self._timer = None
+        self.hello = hello
+        self.limit = hello.capacity
+        if hello.interface == "asgi":
+            self._credits = Credits(hello.capacity)
+            self.limit = self._credits.count
+        self.dispatcher.link_ready(self, hello)
+
+    def _on_answer(self, number: int, ticket: Ticket, payload: bytes) -> None:
+        status, fields, at = _read_head(payload)
+        exchange = ticket.exchange
+        if ticket.begun:
+            raise Malformed(f"a second answer on stream {number}")
+        if exchange.stage is WAITING:
+            exchange.respond(status, fields, payload[at:])
+        self._end(number, ticket)
+        exchange.notify = None
+        ticket.flow = None
+
+    def _on_head(self, number: int, ticket: Ticket, payload: bytes) -> None:
+        status, fields, _ = _read_head(payload)
+        if ticket.begun:
+            raise Malformed(f"a second answer on stream {number}")
+        exchange = ticket.exchange
+        if ticket.flow is None:
+            ticket.flow = StreamFlow(self, ticket, number)
+        if exchange.stage is WAITING:
+            if status != 101:
+                exchange.start(status, fields)
+            elif exchange.upgrade:
+                ticket.tunnel = True
+                self.busy -= 1
+                self.dispatcher.tunnelled(self)
+                cast("StreamFlow", ticket.flow).begin_tunnel(fields)
+            else:
+                raise Malformed("a tunnel that nobody has asked for")
+        ticket.begun = True
+
+    def _on_gone(self, number: int, ticket: Ticket) -> None:
+        """The worker gives up; or has let go of a request whose client left."""
+        self._end(number, ticket)
+        if ticket.exchange.stage is not DONE:
+            problem.respond(ticket.exchange, 502, "the application gave up this request")
+        ticket.exchange.notify = None
+        ticket.flow = None
+
+    def _end(self, number: int, ticket: Ticket) -> None:
+        """The stream is free, though the client may not have taken all."""
+        del self.streams[number]
+        if ticket.tunnel:
+            self.dispatcher.ended(self, ticket, counted=False)
+        else:
+            self.busy -= 1
+            self.dispatcher.ended(self, ticket, counted=True)
+
+    def _flow_of(self, ticket: Ticket) -> StreamFlow:
+        if not ticket.begun:
+            raise Malformed("a piece of an answer that has not begun")
+        return cast("StreamFlow", ticket.flow)
+
+    def _expel(self, reason: str) -> None:
+        pid = self.hello.pid if self.hello is not None else self._pid
+        _log.error("worker %d sent %s", pid, reason, extra={"action": "web.link.malformed", "pid": pid})
+        self.transport.abort()
+
+
+def _read_head(payload: bytes) -> tuple[int, Fields, int]:
+    """Status and fields of an answer, and where its body begins."""
+    status, flags, length, size = HEAD.unpack_from(payload)
+    end = HEAD_BYTES + size
+    if end > len(payload):
+        raise Malformed(f"a block of {size} bytes in a frame of {len(payload)}")
+    dated, served, close = _FLAGS[flags & 7]
+    fields = Fields(payload[HEAD_BYTES:end], length if length >= 0 else None, dated=dated, served=served, close=close)
+    return status, fields, end
+
+
+def _peer_pid(peer: socket.socket) -> int:
+    """Who has connected; 0 where the system does not say."""
+    if sys.platform != "linux":
+        return 0
+    pid: int = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0]
+    return pid
