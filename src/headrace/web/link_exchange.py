@@ -77,7 +77,7 @@ class LinkExchange(Exchange):
         self.waited_s = request.waited_s
         self.began_s = time.monotonic()
         self._body: bytes | bytearray = body
-        self._ended = request.ended
+        self._ended = request.ended and not request.upgrade  # of a tunnel it will be said anew
         self._outstanding = 0
         """Bytes of DATA that the edge has not passed on."""
         self._waiting: deque[memoryview | File] | None = None

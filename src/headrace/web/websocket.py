@@ -218,6 +218,8 @@ class WebSocketRun(Run):
             else:
                 self._inbox.clear()
                 self._close(*((1000, "") if error is None else (1011, "internal error")))
+        if isinstance(error, asyncio.CancelledError) and self.step is CLOSING:
+            self._give_up()
         while self.step is CLOSING:
             await self._changed()
         return ""

@@ -14,8 +14,6 @@ from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 NAME: Final = "permessage-deflate"
-COMPRESS_BYTES_MIN: Final = 64
-"""Shorter messages are sent as they are: they would hardly shrink."""
 _LEVEL: Final = 1  # the loop waits meanwhile: 3x faster than 6, for answers a tenth longer
 _MEMORY_LEVEL: Final = 5
 _WINDOW_BITS_OUT_MAX: Final = 12  # with the memory level 32 KiB a connection instead of 256
@@ -125,7 +123,7 @@ class Deflate(Extension):
         data: bytes,
         fin: bool,  # noqa: ARG002
     ) -> tuple[RsvBits, bytes]:
-        if opcode.iscontrol() or len(data) < COMPRESS_BYTES_MIN:
+        if opcode.iscontrol():
             return rsv, data
         deflater = self._deflater or zlib.compressobj(_LEVEL, zlib.DEFLATED, -self._out_bits, _MEMORY_LEVEL)
         self._deflater = None if self._out_fresh else deflater
