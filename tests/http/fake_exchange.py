@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 
@@ -54,6 +55,14 @@ class FakeExchange(Exchange):
         self.room = room
         if self.notify is not None:
             self.notify()
+
+    async def wait_done(self) -> None:
+        """Let the loop turn until the answer is complete."""
+        for _ in range(1_000):
+            if self.done:
+                return
+            await asyncio.sleep(0)
+        raise AssertionError("the answer never ends")
 
     @property
     def answer(self) -> dict[bytes, bytes]:

@@ -62,14 +62,6 @@ def asking(accept: bytes = b"gzip", *, method: str = "GET", room: int = 1 << 60)
     return inner, compressed(inner)
 
 
-async def until_done(exchange: FakeExchange) -> None:
-    for _ in range(1_000):
-        if exchange.done:
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("the answer never ends")
-
-
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -298,7 +290,7 @@ async def test_long_pieces_hold_the_consumer_back_and_keep_their_order() -> None
     outer.notify = go_on
     go_on()
     assert len(waiting) == 3
-    await until_done(inner)
+    await inner.wait_done()
     assert unpack(b"br", inner.body) == b"".join(pieces) and is_complete(b"br", inner.body)
 
 
@@ -311,7 +303,7 @@ async def test_consumer_that_does_not_wait_loses_nothing() -> None:
         outer.send(piece)
     outer.notify = lambda: None  # set late: must not displace ours
     outer.finish()
-    await until_done(inner)
+    await inner.wait_done()
     assert unpack(b"gzip", inner.body) == b"".join(pieces)
 
 
@@ -370,7 +362,7 @@ async def test_file_is_packed_as_it_is_read(tmp_path: Path) -> None:
     outer.send_file(os.open(tmp_path / "f", os.O_RDONLY), 10, len(data) - 10)
     assert not outer.writable
     outer.finish()
-    await until_done(inner)
+    await inner.wait_done()
     assert unpack(b"zstd", inner.body) == data[10:]
     assert open_files() == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import gzip
 import html.parser
 import os
 import random
@@ -26,6 +27,7 @@ from headrace.http.static_files import ENTRIES_MAX, SMALL_BYTES_MAX
 from headrace.http.static_paths import name_of, open_beneath, real_path
 from headrace.http.static_types import content_type
 from tests.http.fake_exchange import FakeExchange
+from tests.http.support import on_loop
 
 OLD_S = 1_700_000_000
 SECRET = b"the secret outside"
@@ -740,7 +742,7 @@ def test_big_sibling_is_sent_from_its_descriptor(root: Path) -> None:
     assert (answer.body, answer.answer[b"content-encoding"]) == (b"z" * 100_000, b"zstd")
 
 
-def test_small_text_is_packed_once_and_kept(root: Path) -> None:
+def test_small_text_is_packed_once_and_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
     def shout(body: bytes) -> bytes:
@@ -749,7 +751,8 @@ def test_small_text_is_packed_once_and_kept(root: Path) -> None:
 
     write(root / "long.css", b"a{color:red}" * 200)
     write(root / "photo.jpg", b"a{color:red}" * 200)
-    files = settled(StaticFiles(root, packers={"gzip": shout}))
+    monkeypatch.setattr("headrace.http.static.packers", lambda: {"gzip": shout})
+    files = settled(StaticFiles(root, compress=True))
     for _ in range(3):
         answer = get(files, "/long.css", ALL)
         assert (answer.body, answer.answer[b"content-encoding"]) == (b"PACKED", b"gzip")
@@ -762,3 +765,20 @@ def test_small_text_is_packed_once_and_kept(root: Path) -> None:
     write(root / "long.css", b"b{color:red}" * 300)
     get(files, "/long.css", ALL)
     assert calls == [2400, 3600]
+
+
+@on_loop
+async def test_big_text_is_packed_as_it_is_sent(root: Path) -> None:
+    data = b"a long line of text, " * 20_000
+    write(root / "big.txt", data)
+    files = StaticFiles(root, compress=True)
+    exchange = FakeExchange("/big.txt", {b"accept-encoding": b"gzip"})
+    files(exchange)
+    await exchange.wait_done()
+    assert gzip.decompress(exchange.body) == data
+    assert exchange.answer[b"etag"].startswith(b'W/"') and b"content-length" not in exchange.answer
+    again = get(files, "/big.txt", {b"accept-encoding": b"gzip", b"if-none-match": exchange.answer[b"etag"]})
+    assert again.status == 304
+    assert get(files, "/big.txt", {b"accept-encoding": b"gzip", b"range": b"bytes=0-5"}).body == data[:6]
+    head = get(files, "/big.txt", {b"accept-encoding": b"gzip"}, method="HEAD")
+    assert head.body == b"" and head.block.block == exchange.block.block

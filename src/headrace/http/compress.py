@@ -83,6 +83,8 @@ def packed_fields(fields: Fields, coding: str) -> Fields:
 class Compressed(Wrapped):
     """See the module. Decides when the answer begins.
 
+    What is passed on goes through the public methods of `inner`, which checks and counts it.
+
     Invariant: while `_backlog` has something, a turn is scheduled or waits for room (`_waits`); the exchange is
     ANSWERING, not `writable`, and its `notify` is ours.
     """
@@ -110,7 +112,7 @@ class Compressed(Wrapped):
         in_pieces = to_head or len(body) > WHOLE_BYTES_MAX
         matches = to_head or fields.length in (None, length)
         if not matches or not self._is_packed(status, fields, length, in_pieces=in_pieces):
-            super().respond(status, fields, body)
+            self.inner.respond(status, fields, body)
         elif in_pieces:
             self.start(
                 status, Fields(fields.block, length, dated=fields.dated, served=fields.served, close=fields.close)
@@ -118,20 +120,20 @@ class Compressed(Wrapped):
             self.send(body)
             self.finish()
         else:
-            super().respond(status, packed_fields(fields, self._coding), pack(self._coding, body))
+            self.inner.respond(status, packed_fields(fields, self._coding), pack(self._coding, body))
 
     def start(self, status: int, fields: Fields) -> None:
         if not self._is_packed(status, fields, fields.length, in_pieces=True):
-            super().start(status, fields)
+            self.inner.start(status, fields)
             return
-        super().start(status, packed_fields(fields, self._coding))
+        self.inner.start(status, packed_fields(fields, self._coding))
         if self.method != "HEAD":
             self._stream = Stream(self._coding)
             self._remaining = fields.length
 
     def send(self, data: bytes) -> None:
         if self._stream is None or self.gone or not data:
-            super().send(data)
+            self.inner.send(data)
             return
         excess = self._spend(len(data))
         if excess:
@@ -142,7 +144,7 @@ class Compressed(Wrapped):
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
         if self._stream is None or self.gone:
-            super().send_file(fd, offset, count)
+            self.inner.send_file(fd, offset, count)
             return
         part = _FilePart(fd, offset, count)
         if self._remaining is not None and count > self._remaining:
@@ -153,7 +155,7 @@ class Compressed(Wrapped):
 
     def finish(self) -> None:
         if self._stream is None or self.gone:
-            super().finish()
+            self.inner.finish()
         elif self._remaining:
             missing = self._remaining
             self.abort()
@@ -252,14 +254,14 @@ class Compressed(Wrapped):
 
     def _pack(self, data: bytes) -> None:
         assert self._stream is not None, "only a packed answer has parts to pack"
-        super().send(self._stream.pack(data))
+        self.inner.send(self._stream.pack(data))
 
     def _end(self) -> None:
         assert self._stream is not None, "as in _pack"
         rest = self._stream.end()
         self._stream = None
-        super().send(rest)
-        super().finish()
+        self.inner.send(rest)
+        self.inner.finish()
 
 
 class _Piece:

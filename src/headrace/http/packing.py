@@ -7,6 +7,7 @@ their CPU.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -22,6 +23,7 @@ def _optional(name: str) -> Any:
 
 _brotli: Final = _optional("brotli")
 _zstandard: Final = _optional("zstandard")
+_kept: Final = threading.local()
 
 GZIP_LEVEL: Final = 4
 BR_LEVEL: Final = 3
@@ -44,12 +46,12 @@ CODINGS: Final[tuple[str, ...]] = (
 def pack(coding: str, body: bytes) -> bytes:
     """A whole body."""
     if coding == "zstd":
-        return _zstd(ZSTD_LEVEL)(body)
+        return _kept_zstd()(body)
     return _br(BR_LEVEL)(body) if coding == "br" else _gzip(GZIP_LEVEL)(body)
 
 
 def packers() -> Mapping[str, Callable[[bytes], bytes]]:
-    """For content that is packed once and kept, as static files are."""
+    """For content that is packed once and kept, as static files are. Not for several threads."""
     made = {"br": _br, "zstd": _zstd, "gzip": _gzip}
     return {coding: made[coding](KEPT_LEVELS[coding]) for coding in CODINGS}
 
@@ -93,7 +95,17 @@ def _br(level: int) -> Callable[[bytes], bytes]:
 
 
 def _zstd(level: int) -> Callable[[bytes], bytes]:
-    return lambda body: bytes(_zstandard.ZstdCompressor(level=level).compress(body))
+    compress: Callable[[bytes], bytes] = _zstandard.ZstdCompressor(level=level).compress
+    return compress
+
+
+def _kept_zstd() -> Callable[[bytes], bytes]:
+    """This thread's compressor: to make one costs as much as to pack 4 KiB."""
+    try:
+        kept: Callable[[bytes], bytes] = _kept.zstd
+    except AttributeError:
+        kept = _kept.zstd = _zstd(ZSTD_LEVEL)
+    return kept
 
 
 _Functions = tuple[Callable[[bytes], bytes], Callable[[], bytes], Callable[[], bytes]]

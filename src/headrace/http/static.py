@@ -11,15 +11,17 @@ import errno
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 from headrace.http import problem
+from headrace.http.compress import compressed
 from headrace.http.exchange import Exchange
 from headrace.http.fields import Fields
+from headrace.http.packing import packers
 from headrace.http.static_conditions import CONDITIONS, RangeRefused, Span, precondition, spans
-from headrace.http.static_files import FileChanged, Files, Packer, Representation
+from headrace.http.static_files import FileChanged, Files, Representation
 from headrace.http.static_listing import as_json, as_page, read_folder
 from headrace.http.static_paths import INDEX, check_root, name_of
 from headrace.http.static_sending import FileSender, Part
@@ -36,7 +38,6 @@ _ABSENT: Final = frozenset(
     {None, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EILSEQ, errno.EISDIR}
 )
 _RELOADS_MAX: Final = 3  # of one request: a file that is replaced each time between two system calls is somebody's game
-_NO_PACKERS: Final[Mapping[str, Packer]] = {}
 
 
 class OnError(Protocol):
@@ -60,7 +61,7 @@ class StaticFiles:
         *,
         cache_control: str = "",
         index: bool = False,
-        packers: Mapping[str, Packer] = _NO_PACKERS,
+        compress: bool = False,
         on_error: OnError = problem.respond,
     ) -> None:
         """See the class.
@@ -69,7 +70,7 @@ class StaticFiles:
             root: the folder.
             cache_control: the header's value; empty: `no-cache`, which means: keep it, but ask whether it still holds.
             index: list folders that have no index.html.
-            packers: pack small text that has no packed sibling (`compress.packers()`).
+            compress: pack text that has no packed sibling: small files once a version, big ones each time.
             on_error: answers 404, 405, 412, 416.
 
         Raises: InvalidParameter: no readable folder. FieldInvalid: no header value.
@@ -80,7 +81,8 @@ class StaticFiles:
         Fields.of(((b"Cache-Control", self._cache_control),))
         self._index = index
         self._on_error = on_error
-        self._files = Files(self._root, cache_control=self._cache_control, packers=packers)
+        self._compress = compress
+        self._files = Files(self._root, cache_control=self._cache_control, packers=packers() if compress else {})
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer one exchange."""
@@ -138,8 +140,13 @@ class StaticFiles:
             self._send(exchange, file, 206, fields, parts)
 
     def _answer_whole(self, exchange: Exchange, file: Representation) -> None:
-        if file.body is not None or exchange.method == "HEAD":
-            exchange.respond(200, file.fields, file.body or b"")
+        if file.body is not None:
+            exchange.respond(200, file.fields, file.body)
+            return
+        if self._compress:
+            exchange = compressed(exchange)
+        if exchange.method == "HEAD":
+            exchange.respond(200, file.fields)
         else:
             self._send(exchange, file, 200, file.fields, [Span(0, file.size)])
 

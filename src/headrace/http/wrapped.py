@@ -14,11 +14,11 @@ class Wrapped(Exchange):
     """Another exchange with some methods changed; a consumer sees no difference, whatever it is set or asked.
 
     There is one state, that of the innermost exchange: every attribute here is a view of it. The checks of `Exchange`
-    run once, in the outermost wrapper's public methods; from there the underscored ones lead inwards. So a subclass
+    run once: from the outermost public method that is not overridden, the underscored ones lead inwards. So a subclass
 
-    - changes what the consumer says by overriding a public method and calling `super()` with something else: that is
+    - changes what the consumer says by overriding a public method, and calls `inner`'s with something else: that is
       what is checked and counted (`sent_bytes` stays what the client gets), or
-    - changes what has been checked by overriding an underscored one.
+    - changes what has been checked, by overriding an underscored one.
     """
 
     __slots__ = ("inner",)
