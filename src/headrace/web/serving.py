@@ -23,7 +23,6 @@ from headrace.http import problem
 from headrace.http.compress import compressed
 from headrace.http.exchange import Exchange, Target
 from headrace.http.fields import Fields
-from headrace.http.packing import packers
 from headrace.http.static import StaticFiles
 from headrace.settings import SettingsError
 from headrace.web import access_log, forwarded
@@ -181,10 +180,15 @@ class Serving:
 
     # The owner's
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not done."""
+        return self._begun - self._done
+
     def statistics(self) -> EntranceStatistics:
         """Since the start."""
         dropped = self._log_dropped + (self._log.dropped if self._log else 0)
-        live = EntranceStatistics(self._begun - self._done, self._counts, self._limited, dropped)
+        live = EntranceStatistics(self.in_flight, self._counts, self._limited, dropped)
         return merge(EntranceStatistics, (live,))
 
     def reload(self, settings: WebSettings, *, apps: Mapping[str, Target]) -> None:
@@ -347,7 +351,7 @@ def _new_target(route: RouteSettings, compress: bool, place: str) -> Target:
                 Path(route.static),
                 cache_control=route.cache_control,
                 index=route.index,
-                packers=packers() if compress else {},
+                compress=compress,
             )
         except CallerError as error:
             raise SettingsError(place, str(error)) from error
