@@ -55,13 +55,13 @@ class FrameReader:
         "_buffer",
         "_control",
         "_decoder",
-        "_greeted",
         "_limits",
         "_preface_read",
         "_since_s",
         "_sink",
         "_updates",
         "blocks",
+        "greeted",
         "now_s",
     )
 
@@ -75,7 +75,8 @@ class FrameReader:
         self._buffer = b""
         self._since_s: float | None = None  # when what is buffered, other than DATA, began to arrive
         self._preface_read = False
-        self._greeted = False  # SETTINGS, which come first, have come
+        self.greeted = False
+        """SETTINGS, which come first, have come."""
         # Between our own limit, which is answered by 431, and this one, which is fatal since the table is then unknown.
         self._decoder = Decoder(max_header_list_size=2 * limits.header_bytes + 65_536)
         self._block: bytearray | None = None  # a header block that is not complete
@@ -116,8 +117,13 @@ class FrameReader:
             buffer[0] << 16 | buffer[1] << 8 | buffer[2]
         )
 
+    @property
+    def mid_head(self) -> bool:
+        """Whether a header block, or a frame other than DATA, is not complete."""
+        return self._since_s is not None
+
     def waits_for_s(self, now_s: float) -> float:
-        """How long a header block or a frame other than DATA, whose pace is judged by its stream, is not complete."""
+        """How long that has been so. The pace of DATA is judged by its stream."""
         return 0.0 if self._since_s is None else now_s - self._since_s
 
     def clear(self) -> None:
@@ -152,9 +158,9 @@ class FrameReader:
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._block is not None and (kind != frames.CONTINUATION or stream != self._block_stream):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a frame in the middle of a header block")
-        if not self._greeted:
-            self._greeted = kind == frames.SETTINGS and not flags & frames.ACK
-            if not self._greeted:
+        if not self.greeted:
+            self.greeted = kind == frames.SETTINGS and not flags & frames.ACK
+            if not self.greeted:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         try:
             if kind < len(self._TAKERS):

@@ -6,7 +6,7 @@ gathered and written once a turn of the loop. What waits for a window or for the
 send in turns, a frame each. An error ends its stream (StreamFault), or all where the common state is in doubt
 (ConnectionFault).
 
-A connection with streams is in phase BODY, without in IDLE. It ends by GOAWAY: at once after a fault, else after its
+A connection with streams is in phase BODY, without in IDLE or HEAD. It ends by GOAWAY: at once after a fault, else after its
 streams.
 """
 
@@ -18,7 +18,7 @@ import time
 from typing import Final
 
 from headrace.http import h2_frames as frames
-from headrace.http.engine import BODY, CLOSED, CLOSING, FRESH, IDLE, LAST, LINGER, READING, Connection, Service
+from headrace.http.engine import BODY, CLOSED, CLOSING, HEAD, IDLE, LAST, LINGER, READING, Connection, Service
 from headrace.http.exchange import DONE, WAITING, Exchange
 from headrace.http.fields import Fields
 from headrace.http.h2_budget import CUT_STREAMS_MAX, CUT_STREAMS_PER_S, Budget
@@ -106,8 +106,6 @@ class Http2Connection(Connection):
             self.sender.schedule()
 
     def proceed(self, data: bytes) -> None:
-        if self.phase is FRESH:
-            self.move(IDLE)
         reader = self._reader
         reader.now_s = self.service.now_s
         self.sender.scheduled = True  # all that this turn brings is written at its end
@@ -121,8 +119,14 @@ class Http2Connection(Connection):
         if self._touched:
             self._notify()
         self._flush()
+        if self.phase is not BODY:
+            self._settle_phase()
         if not self.reading or self.congested or reader.waiting:
             self._settle_reading()
+
+    def _settle_phase(self) -> None:
+        if self._reader.greeted and self.phase in READING:
+            self.move(HEAD if self._reader.mid_head else IDLE)
 
     def _settle_reading(self) -> None:
         if self.phase not in READING:
@@ -200,7 +204,7 @@ class Http2Connection(Connection):
 
     def _enter(self, exchange: Http2Exchange) -> None:
         self.streams[exchange.id] = exchange
-        if self.phase is IDLE:
+        if self.phase is not BODY:
             self.move(BODY)
 
     def _end_by_trailers(self, exchange: Http2Exchange, pairs: Pairs, *, ended: bool) -> None:
