@@ -14,6 +14,7 @@ from headrace.web.metrics import (
     EntranceStatistics,
     RouteCounts,
     SupervisorFacts,
+    ended,
     listener_statistics,
     merge,
     render,
@@ -137,6 +138,26 @@ def test_adding_up_changes_and_shares_nothing() -> None:
     alone.queues["m:app"].workers.clear()
     assert msgspec.msgpack.encode((one, other)) == before
     assert merge(EdgeStatistics, ()) == EdgeStatistics()
+
+
+def test_totals_do_not_fall_when_a_process_ends() -> None:
+    living, dead = edge(1), ended(edge(2))
+    lines, before = rendered(living, dead), rendered(living, edge(2))
+    kinds = {metric.name: metric.kind for metric, _ in METRICS}
+
+    def totals(of: list[str]) -> list[str]:
+        names = [re.split(r"[ {]", line)[0] for line in of]
+        return [line for line, name in zip(of, names, strict=True) if kinds.get(name, "histogram") != "gauge"]
+
+    assert totals(lines) == totals(before)
+    for expected in (
+        "headrace_http_connections 3",
+        "headrace_web_requests_in_flight 2",
+        'headrace_web_running{app="m:app"} 2',
+    ):
+        assert expected in lines
+    assert 'headrace_web_queue_length{app="m:app"} 4' in lines
+    assert 'headrace_web_capacity{app="m:app"} 8' in lines
 
 
 def test_records_travel_as_msgpack() -> None:

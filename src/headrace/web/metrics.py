@@ -93,6 +93,17 @@ def listener_statistics(found: HttpStatistics) -> ListenerStatistics:
     return ListenerStatistics(found.accepted, found.open, found.requests, found.refused)
 
 
+def ended(record: EdgeStatistics) -> EdgeStatistics:
+    """What stays true of a process that has ended: its totals, not what was going on in it. Whoever adds up the living
+    adds this for the dead, or totals would fall, which reads as a restart of everything and a burst of requests."""
+    replace = msgspec.structs.replace
+    queues = {
+        app: replace(queue, in_flight=0, queue_length=0, oldest_wait_s=0.0, workers=[])
+        for app, queue in record.queues.items()
+    }
+    return EdgeStatistics(replace(record.entrance, in_flight=0), replace(record.listener, open=0), queues)
+
+
 def merge(kind: type[S], records: Iterable[S]) -> S:
     """The records of several processes as one: numbers added, histograms and tables entry by entry, lists of records
     chained; the greatest of a field whose name begins with `oldest`. Shares nothing with its arguments."""
