@@ -48,6 +48,11 @@ def respond(
     exchange.respond(status, Fields.of(((b"Content-Type", content_type), _POLICY, _NO_STORE, *headers)), body)
 
 
+def error_body(status: int, reason: str) -> tuple[bytes, bytes]:
+    """For `Listener(error_body=…)`: of a request that could not be read, so that nobody knows what it accepts."""
+    return render(b"", status, reason)
+
+
 def render(
     accept: bytes, status: int, detail: str, *, kind: str = "about:blank", members: Mapping[str, Any] | None = None
 ) -> tuple[bytes, bytes]:
