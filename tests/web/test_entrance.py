@@ -90,6 +90,7 @@ async def test_every_kind_of_route_over_real_connections(tmp_path: Path) -> None
         assert labels == {"none": 1, "/static": 3, "/api": 1, "b.example/b": 1, "/": 3}
     lines = [msgspec.json.decode(line) for line in log.read_text().splitlines()]
     assert [line["status"] for line in lines] == [308, 200, 200, 200, 200, 204, 200, 200, 404]
+    assert [line["target"] for line in lines[:2]] == ["/static", "/static/"]
     assert (lines[2]["client"], lines[2]["target"], lines[2]["route"]) == ("1.2.3.4", "/api/x?y=1", "/api")
     assert 0 < lines[2]["sent_bytes"] < 1_000
     assert all(0 <= line["duration_s"] < 10 for line in lines)

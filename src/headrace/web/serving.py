@@ -302,18 +302,17 @@ def _prepare(exchange: Exchange, route: Route[_Way]) -> bool:
     """Make the exchange look as the route's consumer wants it; False if it has been answered instead."""
     way = route.to
     exchange.lane = way.lane
-    exchange.root_path = way.mount
     if way.private:
         exchange.headers = {key: value for key, value in exchange.headers.items() if key not in forwarded.HEADERS}
-    if not way.strip:
-        return True
-    path, query = exchange.path, exchange.target[len(exchange.path) :]
-    rest = take_off(way.strip, path)
-    if way.to_folder and rest == "/" and not path.endswith("/"):
-        exchange.respond(308, Fields.of(((b"Location", f"{way.mount}/{query}".encode()),)))
-        return False
-    exchange.path = rest
-    exchange.target = rest + query
+    if way.strip:
+        path, query = exchange.path, exchange.target[len(exchange.path) :]
+        rest = take_off(way.strip, path)
+        if way.to_folder and rest == "/" and not path.endswith("/"):
+            exchange.respond(308, Fields.of(((b"Location", f"{way.mount}/{query}".encode()),)))
+            return False
+        exchange.path = rest
+        exchange.target = rest + query
+    exchange.root_path = way.mount
     return True
 
 
