@@ -429,6 +429,22 @@ async def test_full_transport_is_not_writable_and_room_is_told() -> None:
 
 
 @on_loop
+async def test_each_congestion_is_judged_by_itself() -> None:
+    rig = StreamRig(Echo())
+    for _ in range(2):
+        rig.receive(get("/"))
+        rig.connection.pause_writing()
+        rig.transport.untaken_bytes = 70_000
+        rig.advance(2)
+        assert not rig.transport.aborted
+        rig.transport.untaken_bytes = 0
+        rig.connection.resume_writing()
+        await rig.turn()
+        rig.advance(50)
+    assert not rig.transport.closed
+
+
+@on_loop
 async def test_early_hints_precede_the_answer_and_are_not_for_http10() -> None:
     def target(exchange: Exchange) -> None:
         exchange.inform(103, Fields.of([(b"Link", b"</a.css>")]))
@@ -572,6 +588,16 @@ async def test_large_rest_of_an_answered_body_closes_without_a_reset() -> None:
     assert not rig.transport.closed
     rig.advance(4)
     assert rig.transport.aborted
+
+
+@on_loop
+async def test_large_rest_behind_a_streamed_answer_closes() -> None:
+    rig = StreamRig()
+    rig.receive(post("/", b"x" * 200_000)[:-200_000])
+    rig.exchange.start(200, PLAIN)
+    rig.exchange.finish()
+    assert [answer.status for answer in rig.answers] == [200]
+    assert rig.transport.eof_written
 
 
 @on_loop
@@ -749,6 +775,18 @@ async def test_untaken_tunnel_is_not_read_on_and_its_end_is_told() -> None:
     rig.connection.eof_received()
     assert (exchange.gone, exchange.ended, exchange.stage) == (True, True, DONE)
     assert exchange.take() == b"last"
+
+
+@on_loop
+async def test_tunnel_that_breaks_is_told() -> None:
+    rig = StreamRig()
+    rig.receive(UPGRADE)
+    told: list[bool] = []
+    rig.exchange.tunnel(Fields())
+    rig.exchange.notify = lambda: told.append(rig.exchange.gone and rig.exchange.ended)
+    rig.connection.connection_lost(ConnectionResetError())
+    assert told == [True]
+    rig.exchange.send(b"nobody reads this")
 
 
 @pytest.mark.parametrize(

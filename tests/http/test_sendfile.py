@@ -17,7 +17,7 @@ from headrace.http.fields import Fields
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
 from headrace.http.tls import server_tls
-from tests.http.streamed import PLAIN, read_answers
+from tests.http.streamed import PLAIN, StreamRig, read_answers
 from tests.http.support import PATIENCE_S, Streams, dial, get, on_loop
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: far more than the sockets' buffers hold
@@ -118,6 +118,68 @@ async def test_pieces_of_files_and_bytes_keep_their_order(
     [answer] = read_answers(await read_all(await dial(port, client if secure else None), CLOSE))
     assert answer.body == b"<" * 200_000 + CONTENT[1:1_000_001] + b"|" + CONTENT[2:12] + b">"
     await listener.close()
+
+
+@on_loop
+async def test_file_waits_for_what_the_transport_still_has_to_write(file: Path) -> None:
+    def target(exchange: Exchange) -> None:
+        if exchange.path == "/file":
+            sends(file)(exchange)
+        else:
+            exchange.respond(200, PLAIN, b"x" * 1_000_000)
+
+    listener = Listener(target=target, limits=Limits(write_buffer_bytes=10_000_000))
+    port = listener.open_tcp("127.0.0.1", 0)
+    request = get("/") * 3 + get("/file") + get("/") + get("/file", "Connection: close")
+    answers = read_answers(await read_all(await dial(port), request))
+    assert [len(answer.body) for answer in answers] == [1_000_000] * 3 + [len(CONTENT), 1_000_000, len(CONTENT)]
+    assert answers[3].body == answers[5].body == CONTENT
+    await listener.close()
+
+
+@on_loop
+async def test_file_does_not_overtake_bytes_when_room_was_told_before(file: Path) -> None:
+    rig = StreamRig()
+    rig.receive(get("/"))
+    rig.transport.client.setblocking(False)
+    rig.transport.untaken_bytes = 100
+    rig.connection.resume_writing()  # takes effect in the loop's next turn
+    rig.exchange.start(200, sized(10))
+    rig.exchange.send_file(os.open(file, os.O_RDONLY), 0, 10)
+    await rig.turn()
+    assert not rig.exchange.writable
+    with pytest.raises(BlockingIOError):
+        rig.transport.client.recv(100)
+    rig.transport.untaken_bytes = 0
+    rig.connection.resume_writing()
+    await rig.turn()
+    assert rig.transport.client.recv(100) == CONTENT[:10]
+    assert rig.exchange.writable
+
+
+@on_loop
+async def test_client_that_half_closes_gets_its_file_still(file: Path) -> None:
+    listener = Listener(target=sends(file))
+    port = listener.open_tcp("127.0.0.1", 0)
+    streams = await dial(port)
+    streams[1].write(get("/"))
+    streams[1].write_eof()
+    [answer] = read_answers(await streams[0].read())
+    assert answer.body == CONTENT
+    await listener.close()
+
+
+@on_loop
+async def test_only_one_file_at_a_time(file: Path) -> None:
+    rig = StreamRig()
+    rig.receive(get("/"))
+    rig.transport.untaken_bytes = 100
+    rig.exchange.start(200, PLAIN)
+    rig.exchange.send_file(os.open(file, os.O_RDONLY), 0, 10)
+    with pytest.raises(AssertionError, match="wait until writable"):
+        rig.exchange.send(b"x")
+    rig.exchange.abort()
+    assert not is_open(file)
 
 
 @on_loop

@@ -263,6 +263,7 @@ class Connection(asyncio.Protocol, ABC):
 
     def resume_writing(self) -> None:
         self.congested = False
+        self._taking = None  # nobody looks between two congestions: the next is judged by a window of its own
         self.wake()
 
     # For the subclass

@@ -256,23 +256,31 @@ class AnsweringConnection(Connection):
         if pump is None:
             return
         pump.stop()
+        self._taking = None
         if isinstance(pump, KernelPump) and not self.transport.is_closing():
             self.congested = False
             self.transport.set_write_buffer_limits(high=self.service.limits.write_buffer_bytes)
 
     def resume_writing(self) -> None:
         self.congested = False
+        self._taking = None
         self.service.loop.call_soon(self._go_on)  # not at once: TLS transports may say so inside of a write
 
     def _go_on(self) -> None:
         """There is room again: for the file, or the consumer, or requests whose answers would have had none."""
         if self._pump is not None:
-            self.congested = isinstance(self._pump, KernelPump)
-            self._pump.step()
+            self._go_on_with(self._pump)
         elif self._exchange is not None:
             self._notify(self._exchange)
         else:
             self._proceed_held()
+
+    def _go_on_with(self, pump: FilePump) -> None:
+        if not isinstance(pump, KernelPump):
+            pump.step()
+        elif not self.transport.get_write_buffer_size():  # else this was due before the file came: its own turn comes
+            self.congested = True
+            pump.step()
 
     # Tunnels
 
