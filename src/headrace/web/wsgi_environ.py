@@ -167,12 +167,26 @@ class FileWrapper:
         if hasattr(filelike, "close"):
             self.close = filelike.close
 
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._read, b"")
+    # An iterator of itself, that can be sought in: frameworks wrap it to answer ranges, and close what they have wrapped.
 
-    def _read(self) -> bytes:
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
         block: bytes = self.filelike.read(self.block_size)
+        if not block:
+            raise StopIteration
         return block
+
+    def seekable(self) -> bool:
+        file = self.filelike
+        return bool(file.seekable()) if hasattr(file, "seekable") else hasattr(file, "seek")
+
+    def seek(self, *place: int) -> None:
+        self.filelike.seek(*place)
+
+    def tell(self) -> int | None:
+        return self.filelike.tell() if hasattr(self.filelike, "tell") else None
 
     def extent(self) -> tuple[int, int, int] | None:
         """Descriptor, position and length of what is left of a plain file; None if it is something else.
