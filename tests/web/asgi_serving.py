@@ -1,0 +1,71 @@
+"""ASGI applications behind real connections: in the process of the connections, or behind a link. One loop runs it all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.http.limits import Limits
+from headrace.http.listener import Listener
+from headrace.web.asgi import AsgiTarget
+from headrace.web.asgi_link import LinkClient
+from headrace.web.dispatch import Dispatcher
+from headrace.web.frames import Hello
+from headrace.web.lifespan import Lifespan
+from headrace.web.links import LinkServer
+from headrace.web.websocket import WebSocketLimits
+
+MODES = ("direct", "edge")
+
+
+@dataclass
+class Served:
+    port: int
+    target: AsgiTarget
+    link: LinkClient | None
+    dispatcher: Dispatcher | None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def serving(
+    app: Callable[..., Any], mode: str, folder: Path, *, websocket: WebSocketLimits | None = None
+) -> AsyncIterator[Served]:
+    """The application, served until the end of the block; then it must end cleanly."""
+    async with AsyncExitStack() as stack:
+        lifespan = Lifespan(app)
+        await lifespan.startup()
+        stack.push_async_callback(lifespan.shutdown)
+        target = AsgiTarget(app, lifespan=lifespan, websocket=websocket)
+        stack.push_async_callback(target.drain, 2.0)
+        dispatcher, link = None, None
+        if mode == "edge":
+            dispatcher, link = await _link(stack, target, folder)
+        listener = Listener(target=dispatcher or target, limits=Limits(body_bytes=2**30))
+        stack.push_async_callback(listener.close, 2.0)
+        yield Served(listener.open_tcp("127.0.0.1", 0), target, link, dispatcher)
+
+
+async def _link(stack: AsyncExitStack, target: AsgiTarget, folder: Path) -> tuple[Dispatcher, LinkClient]:
+    dispatcher = Dispatcher(spool_folder=folder)
+    server = LinkServer(folder / "links", dispatcher)
+    stack.push_async_callback(server.close)
+    hello = Hello(pid=os.getpid(), generation=1, interface="asgi", capacity=100)
+    link = LinkClient(folder / "links", target, hello=hello)
+    await link.connect()
+    stack.push_async_callback(_leave, link)
+    return dispatcher, link
+
+
+async def _leave(link: LinkClient) -> None:
+    link.leave()
+    async with asyncio.timeout(10):
+        await link.closed()
