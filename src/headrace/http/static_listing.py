@@ -99,7 +99,7 @@ def as_page(path: str, entries: list[Listed], *, more: bool, top: bool) -> bytes
 def _row(entry: Listed) -> str:
     slash = "" if entry.is_file else "/"
     # "./": a name with a colon is no scheme.
-    link = "./" + quote(os.fsencode(entry.name)) + slash
+    link = "./" + quote(os.fsencode(entry.name), safe="") + slash
     size = _human(entry.size) if entry.is_file else ""
     return (
         f'<tr><td><a href="{link}">{html.escape(entry.name)}{slash}</a></td>'

@@ -102,9 +102,7 @@ else:
 def check_root(root: str) -> None:
     """Raises: InvalidParameter: `root` is no readable folder, or the system cannot tell where an open file is."""
     try:
-        handle, status = open_beneath(root, "")
+        handle, _ = open_beneath(root, "")
     except OSError as error:
         raise InvalidParameter("static", root, f"it cannot be served: {error.strerror or error}") from None
     os.close(handle)
-    if not stat.S_ISDIR(status.st_mode):
-        raise InvalidParameter("static", root, "it is no folder")
