@@ -504,6 +504,26 @@ async def test_failing_after_the_answer_has_begun_cuts_it(where: str, caplog: py
     assert caplog.records
 
 
+@on_loop
+async def test_consumer_that_fails_when_it_is_told_of_an_end_stops_nobody_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = StreamRig()
+    other = StreamRig()
+    rig.service.connections.add(other.connection)
+
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    for each in (rig, other):
+        each.receive(post("/", b"x" * 1000)[:-1000])
+        each.exchange.notify = fail
+    with caplog.at_level(logging.ERROR):
+        rig.advance(12)
+    assert [answer.status for answer in rig.answers + other.answers] == [408, 408]
+    assert len(caplog.records) == 2
+
+
 # One after the other
 
 

@@ -226,12 +226,12 @@ class StreamedConnection(AnsweringConnection):
             self._hang_up(untidy=True)
         elif exchange is not None and exchange.answered:
             self.cut(exchange)  # a second answer would be taken for a part of the first
-            exchange.lost()
+            self._lose(exchange)
         else:
             self._answer_refusal(refusal)
             if exchange is not None:
                 exchange.status = refusal.status
-                exchange.lost()
+                self._lose(exchange)
 
     def busy(self) -> bool:
         """Not while a body is awaited, so that it is judged; but a two-way stream may be silent for as long as it likes."""
@@ -251,7 +251,7 @@ class StreamedConnection(AnsweringConnection):
         if exchange.stage is TUNNEL:
             exchange.whole = True
         self.cut(exchange)
-        exchange.lost()
+        self._lose(exchange)
 
     def lost(self) -> None:
         exchange, self._exchange = self._exchange, None
@@ -260,7 +260,7 @@ class StreamedConnection(AnsweringConnection):
         if exchange is not None:
             if exchange.stage is TUNNEL:
                 exchange.whole = True
-            exchange.lost()
+            self._lose(exchange)
 
     def drain(self) -> None:
         if self._exchange is None:  # else its answer says that it is the last

@@ -249,7 +249,7 @@ class AnsweringConnection(Connection):
                 "a file was not sent whole: %s", error, extra={"action": "http.file.cut", "path": exchange.path}
             )
         self.cut(exchange)
-        exchange.lost()
+        self._lose(exchange)
 
     def _stop_pump(self) -> None:
         pump, self._pump = self._pump, None
@@ -324,6 +324,13 @@ class AnsweringConnection(Connection):
         content_type, body = service.error_body(refusal.status, refusal.reason)
         self.write(service.answers.render(refusal.status, body, content_type, (), end=CLOSE, to_head=False))
         self._hang_up(untidy=True)
+
+    def _lose(self, exchange: StreamedExchange) -> None:
+        """Tell the consumer that the client has left. What that brings about must not stop what else is due."""
+        try:
+            exchange.lost()
+        except Exception:  # noqa: BLE001  # a consumer's, whatever it is
+            _log.exception("a consumer failed", extra={"action": "http.target.failed", "path": exchange.path})
 
     def cut(self, exchange: StreamedExchange) -> None:
         """End the connection so that the client sees that something is missing."""

@@ -199,8 +199,8 @@ class Listener:
     # Time
 
     def _tick(self) -> None:
+        self._timer = self._loop.call_later(_TICK_S, self._tick)  # first: it goes on whatever happens now
         self.advance()
-        self._timer = self._loop.call_later(_TICK_S, self._tick)
 
     def advance(self) -> None:
         """End what has waited too long. Called once a second by itself; by tests that move the clock."""
