@@ -27,7 +27,7 @@ from headrace.web.routes import canonical, prefix_of
 from headrace.web.settings import LimitSettings
 
 CLIENTS_MAX: Final = 100_000
-"""In a generation: about 15 MB for a limit with two full ones. More clients than that in burst/rate seconds are an attack
+"""In a generation: 25 MB for a limit with two full ones (measured). More clients than that in burst/rate seconds are an attack
 that per-client limits cannot stop."""
 _KEY_BYTES_MAX: Final = 40
 """Longer header values are counted by their hash, so that keys do not fill the memory either."""

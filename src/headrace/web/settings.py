@@ -26,7 +26,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     proxy: tuple[str, ...] = ()
     """Upstream servers, `http://host:port`."""
     strip: bool = False
-    """Take the path off before passing on (SCRIPT_NAME, root_path; for a proxy: not sent)."""
+    """Take the path off before passing on (SCRIPT_NAME, root_path; for a proxy: not sent). Folders: always."""
     lane: int = 1
     """Priority in the queue: 0 first, 1 normal, 2 last."""
     cache_control: str = ""
@@ -62,7 +62,7 @@ class DurableSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[web.limits]]`: a token bucket for each client."""
+    """`[[web.limits]]`: a token bucket for each client. Each edge (with --direct: each worker) counts on its own."""
 
     rate: str
     """`100/s`, `600/m`, `5000/h`."""
