@@ -516,6 +516,7 @@ def test_slow_work_after_an_answer_gets_the_thread_off_its_link(edge: Edge, work
         HEADER.pack(3, 1, Kind.REQUEST) + b"abc",
         HEADER.pack(6, 1, Kind.REQUEST) + COUNT.pack(2) + b"\xc1\xc1",
         HEADER.pack(5, 1, Kind.REQUEST) + COUNT.pack(1) + b"\x01",
+        HEADER.pack(9, 1, Kind.REQUEST) + COUNT.pack(0xFFFFFFFF) + b"\x93abc\x00",
     ],
 )
 def test_link_with_nonsense_is_closed_and_made_anew(edge: Edge, working: Any, nonsense: bytes) -> None:
@@ -527,6 +528,23 @@ def test_link_with_nonsense_is_closed_and_made_anew(edge: Edge, working: Any, no
     again = edge.accept()
     again.request(1)
     assert again.answer(1)[0] == 200
+
+
+def test_link_is_made_anew_after_nonsense_in_a_request(edge: Edge, working: Any) -> None:
+    working(echo)
+    link = edge.accept()
+    link.request(1, "POST", "/", b"a", ended=False, length=9)
+    link.request(2)
+    assert link.frame()[0] is Kind.GONE
+    with pytest.raises((EOFError, ConnectionResetError)):
+        link.frame()
+    again = edge.accept()
+    again.request(1, "POST", "/", b"a", ended=False, length=9)
+    again.send(Kind.CONSUMED, 1, b"abc")
+    assert again.frame()[0] is Kind.GONE
+    third = edge.accept()
+    third.request(1)
+    assert third.answer(1)[0] == 200
 
 
 def test_unknown_and_late_frames_are_ignored(edge: Edge, working: Any) -> None:

@@ -120,16 +120,16 @@ class Link(Channel):
     def leave(self) -> None:
         """Take no more. For any thread; does not wait, and the request that runs is finished."""
         self._leaving = True
-        if self._lock.acquire(timeout=_LOCK_S):  # else the thread is writing, and sees the flag afterwards
-            try:
-                self._say_leave()
-            finally:
-                self._lock.release()
-
-    def _say_leave(self) -> None:
-        if not self._leave_sent:
-            self._leave_sent = True
-            self._send_all(LEAVING)
+        if not self._lock.acquire(timeout=_LOCK_S):
+            return  # the thread is writing; it sees the flag afterwards
+        try:
+            if not self._leave_sent:
+                self._leave_sent = True
+                self._socket.sendall(LEAVING)
+        except OSError:
+            self._lost = True
+        finally:
+            self._lock.release()
 
     def _run(self, stream: int, payload: bytes) -> None:
         try:
@@ -137,6 +137,8 @@ class Link(Channel):
             head = _decode(payload[4 : 4 + length])
         except (msgspec.MsgspecError, ValueError, struct.error) as error:
             raise self._broken(f"a request that cannot be read: {error}") from None
+        if not stream:
+            raise self._broken("a request without a number")
         body: bytes | None = payload[4 + length :]
         self._stream = stream
         if not head.ended:
@@ -206,6 +208,8 @@ class Link(Channel):
 
     def _note_own(self, kind: int, payload: bytes) -> None:
         if kind == _CONSUMED:
+            if len(payload) != COUNT.size:
+                raise self._broken(f"a count of {len(payload)} bytes")
             (count,) = COUNT.unpack(payload)
             if count >= frames.FILE_REFUSED:
                 self._file_answer = count
@@ -256,12 +260,8 @@ class Link(Channel):
 
     def respond(self, status: int, fields: Fields, body: bytes) -> None:
         block = fields.block
-        self._write(
-            HEADER.pack(HEAD_BYTES + len(block) + len(body), self._stream, _ANSWER)
-            + _head(status, fields)
-            + block
-            + body
-        )
+        size = HEAD_BYTES + len(block) + len(body)
+        self._write(b"".join((HEADER.pack(size, self._stream, _ANSWER), _head(status, fields), block, body)))
 
     def start(self, status: int, fields: Fields) -> None:
         block = fields.block
@@ -313,19 +313,14 @@ class Link(Channel):
         self._write(HEADER.pack(0, self._stream, _GONE))
 
     def retire(self) -> None:
-        self._leaving = True
-        with self._lock:
-            self._say_leave()
+        self.leave()
 
     # Frames out
 
     def _write(self, data: bytes) -> None:
-        with self._lock:
-            self._send_all(data)
-
-    def _send_all(self, data: bytes) -> None:
         try:
-            self._socket.sendall(data)
+            with self._lock:
+                self._socket.sendall(data)
         except OSError:
             self._lost = True  # `_check` and the next `recv` say so
 
