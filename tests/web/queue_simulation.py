@@ -132,8 +132,11 @@ class Outcome:
         return ordered[int(len(ordered) * 0.99)]
 
 
-def simulate(queue: Queue, arrivals: Iterable[Client], *, slots: int, deadline_s: float) -> Outcome:
-    """Let `arrivals` (in order) come; each leaves `deadline_s` after it came, unless it was answered."""
+def simulate(
+    queue: Queue, arrivals: Iterable[Client], *, slots: int, deadline_s: float, returns_until_s: float = 0.0
+) -> Outcome:
+    """Let `arrivals` (in order) come; each leaves `deadline_s` after it came, unless it was answered. Until
+    `returns_until_s` each comes again as soon as it has its answer: a closed loop."""
     outcome = Outcome()
     order = itertools.count()
     events: list[tuple[float, int, Callable[[float], None]]] = []
@@ -144,7 +147,14 @@ def simulate(queue: Queue, arrivals: Iterable[Client], *, slots: int, deadline_s
         heapq.heappush(events, (when_s, next(order), action))
 
     def shed(clients: Iterable[Client], now_s: float) -> None:
-        outcome.shed.extend(now_s - client.came_s for client in clients)
+        for client in clients:
+            outcome.shed.append(now_s - client.came_s)
+            come_again(client, now_s)
+
+    def come_again(client: Client, now_s: float) -> None:
+        if now_s < returns_until_s:
+            successor = Client(now_s, client.service_s, client.lane)
+            at(now_s, lambda now_s: come(successor, now_s))
 
     def fill(now_s: float) -> None:
         nonlocal free
@@ -165,6 +175,7 @@ def simulate(queue: Queue, arrivals: Iterable[Client], *, slots: int, deadline_s
             outcome.good.append(taken_s)
         else:
             outcome.late += 1
+        come_again(client, now_s)
         fill(now_s)
 
     def come(client: Client, now_s: float) -> None:

@@ -39,19 +39,49 @@ def test_short_queue_is_served_in_order() -> None:
     assert [queue.take(0.1) for _ in range(6)] == [*entries, None]
 
 
-def test_queue_that_has_stood_is_served_newest_first() -> None:
-    queue = admission()
-    old = fill(queue, 2)
-    new = fill(queue, 2, now_s=STOOD_S)
-    assert [queue.take(STOOD_S) for _ in range(4)] == [new[1], new[0], old[1], old[0]]
-
-
-def test_queue_that_was_empty_in_between_has_not_stood() -> None:
-    queue = admission()
+def overloaded(*, size: int = 100, waiting: int = 50) -> tuple[Admission[Entry], list[Entry]]:
+    """A queue of which somebody has run out of patience at 0.5 s; and who waits still, since 0.45 s."""
+    queue = admission(size=size)
     fill(queue, 1)
-    queue.take(STOOD_S - 0.01)
-    entries = fill(queue, 2, now_s=STOOD_S)
-    assert queue.take(STOOD_S) is entries[0]
+    entries = fill(queue, waiting, now_s=0.45)
+    queue.finished(0.005, 0.5)
+    assert len(queue.advance(0.5)[0]) == 1 and queue.overloaded
+    return queue, entries
+
+
+def test_overload_is_served_newest_first() -> None:
+    queue, entries = overloaded()
+    assert [queue.take(0.5) for _ in range(50)] == entries[::-1]
+
+
+def test_queue_that_never_empties_is_no_overload() -> None:
+    """More clients than slots: somebody always waits, but not for long."""
+    queue = admission()
+    fill(queue, 3)
+    for tick in range(1, 200):
+        now_s = tick / 100
+        queue.advance(now_s)
+        entry = queue.take(now_s)
+        assert entry is not None and now_s - entry.since_s < 0.035
+        queue.finished(0.01, now_s)
+        fill(queue, 1, now_s=now_s)
+    assert not queue.overloaded
+
+
+def test_overload_is_over_when_the_queue_is_short() -> None:
+    queue, _ = overloaded(waiting=80)
+    for tick in range(79):
+        queue.take(0.5 + tick / 1_000)
+    queue.finished(0.005, 0.58)
+    queue.advance(0.58)
+    assert not queue.overloaded
+
+
+def test_overload_is_over_when_the_queue_was_empty() -> None:
+    queue, _ = overloaded(waiting=1)
+    queue.take(0.5)
+    entries = fill(queue, 2, now_s=0.6)
+    assert queue.take(0.6) is entries[0]
 
 
 def test_full_queue_refuses_who_comes() -> None:
@@ -61,10 +91,10 @@ def test_full_queue_refuses_who_comes() -> None:
     assert queue.offer(late, 0.1) is late and not late.waiting and queue.length == 2
 
 
-def test_full_queue_that_has_stood_gives_up_its_oldest() -> None:
-    queue = admission(size=2)
-    old = fill(queue, 2)
-    assert queue.offer(Entry(), STOOD_S) is old[0] and not old[0].waiting
+def test_full_queue_gives_up_its_oldest_under_overload() -> None:
+    queue, old = overloaded(size=5, waiting=4)
+    assert queue.offer(Entry(), 0.5) is None
+    assert queue.offer(Entry(), 0.5) is old[0] and not old[0].waiting
 
 
 def test_full_queue_gives_up_the_lowest_lane_for_a_higher_one() -> None:
@@ -138,7 +168,7 @@ def test_patience_is_a_multiple_of_the_time_that_requests_run() -> None:
 def test_patience_grows_while_nothing_finishes() -> None:
     queue = admission()
     fill(queue, 1)
-    assert queue.patience_s(2.0) == 8.0, "requests that run for 2 s run for at least 2 s"
+    assert queue.patience_s(1.0) == 8.0, "requests that have run for 1 s run for at least 1 s"
     assert queue.patience_s(9.0) == 10.0
 
 
@@ -189,7 +219,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.empty_s = 0.0
         self.back = 0
 
-    def stands(self) -> bool:
+    def has_stood(self) -> bool:
         return bool(self.model) and self.now_s >= self.empty_s + STOOD_S
 
     def join(self, entry: Entry) -> None:
@@ -205,12 +235,12 @@ class AdmissionMachine(RuleBasedStateMachine):
     def offer(self, lane: int) -> None:
         entry = Entry(lane=lane)
         full = len(self.model) >= 8
-        stood = self.stands()
+        overloaded = self.queue.overloaded and bool(self.model)
         victim = self.queue.offer(entry, self.now_s)
         assert (victim is not None) == full
         if victim is not entry:
             if victim is not None:
-                assert victim.lane > lane or (victim.lane == lane and stood)
+                assert victim.lane > lane or (victim.lane == lane and overloaded)
                 self.model.remove(victim)
             self.join(entry)
 
@@ -230,7 +260,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             came_back = [waiting for waiting in self.model if waiting.name == -1]
             assert not came_back or entry in came_back
             peers = came_back or [waiting for waiting in self.model if waiting.lane == entry.lane]
-            assert entry is (peers[-1] if self.stands() else peers[0])
+            assert entry is (peers[-1] if self.queue.overloaded else peers[0])
             self.model.remove(entry)
 
     @precondition(lambda self: self.model)
@@ -246,17 +276,20 @@ class AdmissionMachine(RuleBasedStateMachine):
     @rule()
     def advance(self) -> None:
         bound_s = self.queue.patience_s(self.now_s)
+        before = self.queue.overloaded
         shed, deadline_s = self.queue.advance(self.now_s)
         late = {id(entry) for entry in self.model if entry.since_s + bound_s <= self.now_s}
         assert {id(entry) for entry in shed} == late
         self.model = [entry for entry in self.model if id(entry) not in late]
+        assert not shed or self.queue.overloaded, "somebody has run out of patience"
+        assert shed or before or not self.queue.overloaded, "nobody has"
         assert deadline_s > self.now_s and (deadline_s == math.inf) == (not self.model)
 
     @invariant()
     def is_consistent(self) -> None:
         self.queue._check_invariants()
         assert self.queue.length == len(self.model)
-        assert self.queue.stands(self.now_s) == self.stands()
+        assert self.queue.has_stood(self.now_s) == self.has_stood()
 
 
 TestAdmission = AdmissionMachine.TestCase

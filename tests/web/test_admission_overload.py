@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 
 from tests.web.queue_simulation import Client, Codel, Ours, poisson, simulate
@@ -17,16 +19,38 @@ def test_overload_keeps_goodput_and_tells_the_others(service_s: float, load: flo
     outcome = simulate(Ours(), clients, slots=SLOTS, deadline_s=1.0)
     assert len(outcome.good) >= 0.95 * capacity_s * 10.0
     assert outcome.p99_s() < 0.5
-    assert max(outcome.shed) < 0.5
+    assert max(outcome.shed) < 0.6
     assert outcome.late == 0 and outcome.hung == 0
 
 
 def test_newest_first_answers_sooner_than_codel() -> None:
-    clients = poisson(1, rate_s=3_200.0, service_s=0.005, until_s=20.0)
+    clients = poisson(1, rate_s=3_200.0, service_s=0.005, until_s=6.0)
     ours = simulate(Ours(), clients, slots=SLOTS, deadline_s=1.0)
     codel = simulate(Codel(), clients, slots=SLOTS, deadline_s=1.0)
-    assert ours.p99_s() < codel.p99_s() / 2
+    assert statistics.median(ours.good) < statistics.median(codel.good) / 10
+    assert ours.p99_s() < codel.p99_s()
     assert max(ours.shed) < max(codel.shed)
+
+
+@pytest.mark.parametrize("service_s", [0.001, 0.005, 0.05, 0.2])
+@pytest.mark.parametrize("clients", [16, 64])
+def test_more_clients_than_slots_are_no_overload(service_s: float, clients: int) -> None:
+    """A closed loop: somebody always waits, and nobody for long. Served in order, and whole."""
+    start = [Client(0.0, service_s * (0.5 + place / clients)) for place in range(clients)]
+    outcome = simulate(Ours(), start, slots=SLOTS, deadline_s=5.0, returns_until_s=400 * service_s)
+    assert outcome.shed == []
+    assert max(outcome.good) < 2 * service_s * clients / SLOTS
+
+
+def test_closed_loop_recovers_from_a_stall() -> None:
+    stall = [Client(0.0, 1.0) for _ in range(SLOTS)]
+    start = [Client(0.001, 0.005) for _ in range(64)]
+    outcome = simulate(Ours(), stall + start, slots=SLOTS, deadline_s=5.0, returns_until_s=0.5)
+    assert len(outcome.shed) == 0
+    loop = [Client(0.0, 0.005 * (0.5 + place / 64)) for place in range(64)]
+    burst = [Client(0.0, 0.005) for _ in range(900)]
+    outcome = simulate(Ours(), loop + burst, slots=SLOTS, deadline_s=5.0, returns_until_s=4.0)
+    assert max(outcome.good[-1_000:]) < 1.0
 
 
 def test_load_below_capacity_sheds_nobody() -> None:

@@ -10,11 +10,13 @@ LANES: Final = 3
 LANE_TURN: Final = 8
 """Of so many takes that pass over a lower lane, the last does not: a lower lane gets at least an eighth."""
 STOOD_S: Final = 0.3
-"""A queue that has not been empty for so long is no burst but overload: now newest first, and patience counts."""
+"""A queue that has not been empty for so long is no burst any more: now patience counts."""
+CALM: Final = 0.05
+"""Overload is over when the queue drains in this part of patience."""
 PATIENCE_MIN_S: Final = 0.4
 """What people do not notice yet, and what a full second's deadline of a client leaves for the answer."""
-PATIENCE_SERVICES: Final = 4
-"""Waiting for four times as long as a request runs is normal (a burst of a few times the slots), beyond is overload."""
+PATIENCE_SERVICES: Final = 8
+"""Waiting for eight times as long as a request runs is normal (eight times as many clients as slots), beyond is overload."""
 RETRY_AFTER_MAX_S: Final = 120
 """Longer promises about a queue's future are guesses."""
 SWEEP_S: Final = 0.01
