@@ -172,6 +172,26 @@ async def test_host_of_forwarded_decides_the_route() -> None:
     assert exchange.headers[b"host"] == b"b.example"
 
 
+@on_loop
+async def test_a_proxy_route_passes_nothing_on_that_a_client_says_about_who_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = App()
+    monkeypatch.setattr("headrace.web.serving._new_target", lambda *_: app)
+    serving = entrance(changed(app="", proxy=("http://a",), proxy_headers=True))
+    claims = {
+        "x-forwarded-for": "1.2.3.4",
+        "forwarded": "for=1.2.3.4",
+        "x-real-ip": "1.2.3.4",
+        "x-forwarded-host": "evil",
+    }
+    for peer, client in (("192.0.2.1", "192.0.2.1"), ("127.0.0.1", "1.2.3.4")):
+        exchange = FakeExchange(headers={**claims, "x-other": "kept"}, peer=peer)
+        serving.target(exchange)
+        assert sorted(exchange.headers) == [b"host", b"x-other"]
+        assert exchange.peer == client
+
+
 # Limits
 
 
