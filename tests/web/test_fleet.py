@@ -271,13 +271,12 @@ def test_fewer_workers_let_the_last_slots_go_and_more_fill_them(yard: Yard) -> N
 def test_drain_lets_all_leave_kills_who_stays_and_stops_the_zygote(yard: Yard) -> None:
     yard.fleet.drain()
     told = yard.run(without=(LeaveWorker, KillWorker))
-    assert told == [LeaveWorker(1, 25), LeaveWorker(2, 25)]
+    assert told == [LeaveWorker(1, 25), LeaveWorker(2, 25), StopZygote(1)]
     yard.fleet.worker_gone(1, yard.now_s, reason="left")
     assert not yard.fleet.over
     yard.now_s += 25 + KILL_AFTER_S
     assert yard.step() == [KillWorker(2)]
     yard.fleet.worker_gone(2, yard.now_s, reason="killed")
-    assert yard.step() == [StopZygote(1)]
     assert yard.fleet.over
     assert yard.step() == []
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -110,8 +111,8 @@ class Crew:
 
     def kill(self) -> None:
         """At once, all of it."""
-        for number in list(self.fleet.workers):
-            self._kill_worker(number)
+        for number in self._worker_channels:
+            self._kill_by_pid(number)
         for process in self._zygotes.values():
             process.kill()
 
@@ -264,9 +265,15 @@ class Crew:
         zygote = self._zygote_channels.get(worker.generation)
         if zygote is not None:
             zygote.tell(control.Kill(number))
-        elif number in self._worker_channels and worker.pid:
-            # As long as its channel is open it has not ended, and its process id is nobody else's.
-            os.kill(worker.pid, signal.SIGKILL)
+        elif number in self._worker_channels:
+            self._kill_by_pid(number)
+
+    def _kill_by_pid(self, number: int) -> None:
+        """As long as its channel is open it has not ended, and its process id is nobody else's."""
+        worker = self.fleet.workers.get(number)
+        if worker is not None and worker.pid:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
 
     @staticmethod
     def _tell(channel: Channel | None, message: control.Message) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import faulthandler
 import logging
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -56,7 +55,6 @@ class Edge:
         settings = load_settings(WebSettings, boot.settings)
         self._grace_s = float(settings.drain)
         set_up(settings)
-        loop.add_signal_handler(signal.SIGTERM, self._leave.set)
         try:
             await self._open(settings, boot)
         except (HeadraceError, OSError) as error:

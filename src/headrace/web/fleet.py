@@ -404,8 +404,9 @@ class Fleet:
 
     def _stop_zygotes(self) -> Iterator[Action]:
         for generation, zygote in list(self.generations.items()):
-            wanted = generation in (self.current, self.candidate) and not self.draining
-            if wanted or self._of(generation):
+            # In a drain at once: it holds the listening sockets of direct mode, and ends after its last worker anyway.
+            wanted = generation in (self.current, self.candidate) or self._of(generation)
+            if wanted and not self.draining:
                 continue
             del self.generations[generation]
             if zygote is not Zygote.GONE:

@@ -129,6 +129,8 @@ class Supervisor:
         await self._wait(lambda: bool(self._failure) or self._stopping.is_set() or self.ready)
         if self._failure:
             raise StartFailed(self._failure)
+        if self._stopping.is_set():
+            raise StartFailed("stopped before it was ready")
         if settings.admin:
             await self._open_admin()
         if settings.reload:

@@ -156,7 +156,6 @@ class WsgiWorker:
         # Every edge has to have a thread of every worker.
         threads = max(settings.threads, len(edges))
         self._links = LinkThreads(self._app, edges=[Path(edge) for edge in edges], threads=threads, hello=hello)
-        self._links.start()
         self._channel.tell(control.Serving())
 
     def _leave(self, grace_s: float) -> None:

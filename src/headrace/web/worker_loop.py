@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from pathlib import Path
@@ -104,17 +105,20 @@ class LoopWorker:
 
     async def _run_entrance(self, lifespans: dict[str, Lifespan]) -> None:
         await _first(self._serve, self._leave)
-        if not self._leave.is_set():
-            entrance = self._entrance = make_entrance(self._job, self._apps, self._interfaces, lifespans)
-            await entrance.open()
-            self._channel.tell(control.Serving())
-            reports = asyncio.create_task(self._report(entrance))
-            await self._leave.wait()
+        if self._leave.is_set():
             end_after(self._grace_s + _END_S)
-            await entrance.close(self._grace_s)
-            reports.cancel()
-        else:
-            end_after(self._grace_s + _END_S)
+            return
+        entrance = self._entrance = make_entrance(self._job, self._apps, self._interfaces, lifespans)
+        serving = asyncio.create_task(self._serve_by(entrance))
+        await self._leave.wait()
+        end_after(self._grace_s + _END_S)
+        serving.cancel()  # it may still look for an edge that is not there any more
+        await entrance.close(self._grace_s)
+
+    async def _serve_by(self, entrance: Entrance) -> None:
+        await entrance.open()
+        self._channel.tell(control.Serving())
+        await self._report(entrance)
 
     async def _report(self, entrance: Entrance) -> None:
         while True:
@@ -239,7 +243,11 @@ class Direct:
 def own_sockets(job: Job) -> list[int]:
     """The listening socket of this worker's slot: one each where the kernel spreads connections over them."""
     sockets = job.boot.sockets
-    return [sockets[job.slot % len(sockets)]]
+    own = sockets[job.slot % len(sockets)]
+    for other in sockets:
+        if other != own:
+            os.close(other)
+    return [own]
 
 
 def local_dispatcher(target: Any, capacity: int, settings: WebSettings) -> Any:

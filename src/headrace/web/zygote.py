@@ -20,12 +20,14 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from headrace.settings import load as load_settings
 from headrace.web import control
 from headrace.web.control import BlockingChannel
+from headrace.web.fleet import KILL_AFTER_S
 from headrace.web.process import import_apps, set_up, tell_failure
 from headrace.web.settings import WebSettings
 from headrace.web.worker import EXIT_FAILED, Job, run_worker
@@ -88,7 +90,10 @@ class Zygote:
 
     def _leave(self, grace_s: float) -> None:
         self._leaving = True
-        self._kill_at_s = time.monotonic() + grace_s + 2.0
+        self._kill_at_s = time.monotonic() + grace_s + KILL_AFTER_S + 1.0
+        for number in self._boot.sockets:  # a client must not wait in the backlog of a server that ends
+            with suppress(OSError):
+                os.close(number)
 
     def _fork(self, worker: int, slot: int) -> Job | None:
         parent = os.getpid()
