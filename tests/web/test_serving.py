@@ -254,6 +254,19 @@ async def test_durable_requests_are_taken_before_the_app_and_come_back_by_dispat
     assert statistics.in_flight == 0
 
 
+@on_loop
+async def test_status_pages_of_durable_requests_need_no_route() -> None:
+    def durable(exchange: Exchange) -> bool:
+        if exchange.path.startswith("/.headrace/"):
+            exchange.respond(200, Fields(), b"queued")
+        return exchange.answered
+
+    settings = WebSettings(access_log="off", routes=(RouteSettings(host="h", path="/api", app="m:app"),))
+    serving = build(settings, apps={"m:app": App()}, durable=durable)
+    assert ask(serving, "/.headrace/requests/1").text == "queued"
+    assert ask(serving, "/other").status == 421
+
+
 # Counting
 
 

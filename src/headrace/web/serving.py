@@ -115,9 +115,7 @@ class Serving:
         if self._trust is not None:
             _believe(exchange, self._trust)
         route = self._route(exchange)
-        if route is None:
-            return
-        exchange.route = route.label
+        exchange.route = UNROUTED if route is None else route.label
         if self._limits is not None and self._is_limited(exchange, self._limits):
             return
         if self._durable is not None and self._durable(exchange):
@@ -127,35 +125,34 @@ class Serving:
     def dispatch(self, exchange: Exchange) -> None:
         """For requests that have been here before (durable ones): on to who answers them."""
         route = self._route(exchange)
-        if route is not None:
-            exchange.route = route.label
-            self._pass_on(exchange, route)
+        exchange.route = UNROUTED if route is None else route.label
+        self._pass_on(exchange, route)
 
     def _route(self, exchange: Exchange) -> Route[_Way] | None:
-        """The route, or None when the exchange has been answered here."""
-        if self._only is not None and exchange.path != "*":
-            return self._only
-        return self._find(exchange)
-
-    def _find(self, exchange: Exchange) -> Route[_Way] | None:
         if exchange.path == "*":
-            exchange.route = UNROUTED
-            exchange.respond(204, Fields())  # OPTIONS *: nothing but "I am here" (RFC 9110 9.3.7)
             return None
-        host = exchange.headers.get(b"host", b"")
-        route = self._table.find(host, exchange.path)
-        if route is None:
-            exchange.route = UNROUTED
-            _refuse_unrouted(exchange, knows_host=self._table.serves(host))
-        return route
+        return self._only or self._table.find(exchange.headers.get(b"host", b""), exchange.path)
 
-    def _pass_on(self, exchange: Exchange, route: Route[_Way]) -> None:
+    def _pass_on(self, exchange: Exchange, route: Route[_Way] | None) -> None:
+        if route is None:
+            self._answer_unrouted(exchange)
+            return
         way = route.to
         if not way.plain and not _prepare(exchange, route):
             return
         if way.wrap is not None and b"accept-encoding" in exchange.headers:
             exchange = way.wrap(exchange)
         way.target(exchange)
+
+    def _answer_unrouted(self, exchange: Exchange) -> None:
+        if exchange.path == "*":
+            exchange.respond(204, Fields())  # OPTIONS *: nothing but "I am here" (RFC 9110 9.3.7)
+        elif self._table.serves(exchange.headers.get(b"host", b"")):
+            problem.respond(exchange, 404, "Nothing is served at this path.", kind="not-found")
+        else:
+            problem.respond(
+                exchange, 421, "This server does not serve the host that was asked for.", kind="unknown-host"
+            )
 
     def _is_limited(self, exchange: Exchange, limits: Limits) -> bool:
         denial = limits.find_denial(exchange.headers, peer=exchange.peer, path=exchange.path, now_s=self._now_s())
@@ -325,13 +322,6 @@ def _refuse_limited(exchange: Exchange, denial: Denial) -> None:
         headers=denial.headers,
         members={"limit": denial.limit, "retry_after": denial.retry_after_s},
     )
-
-
-def _refuse_unrouted(exchange: Exchange, *, knows_host: bool) -> None:
-    if knows_host:
-        problem.respond(exchange, 404, "Nothing is served at this path.", kind="not-found")
-    else:
-        problem.respond(exchange, 421, "This server does not serve the host that was asked for.", kind="unknown-host")
 
 
 # ---------------------------------------------------------------------------------------------------- from settings
