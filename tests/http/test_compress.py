@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -14,6 +16,16 @@ from headrace.http.packing import CODINGS
 from tests.http.fake_exchange import FakeExchange
 from tests.http.packed import JSON, TEXT, asking, fields, is_complete, unpack
 from tests.http.support import on_loop
+
+
+def test_without_the_extra_packages_there_is_gzip() -> None:
+    code = (
+        "import sys; sys.modules['brotli'] = sys.modules['zstandard'] = None\n"
+        "from headrace.http.packing import CODINGS, pack, packers\n"
+        "import gzip; assert CODINGS == ('gzip',) and list(packers()) == ['gzip']\n"
+        "assert gzip.decompress(pack('gzip', b'x' * 2000)) == b'x' * 2000"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
 def test_all_codings_are_there() -> None:

@@ -18,7 +18,7 @@ from headrace.http.static import StaticFiles
 from headrace.http.static_files import ENTRIES_MAX, SMALL_BYTES_MAX
 from headrace.http.static_types import content_type
 from tests.http.fake_exchange import FakeExchange
-from tests.http.static_support import OLD_S, SECRET, get, make_root, open_files, settled, write
+from tests.http.static_support import OLD_S, SECRET, age, get, make_root, open_files, settled, write
 
 
 @pytest.fixture
@@ -336,3 +336,20 @@ def test_names_that_are_no_unicode_are_served_and_listed(root: Path) -> None:
     assert get(files, "/list/%FF%FE.txt").body == b"odd"
     assert "./%FF%FE.txt" in Links(get(files, "/list/").body).hrefs
     assert get(files, "/list/", {b"accept": b"application/json"}).status == 200
+
+
+def test_listing_of_sizes_and_dates_beyond_reason(root: Path) -> None:
+    for size in (0, 999, 1_000, 1_234_567, 5 * 10**9):
+        os.truncate(write(root / "sizes" / f"{size}", b""), size)
+    age(root / "sizes/0", 1 << 33)
+    page = get(StaticFiles(root, index=True), "/sizes/").body.decode()
+    for size_text in ("0 B", "999 B", "1.0 kB", "1.2 MB", "5.0 GB", "2242-03-16 12:56:32"):
+        assert f"<td>{size_text}</td>" in page
+
+
+def test_folder_that_may_not_be_read_is_403(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(root: str, name: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("headrace.http.static_listing.open_beneath", refuse)
+    assert get(StaticFiles(root, index=True), "/empty/").status == 403

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import InvalidParameter
 from headrace.http.static import StaticFiles
+from headrace.http.static_files import FileChanged
 from headrace.http.static_paths import name_of, open_beneath, real_path
 from tests.http.fake_exchange import FakeExchange
 from tests.http.static_support import SECRET, get, make_root, settled, write
@@ -123,6 +124,27 @@ def test_file_replaced_between_two_looks_is_answered_whole(root: Path, monkeypat
     monkeypatch.setattr(files._files, "open", replace_first)
     answer = get(files, "/big.bin")
     assert answer.body == b"n" * 100_000 and answer.answer[b"content-length"] == b"100000"
+
+
+def test_file_that_is_replaced_all_the_time_is_503(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = StaticFiles(root)
+
+    def changed(file: object) -> int:
+        raise FileChanged(116, "replaced")
+
+    monkeypatch.setattr(files._files, "open", changed)
+    assert get(files, "/big.bin").status == 503
+
+
+def test_file_that_is_deleted_between_two_looks_is_404(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = StaticFiles(root)
+
+    def deleted(file: object) -> int:
+        (root / "big.bin").unlink()
+        raise FileChanged(116, "replaced")
+
+    monkeypatch.setattr(files._files, "open", deleted)
+    assert get(files, "/big.bin").status == 404
 
 
 def test_root_must_be_a_folder(root: Path) -> None:
