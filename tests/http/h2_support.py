@@ -21,12 +21,13 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from headrace.http import h2_frames as frames
 from headrace.http.engine import Service
 from headrace.http.exchange import Exchange, Target
 from headrace.http.fields import Fields
+from headrace.http.h2_frames import Code
 from headrace.http.http2 import Http2Connection
 from headrace.http.limits import Limits
+from tests.http import h2_frames as frames
 from tests.http.support import FakeTransport
 
 Pair = tuple[bytes, bytes]
@@ -111,14 +112,14 @@ class RawClient(Rig):
         self.collect()
         return [frame for frame in self.received if isinstance(frame, kind)]
 
-    def goaway(self) -> frames.Code | None:
+    def goaway(self) -> Code | None:
         """The code of the last GOAWAY."""
         found = self.of(GoAwayFrame)
-        return frames.Code(found[-1].error_code) if found else None
+        return Code(found[-1].error_code) if found else None
 
-    def reset(self, stream: int) -> frames.Code | None:
+    def reset(self, stream: int) -> Code | None:
         found = [frame for frame in self.of(RstStreamFrame) if frame.stream_id == stream]
-        return frames.Code(found[-1].error_code) if found else None
+        return Code(found[0].error_code) if found else None
 
     def body(self, stream: int) -> bytes:
         return b"".join([frame.data for frame in self.of(DataFrame) if frame.stream_id == stream])

@@ -10,13 +10,14 @@ import h2.events
 import pytest
 from hyperframe.frame import DataFrame, GoAwayFrame
 
-from headrace.http import h2_frames as frames
 from headrace.http.exchange import Exchange, LengthMismatch
 from headrace.http.fields import Fields
 from headrace.http.h2_exchange import ANSWER_BYTES_MAX, STREAM_ROOM
-from headrace.http.h2_frames import Code, frame
+from headrace.http.h2_frames import Code
 from headrace.http.http2 import CONNECTION_ROOM, STREAMS_MAX
 from headrace.http.limits import Limits
+from tests.http import h2_frames as frames
+from tests.http.h2_frames import frame
 from tests.http.h2_support import PLAIN, LibraryClient, Pair, RawClient, request_head
 from tests.http.support import on_loop
 
@@ -103,14 +104,13 @@ async def test_untaken_body_is_not_acknowledged_and_taken_is() -> None:
 
 
 @on_loop
-async def test_more_than_the_window_ends_the_stream_and_padding_counts() -> None:
+async def test_more_than_the_window_ends_the_connection_and_padding_counts() -> None:
     client = RawClient(limits=LARGE)
     client.feed(client.head(1, UPLOAD, end=False))
     for _ in range(STREAM_ROOM // 16_384):
         client.feed(frame(frames.DATA, 0, 1, bytes(16_384)))
     client.feed(frame(frames.DATA, frames.PADDED, 1, b"\x05" + bytes(5)))
-    assert client.reset(1) is Code.FLOW_CONTROL_ERROR and client.exchanges[0].gone
-    assert client.alive()
+    assert client.goaway() is Code.FLOW_CONTROL_ERROR and client.exchanges[0].gone
 
 
 @on_loop

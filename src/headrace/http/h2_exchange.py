@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from headrace.http.engine import RateWindow
 from headrace.http.exchange import DONE, WAITING, Exchange
 from headrace.http.fields import Fields
-from headrace.http.h2_frames import DATA, END_STREAM, Code, StreamFault, frame, window_update
+from headrace.http.h2_frames import Code, StreamFault
 from headrace.http.limits import Limits
-from headrace.http.parse import CHUNKED, Refusal
+from headrace.http.parse import Refusal
 
 if TYPE_CHECKING:
     from headrace.http.http2 import Http2Connection
@@ -59,13 +59,11 @@ class Http2Exchange(Exchange):
     __slots__ = (
         "_body",
         "_connection",
-        "_due",
         "_moved_bytes",
         "_offset",
         "_out",
         "_out_bytes",
         "_receiving",
-        "_room",
         "_sending",
         "_skipped_bytes",
         "_starved",
@@ -76,7 +74,6 @@ class Http2Exchange(Exchange):
         "received_bytes",
         "touched",
         "whole",
-        "window",
     )
 
     def __init__(self, connection: Http2Connection, stream: int) -> None:
@@ -90,8 +87,6 @@ class Http2Exchange(Exchange):
         self.server = connection.server
         self.whole = False
         """All of the body has arrived. In a tunnel: the client will send no more."""
-        self.window = connection.window_initial
-        """What the client lets us send; it may have taken it back below zero (RFC 6.9.2)."""
         self.closing = False
         """The answer is complete: END_STREAM follows what waits."""
         self.over = False
@@ -101,8 +96,6 @@ class Http2Exchange(Exchange):
         self.touched = True
         """The consumer will look at it in this turn: it need not be notified."""
         self.received_bytes = 0
-        self._room = STREAM_ROOM
-        self._due = 0
         self._body: bytes | bytearray = b""
         self._out: deque[bytes | FilePiece] = deque()
         self._offset = 0  # what has been sent of the first of `_out`
@@ -120,20 +113,14 @@ class Http2Exchange(Exchange):
 
         Raises: StreamFault. Refusal, to be answered.
         """
-        if size > self._room:
-            raise StreamFault(Code.FLOW_CONTROL_ERROR, "more of a body than the window lets through")
-        received_bytes = self.received_bytes + len(data)
-        if self.length != CHUNKED and received_bytes > self.length:
-            raise StreamFault(Code.PROTOCOL_ERROR, "the body is longer than its Content-Length")
         if self.over:
-            self._skip(size, received_bytes)
+            self._skip(size)
             return
-        if received_bytes > limits.body_bytes and not self.upgrade:
+        if self.received_bytes + len(data) > limits.body_bytes and not self.upgrade:
             raise Refusal(413, f"the body is longer than {limits.body_bytes} bytes")
-        self.received_bytes = received_bytes
-        self._room -= size
+        self.received_bytes += len(data)
         if size > len(data):
-            self.credit(size - len(data))
+            self._connection.sender.acknowledge(self.id, size - len(data))
         self._keep(data)
 
     def _keep(self, data: bytes) -> None:
@@ -147,22 +134,16 @@ class Http2Exchange(Exchange):
             self._body = bytearray(self._body)
         self._body += data
 
-    def _skip(self, size: int, received_bytes: int) -> None:
+    def _skip(self, size: int) -> None:
         """The answer is out already. A short rest is cheaper than a reset, over which some clients forget the answer."""
+        self.received_bytes += size
         self._skipped_bytes += size
         if self._skipped_bytes > SKIP_BYTES_MAX:
             raise StreamFault(Code.NO_ERROR, "the answer is out; the rest is not wanted")
-        self.received_bytes = received_bytes
-        self._room -= size
-        self.credit(size)
+        self._connection.sender.acknowledge(self.id, size)
 
     def end(self) -> None:
-        """The client has said that this was all.
-
-        Raises: StreamFault.
-        """
-        if self.length not in (CHUNKED, self.received_bytes):
-            raise StreamFault(Code.PROTOCOL_ERROR, "the body is shorter than its Content-Length")
+        """The client has said that this was all; the library has compared it with Content-Length."""
         self.whole = True
         self.expects = False
 
@@ -172,23 +153,13 @@ class Http2Exchange(Exchange):
 
     def take(self) -> bytes:
         body, self._body = self._body, b""
+        sender = self._connection.sender
         if body:
-            self.credit(len(body))
+            sender.acknowledge(self.id, len(body))
         elif self.expects and not self.gone and self.stage is not DONE:
             self.expects = False
-            self._connection.sender.put_interim(self.id, 100, _EMPTY)
+            sender.put_interim(self.id, 100, _EMPTY)
         return body if isinstance(body, bytes) else bytes(body)
-
-    def credit(self, size: int) -> None:
-        """The client may send as much more, as soon as it is worth a frame."""
-        connection = self._connection
-        connection.credit(size)
-        if not self.whole and self.id in connection.streams:
-            self._due += size
-            if self._due >= STREAM_ROOM // 2:
-                self._room += self._due
-                connection.sender.put(window_update(self.id, self._due))
-                self._due = 0
 
     @property
     def ended(self) -> bool:
@@ -212,7 +183,7 @@ class Http2Exchange(Exchange):
         self.closing = True
         if not body:
             self._connection.finished(self)
-        elif sender.room_for(self, len(body)):
+        elif sender.room_for(self.id, len(body)):
             self._put_data(body)
         else:
             self._queue(body, len(body))
@@ -276,13 +247,9 @@ class Http2Exchange(Exchange):
 
     def _put_data(self, data: bytes) -> None:
         """The end goes along with the last bytes."""
-        size = len(data)
-        self.window -= size
-        self._moved_bytes += size
+        self._moved_bytes += len(data)
         last = self.closing and not self._out
-        sender = self._connection.sender
-        sender.window -= size
-        sender.put(frame(DATA, END_STREAM if last else 0, self.id, data))
+        self._connection.sender.put_data(self.id, data, end_stream=last)
         if last:
             self._connection.finished(self)
 

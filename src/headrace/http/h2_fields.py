@@ -1,8 +1,6 @@
-"""Header fields in HTTP/2: a request's are checked as strictly as HTTP/1.1's, an answer's are encoded. Pure. RFC = RFC 9113.
+"""Header fields in HTTP/2: a request's are checked as strictly as HTTP/1.1's, an answer's are put in order. Pure. RFC = RFC 9113.
 
-Requests are decoded by `hpack`. Answers are encoded here without a dynamic table, as nginx does: encoding is then a
-look-up for what recurs (0.5 µs against 8), no connection holds a table, whatever size its client would like, and no
-secret can be guessed by how it compresses (RFC 7541 7.1).
+The checks are ours and not the `h2` library's, which knows fewer and ends the connection where its stream is enough.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from hpack.table import HeaderTable
+from hpack import NeverIndexedHeaderTuple
 
 from headrace.http.exchange import Exchange
 from headrace.http.fields import Fields
@@ -181,71 +179,31 @@ def _malformed(reason: str) -> StreamFault:
 # Answers
 
 
-_NAMES: Final = {name: i for i, (name, _) in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))}
-_ENTRIES: Final = {pair: i for i, pair in enumerate(HeaderTable.STATIC_TABLE, 1)}
-_NEVER_INDEXED: Final = frozenset(b"set-cookie authorization proxy-authorization www-authenticate".split())
-TABLE_EMPTIED: Final = b"\x20"
-"""Begins the first block after the client has named a table size: we use none (RFC 7541 4.2)."""
-
-
-def encode_answer(status: int, fields: Fields, *, length: int | None, date: bytes) -> bytes:
-    """The header block of an answer."""
-    block = fields.block
-    encoded = _encode_block(block) if len(block) <= _CACHED_BYTES_MAX else _encode_block.__wrapped__(block)
-    parts = [_encode_status(status), encoded]
+def answer_pairs(status: int, fields: Fields, *, length: int | None, date: bytes) -> list[tuple[bytes, bytes]]:
+    """What an answer's header block has, in order."""
+    pairs = [(b":status", b"%d" % status), *_pairs_of(fields.block)]
     if not fields.served:
-        parts.append(_SERVER)
+        pairs.append((b"server", b"headrace"))
     if not fields.dated:
-        parts.append(_encode_date(date))
+        pairs.append((b"date", date))
     if length is not None:
-        digits = b"%d" % length
-        parts.append(b"\x0f\x0d%c%b" % (len(digits), digits))  # static entry 28, content-length
-    return b"".join(parts)
+        pairs.append((b"content-length", b"%d" % length))
+    return pairs
 
 
-def encode_interim(status: int, fields: Fields) -> bytes:
-    return _encode_status(status) + _encode_block.__wrapped__(fields.block)
+def interim_pairs(status: int, fields: Fields) -> list[tuple[bytes, bytes]]:
+    return [(b":status", b"%d" % status), *_pairs_of(fields.block)]
 
 
-@lru_cache(maxsize=600)
-def _encode_status(status: int) -> bytes:
-    return _encode_field(b":status", b"%d" % status)
+def _pairs_of(block: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    return _split_block(block) if len(block) <= _CACHED_BYTES_MAX else _split_block.__wrapped__(block)
 
 
 @lru_cache(maxsize=512)
-def _encode_block(block: bytes) -> bytes:
-    return b"".join([_encode_field(name, value) for name, value in Fields(block).pairs()])
+def _split_block(block: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    pairs = Fields(block).pairs()
+    return tuple([NeverIndexedHeaderTuple(*pair) if pair[0] in _NEVER_INDEXED else pair for pair in pairs])
 
 
-@lru_cache(maxsize=4)
-def _encode_date(date: bytes) -> bytes:
-    return _encode_field(b"date", date)
-
-
-def _encode_field(name: bytes, value: bytes) -> bytes:
-    if (name, value) in _ENTRIES:
-        return _integer(_ENTRIES[name, value], bits=7, flags=0x80)
-    index = _NAMES.get(name, 0)
-    head = _integer(index, bits=4, flags=0x10 if name in _NEVER_INDEXED else 0)
-    return head + (b"" if index else _string(name)) + _string(value)
-
-
-def _string(raw: bytes) -> bytes:
-    return _integer(len(raw), bits=7) + raw
-
-
-def _integer(number: int, *, bits: int, flags: int = 0) -> bytes:
-    """RFC 7541 5.1."""
-    most = (1 << bits) - 1
-    if number < most:
-        return bytes([flags | number])
-    encoded = bytearray([flags | most])
-    number -= most
-    while number >= 128:
-        encoded.append(number & 127 | 128)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-_SERVER: Final = _encode_field(b"server", b"headrace")
+_NEVER_INDEXED: Final = frozenset(b"set-cookie authorization proxy-authorization www-authenticate".split())
+"""Secrets must not be guessed by how they compress (RFC 7541 7.1)."""

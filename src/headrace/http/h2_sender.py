@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from headrace.http import h2_frames as frames
+from h2.connection import H2Connection
+
 from headrace.http.fields import Fields
-from headrace.http.h2_fields import TABLE_EMPTIED, encode_answer, encode_interim
+from headrace.http.h2_fields import answer_pairs, interim_pairs
+from headrace.http.h2_frames import Code
 
 if TYPE_CHECKING:
     from headrace.http.engine import Connection
@@ -31,6 +33,7 @@ class Sender:
 
     __slots__ = (
         "_connection",
+        "_h2",
         "_on_turn",
         "_out",
         "_out_bytes",
@@ -38,32 +41,26 @@ class Sender:
         "_starved",
         "frame_bytes",
         "scheduled",
-        "table_named",
-        "window",
     )
 
-    def __init__(self, connection: Connection, on_turn: Callable[[], None]) -> None:
+    def __init__(self, h2: H2Connection, connection: Connection, on_turn: Callable[[], None]) -> None:
+        self._h2 = h2
         self._connection = connection
         self._on_turn = on_turn
-        self.window = frames.WINDOW_DEFAULT
-        """What the client lets us send on all streams together."""
-        self.frame_bytes = frames.FRAME_BYTES_MAX
+        self.frame_bytes = h2.max_outbound_frame_size
         self.scheduled = False
         """`on_turn` will be called. Set by the owner when it will call it itself."""
-        self.table_named = False
-        """The client has named a size for the encoder's table, of which it wants to see the effect."""
-        self._out: list[bytes] = []
+        self._out: list[bytes] = []  # what has been put past the library, and what it had put before
         self._out_bytes = 0
         self._ready: deque[Http2Exchange] = deque()
         self._starved: list[Http2Exchange] = []  # they could send, but for the connection's window
 
     # Gathering
 
-    def put(self, data: bytes) -> None:
-        self._out.append(data)
-        self._out_bytes += len(data)
-        if not self.scheduled:
-            self.schedule()
+    def put_raw(self, data: bytes) -> None:
+        """A frame past the library."""
+        self._out += (self._h2.data_to_send(), data)
+        self.schedule()
 
     def schedule(self) -> None:
         if not self.scheduled:
@@ -71,29 +68,38 @@ class Sender:
             self._connection.service.loop.call_soon(self._on_turn)
 
     def put_head(self, stream: int, status: int, fields: Fields, length: int | None, *, end_stream: bool) -> None:
-        date = self._connection.service.answers.date
-        self._put_block(stream, encode_answer(status, fields, length=length, date=date), end_stream=end_stream)
+        pairs = answer_pairs(status, fields, length=length, date=self._connection.service.answers.date)
+        self._h2.send_headers(stream, pairs, end_stream=end_stream)
+        self.schedule()
 
     def put_interim(self, stream: int, status: int, fields: Fields) -> None:
-        self._put_block(stream, encode_interim(status, fields), end_stream=False)
+        self._h2.send_headers(stream, interim_pairs(status, fields))
+        self.schedule()
 
-    def _put_block(self, stream: int, block: bytes, *, end_stream: bool) -> None:
-        if self.table_named:
-            self.table_named = False
-            block = TABLE_EMPTIED + block
-        self.put(frames.header_frames(block, stream=stream, size_max=self.frame_bytes, end_stream=end_stream))
+    def put_data(self, stream: int, data: bytes, *, end_stream: bool) -> None:
+        self._h2.send_data(stream, data, end_stream=end_stream)
+        self._out_bytes += len(data)
+        self.schedule()
+
+    def put_reset(self, stream: int, code: Code) -> None:
+        self._h2.reset_stream(stream, code)
+        self.schedule()
+
+    def acknowledge(self, stream: int, size: int) -> None:
+        """The client may send as much more of a body; the library says so when it is worth a frame."""
+        self._h2.acknowledge_received_data(size, stream)
+        self.schedule()
 
     # Taking turns
 
-    def room_for(self, exchange: Http2Exchange, size: int) -> bool:
+    def room_for(self, stream: int, size: int) -> bool:
         """Whether a whole small answer may leave at once, past the round."""
         return (
             size <= self.frame_bytes
-            and size <= self.window
-            and size <= exchange.window
             and not self._ready
             and self._out_bytes < _TURN_BYTES_MAX
             and not self._connection.congested
+            and size <= self._h2.local_flow_control_window(stream)
         )
 
     def enqueue(self, exchange: Http2Exchange) -> None:
@@ -108,13 +114,8 @@ class Sender:
         if exchange.queued and exchange in self._starved:
             self._starved.remove(exchange)
 
-    def take_frame_size(self, size: int) -> None:
-        """The client takes frames up to `size`."""
-        self.frame_bytes = min(size, _FRAME_BYTES_MOST)
-
-    def widen(self, increment: int) -> None:
-        """The connection's window grows."""
-        self.window += increment
+    def widen(self) -> None:
+        """The connection's window has grown."""
         self._ready.extend(self._starved)
         self._starved.clear()
 
@@ -135,19 +136,23 @@ class Sender:
 
     def flush(self) -> None:
         """Write what has been put."""
-        out = self._out
-        if out:
-            self._connection.write(out[0] if len(out) == 1 else b"".join(out))
-            out.clear()
-            self._out_bytes = 0
+        data = self._h2.data_to_send()
+        if self._out:
+            data = b"".join([*self._out, data])
+            self._out.clear()
+        self._out_bytes = 0
+        if data:
+            self._connection.write(data)
 
     def discard(self) -> None:
         """There is nobody to write to."""
         self._out.clear()
+        self._h2.clear_outbound_data_buffer()
         self._ready.clear()
         self._starved.clear()
 
     def _pump(self) -> list[Http2Exchange]:
+        self.frame_bytes = min(self._h2.max_outbound_frame_size, _FRAME_BYTES_MOST)
         writable: list[Http2Exchange] = []
         ready, left = self._ready, _TURN_BYTES_MAX
         while ready and left > 0 and not self._connection.congested:
@@ -172,10 +177,10 @@ class Sender:
             return -1
         if not exchange.has_output:
             return 0 if exchange.closing else -1
-        if exchange.window <= 0:
-            return -1  # a WINDOW_UPDATE brings it back
-        if self.window <= 0:
+        window = self._h2.local_flow_control_window(exchange.id)
+        if window > 0:
+            return min(self.frame_bytes, window)
+        if self._h2.outbound_flow_control_window <= 0:
             exchange.queued = True
             self._starved.append(exchange)
-            return -1
-        return min(self.frame_bytes, exchange.window, self.window)
+        return -1  # a WINDOW_UPDATE brings it back

@@ -1,13 +1,13 @@
 """HTTP/2 as exchanges: many requests of one connection at a time, each a stream (`h2_exchange.py`). RFC = RFC 9113.
 
-Theory. Input is taken frame by frame (`h2_reader.py`); a request reaches its target when the frames that came with it
-have been looked at, so that its body comes along, and one that is cancelled in the same packet reaches nobody. Output is
-gathered and written once a turn of the loop. What waits for a window or for the client stays with its stream; streams
-send in turns, a frame each. An error ends its stream (StreamFault), or all where the common state is in doubt
-(ConnectionFault).
+Theory. The protocol is the `h2` library's; this is what becomes of its events. Input reaches it frame by frame
+(`h2_reader.py`); a request reaches its target when the frames that came with it have been looked at, so that its body
+comes along, and one that is cancelled in the same packet reaches nobody. Output is gathered and written once a turn of
+the loop. What waits for a window or for the client stays with its stream; streams send in turns, a frame each
+(`h2_sender.py`). An error ends its stream (StreamFault), or all (ConnectionFault, and whatever the library raises).
 
-A connection with streams is in phase BODY, without in IDLE or HEAD. It ends by GOAWAY: at once after a fault, else after its
-streams.
+A connection with streams is in phase BODY, without in IDLE or HEAD. It ends by GOAWAY: at once after a fault, else after
+its streams.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ import asyncio
 import logging
 import time
 from typing import Final
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.settings import SettingCodes, Settings
 
 from headrace.http import h2_frames as frames
 from headrace.http.engine import BODY, CLOSED, CLOSING, HEAD, IDLE, LAST, LINGER, READING, Connection, Service
@@ -27,8 +31,9 @@ from headrace.http.h2_fields import Pairs, check_trailers, read_request
 from headrace.http.h2_frames import Code, ConnectionFault, StreamFault
 from headrace.http.h2_reader import FrameReader
 from headrace.http.h2_sender import Sender
+from headrace.http.limits import Limits
 from headrace.http.liveness import has_input
-from headrace.http.parse import CHUNKED, Refusal
+from headrace.http.parse import Refusal
 
 _log: Final = logging.getLogger("headrace.http")
 
@@ -37,8 +42,42 @@ STREAMS_MAX: Final = 100
 CONNECTION_ROOM: Final = 1_048_576
 """Body bytes of all streams that consumers have not taken. Bounds what one connection can make us hold."""
 _CLOSED_MAX: Final = 256  # closed streams that are remembered: frames that were on their way are told from faults
+_TABLE_BYTES_MAX: Final = 4_096  # of the encoder: what the RFC begins with; 10,000 connections hold 40 MB
+_STREAMS_BEARABLE: Final = 1_000  # beyond this the library ends the connection; up to it, we refuse stream by stream
 _INTERNAL: Final = "an internal error; the log has more"
 _OVER: Final = (LAST, LINGER, CLOSING, CLOSED)
+
+
+class _Protocol(H2Connection):
+    MAX_CLOSED_STREAMS = _CLOSED_MAX
+
+
+def _new_protocol(limits: Limits) -> H2Connection:
+    """The library's side of a connection, which has said what we offer."""
+    config = H2Configuration(
+        client_side=False,
+        header_encoding=None,
+        validate_inbound_headers=False,  # `h2_fields.py` does, and spares the other streams
+        normalize_inbound_headers=False,
+        validate_outbound_headers=False,  # `Fields` did
+        normalize_outbound_headers=False,
+    )
+    protocol = _Protocol(config)
+    offered = {
+        SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
+        SettingCodes.INITIAL_WINDOW_SIZE: STREAM_ROOM,
+        SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_bytes + 32 * limits.headers_max,
+        SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
+    }
+    protocol.local_settings = Settings(client=False, initial_values=offered)
+    protocol.initiate_connection()
+    protocol.local_settings = Settings(
+        client=False, initial_values={**offered, SettingCodes.MAX_CONCURRENT_STREAMS: _STREAMS_BEARABLE}
+    )
+    protocol.increment_flow_control_window(CONNECTION_ROOM - protocol.inbound_flow_control_window)
+    # Between our own limit, which is answered by 431, and this one, which is fatal since the table is then unknown.
+    protocol.decoder.max_header_list_size = 2 * limits.header_bytes + 65_536
+    return protocol
 
 
 class Http2Connection(Connection):
@@ -48,37 +87,28 @@ class Http2Connection(Connection):
     """
 
     __slots__ = (
-        "_closed",
         "_cuts",
-        "_due",
         "_fresh",
-        "_highest",
+        "_h2",
         "_promised",
         "_reader",
-        "_room",
         "_touched",
         "peer_port",
         "sender",
         "server",
         "streams",
-        "window_initial",
     )
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         self.streams: dict[int, Http2Exchange] = {}
-        self.sender = Sender(self, self._flush)
-        self.window_initial = frames.WINDOW_DEFAULT
-        """What the client lets us send on a new stream."""
+        self._h2 = _new_protocol(service.limits)
+        self.sender = Sender(self._h2, self, self._flush)
         self.peer_port = 0
         self.server = ("", 0)
-        self._reader = FrameReader(self, service.limits, now_s=service.now_s)
-        self._highest = 0
-        self._closed: dict[int, bool] = {}  # the last closed streams, and whether we have reset them
+        self._reader = FrameReader(self._h2, self, self.streams, service.limits, now_s=service.now_s)
         self._fresh: list[Http2Exchange] = []  # read in this turn, not yet given to the target
         self._touched: list[Http2Exchange] = []  # to be notified in this turn
-        self._room = CONNECTION_ROOM
-        self._due = 0
         self._cuts = Budget(CUT_STREAMS_MAX, CUT_STREAMS_PER_S, now_s=service.now_s)
         self._promised: int | None = None  # the last stream that we will answer: GOAWAY has said so
 
@@ -89,16 +119,7 @@ class Http2Connection(Connection):
         peer, name = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self.peer_port = peer[1] if isinstance(peer, tuple) else 0
         self.server = (str(name[0]), int(name[1])) if isinstance(name, tuple) else (str(name or ""), 0)
-        limits = self.service.limits
-        greeting = frames.settings(
-            {
-                frames.SETTING_MAX_CONCURRENT_STREAMS: STREAMS_MAX,
-                frames.SETTING_INITIAL_WINDOW_SIZE: STREAM_ROOM,
-                frames.SETTING_MAX_HEADER_LIST_SIZE: limits.header_bytes + 32 * limits.headers_max,
-                frames.SETTING_ENABLE_CONNECT_PROTOCOL: 1,
-            }
-        )
-        self.write(greeting + frames.window_update(0, CONNECTION_ROOM - frames.WINDOW_DEFAULT))
+        self.sender.flush()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -173,21 +194,7 @@ class Http2Connection(Connection):
 
     # What frames say (h2_reader.Sink)
 
-    def on_fields(self, stream: int, pairs: Pairs, *, ended: bool) -> None:
-        exchange = self.streams.get(stream)
-        if exchange is not None:
-            self._end_by_trailers(exchange, pairs, ended=ended)
-        elif stream > self._highest:
-            self._open(stream, pairs, ended=ended)
-        elif stream not in self._closed:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, f"HEADERS on stream {stream}, older than {self._highest}")
-        elif not self._closed[stream]:
-            raise ConnectionFault(Code.STREAM_CLOSED, "HEADERS on a closed stream")
-        else:
-            self._reader.spend()  # trailers that were on their way when we reset the stream
-
-    def _open(self, stream: int, pairs: Pairs, *, ended: bool) -> None:
-        self._highest = stream
+    def on_request(self, stream: int, pairs: Pairs, *, ended: bool) -> None:
         if len(self.streams) >= STREAMS_MAX or (self._promised is not None and stream > self._promised):
             raise StreamFault(Code.REFUSED_STREAM, "too many streams, or the connection is ending")
         exchange = Http2Exchange(self, stream)
@@ -207,121 +214,68 @@ class Http2Connection(Connection):
         if self.phase is not BODY:
             self.move(BODY)
 
-    def _end_by_trailers(self, exchange: Http2Exchange, pairs: Pairs, *, ended: bool) -> None:
-        if exchange.whole:
-            raise StreamFault(Code.STREAM_CLOSED, "HEADERS on a stream that its client has ended")
-        if not ended:
-            raise StreamFault(Code.PROTOCOL_ERROR, "trailers that are not the end")
+    def on_trailers(self, stream: int, pairs: Pairs) -> None:
         check_trailers(pairs)
-        self._end_request(exchange)
+        self._end_request(self.streams[stream])
 
     def _end_request(self, exchange: Http2Exchange) -> None:
         exchange.end()
         if exchange.over:
-            self._remove(exchange, was_reset=False)
+            self._remove(exchange)
         else:
             self._touch(exchange)
 
     def on_data(self, stream: int, data: bytes, size: int, *, ended: bool) -> None:
-        self._room -= size
-        if self._room < 0:
-            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "more than the connection's window lets through")
-        exchange = self.streams.get(stream)
-        if exchange is None or exchange.whole:
-            self.credit(size)
-            self._judge_late(stream)
-            return
+        exchange = self.streams[stream]
         try:
             exchange.add(data, size, self.service.limits)
-        except StreamFault:
-            self.credit(size)
-            raise
-        except Refusal as refusal:
-            self.credit(size)
-            self._refuse(exchange, refusal)
+        except (StreamFault, Refusal) as fault:
+            self.sender.acknowledge(stream, size)
+            if isinstance(fault, StreamFault):
+                raise
+            self._refuse(exchange, fault)
             return
         if ended:
             self._end_request(exchange)
         elif data:
             self._touch(exchange)
 
-    def _judge_late(self, stream: int) -> None:
-        """DATA on a stream that its client has ended, or that is closed, or that never was."""
-        if stream > self._highest:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA on a stream that is not open")
-        self._reader.spend()
-        if self._closed.get(stream) is not True:  # else it was on its way when we reset the stream
-            raise StreamFault(Code.STREAM_CLOSED, "DATA on a closed stream")
-
     def on_reset(self, stream: int) -> None:
-        if not stream or stream > self._highest:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM on a stream that is not open")
         exchange = self.streams.get(stream)
-        if exchange is None:
-            self._reader.spend()
-            return
-        self._spend_cut()
-        self._remove(exchange, was_reset=False)
-        exchange.lost()
+        if exchange is not None:
+            self._spend_cut()
+            self._remove(exchange)
+            exchange.lost()
 
-    def on_settings(self, pairs: list[tuple[int, int]]) -> None:
-        for name, value in pairs:
-            if name == frames.SETTING_INITIAL_WINDOW_SIZE:
-                self._change_initial_window(value)
-            elif name == frames.SETTING_MAX_FRAME_SIZE:
-                self.sender.take_frame_size(value)
-            elif name == frames.SETTING_HEADER_TABLE_SIZE:
-                self.sender.table_named = True
-        self.sender.put(frames.SETTINGS_ACK)
-
-    def _change_initial_window(self, value: int) -> None:
-        """Moves the windows of open streams, too; below zero, if need be (RFC 6.9.2)."""
-        change, self.window_initial = value - self.window_initial, value
-        for exchange in self.streams.values():
-            exchange.window += change
-            if exchange.window > frames.WINDOW_MAX:
-                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
+    def on_settings(self) -> None:
+        # The library's encoder grows its table to whatever size the client names. Not set if it is small enough: a size
+        # that is set twice is not announced.
+        named = self._h2.encoder.header_table_size
+        if named > _TABLE_BYTES_MAX:
+            self._h2.encoder.header_table_size = _TABLE_BYTES_MAX
+        for exchange in self.streams.values():  # the windows of all may have moved (RFC 6.9.2)
             self.sender.enqueue(exchange)
-
-    def on_ping(self, payload: bytes) -> None:
-        self.sender.put(frames.frame(frames.PING, frames.ACK, 0, payload))
+        self.sender.schedule()
 
     def on_goaway(self) -> None:
         """The client opens no more streams; those that are open are answered still (RFC 6.8)."""
         self._promise()
 
-    def on_window_update(self, stream: int, increment: int) -> None:
+    def on_window_update(self, stream: int) -> None:
         if not stream:
-            self._widen(increment)
+            self.sender.widen()
             return
-        if stream > self._highest:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is not open")
         exchange = self.streams.get(stream)
-        if exchange is None:
-            return  # it was on its way
-        if not increment:
-            raise StreamFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
-        exchange.window += increment
-        if exchange.window > frames.WINDOW_MAX:
-            raise StreamFault(Code.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
-        self.sender.enqueue(exchange)
-
-    def _widen(self, increment: int) -> None:
-        if not increment:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
-        if self.sender.window + increment > frames.WINDOW_MAX:
-            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
-        self.sender.widen(increment)
+        if exchange is not None:
+            self.sender.enqueue(exchange)
 
     def on_stream_fault(self, stream: int, fault: StreamFault) -> None:
         self._spend_cut()
         self.service.refused += 1
-        self.sender.put(frames.reset(stream, fault.code))
+        self.sender.put_reset(stream, fault.code)
         exchange = self.streams.get(stream)
-        if exchange is None:
-            self._remember(stream, was_reset=True)
-        else:
-            self._remove(exchange, was_reset=True)
+        if exchange is not None:
+            self._remove(exchange)
             exchange.lost()
 
     def _spend_cut(self) -> None:
@@ -338,20 +292,19 @@ class Http2Connection(Connection):
             exchange.lost()
             return
         content_type, body = self.service.error_body(refusal.status, refusal.reason)
-        exchange.length = CHUNKED
         exchange.refuse(refusal.status, Fields.of([(b"content-type", content_type)]), body)
 
     def finished(self, exchange: Http2Exchange) -> None:
         """Our side of the stream has ended. A body that is still on its way may come to its end."""
         exchange.over = True
         if exchange.whole:
-            self._remove(exchange, was_reset=False)
+            self._remove(exchange)
 
     def cut(self, exchange: Http2Exchange, code: Code) -> None:
         """End the stream so that nobody takes it for whole. Idempotent."""
         if exchange.id in self.streams:
-            self.sender.put(frames.reset(exchange.id, code))
-            self._remove(exchange, was_reset=True)
+            self.sender.put_reset(exchange.id, code)
+            self._remove(exchange)
 
     def broken(self, exchange: Http2Exchange) -> None:
         """What it sends cannot be had any more."""
@@ -359,30 +312,15 @@ class Http2Connection(Connection):
         self.cut(exchange, Code.INTERNAL_ERROR)
         exchange.lost()
 
-    def _remove(self, exchange: Http2Exchange, *, was_reset: bool) -> None:
+    def _remove(self, exchange: Http2Exchange) -> None:
         exchange.over = True
         del self.streams[exchange.id]
-        self._remember(exchange.id, was_reset=was_reset)
         self.sender.forget(exchange)
         untaken = exchange.drop()
         if untaken:
-            self.credit(untaken)
+            self.sender.acknowledge(exchange.id, untaken)
         if not self.streams and self.phase is BODY:
             self.move(IDLE)
-
-    def _remember(self, stream: int, *, was_reset: bool) -> None:
-        closed = self._closed
-        closed[stream] = was_reset
-        if len(closed) > _CLOSED_MAX:
-            del closed[next(iter(closed))]
-
-    def credit(self, size: int) -> None:
-        """The client may send as much more on all streams together, as soon as it is worth a frame."""
-        self._due += size
-        if self._due >= CONNECTION_ROOM // 2:
-            self._room += self._due
-            self.sender.put(frames.window_update(0, self._due))
-            self._due = 0
 
     # The connection ends
 
@@ -396,18 +334,18 @@ class Http2Connection(Connection):
             if exchange.notify is not None and exchange.stage is not DONE:
                 exchange.notify()
         if not self.streams and (self._promised is not None or self.service.draining):
-            self._end(Code.NO_ERROR)
+            self._end(Code.NO_ERROR, told=self._promised is not None)
 
     def _promise(self) -> None:
         """Say which streams will be answered: those that there are."""
         if self._promised is None:
-            self._promised = self._highest
-            self.sender.put(frames.goaway(self._highest, Code.NO_ERROR))
+            self._promised = self._h2.highest_inbound_stream_id
+            self.sender.put_raw(frames.goaway(self._h2.highest_inbound_stream_id, Code.NO_ERROR))
 
-    def _end(self, code: Code, reason: str = "") -> None:
+    def _end(self, code: Code, reason: str = "", *, told: bool = False) -> None:
         """GOAWAY, and give the client a moment to read it."""
-        if self._promised is None or code is not Code.NO_ERROR:
-            self.sender.put(frames.goaway(self._highest, code, reason))
+        if not told:
+            self.sender.put_raw(frames.goaway(self._h2.highest_inbound_stream_id, code, reason))
         self.sender.flush()
         self._reader.clear()
         self.move(LAST)
@@ -419,7 +357,7 @@ class Http2Connection(Connection):
         self._fresh.clear()
         self._touched.clear()
         self.lost()
-        self._end(fault.code, fault.reason)
+        self._end(fault.code, fault.reason, told=fault.told)
 
     def refuse(self, refusal: Refusal) -> None:
         self._fail(ConnectionFault(Code.ENHANCE_YOUR_CALM, refusal.reason))
@@ -444,7 +382,7 @@ class Http2Connection(Connection):
     def close(self) -> None:
         if self.phase not in _OVER:
             if self._promised is None:
-                self.sender.put(frames.goaway(self._highest, Code.NO_ERROR))
+                self.sender.put_raw(frames.goaway(self._h2.highest_inbound_stream_id, Code.NO_ERROR))
             self.sender.flush()
         super().close()
 
@@ -453,7 +391,7 @@ class Http2Connection(Connection):
         if self.phase in _OVER or self._promised is not None:
             return
         if self.streams:
-            self.sender.put(frames.goaway(frames.STREAM_ID_MAX, Code.NO_ERROR))
+            self.sender.put_raw(frames.goaway(frames.STREAM_ID_MAX, Code.NO_ERROR))
         elif not has_input(self._fd):
             self.close()
 
