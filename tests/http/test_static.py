@@ -170,6 +170,17 @@ def test_replaced_file_is_seen_by_the_next_request(root: Path) -> None:
     assert second.answer[b"etag"] != first.answer[b"etag"]
 
 
+def test_tags_are_of_the_content_or_of_the_version(root: Path) -> None:
+    files = StaticFiles(root)
+    for name, data in (("a.txt", b"0123456789"), ("big.bin", bytes(range(256)) * 1024)):
+        first = get(files, f"/{name}").answer[b"etag"]
+        assert first == get(StaticFiles(root), f"/{name}").answer[b"etag"]
+        write(root / "copy", data)
+        (root / "copy").replace(root / name)
+        second = get(files, f"/{name}").answer[b"etag"]
+        assert (first == second) is (name == "a.txt")  # the same bytes from another machine keep a small file's tag
+
+
 def test_overwritten_and_deleted_files_are_seen_by_the_next_request(root: Path) -> None:
     files = settled(StaticFiles(root))
     get(files, "/a.txt")

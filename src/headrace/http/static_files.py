@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
+from hashlib import blake2b
 from typing import Final, TypeAlias
 
 from headrace.http.codings import PACKED_BYTES_MIN, choose, is_packable
@@ -59,7 +60,6 @@ class Representation:
         body: bytes | None,
         cache_control: bytes,
         coding: str = "",
-        packed_here: bool = False,
     ) -> None:
         self.name = name
         self.path = path
@@ -69,7 +69,7 @@ class Representation:
         self.size = identity[3] if body is None else len(body)
         self.body = body
         """None for big files."""
-        self.validators = _validators(identity, coding, weak=packed_here)
+        self.validators = _validators(identity, body, coding)
         common = (
             (b"ETag", self.validators.etag),
             (b"Last-Modified", self.validators.modified),
@@ -89,14 +89,15 @@ class Representation:
         )
 
 
-def _validators(identity: Identity, coding: str, *, weak: bool) -> Validators:
-    # What two versions of a file cannot share. The inode is in it for those that are written within one tick. What is
-    # packed here is weak: another version of the packing library writes other bytes.
+def _validators(identity: Identity, body: bytes | None, coding: str) -> Validators:
+    # A small file's tag is of its bytes: the same on every machine, and another one for every change, also where all
+    # files carry one date (Nix, reproducible images). A big file's is of what two versions cannot share; hashed, since an
+    # inode is nobody's business.
     modified_ns, _, inode, size, _ = identity
-    tag = f"{modified_ns:x}-{size:x}-{inode:x}{'-' if coding else ''}{coding}"
+    seed = body if body is not None else b"%d-%d-%d" % (modified_ns, inode, size)
+    tag = blake2b(seed, digest_size=12).hexdigest() + ("-" + coding if coding else "")
     modified_s = max(0, modified_ns // 1_000_000_000)
-    date = formatdate(modified_s, usegmt=True).encode()
-    return Validators(f'{"W/" if weak else ""}"{tag}"'.encode(), date, modified_s)
+    return Validators(b'"%b"' % tag.encode(), formatdate(modified_s, usegmt=True).encode(), modified_s)
 
 
 class _Entry:
@@ -261,7 +262,6 @@ class Files:
             body=self._packers[coding](plain.body),
             cache_control=self._cache_control,
             coding=coding,
-            packed_here=True,
         )
         entry.packed[coding] = packed
         self._weigh(entry)
