@@ -66,18 +66,22 @@ class Dispatcher(Queueing):
         worker.in_flight += 1
         worker.requests += 1
         link.give(ticket)
-        self.workers.settle(worker, link)
+        if link.listed is (link.busy >= link.limit):
+            self.workers.settle(worker, link)
 
     def _pull(self, worker: Worker, link: Link) -> None:
         """The link has room again: what waits goes out at once."""
         if self._suspects and not worker.in_flight and self._give_suspect(worker, link):
             return
-        if self._admission.length and link.busy < link.limit and not link.leaving and not worker.shunned:
-            ticket = self._admission.take(self.now_s()) if not worker.alone else None
-            if ticket is not None:
-                self._give(worker, link, ticket)
-                return
-        self.workers.settle(worker, link)
+        if (
+            self._admission.length
+            and link.busy < link.limit
+            and not (link.leaving or worker.shunned or worker.alone)
+            and (ticket := self._admission.take(self.now_s())) is not None
+        ):
+            self._give(worker, link, ticket)
+        else:
+            self.workers.settle(worker, link)
 
     # From the links
 
@@ -97,7 +101,7 @@ class Dispatcher(Queueing):
         worker = link.worker
         if counted:
             worker.in_flight -= 1
-        if ticket in self._alone:
+        if self._alone and ticket in self._alone:
             self._set_free(ticket)
             self._place_suspects()
             self.fill()
@@ -204,6 +208,7 @@ class Dispatcher(Queueing):
         worker.alone = True
         self._alone[ticket] = worker
         self._give(worker, link, ticket)
+        self.workers.settle(worker, link)
         return True
 
     def _set_free(self, ticket: Ticket) -> None:

@@ -263,17 +263,17 @@ class Link(asyncio.Protocol):
                 break
             at = begin + length
             ticket = self.streams.get(number)
-            if ticket is not None:
-                self._take(kind, number, ticket, data[begin:at])
-            else:
+            if ticket is None:
                 self._take_other(kind, number, data[begin:at])
+            elif kind == _ANSWER:
+                self._on_answer(number, ticket, data[begin:at])
+            else:
+                self._take(kind, number, ticket, data[begin:at])
         return at
 
     def _take(self, kind: int, number: int, ticket: Ticket, payload: bytes) -> None:
-        """A frame of a request's stream."""
-        if kind == _ANSWER:
-            self._on_answer(number, ticket, payload)
-        elif kind == _DATA:
+        """A frame of a request's stream, other than ANSWER."""
+        if kind == _DATA:
             self._flow_of(ticket).data(payload)
         elif kind == _ENDED:
             flow = self._flow_of(ticket)

@@ -126,10 +126,12 @@ class Queueing(ABC):
         route = self._routes.get(exchange.route)
         if route is None:
             route = self._routes[exchange.route] = RouteStatistics()
-        waited_s = now_s - ticket.since_s if ticket.since_s else 0.0
-        exchange.waited_s = waited_s
         ticket.route = route
-        route.wait.observe(waited_s)
+        if ticket.since_s:
+            exchange.waited_s = waited_s = now_s - ticket.since_s
+            route.wait.observe(waited_s)
+        else:
+            route.wait.counts[0] += 1  # at once
         self.running.add(ticket)
         if self._timer is None:
             self._arm(now_s + self._watch_s)
