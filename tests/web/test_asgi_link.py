@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from headrace.http.exchange import Exchange
 from headrace.http.fields import Fields
@@ -47,6 +49,14 @@ class Edge:
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open.append(writer)
         self.links.put_nowait(Link(reader, writer))
+
+    async def end(self) -> None:
+        for _ in range(5):  # a link that was being made is accepted still
+            await asyncio.sleep(0)
+        for writer in self.open:
+            writer.transport.abort()
+        for _ in range(5):
+            await asyncio.sleep(0)
 
     async def link(self) -> Link:
         link = await asyncio.wait_for(self.links.get(), PATIENCE_S)
@@ -133,11 +143,10 @@ async def linked(target: Callable[[Exchange], None] | None = None) -> AsyncItera
         try:
             yield Rig(edge, client, taken), await edge.link()
         finally:
-            server.close()
             client.abort()
-            for writer in edge.open:
-                writer.transport.abort()
             await asyncio.wait_for(client.closed(), PATIENCE_S)
+            server.close()
+            await edge.end()
 
 
 async def news(exchange: Exchange, seen: Callable[[], bool]) -> None:
@@ -431,8 +440,7 @@ async def test_a_worker_may_start_before_its_edge_and_leave_before_it_came() -> 
             await edge.link()
             client.abort()
             await client.closed()
-            for writer in edge.open:
-                writer.transport.abort()
+            await edge.end()
         gone = LinkClient(Path(folder) / "never", lambda _: None, hello=HELLO)
         connecting = asyncio.ensure_future(gone.connect())
         await asyncio.sleep(0)
@@ -474,6 +482,32 @@ async def test_what_is_no_frame_closes_the_link(frame: bytes, caplog: pytest.Log
         await news(exchange, lambda: exchange.gone)
         assert await link.closed() == b""
         assert caplog.records[0].__dict__["action"] == "web.link.malformed"
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.builds(
+                lambda stream, kind, payload: HEADER.pack(len(payload), stream, kind) + payload,
+                st.integers(0, 3),
+                st.integers(0, 15),
+                st.binary(max_size=20),
+            ),
+        ),
+        max_size=8,
+    )
+)
+def test_whatever_an_edge_sends_the_link_stands_or_is_closed(pieces: list[bytes]) -> None:
+    @on_loop
+    async def test() -> None:
+        async with linked(lambda exchange: exchange.respond(200, OK)) as (_, link):
+            link.writer.write(b"".join(pieces))
+            link.writer.write_eof()
+            await link.closed()
+
+    test()
 
 
 def test_bounds_fit() -> None:

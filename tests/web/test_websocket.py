@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from wsproto.extensions import PerMessageDeflate
@@ -402,8 +404,8 @@ def test_sending_waits_for_a_slow_client() -> None:
 
     async def test() -> None:
         exchange = handshake()
-        AsgiTarget(app)(exchange)
         exchange.block()
+        AsgiTarget(app)(exchange)
         await turns()
         assert sent == []
         exchange.unblock()
@@ -608,6 +610,43 @@ def test_a_drain_ends_websockets_whose_client_says_nothing() -> None:
         assert target.in_flight == 0 and exchange.whole
 
     run(test)
+
+
+frames = st.builds(
+    lambda first, mask, data, cut: (
+        bytes([first])
+        + (bytes([mask | len(data)]) if len(data) < 126 else bytes([mask | 126]) + len(data).to_bytes(2, "big"))
+        + (b"\0\0\0\0" if mask else b"")
+        + data[: len(data) - cut]
+    ),
+    st.sampled_from([0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x88, 0x89, 0x8A, 0xC1, 0xC2, 0x41, 0x08, 0xFF, 0x83]),
+    st.sampled_from([0x80, 0x80, 0x80, 0]),
+    st.one_of(st.binary(max_size=300), st.just(b"\x03\xe8bye"), st.just(zlib.compress(b"text" * 50)[2:-4])),
+    st.sampled_from([0, 0, 0, 1]),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.one_of(frames, frames, st.binary(max_size=50)), max_size=12), st.integers(1, 400))
+def test_whatever_a_client_sends_it_is_a_message_or_an_end(pieces: list[bytes], step: int) -> None:
+    got: list[Message] = []
+
+    async def test() -> None:
+        exchange = handshake(Sec_WebSocket_Extensions="permessage-deflate")
+        target = AsgiTarget(recorder(got), websocket=LIMITS)
+        target(exchange)
+        await turns()
+        data = b"".join(pieces)
+        for at in range(0, len(data), step):
+            exchange.arrive(data[at : at + step])
+        await turns(100)
+        exchange.end()
+        await turns(100)
+        assert exchange.done.is_set() and target.in_flight == 0
+
+    run(test)
+    assert got[-1]["type"] == "websocket.disconnect"
+    assert all(message["type"] == "websocket.receive" for message in got[1:-1])
 
 
 class Clock(asyncio.SelectorEventLoop):
