@@ -549,6 +549,15 @@ async def test_slow_body_is_refused_by_408() -> None:
 
 
 @on_loop
+async def test_rest_of_a_refused_request_is_not_waited_for_without_end() -> None:
+    client = RawClient()
+    client.feed(client.head(1, request_head(b"POST", b"no-slash"), end=False))
+    assert client.statuses == {1: 400} and client.connection.streams
+    client.advance(25)
+    assert not client.connection.streams and client.alive()
+
+
+@on_loop
 async def test_body_that_the_consumer_does_not_take_is_not_slow() -> None:
     client = RawClient()
     client.feed(client.head(1, UPLOAD, end=False) + frame(frames.DATA, 0, 1, b"x"))

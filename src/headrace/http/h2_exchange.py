@@ -11,7 +11,7 @@ from headrace.http.exchange import DONE, WAITING, Exchange
 from headrace.http.fields import Fields
 from headrace.http.h2_frames import Code, StreamFault
 from headrace.http.limits import Limits
-from headrace.http.parse import Refusal
+from headrace.http.parse import CHUNKED, Refusal
 
 if TYPE_CHECKING:
     from headrace.http.http2 import Http2Connection
@@ -85,6 +85,8 @@ class Http2Exchange(Exchange):
         self.peer = connection.peer
         self.peer_port = connection.peer_port
         self.server = connection.server
+        self.length = CHUNKED
+        self.expects = False
         self.whole = False
         """All of the body has arrived. In a tunnel: the client will send no more."""
         self.closing = False
