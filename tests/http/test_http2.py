@@ -12,9 +12,9 @@ from hyperframe.frame import DataFrame, GoAwayFrame
 
 from headrace.http.exchange import Exchange, LengthMismatch
 from headrace.http.fields import Fields
-from headrace.http.h2_exchange import ANSWER_BYTES_MAX, STREAM_ROOM
+from headrace.http.h2_exchange import ANSWER_BYTES_MAX
 from headrace.http.h2_frames import Code
-from headrace.http.http2 import CONNECTION_ROOM, STREAMS_MAX
+from headrace.http.h2_protocol import CONNECTION_ROOM, STREAM_ROOM, STREAMS_MAX
 from headrace.http.limits import Limits
 from tests.http import h2_frames as frames
 from tests.http.h2_frames import frame
@@ -196,6 +196,20 @@ async def test_target_that_fails_costs_its_request(caplog: pytest.LogCaptureFixt
     client.feed(client.head(1) + client.head(3, request_head(path=b"/late")))
     assert client.statuses[1] == 500 and client.ended(1)
     assert client.reset(3) is Code.INTERNAL_ERROR and not client.ended(3)
+    assert client.alive() and "a target failed" in caplog.text
+
+
+@on_loop
+async def test_consumer_that_fails_when_notified_costs_its_request(caplog: pytest.LogCaptureFixture) -> None:
+    client = RawClient()
+    client.feed(client.head(1, UPLOAD, end=False) + client.head(3))
+
+    def fail() -> None:
+        raise ValueError
+
+    client.exchanges[0].notify = fail
+    client.feed(frame(frames.DATA, 0, 1, b"x"))
+    assert client.statuses == {1: 500} and not client.exchanges[1].gone
     assert client.alive() and "a target failed" in caplog.text
 
 

@@ -16,8 +16,6 @@ from headrace.http.parse import CHUNKED, Refusal
 if TYPE_CHECKING:
     from headrace.http.http2 import Http2Connection
 
-STREAM_ROOM: Final = 262_144
-"""Body bytes of one stream that the consumer has not taken; then the client waits. 40 Mbit/s at 50 ms of way."""
 SKIP_BYTES_MAX: Final = 65_536
 """Of a body that came too late for its answer."""
 ANSWER_BYTES_MAX: Final = 65_536

@@ -17,67 +17,24 @@ import logging
 import time
 from typing import Final
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.settings import SettingCodes, Settings
-
 from headrace.http import h2_frames as frames
 from headrace.http.engine import BODY, CLOSED, CLOSING, HEAD, IDLE, LAST, LINGER, READING, Connection, Service
 from headrace.http.exchange import DONE, WAITING, Exchange
 from headrace.http.fields import Fields
 from headrace.http.h2_budget import CUT_STREAMS_MAX, CUT_STREAMS_PER_S, Budget
-from headrace.http.h2_exchange import STREAM_ROOM, Http2Exchange
+from headrace.http.h2_exchange import Http2Exchange
 from headrace.http.h2_fields import Pairs, check_trailers, read_request
 from headrace.http.h2_frames import Code, ConnectionFault, StreamFault
+from headrace.http.h2_protocol import STREAMS_MAX, TABLE_BYTES_MAX, new_protocol
 from headrace.http.h2_reader import FrameReader
 from headrace.http.h2_sender import Sender
-from headrace.http.limits import Limits
 from headrace.http.liveness import has_input
 from headrace.http.parse import Refusal
 
 _log: Final = logging.getLogger("headrace.http")
 
-STREAMS_MAX: Final = 100
-"""Requests of one connection at a time: the least that RFC 5.1.2 recommends, and what clients assume before they know."""
-CONNECTION_ROOM: Final = 1_048_576
-"""Body bytes of all streams that consumers have not taken. Bounds what one connection can make us hold."""
-_CLOSED_MAX: Final = 256  # closed streams that are remembered: frames that were on their way are told from faults
-_TABLE_BYTES_MAX: Final = 4_096  # of the encoder: what the RFC begins with; 10,000 connections hold 40 MB
-_STREAMS_BEARABLE: Final = 1_000  # beyond this the library ends the connection; up to it, we refuse stream by stream
 _INTERNAL: Final = "an internal error; the log has more"
 _OVER: Final = (LAST, LINGER, CLOSING, CLOSED)
-
-
-class _Protocol(H2Connection):
-    MAX_CLOSED_STREAMS = _CLOSED_MAX
-
-
-def _new_protocol(limits: Limits) -> H2Connection:
-    """The library's side of a connection, which has said what we offer."""
-    config = H2Configuration(
-        client_side=False,
-        header_encoding=None,
-        validate_inbound_headers=False,  # `h2_fields.py` does, and spares the other streams
-        normalize_inbound_headers=False,
-        validate_outbound_headers=False,  # `Fields` did
-        normalize_outbound_headers=False,
-    )
-    protocol = _Protocol(config)
-    offered = {
-        SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
-        SettingCodes.INITIAL_WINDOW_SIZE: STREAM_ROOM,
-        SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_bytes + 32 * limits.headers_max,
-        SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
-    }
-    protocol.local_settings = Settings(client=False, initial_values=offered)
-    protocol.initiate_connection()
-    protocol.local_settings = Settings(
-        client=False, initial_values={**offered, SettingCodes.MAX_CONCURRENT_STREAMS: _STREAMS_BEARABLE}
-    )
-    protocol.increment_flow_control_window(CONNECTION_ROOM - protocol.inbound_flow_control_window)
-    # Between our own limit, which is answered by 431, and this one, which is fatal since the table is then unknown.
-    protocol.decoder.max_header_list_size = 2 * limits.header_bytes + 65_536
-    return protocol
 
 
 class Http2Connection(Connection):
@@ -102,7 +59,7 @@ class Http2Connection(Connection):
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         self.streams: dict[int, Http2Exchange] = {}
-        self._h2 = _new_protocol(service.limits)
+        self._h2 = new_protocol(service.limits)
         self.sender = Sender(self._h2, self, self._flush)
         self.peer_port = 0
         self.server = ("", 0)
@@ -184,8 +141,16 @@ class Http2Connection(Connection):
         touched, self._touched = self._touched, []
         for exchange in touched:
             exchange.touched = False
-            if exchange.notify is not None and exchange.stage is not DONE:
-                exchange.notify()
+            self._tell(exchange)
+
+    def _tell(self, exchange: Http2Exchange) -> None:
+        """Something has changed. What a consumer's bug costs is its own request, as when it is called for the first time."""
+        if exchange.notify is None or exchange.stage is DONE:
+            return
+        try:
+            exchange.notify()
+        except Exception:  # noqa: BLE001
+            self._answer_bug(exchange)
 
     def _touch(self, exchange: Http2Exchange) -> None:
         if not exchange.touched and exchange.notify is not None:
@@ -251,8 +216,8 @@ class Http2Connection(Connection):
         # The library's encoder grows its table to whatever size the client names. Not set if it is small enough: a size
         # that is set twice is not announced.
         named = self._h2.encoder.header_table_size
-        if named > _TABLE_BYTES_MAX:
-            self._h2.encoder.header_table_size = _TABLE_BYTES_MAX
+        if named > TABLE_BYTES_MAX:
+            self._h2.encoder.header_table_size = TABLE_BYTES_MAX
         for exchange in self.streams.values():  # the windows of all may have moved (RFC 6.9.2)
             self.sender.enqueue(exchange)
         self.sender.schedule()
@@ -331,9 +296,9 @@ class Http2Connection(Connection):
             sender.discard()
             return
         for exchange in sender.run():
-            if exchange.notify is not None and exchange.stage is not DONE:
-                exchange.notify()
-        if not self.streams and (self._promised is not None or self.service.draining):
+            self._tell(exchange)
+        ending = self._promised is not None or self.service.draining
+        if ending and not self.streams and not self._reader.waiting:
             self._end(Code.NO_ERROR, told=self._promised is not None)
 
     def _promise(self) -> None:
@@ -373,6 +338,7 @@ class Http2Connection(Connection):
 
     def half_closed(self) -> None:
         """The client has left: TCP does not tell this from one that only stops sending, and HTTP/2 has no use for that."""
+        self.sender.flush()
         self.lost()
         self.close()
 
