@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 import headrace
 from headrace import errors
@@ -33,6 +34,17 @@ def run(target: str, scenario: Callable[[headrace.AsyncClient], Awaitable[None]]
             await scenario(client)
 
     asyncio.run(main())
+
+
+def test_client_works_on_uvloop_too(target: str) -> None:
+    async def main() -> None:
+        async with headrace.connect_async(target, patience=0, cooldowns=False) as client:
+            queue = await client.queue("orders", create=True)
+            await queue.send("a")
+            [message] = await queue.receive(wait=5)
+            await message.delete()
+
+    uvloop.run(main())
 
 
 def test_life_of_messages(target: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from headrace.errors import HeadraceError, OutcomeUnknown, Unavailable
 from headrace.native import protocol
@@ -32,8 +32,7 @@ class Connection(asyncio.Protocol):
         self.used_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, though no subclass
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from headrace.http.exchange import Exchange
 from headrace.http.fields import Fields
@@ -117,7 +118,7 @@ def test_request_is_accepted_run_and_its_answer_kept(broker: ServedBroker) -> No
             answer = await w.ask(FakeExchange(target=location + "/response"))
             assert (answer.status, answer.text, answer.header("x-own")) == (200, "fine", "1")
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_other_requests_are_left_alone(broker: ServedBroker) -> None:
@@ -129,7 +130,7 @@ def test_other_requests_are_left_alone(broker: ServedBroker) -> None:
             assert asked.status == 202
             assert asked.header("preference-applied") == "respond-async"
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_long_bodies_come_back_whole_and_too_long_ones_are_refused(broker: ServedBroker) -> None:
@@ -142,7 +143,7 @@ def test_long_bodies_come_back_whole_and_too_long_ones_are_refused(broker: Serve
             refused = await w.post(b"x" * (BODY_BYTES_MAX + 1))
             assert refused.status == 413
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_a_cut_body_is_never_accepted(broker: ServedBroker) -> None:
@@ -158,7 +159,7 @@ def test_a_cut_body_is_never_accepted(broker: ServedBroker) -> None:
             await w.ended(accepted)
             assert [body for _, body, _ in w.app.seen] == [b"whole"]
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_a_body_in_pieces_is_joined(broker: ServedBroker) -> None:
@@ -174,7 +175,7 @@ def test_a_body_in_pieces_is_joined(broker: ServedBroker) -> None:
             await w.ended(exchange)
             assert w.app.seen[0][1] == b"abc"
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_server_errors_are_tried_again_and_then_given_up(broker: ServedBroker) -> None:
@@ -190,7 +191,7 @@ def test_server_errors_are_tried_again_and_then_given_up(broker: ServedBroker) -
             [buried] = await dead.peek()
             assert "answered 500" in str(buried.attributes["Error"])
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_a_redriven_request_runs_again(broker: ServedBroker) -> None:
@@ -209,7 +210,7 @@ def test_a_redriven_request_runs_again(broker: ServedBroker) -> None:
             await until(done)
             assert len(w.app.seen[-1][1]) == 1_000_000
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_a_client_error_is_an_answer(broker: ServedBroker) -> None:
@@ -219,7 +220,7 @@ def test_a_client_error_is_an_answer(broker: ServedBroker) -> None:
             shown = await w.ended(await w.post())
             assert (shown["status"], shown["response"]["status"], shown["attempts"]) == ("done", 422, 1)
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_aborted_and_failing_runs_are_tried_again(broker: ServedBroker) -> None:
@@ -239,7 +240,7 @@ def test_aborted_and_failing_runs_are_tried_again(broker: ServedBroker) -> None:
             shown = await w.ended(await w.post())
             assert (shown["status"], shown["attempts"]) == ("failed", 2)
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_a_refused_run_costs_no_attempt(broker: ServedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +262,7 @@ def test_a_refused_run_costs_no_attempt(broker: ServedBroker, monkeypatch: pytes
             shown = await w.ended(await w.post())
             assert (shown["status"], shown["attempts"]) == ("done", 1)
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_idempotency_key_gives_the_first_answer(broker: ServedBroker) -> None:
@@ -286,7 +287,7 @@ def test_idempotency_key_gives_the_first_answer(broker: ServedBroker) -> None:
             elsewhere = await w.post(b"one", idempotency_key="k1", authorization="somebody else")
             assert elsewhere.status == 202
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_of_many_with_one_key_one_is_accepted(broker: ServedBroker) -> None:
@@ -299,7 +300,7 @@ def test_of_many_with_one_key_one_is_accepted(broker: ServedBroker) -> None:
             await asyncio.sleep(0.05)
             assert len(w.app.seen) == 1
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_a_run_that_does_not_end_is_left_to_others(broker: ServedBroker) -> None:
@@ -312,7 +313,7 @@ def test_a_run_that_does_not_end_is_left_to_others(broker: ServedBroker) -> None
         async with world(broker) as w:
             assert (await w.status(accepted))["status"] == "running"
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_key_may_be_required_and_is_checked(broker: ServedBroker) -> None:
@@ -322,7 +323,7 @@ def test_key_may_be_required_and_is_checked(broker: ServedBroker) -> None:
             assert (await w.post(idempotency_key="a b")).status == 400
             assert (await w.post(idempotency_key="ok")).status == 202
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_prefer_wait_answers_with_the_result(broker: ServedBroker) -> None:
@@ -331,7 +332,7 @@ def test_prefer_wait_answers_with_the_result(broker: ServedBroker) -> None:
             answer = await w.post(prefer="respond-async, wait=10")
             assert (answer.status, answer.text) == (200, "fine")
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_results_expire_with_their_keys(broker: ServedBroker) -> None:
@@ -351,7 +352,7 @@ def test_results_expire_with_their_keys(broker: ServedBroker) -> None:
             assert (await w.ask(FakeExchange(target=location))).status == 404
             assert (await w.post(idempotency_key="k")).status == 202
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_status_urls_are_strict(broker: ServedBroker) -> None:
@@ -363,7 +364,7 @@ def test_status_urls_are_strict(broker: ServedBroker) -> None:
             assert (await w.ask(FakeExchange(target=unknown))).status == 404
             assert (await w.ask(FakeExchange("DELETE", unknown))).status == 405
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_without_a_broker_nothing_is_accepted(tmp_path: Path) -> None:
@@ -376,7 +377,7 @@ def test_without_a_broker_nothing_is_accepted(tmp_path: Path) -> None:
         assert (exchange.status, exchange.header("retry-after")) == (503, "1")
         await durable.close()
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_a_broker_that_dies_accepts_nothing_more(broker: ServedBroker) -> None:
@@ -387,7 +388,7 @@ def test_a_broker_that_dies_accepts_nothing_more(broker: ServedBroker) -> None:
             assert answer.status == 503
             assert answer.problem["type"] == "broker-unavailable"
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_unknown_outcome_is_repeated_without_doubling(broker: ServedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +415,7 @@ def test_unknown_outcome_is_repeated_without_doubling(broker: ServedBroker, monk
                 assert (await w.ended(accepted))["status"] == "done"
             assert len(w.app.seen) == 2
 
-    asyncio.run(trial())
+    uvloop.run(trial())
 
 
 def test_ids_cannot_be_guessed() -> None:
