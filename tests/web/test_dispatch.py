@@ -143,6 +143,20 @@ async def test_client_that_left_is_skipped(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_half_closed_client_is_skipped_while_it_waits_and_answered_when_it_runs(tmp_path: Path) -> None:
+    async with dispatching(tmp_path) as rig:
+        worker = await rig.thread()
+        runs, waits = rig.ask(), rig.ask()
+        for exchange in (runs, waits):
+            exchange.half_closed = True
+            assert exchange.notify is not None
+            exchange.notify()
+        assert waits.aborted and waits.status == 499 and rig.dispatcher.statistics().queue_length == 0
+        worker.answer(await worker.request())
+        assert (await answered(runs)).status == 200
+
+
+@on_loop
 async def test_worker_is_told_that_the_client_left_and_is_free_when_it_says_so(tmp_path: Path) -> None:
     async with dispatching(tmp_path) as rig:
         worker = await rig.thread()

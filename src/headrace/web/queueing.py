@@ -158,6 +158,11 @@ class Queueing(ABC):
         else:
             self._cancel(ticket)
 
+    def skip(self, ticket: Ticket) -> None:
+        self.client_left(ticket)
+        ticket.exchange.status = 499  # as of one that is gone
+        ticket.exchange.abort()
+
     @abstractmethod
     def _cancel(self, ticket: Ticket) -> None:
         """Its client has left while it ran."""

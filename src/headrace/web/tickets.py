@@ -25,6 +25,9 @@ class Owner(Protocol):
     def client_left(self, ticket: Ticket) -> None:
         """The client is gone; the answer, if any, goes nowhere."""
 
+    def skip(self, ticket: Ticket) -> None:
+        """The client will send nothing more, so it has probably left: nobody need begin with its request."""
+
 
 class Channel(Protocol):
     """A link, for its tickets."""
@@ -100,6 +103,8 @@ class Ticket:
     def _changed(self) -> None:
         if self.exchange.gone:
             self.owner.client_left(self)
+        elif self.waiting and self.exchange.half_closed:
+            self.owner.skip(self)
         elif self.flow is not None:
             self.flow.changed()
 
