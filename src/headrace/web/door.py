@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from headrace.http import problem
+from headrace.http.exchange import Exchange
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
+from headrace.native.endpoint import SOCKET_NAME
 from headrace.web.metrics import EdgeStatistics, listener_statistics
 from headrace.web.serving import Serving, build
 from headrace.web.settings import WebSettings
 from headrace.web.tls import make_tls
+
+if TYPE_CHECKING:
+    from headrace.web.durable.requests import DurableRequests, Marks
 
 TICK_S: Final = 1.0
 
@@ -30,6 +37,7 @@ class Door:
         dispatchers: Mapping[str, Any],
         sockets: Sequence[socket.socket],
         shared: bool,
+        marks: Marks,
     ) -> None:
         """Put everything together; nothing is accepted before `open`.
 
@@ -37,6 +45,7 @@ class Door:
             dispatchers: what answers for each app: its queue.
             sockets: bound; they become the door's.
             shared: other processes listen on them, too.
+            marks: what the apps have marked as durable, (path, methods) each, as known by now.
 
         Raises: SettingsError.
         """
@@ -45,11 +54,13 @@ class Door:
         self._shared = shared
         self._dispatchers = dispatchers
         self._tls = make_tls(settings)
-        self.serving: Serving = build(settings, apps=dispatchers)
+        self._durable = self._make_durable(settings, marks)
+        self.serving: Serving = build(settings, apps=dispatchers, durable=self._take_durable(marks))
         self._listener = Listener(
             target=self.serving.target,
             http2=_http2() if settings.http2 and self._tls is not None else None,
             limits=limits_of(settings),
+            error_body=problem.error_body,
             tls=self._tls,
         )
         self._ticking: asyncio.Task[None] | None = None
@@ -58,6 +69,29 @@ class Door:
         for one in self._sockets:
             self._listener.open_socket(one, shared=self._shared)
         self._ticking = asyncio.create_task(self._tick())
+        if self._durable is not None:
+            self._durable.start()
+
+    def _make_durable(self, settings: WebSettings, marks: Marks) -> DurableRequests | None:
+        if not settings.broker:
+            return None
+        from headrace.web.durable.ledger import Ledger  # noqa: PLC0415 - the client of the broker
+        from headrace.web.durable.requests import DurableRequests  # noqa: PLC0415
+
+        ledger = Ledger(broker_of(settings), settings.durable_queue)
+        return DurableRequests(ledger, settings.durable, self._dispatch, marks)
+
+    def _take_durable(self, marks: Marks) -> Callable[[Exchange], bool] | None:
+        if self._durable is not None:
+            return self._durable.take
+        if not self._dispatchers:
+            return None
+        from headrace.web.durable.requests import Unstored  # noqa: PLC0415
+
+        return Unstored(marks).take
+
+    def _dispatch(self, exchange: Exchange) -> None:
+        self.serving.dispatch(exchange)
 
     def apply(self, settings: WebSettings, dispatchers: Mapping[str, Any]) -> None:
         """Change what can change while it runs: routes, limits, log, certificate.
@@ -68,12 +102,24 @@ class Door:
             make_tls(settings)  # a certificate that does not fit its key would spoil the context in use
         self.serving.reload(settings, apps=dispatchers)
         self._dispatchers = dispatchers
+        if self._durable is not None:
+            self._durable.change(settings.durable)
         if self._tls is not None and settings.certfile is not None:
             self._tls.load_cert_chain(settings.certfile, settings.keyfile)
+
+    async def try_out(self, settings: WebSettings, dispatchers: Mapping[str, Any]) -> None:
+        """Whether `apply` would take these settings.
+
+        Raises: as `apply`.
+        """
+        make_tls(settings)
+        await build(settings, apps=dispatchers).close()
 
     async def close(self, grace_s: float) -> None:
         """Answer what has come, then close. Idempotent."""
         await self._listener.close(grace_s)
+        if self._durable is not None:
+            await self._durable.close(grace_s)
         if self._ticking is not None:
             self._ticking.cancel()
         await self.serving.close()
@@ -107,6 +153,11 @@ def limits_of(settings: WebSettings) -> Limits:
         body_bytes=max(1, settings.body_max),
         idle_s=float(settings.keep_alive),
     )
+
+
+def broker_of(settings: WebSettings) -> str:
+    """Where the broker of durable requests is: a folder's runs beside us, and answers on its socket."""
+    return settings.broker if "://" in settings.broker else f"unix://{Path(settings.broker).absolute()}/{SOCKET_NAME}"
 
 
 def _http2() -> Any:

@@ -22,7 +22,7 @@ from headrace.settings import load as load_settings
 from headrace.web import control
 from headrace.web.control import Channel
 from headrace.web.door import Door
-from headrace.web.process import end_after, rss_bytes, set_up, tell_failure
+from headrace.web.process import clear, end_after, rss_bytes, set_up, tell_failure
 from headrace.web.settings import WebSettings
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Edge:
         self._boot: asyncio.Future[control.Boot] = asyncio.get_running_loop().create_future()
         self._leave = asyncio.Event()
         self._grace_s = 0.0
+        self._lost = False
         self._dispatchers: dict[str, Dispatcher] = {}
         self._servers: dict[str, LinkServer] = {}
         self._door: Door | None = None
@@ -82,7 +83,7 @@ class Edge:
                 self._grace_s = grace_s
                 self._leave.set()
             case control.Apply():
-                self._channel.tell(control.Applied(self._apply(message)))
+                self._applying = asyncio.create_task(self._apply(message))
             case control.Reopen() if self._door is not None:
                 self._door.reopen_logs()
 
@@ -90,12 +91,15 @@ class Edge:
         """The supervisor is gone: nobody could replace what fails here; end in order."""
         if not self._boot.done():
             os._exit(1)
+        self._lost = True
         self._leave.set()
 
     async def _open(self, settings: WebSettings, boot: control.Boot) -> None:
         self._add_apps(settings, boot.apps, boot.links)
         sockets = [socket.socket(fileno=number) for number in boot.sockets]
-        self._door = Door(settings, dispatchers=self._dispatchers, sockets=sockets, shared=boot.shared)
+        self._door = Door(
+            settings, dispatchers=self._dispatchers, sockets=sockets, shared=boot.shared, marks=self._marks
+        )
         await self._door.open()
 
     def _add_apps(self, settings: WebSettings, apps: list[str], links: list[list[str]]) -> None:
@@ -117,20 +121,25 @@ class Edge:
                 self._dispatchers[spec] = dispatcher
                 self._servers[spec] = LinkServer(Path(path), dispatcher)
 
+    def _marks(self) -> list[tuple[str, list[str]]]:
+        return [mark for dispatcher in self._dispatchers.values() for mark in dispatcher.durable]
+
     def _on_hung(self, pid: int) -> None:
         self._channel.tell(control.Hung(pid))
 
-    def _apply(self, message: control.Apply) -> str:
-        """What was wrong, or nothing."""
+    async def _apply(self, message: control.Apply) -> None:
         assert self._door is not None
+        error = ""
         try:
             settings = load_settings(WebSettings, message.settings)
             self._add_apps(settings, message.apps, message.links)
             if message.switch:
                 self._door.apply(settings, self._dispatchers)
-        except (HeadraceError, OSError) as error:
-            return str(error)
-        return ""
+            else:
+                await self._door.try_out(settings, self._dispatchers)
+        except (HeadraceError, OSError) as refused:
+            error = str(refused)
+        self._channel.tell(control.Applied(error))
 
     async def _report(self) -> None:
         while True:
@@ -150,6 +159,9 @@ class Edge:
             dispatcher.drain()
         for server in self._servers.values():
             await server.close()
+        self._tell_report()
+        if self._lost:
+            clear(self._path)
 
 
 async def _run(path: Path, number: int) -> int:

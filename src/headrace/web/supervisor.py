@@ -38,6 +38,7 @@ from headrace.web import control
 from headrace.web.control import Channel
 from headrace.web.crew import Crew, Place
 from headrace.web.edges import Edges
+from headrace.web.own_broker import OwnBroker
 from headrace.web.process import usable_cores
 from headrace.web.routes import apps_of
 from headrace.web.settings import WebSettings
@@ -52,7 +53,19 @@ _EDGE_END_S: Final = 3.0
 """What an edge gets beyond the drain before it is killed."""
 _WORKERS_GRACE_S: Final = 2.0
 """For workers at the end, when no edge has a request for them any more."""
-_FIXED: Final = ("host", "port", "uds", "edges", "direct", "admin", "reload", "reload_dir", "http2")
+_FIXED: Final = (
+    "host",
+    "port",
+    "uds",
+    "edges",
+    "direct",
+    "admin",
+    "reload",
+    "reload_dir",
+    "http2",
+    "broker",
+    "durable_queue",
+)
 """What a reload does not change."""
 
 
@@ -95,6 +108,7 @@ class Supervisor:
         self._apps: list[str] = []
         """Every app there has been, so that each keeps its number."""
         self._edges: Edges | None = None
+        self._broker: OwnBroker | None = None
         self._admin: Any = None
         self._watcher: Any = None
         self._changed = asyncio.Event()
@@ -122,6 +136,9 @@ class Supervisor:
             listening.set_inheritable(False)
         await self._loop.create_unix_server(self._make_channel, str(self._control))
         self._apps = list(apps_of(settings))
+        if settings.broker and "://" not in settings.broker:
+            self._broker = OwnBroker(Path(settings.broker), on_ended=self._changed.set)
+            await self._broker.start()
         if not settings.direct:
             self._edges = self._make_edges()
             self._edges.start()
@@ -152,6 +169,7 @@ class Supervisor:
             on_change=self._changed.set,
             on_start_failed=self._start_failed,
             on_hung=self._hung,
+            on_ended=self._keep,
         )
 
     def _boot_edge(self, number: int, sockets: list[int]) -> control.Boot:
@@ -188,6 +206,7 @@ class Supervisor:
             workers=self._workers(),
             on_change=lambda _: self._changed.set(),
             on_start_failed=self._start_failed,
+            on_ended=self._keep,
         )
         self._crews.append(crew)
         crew.step()
@@ -272,6 +291,8 @@ class Supervisor:
             crew.reap()
         if self._edges is not None:
             self._edges.reap()
+        if self._broker is not None:
+            self._broker.reap()
 
     def _make_channel(self) -> Channel:
         return Channel(on_message=self._welcome, on_lost=lambda _: None)
@@ -288,6 +309,10 @@ class Supervisor:
         for crew in self._crews:
             if crew.hung(pid):
                 _log.warning("a request hangs in a worker", extra={"action": "web.worker.hung", "pid": pid})
+
+    def _keep(self, record: bytes) -> None:
+        if self._admin is not None:
+            self._admin.keep(record)
 
     def _resize(self, change: int) -> None:
         for crew in self._crews:
@@ -410,6 +435,9 @@ class Supervisor:
         for crew in self._crews:
             crew.drain(drain_s)
         await self._wait(lambda: all(crew.over for crew in self._crews))
+        if self._broker is not None:
+            self._broker.stop()
+            await self._wait(lambda: self._broker is None or self._broker.over)
         await self.close()
         _log.info("stopped", extra={"action": "web.stopped"})
 
@@ -443,6 +471,8 @@ class Supervisor:
             self._edges.kill()
         for crew in self._crews:
             crew.kill()
+        if self._broker is not None:
+            self._broker.kill()
 
 
 def _keep_fixed(old: WebSettings, new: WebSettings) -> WebSettings:

@@ -15,12 +15,13 @@ from headrace.web.control import Channel
 from headrace.web.lifespan import Lifespan
 from headrace.web.process import end_after, rss_bytes, tell_failure
 from headrace.web.settings import WebSettings
-from headrace.web.worker import EXIT_FAILED, REPORT_S, Allowance, Job, hello_of
+from headrace.web.worker import EXIT_FAILED, REPORT_S, Allowance, Job, Orphan, hello_of
 
 _log: Final = logging.getLogger("headrace.web")
 
 _END_S: Final = 10.5
 """After its grace: for the lifespan to shut down."""
+_ORPHAN_S: Final = 0.05
 
 
 class Entrance(Protocol):
@@ -68,11 +69,12 @@ class LoopWorker:
         try:
             for lifespan in lifespans.values():
                 await lifespan.startup()
+            entrance = self._entrance = make_entrance(self._job, self._apps, self._interfaces, lifespans)
         except Exception as error:  # noqa: BLE001 - the app's own
             tell_failure(self._channel, "the app did not start", error)
             return EXIT_FAILED
         self._channel.tell(control.Ready("/".join(sorted(set(self._interfaces.values())))))
-        await self._run_entrance(lifespans)
+        await self._run_entrance(entrance)
         for lifespan in reversed(lifespans.values()):
             await lifespan.shutdown()
         return 0
@@ -93,27 +95,32 @@ class LoopWorker:
 
     def _on_lost(self, _: Channel) -> None:
         self._lost = True
+        self._orphaned = asyncio.create_task(self._leave_when_needless())
+
+    async def _leave_when_needless(self) -> None:
+        orphan = Orphan(self._job)
+        while not orphan.done:  # noqa: ASYNC110 - files tell nobody when they vanish
+            await asyncio.sleep(_ORPHAN_S)
+        self._grace_s = orphan.left_s
         self._leave.set()
 
     def _ask(self, reason: str) -> None:
-        if self._lost:
-            self._leave.set()
-        else:
+        if not self._lost:
             self._channel.tell(control.Retire(reason))
 
     _entrance: Entrance | None = None
 
-    async def _run_entrance(self, lifespans: dict[str, Lifespan]) -> None:
+    async def _run_entrance(self, entrance: Entrance) -> None:
         await _first(self._serve, self._leave)
         if self._leave.is_set():
             end_after(self._grace_s + _END_S)
             return
-        entrance = self._entrance = make_entrance(self._job, self._apps, self._interfaces, lifespans)
         serving = asyncio.create_task(self._serve_by(entrance))
         await self._leave.wait()
         end_after(self._grace_s + _END_S)
         serving.cancel()  # it may still look for an edge that is not there any more
         await entrance.close(self._grace_s)
+        self._tell_report(entrance)
 
     async def _serve_by(self, entrance: Entrance) -> None:
         await entrance.open()
@@ -122,12 +129,15 @@ class LoopWorker:
 
     async def _report(self, entrance: Entrance) -> None:
         while True:
-            report = control.Report(entrance.requests, entrance.in_flight, rss_bytes(), entrance.statistics())
-            self._channel.tell(report)
-            reason = self._allowance.exceeded(report)
+            reason = self._allowance.exceeded(self._tell_report(entrance))
             if reason:
                 self._ask(reason)
             await asyncio.sleep(REPORT_S)
+
+    def _tell_report(self, entrance: Entrance) -> control.Report:
+        report = control.Report(entrance.requests, entrance.in_flight, rss_bytes(), entrance.statistics())
+        self._channel.tell(report)
+        return report
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -198,6 +208,7 @@ class Direct:
         self, job: Job, apps: dict[str, Any], interfaces: dict[str, str], lifespans: dict[str, Lifespan]
     ) -> None:
         from headrace.web.door import Door  # noqa: PLC0415 - workers behind an edge need none of it
+        from headrace.web.marks import durable_marks  # noqa: PLC0415 - as above
 
         self._targets: list[Any] = []
         settings = job.settings
@@ -213,7 +224,7 @@ class Direct:
             self._targets.append(target)
             locals_[spec] = local_dispatcher(target, capacity, settings)
         sockets = [socket.socket(fileno=number) for number in own_sockets(job)]
-        self._door = Door(settings, dispatchers=locals_, sockets=sockets, shared=job.boot.shared)
+        self._door = Door(settings, dispatchers=locals_, sockets=sockets, shared=job.boot.shared, marks=durable_marks)
 
     @property
     def requests(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from headrace.errors import HeadraceError
@@ -21,13 +21,21 @@ _log: Final = logging.getLogger("headrace.web")
 _RETRY_S: Final = 1.0
 
 
+Marks = Callable[[], Sequence[tuple[str, list[str]]]]
+"""(path prefix, methods) that the application itself has marked as durable, as known by now."""
+
+
 class DurableRequests:
     """One for each process that holds client connections. Create on the running loop, then `start`, then `close`."""
 
-    def __init__(self, ledger: Ledger, rules: Iterable[DurableSettings], target: Target) -> None:
+    def __init__(
+        self, ledger: Ledger, rules: Iterable[DurableSettings], target: Target, marks: Marks = lambda: ()
+    ) -> None:
         """Args: target: where a stored request is run: routing, without limits and log."""
         self._ledger = ledger
         self._settings = tuple(rules)
+        self._marks = marks
+        self._marked: Sequence[tuple[str, list[str]]] = ()
         self._rules = Rules(self._settings)
         self._runner = Runner(ledger, target)
         self._intake = Intake(ledger, self._runner.watch)
@@ -38,16 +46,20 @@ class DurableRequests:
         """Begin to connect to the broker, for as long as it takes; until then durable requests are answered 503."""
         self._opening = asyncio.ensure_future(self._open())
 
-    def mark(self, routes: Iterable[tuple[str, list[str]]]) -> None:
-        """Add what the application itself marks as durable: (path prefix, methods)."""
-        marked = [DurableSettings(path=path, methods=tuple(methods)) for path, methods in routes]
-        self._rules = Rules((*self._settings, *marked))
+    def change(self, rules: Iterable[DurableSettings]) -> None:
+        """Go on with other rules."""
+        self._settings = tuple(rules)
+        self._rules = Rules((*self._settings, *_as_rules(self._marked)))
 
     def take(self, exchange: Exchange) -> bool:
         """Whether the exchange is durable, or asks for what became of one: then it is answered here."""
         if exchange.path.startswith(PREFIX):
             self._show(exchange)
             return True
+        marked = self._marks()
+        if marked != self._marked:
+            self._marked = marked
+            self.change(self._settings)
         prefer = exchange.headers.get(b"prefer")
         asked = prefer is not None and records.prefers_async(prefer)
         rule = self._rules.find(exchange.method, exchange.path, asked=asked)
@@ -93,3 +105,21 @@ class DurableRequests:
                 await asyncio.sleep(_RETRY_S)
         self._ready = True
         self._runner.start()
+
+
+class Unstored:
+    """Without a broker: what the application has marked as durable is refused, since nobody could keep it."""
+
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
+
+    def take(self, exchange: Exchange) -> bool:
+        marked = self._marks()
+        if not marked or Rules(_as_rules(marked)).find(exchange.method, exchange.path, asked=False) is None:
+            return False
+        problem.respond(exchange, 503, "this request is to be stored; the server was started without --broker")
+        return True
+
+
+def _as_rules(marked: Sequence[tuple[str, list[str]]]) -> list[DurableSettings]:
+    return [DurableSettings(path=path, methods=tuple(methods)) for path, methods in marked]

@@ -1,0 +1,85 @@
+"""The broker of durable requests, when `--broker` names a folder: one process beside the edges, restarted if it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from headrace.native.endpoint import is_served
+from headrace.web.crew import ending
+from headrace.web.fleet import BACKOFF_FIRST_S, BACKOFF_MAX_S, CRASH_S
+
+_log: Final = logging.getLogger("headrace.web")
+
+_LOOK_EACH_S: Final = 0.02
+_READY_S: Final = 10.0
+_END_S: Final = 15.0
+"""A broker drains for 10 s at most; then it is killed, which is always safe."""
+
+
+class OwnBroker:
+    """`start`, `reap` at each SIGCHLD, `stop`. A folder that another broker serves is left to that one."""
+
+    def __init__(self, folder: Path, *, on_ended: Callable[[], None]) -> None:
+        self._folder = folder
+        self._on_ended = on_ended
+        self._process: subprocess.Popen[bytes] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._stopping = False
+        self._since_s = 0.0
+        self._crashes = 0
+
+    async def start(self) -> None:
+        """Wait until it answers, but not for ever: a long recovery is no reason to serve nothing else."""
+        if is_served(self._folder):
+            return
+        self._spawn()
+        deadline_s = self._loop.time() + _READY_S
+        while self._process is not None and self._loop.time() < deadline_s:
+            if is_served(self._folder):
+                return
+            await asyncio.sleep(_LOOK_EACH_S)
+
+    def reap(self) -> None:
+        code = self._process.poll() if self._process is not None else None
+        if code is None:
+            return
+        self._process = None
+        self._on_ended()
+        if self._stopping:
+            return
+        _log.error("the broker has ended (%s); it is started again", ending(code), extra={"action": "web.broker.ended"})
+        early = self._loop.time() - self._since_s < CRASH_S
+        self._crashes = min(self._crashes + 1, 16) if early else 0
+        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (self._crashes - 1)) if early else 0.0
+        self._loop.call_later(delay_s, self._spawn)
+
+    @property
+    def over(self) -> bool:
+        return self._process is None
+
+    def stop(self) -> None:
+        self._stopping = True
+        if self._process is not None:
+            self._process.terminate()
+            self._loop.call_later(_END_S, self.kill)
+
+    def kill(self) -> None:
+        self._stopping = True
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+
+    def _spawn(self) -> None:
+        if self._stopping:
+            return
+        self._since_s = self._loop.time()
+        arguments = ["broker", "--data", str(self._folder), "--host", "127.0.0.1", "--port", "0"]
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
+            [sys.executable, "-P", "-m", "headrace", *arguments], stdin=subprocess.DEVNULL
+        )
