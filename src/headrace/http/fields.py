@@ -17,6 +17,7 @@ from headrace.http.limits import CONTENT_LENGTH_DIGITS_MAX
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_TEXT_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _DROPPED: Final = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings".split()
 )
@@ -62,23 +63,49 @@ class Fields:
         Raises: FieldInvalid.
         """
         lines: list[bytes] = []
-        length: int | None = None
-        dated = served = close = False
+        fields = cls()
         for name, value in pairs:
             label, special = _label(name)
             if _VALUE.fullmatch(value) is None:
-                raise FieldInvalid(f"the value of header {name!r} has characters that no header may have")
-            if special:
-                if special == b"content-length":
-                    length = _read_length(value, length)
-                    continue
-                if special in _DROPPED:
-                    close = close or (special == b"connection" and b"close" in value.lower())
-                    continue
-                dated = dated or special == b"date"
-                served = served or special == b"server"
+                raise _value_invalid(name)
+            if special and fields._is_kept_apart(special, value):
+                continue
             lines.append(label + value + b"\r\n")
-        return cls(b"".join(lines), length, dated=dated, served=served, close=close)
+        fields.block = b"".join(lines)
+        return fields
+
+    @classmethod
+    def of_text(cls, pairs: Iterable[tuple[str, str]]) -> Fields:
+        """As `of`, for an application that says it as text, each character a byte (WSGI). A third of the time of encoding
+        everything first: one call checks a usual value, and the block is encoded as one.
+
+        Raises: FieldInvalid.
+        """
+        lines: list[str] = []
+        fields = cls()
+        for name, value in pairs:
+            if not isinstance(value, str):
+                raise FieldInvalid(f"the value of header {name!r} is no text: {value!r}")
+            label, special = _text_label(name)
+            if not (value.isascii() and value.isprintable()) and _TEXT_VALUE.fullmatch(value) is None:
+                raise _value_invalid(name)
+            if special and fields._is_kept_apart(special, value.encode("latin-1")):
+                continue
+            lines.append(label + value + "\r\n")
+        fields.block = "".join(lines).encode("latin-1")
+        return fields
+
+    def _is_kept_apart(self, special: bytes, value: bytes) -> bool:
+        """Note what a field that needs a closer look says; whether it is left out of the block."""
+        if special == b"content-length":
+            self.length = _read_length(value, self.length)
+            return True
+        if special in _DROPPED:
+            self.close = self.close or (special == b"connection" and b"close" in value.lower())
+            return True
+        self.dated = self.dated or special == b"date"
+        self.served = self.served or special == b"server"
+        return False
 
     def pairs(self) -> list[tuple[bytes, bytes]]:
         """Lower-case names and values, in order; Content-Length last, if known."""
@@ -129,3 +156,17 @@ def _label(name: bytes) -> tuple[bytes, bytes]:
     low = name.lower()
     special = low in _DROPPED or low in (b"content-length", b"date", b"server")
     return name + b": ", low if special else b""
+
+
+@lru_cache(maxsize=1024)
+def _text_label(name: str) -> tuple[str, bytes]:
+    """As `_label`."""
+    try:
+        label, special = _label(name.encode("ascii"))
+    except (UnicodeEncodeError, AttributeError):
+        raise FieldInvalid(f"{name!r} is not a header name") from None
+    return label.decode(), special
+
+
+def _value_invalid(name: object) -> FieldInvalid:
+    return FieldInvalid(f"the value of header {name!r} has characters that no header may have")

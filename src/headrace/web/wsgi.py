@@ -33,8 +33,9 @@ WHOLE_BYTES_MAX: Final = 262_144
 stream lets the other side hold anyway (`frames.WINDOW_BYTES`)."""
 FILE_READ_BYTES_MAX: Final = 65_536
 """Files up to here are read: two copies cost less than passing a descriptor on."""
-SLOW_CLOSE_S: Final = 0.02
-"""Work after the answer that takes longer is told to the channel: it costs a link anew, some 0.1 ms."""
+SLOW_CLOSE_S: Final = 0.2
+"""Work after the answer that takes longer is told to the channel: it costs a link anew, some 0.1 ms. Well above what a
+thread waits for the interpreter while others compute: 5 ms for each."""
 SLOW_CLOSES_REMEMBERED: Final = 100
 
 _log: Final = logging.getLogger("headrace.web")
@@ -107,7 +108,7 @@ class Runner:
             environ = self._environs.make(head, io.BytesIO(body), len(body))
         else:
             environ = self._environs.make(head, stream(channel), head.length)
-        answer = _Answer(channel, to_head=head.method == "HEAD", careful=self._slow_closes > 0)
+        answer = _Answer(channel, head.method == "HEAD", self._slow_closes > 0)
         result: Any = None
         try:
             result = self._app(environ, answer.start_response)
@@ -144,18 +145,19 @@ class _Answer:
     all. `left` is what the Content-Length still promises, None without one.
     """
 
-    __slots__ = ("begun", "careful", "channel", "ended", "ended_s", "fields", "left", "mute", "status", "to_head")
+    # Defaults in the class: every request makes one of these, and most leave them so.
+    fields: Fields
+    status = 0
+    begun = False
+    ended = False
+    ended_s = 0.0
+    left: int | None = None
 
-    def __init__(self, channel: Channel, *, to_head: bool, careful: bool) -> None:
+    def __init__(self, channel: Channel, to_head: bool, careful: bool) -> None:
         self.channel = channel
         self.to_head = to_head
         self.mute = to_head
         self.careful = careful
-        self.status = 0
-        self.begun = False
-        self.ended = False
-        self.ended_s = 0.0
-        self.left: int | None = None
 
     # What the application calls
 
@@ -171,7 +173,7 @@ class _Answer:
         elif self.status:
             raise RuntimeError("start_response was called a second time, without exc_info")
         code = _code(status)
-        self.fields = Fields.of([(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers])
+        self.fields = Fields.of_text(headers)
         self.status = code
         self.mute = self.to_head or code in _BODILESS
         return self.write

@@ -29,6 +29,8 @@ _REQUEST, _BODY, _ENDED, _GONE = int(Kind.REQUEST), int(Kind.BODY), int(Kind.END
 _CONSUMED, _ANSWER, _HEAD, _DATA = int(Kind.CONSUMED), int(Kind.ANSWER), int(Kind.HEAD), int(Kind.DATA)
 _FILE, _PING, _PONG, _LEAVE = int(Kind.FILE), int(Kind.PING), int(Kind.PONG), int(Kind.LEAVE)
 
+_FRAME_AND_HEAD: Final = struct.Struct("<IIB" + HEAD.format[1:])
+"""HEADER and HEAD, packed as one."""
 LEAVING: Final = HEADER.pack(0, 0, _LEAVE)
 _RECEIVE_BYTES: Final = 65_536
 _TOLD_BYTES: Final = 65_536
@@ -259,13 +261,10 @@ class Link(Channel):
             raise LinkLost("the edge has closed the link")
 
     def respond(self, status: int, fields: Fields, body: bytes) -> None:
-        block = fields.block
-        size = HEAD_BYTES + len(block) + len(body)
-        self._write(b"".join((HEADER.pack(size, self._stream, _ANSWER), _head(status, fields), block, body)))
+        self._write(_begin_of(_ANSWER, self._stream, status, fields, len(body)) + fields.block + body)
 
     def start(self, status: int, fields: Fields) -> None:
-        block = fields.block
-        self._begin = HEADER.pack(HEAD_BYTES + len(block), self._stream, _HEAD) + _head(status, fields) + block
+        self._begin = _begin_of(_HEAD, self._stream, status, fields, 0) + fields.block
 
     def send(self, data: bytes) -> None:
         if len(data) <= frames.PIECE_BYTES_MAX:
@@ -325,6 +324,15 @@ class Link(Channel):
             self._lost = True  # `_check` and the next `recv` say so
 
 
-def _head(status: int, fields: Fields) -> bytes:
-    flags = fields.dated * frames.DATED | fields.served * frames.SERVED | fields.close * frames.CLOSE
-    return HEAD.pack(status, flags, -1 if fields.length is None else fields.length, len(fields.block))
+def _flags(fields: Fields) -> int:
+    if fields.dated or fields.served or fields.close:
+        return fields.dated * frames.DATED | fields.served * frames.SERVED | fields.close * frames.CLOSE
+    return 0
+
+
+def _begin_of(kind: int, stream: int, status: int, fields: Fields, body_bytes: int) -> bytes:
+    """A frame with a Head, up to the block."""
+    block_bytes = len(fields.block)
+    length = -1 if fields.length is None else fields.length
+    size = HEAD_BYTES + block_bytes + body_bytes
+    return _FRAME_AND_HEAD.pack(size, stream, kind, status, _flags(fields), length, block_bytes)

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -66,21 +67,26 @@ class EnvironMaker:
         Left out are headers whose names have underscores, since `X_Forwarded_For` would pass for `X-Forwarded-For`, and
         `Proxy`, since HTTP_PROXY is a setting of many HTTP clients (httpoxy).
         """
-        environ = self._base.copy()
-        path, _, query = head.target.partition("?")
-        root_path = head.root_path
+        target, root_path, peer = head.target, head.root_path, head.peer
+        path, _, query = target.partition("?")
         scheme = "https" if head.secure else "http"
-        environ["REQUEST_METHOD"] = head.method
-        environ["SCRIPT_NAME"] = _decoded(root_path)
-        environ["PATH_INFO"] = "" if path == "*" else _decoded(path)
-        environ["QUERY_STRING"] = query
-        environ["REQUEST_URI"] = environ["RAW_URI"] = root_path + head.target
-        environ["SERVER_PROTOCOL"] = _PROTOCOLS[head.version]
-        environ["SERVER_NAME"], environ["SERVER_PORT"] = _server(head.server, scheme)
-        environ["REMOTE_ADDR"] = head.peer if head.peer != "unix" else ""
-        environ["REMOTE_PORT"] = str(head.peer_port)
-        environ["wsgi.url_scheme"] = scheme
-        environ["wsgi.input"] = body
+        host, port = _server(head.server, scheme)
+        environ: Environ = {
+            **self._base,
+            "REQUEST_METHOD": head.method,
+            "SCRIPT_NAME": _decoded(root_path) if root_path else "",
+            "PATH_INFO": _decoded(path) if path != "*" else "",
+            "QUERY_STRING": query,
+            "REQUEST_URI": root_path + target,
+            "RAW_URI": root_path + target,
+            "SERVER_PROTOCOL": _PROTOCOLS[head.version],
+            "SERVER_NAME": host,
+            "SERVER_PORT": port,
+            "REMOTE_ADDR": peer if peer != "unix" else "",
+            "REMOTE_PORT": str(head.peer_port),
+            "wsgi.url_scheme": scheme,
+            "wsgi.input": body,
+        }
         keys = self._keys
         headers = head.headers
         for name, value in headers.items():
@@ -105,6 +111,7 @@ def _decoded(path: str) -> str:
     return unquote_to_bytes(path).decode("latin-1") if "%" in path else path
 
 
+@lru_cache(maxsize=64)  # a few addresses that we listen on
 def _server(server: tuple[str, int], scheme: str) -> tuple[str, str]:
     host, port = server
     if not port:  # a Unix socket; PEP 3333 allows neither to be empty
