@@ -503,7 +503,7 @@ async def test_answer_that_has_begun_may_take_as_long_as_it_likes(tmp_path: Path
 
 @on_loop
 async def test_asgi_link_takes_many_and_adapts(tmp_path: Path) -> None:
-    async with dispatching(tmp_path) as rig:
+    async with dispatching(tmp_path, now_s=Clock()) as rig:  # no time passes between PING and PONG
         worker = await rig.thread(interface="asgi", capacity=1_000)
         exchanges = [rig.ask() for _ in range(100)]
         for _ in exchanges:  # the pings on the way are answered: its loop is quick

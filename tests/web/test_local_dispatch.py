@@ -184,7 +184,7 @@ async def test_late_loop_lets_fewer_in() -> None:
 @on_loop
 async def test_quick_loop_lets_more_in() -> None:
     held: list[Exchange] = []
-    rig = Rig(held.append, capacity=100)
+    rig = Rig(held.append, capacity=100, now_s=Clock())
     exchanges = [rig.ask() for _ in range(40)]
     while len(held) < 40:
         ok(next(exchange for exchange in held if not exchange.answered))
