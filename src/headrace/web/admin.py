@@ -14,7 +14,7 @@ from headrace.http.exposition import CONTENT_TYPE
 from headrace.http.listener import Listener
 from headrace.http.messages import Request
 from headrace.settings import SettingsError, flag_of
-from headrace.web.metrics import EdgeStatistics, SupervisorFacts, render
+from headrace.web.metrics import EdgeStatistics, SupervisorFacts, ended, merge, render
 from headrace.web.process import rss_bytes
 from headrace.web.sockets import address_of, inherited, open_one
 
@@ -35,6 +35,8 @@ class Admin:
         self._listener = Listener(self._handle)
         self._socket: socket.socket | None = None
         self.address = ""
+        self._past = EdgeStatistics()
+        """Totals of processes that have ended: they must not fall when one ends."""
 
     def open(self, where: str) -> None:
         """Args:
@@ -50,6 +52,9 @@ class Admin:
     @property
     def sockets(self) -> list[socket.socket]:
         return [self._socket] if self._socket is not None else []
+
+    def keep(self, record: bytes) -> None:
+        self._past = merge(EdgeStatistics, (self._past, ended(_decode(record))))
 
     async def close(self) -> None:
         await self._listener.close(0.5)
@@ -72,7 +77,7 @@ class Admin:
         records = [record for crew in supervisor.crews for record in crew.statistics.values()]
         if supervisor.edges is not None:
             records += supervisor.edges.statistics
-        return render([_decode(record) for record in records], facts_of(supervisor))
+        return render([self._past, *map(_decode, records)], facts_of(supervisor))
 
 
 def facts_of(supervisor: Supervisor) -> SupervisorFacts:

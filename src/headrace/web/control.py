@@ -133,7 +133,7 @@ class Leave(msgspec.Struct, frozen=True, tag=True):
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
-    """To an edge. `switch` off: only listen for workers of apps that are new, so that they can be ready before."""
+    """To an edge. `switch` off: only look whether they can be used, and listen for workers of apps that are new."""
 
     settings: bytes
     apps: list[str]

@@ -47,7 +47,11 @@ class Crew:
         workers: int,
         on_change: Callable[[Crew], None],
         on_start_failed: Callable[[str], None],
+        on_ended: Callable[[bytes], None],
     ) -> None:
+        """Args:
+        on_ended: called with the last statistics of a process that has ended.
+        """
         self.number = number
         self.place = place
         self.settings = settings
@@ -59,6 +63,7 @@ class Crew:
         """Why the last reload failed; empty if it did not."""
         self._on_change = on_change
         self._on_start_failed = on_start_failed
+        self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._zygotes: dict[int, subprocess.Popen[bytes]] = {}
@@ -169,7 +174,9 @@ class Crew:
 
     def _drop_worker(self, number: int) -> None:
         self._worker_channels.pop(number, None)
-        self.statistics.pop(number, None)
+        record = self.statistics.pop(number, b"")
+        if record:
+            self._on_ended(record)
         worker = self.fleet.workers.get(number)
         # Its zygote tells how it has ended, unless that is gone itself.
         if worker is not None and worker.generation not in self._zygote_channels:

@@ -48,10 +48,12 @@ class Edges:
         on_change: Callable[[], None],
         on_start_failed: Callable[[str], None],
         on_hung: Callable[[int], None],
+        on_ended: Callable[[bytes], None],
     ) -> None:
         """Args:
         sockets: for each edge the descriptors that it listens on.
         boot: what an edge needs, by its number and sockets.
+        on_ended: called with the last statistics of an edge that has ended.
         """
         self._control = control_path
         self._edges = [Edge(number, list(own)) for number, own in enumerate(sockets)]
@@ -59,6 +61,7 @@ class Edges:
         self._on_change = on_change
         self._on_start_failed = on_start_failed
         self._on_hung = on_hung
+        self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
         self._leaving = False
         self._proven = False
@@ -159,6 +162,9 @@ class Edges:
     def _drop(self, edge: Edge, channel: Channel) -> None:
         if edge.channel is channel:
             edge.channel, edge.ready = None, False
+            if edge.report.statistics:
+                self._on_ended(edge.report.statistics)
+            edge.report = control.Report()
             if edge.applied is not None and not edge.applied.done():
                 edge.applied.set_result("")
             self._on_change()

@@ -6,6 +6,7 @@ import faulthandler
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 import traceback
@@ -53,6 +54,11 @@ def tell_failure(channel: Teller, what: str, error: BaseException) -> None:
     if not known:
         _log.error("%s: %s", what, reason, exc_info=error, extra={"action": "web.app.failed"})
     channel.tell(control.Failed(f"{what}: {error}" if known else f"{what}: {reason}"))
+
+
+def clear(control_path: Path) -> None:
+    """Remove the folder of a supervisor that is gone and could not do it."""
+    shutil.rmtree(control_path.parent, ignore_errors=True)
 
 
 def end_after(grace_s: float) -> None:

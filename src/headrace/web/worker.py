@@ -18,6 +18,7 @@ import random
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,23 @@ class Job:
     settings: WebSettings
     apps: dict[str, Any]
     """Spec → app; empty where nothing is preloaded."""
+
+
+class Orphan:
+    """A worker whose supervisor is gone: it works on until its edges have answered what they have, as in a drain."""
+
+    def __init__(self, job: Job) -> None:
+        # An edge removes the file of its socket when it needs no worker any more.
+        self._edges = [Path(path) for paths in job.boot.links for path in paths]
+        self._until_s = time.monotonic() + job.settings.drain
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self._until_s - time.monotonic())
+
+    @property
+    def done(self) -> bool:
+        return self.left_s == 0.0 or not any(edge.exists() for edge in self._edges)
 
 
 class Allowance:
@@ -108,6 +126,7 @@ class WsgiWorker:
         self._allowance = Allowance(job.settings)
         self._links: Any = None
         self._leaving = False
+        self._orphan: Orphan | None = None
         self._wake, self._waker = socket.socketpair()
         self._waker.setblocking(False)
         signal.signal(signal.SIGTERM, self._on_term)
@@ -116,12 +135,15 @@ class WsgiWorker:
         self._channel.tell(control.Ready("wsgi"))
         while not (self._leaving and self._is_done()):
             sources: list[Any] = [self._wake] if self._channel.lost else [self._wake, self._channel]
-            readable, _, _ = select.select(sources, [], [], _LEAVING_S if self._leaving else REPORT_S)
+            hurried = self._leaving or self._orphan is not None
+            readable, _, _ = select.select(sources, [], [], _LEAVING_S if hurried else REPORT_S)
             if self._wake in readable:
                 self._wake.recv(64)
                 self._ask("it was told to by TERM")
             if self._channel in readable:
                 self._obey(self._channel.read())
+            if self._orphan is not None and self._orphan.done:
+                self._leave(self._orphan.left_s)
             self._report()
         return 0
 
@@ -132,14 +154,12 @@ class WsgiWorker:
             return
 
     def _ask(self, reason: str) -> None:
-        if self._channel.lost:
-            self._leave(self._job.settings.drain)
-        else:
+        if not self._channel.lost:
             self._channel.tell(control.Retire(reason))
 
     def _obey(self, messages: list[control.Message] | None) -> None:
         if messages is None:
-            self._leave(self._job.settings.drain)
+            self._orphan = Orphan(self._job)
             return
         for message in messages:
             match message:

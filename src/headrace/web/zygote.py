@@ -28,7 +28,7 @@ from headrace.settings import load as load_settings
 from headrace.web import control
 from headrace.web.control import BlockingChannel
 from headrace.web.fleet import KILL_AFTER_S
-from headrace.web.process import import_apps, set_up, tell_failure
+from headrace.web.process import clear, import_apps, set_up, tell_failure
 from headrace.web.settings import WebSettings
 from headrace.web.worker import EXIT_FAILED, Job, run_worker
 
@@ -162,7 +162,11 @@ def main() -> int:
     zygote = Zygote(channel, boot, apps)
     channel.tell(control.Ready())
     job = zygote.run()
-    return 0 if job is None else run_worker(job, path, crew)
+    if job is not None:
+        return run_worker(job, path, crew)
+    if channel.lost:
+        clear(path)
+    return 0
 
 
 def _check_threads() -> None:
