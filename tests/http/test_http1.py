@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 
 import pytest
 
@@ -660,13 +661,76 @@ async def test_client_that_leaves_is_noticed_by_the_consumer() -> None:
     told: list[str] = []
     rig.exchange.notify = lambda: told.append("notify")
     rig.exchange.on_done = lambda exchange: told.append(f"done {exchange.status}")
-    assert not rig.connection.eof_received()
+    rig.connection.connection_lost(ConnectionResetError())
     assert rig.exchange.gone
-    assert told == ["done 499", "notify"]
-    rig.connection.connection_lost(None)
     assert told == ["done 499", "notify"]
     rig.exchange.respond(200, PLAIN)
     assert rig.written == b""
+
+
+@on_loop
+async def test_half_closed_client_is_answered_if_that_does_not_take_long() -> None:
+    rig = StreamRig()
+    rig.receive(get("/"))
+    told: list[bool] = []
+    rig.exchange.notify = lambda: told.append(rig.exchange.half_closed)
+    assert rig.connection.eof_received()
+    assert told == [True]
+    rig.advance(1)
+    assert not rig.exchange.gone
+    rig.exchange.respond(200, PLAIN, b"still here?")
+    assert [answer.headers[b"connection"] for answer in rig.answers] == [b"close"]
+    assert rig.transport.closed
+
+
+@on_loop
+async def test_half_closed_client_has_left_when_its_answer_does_not_come() -> None:
+    rig = StreamRig()
+    rig.receive(get("/"))
+    told: list[bool] = []
+    rig.exchange.notify = lambda: told.append(rig.exchange.gone)
+    rig.connection.eof_received()
+    rig.advance(2)
+    assert told == [False, True]
+    assert rig.exchange.status == 499
+    assert rig.transport.aborted
+
+
+@on_loop
+async def test_answer_to_a_half_closed_client_goes_on_while_it_makes_progress() -> None:
+    rig = StreamRig()
+    rig.receive(get("/"))
+    rig.connection.eof_received()
+    rig.exchange.start(200, PLAIN)
+    for _ in range(5):
+        rig.exchange.send(b"x")
+        await rig.turn()
+        rig.advance(1)
+    assert not rig.exchange.gone
+    rig.transport.untaken_bytes = 1
+    rig.advance(5)
+    rig.transport.untaken_bytes = 0
+    assert not rig.exchange.gone
+    rig.advance(1)
+    assert rig.exchange.gone
+
+
+@on_loop
+async def test_consumer_may_drop_a_half_closed_client() -> None:
+    rig = StreamRig()
+    rig.receive(get("/"))
+    rig.exchange.notify = rig.exchange.abort
+    assert not rig.connection.eof_received()
+    assert rig.transport.aborted
+
+
+@pytest.mark.parametrize("stream", [post("/", b"body")[:-1], UPGRADE, expecting(4)])
+@on_loop
+async def test_half_closed_behind_half_a_request_has_left(stream: bytes) -> None:
+    rig = StreamRig()
+    rig.receive(stream)
+    assert not rig.connection.eof_received()
+    assert rig.exchange.gone
 
 
 @on_loop
@@ -699,8 +763,27 @@ async def test_leaving_is_noticed_even_where_nothing_is_read() -> None:
     assert not rig.exchange.gone
     rig.transport.client.close()
     rig.advance(1)
+    assert rig.exchange.half_closed
+    rig.advance(2)
     assert rig.exchange.gone
     assert rig.transport.aborted
+
+
+@on_loop
+async def test_pipeline_of_a_half_closed_client_is_answered() -> None:
+    rig = StreamRig()
+    rig.receive(get("/1") + get("/2") + get("/3"))
+    rig.transport.client.shutdown(socket.SHUT_WR)
+    for number in (1, 2, 3):
+        rig.advance(1)
+        assert rig.exchange.path == f"/{number}"
+        if number == 3:
+            rig.connection.eof_received()
+        assert rig.exchange.half_closed
+        rig.exchange.respond(200, PLAIN)
+        await rig.turn()
+    assert [answer.status for answer in rig.answers] == [200] * 3
+    assert rig.transport.closed
 
 
 @on_loop
@@ -726,7 +809,7 @@ async def test_busy_connection_still_notices_its_client_leave_while_draining() -
     rig.receive(get("/"))
     rig.service.drain()
     rig.connection.eof_received()
-    assert rig.exchange.gone
+    assert rig.exchange.half_closed
 
 
 # Tunnels

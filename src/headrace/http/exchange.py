@@ -57,6 +57,7 @@ class Exchange(ABC):
         "began_s",
         "expects",
         "gone",
+        "half_closed",
         "headers",
         "lane",
         "length",
@@ -125,8 +126,12 @@ class Exchange(ABC):
     stage: Stage
     gone: bool
     """The client has left, or the exchange was aborted: nothing that is done has an effect any more."""
+    half_closed: bool
+    """The client has closed its sending half behind a complete request: mostly it has left, but some (`nc`) wait for their
+    answer. Who has not begun to work on it need not. If the answer does not come within a second or two: `gone`."""
     notify: Callable[[], None] | None
-    """Set by the consumer; called on the loop when something has changed: body bytes or its end, room to write, gone."""
+    """Set by the consumer; called on the loop when something has changed: body bytes or its end, room to write,
+    `half_closed`, `gone`."""
     on_done: Callable[[Exchange], None] | None
     """For the access log and the metrics: called once, when the answer has been given or cannot be any more."""
     status: int
@@ -137,6 +142,7 @@ class Exchange(ABC):
     def __init__(self) -> None:
         self.stage = WAITING
         self.gone = False
+        self.half_closed = False
         self.notify = None
         self.on_done = None
         self.status = 0

@@ -10,8 +10,9 @@ the client owes us (engine.py), `_exchange` what we owe the client:
   HEAD, exchange, held       the same, and something of the next request waits
   BODY, no exchange          answered before its body had come: the rest is skipped, if it is small
 
-A client that closes its sending half has left, like one that closes: TCP does not tell them apart, and a queue must not
-work for those who have gone (nginx does the same). An answer that is complete by then is still delivered.
+A client that closes its sending half has mostly left, as TCP does not tell that apart from closing; but `nc`, scripts and
+some proxies then wait for their answer. So its exchange is marked (the queue drops what nobody works on yet), and lost
+when its answer makes no progress for a second or two. Behind half a body, in a tunnel and under TLS it has left at once.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from headrace.http.parse import Refusal
 _log: Final = logging.getLogger("headrace.http")
 
 _UNTAKEN_BYTES_MAX: Final = 65_536  # of a body or a tunnel; beyond, nothing is read until the consumer takes it
+_HALF_CLOSED_S: Final = 1.5  # the clock ticks once a second: one to two seconds
 _INTERNAL: Final = "an internal error; the log has more"
 
 
@@ -41,13 +43,16 @@ class StreamedConnection(AnsweringConnection):
     Invariant: while an answer is due, nothing of the next request is read but what came in one piece with this one's end.
     """
 
-    __slots__ = ("_address", "_in_target", "_peer_port", "_skip_left")
+    __slots__ = ("_address", "_closed_half_bytes", "_closed_half_s", "_in_target", "_peer_port", "_skip_left")
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         self._in_target = False
         self._skip_left = 0
         """Above 0: the body that is arriving has been answered, and so many bytes of it may still come."""
+        self._closed_half_s = 0.0
+        """When the answer to a client that has closed its sending half last made progress."""
+        self._closed_half_bytes = 0
         self._peer_port = 0
         self._address: tuple[str, int] = ("", 0)
 
@@ -244,8 +249,22 @@ class StreamedConnection(AnsweringConnection):
             self.close()
         elif exchange.stage is DONE:
             exchange.keep_alive = False  # its file is on its way still
-        else:
+        elif not exchange.whole or exchange.upgrade or self.secure:
             self._left(exchange)
+        else:
+            exchange.keep_alive = False
+            self._half_close(exchange)
+
+    def _half_close(self, exchange: StreamedExchange) -> None:
+        exchange.half_closed = True
+        self._closed_half_s, self._closed_half_bytes = self.service.now_s, self._written_bytes
+        self._notify(exchange)
+
+    def _waits_in_vain(self, now_s: float) -> bool:
+        """Whether a client that has closed its sending half has got nothing for so long that it is taken to have left."""
+        if self._written_bytes != self._closed_half_bytes:  # if it has left, writing fails
+            self._closed_half_s, self._closed_half_bytes = now_s, self._written_bytes
+        return now_s - self._closed_half_s >= _HALF_CLOSED_S and not self.transport.get_write_buffer_size()
 
     def _left(self, exchange: StreamedExchange) -> None:
         if exchange.stage is TUNNEL:
@@ -270,7 +289,14 @@ class StreamedConnection(AnsweringConnection):
         exchange = self._exchange
         if self._pump is not None:
             self._judge_taking(now_s, self._written_bytes - self.transport.get_write_buffer_size())
-        elif exchange is not None and not self.reading and not peer_present(self._fd):
-            self._left(exchange)  # a transport that does not read does not notice
+        elif exchange is not None and exchange.half_closed and self._waits_in_vain(now_s):
+            self._left(exchange)
         else:
             super().advance(now_s)
+            self._look_for_end()
+
+    def _look_for_end(self) -> None:
+        """A transport that does not read does not notice that the client has closed."""
+        exchange = self._exchange
+        if exchange is not None and not self.reading and not exchange.half_closed and not peer_present(self._fd):
+            self._half_close(exchange)
