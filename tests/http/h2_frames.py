@@ -8,12 +8,6 @@ from typing import Final
 from headrace.http.h2_frames import Code
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADER_BYTES: Final = 9
-FRAME_BYTES_MAX: Final = (
-    16_384  # what we take, and the least that everybody takes (RFC 4.2); bigger ones only add delay
-)
-WINDOW_MAX: Final = 2**31 - 1
-WINDOW_DEFAULT: Final = 65_535  # of a peer that has not said otherwise (RFC 6.9.2)
 STREAM_ID_MAX: Final = 2**31 - 1
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)

@@ -315,6 +315,46 @@ async def test_random_frames_end_in_nothing_but_declared_faults() -> None:
         assert client.connection.streams == {}, seed
 
 
+def conversation(client: RawClient, chance: random.Random) -> bytearray:
+    """A client's side of a lively connection, with a few bytes of it changed."""
+    sent = frames.PREFACE + frames.settings({4: chance.choice([0, 1, 65_535, 2**31 - 1])})
+    for number in range(chance.randrange(1, 12)):
+        stream = chance.choice([1, 3, 5])
+        length = [(b"content-length", b"5")] if chance.random() < 0.3 else []
+        method = chance.choice([b"GET", b"POST", b"HEAD"])
+        sent += chance.choice(
+            [
+                client.head(2 * number + 1, request_head(method, b"/x", *length), end=chance.random() < 0.5),
+                frame(frames.DATA, chance.choice([0, 1, 8]), stream, chance.randbytes(chance.choice([0, 5, 300]))),
+                frames.window_update(chance.choice([0, stream]), chance.choice([1, 100_000])),
+                frames.reset(stream, Code.CANCEL),
+                client.head(stream, [(b"t", b"v")]),
+                frames.goaway(0, Code.NO_ERROR),
+            ]
+        )
+    changed = bytearray(sent)
+    for _ in range(chance.choice([0, 0, 1, 1, 2, 5])):
+        changed[chance.randrange(24, len(changed))] = chance.randrange(256)
+    return changed
+
+
+@on_loop
+async def test_changed_conversations_end_clean_however_they_are_cut() -> None:
+    for seed in range(200):
+        chance = random.Random(seed)
+        client = RawClient(lambda exchange: exchange.respond(200, PLAIN, b"x" * 70_000), greet=False)
+        sent = conversation(client, chance)
+        while sent and not client.transport.closed:
+            size = chance.choice([1, 9, 50, 5_000])
+            client.connection.data_received(bytes(sent[:size]))
+            del sent[:size]
+        await client.turn()
+        client.advance(chance.choice([0, 30]))
+        await client.turn()
+        client.connection.connection_lost(None)
+        assert client.connection.streams == {}, seed
+
+
 @on_loop
 async def test_noise_after_the_preface_is_survived() -> None:
     for _ in range(100):

@@ -19,9 +19,14 @@ HEAD_BYTES: Final = 9
 FRAME_BYTES_MAX: Final = 16_384  # what we take, and the least that everybody takes (RFC 9113 4.2)
 STREAM_ID_MAX: Final = 2**31 - 1
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+DATA: Final = 0
+HEADERS: Final = 1
+RST_STREAM: Final = 3
+SETTINGS: Final = 4
+GOAWAY: Final = 7
+WINDOW_UPDATE: Final = 8
+CONTINUATION: Final = 9
 
-END_STREAM: Final = 0x1
 ACK: Final = 0x1
 END_HEADERS: Final = 0x4
 
