@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -11,14 +12,41 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headrace.errors import InvalidParameter
 from headrace.web import frames
 from headrace.web.frames import COUNT, HEAD, HEAD_BYTES, HEADER, HEADER_BYTES, Hello, Kind, Request
+from headrace.web.wsgi import Runner
+from headrace.web.wsgi_channel import Link, LinkLost
 from headrace.web.wsgi_link import LinkThreads
 
 HELLO = Hello(os.getpid(), 1, "wsgi", 99)
 WAIT_S = 20.0
+
+
+def packed_request(
+    stream: int, method: str = "GET", target: str = "/", body: bytes = b"", *, ended: bool = True, **changes: Any
+) -> bytes:
+    head = Request(
+        method,
+        target,
+        {b"host": b"x"},
+        "1.1",
+        False,
+        "192.0.2.1",
+        1,
+        ("127.0.0.1", 80),
+        b"",
+        len(body),
+        "",
+        ended,
+        False,
+        0.0,
+    )
+    packed = msgspec.msgpack.encode(msgspec.structs.replace(head, **changes))
+    return HEADER.pack(4 + len(packed) + len(body), stream, Kind.REQUEST) + COUNT.pack(len(packed)) + packed + body
 
 
 class EdgeLink:
@@ -42,34 +70,8 @@ class EdgeLink:
     def send(self, kind: Kind, stream: int, payload: bytes = b"") -> None:
         self.socket.sendall(HEADER.pack(len(payload), stream, kind) + payload)
 
-    def request(
-        self,
-        stream: int,
-        method: str = "GET",
-        target: str = "/",
-        body: bytes = b"",
-        *,
-        ended: bool = True,
-        **changes: Any,
-    ) -> None:
-        head = Request(
-            method,
-            target,
-            {b"host": b"x"},
-            "1.1",
-            False,
-            "192.0.2.1",
-            1,
-            ("127.0.0.1", 80),
-            b"",
-            len(body),
-            "",
-            ended,
-            False,
-            0.0,
-        )
-        packed = msgspec.msgpack.encode(msgspec.structs.replace(head, **changes))
-        self.send(Kind.REQUEST, stream, COUNT.pack(len(packed)) + packed + body)
+    def request(self, stream: int, *args: Any, **changes: Any) -> None:
+        self.socket.sendall(packed_request(stream, *args, **changes))
 
     def consumed(self, stream: int, count: int) -> None:
         self.send(Kind.CONSUMED, stream, COUNT.pack(count))
@@ -545,6 +547,38 @@ def test_link_is_made_anew_after_nonsense_in_a_request(edge: Edge, working: Any)
     third = edge.accept()
     third.request(1)
     assert third.answer(1)[0] == 200
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.builds(
+                lambda kind, stream, payload: HEADER.pack(len(payload), stream, kind) + payload,
+                st.integers(0, 16),
+                st.integers(0, 3),
+                st.binary(max_size=20),
+            ),
+            st.sampled_from([packed_request(1), packed_request(2, ended=False), packed_request(3, method="POST")]),
+        ),
+        max_size=8,
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_link_ends_for_its_declared_reasons_only(pieces: list[bytes]) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return iter([b"a", body])
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"".join(pieces))
+        theirs.shutdown(socket.SHUT_WR)
+        link = Link(ours, Runner(app, multithread=True, multiprocess=True))
+        with contextlib.suppress(LinkLost):
+            link.serve()
+        assert not link.running
 
 
 def test_unknown_and_late_frames_are_ignored(edge: Edge, working: Any) -> None:

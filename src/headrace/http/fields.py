@@ -76,8 +76,8 @@ class Fields:
 
     @classmethod
     def of_text(cls, pairs: Iterable[tuple[str, str]]) -> Fields:
-        """As `of`, for an application that says it as text, each character a byte (WSGI). A third of the time of encoding
-        everything first: one call checks a usual value, and the block is encoded as one.
+        """As `of`, for an application that says it as text, each character a byte (WSGI). Less than half the time of
+        encoding everything first (3.0 µs, not 6.8, for four fields): the block is encoded as one.
 
         Raises: FieldInvalid.
         """

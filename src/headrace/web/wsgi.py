@@ -104,13 +104,13 @@ class Runner:
         Args:
             body: if all of it is here; None: it is read from the channel.
         """
-        if body is not None:
-            environ = self._environs.make(head, io.BytesIO(body), len(body))
-        else:
-            environ = self._environs.make(head, stream(channel), head.length)
         answer = _Answer(channel, head.method == "HEAD", self._slow_closes > 0)
         result: Any = None
         try:
+            if body is not None:
+                environ = self._environs.make(head, io.BytesIO(body), len(body))
+            else:
+                environ = self._environs.make(head, stream(channel), head.length)
             result = self._app(environ, answer.start_response)
             answer.give(result)
         except ClientGone:

@@ -136,18 +136,13 @@ class _LinkThread:
         return link.requests > 0
 
     def _connect(self) -> socket.socket | None:
-        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connecting.settimeout(_CONNECT_S)
         try:
-            connecting.connect(str(self._path))
-            connecting.sendall(self._greeting)
+            connected = _connect(self._path, self._greeting)
         except OSError as error:
-            connecting.close()
             self._report(str(error))
             return None
-        connecting.settimeout(None)
         self._reported = False
-        return connecting
+        return connected
 
     def _serve(self, link: Link) -> None:
         try:
@@ -166,6 +161,20 @@ class _LinkThread:
             self._reported = True
             extra = {"action": "web.link.lost", "edge": str(self._path)}
             _log.info("no link to the edge (%s); trying again", reason, extra=extra)
+
+
+def _connect(path: Path, greeting: bytes) -> socket.socket:
+    """Raises: OSError."""
+    connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connecting.settimeout(_CONNECT_S)
+        connecting.connect(str(path))
+        connecting.sendall(greeting)
+        connecting.settimeout(None)
+    except BaseException:
+        connecting.close()
+        raise
+    return connecting
 
 
 def _greeting(hello: Hello) -> bytes:
