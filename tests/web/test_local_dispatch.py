@@ -45,7 +45,7 @@ class Rig:
     def __init__(self, target: Any, *, capacity: int = 2, **settings: Any) -> None:
         self.hung: list[int] = []
         self.dispatcher = LocalDispatcher(
-            target, capacity=capacity, chance=lambda: 0.0, on_hung=self.hung.append, **settings
+            target, capacity=capacity, ahead=0, chance=lambda: 0.0, on_hung=self.hung.append, **settings
         )
 
     def ask(self, method: str = "GET", **kwargs: Any) -> FakeExchange:
@@ -68,6 +68,18 @@ async def test_no_more_than_its_threads_are_given(tmp_path: Path) -> None:
     ok(threads.given[0])
     assert len(threads.given) == 3 and exchanges[0].whole
     rig.close()
+
+
+@on_loop
+async def test_one_more_for_each_thread_is_ready() -> None:
+    threads = Threads()
+    dispatcher = LocalDispatcher(threads, capacity=2)
+    exchanges = [FakeExchange() for _ in range(6)]
+    for exchange in exchanges:
+        dispatcher(exchange)
+    assert threads.given == exchanges[:4]
+    assert dispatcher._timer is not None
+    dispatcher._timer.cancel()
 
 
 @on_loop

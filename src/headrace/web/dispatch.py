@@ -270,7 +270,9 @@ class LocalDispatcher(Queueing):
     For WSGI that is its number of threads. For ASGI the loop itself tells: while it is late, fewer are let in.
     """
 
-    def __init__(self, target: Target, *, capacity: int, adaptive: bool | None = None, **settings: Any) -> None:
+    def __init__(
+        self, target: Target, *, capacity: int, adaptive: bool | None = None, ahead: int | None = None, **settings: Any
+    ) -> None:
         """Create.
 
         Args:
@@ -278,6 +280,8 @@ class LocalDispatcher(Queueing):
                 has left), and it calls `on_free` when that has fallen.
             capacity: requests at once, at most.
             adaptive: whether it shares this loop (ASGI). By default: unless the target has a `capacity` of its own.
+            ahead: so many more are given to threads, so that none of them waits for this loop: by default one each. At
+                0 every request costs a wake-up each way (Flask: 169 µs instead of 113), since no two are ready at once.
             settings: those of `Queueing`.
         """
         super().__init__(**settings)
@@ -289,7 +293,7 @@ class LocalDispatcher(Queueing):
         self._adaptive = not hasattr(runner, "capacity") if adaptive is None else adaptive
         self._spools = not self._adaptive
         self._credits = Credits(capacity)
-        self._capacity = self._credits.count if self._adaptive else capacity
+        self._capacity = self._credits.count if self._adaptive else capacity + (capacity if ahead is None else ahead)
         self._probe_s = 0.0
         self._probing = False
         self._used_up = False
