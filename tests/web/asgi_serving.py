@@ -45,7 +45,7 @@ async def serving(
         await lifespan.startup()
         stack.push_async_callback(lifespan.shutdown)
         target = AsgiTarget(app, lifespan=lifespan, websocket=websocket)
-        stack.push_async_callback(target.drain, 2.0)
+        stack.push_async_callback(target.close, 2.0)
         dispatcher, link = None, None
         if mode == "edge":
             dispatcher, link = await _link(stack, target, folder)

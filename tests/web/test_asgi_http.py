@@ -386,7 +386,7 @@ def test_an_endless_answer_to_nobody_lets_others_run() -> None:
         await turns()
         exchange.leave()
         await turns(20)
-        await target.drain(0)
+        await target.close(0)
         assert target.in_flight == 0
 
     run(test)
@@ -456,12 +456,12 @@ def test_a_drain_waits_for_what_runs_and_cancels_what_does_not_end(caplog: pytes
         target = AsgiTarget(app)
         quick, slow = FakeExchange(), FakeExchange(target="/slow")
         target(quick)
-        await target.drain(5)
+        await target.close(5)
         assert quick.whole and quick.status == 200
         target(slow)
-        await target.drain(0.01)
+        await target.close(0.01)
         assert slow.status == 503 and target.in_flight == 0
-        await target.drain(0)  # idempotent
+        await target.close(0)  # idempotent
 
     run(test)
     assert [record.__dict__["action"] for record in caplog.records] == ["web.app.cancel"]

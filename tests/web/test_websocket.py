@@ -588,7 +588,7 @@ def test_a_drain_tells_clients_to_come_again() -> None:
         target = AsgiTarget(recorder(got))
         target(exchange)
         await turns()
-        draining = asyncio.ensure_future(target.drain(5))
+        draining = asyncio.ensure_future(target.close(5))
         await turns()
         client = Client(exchange)
         assert client.events() == [CloseConnection(code=1012, reason="the server is restarting")]
@@ -600,13 +600,34 @@ def test_a_drain_tells_clients_to_come_again() -> None:
     assert got[-1]["code"] == 1012
 
 
+def test_a_websocket_that_opens_while_the_worker_leaves_is_told_so_at_once() -> None:
+    got: list[Message] = []
+
+    async def test() -> None:
+        target = AsgiTarget(recorder(got))
+        before, after = handshake(), handshake()
+        target(before)
+        target.leave()
+        target(after)
+        await turns()
+        for exchange in (before, after):
+            client = Client(exchange)
+            assert [event.code for event in client.events() if isinstance(event, CloseConnection)] == [1012]
+            await client.close(1012)
+        await turns()
+        assert target.in_flight == 0 and await target.close(0)
+
+    run(test)
+    assert [message["code"] for message in got if message["type"] == "websocket.disconnect"] == [1012, 1012]
+
+
 def test_a_drain_ends_websockets_whose_client_says_nothing() -> None:
     async def test() -> None:
         exchange = handshake()
         target = AsgiTarget(recorder([], read=False))
         target(exchange)
         await turns()
-        await target.drain(0.01)
+        await target.close(0.01)
         assert target.in_flight == 0 and exchange.whole
 
     run(test)

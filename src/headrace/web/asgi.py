@@ -55,6 +55,7 @@ class AsgiTarget:
         self._websocket = websocket or WebSocketLimits()
         self._loop = asyncio.get_running_loop()
         self._runs: set[Run] = set()
+        self._leaving = False
 
     def __call__(self, exchange: Exchange) -> None:
         self.requests += 1
@@ -70,13 +71,22 @@ class AsgiTarget:
         """Calls of the application that have not returned; its background tasks count."""
         return len(self._runs)
 
-    async def drain(self, grace_s: float) -> None:
-        """Wait until nothing is in flight; after `grace_s` cancel what is. WebSockets are told to reconnect (1012)."""
+    def leave(self) -> None:
+        """Tell those who would stay for ever that it is time: WebSockets are closed with 1012 (come again). Requests go
+        on, and more may come. Idempotent."""
+        self._leaving = True
         for run in tuple(self._runs):
             run.leave()
+
+    async def close(self, grace_s: float) -> bool:
+        """Leave, and wait until nothing is in flight; after `grace_s` cancel what is. Idempotent.
+
+        Returns: whether all have ended by themselves.
+        """
+        self.leave()
         await self._wait_idle(grace_s)
         if not self._runs:
-            return
+            return True
         _log.warning(
             "%d requests were not done after %g s: cancelled",
             len(self._runs),
@@ -86,6 +96,7 @@ class AsgiTarget:
         for run in tuple(self._runs):
             run.task.cancel()
         await self._wait_idle(CANCEL_GRACE_S)
+        return False
 
     async def _wait_idle(self, timeout_s: float) -> None:
         deadline_s = self._loop.time() + timeout_s
@@ -96,6 +107,8 @@ class AsgiTarget:
 
     def _start(self, run: Run, scope: Scope) -> None:
         self._runs.add(run)
+        if self._leaving:
+            run.leave()
         run.task = _start_task(self._call(run, scope), self._loop)
 
     async def _call(self, run: Run, scope: Scope) -> None:

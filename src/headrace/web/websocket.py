@@ -97,6 +97,7 @@ class WebSocketRun(Run):
         "_greeted",
         "_inbox",
         "_inbox_bytes",
+        "_leaving",
         "_limits",
         "_partial",
         "_partial_bytes",
@@ -123,6 +124,7 @@ class WebSocketRun(Run):
         self._timer: asyncio.TimerHandle | None = None
         self._code, self._reason = int(CloseReason.ABNORMAL_CLOSURE), ""
         self._closed_by_app = False
+        self._leaving = False
         exchange.notify = self._notified
 
     # The application's side
@@ -208,6 +210,8 @@ class WebSocketRun(Run):
         if self._limits.ping_interval_s:
             self._timer = self._loop.call_later(self._limits.ping_interval_s, self._ping)
         self._loop.call_soon(self._notified)  # frames may have come with the handshake
+        if self._leaving:
+            self._loop.call_soon(self.leave)
 
     async def conclude(self, error: BaseException | None) -> str:
         if self.step is CONNECTING:
@@ -235,6 +239,7 @@ class WebSocketRun(Run):
         return "returned without accepting or refusing the WebSocket"
 
     def leave(self) -> None:
+        self._leaving = True  # if it is not open yet: as soon as it is
         if self.step is OPEN and not self.exchange.gone:
             self._close(CloseReason.SERVICE_RESTART, "the server is restarting")
 
