@@ -115,6 +115,40 @@ async def test_socket_that_cannot_listen_is_a_clear_error() -> None:
         Listener(target=hello).open_socket(datagrams)
 
 
+@pytest.mark.parametrize("kind", ["handler", "target"])
+@on_loop
+async def test_idle_connections_may_have_a_last_request_while_closing(kind: str) -> None:
+    if kind == "target":
+        listener = Listener(target=hello)
+    else:
+        listener = Listener(lambda request: request.respond(200, b"hello"))
+    port = listener.open_tcp("127.0.0.1", 0)
+    streams = [await dial(port) for _ in range(2)]
+    for reader, writer in streams:
+        writer.write(get("/"))
+        assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200")
+    closing = asyncio.ensure_future(listener.close(idle_s=PATIENCE_S))
+    await asyncio.sleep(0)
+    streams[0][1].write(get("/"))
+    [answer] = read_answers(await streams[0][0].read())
+    assert (answer.body, answer.headers[b"connection"]) == (b"hello", b"close")
+    assert not closing.done()
+    assert listener.statistics().open == 1
+    streams[1][1].close()
+    await closing
+
+
+@on_loop
+async def test_idle_connections_are_closed_when_their_time_is_up() -> None:
+    listener = Listener(target=hello)
+    port = listener.open_tcp("127.0.0.1", 0)
+    reader, writer = await dial(port)
+    writer.write(get("/"))
+    await reader.readuntil(b"hello")
+    await listener.close(idle_s=0.01)
+    assert await reader.read() == b""
+
+
 # TLS
 
 

@@ -7,6 +7,7 @@ clients in a loop; here they wait in the kernel's backlog until there is room.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import math
@@ -296,15 +297,22 @@ class Listener:
 
     # Closing
 
-    async def close(self, grace_s: float = 10.0) -> None:
+    async def close(self, grace_s: float = 10.0, *, idle_s: float = 0.0) -> None:
         """Stop accepting, answer what has been sent, close. Idempotent.
 
         Clients in the backlog are still served: to them the server was up. What is not done after `grace_s` is cut.
+
+        Args:
+            idle_s: how long idle connections are kept, within `grace_s`. A request that comes then is answered, with
+                `Connection: close`. For when a successor listens: who uses its connection moves there without an error.
         """
         deadline_s = self._loop.time() + grace_s
         self._stop_listening()
         if self._opening:
             await asyncio.wait(self._opening, timeout=grace_s)
+        if idle_s > 0:
+            self._service.draining = True  # every answer from here on says that it is its connection's last
+            await self._wait_idle(min(idle_s, grace_s))
         self._service.drain()
         if self._service.connections:
             await self._wait_empty(deadline_s)
@@ -334,6 +342,11 @@ class Listener:
             except OSError:
                 return
             self._adopt(client)
+
+    async def _wait_idle(self, idle_s: float) -> None:
+        if self._service.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), idle_s)
 
     async def _wait_empty(self, deadline_s: float) -> None:
         try:
