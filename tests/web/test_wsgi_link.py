@@ -486,6 +486,23 @@ def test_worker_waits_for_an_edge_that_is_not_there_yet(edge: Edge, working: Any
     later.close()
 
 
+def test_lasting_outage_is_reported_once(
+    working: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("headrace.web.wsgi_link.PAUSE_MIN_S", 0.001)
+    monkeypatch.setattr("headrace.web.wsgi_link.PAUSE_MAX_S", 0.004)
+    later = tmp_path / "later"
+    with caplog.at_level("INFO", "headrace.web"):
+        working(echo, edges=[later])
+        tries = threading.Event()
+        while not caplog.records:
+            tries.wait(0.001)
+        edge = Edge(later)
+        edge.accept()
+    assert [vars(record)["action"] for record in caplog.records] == ["web.link.lost"]
+    edge.close()
+
+
 def test_worker_leaves_while_there_is_no_edge(working: Any, tmp_path: Path) -> None:
     worker = working(echo, edges=[tmp_path / "never"])
     worker.leave()

@@ -156,8 +156,8 @@ class _LinkThread:
             _log.exception("a link failed", extra={"action": "web.link.failed"})
 
     def _report(self, reason: str) -> None:
-        """Once an outage: the tries go on for as long as it takes."""
-        if not self._reported:
+        """Once an outage, and not of one that is over at once: an edge that ends, or is made anew, is nothing to see."""
+        if not self._reported and self._pause_s >= PAUSE_MAX_S:
             self._reported = True
             extra = {"action": "web.link.lost", "edge": str(self._path)}
             _log.info("no link to the edge (%s); trying again", reason, extra=extra)
