@@ -196,11 +196,14 @@ async def test_client_that_leaves_is_told_to_the_consumer(tmp_path: Path) -> Non
     rig = Rig(tmp_path)
     client = rig.begin()
     client.end()
-    told: list[bool] = []
+    told: list[tuple[bool, bool]] = []
     spooled = rig.spooled
-    spooled.notify = lambda: told.append(spooled.gone)
+    spooled.notify = lambda: told.append((spooled.half_closed, spooled.gone))
+    client.half_closed = True
+    assert client.notify is not None
+    client.notify()
     client.leave()
-    assert told == [True] and client.status == 499
+    assert told == [(True, False), (True, True)] and client.status == 499
 
 
 @on_loop

@@ -244,6 +244,7 @@ class Spooled(Exchange):
         return self._spool.last
 
     def _changed(self) -> None:
+        self.half_closed = self._inner.half_closed
         if self._inner.gone:
             self.lost()
         elif self.notify is not None:
