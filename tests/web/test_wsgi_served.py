@@ -19,6 +19,8 @@ from wsgiref.validate import validator
 import httpx
 import pytest
 
+from headrace.web.frames import Hello
+from headrace.web.wsgi_link import LinkThreads
 from tests.web.wsgi_serving import PLACEMENTS, WAIT_S
 
 
@@ -226,6 +228,41 @@ def test_clients_that_do_not_read_hold_no_more_than_their_threads(serving: Servi
         assert len(httpx.get(url).content) == 200_000
         for client in slow:
             client.close()
+
+
+def test_workers_that_come_and_go_lose_no_request(tmp_path: Path) -> None:
+    """POST: one that went to a link that is being closed could not be repeated, and would be a 502."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    statuses: list[int] = []
+    ended = threading.Event()
+
+    def ask(url: str) -> None:
+        with httpx.Client(base_url=url) as client:
+            while not ended.is_set():
+                statuses.append(client.post("/", content=b"abc").status_code)
+
+    with PLACEMENTS["edge"](app, tmp_path) as url:
+        clients = [threading.Thread(target=ask, args=(url,)) for _ in range(6)]
+        for client in clients:
+            client.start()
+        for generation in range(2, 22):
+            hello = Hello(os.getpid(), generation, "wsgi", 1)
+            worker = LinkThreads(app, edges=[tmp_path / "link"], threads=2, hello=hello)
+            served = len(statuses)
+            while worker.requests < 5 and len(statuses) < served + 500:
+                ended.wait(0.001)
+            worker.leave()
+            assert worker.join(WAIT_S)
+        ended.set()
+        for client in clients:
+            client.join(WAIT_S)
+    assert set(statuses) == {200}
+    assert len(statuses) > 100
 
 
 MEMORY = """
