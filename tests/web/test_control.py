@@ -29,6 +29,7 @@ MESSAGES: tuple[Message, ...] = (
     control.Kill(3),
     control.Leave(2.5),
     control.Apply(b"{}", ["a:app"], [["/x"]], switch=True),
+    control.Ending(),
     control.Reopen(),
 )
 

@@ -259,6 +259,14 @@ def test_a_hung_worker_is_replaced_at_once_and_killed_soon(yard: Yard) -> None:
     assert yard.step() == []
 
 
+def test_a_worker_whose_loop_goes_on_may_finish_its_other_requests(yard: Yard) -> None:
+    for number, heard_s in ((1, 0.5), (2, fleet.HEARD_S)):
+        worker = yard.fleet.workers[number]
+        worker.patient, worker.heard_s = True, yard.now_s - heard_s
+        yard.fleet.hung(worker.pid, yard.now_s)
+    assert of(LeaveWorker, yard.step()) == [LeaveWorker(1, 25), LeaveWorker(2, HUNG_GRACE_S)]
+
+
 def test_fewer_workers_let_the_last_slots_go_and_more_fill_them(yard: Yard) -> None:
     yard.fleet.resize(1)
     assert of(LeaveWorker, yard.run()) == [LeaveWorker(2, 25)]

@@ -29,7 +29,7 @@ def app(environ, start_response):
 """
 
 ASYNC = """
-import os
+import asyncio, os
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
@@ -39,6 +39,8 @@ async def app(scope, receive, send):
         return await send({"type": "lifespan.shutdown.complete"})
     if scope["path"] == "/die":
         os.kill(os.getpid(), 9)
+    if scope["path"] == "/hang":
+        await asyncio.sleep(3600)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"VERSION %d" % os.getpid()})
 """
@@ -310,9 +312,12 @@ def test_a_request_that_kills_its_workers_is_answered_502(tmp_path: Path) -> Non
         assert server.stop() == 0
 
 
-def test_a_hung_worker_is_replaced_and_its_request_answered_504(tmp_path: Path) -> None:
-    write(tmp_path, "one")
-    with serve(tmp_path, "shop:app", "--workers", "1", "--request-timeout", "500ms") as server:
+@pytest.mark.parametrize("mode", ["edge", "direct"])
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_a_hung_worker_is_replaced_and_its_request_answered_504(tmp_path: Path, kind: str, mode: str) -> None:
+    write(tmp_path, "one", kind=kind)
+    arguments = ["--workers", "1", "--request-timeout", "500ms", "--drain", "1s"]
+    with serve(tmp_path, "shop:app", *arguments, *(["--direct"] if mode == "direct" else [])) as server:
         before = server.workers()
         assert server.get("/hang")[0] == 504
         server.wait_for("web.worker.hung")

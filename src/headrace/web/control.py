@@ -12,9 +12,9 @@ process whose channel ends knows that the supervisor is gone, however it died, a
   Serving  worker: requests come                         Kill     zygote: kill -9 a worker that is its child
   Exited   zygote: a worker has ended, and how           Apply    edge: apps and routes as in these settings
   Report   each second: counts, memory, statistics       Leave    finish what you have, and end
-  Retire   worker: replace me, then let me go            Reopen   open the log files anew
+  Retire   worker: replace me, then let me go            Ending   worker: the server is about to end
   Hung     edge: a request of this process ran too long
-  Applied  edge: whether it could
+  Applied  edge: whether it could                        Reopen   open the log files anew
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Retire(msgspec.Struct, frozen=True, tag=True):
 
 
 class Hung(msgspec.Struct, frozen=True, tag=True):
-    """A request has run into its limit in the worker `pid`."""
+    """A request has run into its limit in the worker `pid`. From an edge, or in direct mode from the worker itself."""
 
     pid: int
 
@@ -141,6 +141,10 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
     switch: bool
 
 
+class Ending(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: the server is about to end; say so to those who would stay for ever (WebSockets)."""
+
+
 class Reopen(msgspec.Struct, frozen=True, tag=True):
     """Log files were moved away."""
 
@@ -161,6 +165,7 @@ Message: TypeAlias = (
     | Kill
     | Leave
     | Apply
+    | Ending
     | Reopen
 )
 

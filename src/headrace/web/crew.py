@@ -107,9 +107,10 @@ class Crew:
         self.step()
 
     def hung(self, pid: int) -> bool:
-        """Whether it is one of this crew's."""
+        """One of the requests of this process hangs. Returns: whether it is one of this crew's."""
         if not any(worker.pid == pid for worker in self.fleet.workers.values()):
             return False
+        _log.warning("a request hangs in a worker", extra={"action": "web.worker.hung", "pid": pid})
         self.fleet.hung(pid, self._loop.time())
         self.step()
         return True
@@ -120,6 +121,10 @@ class Crew:
             self._kill_by_pid(number)
         for process in self._zygotes.values():
             process.kill()
+
+    def announce_end(self) -> None:
+        for channel in self._worker_channels.values():
+            channel.tell(control.Ending())
 
     def reopen_logs(self) -> None:
         for channel in self._worker_channels.values():
@@ -202,16 +207,21 @@ class Crew:
         match message:
             case control.Report(requests, in_flight, rss_bytes, statistics):
                 worker.requests, worker.in_flight, worker.rss_bytes = requests, in_flight, rss_bytes
+                worker.heard_s = now_s
                 if statistics:
                     self.statistics[number] = statistics
                 return
             case control.Ready(interface):
                 self.interface = interface
+                worker.patient = interface == "asgi"
                 self.fleet.worker_ready(number, now_s)
             case control.Serving():
                 self.fleet.worker_serving(number, now_s)
             case control.Failed(reason):
                 self.fleet.worker_failed(number, reason, now_s)
+            case control.Hung(pid):
+                self.hung(pid)
+                return
             case control.Retire(reason):
                 ids = {"action": "web.worker.retiring", "worker": number, "pid": worker.pid}
                 _log.info("a worker is replaced: %s", reason, extra=ids)

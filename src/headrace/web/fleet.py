@@ -23,6 +23,8 @@ CRASH_S: Final = 3.0
 """A worker that lived no longer has not died by chance: the next one waits, twice as long each time."""
 CALM_S: Final = 30.0
 """Without such a death for so long, counting starts anew."""
+HEARD_S: Final = 3.0
+"""A worker on a loop reports each second; one that has not for so long has a loop that is stuck."""
 HUNG_GRACE_S: Final = 2.0
 """What the other requests of a worker get to finish before it is killed because one of them hangs."""
 KILL_AFTER_S: Final = 11.0
@@ -62,6 +64,10 @@ class Worker:
     retiring: bool = False
     """Leaves as soon as another one serves in its slot."""
     kill_at_s: float | None = None
+    patient: bool = False
+    """Runs its requests side by side on a loop: one that hangs does not hinder the others."""
+    heard_s: float = 0.0
+    """When it has last reported."""
     requests: int = 0
     in_flight: int = 0
     rss_bytes: int = 0
@@ -258,11 +264,16 @@ class Fleet:
             worker.retiring = True
 
     def hung(self, pid: int, now_s: float) -> None:
-        """One of its requests does not end: another worker takes its place now, and it is killed soon."""
+        """One of its requests does not end: another worker takes its place now, and it is killed soon; unless its other
+        requests go on undisturbed: then they get the time of a drain."""
         worker = next((worker for worker in self.workers.values() if worker.pid == pid), None)
-        if worker is not None and worker.stage is SERVING:
+        if worker is None or worker.stage is not SERVING:
+            return
+        self.restarts += 1
+        if worker.patient and now_s - worker.heard_s < HEARD_S:
+            self._leave(worker, now_s, self.drain_s)
+        else:
             self._leave(worker, now_s, HUNG_GRACE_S, kill_after_s=0.0)
-            self.restarts += 1
 
     # What is to be done
 

@@ -306,9 +306,7 @@ class Supervisor:
             self._crews[message.crew].welcome(channel, message)
 
     def _hung(self, pid: int) -> None:
-        for crew in self._crews:
-            if crew.hung(pid):
-                _log.warning("a request hangs in a worker", extra={"action": "web.worker.hung", "pid": pid})
+        any(crew.hung(pid) for crew in self._crews)
 
     def _keep(self, record: bytes) -> None:
         if self._admin is not None:
@@ -426,6 +424,8 @@ class Supervisor:
         if self._watcher is not None:
             self._watcher.stop()
         self._close_sockets()
+        for crew in self._crews:
+            crew.announce_end()
         if self._edges is not None:
             self._edges.leave(drain_s)
             killing = self._loop.call_later(drain_s + _EDGE_END_S, self._edges.kill)

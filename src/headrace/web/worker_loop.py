@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -34,6 +35,8 @@ class Entrance(Protocol):
     def in_flight(self) -> int: ...
 
     async def open(self) -> None: ...
+
+    def announce_end(self) -> None: ...
 
     async def close(self, grace_s: float) -> None: ...
 
@@ -69,7 +72,9 @@ class LoopWorker:
         try:
             for lifespan in lifespans.values():
                 await lifespan.startup()
-            entrance = self._entrance = make_entrance(self._job, self._apps, self._interfaces, lifespans)
+            entrance = self._entrance = make_entrance(
+                self._job, self._apps, self._interfaces, lifespans, on_hung=self._on_hung
+            )
         except Exception as error:  # noqa: BLE001 - the app's own
             tell_failure(self._channel, "the app did not start", error)
             return EXIT_FAILED
@@ -89,12 +94,17 @@ class LoopWorker:
             case control.Leave(grace_s):
                 self._grace_s = grace_s
                 self._leave.set()
+            case control.Ending():
+                if self._entrance is not None:
+                    self._entrance.announce_end()
             case control.Reopen():
                 if self._entrance is not None:
                     self._entrance.reopen_logs()
 
     def _on_lost(self, _: Channel) -> None:
         self._lost = True
+        if self._entrance is not None:
+            self._entrance.announce_end()
         self._orphaned = asyncio.create_task(self._leave_when_needless())
 
     async def _leave_when_needless(self) -> None:
@@ -103,6 +113,9 @@ class LoopWorker:
             await asyncio.sleep(_ORPHAN_S)
         self._grace_s = orphan.left_s
         self._leave.set()
+
+    def _on_hung(self, pid: int) -> None:
+        self._channel.tell(control.Hung(pid))
 
     def _ask(self, reason: str) -> None:
         if not self._lost:
@@ -148,12 +161,17 @@ async def _first(*events: asyncio.Event) -> None:
 
 
 def make_entrance(
-    job: Job, apps: dict[str, Any], interfaces: dict[str, str], lifespans: dict[str, Lifespan]
+    job: Job,
+    apps: dict[str, Any],
+    interfaces: dict[str, str],
+    lifespans: dict[str, Lifespan],
+    *,
+    on_hung: Callable[[int], None],
 ) -> Entrance:
     if job.boot.links:
         (spec,) = apps
         return Links(job, _asgi_target(apps[spec], lifespans.get(spec)))
-    return Direct(job, apps, interfaces, lifespans)
+    return Direct(job, apps, interfaces, lifespans, on_hung=on_hung)
 
 
 def _asgi_target(app: Any, lifespan: Lifespan | None) -> Any:
@@ -183,7 +201,11 @@ class Links:
     async def open(self) -> None:
         await asyncio.gather(*(client.connect() for client in self._clients))
 
+    def announce_end(self) -> None:
+        self._target.leave()
+
     async def close(self, grace_s: float) -> None:
+        self.announce_end()
         for client in self._clients:
             client.leave()
         closed = asyncio.gather(*(client.closed() for client in self._clients))
@@ -205,7 +227,13 @@ class Direct:
     """The listening socket and the whole pipeline, with the apps in this process."""
 
     def __init__(
-        self, job: Job, apps: dict[str, Any], interfaces: dict[str, str], lifespans: dict[str, Lifespan]
+        self,
+        job: Job,
+        apps: dict[str, Any],
+        interfaces: dict[str, str],
+        lifespans: dict[str, Lifespan],
+        *,
+        on_hung: Callable[[int], None],
     ) -> None:
         from headrace.web.door import Door  # noqa: PLC0415 - workers behind an edge need none of it
         from headrace.web.marks import durable_marks  # noqa: PLC0415 - as above
@@ -222,7 +250,7 @@ class Direct:
             else:
                 target, capacity = _asgi_target(app, lifespans.get(spec)), settings.concurrency
             self._targets.append(target)
-            locals_[spec] = local_dispatcher(target, capacity, settings)
+            locals_[spec] = local_dispatcher(target, capacity, settings, on_hung)
         sockets = [socket.socket(fileno=number) for number in own_sockets(job)]
         self._door = Door(settings, dispatchers=locals_, sockets=sockets, shared=job.boot.shared, marks=durable_marks)
 
@@ -237,7 +265,13 @@ class Direct:
     async def open(self) -> None:
         await self._door.open()
 
+    def announce_end(self) -> None:
+        for target in self._targets:
+            if hasattr(target, "leave"):  # WSGI has nobody who stays for ever
+                target.leave()
+
     async def close(self, grace_s: float) -> None:
+        self.announce_end()
         await self._door.close(grace_s)
         for target in self._targets:
             result = target.close(grace_s) if hasattr(target, "close") else None
@@ -261,7 +295,7 @@ def own_sockets(job: Job) -> list[int]:
     return [own]
 
 
-def local_dispatcher(target: Any, capacity: int, settings: WebSettings) -> Any:
+def local_dispatcher(target: Any, capacity: int, settings: WebSettings, on_hung: Callable[[int], None]) -> Any:
     from headrace.web.dispatch import LocalDispatcher  # noqa: PLC0415 - only direct mode
 
     return LocalDispatcher(
@@ -271,4 +305,5 @@ def local_dispatcher(target: Any, capacity: int, settings: WebSettings) -> Any:
         queue_size=settings.queue_size,
         queue_timeout_s=settings.queue_timeout,
         request_timeout_s=settings.request_timeout,
+        on_hung=on_hung,
     )
