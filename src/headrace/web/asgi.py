@@ -120,7 +120,7 @@ class AsgiTarget:
             raise
         except BaseException as raised:  # noqa: BLE001  # the application's, whatever it is: SystemExit, too
             error = raised
-        left = run.exchange.gone and not isinstance(error, LengthMismatch)
+        left = run.left and not isinstance(error, LengthMismatch)
         try:
             wrong = await run.conclude(error)
             if error is not None:

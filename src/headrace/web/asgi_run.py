@@ -53,6 +53,11 @@ class Run(ABC):
     async def conclude(self, error: BaseException | None) -> str:
         """The application has returned, or raised `error`: end what it left open. Returns what it did wrong, or ""."""
 
+    @property
+    def left(self) -> bool:
+        """Whether the client has left, so that what fails now probably fails because of that."""
+        return self.exchange.gone
+
     def leave(self) -> None:  # noqa: B027  # nothing to do, for most
         """The worker would like to stop: end soon, if that is possible at all."""
 

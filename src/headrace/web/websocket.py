@@ -103,6 +103,7 @@ class WebSocketRun(Run):
         "_partial_bytes",
         "_reason",
         "_timer",
+        "_told",
         "_wire",
         "step",
     )
@@ -125,7 +126,13 @@ class WebSocketRun(Run):
         self._code, self._reason = int(CloseReason.ABNORMAL_CLOSURE), ""
         self._closed_by_app = False
         self._leaving = False
+        self._told = False
+        """The application has received the disconnect."""
         exchange.notify = self._notified
+
+    @property
+    def left(self) -> bool:
+        return self._told or self.exchange.gone
 
     # The application's side
 
@@ -135,6 +142,7 @@ class WebSocketRun(Run):
             return {"type": "websocket.connect"}
         while not self._inbox:
             if self.exchange.gone or self.step is CLOSING or self.step is CLOSED:
+                self._told = True
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
             await self._changed()
         message, cost = self._inbox.popleft()
