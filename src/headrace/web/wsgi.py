@@ -121,7 +121,8 @@ class Runner:
         close = getattr(result, "close", None)
         if close is not None:
             self._close(close, head)
-        self._judge(time.perf_counter() - answer.ended_s)
+        if self._slow_closes or time.perf_counter() - answer.ended_s > SLOW_CLOSE_S:
+            self._judge(time.perf_counter() - answer.ended_s)
 
     def _close(self, close: Callable[[], object], head: RequestHead) -> None:
         try:
@@ -134,7 +135,7 @@ class Runner:
     def _judge(self, afterwards_s: float) -> None:
         if afterwards_s > SLOW_CLOSE_S:
             self._slow_closes = SLOW_CLOSES_REMEMBERED
-        elif self._slow_closes:
+        else:
             self._slow_closes -= 1
 
 
@@ -182,7 +183,8 @@ class _Answer:
         """The old way to send: PEP 3333's write callable. Nothing is held back."""
         if self.ended:
             raise RuntimeError("write was called after the end of the answer")
-        _check_bytes(data)
+        if not isinstance(data, bytes):
+            raise _not_bytes(data)
         self._begin()
         self._send(data)
 
@@ -199,7 +201,8 @@ class _Answer:
 
     def _whole(self, body: bytes) -> None:
         """Nothing has been sent, and this is all."""
-        _check_bytes(body)
+        if not isinstance(body, bytes):
+            raise _not_bytes(body)
         fields = self._promised()
         if self.mute:
             if fields.length is None and body and self.status not in _BODILESS:
@@ -222,15 +225,18 @@ class _Answer:
 
     def _stream(self, pieces: Iterable[bytes]) -> None:
         for data in pieces:
-            _check_bytes(data)
+            if not isinstance(data, bytes):
+                raise _not_bytes(data)
             if not data:
                 continue
             if self.ended:
                 raise LengthMismatch("the body is longer than its Content-Length")
             if not self.begun:
-                if self._promised().length == len(data) <= WHOLE_BYTES_MAX and not self.mute:
-                    self._whole(data)  # then on to the end: a generator may have something to do there
-                    continue
+                fields = self._promised()
+                if fields.length == len(data) <= WHOLE_BYTES_MAX and not self.mute:
+                    self._end()
+                    self.channel.respond(self.status, fields, data)
+                    continue  # to the end: a generator may have something to do there
                 if self.mute:
                     break  # nobody will see the body; `close` tells the application
                 self._begin()
@@ -325,9 +331,8 @@ class _Answer:
         self.channel.respond(500, fields, b"" if self.to_head else body)
 
 
-def _check_bytes(data: object) -> None:
-    if not isinstance(data, bytes):
-        raise TypeError(f"a body is made of bytes, not of {type(data).__name__}")
+def _not_bytes(data: object) -> TypeError:
+    return TypeError(f"a body is made of bytes, not of {type(data).__name__}")
 
 
 def _log_failure(error: BaseException, head: RequestHead, text: str, action: str) -> None:

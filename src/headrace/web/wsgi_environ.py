@@ -71,22 +71,19 @@ class EnvironMaker:
         path, _, query = target.partition("?")
         scheme = "https" if head.secure else "http"
         host, port = _server(head.server, scheme)
-        environ: Environ = {
-            **self._base,
-            "REQUEST_METHOD": head.method,
-            "SCRIPT_NAME": _decoded(root_path) if root_path else "",
-            "PATH_INFO": _decoded(path) if path != "*" else "",
-            "QUERY_STRING": query,
-            "REQUEST_URI": root_path + target,
-            "RAW_URI": root_path + target,
-            "SERVER_PROTOCOL": _PROTOCOLS[head.version],
-            "SERVER_NAME": host,
-            "SERVER_PORT": port,
-            "REMOTE_ADDR": peer if peer != "unix" else "",
-            "REMOTE_PORT": str(head.peer_port),
-            "wsgi.url_scheme": scheme,
-            "wsgi.input": body,
-        }
+        environ = self._base.copy()  # and not a display: a copy keeps the table as it is
+        environ["REQUEST_METHOD"] = head.method
+        environ["SCRIPT_NAME"] = _decoded(root_path) if root_path else ""
+        environ["PATH_INFO"] = _decoded(path) if path != "*" else ""
+        environ["QUERY_STRING"] = query
+        environ["REQUEST_URI"] = environ["RAW_URI"] = root_path + target
+        environ["SERVER_PROTOCOL"] = _PROTOCOLS[head.version]
+        environ["SERVER_NAME"] = host
+        environ["SERVER_PORT"] = port
+        environ["REMOTE_ADDR"] = peer if peer != "unix" else ""
+        environ["REMOTE_PORT"] = str(head.peer_port)
+        environ["wsgi.url_scheme"] = scheme
+        environ["wsgi.input"] = body
         keys = self._keys
         headers = head.headers
         for name, value in headers.items():
