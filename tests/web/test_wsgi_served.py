@@ -215,6 +215,22 @@ def test_client_that_leaves_stops_a_stream(serving: Serving, tmp_path: Path) -> 
         assert closed.wait(WAIT_S)
 
 
+def test_chunks_that_came_with_the_head_have_a_length(serving: Serving, tmp_path: Path) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        size = len(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        start_response("200 OK", [])
+        return [str(size).encode()]
+
+    with serving(app, tmp_path) as url:
+        host, port = url.removeprefix("http://").split(":")
+        for size in (5, 100_000, 300_000):
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+            with socket.create_connection((host, int(port))) as client:
+                client.sendall(head + b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n")
+                answer = client.makefile("rb").read()
+            assert answer.endswith(b"\r\n\r\n%d" % size)
+
+
 def test_clients_that_do_not_read_hold_no_more_than_their_threads(serving: Serving, tmp_path: Path) -> None:
     def app(environ: Any, start_response: Any) -> Any:
         start_response("200 OK", [])

@@ -84,8 +84,8 @@ class Queueing(ABC):
         self._requests += 1
         if self._draining:
             self._refuse(exchange, "draining")
-        elif exchange.length and self._spools and not exchange.ended:
-            self._spooler.collect(exchange)
+        elif exchange.length and self._spools and (exchange.length < 0 or not exchange.ended):
+            self._spooler.collect(exchange)  # chunks that are all here, too: WSGI has to know how long they are
         else:
             self._admit(exchange)
 
