@@ -22,7 +22,7 @@ from headrace.web.settings import WebSettings
 from headrace.web.tls import make_tls
 
 if TYPE_CHECKING:
-    from headrace.web.durable.requests import DurableRequests, Marks
+    from headrace.web.stored.requests import DurableRequests, Marks
 
 TICK_S: Final = 1.0
 
@@ -75,8 +75,8 @@ class Door:
     def _make_durable(self, settings: WebSettings, marks: Marks) -> DurableRequests | None:
         if not settings.broker:
             return None
-        from headrace.web.durable.ledger import Ledger  # noqa: PLC0415 - the client of the broker
-        from headrace.web.durable.requests import DurableRequests  # noqa: PLC0415
+        from headrace.web.stored.ledger import Ledger  # noqa: PLC0415 - the client of the broker
+        from headrace.web.stored.requests import DurableRequests  # noqa: PLC0415
 
         ledger = Ledger(broker_of(settings), settings.durable_queue)
         return DurableRequests(ledger, settings.durable, self._dispatch, marks)
@@ -86,7 +86,7 @@ class Door:
             return self._durable.take
         if not self._dispatchers:
             return None
-        from headrace.web.durable.requests import Unstored  # noqa: PLC0415
+        from headrace.web.stored.requests import Unstored  # noqa: PLC0415
 
         return Unstored(marks).take
 

@@ -10,12 +10,12 @@ from typing import Final
 from headrace.errors import HeadraceError
 from headrace.http import problem
 from headrace.http.exchange import Exchange, Target
-from headrace.web.durable import pages, records
-from headrace.web.durable.intake import Intake
-from headrace.web.durable.ledger import Ledger
-from headrace.web.durable.records import PREFIX, Rules
-from headrace.web.durable.runner import Runner
 from headrace.web.settings import DurableSettings
+from headrace.web.stored import pages, records
+from headrace.web.stored.intake import Intake
+from headrace.web.stored.ledger import Ledger
+from headrace.web.stored.records import PREFIX, Rules
+from headrace.web.stored.runner import Runner
 
 _log: Final = logging.getLogger("headrace.web")
 _RETRY_S: Final = 1.0

@@ -16,8 +16,8 @@ import headrace
 from headrace.errors import OutcomeUnknown, StateChanged
 from headrace.native.aio import AsyncClient
 from headrace.native.aio_queue import AsyncQueue, AsyncReceivedMessage
-from headrace.web.durable import records
-from headrace.web.durable.records import Key, Record, Response, StoredRequest
+from headrace.web.stored import records
+from headrace.web.stored.records import Key, Record, Response, StoredRequest
 
 LEASE_S: Final = 30.0
 """How long a request stays with a runner that has died; a living one extends its leases."""

@@ -11,10 +11,10 @@ from typing import Final
 from headrace.errors import HeadraceError, ReceiptExpired
 from headrace.http.exchange import Target
 from headrace.native.aio_queue import AsyncReceivedMessage
-from headrace.web.durable import records
-from headrace.web.durable.ledger import LEASE_S, Ledger
-from headrace.web.durable.records import Record, Response, StoredRequest
-from headrace.web.durable.replay import ReplayedExchange
+from headrace.web.stored import records
+from headrace.web.stored.ledger import LEASE_S, Ledger
+from headrace.web.stored.records import Record, Response, StoredRequest
+from headrace.web.stored.replay import ReplayedExchange
 
 _log: Final = logging.getLogger("headrace.web")
 

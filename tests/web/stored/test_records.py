@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.web.durable import records
-from headrace.web.durable.records import Record, Response, Rules, StoredRequest
 from headrace.web.settings import DurableSettings
+from headrace.web.stored import records
+from headrace.web.stored.records import Record, Response, Rules, StoredRequest
 
 
 def request(**changes: object) -> StoredRequest:

@@ -11,10 +11,10 @@ from typing import Final
 from headrace.errors import HeadraceError, OutcomeUnknown
 from headrace.http import problem
 from headrace.http.exchange import Exchange
-from headrace.web.durable import pages, records
-from headrace.web.durable.ledger import Ledger, Repeated
-from headrace.web.durable.records import BODY_BYTES_MAX, Record, StoredRequest
 from headrace.web.settings import DurableSettings
+from headrace.web.stored import pages, records
+from headrace.web.stored.ledger import Ledger, Repeated
+from headrace.web.stored.records import BODY_BYTES_MAX, Record, StoredRequest
 
 _log: Final = logging.getLogger("headrace.web")
 

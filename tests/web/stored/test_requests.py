@@ -14,11 +14,11 @@ import uvloop
 
 from headrace.http.exchange import Exchange
 from headrace.http.fields import Fields
-from headrace.web.durable import records
-from headrace.web.durable.ledger import Ledger
-from headrace.web.durable.records import BODY_BYTES_MAX, PREFIX
-from headrace.web.durable.requests import DurableRequests
 from headrace.web.settings import DurableSettings
+from headrace.web.stored import records
+from headrace.web.stored.ledger import Ledger
+from headrace.web.stored.records import BODY_BYTES_MAX, PREFIX
+from headrace.web.stored.requests import DurableRequests
 from tests.native.served import ServedBroker
 from tests.web.fakes import FakeExchange
 
@@ -244,7 +244,7 @@ def test_aborted_and_failing_runs_are_tried_again(broker: ServedBroker) -> None:
 
 
 def test_a_refused_run_costs_no_attempt(broker: ServedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.web.durable.runner._PAUSE_S", 0.001)
+    monkeypatch.setattr("headrace.web.stored.runner._PAUSE_S", 0.001)
 
     async def trial() -> None:
         async with world(broker) as w:

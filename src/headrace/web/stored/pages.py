@@ -10,8 +10,8 @@ import msgspec
 from headrace.http import problem
 from headrace.http.exchange import Exchange
 from headrace.http.fields import Fields
-from headrace.web.durable import records
-from headrace.web.durable.records import PREFIX, Record, Response
+from headrace.web.stored import records
+from headrace.web.stored.records import PREFIX, Record, Response
 
 RETRY_AFTER = (b"Retry-After", b"1")
 _NO_STORE = (b"Cache-Control", b"no-store")  # it changes, and it may be anybody's who reads the same cache
