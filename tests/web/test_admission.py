@@ -54,6 +54,12 @@ def test_overload_is_served_newest_first() -> None:
     assert [queue.take(0.5) for _ in range(50)] == entries[::-1]
 
 
+def test_client_that_left_is_skipped_under_overload() -> None:
+    queue, entries = overloaded(waiting=3)
+    queue.leave(entries[2])
+    assert queue.take(0.5) is entries[1]
+
+
 def test_queue_that_never_empties_is_no_overload() -> None:
     """More clients than slots: somebody always waits, but not for long."""
     queue = admission()

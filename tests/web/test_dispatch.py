@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from headrace.http.listener import AddressUnusable
 from headrace.web.frames import Kind
 from headrace.web.limits import ALONE_S, SUSPECT_WAIT_S
+from headrace.web.links import LinkServer
 from tests.http.support import on_loop
 from tests.web.fakes import FakeExchange
 from tests.web.scripted import Clock, Given, Rig, Worker, answered, dispatching
@@ -437,6 +439,21 @@ async def test_server_that_closes_says_leave(tmp_path: Path) -> None:
         assert not rig.path.exists()
 
 
+@on_loop
+async def test_worker_that_does_not_go_is_cut(tmp_path: Path) -> None:
+    async with dispatching(tmp_path) as rig:
+        await rig.thread()
+        await rig.server.close(grace_s=0.01)
+        assert rig.links == 0
+
+
+@on_loop
+async def test_socket_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    async with dispatching(tmp_path) as rig:
+        with pytest.raises(AddressUnusable):
+            LinkServer(tmp_path / "absent" / "links", rig.dispatcher)
+
+
 # Workers that hang
 
 
@@ -496,6 +513,24 @@ async def test_answer_that_has_begun_may_take_as_long_as_it_likes(tmp_path: Path
         clock.now_s += 500.0
         rig.dispatcher.advance(clock.now_s)
         assert rig.hung == [] and not exchange.aborted
+
+
+@on_loop
+async def test_worker_that_waits_for_the_client_s_body_does_not_hang(tmp_path: Path) -> None:
+    clock = Clock()
+    async with dispatching(tmp_path, now_s=clock, request_timeout_s=5.0) as rig:
+        worker = await rig.thread(interface="asgi", capacity=10)
+        exchange = rig.ask("POST", body=None)
+        given = await worker.request()
+        clock.now_s += 6.0
+        rig.dispatcher.advance(clock.now_s)
+        assert rig.hung == [], "it is the client that is slow"
+        exchange.arrive(b"x")
+        exchange.end()
+        await worker.rest_of_body(given)
+        clock.now_s += 6.0
+        rig.dispatcher.advance(clock.now_s)
+        assert exchange.status == 504 and len(rig.hung) == 1
 
 
 # ASGI: many requests a link

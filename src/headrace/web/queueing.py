@@ -111,8 +111,8 @@ class Queueing(ABC):
         admission = self._admission
         while admission.length and self._has_room():
             ticket = admission.take(self.now_s())
-            if ticket is None or not self._place(ticket):
-                return
+            placed = ticket is not None and self._place(ticket)
+            assert placed, "who waits and finds room is given to it"
 
     @abstractmethod
     def _has_room(self) -> bool: ...
