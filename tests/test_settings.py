@@ -16,11 +16,20 @@ from headrace.settings import (
     SettingsError,
     Size,
     describe,
+    dump,
+    load,
     parse_duration,
     parse_size,
     resolve,
     setting,
 )
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    folder: Annotated[str, setting("A folder.", relative=True)] = ""
+    names: tuple[str, ...] = ()
+    rate: float = 1.0
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +41,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     cooldowns: Annotated[bool, setting("A switch.")] = True
     level: Annotated[Literal["low", "high"], setting("A choice.")] = "low"
     allow_host: Annotated[tuple[str, ...], setting("Names.")] = ()
+    folders: Annotated[tuple[Path, ...], setting("Folders.")] = ()
+    parts: Annotated[tuple[Part, ...], setting("Parts.")] = ()
 
 
 def read(
@@ -95,6 +106,53 @@ def test_hyphens_and_underscores_are_the_same_in_a_file(tmp_path: Path) -> None:
 def test_empty_variables_and_other_variables_count_as_not_set(tmp_path: Path) -> None:
     env = {"HEADRACE_BROKER__PORT": "", "HEADRACE_BROKER": "http://x", "HEADRACE_SERVE__PORT": "x"}
     assert read(tmp_path, env=env).settings == Example()
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+def test_tables_of_a_file_are_read_and_their_paths_are_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text(
+        "[broker]\nfolders = ['a', '/b']\n"
+        "[[broker.parts]]\npath = '/x'\nfolder = 'sub'\nrate = 2\n[[broker.parts]]\npath = '/y'\nnames = ['a', 'b']\n"
+    )
+    found = read(tmp_path).settings
+    assert found.parts == (Part(path="/x", folder=str(tmp_path / "sub"), rate=2.0), Part(path="/y", names=("a", "b")))
+    assert found.folders == (tmp_path / "a", Path("/b"))
+
+
+def test_tables_may_be_json_in_the_environment(tmp_path: Path) -> None:
+    env = {"HEADRACE_BROKER__PARTS": '[{"path": "/x", "folder": "sub"}]'}
+    assert read(tmp_path, env=env).settings.parts == (Part(path="/x", folder="sub"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "reason"),
+    [
+        ("[[broker.parts]]\npth = '/'\n", "broker.parts[0]", "no key 'pth'; did you mean 'path'?"),
+        ("[[broker.parts]]\npath = '/'\n[[broker.parts]]\npath = 1\n", "broker.parts[1].path", "expected `str`"),
+        ("[[broker.parts]]\nrate = 1\n", "broker.parts[0]", "path is missing"),
+        ("[broker.parts]\npath = '/'\n", "broker.parts", "must be a list of tables"),
+        ("[broker]\nparts = [1]\n", "broker.parts", "must be a list of tables"),
+    ],
+)
+def test_a_tables_error_names_file_table_index_and_key(tmp_path: Path, content: str, place: str, reason: str) -> None:
+    (tmp_path / "headrace.toml").write_text(content)
+    error = refused(tmp_path)
+    assert error.place == f"{tmp_path / 'headrace.toml'}: {place}"
+    assert reason in error.reason
+
+
+def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
+    assert "is not JSON" in refused(tmp_path, env={"HEADRACE_BROKER__PARTS": "path=/x"}).reason
+
+
+def test_dumped_settings_load_as_they_were() -> None:
+    settings = Example(
+        data=Path("a b"), wait=Duration(0.25), size=Size(7), allow_host=("x,y",), parts=(Part(path="/x", rate=0.5),)
+    )
+    assert load(Example, dump(settings)) == settings
+    assert load(Example, dump(Example())) == Example()
 
 
 # -------------------------------------------------------------------------------------------------------- conversion

@@ -121,6 +121,7 @@ class Crew:
             self._kill_by_pid(number)
         for process in self._zygotes.values():
             process.kill()
+            process.wait()
 
     def announce_end(self) -> None:
         for channel in self._worker_channels.values():

@@ -96,6 +96,7 @@ class Edges:
         for edge in self._edges:
             if edge.process is not None:
                 edge.process.kill()
+                edge.process.wait()
 
     def tell(self, message: control.Message) -> None:
         for edge in self._edges:
