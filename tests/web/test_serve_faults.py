@@ -60,14 +60,9 @@ def version(server: WebProcess) -> str:
 
 
 class Load:
-    """A client that asks without end, on a connection that it keeps; every answer is noted.
+    """A client that asks without end, on a connection that it keeps; every answer is noted."""
 
-    `patient`: a kept connection that is closed while its next request is on the way is no failure: no server can help
-    it, and clients repeat such requests (RFC 9110 9.2.2).
-    """
-
-    def __init__(self, port: int, *, patient: bool = False) -> None:
-        self._patient = patient
+    def __init__(self, port: int) -> None:
         self.statuses: list[int] = []
         self.errors: list[str] = []
         self._port = port
@@ -77,19 +72,16 @@ class Load:
     def _run(self) -> None:
         while not self._stop.is_set():
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
-            answered = 0
             try:
-                while answered < 20:
+                for _ in range(20):
                     connection.request("GET", "/")
                     answer = connection.getresponse()
                     answer.read()
                     self.statuses.append(answer.status)
-                    answered += 1
                     if answer.will_close or self._stop.is_set():
                         break
             except (OSError, http.client.HTTPException) as error:
-                if not (self._patient and answered and isinstance(error, ConnectionError)):
-                    self.errors.append(repr(error))
+                self.errors.append(repr(error))
             finally:
                 connection.close()
 
@@ -106,9 +98,9 @@ class Load:
 
 
 @contextmanager
-def load(server: WebProcess, clients: int = 3, *, patient: bool = False) -> Iterator[list[Load]]:
+def load(server: WebProcess, clients: int = 3) -> Iterator[list[Load]]:
     """Requests all the while; none may fail."""
-    all_of_them = [Load(server.port, patient=patient) for _ in range(clients)]
+    all_of_them = [Load(server.port) for _ in range(clients)]
     for one in all_of_them:
         one.start()
     try:
@@ -146,10 +138,11 @@ def test_hup_brings_new_code_without_a_failed_request(tmp_path: Path, kind: str,
 def test_hup_in_direct_mode_brings_new_code(tmp_path: Path) -> None:
     write(tmp_path, "one")
     with serve(tmp_path, "shop:app", "--workers", "2", "--direct") as server:
-        write(tmp_path, "two")
-        server.signal(signal.SIGHUP)
-        server.wait_for("web.reload.done")
-        assert wait_until(lambda: {version(server) for _ in range(10)} == {"two"})
+        with load(server, clients=2):
+            write(tmp_path, "two")
+            server.signal(signal.SIGHUP)
+            server.wait_for("web.reload.done")
+            assert wait_until(lambda: {version(server) for _ in range(10)} == {"two"})
         assert server.stop() == 0
 
 
@@ -393,7 +386,7 @@ def test_usr2_starts_a_new_supervisor_and_no_request_fails(tmp_path: Path, mode:
     write(tmp_path, "one")
     arguments = ["--workers", "1", *(["--direct"] if mode == "direct" else [])]
     with serve(tmp_path, "shop:app", *arguments) as server:
-        with load(server, clients=2, patient=True):
+        with load(server, clients=2):
             write(tmp_path, "two")
             server.signal(signal.SIGUSR2)
             successor = server.wait_for("web.upgrade.started")["pid"]

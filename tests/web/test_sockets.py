@@ -61,8 +61,10 @@ def test_a_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
 
 def test_a_successor_finds_the_sockets_once(opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
     opened += open_sockets("127.0.0.1", 0, None, count=1)
-    for name, value in export([opened[0].dup()], []).items():
+    passed = opened[0].dup()
+    for name, value in export([passed], []).items():
         monkeypatch.setenv(name, value)
+    passed.detach()
     found = inherited("listen")
     opened += found
     assert [one.getsockname() for one in found] == [opened[0].getsockname()]

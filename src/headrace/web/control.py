@@ -127,9 +127,11 @@ class Kill(msgspec.Struct, frozen=True, tag=True):
 
 
 class Leave(msgspec.Struct, frozen=True, tag=True):
-    """Finish within `grace_s`."""
+    """Finish within `grace_s`. `idle_s`: how long idle connections are kept for the next request, which is answered and
+    closes them: a client that sends one just now should not be cut while somebody else serves the address."""
 
     grace_s: float
+    idle_s: float = 0.0
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):

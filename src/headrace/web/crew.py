@@ -22,6 +22,9 @@ from headrace.web.settings import WebSettings
 
 _log: Final = logging.getLogger("headrace.web")
 
+IDLE_S: Final = 1.0
+"""How long a process that is replaced keeps idle connections: clients under load send their next request by then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -64,6 +67,7 @@ class Crew:
         self._on_change = on_change
         self._on_start_failed = on_start_failed
         self._on_ended = on_ended
+        self._idle_s = IDLE_S
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._zygotes: dict[int, subprocess.Popen[bytes]] = {}
@@ -101,8 +105,8 @@ class Crew:
         )
         self.step()
 
-    def drain(self, grace_s: float) -> None:
-        self.fleet.drain_s = grace_s
+    def drain(self, grace_s: float, *, idle_s: float) -> None:
+        self.fleet.drain_s, self._idle_s = grace_s, idle_s
         self.fleet.drain()
         self.step()
 
@@ -256,7 +260,7 @@ class Crew:
             case fleet.ServeWorker(worker):
                 self._tell(self._worker_channels.get(worker), control.Serve())
             case fleet.LeaveWorker(worker, grace_s):
-                self._tell(self._worker_channels.get(worker), control.Leave(grace_s))
+                self._tell(self._worker_channels.get(worker), control.Leave(grace_s, self._idle_s))
             case fleet.KillWorker(worker):
                 self._kill_worker(worker)
             case fleet.ReloadDone(generation):

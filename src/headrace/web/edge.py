@@ -44,6 +44,7 @@ class Edge:
         self._boot: asyncio.Future[control.Boot] = asyncio.get_running_loop().create_future()
         self._leave = asyncio.Event()
         self._grace_s = 0.0
+        self._idle_s = 0.0
         self._lost = False
         self._dispatchers: dict[str, Dispatcher] = {}
         self._servers: dict[str, LinkServer] = {}
@@ -79,8 +80,8 @@ class Edge:
         match message:
             case control.Boot():
                 self._boot.set_result(message)
-            case control.Leave(grace_s):
-                self._grace_s = grace_s
+            case control.Leave(grace_s, idle_s):
+                self._grace_s, self._idle_s = grace_s, idle_s
                 self._leave.set()
             case control.Apply():
                 self._applying = asyncio.create_task(self._apply(message))
@@ -154,7 +155,7 @@ class Edge:
     async def _close(self) -> None:
         assert self._door is not None
         end_after(self._grace_s + _END_S)
-        await self._door.close(self._grace_s)
+        await self._door.close(self._grace_s, idle_s=self._idle_s)
         for dispatcher in self._dispatchers.values():
             dispatcher.drain()
         for server in self._servers.values():

@@ -87,9 +87,9 @@ class Edges:
     def statistics(self) -> list[bytes]:
         return [edge.report.statistics for edge in self._edges if edge.report.statistics]
 
-    def leave(self, grace_s: float) -> None:
+    def leave(self, grace_s: float, *, idle_s: float) -> None:
         self._leaving = True
-        self.tell(control.Leave(grace_s))
+        self.tell(control.Leave(grace_s, idle_s))
 
     def kill(self) -> None:
         self._leaving = True

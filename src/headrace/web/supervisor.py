@@ -36,7 +36,7 @@ from headrace.process import notify_systemd
 from headrace.settings import dump
 from headrace.web import control
 from headrace.web.control import Channel
-from headrace.web.crew import Crew, Place
+from headrace.web.crew import IDLE_S, Crew, Place
 from headrace.web.edges import Edges
 from headrace.web.own_broker import OwnBroker
 from headrace.web.process import usable_cores
@@ -118,6 +118,7 @@ class Supervisor:
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = False
         self._successor = Upgrade(self._upgraded)
+        self._idle_s = 0.0
         self.draining = False
 
     # Start
@@ -410,6 +411,7 @@ class Supervisor:
 
     def _upgraded(self) -> None:
         self._unix_file = None  # it is the new one's
+        self._idle_s = IDLE_S
         self._stopping.set()
         self._changed.set()
 
@@ -427,13 +429,13 @@ class Supervisor:
         for crew in self._crews:
             crew.announce_end()
         if self._edges is not None:
-            self._edges.leave(drain_s)
+            self._edges.leave(drain_s, idle_s=self._idle_s)
             killing = self._loop.call_later(drain_s + _EDGE_END_S, self._edges.kill)
             await self._wait(lambda: self._edges is None or self._edges.over)
             killing.cancel()
             drain_s = min(drain_s, _WORKERS_GRACE_S)
         for crew in self._crews:
-            crew.drain(drain_s)
+            crew.drain(drain_s, idle_s=self._idle_s)
         await self._wait(lambda: all(crew.over for crew in self._crews))
         if self._broker is not None:
             self._broker.stop()

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -38,7 +39,7 @@ class Entrance(Protocol):
 
     def announce_end(self) -> None: ...
 
-    async def close(self, grace_s: float) -> None: ...
+    async def close(self, grace_s: float, *, idle_s: float) -> None: ...
 
     def statistics(self) -> bytes: ...
 
@@ -57,6 +58,7 @@ class LoopWorker:
         self._serve = asyncio.Event()
         self._leave = asyncio.Event()
         self._grace_s = float(job.settings.drain)
+        self._idle_s = 0.0
         self._lost = False
 
     async def run(self) -> int:
@@ -91,8 +93,8 @@ class LoopWorker:
         match message:
             case control.Serve():
                 self._serve.set()
-            case control.Leave(grace_s):
-                self._grace_s = grace_s
+            case control.Leave(grace_s, idle_s):
+                self._grace_s, self._idle_s = grace_s, idle_s
                 self._leave.set()
             case control.Ending():
                 if self._entrance is not None:
@@ -132,7 +134,7 @@ class LoopWorker:
         await self._leave.wait()
         end_after(self._grace_s + _END_S)
         serving.cancel()  # it may still look for an edge that is not there any more
-        await entrance.close(self._grace_s)
+        await entrance.close(self._grace_s, idle_s=self._idle_s)
         self._tell_report(entrance)
 
     async def _serve_by(self, entrance: Entrance) -> None:
@@ -204,7 +206,8 @@ class Links:
     def announce_end(self) -> None:
         self._target.leave()
 
-    async def close(self, grace_s: float) -> None:
+    async def close(self, grace_s: float, *, idle_s: float) -> None:  # noqa: ARG002 - the edges have the connections
+        until_s = time.monotonic() + grace_s
         self.announce_end()
         for client in self._clients:
             client.leave()
@@ -215,6 +218,7 @@ class Links:
             _log.warning(
                 "%d requests did not finish within the drain", self.in_flight, extra={"action": "web.drain.cut"}
             )
+        await self._target.close(max(0.0, until_s - time.monotonic()))  # background tasks
 
     def statistics(self) -> bytes:
         return b""  # the edges have them
@@ -270,9 +274,9 @@ class Direct:
             if hasattr(target, "leave"):  # WSGI has nobody who stays for ever
                 target.leave()
 
-    async def close(self, grace_s: float) -> None:
+    async def close(self, grace_s: float, *, idle_s: float) -> None:
         self.announce_end()
-        await self._door.close(grace_s)
+        await self._door.close(grace_s, idle_s=idle_s)
         for target in self._targets:
             result = target.close(grace_s) if hasattr(target, "close") else None
             if asyncio.iscoroutine(result):
