@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.settings import SettingsError, flag_of
-from headrace.web.routes import RouteTable, apps_of, routes_of
+from headrace.web.routes import RouteTable, apps_of, place_of, routes_of
 from headrace.web.settings import WebSettings
 
 
@@ -21,6 +21,7 @@ def check(settings: WebSettings, origins: Mapping[str, str] | None = None) -> No
     """
     _check_app(settings)
     RouteTable((route, None) for route in routes_of(settings))
+    _check_upstreams(settings)
     _check_address(settings, origins or {})
     _check_tls(settings)
     if settings.durable and not settings.broker:
@@ -37,6 +38,14 @@ def _check_app(settings: WebSettings) -> None:
                 module = ".".join(named.with_suffix("").parts)
                 raise SettingsError(app, f"an app is named by its module: {module}:app")
             raise SettingsError(app, "there is no such folder; an app is named module:app")
+
+
+def _check_upstreams(settings: WebSettings) -> None:
+    for index, route in enumerate(routes_of(settings)):
+        if route.proxy:
+            from headrace.web.proxy.address import upstreams_of  # noqa: PLC0415 - few have any
+
+            upstreams_of(route, place_of(index, settings))
 
 
 def _check_address(settings: WebSettings, origins: Mapping[str, str]) -> None:

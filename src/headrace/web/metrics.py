@@ -17,7 +17,7 @@ import msgspec
 from headrace.http import exposition
 from headrace.http.exposition import Metric, Reader, Sample, histogram, labels, number, plain
 from headrace.http.listener import Statistics as HttpStatistics
-from headrace.web.statistics import BOUNDS_S, DispatchStatistics, Histogram
+from headrace.web.statistics import BOUNDS_S, DispatchStatistics, Histogram, ProxyStatistics, UpstreamStatistics
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """The others are counted together, as `other`."""
@@ -50,6 +50,8 @@ class EntranceStatistics(msgspec.Struct, frozen=True):
     """Answered 429, by the limit's name."""
     log_dropped: int = 0
     """Lines of the access log that were lost."""
+    proxies: dict[str, ProxyStatistics] = {}
+    """By route."""
 
 
 class ListenerStatistics(msgspec.Struct, frozen=True):
@@ -97,11 +99,21 @@ def ended(record: EdgeStatistics) -> EdgeStatistics:
     """What stays true of a process that has ended: its totals, not what was going on in it. Whoever adds up the living
     adds this for the dead, or totals would fall, which reads as a restart of everything and a burst of requests."""
     replace = msgspec.structs.replace
-    queues = {
-        app: replace(queue, in_flight=0, queue_length=0, oldest_wait_s=0.0, workers=[])
-        for app, queue in record.queues.items()
+    queues = {app: _ended_queue(queue) for app, queue in record.queues.items()}
+    proxies = {route: _ended_proxy(proxy) for route, proxy in record.entrance.proxies.items()}
+    entrance = replace(record.entrance, in_flight=0, proxies=proxies)
+    return EdgeStatistics(entrance, replace(record.listener, open=0), queues)
+
+
+def _ended_queue(queue: DispatchStatistics) -> DispatchStatistics:
+    return msgspec.structs.replace(queue, in_flight=0, queue_length=0, oldest_wait_s=0.0, workers=[])
+
+
+def _ended_proxy(proxy: ProxyStatistics) -> ProxyStatistics:
+    upstreams = {
+        url: msgspec.structs.replace(upstream, up=0, in_flight=0, idle=0) for url, upstream in proxy.upstreams.items()
     }
-    return EdgeStatistics(replace(record.entrance, in_flight=0), replace(record.listener, open=0), queues)
+    return ProxyStatistics(_ended_queue(proxy.queue), upstreams)
 
 
 def merge(kind: type[S], records: Iterable[S]) -> S:
@@ -146,8 +158,23 @@ class Snapshot:
     facts: SupervisorFacts
 
 
+def _queues(snapshot: Snapshot) -> Iterable[tuple[str, DispatchStatistics]]:
+    """Those of the apps, and those in front of upstreams."""
+    yield from snapshot.edges.queues.items()
+    for route, proxy in snapshot.edges.entrance.proxies.items():
+        yield f"proxy:{route}", proxy.queue
+
+
 def _of_queues(read: Callable[[DispatchStatistics], float]) -> Reader[Snapshot]:
-    return lambda s: ((labels(app=app), number(read(queue))) for app, queue in s.edges.queues.items())
+    return lambda s: ((labels(app=app), number(read(queue))) for app, queue in _queues(s))
+
+
+def _of_upstreams(read: Callable[[UpstreamStatistics], int]) -> Reader[Snapshot]:
+    return lambda s: (
+        (labels(route=route, upstream=url), str(read(upstream)))
+        for route, proxy in s.edges.entrance.proxies.items()
+        for url, upstream in proxy.upstreams.items()
+    )
 
 
 def _by(name: str, read: Callable[[Snapshot], dict[str, int]]) -> Reader[Snapshot]:
@@ -174,19 +201,19 @@ def _seconds(snapshot: Snapshot) -> Iterable[Sample]:
 
 
 def _waits(snapshot: Snapshot) -> Iterable[Sample]:
-    for app, queue in snapshot.edges.queues.items():
+    for app, queue in _queues(snapshot):
         for route, found in queue.routes.items():
             yield from histogram(BOUNDS_S, found.wait.counts, found.wait.sum_s, app=app, route=route)
 
 
 def _runs(snapshot: Snapshot) -> Iterable[Sample]:
-    for app, queue in snapshot.edges.queues.items():
+    for app, queue in _queues(snapshot):
         for route, found in queue.routes.items():
             yield from histogram(BOUNDS_S, found.run.counts, found.run.sum_s, app=app, route=route)
 
 
 def _shed(snapshot: Snapshot) -> Iterable[Sample]:
-    for app, queue in snapshot.edges.queues.items():
+    for app, queue in _queues(snapshot):
         for reason, count in queue.shed.items():
             yield labels(app=app, reason=reason), str(count)
 
@@ -237,6 +264,15 @@ METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
     (
         Metric("headrace_web_capacity", "gauge", "Requests that workers take at once."),
         _of_queues(lambda q: sum(worker.capacity for worker in q.workers)),
+    ),
+    (Metric("headrace_web_upstream_up", "gauge", "Processes that give requests to an upstream; 0: it is down."), _of_upstreams(lambda u: u.up)),
+    (Metric("headrace_web_upstream_running", "gauge", "Requests that an upstream has."), _of_upstreams(lambda u: u.in_flight)),
+    (Metric("headrace_web_upstream_idle_connections", "gauge", "Connections to an upstream that are kept."), _of_upstreams(lambda u: u.idle)),
+    (Metric("headrace_web_upstream_connections_total", "counter", "Connections that were made to an upstream."), _of_upstreams(lambda u: u.connects)),
+    (Metric("headrace_web_upstream_requests_total", "counter", "Requests given to an upstream."), _of_upstreams(lambda u: u.requests)),
+    (
+        Metric("headrace_web_upstream_failures_total", "counter", "Requests that an upstream failed: no answer, a broken one, or 502, 503, 504."),
+        _of_upstreams(lambda u: u.failures),
     ),
     (Metric("headrace_web_workers", "gauge", "Workers by state."), _by("state", lambda s: s.facts.workers)),
     (Metric("headrace_web_restarts_total", "counter", "Processes that ended unasked and were replaced."), plain(lambda s: s.facts.restarts)),

@@ -32,12 +32,13 @@ from headrace.web.metrics import OTHER, UNROUTED, EntranceStatistics, RouteCount
 from headrace.web.rates import Denial, Limit, Limits
 from headrace.web.routes import Route, RouteTable, place_of, prefix_of, routes_of, take_off
 from headrace.web.settings import LimitSettings, RouteSettings, WebSettings
+from headrace.web.statistics import ProxyStatistics
 
 Durable = Callable[[Exchange], bool]
 """May take an exchange over: True, if it has."""
 Wrap = Callable[[Exchange], Exchange]
-_Kept = tuple[RouteSettings, bool]
-"""What a target depends on: its route, and whether to compress."""
+_Kept = tuple[RouteSettings, bool, int, float]
+"""What a target depends on: its route, whether to compress, and what bounds the queue in front of upstreams."""
 
 _UNTIMED: Final = (0, 101)
 """No answer, or a tunnel: how long it took says nothing."""
@@ -185,7 +186,7 @@ class Serving:
     def statistics(self) -> EntranceStatistics:
         """Since the start."""
         dropped = self._log_dropped + (self._log.dropped if self._log else 0)
-        live = EntranceStatistics(self.in_flight, self._counts, self._limited, dropped)
+        live = EntranceStatistics(self.in_flight, self._counts, self._limited, dropped, _proxies(self._table))
         return merge(EntranceStatistics, (live,))
 
     def reload(self, settings: WebSettings, *, apps: Mapping[str, Target]) -> None:
@@ -228,7 +229,7 @@ class Serving:
             if route.app:
                 target = _running(route, apps, place_of(index, settings))
             else:
-                kept = (route, settings.compress)
+                kept = (route, settings.compress, settings.queue_size, float(settings.queue_timeout))
                 target = targets[kept] = self._target_of.get(kept) or _new_target(*kept, place_of(index, settings))
             ways.append((route, _Way(route, target, root_path=root_path, wrap=wrap)))
         table = RouteTable(ways)
@@ -333,7 +334,7 @@ def _running(route: RouteSettings, apps: Mapping[str, Target], place: str) -> Ta
     return apps[route.app]
 
 
-def _new_target(route: RouteSettings, compress: bool, place: str) -> Target:
+def _new_target(route: RouteSettings, compress: bool, queue_size: int, queue_timeout_s: float, place: str) -> Target:
     if route.static:
         try:
             return StaticFiles(
@@ -344,10 +345,9 @@ def _new_target(route: RouteSettings, compress: bool, place: str) -> Target:
             )
         except CallerError as error:
             raise SettingsError(place, str(error)) from error
-    from headrace.web.proxy import ProxyTarget  # type: ignore[import-not-found]  # noqa: PLC0415  # costs start-up time, and few need it
+    from headrace.web.proxy import ProxyTarget  # noqa: PLC0415  # costs start-up time, and few need it
 
-    proxy: Target = ProxyTarget(route)
-    return proxy
+    return ProxyTarget(route, place=place, queue_size=queue_size, queue_timeout_s=queue_timeout_s)
 
 
 def _root_path(settings: WebSettings) -> str:
@@ -355,6 +355,13 @@ def _root_path(settings: WebSettings) -> str:
         return prefix_of(settings.root_path) if settings.root_path else ""
     except ValueError as error:
         raise SettingsError("web.root_path", str(error)) from None
+
+
+def _proxies(table: RouteTable[_Way]) -> dict[str, ProxyStatistics]:
+    tellers: list[tuple[str, Callable[[], ProxyStatistics] | None]] = [
+        (route.label, getattr(route.to.target, "proxy_statistics", None)) for route in table.routes
+    ]
+    return {label: tell() for label, tell in tellers if tell is not None}
 
 
 async def _close(target: Target) -> None:

@@ -72,3 +72,29 @@ class DispatchStatistics(msgspec.Struct, frozen=True):
     """Answered 504: no answer within `request_timeout`."""
     workers: list[WorkerStatistics] = []
     routes: dict[str, RouteStatistics] = {}
+
+
+class UpstreamStatistics(msgspec.Struct, frozen=True):
+    """Of one upstream of a proxy, as one process sees it."""
+
+    up: int = 0
+    """1 if it gets requests; of several processes: how many give it some."""
+    in_flight: int = 0
+    """Requests that it has now; without WebSockets and other tunnels."""
+    idle: int = 0
+    """Connections that are kept now."""
+    connects: int = 0
+    """Connections that were made."""
+    requests: int = 0
+    """Given to it."""
+    failures: int = 0
+    """Requests that it has failed: no connection, no answer, a broken one, or 502, 503, 504."""
+
+
+class ProxyStatistics(msgspec.Struct, frozen=True):
+    """Of one route to upstreams."""
+
+    queue: DispatchStatistics = msgspec.field(default_factory=DispatchStatistics)
+    """In front of them; they are its workers."""
+    upstreams: dict[str, UpstreamStatistics] = {}
+    """By URL."""
