@@ -369,6 +369,14 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(folder: Path, tmp_pat
         assert list(temporary.iterdir()) == []
 
 
+def test_a_long_path_for_temporary_files_does_not_hinder(folder: Path) -> None:
+    temporary = folder / ("t" * 90)
+    temporary.mkdir()
+    with serve(folder, "plain:app", "--workers", "1", env={"TMPDIR": str(temporary)}) as server:
+        assert server.text().startswith("one")
+        assert server.stop() == 0
+
+
 def test_start_is_quick(folder: Path) -> None:
     began_s = time.monotonic()
     with serve(folder, "plain:app", "--workers", "2") as server:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,8 +106,11 @@ class WebProcess:
 
     def end(self) -> None:
         """Whatever is left, at once."""
+        lines = " ".join(self.processes().values())
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        for control in re.findall(r"\S+/headrace-\w+(?=/control)", lines):  # what was killed could not tidy up
+            shutil.rmtree(control, ignore_errors=True)
         self.process.wait()
         self._reader.join(20)
         assert self.process.stderr is not None

@@ -47,6 +47,7 @@ from headrace.web.upgrade import Upgrade, tell_ready
 
 _log: Final = logging.getLogger("headrace.web")
 
+_FOLDER_BYTES_MAX: Final = 80
 _WORKERS_MAX: Final = 8
 """By default: each holds the app in memory, and databases count connections."""
 _EDGE_END_S: Final = 3.0
@@ -101,7 +102,7 @@ class Supervisor:
         self._settings = settings
         self._reread = reread
         self._loop = asyncio.get_running_loop()
-        self._folder = Path(tempfile.mkdtemp(prefix="headrace-"))
+        self._folder = _private_folder()
         self._control = self._folder / "control"
         self._sockets: list[socket.socket] = []
         self._crews: list[Crew] = []
@@ -475,6 +476,15 @@ class Supervisor:
             crew.kill()
         if self._broker is not None:
             self._broker.kill()
+
+
+def _private_folder() -> Path:
+    """For the sockets between the processes; their names must not get longer than the system takes (about 100 bytes)."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-"))
+    if len(os.fsencode(folder)) > _FOLDER_BYTES_MAX:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="headrace-", dir="/tmp"))  # noqa: S108 - made with a name of its own, 0700
+    return folder
 
 
 def _keep_fixed(old: WebSettings, new: WebSettings) -> WebSettings:
