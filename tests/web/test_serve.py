@@ -360,7 +360,7 @@ def test_a_second_term_and_quit_end_at_once_and_leave_nobody(folder: Path, signa
         asked.close()
 
 
-def test_nothing_is_left_in_the_folder_for_temporary_files(folder: Path, tmp_path: Path) -> None:
+def test_no_file_is_left(folder: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "t"
     temporary.mkdir()
     with serve(folder, "plain:app", "--workers", "1", env={"TMPDIR": str(temporary)}) as server:

@@ -47,7 +47,7 @@ from headrace.web.upgrade import Upgrade, tell_ready
 
 _log: Final = logging.getLogger("headrace.web")
 
-_FOLDER_BYTES_MAX: Final = 80
+_FOLDER_BYTES_MAX: Final = 87
 _WORKERS_MAX: Final = 8
 """By default: each holds the app in memory, and databases count connections."""
 _EDGE_END_S: Final = 3.0
@@ -483,7 +483,7 @@ def _private_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="headrace-"))
     if len(os.fsencode(folder)) > _FOLDER_BYTES_MAX:
         folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="headrace-", dir="/tmp"))  # noqa: S108 - made with a name of its own, 0700
+        folder = Path(tempfile.mkdtemp(prefix="headrace-", dir="/tmp"))
     return folder
 
 
