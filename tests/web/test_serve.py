@@ -232,6 +232,10 @@ def test_flags_beat_environment_beats_file(folder: Path) -> None:
         (["plain:app"], "[[web.limits]]\nby = 'address'", "web.limits[0]: rate is missing"),
         (["plain:app"], "[web.routes]\npath = '/'", "must be a list of tables"),
         (["plain:app"], "[[web.durable]]\npath = '/'", "needs --broker"),
+        (["plain:app", "--rate-limit", "5"], "", "--rate-limit: '5' is no rate: 100/s"),
+        (["plain:app"], "[[web.limits]]\nrate = 'much'", "web.limits[0]: 'much' is no rate"),
+        (["plain:app", "--proxy-headers", "--trusted-proxies", "x"], "", "'x'"),
+        (["--proxy", "localhost:3000"], "", "'localhost:3000'"),
     ],
 )
 def test_wrong_settings_end_with_2_and_say_what_to_do(

@@ -55,7 +55,8 @@ def cli() -> None:
     """A durable queue, and what is built on it.
 
     Start a broker with `headrace broker --data ./data`, then try `headrace queue create hello`, `headrace queue send
-    hello "first message"` and `headrace queue peek hello`.
+    hello "first message"` and `headrace queue peek hello`. Serve an app with `headrace serve module:app`, a folder with
+    `headrace serve ./folder`.
     """
 
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.settings import SettingsError, flag_of
+from headrace.web.forwarded import Trust
+from headrace.web.rates import Limit
 from headrace.web.routes import RouteTable, apps_of, place_of, routes_of
-from headrace.web.settings import WebSettings
+from headrace.web.settings import LimitSettings, WebSettings
 
 
 def check(settings: WebSettings, origins: Mapping[str, str] | None = None) -> None:
@@ -22,6 +24,7 @@ def check(settings: WebSettings, origins: Mapping[str, str] | None = None) -> No
     _check_app(settings)
     RouteTable((route, None) for route in routes_of(settings))
     _check_upstreams(settings)
+    _check_clients(settings)
     _check_address(settings, origins or {})
     _check_tls(settings)
     if settings.durable and not settings.broker:
@@ -46,6 +49,16 @@ def _check_upstreams(settings: WebSettings) -> None:
             from headrace.web.proxy.address import upstreams_of  # noqa: PLC0415 - few have any
 
             upstreams_of(route, place_of(index, settings))
+
+
+def _check_clients(settings: WebSettings) -> None:
+    """Whom it believes, and how much it takes of one."""
+    if settings.proxy_headers:
+        Trust(settings.trusted_proxies)
+    for index, limit in enumerate(settings.limits):
+        Limit(limit, place=f"web.limits[{index}]")
+    if settings.rate_limit:
+        Limit(LimitSettings(rate=settings.rate_limit), place=flag_of("rate_limit"))
 
 
 def _check_address(settings: WebSettings, origins: Mapping[str, str]) -> None:

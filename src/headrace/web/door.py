@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from headrace.web.stored.requests import DurableRequests, Marks
 
 TICK_S: Final = 1.0
+_BROKER_S: Final = 2.0
+"""How long clients wait in the backlog for the broker of durable requests; without it all else is served."""
 
 
 class Door:
@@ -66,11 +68,12 @@ class Door:
         self._ticking: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
+        if self._durable is not None:
+            self._durable.start()
+            await self._durable.wait_ready(_BROKER_S)
         for one in self._sockets:
             self._listener.open_socket(one, shared=self._shared)
         self._ticking = asyncio.create_task(self._tick())
-        if self._durable is not None:
-            self._durable.start()
 
     def _make_durable(self, settings: WebSettings, marks: Marks) -> DurableRequests | None:
         if not settings.broker:

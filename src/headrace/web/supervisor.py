@@ -449,6 +449,8 @@ class Supervisor:
         if self._admin is not None:
             await self._admin.close()
             self._admin = None
+        # A child that ends later would wake a loop that is closed, and Python complain of that.
+        self._loop.remove_signal_handler(signal.SIGCHLD)
         self._close_sockets()
         shutil.rmtree(self._folder, ignore_errors=True)
 

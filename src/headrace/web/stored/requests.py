@@ -46,6 +46,12 @@ class DurableRequests:
         """Begin to connect to the broker, for as long as it takes; until then durable requests are answered 503."""
         self._opening = asyncio.ensure_future(self._open())
 
+    async def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until the broker is reached, but not for ever."""
+        if self._opening is not None:
+            await asyncio.wait({self._opening}, timeout=timeout_s)
+        return self._ready
+
     def change(self, rules: Iterable[DurableSettings]) -> None:
         """Go on with other rules."""
         self._settings = tuple(rules)
