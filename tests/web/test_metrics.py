@@ -19,7 +19,14 @@ from headrace.web.metrics import (
     merge,
     render,
 )
-from headrace.web.statistics import DispatchStatistics, Histogram, RouteStatistics, WorkerStatistics
+from headrace.web.statistics import (
+    DispatchStatistics,
+    Histogram,
+    ProxyStatistics,
+    RouteStatistics,
+    UpstreamStatistics,
+    WorkerStatistics,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 FACTS = SupervisorFacts(
@@ -59,8 +66,10 @@ def edge(pid: int = 7, *, route: str = "/", oldest_s: float = 0.5) -> EdgeStatis
         workers=[WorkerStatistics(pid, 1, 1, 8, 10)],
         routes={route: RouteStatistics(wait=timed(0.0), run=timed(0.02))},
     )
+    upstream = UpstreamStatistics(up=1, in_flight=2, idle=3, connects=4, requests=5, failures=6)
+    proxy = ProxyStatistics(DispatchStatistics(queue_length=1), {"http://a:1": upstream})
     return EdgeStatistics(
-        EntranceStatistics(2, {route: counts}, {"default": 7}, 8),
+        EntranceStatistics(2, {route: counts}, {"default": 7}, 8, {"/up": proxy}),
         listener_statistics(HttpStatistics(accepted=9, open=3, requests=100, refused=1)),
         {"m:app": queue},
     )
@@ -99,6 +108,13 @@ def test_everything_is_told() -> None:
         'headrace_web_gone_total{app="m:app"} 5',
         'headrace_web_running{app="m:app"} 2',
         'headrace_web_capacity{app="m:app"} 8',
+        'headrace_web_queue_length{app="proxy:/up"} 1',
+        'headrace_web_upstream_up{route="/up",upstream="http://a:1"} 1',
+        'headrace_web_upstream_running{route="/up",upstream="http://a:1"} 2',
+        'headrace_web_upstream_idle_connections{route="/up",upstream="http://a:1"} 3',
+        'headrace_web_upstream_connections_total{route="/up",upstream="http://a:1"} 4',
+        'headrace_web_upstream_requests_total{route="/up",upstream="http://a:1"} 5',
+        'headrace_web_upstream_failures_total{route="/up",upstream="http://a:1"} 6',
         'headrace_web_workers{state="serving"} 2',
         "headrace_web_restarts_total 5",
         "headrace_web_recycled_total 6",
@@ -115,6 +131,7 @@ def test_edges_are_added_up() -> None:
     lines = rendered(edge(1), edge(2, oldest_s=0.75), edge(3, route="/other"))
     for expected in (
         "headrace_http_connections 9",
+        'headrace_web_upstream_up{route="/up",upstream="http://a:1"} 3',
         'headrace_web_requests_total{route="/",method="GET",status="2xx"} 6',
         'headrace_web_requests_total{route="/other",method="GET",status="2xx"} 3',
         'headrace_web_request_seconds_bucket{route="/",le="0.25"} 4',
