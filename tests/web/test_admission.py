@@ -163,6 +163,19 @@ def test_standing_queue_loses_patience() -> None:
     assert queue.advance(0.5) == (old, math.inf) and PATIENCE_MIN_S < 0.5
 
 
+def test_queue_that_had_nobody_to_serve_it_gets_as_long_again() -> None:
+    queue = admission()
+    entries = fill(queue, 3)
+    queue.resumed(2.0, paused_s=2.0)
+    queue.finished(0.005, 2.0)
+    assert queue.advance(4.2)[0] == [] and not queue.overloaded
+    queue.finished(0.005, 4.2 + STOOD_S)
+    assert queue.advance(4.2 + STOOD_S)[0] == entries
+    queue.resumed(5.0, paused_s=1.0)
+    fill(queue, 1, now_s=5.0)
+    assert queue.has_stood(5.0 + STOOD_S), "an empty queue was harmed by nobody's absence"
+
+
 def test_patience_is_a_multiple_of_the_time_that_requests_run() -> None:
     queue = admission(service_s=4.0)
     fill(queue, 1)

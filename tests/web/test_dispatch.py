@@ -44,6 +44,27 @@ async def test_request_waits_for_the_first_worker(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_what_waited_for_a_worker_to_come_back_is_no_overload(tmp_path: Path) -> None:
+    clock = Clock()
+    async with dispatching(tmp_path, now_s=clock) as rig:
+        links = await rig.worker()
+        first = rig.ask()
+        links[0].answer(await links[0].request())
+        await answered(first)
+        await kill(rig, links)
+        waiting = [rig.ask(target=f"/{place}") for place in range(3)]
+        clock.now_s += 3.0
+        worker = await rig.thread()
+        for exchange in waiting:  # in order
+            given = await worker.request()
+            rig.dispatcher.advance(clock.now_s)
+            assert given.head.target == exchange.target
+            worker.answer(given)
+            assert (await answered(exchange)).status == 200
+            clock.now_s += 0.9
+
+
+@on_loop
 async def test_thread_pulls_the_next_when_it_is_done(tmp_path: Path) -> None:
     async with dispatching(tmp_path) as rig:
         worker = await rig.thread()

@@ -6,7 +6,8 @@ served in order, and so wait about equally. From then on the newest goes first: 
 whole of patience, and answers would come when their clients have left. It is over when the queue is so short that in
 order nobody would wait for long. Who has waited longer than patience is told so (503): patience is short for fast apps
 and long for slow ones, a multiple of the time that requests run, never beyond `queue_timeout`; and a queue that has just
-formed is a burst, where only `queue_timeout` counts.
+formed is a burst, where only `queue_timeout` counts. So is one that has formed while there was no worker at all, for as
+long again as that has lasted: that a server was away is no overload of it.
 
 Why newest first, not CoDel: simulated by `tests/web/queue_simulation.py`; 8 slots, twice the load that they can do,
 clients that leave after 1 s, at most 1,000 waiting:
@@ -40,6 +41,7 @@ from headrace.web.limits import (
     LANES,
     PATIENCE_MIN_S,
     PATIENCE_SERVICES,
+    RESUME_S,
     RETRY_AFTER_MAX_S,
     STOOD_S,
 )
@@ -77,7 +79,7 @@ class Admission(Generic[E]):
         self._left = 0  # entries in the lanes that wait no more
         self.overloaded = False
         """Somebody has run out of patience, and the queue is long still: the newest goes first."""
-        self._since_s = 0.0  # when the queue was last empty
+        self._since_s = 0.0  # since when its standing says something: it was empty, or had had nobody to serve it
         self._passed = 0  # takes that have passed over a lower lane, since one did not
         self._service_s = 0.0
         self._finished_s = -math.inf
@@ -138,6 +140,12 @@ class Admission(Generic[E]):
         self._finished_s = now_s
         mean_s = self._service_s
         self._service_s = mean_s + (service_s - mean_s) * (0.5 if service_s > mean_s else 0.0625)
+
+    def resumed(self, now_s: float, *, paused_s: float) -> None:
+        """There is somebody to serve them again; for `paused_s` there was nobody."""
+        if self.length:
+            self._since_s = now_s + max(paused_s, RESUME_S)
+            self.overloaded = False
 
     def advance(self, now_s: float) -> tuple[list[E], float]:
         """Take out who has waited too long; and when to look again (infinity: nobody waits)."""

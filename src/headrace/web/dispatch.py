@@ -48,6 +48,8 @@ class Dispatcher(Queueing):
         self._suspects: deque[Ticket] = deque()
         self._alone: dict[Ticket, Worker] = {}
         self._redelivered = self._failed = self._poison = 0
+        self._deserted_s: float | None = self.now_s()
+        """Since when there is no worker."""
 
     # Giving
 
@@ -92,6 +94,10 @@ class Dispatcher(Queueing):
             self._spools = hello.interface == "wsgi"
             self.durable = hello.durable
         link.worker = self.workers.join(link, pid=hello.pid, generation=hello.generation)
+        if self._deserted_s is not None:
+            now_s = self.now_s()
+            self._admission.resumed(now_s, paused_s=now_s - self._deserted_s)
+            self._deserted_s = None
         self._place_suspects()
         self.fill()
 
@@ -129,8 +135,13 @@ class Dispatcher(Queueing):
         streams, link.streams = link.streams, {}
         for ticket in streams.values():
             self._lose(ticket, worker, expected=expected)
+        self._look_whether_deserted()
         self._place_suspects()
         self.fill()
+
+    def _look_whether_deserted(self) -> None:
+        if self._deserted_s is None and self.workers.deserted:
+            self._deserted_s = self.now_s()
 
     # Losing
 
@@ -248,6 +259,7 @@ class Dispatcher(Queueing):
         if not worker.condemned:
             worker.condemned = True
             self.workers.shun(worker)
+            self._look_whether_deserted()
             self.on_hung(worker.pid)
         return worker.pid
 

@@ -11,6 +11,9 @@ LANE_TURN: Final = 8
 """Of so many takes that pass over a lower lane, the last does not: a lower lane gets at least an eighth."""
 STOOD_S: Final = 0.3
 """A queue that has not been empty for so long is no burst any more: now patience counts."""
+RESUME_S: Final = 1.0
+"""When workers have come back, the queue gets as long again as they were away before patience counts, and at least so
+long: they do not all come at once."""
 CALM: Final = 0.05
 """Overload is over when the queue drains in this part of patience."""
 PATIENCE_MIN_S: Final = 0.4

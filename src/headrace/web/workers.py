@@ -65,6 +65,11 @@ class Workers:
     def __len__(self) -> int:
         return len(self._workers)
 
+    @property
+    def deserted(self) -> bool:
+        """Whether there is nobody who will ever take a request."""
+        return all(worker.shunned for worker in self)
+
     def join(self, seat: Seat, *, pid: int, generation: int) -> Worker:
         """A link has said who it is."""
         worker = self._workers.get(pid)
