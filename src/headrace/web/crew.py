@@ -181,6 +181,10 @@ class Crew:
 
     def _drop_zygote(self, generation: int) -> None:
         self._zygote_channels.pop(generation, None)
+        for worker in list(self.fleet.workers.values()):
+            # Of those whose channel was lost before, it would have told.
+            if worker.generation == generation and worker.pid and worker.number not in self._worker_channels:
+                self._worker_gone(worker.number, "it is gone, and its zygote, too")
 
     def _drop_worker(self, number: int) -> None:
         self._worker_channels.pop(number, None)
