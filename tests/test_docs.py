@@ -113,7 +113,7 @@ def test_constraints_pin_every_dependency_and_name_no_host() -> None:
 
 def test_each_action_of_the_log_is_documented() -> None:
     written = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    actions = set(re.findall(r'"action": "([a-z_.]+)"', written))
+    actions = set(re.findall(r'(?:"action": |\baction=)"([a-z_]+\.[a-z_.]+)"', written))
     documented = (ROOT / "docs/operations.md").read_text()
     assert len(actions) > 20
     assert sorted(action for action in actions if f"`{action}`" not in documented) == []

@@ -17,7 +17,7 @@ def names_in(module: Path) -> set[str]:
     """Functions, classes, and methods as Class::method."""
     found: set[str] = set()
     for node in ast.parse(module.read_text()).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         if isinstance(node, ast.ClassDef):
             found |= {f"{node.name}::{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}

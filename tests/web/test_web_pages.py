@@ -21,6 +21,7 @@ from tests.web.web_process import WebProcess, serve
 
 DOCS = Path(__file__).parents[2] / "docs"
 DURABLE = (DOCS / "durable-requests.md").read_text(encoding="utf-8")
+OPERATIONS = (DOCS / "operations.md").read_text(encoding="utf-8")
 WEB = (DOCS / "web.md").read_text(encoding="utf-8")
 FILE = re.compile(r"^```(?:python|toml|css)\n(?:# |/\* )([\w./]+)(?: \*/)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TABLES = re.compile(r"^```toml\n(\[\[.*?)^```", re.MULTILINE | re.DOTALL)
@@ -149,6 +150,9 @@ def test_flags_of_the_page_are_flags_of_the_command() -> None:
     named |= {flag for line in re.findall(r"^headrace serve .*$", text, re.MULTILINE) for flag in _flags(line)}
     rows = [line.replace("\\|", "") for table in tables for line in table.splitlines() if line.startswith("| `")]
     named |= {flag for row in rows for flag in _flags(row.split("|")[2])}
+    recipes = [line for line in OPERATIONS.splitlines() if "headrace serve" in line or line.startswith("    --")]
+    named |= {flag for recipe in recipes for flag in _flags(recipe)}
+    assert len(recipes) > 3
     assert len(named) > 20
     assert sorted(named - flags) == []
 
