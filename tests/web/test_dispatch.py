@@ -306,6 +306,19 @@ async def test_idle_links_of_a_dying_worker_get_nothing(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_busy_link_of_a_process_that_lives_on_is_made_anew_when_it_is_done(tmp_path: Path) -> None:
+    """Its process has lost another link, so it is given nothing more: kept, the thread would wait for ever."""
+    async with dispatching(tmp_path) as rig:
+        first, second = await rig.worker(links=2)
+        rig.ask()
+        rig.ask()
+        given = await second.request()
+        await kill(rig, [first])
+        second.answer(given)
+        assert await second.left() == b""
+
+
+@on_loop
 async def test_poison_is_given_up_after_three_workers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with dispatching(tmp_path) as rig:
         exchange = rig.ask("GET", "/poison")
@@ -521,6 +534,24 @@ async def test_bystanders_of_a_hung_request_are_redelivered_without_suspicion(tm
         worker.answer(await worker.request())
         assert (await answered(bystander)).status == 200
         assert rig.dispatcher.statistics().poison == 0
+
+
+@on_loop
+async def test_late_answer_of_a_hung_request_costs_its_neighbours_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+    async with dispatching(tmp_path, now_s=clock, request_timeout_s=5.0) as rig:
+        worker = await rig.thread(interface="asgi", capacity=10)
+        late = rig.ask(target="/late")
+        given = await worker.request()
+        clock.now_s += 4.0
+        neighbour = rig.ask("POST", target="/neighbour", body=b"x")
+        other = await worker.request()
+        clock.now_s += 1.0
+        rig.dispatcher.advance(clock.now_s)
+        assert late.status == 504
+        worker.answer(given)  # it crosses GONE
+        worker.answer(other)
+        assert (await answered(neighbour)).status == 200
 
 
 @on_loop

@@ -84,6 +84,8 @@ class Dispatcher(Queueing):
             self._give(worker, link, ticket)
         else:
             self.workers.settle(worker, link)
+            if worker.shunned and not worker.condemned and not link.busy:
+                link.close()  # it was busy when others were closed: a process that lives connects again
 
     # From the links
 
@@ -254,7 +256,7 @@ class Dispatcher(Queueing):
             self._forget(ticket)
 
     def _condemn(self, ticket: Ticket) -> int:
-        ticket.begun = True  # reported once
+        ticket.reported = True
         worker: Worker = ticket.link.worker  # type: ignore[union-attr]  # it runs, so it has a link, which is a Link
         if not worker.condemned:
             worker.condemned = True
@@ -369,7 +371,7 @@ class LocalDispatcher(Queueing):
         pass  # the exchange is the target's: it knows
 
     def _condemn(self, ticket: Ticket) -> int:
-        ticket.begun = True  # reported once
+        ticket.reported = True
         pid = os.getpid()
         self.on_hung(pid)
         return pid

@@ -216,7 +216,8 @@ class Queueing(ABC):
         for ticket in tuple(self.running):
             exchange = ticket.exchange
             # One whose client has given up holds its place all the same.
-            if ticket.active_s <= since_s and not ticket.begun and (exchange.gone or not exchange.answered):
+            late = ticket.active_s <= since_s and not (ticket.begun or ticket.reported)
+            if late and (exchange.gone or not exchange.answered):
                 self._find_hung(ticket)
 
     def _find_hung(self, ticket: Ticket) -> None:

@@ -66,6 +66,7 @@ class Ticket:
         "losses",
         "number",
         "owner",
+        "reported",
         "route",
         "since_s",
         "tunnel",
@@ -89,6 +90,8 @@ class Ticket:
         """The worker has begun to answer."""
         self.tunnel = False
         """And that as a tunnel."""
+        self.reported = False
+        """It has run for too long, and whoever has it was told of."""
         self.link: Channel | None = None
         self.number = 0
         """Of its stream on the link."""
