@@ -133,7 +133,7 @@ class Relay:
         connection.user = self
         self._connection = connection
         exchange, ticket = self.exchange, self.ticket
-        length, piece = exchange.length, b""
+        length, piece = (0 if exchange.upgrade else exchange.length), b""  # HTTP/2's CONNECT seems to have a body
         if length and ticket.body is None:
             ticket.body = Body(exchange, keep=ticket.may_be_repeated())
         if ticket.body is not None:
