@@ -88,10 +88,11 @@ def test_unfit_keys_are_refused(value: bytes) -> None:
 
 
 def test_scope_tells_parts_apart() -> None:
-    one = records.scope_of(b"k", method="POST", path="/ab", authorization=b"c")
-    assert one != records.scope_of(b"k", method="POST", path="/a", authorization=b"bc")
-    assert one != records.scope_of(b"k", method="PUT", path="/ab", authorization=b"c")
-    assert one == records.scope_of(b"k", method="POST", path="/ab", authorization=b"c")
+    one = records.scope_of(b"k", method="POST", host=b"h", path="/ab", authorization=b"c")
+    assert one != records.scope_of(b"k", method="POST", host=b"h", path="/a", authorization=b"bc")
+    assert one != records.scope_of(b"k", method="PUT", host=b"h", path="/ab", authorization=b"c")
+    assert one != records.scope_of(b"k", method="POST", host=b"other", path="/ab", authorization=b"c")
+    assert one == records.scope_of(b"k", method="POST", host=b"h", path="/ab", authorization=b"c")
 
 
 def test_a_failed_request_that_comes_again_has_all_attempts_anew() -> None:
@@ -126,7 +127,7 @@ def test_expiry_keys_sort_by_time(times: list[int], now: int) -> None:
         records.expiry_key(Record(f"id-{n}", "done", "GET", "/", 1, 0, 0, when)) for n, when in enumerate(times)
     )
     assert [records.expiry_of(key)[0] for key in keys] == sorted(times)
-    assert len(records.oldest_first(keys, now_ms=now)) == sum(when <= now for when in times)
+    assert len(records.due(keys, now_ms=now)) == sum(when <= now for when in times)
 
 
 def test_binary_answers_are_shown_as_base64_and_cut_ones_not_at_all() -> None:

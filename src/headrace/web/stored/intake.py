@@ -19,7 +19,40 @@ from headrace.web.stored.records import BODY_BYTES_MAX, Record, StoredRequest
 _log: Final = logging.getLogger("headrace.web")
 
 COLLECTED_BYTES_MAX: Final = 256 * 1_048_576
-"""Bodies that are being collected, all together; beyond: 503."""
+"""Bodies that are being collected or committed, all together; beyond: 503. One of unknown length counts as it grows."""
+
+
+class _Room:
+    """What the bodies that are here take together. Invariant: at most COLLECTED_BYTES_MAX."""
+
+    __slots__ = ("taken_bytes",)
+
+    def __init__(self) -> None:
+        self.taken_bytes = 0
+
+
+class _Share:
+    """One body's part of the room, from its begin until its request is committed."""
+
+    __slots__ = ("_bytes", "_room")
+
+    def __init__(self, room: _Room) -> None:
+        self._room = room
+        self._bytes = 0
+
+    def grow(self, size_bytes: int) -> bool:
+        """Have at least so many bytes; False if there is no room for them."""
+        more = max(0, size_bytes - self._bytes)
+        if self._room.taken_bytes + more > COLLECTED_BYTES_MAX:
+            return False
+        self._bytes += more
+        self._room.taken_bytes += more
+        return True
+
+    def give_back(self) -> None:
+        self._room.taken_bytes -= self._bytes
+        self._bytes = 0
+
 
 Watch = Callable[[str], "asyncio.Future[Record]"]
 """The record once the request of this id has ended, if it ends in this process."""
@@ -32,7 +65,7 @@ class Intake:
         self._ledger = ledger
         self._watch = watch
         self._tasks: set[asyncio.Task[None]] = set()
-        self._collected_bytes = 0
+        self._room = _Room()
 
     def begin(self, exchange: Exchange, rule: DurableSettings, *, asked: bool) -> None:
         try:
@@ -51,10 +84,12 @@ class Intake:
         """Answer a status URL."""
         self._spawn(self._show(exchange, request_id, response=response))
 
-    async def close(self) -> None:
-        """Wait for what is being accepted."""
+    async def close(self, grace_s: float) -> None:
+        """Wait for what is being accepted; what takes longer than the grace is not accepted."""
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        for task in tuple(self._tasks):
+            task.cancel()
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -62,8 +97,9 @@ class Intake:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, exchange: Exchange, rule: DurableSettings, key: bytes | None, *, asked: bool) -> None:
+        share = _Share(self._room)
         try:
-            body = await self._collect(exchange)
+            body = await _collect(exchange, share)
             if body is not None:
                 await self._accept(exchange, rule, key, body, asked=asked)
         except OutcomeUnknown as error:
@@ -74,13 +110,17 @@ class Intake:
         except Exception:  # noqa: BLE001  # a bug of ours costs this request only
             _log.exception("a durable request failed", extra={"action": "web.durable.bug", "path": exchange.path})
             problem.respond(exchange, 500, "an internal error; the log has more")
+        finally:
+            share.give_back()
 
     async def _accept(
         self, exchange: Exchange, rule: DurableSettings, key: bytes | None, body: bytes, *, asked: bool
     ) -> None:
         request = _stored(exchange, rule, key, body)
         content_type = exchange.headers.get(b"content-type", b"")
-        fingerprint = records.fingerprint_of(target=exchange.target, content_type=content_type, body=body)
+        fingerprint = records.fingerprint_of(
+            target=exchange.target, content_type=content_type, caller=_caller(exchange), body=body
+        )
         wait_s = records.preferred_wait_s(exchange.headers.get(b"prefer"))
         watched = self._watch(request.id) if wait_s else None  # before it may have ended
         try:
@@ -97,30 +137,20 @@ class Intake:
         else:
             pages.accepted(exchange, ended or accepted, asked=asked)
 
-    async def _collect(self, exchange: Exchange) -> bytes | None:
-        """The whole body; None if it was cut or refused, and so answered or gone."""
-        reserved = max(exchange.length, 0)
-        if self._collected_bytes + reserved > COLLECTED_BYTES_MAX:
-            problem.respond(exchange, 503, "too many request bodies are on their way", headers=(pages.RETRY_AFTER,))
-            return None
-        self._collected_bytes += reserved
-        try:
-            return await _collect(exchange)
-        finally:
-            self._collected_bytes -= reserved
-
     async def _show(self, exchange: Exchange, request_id: str, *, response: bool) -> None:
         try:
             record = await self._ledger.find(request_id)
+            if record is None:
+                problem.respond(exchange, 404, f"there is no request {request_id}, or it has expired")
+            elif response:
+                pages.show_response(exchange, record)
+            else:
+                pages.show(exchange, record)
         except HeadraceError as error:
             _unavailable(exchange, "the broker cannot be asked now", error)
-            return
-        if record is None:
-            problem.respond(exchange, 404, f"there is no request {request_id}, or it has expired")
-        elif response:
-            pages.show_response(exchange, record)
-        else:
-            pages.show(exchange, record)
+        except Exception:  # noqa: BLE001  # as in _run
+            _log.exception("a status was not shown", extra={"action": "web.durable.bug", "request": request_id})
+            problem.respond(exchange, 500, "an internal error; the log has more")
 
 
 async def _within(watched: asyncio.Future[Record], seconds: float) -> Record | None:
@@ -130,31 +160,39 @@ async def _within(watched: asyncio.Future[Record], seconds: float) -> Record | N
         return None
 
 
-async def _collect(exchange: Exchange) -> bytes | None:
+async def _collect(exchange: Exchange, share: _Share) -> bytes | None:
+    """The whole body; None if it was cut or refused, and so answered or gone."""
     body = bytearray()
     changed = asyncio.Event()
     exchange.notify = changed.set
+    expected = max(exchange.length, 0)
     while True:
         changed.clear()
-        body += exchange.take()
+        whole = exchange.ended
+        piece = exchange.take()
+        body += piece
         if exchange.gone or exchange.answered:
             return None
         if len(body) > BODY_BYTES_MAX:
             _refuse_length(exchange)
             return None
-        if exchange.ended and not (more := exchange.take()):
+        if not share.grow(max(expected, len(body))):
+            problem.respond(exchange, 503, "too many request bodies are on their way", headers=(pages.RETRY_AFTER,))
+            return None
+        if whole and not piece:
             return bytes(body)
-        if exchange.ended:
-            body += more
-            continue
-        await changed.wait()
+        if not piece:
+            await changed.wait()
 
 
 def _stored(exchange: Exchange, rule: DurableSettings, key: bytes | None, body: bytes) -> StoredRequest:
     scope = ""
     if key is not None:
         authorization = exchange.headers.get(b"authorization", b"")
-        scope = records.scope_of(key, method=exchange.method, path=exchange.path, authorization=authorization)
+        host = exchange.headers.get(b"host", b"").lower()
+        scope = records.scope_of(
+            key, method=exchange.method, host=host, path=exchange.path, authorization=authorization
+        )
     return StoredRequest(
         id=secrets.token_urlsafe(18),  # who knows it may read the answer
         method=exchange.method,
@@ -171,6 +209,13 @@ def _stored(exchange: Exchange, rule: DurableSettings, key: bytes | None, body: 
         retry_s=rule.retry_s,
         keep_s=rule.keep_s,
     )
+
+
+def _caller(exchange: Exchange) -> bytes:
+    """By what applications know their callers, beside Authorization. Not in the key's scope: a session that is renewed
+    between two tries must not make two requests of them; but nobody gets to see another one's answer."""
+    get = exchange.headers.get
+    return b"\0".join((get(b"cookie", b""), get(b"x-api-key", b"")))
 
 
 def _refuse_length(exchange: Exchange) -> None:

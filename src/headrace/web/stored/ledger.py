@@ -199,16 +199,18 @@ class Ledger:
     async def sweep(self) -> int:
         """Remove records that have expired, and what belongs to them; returns how many were looked at."""
         keys = await self._client.state(self._state, records.EXPIRY, limit=SWEPT_AT_ONCE)
-        due = records.oldest_first(list(keys), now_ms=self.now_ms())
-        for request_id in due:
-            await self._remove(request_id)
+        due = records.due(list(keys), now_ms=self.now_ms())
+        for key in due:
+            await self._remove(key)
         return len(due)
 
-    async def _remove(self, request_id: str) -> None:
+    async def _remove(self, expiry: bytes) -> None:
+        _, request_id = records.expiry_of(expiry)
         record = await self.find(request_id)
-        if record is None:
-            return
         async with self._client.transact(self._state) as tx:
+            if record is None or records.expiry_key(record) != expiry:
+                tx.remove(expiry)  # of nothing: left, it would be found again at once, and for ever
+                return
             tx.expect(records.record_key(request_id), records.encode(record))
             tx.remove(records.record_key(request_id))
             tx.remove(records.body_key(request_id))

@@ -65,7 +65,7 @@ def accepted(exchange: Exchange, record: Record, *, asked: bool) -> None:
 def repeated(exchange: Exchange, record: Record | None, *, same: bool) -> None:
     """The Idempotency-Key has been used: its first answer, 409 while that is not there, 422 for another request."""
     if not same:
-        detail = "this Idempotency-Key was used for a request with another target or body"
+        detail = "this Idempotency-Key was used for a request with another target, body or cookie"
         problem.respond(exchange, 422, detail, kind="idempotency-conflict")
     elif record is None:
         problem.respond(exchange, 409, "the first request with this Idempotency-Key has expired; use a new key")

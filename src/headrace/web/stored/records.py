@@ -13,7 +13,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -205,14 +206,14 @@ def read_idempotency_key(value: bytes | None) -> bytes | None:
     return key
 
 
-def scope_of(key: bytes, *, method: str, path: str, authorization: bytes) -> str:
+def scope_of(key: bytes, *, method: str, host: bytes, path: str, authorization: bytes) -> str:
     """Where the key is unique: the operation and the caller; another caller's key must not show this one's answer."""
-    return _digest(key, method.encode(), path.encode(), authorization).hex()
+    return _digest(key, method.encode(), host, path.encode(), authorization).hex()
 
 
-def fingerprint_of(*, target: str, content_type: bytes, body: bytes) -> bytes:
+def fingerprint_of(*, target: str, content_type: bytes, caller: bytes, body: bytes) -> bytes:
     """What must be the same in a repeat."""
-    return _digest(target.encode(), content_type, body)
+    return _digest(target.encode(), content_type, caller, body)
 
 
 def _digest(*parts: bytes) -> bytes:
@@ -328,12 +329,6 @@ def _view_response(response: Response) -> dict[str, Any]:
     return shown
 
 
-def oldest_first(keys: Sequence[bytes], *, now_ms: int) -> list[str]:
-    """The ids of expiry keys that are due, given in their sorted order."""
-    due = []
-    for key in keys:
-        when, request_id = expiry_of(key)
-        if when > now_ms:
-            break
-        due.append(request_id)
-    return due
+def due(keys: Iterable[bytes], *, now_ms: int) -> list[bytes]:
+    """The expiry keys that are due; they are given, and returned, in their sorted order."""
+    return list(takewhile(lambda key: expiry_of(key)[0] <= now_ms, keys))

@@ -13,6 +13,8 @@ from headrace.web.stored.records import RESPONSE_BYTES_MAX, Response, StoredRequ
 LANE_LAST = 2
 """Durable requests have time: clients that wait go first."""
 _FILE_PIECE_BYTES = 1_048_576
+_ID, _ATTEMPT = OWN_HEADERS = (b"headrace-request-id", b"headrace-attempt")
+"""By which the application tells a stored request from others: no client may send them."""
 
 
 class ReplayedExchange(Exchange):
@@ -28,8 +30,8 @@ class ReplayedExchange(Exchange):
         self.path, _, self.query = request.target.partition("?")
         self.headers = {
             **request.headers,
-            b"headrace-request-id": request.id.encode(),
-            b"headrace-attempt": b"%d" % attempt,
+            _ID: request.id.encode(),
+            _ATTEMPT: b"%d" % attempt,
         }
         if body or b"content-type" in request.headers:
             self.headers[b"content-length"] = b"%d" % len(body)

@@ -10,11 +10,13 @@ from typing import Final
 from headrace.errors import HeadraceError
 from headrace.http import problem
 from headrace.http.exchange import Exchange, Target
+from headrace.web.routes import canonical
 from headrace.web.settings import DurableSettings
 from headrace.web.stored import pages, records
 from headrace.web.stored.intake import Intake
 from headrace.web.stored.ledger import Ledger
 from headrace.web.stored.records import PREFIX, Rules
+from headrace.web.stored.replay import OWN_HEADERS
 from headrace.web.stored.runner import Runner
 
 _log: Final = logging.getLogger("headrace.web")
@@ -68,8 +70,10 @@ class DurableRequests:
             self.change(self._settings)
         prefer = exchange.headers.get(b"prefer")
         asked = prefer is not None and records.prefers_async(prefer)
-        rule = self._rules.find(exchange.method, exchange.path, asked=asked)
+        rule = self._rules.find(exchange.method, canonical(exchange.path), asked=asked)
         if rule is None or exchange.upgrade:
+            for name in OWN_HEADERS:
+                exchange.headers.pop(name, None)
             return False
         if self._ready:
             self._intake.begin(exchange, rule, asked=asked)
@@ -81,9 +85,11 @@ class DurableRequests:
         """Answer what is being accepted, finish what runs within the grace."""
         if self._opening is not None:
             self._opening.cancel()
-        await self._intake.close()
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + grace_s
+        await self._intake.close(grace_s)
         if self._ready:
-            await self._runner.close(grace_s)
+            await self._runner.close(max(0.0, end_s - loop.time()))
         await self._ledger.close()
 
     def _show(self, exchange: Exchange) -> None:
@@ -121,7 +127,7 @@ class Unstored:
 
     def take(self, exchange: Exchange) -> bool:
         marked = self._marks()
-        if not marked or Rules(_as_rules(marked)).find(exchange.method, exchange.path, asked=False) is None:
+        if not marked or Rules(_as_rules(marked)).find(exchange.method, canonical(exchange.path), asked=False) is None:
             return False
         problem.respond(exchange, 503, "this request is to be stored; the server was started without --broker")
         return True

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from headrace.errors import HeadraceError, ReceiptExpired
@@ -40,8 +41,8 @@ class Runner:
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        for work in (self._pull(), self._extend(), self._sweep()):
-            self._loops.append(asyncio.ensure_future(work))
+        for work in (self._pull, self._extend, self._sweep):
+            self._loops.append(asyncio.ensure_future(_for_ever(work)))
 
     async def close(self, grace_s: float) -> None:
         """Pull no more, and finish what runs; what takes longer than the grace runs again elsewhere, after its lease."""
@@ -177,3 +178,13 @@ class Runner:
         watched = self._watched.get(record.id)
         if watched is not None and not watched.done():
             watched.set_result(record)
+
+
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """A bug of ours costs a pause: without these loops nothing stored would run until the next start."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001  # whatever it is
+            _log.exception("durable requests pause", extra={"action": "web.durable.bug"})
+            await asyncio.sleep(_PAUSE_S)
