@@ -185,7 +185,7 @@ def _read_line(line: bytes) -> RequestLine:
             raise Refusal(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
         raise Refusal(400, "malformed request line")
     method, target, minor = match[1].decode(), match[2].decode(), match[3]
-    if target[0] != "/":
+    if target[0] != "/" or method == "CONNECT":  # behind a proxy route, a server would open a tunnel: `CONNECT /` too
         _check_other_form(method, target)
     if "#" in target:
         raise Refusal(400, "a request target has no fragment")

@@ -138,6 +138,7 @@ HOSTILE: dict[str, tuple[bytes, int]] = {
     "target_absolute_ftp": (b"GET ftp://a/ HTTP/1.1\r\n" + HOST + b"\r\n", 400),
     "target_absolute_user": (b"GET http://a@b/ HTTP/1.1\r\n" + HOST + b"\r\n", 400),
     "connect": (b"CONNECT localhost:443 HTTP/1.1\r\n" + HOST + b"\r\n", 501),
+    "connect_path": (b"CONNECT /path HTTP/1.1\r\n" + HOST + b"\r\n", 501),
     "unknown_expectation": (with_headers(b"Expect: 200-ok"), 417),
     # More ways to say chunked to one reader and not to the other (TE.CL, CL.TE, TE.TE)
     "te_space_before_colon": (with_headers(b"Transfer-Encoding : chunked") + b"0\r\n\r\n", 400),
