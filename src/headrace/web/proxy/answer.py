@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -215,6 +216,7 @@ def _fields(pairs: Iterable[tuple[bytes, bytes]], options: frozenset[bytes]) -> 
         raise AnswerInvalid(str(error)) from None
 
 
+@lru_cache(maxsize=64)
 def _options(connection: bytes) -> frozenset[bytes]:
     return frozenset(option.strip() for option in connection.lower().split(b","))
 

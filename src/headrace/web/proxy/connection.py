@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol, cast
 
 from headrace.http.liveness import has_input
 from headrace.web.proxy.answer import AnswerReader
-from headrace.web.proxy.limits import WRITE_BUFFER_BYTES
+from headrace.web.proxy.limits import CLOSE_S, WRITE_BUFFER_BYTES
 
 
 class User(Protocol):
@@ -67,16 +67,19 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.write_eof()
 
     def pause(self) -> None:
-        self._transport.pause_reading()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume(self) -> None:
         if not self._transport.is_closing():
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """What was written still goes out."""
+        """What was written still goes out, unless that takes too long."""
         self.user = None
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abort)
 
     def abort(self) -> None:
         """At once: the upstream must not take what it has for the whole of a request."""

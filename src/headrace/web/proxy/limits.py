@@ -13,6 +13,9 @@ IDLE_UNREPEATABLE_S: Final = 1.0
 would fail."""
 WRITE_BUFFER_BYTES: Final = 65_536
 """Of a request's body that the upstream has not taken; beyond, no more is taken from the client."""
+CLOSE_S: Final = 5.0
+"""How long the upstream of a tunnel may take for the client's last bytes: a close frame needs no time, and what is stuck
+would be kept for ever."""
 
 # Answers
 

@@ -243,6 +243,8 @@ class ProxyTarget(Queueing):
         self._failed += 1
         self._log_failure(relay, "an upstream failed a request: %s", reason, action="web.upstream.failed")
         self._forget(relay.ticket)
+        if not relay.sent:
+            relay.exchange.refused = _UNAVAILABLE  # so a durable request knows that it has not been run
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if not self._is_anybody_up():
             headers = ((b"Retry-After", b"%d" % self._retry_after_s()),)
