@@ -62,3 +62,8 @@ def test_other_settings_are_checked(route: RouteSettings, reason: str) -> None:
 def test_the_command_checks_before_anything_is_started() -> None:
     with pytest.raises(SettingsError, match="has a path"):
         check(WebSettings(proxy=("http://a/b",)))
+
+
+def test_direct_mode_is_for_apps() -> None:
+    with pytest.raises(SettingsError, match="there is no app"):
+        check(WebSettings(proxy=("http://a",), direct=True))
