@@ -24,6 +24,8 @@ def check(settings: WebSettings, origins: Mapping[str, str] | None = None) -> No
     _check_app(settings)
     RouteTable((route, None) for route in routes_of(settings))
     _check_upstreams(settings)
+    if settings.direct and not apps_of(settings):
+        raise SettingsError(flag_of("direct"), "there is no app: folders and upstreams are served without a hop anyway")
     _check_clients(settings)
     _check_address(settings, origins or {})
     _check_tls(settings)
