@@ -23,6 +23,9 @@ _log: Final = logging.getLogger("headrace.web")
 
 _END_S: Final = 10.5
 """After its grace: for the lifespan to shut down."""
+_LAST_HOLDER_S: Final = 0.05
+"""A listening socket is closed so long after the order to leave: supervisor and zygote have closed theirs by then. Whoever
+holds it last must accept what is in its backlog; what came between our accept and their close would be reset."""
 _ORPHAN_S: Final = 0.05
 
 
@@ -276,6 +279,7 @@ class Direct:
 
     async def close(self, grace_s: float, *, idle_s: float) -> None:
         self.announce_end()
+        await asyncio.sleep(_LAST_HOLDER_S)
         await self._door.close(grace_s, idle_s=idle_s)
         for target in self._targets:
             result = target.close(grace_s) if hasattr(target, "close") else None
