@@ -1,4 +1,7 @@
-"""`python -m benchmarks --mode quick|full`: measure, show tables, write benchmarks/results/*.json."""
+"""`python -m benchmarks --mode quick|full`: measure, show tables, write benchmarks/results/*.json.
+
+`python -m benchmarks web` measures the web server alone, with options of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,15 @@ from benchmarks import machine, native, others, report, servers, sqs_http
 from benchmarks.plan import PLANS, Plan
 from benchmarks.report import Results
 from benchmarks.store import StoreFigures
+from benchmarks.web.command import PARTS as WEB_PARTS
+from benchmarks.web.command import measure_web, web
 
 ROOT: Final = Path(__file__).parent.parent
-PARTS: Final = ("http", "store", "native", "others")
+PARTS: Final = ("http", "store", "native", "others", "web")
 TABLE_WIDTH: Final = 120
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--mode", type=click.Choice(sorted(PLANS)), default="quick", show_default=True)
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Only these parts.")
 @click.option(
@@ -43,8 +48,13 @@ TABLE_WIDTH: Final = 120
 @click.option(
     "--out", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results", help="Folder of the results."
 )
-def main(mode: str, only: tuple[str, ...], peers: str, cache: Path, data: Path, out: Path) -> None:
-    """Measure headrace, alone and against other queues, on this machine."""
+@click.pass_context
+def main(
+    context: click.Context, mode: str, only: tuple[str, ...], peers: str, cache: Path, data: Path, out: Path
+) -> None:
+    """Measure headrace, alone and against other queues and web servers, on this machine."""
+    if context.invoked_subcommand is not None:
+        return
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     plan, parts = PLANS[mode], only or PARTS
@@ -59,10 +69,18 @@ def main(mode: str, only: tuple[str, ...], peers: str, cache: Path, data: Path, 
         "native": lambda: _measure_native(results, plan, cache=cache, data=data, say=say),
         "others": lambda: results.others.extend(others.measure(data, messages=plan.native_messages, say=say)),
     }
-    failed = [part for part in PARTS if part in parts and not _succeeds(part, measure[part], say)]
-    report.show(console, results)
-    console.print(f"Written to {os.path.relpath(results.save(out))}", highlight=False)
+    queue_parts = [part for part in parts if part in measure]
+    failed = [part for part in queue_parts if not _succeeds(part, measure[part], say)]
+    if queue_parts:
+        report.show(console, results)
+        console.print(f"Written to {os.path.relpath(results.save(out))}", highlight=False)
+    if "web" in parts:
+        measured = measure_web(console, mode, WEB_PARTS, peers=bool(peers), cache=cache, data=data / "web", out=out)
+        failed += [remark for remark in measured[0].remarks if "headrace" in remark]
     sys.exit(1 if failed else 0)
+
+
+main.add_command(web)
 
 
 def _succeeds(part: str, measure: Callable[[], None], say: Callable[[str], None]) -> bool:

@@ -17,7 +17,7 @@ import select
 import socket
 import time
 from array import array
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import cycle as repeat
 from typing import Final, Self, TypeAlias
@@ -270,7 +270,7 @@ class Target:
         )
 
 
-def percentile_ms(values_s: array[float], share: float) -> float:
+def percentile_ms(values_s: Iterable[float], share: float) -> float:
     """The value below which `share` of them lie, in ms; 0 when there are none."""
     ordered = sorted(values_s)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1_000 if ordered else 0.0

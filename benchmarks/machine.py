@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import statistics
 import time
 from pathlib import Path
@@ -37,6 +38,13 @@ def memory_mib(pid: int) -> float:
     """Resident memory of the process and its descendants, shared pages counted in each."""
     pages = (read(Path(f"/proc/{member}/statm")).split() for member in tree(pid))
     return sum(int(fields[1]) for fields in pages if fields) * PAGE_BYTES / 1_048_576
+
+
+def own_memory_mib(pid: int) -> float:
+    """Memory of the process and its descendants, each shared page divided among those that share it (PSS)."""
+    rollups = (read(Path(f"/proc/{member}/smaps_rollup")) for member in tree(pid))
+    found = (re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE) for text in rollups)
+    return sum(int(match[1]) for match in found if match) / 1_024
 
 
 def read(path: Path) -> str:

@@ -96,7 +96,7 @@ def running(server: Server, cache: Path, data: Path) -> Iterator[Running]:
         _wait_until_ready(process, endpoint, log)
         yield Running(endpoint, process.pid)
     finally:
-        _stop(process)
+        stop(process)
         shutil.rmtree(data, ignore_errors=True)
 
 
@@ -112,12 +112,12 @@ def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path
     raise RuntimeError(f"{process.args!r} does not answer:\n{log.read_text(errors='replace')[-2_000:]}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the server's own process group to end; insist after 20 s."""
+def stop(process: subprocess.Popen[bytes], timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """Ask the server's own process group to end; insist after a while."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(STOP_TIMEOUT_S)
+            process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -127,7 +127,7 @@ def _nothing_to_install(_: Path) -> None:
     pass
 
 
-def _run(*command: str | Path) -> None:
+def run(*command: str | Path) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S)
     except subprocess.CalledProcessError as failed:
@@ -143,8 +143,8 @@ def _pip_installer(package: str, program: str) -> Callable[[Path], None]:
     def install(cache: Path) -> None:
         home = cache / package
         if not (home / "bin" / program).exists():
-            _run(sys.executable, "-m", "venv", home)
-            _run(home / "bin" / "pip", "install", "--quiet", package)
+            run(sys.executable, "-m", "venv", home)
+            run(home / "bin" / "pip", "install", "--quiet", package)
 
     return install
 
@@ -164,7 +164,7 @@ def _install_fauxqs(cache: Path) -> None:
     if not (home / "node_modules" / "fauxqs").exists():
         home.mkdir(parents=True, exist_ok=True)
         (home / "package.json").write_text('{"private": true}\n')
-        _run("npm", "install", "--prefix", home, "--no-audit", "--no-fund", package)
+        run("npm", "install", "--prefix", home, "--no-audit", "--no-fund", package)
 
 
 MINISTACK: Final = "ministack==1.5.33"

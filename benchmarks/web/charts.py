@@ -1,0 +1,95 @@
+"""The results as pictures: `python -m benchmarks.web.charts RESULTS.json FOLDER` writes two SVG files.
+
+It runs in the environment of the peers, which has matplotlib; headrace's own does not need it. It therefore imports
+nothing of the benchmark.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+OURS_COLOUR: Final = "#0b6e99"
+PEER_COLOUR: Final = "#b8bfc6"
+ANSWERED, REFUSED, LOST = "#2e8b57", "#e0b04c", "#c0504d"
+SPEED_APPS: Final = ("Flask", "Django", "FastAPI")
+STYLE: Final = {
+    "svg.hashsalt": "headrace",  # the same figures give the same file
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+}
+
+
+def speed(plot: Any, rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """CPU a request, one panel for each framework."""
+    figure, panels = plot.subplots(1, len(SPEED_APPS), figsize=(12, 2.9), layout="constrained")
+    for panel, app in zip(panels, SPEED_APPS, strict=True):
+        found = sorted((row for row in rows if row["app"] == app), key=lambda row: -row["cpu_us"])
+        _bars(panel, found, [row["cpu_us"] for row in found], "{:.0f}")
+        panel.set_title(f"{app}: CPU µs a request", loc="left", fontsize=10)
+    _save(plot, figure, path)
+
+
+def trouble(plot: Any, overload: Sequence[dict[str, Any]], mixed: Sequence[dict[str, Any]], path: Path) -> None:
+    """What becomes of clients at twice the capacity, and the p99 of fast requests beside slow ones."""
+    figure, (left, right) = plot.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
+    found = sorted(overload, key=lambda row: row["goodput"])
+    names = [f"{row['server']} ({row['app']})" if _both(row) else row["server"] for row in found]
+    answered = [row["outcomes"]["answered"] * 100 for row in found]
+    refused = [row["outcomes"]["refused"] * 100 for row in found]
+    both = [a + b for a, b in zip(answered, refused, strict=True)]
+    left.barh(names, answered, color=ANSWERED, label="answered in time")
+    left.barh(names, refused, left=answered, color=REFUSED, label="503 in time")
+    left.barh(names, [100 - share for share in both], left=both, color=LOST, label="hang")
+    left.set_title("Twice the capacity: what becomes of 100 requests", loc="left", fontsize=10)
+    left.legend(loc="lower center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)
+    slowest = sorted(mixed, key=lambda row: -row["outcomes"]["p99_ms"])
+    _bars(right, slowest, [row["outcomes"]["p99_ms"] for row in slowest], "{:.0f}")
+    right.set_title("One request in 20 burns 50 ms: p99 of the others, ms", loc="left", fontsize=10)
+    _save(plot, figure, path)
+
+
+def _both(row: dict[str, Any]) -> bool:
+    return str(row["server"]).startswith("headrace")
+
+
+def _bars(panel: Any, rows: Sequence[dict[str, Any]], values: Sequence[float], form: str) -> None:
+    apps = {row["app"] for row in rows}
+    names = [f"{row['server']} ({row['app']})" if _both(row) and len(apps) > 1 else row["server"] for row in rows]
+    colours = [OURS_COLOUR if _both(row) else PEER_COLOUR for row in rows]
+    bars = panel.barh(names, values, color=colours)
+    panel.bar_label(bars, labels=[form.format(value) for value in values], padding=3)
+    panel.margins(x=0.12)
+    panel.xaxis.set_visible(False)
+    panel.spines["bottom"].set_visible(False)
+    panel.tick_params(axis="y", length=0)
+
+
+def _save(plot: Any, figure: Any, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None}, facecolor="white")
+    plot.close(figure)
+
+
+def main() -> None:
+    """RESULTS.json FOLDER."""
+    results = json.loads(Path(sys.argv[1]).read_text())
+    folder = Path(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    matplotlib = importlib.import_module("matplotlib")
+    matplotlib.use("svg")
+    plot = importlib.import_module("matplotlib.pyplot")
+    plot.rcParams.update(STYLE)
+    speed(plot, results["speed"], folder / "web-speed.svg")
+    trouble(plot, results["overload"], results["mixed"], folder / "web-trouble.svg")
+
+
+if __name__ == "__main__":
+    main()
