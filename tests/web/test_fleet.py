@@ -14,12 +14,14 @@ from headrace.web.fleet import (
     HUNG_GRACE_S,
     KILL_AFTER_S,
     LEAVING,
+    PATIENCE_S,
     READY,
     SERVING,
     STARTING,
     Fleet,
     ForkWorker,
     KillWorker,
+    KillZygote,
     LeaveWorker,
     ReloadDone,
     ReloadFailed,
@@ -164,6 +166,50 @@ def test_reload_waits_as_long_as_the_import_takes(yard: Yard) -> None:
     yard.now_s += 3_600
     assert yard.step() == []
     assert yard.fleet.reloading
+
+
+@pytest.mark.parametrize("stage", ["import", "startup"])
+def test_reload_that_hangs_is_given_up_when_the_next_one_waits_for_it(yard: Yard, stage: str) -> None:
+    yard.fleet.reload()
+    yard.run(without=(StartZygote,) if stage == "import" else (ForkWorker,))
+    yard.fleet.hurry()
+    due_s = yard.fleet.due_s(yard.now_s)
+    assert due_s == yard.now_s + PATIENCE_S
+    assert yard.step() == []
+    yard.now_s = due_s
+    told = yard.run(without=(LeaveWorker,))
+    assert len(of(ReloadFailed, told)) == 1 and not yard.fleet.reloading
+    assert of(KillZygote, told) == ([KillZygote(2)] if stage == "import" else [])
+    assert yard.stages(1) == [SERVING, SERVING]
+    yard.fleet.hurry()
+    assert not yard.fleet._hurried, "nothing is under way"
+
+
+def test_drain_kills_a_zygote_that_imports_still(yard: Yard) -> None:
+    yard.fleet.reload()
+    yard.step()
+    yard.fleet.hurry()
+    yard.fleet.drain()
+    assert KillZygote(2) in yard.step()
+    assert yard.fleet.due_s(yard.now_s) == yard.now_s + 25 + KILL_AFTER_S
+
+
+def test_fleet_that_was_drained_can_begin_anew(yard: Yard) -> None:
+    yard.fleet.drain()
+    yard.run()
+    assert yard.fleet.over
+    yard.fleet.resume()
+    told = yard.run()
+    assert of(StartZygote, told) == [StartZygote(2)]
+    assert yard.stages(2) == [SERVING, SERVING] and not yard.fleet.over
+
+
+def test_app_that_hangs_at_its_first_start_is_given_up_when_a_reload_waits_for_it() -> None:
+    yard = Yard()
+    yard.step()
+    yard.fleet.hurry()
+    yard.now_s += PATIENCE_S
+    assert len(of(StartFailed, yard.step())) == 1
 
 
 @pytest.mark.parametrize("how", ["import", "startup", "killed"])

@@ -6,6 +6,7 @@ import http.client
 import os
 import signal
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -204,6 +205,46 @@ def test_hup_reads_routes_and_the_number_of_workers_anew(tmp_path: Path) -> None
         assert server.text("/other").startswith("other")
         assert server.text("/").startswith("one")
         assert wait_until(lambda: len(server.workers()) == 4)
+        assert server.stop() == 0
+
+
+def test_hup_with_a_new_app_that_is_broken_changes_nothing_and_is_forgotten(tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "other.py").write_text(APP.replace("VERSION", "other"))
+    file = tmp_path / "headrace.toml"
+    file.write_text("")
+    route = '[[web.routes]]\npath = "/other"\napp = "{}:app"\n'
+    with serve(tmp_path, "shop:app", "--workers", "1", "--admin", "127.0.0.1:0") as server:
+        admin = server.lines[-1]["admin"]
+        file.write_text(route.format("broken"))
+        server.signal(signal.SIGHUP)
+        assert "division by zero" in server.wait_for("web.reload.failed")["message"]
+        assert server.text("/other").startswith("one")
+        assert urllib.request.urlopen(f"{admin}/health/ready").status == 200
+        file.write_text(route.format("other"))
+        server.signal(signal.SIGHUP)
+        server.wait_for("web.reload.done")
+        assert server.text("/other").startswith("other")
+        file.write_text("")
+        server.signal(signal.SIGHUP)
+        server.wait_for("web.reload.done")
+        assert server.text("/other").startswith("one")
+        assert wait_until(lambda: len(server.workers()) == 1), "nobody needs the other app's worker"
+        file.write_text(route.format("other"))
+        server.signal(signal.SIGHUP)
+        server.wait_for("web.reload.done")
+        assert server.text("/other").startswith("other"), "it comes back"
+        assert server.stop() == 0
+
+
+def test_term_ends_a_reload_whose_import_hangs(tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    with serve(tmp_path, "shop:app", "--workers", "1") as server:
+        (tmp_path / "shop.py").write_text("import time; open('begun', 'w').close(); time.sleep(3600)\n")
+        server.signal(signal.SIGHUP)
+        assert wait_until((tmp_path / "begun").exists)
+        assert version(server) == "one"
         assert server.stop() == 0
 
 

@@ -63,7 +63,7 @@ class Crew:
         self.statistics: dict[int, bytes] = {}
         """Worker → what it reported last, in direct mode."""
         self.reload_failure = ""
-        """Why the last reload failed; empty if it did not."""
+        """Why the last reload, or the start, failed; empty if it did not."""
         self._on_change = on_change
         self._on_start_failed = on_start_failed
         self._on_ended = on_ended
@@ -96,6 +96,20 @@ class Crew:
         self.fleet.drain_s = float(settings.drain)
         self.reload_failure = ""
         self.fleet.reload()
+        self.step()
+
+    def hurry(self) -> None:
+        self.fleet.hurry()
+        self.step()
+
+    def resume(self, settings: WebSettings, *, workers: int) -> None:
+        """Start again, after a drain."""
+        self.settings = settings
+        self.reload_failure = ""
+        self._idle_s = IDLE_S
+        self.fleet.drain_s = float(settings.drain)
+        self.fleet.resize(workers)
+        self.fleet.resume()
         self.step()
 
     def resize(self, change: int) -> None:
@@ -259,6 +273,9 @@ class Crew:
                 self._start_zygote(generation)
             case fleet.StopZygote(generation):
                 self._tell(self._zygote_channels.get(generation), control.Leave(self.fleet.drain_s))
+            case fleet.KillZygote(generation):
+                if generation in self._zygotes:
+                    self._zygotes[generation].kill()
             case fleet.ForkWorker(generation, worker, slot):
                 self._tell(self._zygote_channels.get(generation), control.Fork(worker, slot))
             case fleet.ServeWorker(worker):
@@ -275,6 +292,7 @@ class Crew:
                 ids = {"action": "web.reload.failed", "generation": generation}
                 _log.error("not reloaded, what served before goes on: %s", reason, extra=ids)
             case fleet.StartFailed(reason):
+                self.reload_failure = reason
                 self._on_start_failed(reason)
 
     def _start_zygote(self, generation: int) -> None:

@@ -27,6 +27,8 @@ HEARD_S: Final = 3.0
 """A worker on a loop reports each second; one that has not for so long has a loop that is stuck."""
 HUNG_GRACE_S: Final = 2.0
 """What the other requests of a worker get to finish before it is killed because one of them hangs."""
+PATIENCE_S: Final = 30.0
+"""New code that is not ready by then is given up, if the next reload waits for it: an import may hang for ever."""
 KILL_AFTER_S: Final = 11.0
 """Beyond its grace: the worker should have ended itself; 10 s are for its lifespan to shut down."""
 
@@ -97,6 +99,13 @@ class StopZygote:
 
 
 @dataclass(frozen=True, slots=True)
+class KillZygote:
+    """It imports still: it would not listen, and has no workers."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class ForkWorker:
     generation: int
     worker: int
@@ -144,6 +153,7 @@ class StartFailed:
 Action: TypeAlias = (
     StartZygote
     | StopZygote
+    | KillZygote
     | ForkWorker
     | ServeWorker
     | LeaveWorker
@@ -179,6 +189,8 @@ class Fleet:
         self._proven = False  # a worker has served: from now on nothing that fails ends the server
         self._settling = False  # promoted; the older generations still serve
         self._queued = False
+        self._hurried = False  # a reload waits for this one
+        self._began_s = 0.0  # when the newest zygote was started
         self._crashes = 0
         self._crashed_s = -CALM_S
         self._not_before_s = 0.0
@@ -195,11 +207,21 @@ class Fleet:
         else:
             self.candidate = self._new_generation()
 
+    def hurry(self) -> None:
+        """The next reload waits until this one has come to its end."""
+        self._hurried = not self.draining and (self.reloading or not self._proven)
+
     def resize(self, wanted: int) -> None:
         self.wanted = max(1, wanted)
 
     def drain(self) -> None:
         self.draining = True
+
+    def resume(self) -> None:
+        """Begin anew after a drain, as at the start."""
+        self.draining = False
+        self.current = self.candidate = 0
+        self._settling = self._queued = self._proven = False
 
     def zygote_ready(self, generation: int) -> None:
         if self.generations.get(generation) is Zygote.IMPORTING:
@@ -282,8 +304,9 @@ class Fleet:
         told, self._told = self._told, []
         if self.draining:
             return [*told, *self._take_told(), *self._drain(now_s), *self._kill(now_s), *self._stop_zygotes()]
+        self._lose_patience(now_s)
         self._renew(now_s)
-        starts = [*self._start_zygotes(), *self._fill(now_s)]
+        starts = [*self._start_zygotes(now_s), *self._fill(now_s)]
         self._promote()
         serves = list(self._serve())
         self._retire(now_s)
@@ -295,6 +318,8 @@ class Fleet:
         times = [worker.kill_at_s for worker in self.workers.values() if worker.kill_at_s is not None]
         if self._not_before_s > now_s:
             times.append(self._not_before_s)
+        if self._hurried and not self.draining:
+            times.append(self._began_s + PATIENCE_S)
         return min(times, default=None)
 
     @property
@@ -339,10 +364,22 @@ class Fleet:
             self._queued = False
             self.candidate = self._new_generation()
 
-    def _start_zygotes(self) -> Iterator[Action]:
+    def _lose_patience(self, now_s: float) -> None:
+        if not self._hurried or now_s < self._began_s + PATIENCE_S:
+            return
+        self._hurried = False
+        reason = f"it was not ready within {PATIENCE_S:g} s, and the next reload waits"
+        if self.candidate:
+            self._drop_candidate(reason, now_s)
+        elif not self._proven:
+            self._told.append(StartFailed(reason))
+
+    def _start_zygotes(self, now_s: float) -> Iterator[Action]:
         for generation in (self.current, self.candidate):
             if generation and generation not in self.generations:
                 self.generations[generation] = Zygote.IMPORTING
+                self._began_s = now_s
+                self._hurried = False
                 yield StartZygote(generation)
 
     def _fill(self, now_s: float) -> Iterator[Action]:
@@ -421,7 +458,7 @@ class Fleet:
                 continue
             del self.generations[generation]
             if zygote is not Zygote.GONE:
-                yield StopZygote(generation)
+                yield StopZygote(generation) if zygote is Zygote.READY else KillZygote(generation)
 
     def _take_told(self) -> list[Action]:
         told, self._told = self._told, []

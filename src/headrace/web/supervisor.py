@@ -22,7 +22,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +144,7 @@ class Supervisor:
         if not settings.direct:
             self._edges = self._make_edges()
             self._edges.start()
-        self._start_crews()
+        self._start_crews(self._apps)
         await self._wait(lambda: bool(self._failure) or self._stopping.is_set() or self.ready)
         if self._failure:
             raise StartFailed(self._failure)
@@ -189,18 +189,24 @@ class Supervisor:
     def _link(self, app: int, edge: int) -> str:
         return str(self._folder / f"app{app}.edge{edge}")
 
-    def _start_crews(self) -> None:
-        """A crew for each app that has none; in direct mode one for all of them."""
+    def _start_crews(self, wanted: Sequence[str]) -> list[Crew]:
+        """A crew for each wanted app that has none, or whose crew rests; in direct mode one for all of them. Returns those
+        that were started."""
         if self._settings.direct:
             if not self._crews and self._apps:
                 sockets = [listening.fileno() for listening in self._sockets]
-                self._add_crew(Place(self._control, self._apps, [], sockets))
-            return
-        for number in range(len(self._crews), len(self._apps)):
-            links = [self._link(number, edge) for edge in range(self._settings.edges)]
-            self._add_crew(Place(self._control, [self._apps[number]], [links], []))
+                return [self._add_crew(Place(self._control, self._apps, [], sockets))]
+            return []
+        resting = [crew for crew in self._crews if crew.fleet.draining and crew.place.apps[0] in wanted]
+        for crew in resting:
+            crew.resume(self._settings, workers=self._workers())
+        return [*resting, *(self._add_crew(self._place(number)) for number in range(len(self._crews), len(self._apps)))]
 
-    def _add_crew(self, place: Place) -> None:
+    def _place(self, app: int) -> Place:
+        links = [self._link(app, edge) for edge in range(self._settings.edges)]
+        return Place(self._control, [self._apps[app]], [links], [])
+
+    def _add_crew(self, place: Place) -> Crew:
         crew = Crew(
             len(self._crews),
             place,
@@ -212,6 +218,7 @@ class Supervisor:
         )
         self._crews.append(crew)
         crew.step()
+        return crew
 
     def _start_failed(self, reason: str) -> None:
         self._failure = self._failure or reason
@@ -249,7 +256,7 @@ class Supervisor:
     def ready(self) -> bool:
         """Whether requests are served: by all edges, and a worker of each app at least."""
         edges = self._edges is None or self._edges.ready
-        return edges and not self.draining and all(crew.fleet.serving for crew in self._crews)
+        return edges and not self.draining and all(crew.fleet.serving or crew.fleet.draining for crew in self._crews)
 
     @property
     def crews(self) -> list[Crew]:
@@ -341,6 +348,8 @@ class Supervisor:
             return
         if self._reloading is not None:
             self._reload_again = True
+            for crew in self._crews:
+                crew.hurry()
             return
         self._reloading = self._loop.create_task(self._reload())
         self._reloading.add_done_callback(self._reload_ended)
@@ -378,20 +387,31 @@ class Supervisor:
         before = self._settings
         resized = settings.workers != before.workers
         self._settings = settings
-        for crew in self._crews:
+        unwanted = [] if settings.direct else [crew for crew in self._crews if crew.place.apps[0] not in wanted]
+        old = [crew for crew in self._crews if crew not in unwanted and not crew.fleet.draining]
+        for crew in old:
             if resized:
                 crew.fleet.resize(self._workers())
             crew.reload(settings)
-        old = list(self._crews)
-        self._start_crews()
-        await self._wait(lambda: self.draining or not any(crew.fleet.reloading for crew in old))
-        if any(crew.reload_failure for crew in old):
+        started = self._start_crews(wanted)
+        await self._wait(lambda: self.draining or not _under_way(old, started))
+        if any(crew.reload_failure for crew in (*old, *started)):
             self._settings = before
             for crew in old:
                 crew.settings = before
+            self._rest(started)
+            for crew in started:
+                if crew.reload_failure:  # of the others it has been told
+                    raise StartFailed(crew.reload_failure)
             return
         await self._apply(settings, switch=True)
+        self._rest(unwanted)
         _log.info("reloaded", extra={"action": "web.reload.done"})
+
+    def _rest(self, crews: Iterable[Crew]) -> None:
+        """Nobody needs these apps; their crews may be wanted again."""
+        for crew in crews:
+            crew.drain(float(self._settings.drain), idle_s=0.0)
 
     async def _apply(self, settings: WebSettings, *, switch: bool) -> None:
         """Raises: StartFailed: an edge cannot use them, and keeps what it has."""
@@ -487,6 +507,13 @@ def _private_folder() -> Path:
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix="headrace-", dir="/tmp"))
     return folder
+
+
+def _under_way(old: Iterable[Crew], started: Iterable[Crew]) -> bool:
+    """Whether a reload has come neither to its end nor to a failure."""
+    return any(crew.fleet.reloading for crew in old) or not all(
+        crew.fleet.serving or crew.reload_failure for crew in started
+    )
 
 
 def _keep_fixed(old: WebSettings, new: WebSettings) -> WebSettings:
