@@ -17,6 +17,8 @@ from headrace.web.fleet import BACKOFF_FIRST_S, BACKOFF_MAX_S, CRASH_S
 
 _log: Final = logging.getLogger("headrace.web")
 
+_START_TRIES: Final = 3
+"""No edge has ever been ready, and one has died so often: it will not get better by itself."""
 _APPLIED_S: Final = 30.0
 """An edge that does not say within this time whether it has applied new settings has not."""
 
@@ -180,6 +182,9 @@ class Edges:
         self.restarts += 1
         early = self._loop.time() - edge.since_s < CRASH_S
         edge.crashes = min(edge.crashes + 1, 16) if early else 0
+        if edge.crashes >= _START_TRIES and not self._proven:
+            self._on_start_failed(f"the edge does not start ({ending(code)})")
+            return
         delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (edge.crashes - 1)) if early else 0.0
         self._loop.call_later(delay_s, self._start, edge)
         self._on_change()
