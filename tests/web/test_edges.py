@@ -40,11 +40,12 @@ def test_an_edge_that_never_starts_is_given_up(tmp_path: Path, monkeypatch: pyte
             [[3]],
             boot=boot,
             on_change=lambda: None,
+            on_ended=lambda _: None,
             on_start_failed=failed.set_result,
             on_hung=lambda _: None,
         )
         some.start()
-        while not failed.done():  # noqa: ASYNC110  # the restarts are timers of the loop
+        while not failed.done():  # the restarts are timers of the loop
             some.reap()
             await asyncio.sleep(0)
         assert "exit code 1" in failed.result()
