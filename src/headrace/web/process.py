@@ -25,8 +25,12 @@ _PAGE_BYTES: Final = resource.getpagesize()
 
 def set_up(settings: WebSettings) -> None:
     """Log as the supervisor does; leave the terminal's Ctrl-C, and a service manager's TERM to all processes of the
-    service, to the supervisor: it knows the order in which to end."""
-    logs.configure(sys.stderr, form=settings.log_format, level=settings.log_level)
+    service, to the supervisor: it knows the order in which to end.
+
+    The log has a descriptor of its own: an application may close sys.stderr, and a line that cannot be written would end
+    the thread that has to tell why a request failed."""
+    stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    logs.configure(stream, form=settings.log_format, level=settings.log_level)
     raise_descriptor_limit()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT):
         signal.signal(number, _nothing)
