@@ -204,7 +204,7 @@ class Stream:
             del self._buffer[:end]
             try:
                 yield cast("Message", _decode.decode(payload))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the second: of a text that is none
                 raise Malformed(str(error)) from None
 
 
