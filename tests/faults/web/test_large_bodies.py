@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -85,7 +86,7 @@ class Memory:
         self._thread = threading.Thread(target=self._watch)
         self.growth: dict[int, int] = {}
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -152,12 +153,8 @@ def test_bodies_are_whole_and_memory_is_constant(tmp_path: Path, source: str, mo
         with Memory(server) as memory:
             found = [upload(server, chunked=False), upload(server, chunked=True)]
             found += [download(server, "down"), download(server, "known")]
-        print(
-            {
-                server.processes()[pid].split()[-4:][0]: f"{grown / 2**20:.0f} MiB"
-                for pid, grown in memory.growth.items()
-            }
-        )
+        names = {pid: line.partition("headrace")[2].split()[0] for pid, line in server.processes().items()}
+        print({f"{names[pid]} {pid}": f"{grown / 2**20:.0f} MiB" for pid, grown in memory.growth.items()})
         assert set(found) == {expected()}
         assert max(memory.growth.values()) < GROWTH_BYTES, memory.growth
         assert server.stop() == 0
