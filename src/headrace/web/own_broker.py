@@ -1,15 +1,23 @@
-"""The broker of durable requests, when `--broker` names a folder: one process beside the edges, restarted if it dies."""
+"""The broker of durable requests, when `--broker` names a folder: one process beside the edges, restarted if it dies.
+
+Who may read the folder may use it, by the socket there. Its TCP port has a key that nobody knows: what is stored has the
+clients' cookies and Authorization, and loopback is everybody's on this machine.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import secrets
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from headrace.native.endpoint import is_served
 from headrace.web.crew import ending
@@ -26,8 +34,10 @@ _END_S: Final = 15.0
 class OwnBroker:
     """`start`, `reap` at each SIGCHLD, `stop`. A folder that another broker serves is left to that one."""
 
-    def __init__(self, folder: Path, *, on_ended: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, *, keys: Path, on_ended: Callable[[], None]) -> None:
+        """Args: keys: of the file that is made for the broker's key; in a folder that only the user may enter."""
         self._folder = folder
+        self._keys = keys
         self._on_ended = on_ended
         self._process: subprocess.Popen[bytes] | None = None
         self._loop = asyncio.get_running_loop()
@@ -39,6 +49,7 @@ class OwnBroker:
         """Wait until it answers, but not for ever: a long recovery is no reason to serve nothing else."""
         if is_served(self._folder):
             return
+        _write_keys(self._keys)
         self._spawn()
         deadline_s = self._loop.time() + _READY_S
         while self._process is not None and self._loop.time() < deadline_s:
@@ -80,6 +91,13 @@ class OwnBroker:
             return
         self._since_s = self._loop.time()
         arguments = ["broker", "--data", str(self._folder), "--host", "127.0.0.1", "--port", "0"]
+        arguments += ["--keys", str(self._keys)]
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
             [sys.executable, "-P", "-m", "headrace", *arguments], stdin=subprocess.DEVNULL
         )
+
+
+def _write_keys(path: Path) -> None:
+    key = {"id": "HEADRACEWEB000000000", "secret": secrets.token_urlsafe(32)}
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(msgspec.json.encode({"principals": [{"name": "web", "keys": [key]}]}))

@@ -139,7 +139,8 @@ class Supervisor:
         await self._loop.create_unix_server(self._make_channel, str(self._control))
         self._apps = list(apps_of(settings))
         if settings.broker and "://" not in settings.broker:
-            self._broker = OwnBroker(Path(settings.broker), on_ended=self._changed.set)
+            keys = self._folder / "broker-keys.json"
+            self._broker = OwnBroker(Path(settings.broker), keys=keys, on_ended=self._changed.set)
             await self._broker.start()
         if not settings.direct:
             self._edges = self._make_edges()
