@@ -13,6 +13,8 @@ import pytest
 import uvloop
 
 import headrace
+from headrace.native.endpoint import is_served
+from headrace.web import own_broker
 from headrace.web.own_broker import OwnBroker
 
 
@@ -20,8 +22,8 @@ def test_port_of_the_own_broker_is_closed_to_other_users_of_the_machine(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def trial() -> None:
-        ended = asyncio.Event()
-        broker = OwnBroker(tmp_path / "data", keys=tmp_path / "keys.json", on_ended=ended.set)
+        told = asyncio.Event()
+        broker = OwnBroker(tmp_path / "data", keys=tmp_path / "keys.json", on_ended=told.set)
         await broker.start()
         try:
             async with headrace.connect_async(f"unix://{tmp_path}/data/headrace.sock") as client:
@@ -35,12 +37,40 @@ def test_port_of_the_own_broker_is_closed_to_other_users_of_the_machine(
             assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600
         finally:
             broker.stop()
-            while not broker.over:  # the supervisor does this at SIGCHLD
-                await asyncio.sleep(0.01)
-                broker.reap()
-        assert ended.is_set()
+            await ended(broker)
+        assert told.is_set()
 
     uvloop.run(trial())
+
+
+def test_broker_of_somebody_else_is_used_and_replaced_when_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_broker, "_WATCH_S", 0.01)
+    monkeypatch.setattr(own_broker, "_TAKE_OVER_S", 0.05)
+
+    async def trial() -> None:
+        other = OwnBroker(tmp_path / "data", keys=tmp_path / "other.json", on_ended=lambda: None)
+        await other.start()
+        broker = OwnBroker(tmp_path / "data", keys=tmp_path / "keys.json", on_ended=lambda: None)
+        await broker.start()
+        assert broker.over
+        other.kill()
+        await ended(other)
+        async with asyncio.timeout(10):
+            while broker.over or not is_served(tmp_path / "data"):  # noqa: ASYNC110  # another process does it
+                await asyncio.sleep(0.01)
+        broker.stop()
+        await ended(broker)
+
+    uvloop.run(trial())
+
+
+async def ended(broker: OwnBroker) -> None:
+    async with asyncio.timeout(10):
+        while not broker.over:
+            await asyncio.sleep(0.01)
+            broker.reap()  # the supervisor does this at SIGCHLD
 
 
 def refused(port: int) -> None:

@@ -27,12 +27,15 @@ _log: Final = logging.getLogger("headrace.web")
 
 _LOOK_EACH_S: Final = 0.02
 _READY_S: Final = 10.0
+_WATCH_S: Final = 1.0
+_TAKE_OVER_S: Final = 10.0
+"""A broker that somebody else runs on the folder may be away for so long: to be restarted. Then one is started here."""
 _END_S: Final = 15.0
 """A broker drains for 10 s at most; then it is killed, which is always safe."""
 
 
 class OwnBroker:
-    """`start`, `reap` at each SIGCHLD, `stop`. A folder that another broker serves is left to that one."""
+    """`start`, `reap` at each SIGCHLD, `stop`. A folder that another broker serves is left to that one, while it does."""
 
     def __init__(self, folder: Path, *, keys: Path, on_ended: Callable[[], None]) -> None:
         """Args: keys: of the file that is made for the broker's key; in a folder that only the user may enter."""
@@ -47,15 +50,32 @@ class OwnBroker:
 
     async def start(self) -> None:
         """Wait until it answers, but not for ever: a long recovery is no reason to serve nothing else."""
-        if is_served(self._folder):
-            return
         _write_keys(self._keys)
+        if is_served(self._folder):
+            self._watch(self._loop.time())
+            return
         self._spawn()
         deadline_s = self._loop.time() + _READY_S
         while self._process is not None and self._loop.time() < deadline_s:
             if is_served(self._folder):
                 return
             await asyncio.sleep(_LOOK_EACH_S)
+
+    def _watch(self, served_s: float) -> None:
+        """Look after a broker that is not our child: perhaps of a server that was killed.
+
+        Args: served_s: when the folder was last served.
+        """
+        now_s = self._loop.time()
+        if self._stopping:
+            return
+        if is_served(self._folder):
+            served_s = now_s
+        elif now_s - served_s >= _TAKE_OVER_S:
+            _log.warning("the broker of the folder is gone; one is started", extra={"action": "web.broker.ended"})
+            self._spawn()
+            return
+        self._loop.call_later(_WATCH_S, self._watch, served_s)
 
     def reap(self) -> None:
         code = self._process.poll() if self._process is not None else None
