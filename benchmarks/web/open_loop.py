@@ -84,9 +84,8 @@ class Client(asyncio.Protocol):
 
     def expect(self, came_s: float, *, slow: bool) -> None:
         """A client has come: it waits until its deadline, which runs while it connects, too."""
-        loop = self._crowd.loop
         self._came_s, self._slow = came_s, slow
-        self._deadline = loop.call_at(came_s + DEADLINE_S, self._end, HANGS)
+        self._deadline = self._crowd.loop.call_later(came_s + DEADLINE_S - time.monotonic(), self._end, HANGS)
 
     @property
     def waits(self) -> bool:
@@ -117,7 +116,7 @@ class Client(asyncio.Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-            took_s = self._crowd.loop.time() - self._came_s
+            took_s = time.monotonic() - self._came_s
             # An answer beside the deadline, that a busy generator reads late, is one that nobody waits for.
             status = status if took_s <= DEADLINE_S else HANGS
             self._crowd.outcomes.append(Outcome(self._came_s, self._slow, status, took_s))
@@ -145,10 +144,10 @@ class Crowd:
 
     async def run(self, *, rate: float, seconds: float) -> float:
         """Send for so long, then wait until all have their answer or have left. Returns when the first came."""
-        started_s = self.loop.time() + 0.05
+        started_s = time.monotonic() + 0.05
         for number in range(int(rate * seconds)):
             due_s = started_s + number / rate
-            if (wait_s := due_s - self.loop.time()) > 0:
+            if (wait_s := due_s - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)  # wakes up some µs early at most: latency counts from due_s
             self.late_s = max(self.late_s, -wait_s)
             self._come(due_s)
