@@ -4,7 +4,9 @@ Redelivery. A link that is lost takes its worker's requests with it. One whose a
 takes the part for the whole. Another goes to another worker if it may be repeated (by method, or with an
 Idempotency-Key, and while its body can be read again), else it is answered 502. Perhaps one of them killed the worker;
 all that were there are suspects, mostly innocent. Who was with two dying workers is given a third one *alone*: then a
-third death is its own doing, and a bystander is never condemned for it.
+third death is its own doing, and a bystander is never condemned for it. Where requests are given ahead one that must not
+be repeated, and that is not the first unanswered of its link, has not begun (`pipelining.is_repeatable`): it is no suspect,
+and goes to another worker, too.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import msgspec
 from headrace.http import problem
 from headrace.http.exchange import DONE, WAITING, Exchange, Target
 from headrace.web.credits import Credits
-from headrace.web.frames import Hello
-from headrace.web.limits import ALONE_S, DELIVERIES_MAX, PING_S, SUSPECT_WAIT_S
+from headrace.web.frames import PIECE_BYTES_MAX, Hello
+from headrace.web.limits import ALONE_S, DELIVERIES_MAX, PING_S, RETURNS_MAX, SUSPECT_WAIT_S
+from headrace.web.pipelines import Pipelines
 from headrace.web.queueing import Queueing
 from headrace.web.statistics import DispatchStatistics, WorkerStatistics
 from headrace.web.tickets import Ticket
@@ -42,6 +45,7 @@ class Dispatcher(Queueing):
         """Args: those of `Queueing`."""
         super().__init__(**settings)
         self.workers = Workers()
+        self.pipelines = Pipelines(self)
         self.durable: list[tuple[str, list[str]]] = []
         """What the newest code has marked as durable."""
         self._generation = -1
@@ -54,7 +58,7 @@ class Dispatcher(Queueing):
     # Giving
 
     def _place(self, ticket: Ticket) -> bool:
-        place = self.workers.pick()
+        place = self.workers.pick(empty=_goes_apart(ticket))
         if place is None:
             return False
         self._give(*place, ticket)  # type: ignore[arg-type]  # the seats are links
@@ -67,9 +71,19 @@ class Dispatcher(Queueing):
         self._begin(ticket)
         worker.in_flight += 1
         worker.requests += 1
+        if link.serial:
+            self._note_given(worker, link, ticket)
         link.give(ticket)
         if link.listed is (link.busy >= link.limit):
             self.workers.settle(worker, link)
+
+    def _note_given(self, worker: Worker, link: Link, ticket: Ticket) -> None:
+        if not link.busy:
+            link.moved_s = ticket.given_s
+        if worker.hot is None and not _goes_apart(ticket) and self.pipelines.may_heat(worker):
+            self.workers.heat(worker, link)
+        if worker.hot is link:
+            self.pipelines.watch()
 
     def _pull(self, worker: Worker, link: Link) -> None:
         """The link has room again: what waits goes out at once."""
@@ -78,6 +92,7 @@ class Dispatcher(Queueing):
         if (
             self._admission.length
             and link.busy < link.limit
+            and (worker.hot is link or worker.hot is None)
             and not (link.leaving or worker.shunned or worker.alone)
             and (ticket := self._admission.take(self.now_s())) is not None
         ):
@@ -91,6 +106,9 @@ class Dispatcher(Queueing):
 
     def link_ready(self, link: Link, hello: Hello) -> None:
         """A worker has come."""
+        if link.keeper:
+            self.pipelines.keeper_came(link, hello.pid)
+            return
         if hello.generation >= self._generation:
             self._generation = hello.generation
             self._spools = hello.interface == "wsgi"
@@ -103,18 +121,51 @@ class Dispatcher(Queueing):
         self._place_suspects()
         self.fill()
 
-    def ended(self, link: Link, ticket: Ticket, *, counted: bool) -> None:
+    def ended(self, link: Link, ticket: Ticket, *, counted: bool, long: bool) -> None:
         """A stream has ended: its place is free."""
-        self._end(ticket, counted=counted)
         worker = link.worker
         if counted:
+            self._note_end(worker, link, ticket, long=long)
             worker.in_flight -= 1
+        else:
+            self._end(ticket, counted=False)
         if self._alone and ticket in self._alone:
             self._set_free(ticket)
             self._place_suspects()
             self.fill()
         else:
             self._pull(worker, link)
+
+    def _note_end(self, worker: Worker, link: Link, ticket: Ticket, *, long: bool) -> None:
+        if not link.serial:
+            self._end(ticket)
+            return
+        if (moved_s := link.moved_s) > ticket.given_s:
+            ticket.given_s = moved_s  # until then it had waited behind another one
+        now_s = link.moved_s = self._end(ticket)
+        self.pipelines.finished(worker, now_s, long=long)
+
+    def returned(self, link: Link, ticket: Ticket) -> None:
+        """It was not begun: it goes to another link, before all that wait."""
+        worker = link.worker
+        worker.in_flight -= 1
+        self.running.discard(ticket)
+        self._set_free(ticket)
+        self.pipelines.taken_back += 1
+        ticket.returns += 1
+        ticket.link = None
+        if ticket.flow is not None:
+            ticket.flow.abandon()
+        if ticket.exchange.stage is DONE:
+            self._forget(ticket)
+        elif not ticket.rewind():
+            self._fail(ticket, worker, "its body cannot be read again")
+        else:
+            now_s = self.now_s()
+            self._admission.put_back(ticket, now_s)
+            self._arm(now_s)
+        self.workers.settle(worker, link)
+        self.fill()
 
     def tunnelled(self, link: Link) -> None:
         """A stream has become a tunnel: it takes no place any more."""
@@ -123,11 +174,15 @@ class Dispatcher(Queueing):
 
     def resettled(self, link: Link) -> None:
         """A link has more or less room than before."""
-        self.workers.settle(link.worker, link)
-        self.fill()
+        if not link.keeper:
+            self.workers.settle(link.worker, link)
+            self.fill()
 
-    def link_lost(self, link: Link) -> None:
-        """The link is gone, and with it what its worker had."""
+    def link_lost(self, link: Link, *, certain: bool) -> None:
+        """The link is gone, and with it what its worker had. `certain`: all of its answers were read."""
+        self.pipelines.lost(link)
+        if link.keeper:
+            return
         worker = link.worker
         expected = link.leaving or worker.condemned
         if not link.leaving:
@@ -135,8 +190,9 @@ class Dispatcher(Queueing):
         worker.in_flight -= link.busy
         self.workers.part(worker, link)
         streams, link.streams = link.streams, {}
-        for ticket in streams.values():
-            self._lose(ticket, worker, expected=expected)
+        for place, ticket in enumerate(streams.values()):
+            begun = place == 0 or not (certain and link.serial) or ticket.may_be_repeated()
+            self._lose(ticket, worker, expected=expected, begun=begun)
         self._look_whether_deserted()
         self._place_suspects()
         self.fill()
@@ -147,16 +203,16 @@ class Dispatcher(Queueing):
 
     # Losing
 
-    def _lose(self, ticket: Ticket, worker: Worker, *, expected: bool) -> None:
-        """Its worker is gone. `expected`: not of anything that it had to do."""
+    def _lose(self, ticket: Ticket, worker: Worker, *, expected: bool, begun: bool) -> None:
+        """Its worker is gone. `expected`: not of anything that it had to do. `begun`: the worker may have begun with it."""
         self._end(ticket, counted=False)
         self._set_free(ticket)
         if ticket.flow is not None:
             ticket.flow.abandon()
             ticket.flow = None
         exchange = ticket.exchange
-        ticket.losses += 1
-        ticket.kills += not expected
+        ticket.losses += begun
+        ticket.kills += begun and not expected
         ticket.link = None
         if exchange.stage is DONE:
             exchange.notify = None
@@ -166,7 +222,7 @@ class Dispatcher(Queueing):
             self._condemn_request(ticket)
         elif ticket.losses >= DELIVERIES_MAX:
             self._fail(ticket, worker, "its worker was lost, again and again")
-        elif not ticket.may_be_repeated() or not ticket.rewind():
+        elif (begun and not ticket.may_be_repeated()) or not ticket.rewind():
             self._fail(ticket, worker, "its worker was lost; it may have been processed, and is not repeated")
         else:
             self._redeliver(ticket, worker)
@@ -265,6 +321,10 @@ class Dispatcher(Queueing):
             self.on_hung(worker.pid)
         return worker.pid
 
+    def _waits_behind(self, ticket: Ticket) -> bool:
+        link: Link = ticket.link  # type: ignore[assignment]  # it runs, so it has a link, which is a Link
+        return link.serial and next(iter(link.streams)) != ticket.number
+
     def _look_whether_idle(self) -> None:
         if not self._suspects:
             super()._look_whether_idle()
@@ -274,8 +334,17 @@ class Dispatcher(Queueing):
 
     def statistics(self) -> DispatchStatistics:
         return msgspec.structs.replace(
-            super().statistics(), redelivered=self._redelivered, failed=self._failed, poison=self._poison
+            super().statistics(),
+            redelivered=self._redelivered,
+            taken_back=self.pipelines.taken_back,
+            failed=self._failed,
+            poison=self._poison,
         )
+
+
+def _goes_apart(ticket: Ticket) -> bool:
+    """Whether it is given to a thread that has nothing else, if there is one: it may be long, or end its worker."""
+    return bool(ticket.kills) or ticket.returns >= RETURNS_MAX or ticket.exchange.length > PIECE_BYTES_MAX
 
 
 class LocalDispatcher(Queueing):

@@ -1,9 +1,10 @@
 """The wire between an edge and its workers: frames on a Unix stream socket.
 
-A worker connects and says HELLO with its `capacity`: how many requests it will take at once on this socket. A WSGI
-worker opens one socket a thread, with a capacity of one: each thread is a consumer that pulls, no request ever waits
-behind another one inside a worker, and nothing has to be taken back. An ASGI worker opens one socket an edge, and many
-requests share it as numbered streams.
+A worker connects and says HELLO with its `capacity`: how many requests it will take at once on this socket. An ASGI
+worker opens one socket an edge, and many requests share it as numbered streams. A WSGI worker opens one socket a thread,
+with a capacity of one: each thread is a consumer that pulls. And one more an edge with a capacity of zero, its *keeper*:
+there it is asked to give requests back. Only to a worker that has one the edge gives short requests ahead, more than one a
+thread (`pipelining.py`); the thread runs them in the order in which they came.
 
   9 bytes: payload length (u32), stream (u32), kind (u8), little-endian; then the payload
 
@@ -18,12 +19,13 @@ ahead of what the other side has consumed, which it says with CONSUMED: a slow c
   CONSUMED u32: bytes of the answer that were passed on FILE      File as msgpack: send this piece of a file
   PING     echoed as PONG: how late the worker's loop is ENDED    the answer is complete
   LEAVE    stream 0: take no more, finish what you have GONE      the answer cannot be completed: abort
-                                                        CONSUMED  u32: bytes of the body that were taken
+  TAKEBACK to the keeper, u32: give back what the       RETURN    the request was not begun: give it to another
+           thread's socket of that number has waiting   CONSUMED  u32: bytes of the body that were taken
                                                         INFORM    Head, block: an interim answer
                                                         PONG      payload as in PING
                                                         LEAVE     stream 0: give me no more; I finish what I have
 
-A stream ends with ANSWER, ENDED or GONE from the worker; until then its number is in use, also after GONE from the edge.
+A stream ends with ANSWER, ENDED, GONE or RETURN from the worker; until then its number is in use, also after GONE from the edge.
 After LEAVE from either side the worker finishes its streams and closes the socket.
 """
 
@@ -54,6 +56,8 @@ DATED: Final = 1
 SERVED: Final = 2
 CLOSE: Final = 4
 """Flags of a Head: as in `headrace.http.fields.Fields`."""
+LONG: Final = 8
+"""And this: the request was no short one (`pipelining.py`)."""
 
 
 class Kind(IntEnum):
@@ -73,6 +77,8 @@ class Kind(IntEnum):
     PING = 12
     PONG = 13
     LEAVE = 14
+    TAKEBACK = 15
+    RETURN = 16
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -84,9 +90,11 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     interface: str
     """`wsgi` or `asgi`."""
     capacity: int
-    """Requests at once on this socket, at most."""
+    """Requests at once on this socket, at most; 0: a keeper, see above."""
     durable: list[tuple[str, list[str]]] = []
     """(path prefix, methods) that the application has marked with `headrace.web.durable`."""
+    number: int = 0
+    """Of this socket, for TAKEBACK; unique in the process."""
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):

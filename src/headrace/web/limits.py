@@ -37,6 +37,29 @@ CHOICES: Final = 16
 """So many workers with room are compared for a request, those first that have had room for longest: at 512 idle
 workers comparing all would cost 40 µs."""
 
+# Requests given ahead to WSGI workers: pipelining.py, pipelines.py
+
+PIPELINE: Final = 8
+"""So many requests a process is given at once while they are short: more gain nothing (measured at 4, 8, 16)."""
+FAST_S: Final = 0.0005
+"""What takes longer by itself gets a thread of its own: eight of these would make the last wait 4 ms."""
+LONG_MAX: Final = 1 / 3
+"""If more than this part takes longer than FAST_S, requests are not short: fewer are taken care of by taking back."""
+TRIAL_MIN_S: Final = 0.1
+TRIAL_MAX_S: Final = 10.0
+"""Between two trials whether requests are short again: they are few, and each may cost some of them WATCH_S."""
+WATCH_S: Final = 0.0025
+"""A link on which nothing has ended from one look to the next gets nothing more, and its waiting requests are taken back.
+Longer than a thread mostly waits for its turn on a busy machine, short enough that nobody sees it."""
+ASK_AGAIN_S: Final = 0.02
+"""What was asked back and has neither come nor been answered is asked for again: it was on its way."""
+RETURNS_MAX: Final = 2
+"""A request that was taken back so often is put behind no other one any more."""
+HOLD_S: Final = 0.0003
+"""A finished answer waits at most so long for the next one (and for a look of the edge, if that one takes long)."""
+HOLD_BYTES: Final = 65_536
+"""More would not be sent at once anyway."""
+
 # Credits of ASGI workers: credits.py
 
 CREDITS_START: Final = 16

@@ -45,6 +45,7 @@ _log: Final = logging.getLogger("headrace.web")
 
 _FIRST: Final = struct.Struct("<IIBI")
 """HEADER of a REQUEST, and the length of its msgpack."""
+_FLAGS_AT: Final = 2  # in a HEAD
 _PEER: Final = struct.Struct("3i")
 _WRITE_BUFFER_BYTES: Final = 1_048_576  # never paused: windows and credits bound what is written
 
@@ -52,7 +53,7 @@ _WRITE_BUFFER_BYTES: Final = 1_048_576  # never paused: windows and credits boun
 _HELLO, _REQUEST, _GONE, _LEAVE = int(Kind.HELLO), int(Kind.REQUEST), int(Kind.GONE), int(Kind.LEAVE)
 _ANSWER, _HEAD, _DATA, _ENDED = int(Kind.ANSWER), int(Kind.HEAD), int(Kind.DATA), int(Kind.ENDED)
 _CONSUMED, _FILE, _INFORM = int(Kind.CONSUMED), int(Kind.FILE), int(Kind.INFORM)
-_PING, _PONG = int(Kind.PING), int(Kind.PONG)
+_PING, _PONG, _RETURN = int(Kind.PING), int(Kind.PONG), int(Kind.RETURN)
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_hello: Final = msgspec.msgpack.Decoder(Hello).decode
@@ -62,11 +63,13 @@ _FLAGS: Final = [(bool(f & frames.DATED), bool(f & frames.SERVED), bool(f & fram
 class Link(asyncio.Protocol):
     """One connection from a worker.
 
-    Invariants: `streams` has each request from REQUEST to the worker's last frame of it; `busy` of them are no tunnels.
+    Invariants: `streams` has each request from REQUEST to the worker's last frame of it, in the order in which they were
+    given; `busy` of them are no tunnels.
     """
 
     __slots__ = (
         "_buffer",
+        "_certain",
         "_credits",
         "_left",
         "_needed",
@@ -80,9 +83,13 @@ class Link(asyncio.Protocol):
         "busy",
         "dispatcher",
         "hello",
+        "keeper",
         "leaving",
         "limit",
         "listed",
+        "moved_s",
+        "seen_s",
+        "serial",
         "streams",
         "transport",
         "worker",
@@ -100,6 +107,14 @@ class Link(asyncio.Protocol):
         self.limit = 0
         self.leaving = False
         self.listed = False
+        self.keeper = False
+        """Gets no requests: gives them back."""
+        self.serial = False
+        self.moved_s = 0.0
+        """Of a serial link: when its first request began to be that, at the latest."""
+        self.seen_s = -1.0
+        """`moved_s` as somebody saw it last."""
+        self._certain = True  # all that the worker has said was read
         self._left = False  # LEAVE was said
         self._number = 0
         self._pid = 0
@@ -157,7 +172,7 @@ class Link(asyncio.Protocol):
     def _open_body(self, ticket: Ticket, number: int) -> tuple[bytes, bool, StreamFlow | None]:
         body = ticket.body
         if body is None:
-            body = ticket.body = Body(ticket.exchange, keep=ticket.may_be_repeated())
+            body = ticket.body = Body(ticket.exchange, keep=self.serial or ticket.may_be_repeated())
         invited = not ticket.exchange.expects
         data = body.read() if invited else b""
         if body.ended and len(data) <= PIECE_BYTES_MAX:
@@ -181,6 +196,11 @@ class Link(asyncio.Protocol):
     def close(self) -> None:
         self.leaving = True
         self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever has not been read."""
+        self._certain = False
+        self.transport.abort()
 
     def open_file(self, file: frames.File) -> tuple[int, int, int] | None:
         """Only of the process that is at the other end, by the kernel's word."""
@@ -224,11 +244,13 @@ class Link(asyncio.Protocol):
         self._timer = self.dispatcher.loop.call_later(HELLO_S, self.transport.abort)
         self._server.opened(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if self.hello is not None:
-            self.dispatcher.link_lost(self)
+            # After a failed write nothing more was read: what the worker has answered at the end is not known.
+            certain = self._certain and (exc is None or isinstance(exc, ConnectionResetError))
+            self.dispatcher.link_lost(self, certain=certain)
         self._server.closed(self)
 
     def eof_received(self) -> None:
@@ -289,6 +311,8 @@ class Link(asyncio.Protocol):
             self._flow_of(ticket).file(payload)
         elif kind == _GONE:
             self._on_gone(number, ticket)
+        elif kind == _RETURN:
+            self._on_return(number, ticket)
         elif kind == _INFORM:
             status, fields, _ = _read_head(payload)
             ticket.exchange.inform(status, fields)
@@ -311,13 +335,15 @@ class Link(asyncio.Protocol):
             raise Malformed(f"a frame of kind {kind} for stream {number}, which is not open")
 
     def _on_hello(self, hello: Hello) -> None:
-        if hello.capacity < 1 or hello.interface not in ("wsgi", "asgi"):
+        if hello.capacity < (hello.interface == "asgi") or hello.interface not in ("wsgi", "asgi"):
             raise Malformed(f"HELLO with capacity {hello.capacity} and interface {hello.interface!r}")
         assert self._timer is not None
         self._timer.cancel()
         self._timer = None
         self.hello = hello
         self.limit = hello.capacity
+        self.keeper = not hello.capacity
+        self.serial = hello.interface == "wsgi"
         if hello.interface == "asgi":
             self._credits = Credits(hello.capacity)
             self.limit = self._credits.count
@@ -330,7 +356,7 @@ class Link(asyncio.Protocol):
             raise Malformed(f"a second answer on stream {number}")
         if exchange.stage is WAITING:
             exchange.respond(status, fields, payload[at:])
-        self._end(number, ticket)
+        self._end(number, ticket, long=payload[_FLAGS_AT] >= frames.LONG)
         exchange.notify = None
         ticket.flow = None
 
@@ -361,14 +387,22 @@ class Link(asyncio.Protocol):
         ticket.exchange.notify = None
         ticket.flow = None
 
-    def _end(self, number: int, ticket: Ticket) -> None:
+    def _on_return(self, number: int, ticket: Ticket) -> None:
+        """The worker has not begun with it."""
+        if ticket.begun or not self.serial:
+            raise Malformed(f"a request given back on stream {number}, whose answer has begun")
+        del self.streams[number]
+        self.busy -= 1
+        self.dispatcher.returned(self, ticket)
+
+    def _end(self, number: int, ticket: Ticket, *, long: bool = True) -> None:
         """The stream is free, though the client may not have taken all."""
         del self.streams[number]
         if ticket.tunnel:
-            self.dispatcher.ended(self, ticket, counted=False)
+            self.dispatcher.ended(self, ticket, counted=False, long=long)
         else:
             self.busy -= 1
-            self.dispatcher.ended(self, ticket, counted=True)
+            self.dispatcher.ended(self, ticket, counted=True, long=long)
 
     def _flow_of(self, ticket: Ticket) -> StreamFlow:
         if not ticket.begun:
@@ -378,7 +412,7 @@ class Link(asyncio.Protocol):
     def _expel(self, reason: str) -> None:
         pid = self.hello.pid if self.hello is not None else self._pid
         _log.error("worker %d sent %s", pid, reason, extra={"action": "web.link.malformed", "pid": pid})
-        self.transport.abort()
+        self.abort()
 
 
 def _read_head(payload: bytes) -> tuple[int, Fields, int]:

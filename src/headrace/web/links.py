@@ -51,7 +51,7 @@ class LinkServer:
                 await self._all_closed.wait()
         except TimeoutError:
             for link in tuple(self._links):
-                link.transport.abort()
+                link.abort()
             await self._all_closed.wait()
 
     # From the links

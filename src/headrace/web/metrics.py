@@ -256,6 +256,14 @@ METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
         Metric("headrace_web_redelivered_total", "counter", "Requests given to another worker, since theirs was lost."),
         _of_queues(lambda q: q.redelivered),
     ),
+    (
+        Metric(
+            "headrace_web_taken_back_total",
+            "counter",
+            "Requests given to another thread, since they would have waited behind a long one.",
+        ),
+        _of_queues(lambda q: q.taken_back),
+    ),
     (Metric("headrace_web_failed_total", "counter", "Requests that failed since their worker was lost."), _of_queues(lambda q: q.failed)),
     (Metric("headrace_web_poison_total", "counter", "Of those: requests that had killed several workers."), _of_queues(lambda q: q.poison)),
     (Metric("headrace_web_hung_total", "counter", "Requests answered 504 after request_timeout."), _of_queues(lambda q: q.hung)),

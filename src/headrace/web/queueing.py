@@ -136,16 +136,17 @@ class Queueing(ABC):
         if self._timer is None:
             self._arm(now_s + self._watch_s)
 
-    def _end(self, ticket: Ticket, *, counted: bool = True) -> None:
-        """Its worker is done with it. `counted`: its time says something about the application."""
+    def _end(self, ticket: Ticket, *, counted: bool = True) -> float:
+        """Its worker is done with it. `counted`: its time says something about the application. Returns when that was."""
         self.running.discard(ticket)
+        now_s = self.now_s()
         if counted:
-            now_s = self.now_s()
             service_s = now_s - ticket.given_s
             self._admission.finished(min(service_s, self._queue_timeout_s), now_s)
             ticket.route.run.observe(service_s)
         if self._idle is not None:
             self._look_whether_idle()
+        return now_s
 
     # It ends otherwise
 
@@ -216,9 +217,13 @@ class Queueing(ABC):
         for ticket in tuple(self.running):
             exchange = ticket.exchange
             # One whose client has given up holds its place all the same.
-            late = ticket.active_s <= since_s and not (ticket.begun or ticket.reported)
+            late = ticket.active_s <= since_s and not (ticket.begun or ticket.reported or self._waits_behind(ticket))
             if late and (exchange.gone or not exchange.answered):
                 self._find_hung(ticket)
+
+    def _waits_behind(self, ticket: Ticket) -> bool:  # noqa: ARG002  # mostly nobody does
+        """Whether it is with a worker that has not come to it."""
+        return False
 
     def _find_hung(self, ticket: Ticket) -> None:
         flow = ticket.flow

@@ -62,6 +62,8 @@ class DispatchStatistics(msgspec.Struct, frozen=True):
     """Answered 503 (or 507, 413) without a worker, by reason: `queue-full`, `timeout`, `draining`, `spool-full`, …"""
     redelivered: int = 0
     """Given to another worker since theirs was lost."""
+    taken_back: int = 0
+    """Given to another thread since they would have waited behind a long one."""
     failed: int = 0
     """Answered 502, or cut, since their worker was lost."""
     poison: int = 0

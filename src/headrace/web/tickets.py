@@ -9,14 +9,13 @@ Its exchange tells it of changes (`notify`); it tells whoever has it: the queue,
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Protocol
 
 from headrace.http.exchange import Exchange
 from headrace.web.limits import REPLAY_BYTES_MAX
+from headrace.web.pipelining import is_repeatable
 from headrace.web.spool import Spooled
 from headrace.web.statistics import RouteStatistics
-
-_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 
 class Owner(Protocol):
@@ -67,6 +66,7 @@ class Ticket:
         "number",
         "owner",
         "reported",
+        "returns",
         "route",
         "since_s",
         "tunnel",
@@ -99,6 +99,8 @@ class Ticket:
         """Workers that were lost while they had it."""
         self.kills = 0
         """Of those, that died of something unknown: perhaps of this request."""
+        self.returns = 0
+        """How often it was taken back, unbegun, from behind another one."""
         self.body: Body | None = None
         self.flow: Flow | None = None
         exchange.notify = self._changed
@@ -112,9 +114,7 @@ class Ticket:
             self.flow.changed()
 
     def may_be_repeated(self) -> bool:
-        """Whether another worker may get it, too: by method, or since the client has said so."""
-        exchange = self.exchange
-        return (exchange.method in _IDEMPOTENT and not exchange.upgrade) or b"idempotency-key" in exchange.headers
+        return is_repeatable(self.exchange)
 
     def rewind(self) -> bool:
         """Make ready for another worker; False if too much of the body has gone by."""

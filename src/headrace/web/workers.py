@@ -1,7 +1,8 @@
 """Which worker gets the next request.
 
 A worker process has links: one for each thread (WSGI), or one that many requests share (ASGI). Of the workers with room
-the one with the fewest requests in flight is chosen, so that none is busy beside an idle one; new code before old.
+the one with the fewest requests in flight is chosen, so that none is busy beside an idle one; new code before old. In a
+process of threads one link may be *hot* (`pipelining.py`): it gets what the process gets, up to PIPELINE at once.
 
 A worker that loses a link without having said LEAVE is not trusted with anything more: it is dead or dying, though the
 kernel may not have reported all of its links yet. Its idle links are closed; a process that lives connects again.
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
-from headrace.web.limits import CHOICES
+from headrace.web.limits import CHOICES, PIPELINE
 from headrace.web.statistics import WorkerStatistics
 
 
@@ -28,6 +29,8 @@ class Seat(Protocol):
     """Takes no more."""
     listed: bool
     """Written here: whether it stands among its worker's `free`."""
+    serial: bool
+    """It runs one request after another."""
 
     def close(self) -> None: ...
 
@@ -35,13 +38,15 @@ class Seat(Protocol):
 class Worker:
     """One process. Invariant: `free` are its links with room, `in_flight` is the sum of what is busy on its links."""
 
-    __slots__ = ("alone", "condemned", "free", "generation", "in_flight", "links", "pid", "requests", "shunned")
+    __slots__ = ("alone", "condemned", "free", "generation", "hot", "in_flight", "links", "pid", "requests", "shunned")
 
     def __init__(self, *, pid: int, generation: int) -> None:
         self.pid = pid
         self.generation = generation
         self.links: set[Seat] = set()
         self.free: list[Seat] = []
+        self.hot: Seat | None = None
+        """Gets all that this worker gets, ahead."""
         self.in_flight = 0
         self.requests = 0
         self.alone = False
@@ -50,6 +55,11 @@ class Worker:
         """Hangs, and was reported: its death will be no request's fault."""
         self.shunned = False
         """Gets nothing more."""
+
+    @property
+    def has_room(self) -> bool:
+        hot = self.hot
+        return bool(self.free) if hot is None else hot.busy < hot.limit
 
 
 class Workers:
@@ -82,6 +92,8 @@ class Workers:
     def part(self, worker: Worker, seat: Seat) -> None:
         """A link is closed."""
         seat.leaving = True
+        if worker.hot is seat:
+            self.cool(worker)
         self.settle(worker, seat)
         worker.links.discard(seat)
         if not worker.links and self._workers.get(worker.pid) is worker:
@@ -101,8 +113,20 @@ class Workers:
             if not seat.busy:
                 seat.close()
 
-    def pick(self) -> tuple[Worker, Seat] | None:
-        """Who gets the next request, if anybody."""
+    def heat(self, worker: Worker, seat: Seat) -> None:
+        """What the worker gets goes to this link from now on."""
+        worker.hot = seat
+        seat.limit = PIPELINE
+
+    def cool(self, worker: Worker) -> None:
+        """Each of its links gets one request again; the hot one when it has none."""
+        seat, worker.hot = worker.hot, None
+        if seat is not None:
+            seat.limit = 1
+            self.settle(worker, seat)
+
+    def pick(self, *, empty: bool = False) -> tuple[Worker, Seat] | None:
+        """Who gets the next request, if anybody. `empty`: rather a link that has none."""
         best: Worker | None = None
         for worker in islice(self._free, CHOICES):
             if (
@@ -111,7 +135,11 @@ class Workers:
                 or (worker.generation == best.generation and worker.in_flight < best.in_flight)
             ):
                 best = worker
-        return None if best is None else (best, best.free[-1])
+        if best is None:
+            return None
+        if best.hot is None or (empty and best.free):
+            return best, min(best.free, key=_busy) if empty else best.free[-1]
+        return best, best.hot
 
     def pick_empty(self) -> tuple[Worker, Seat] | None:
         """A worker that has nothing at all, if there is one."""
@@ -122,6 +150,8 @@ class Workers:
 
     def settle(self, worker: Worker, seat: Seat) -> None:
         """Call when `busy`, `limit`, `leaving` of a link or `alone` of its worker have changed. Idempotent."""
+        if seat.leaving and worker.hot is seat:
+            self.cool(worker)
         has_room = seat.busy < seat.limit and not seat.leaving and not worker.shunned
         if has_room is not seat.listed:
             seat.listed = has_room
@@ -129,7 +159,7 @@ class Workers:
                 worker.free.append(seat)
             else:
                 worker.free.remove(seat)
-        if worker.free and not worker.alone and not worker.shunned:
+        if worker.has_room and not worker.alone and not worker.shunned:
             self._free[worker] = None
         else:
             self._free.pop(worker, None)
@@ -145,3 +175,7 @@ class Workers:
             )
             for worker in self
         ]
+
+
+def _busy(seat: Seat) -> int:
+    return seat.busy

@@ -3,15 +3,19 @@
 HELLO ──▶ idle ──REQUEST──▶ running ──ANSWER, ENDED, GONE──▶ idle
 LEAVE from here: the edge answers with LEAVE; a request that was on its way before that is run still
 LEAVE from there, or its end: the link is over as soon as nothing runs
+
+Requests may come ahead (`pipelining.py`). They are run in order, and while there are more the answers are held back a
+moment, so that several leave as one. Those that were not begun go back when the edge asks for them, when the thread has
+to wait for a client, and when it leaves.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from typing import Final
 
@@ -19,20 +23,21 @@ import msgspec
 
 from headrace.http.fields import Fields
 from headrace.web import frames
-from headrace.web.frames import COUNT, HEAD, HEAD_BYTES, HEADER, HEADER_BYTES, Kind
+from headrace.web.frames import COUNT, HEAD, HEAD_BYTES, HEADER, Kind
+from headrace.web.limits import FAST_S
+from headrace.web.pipelining import is_repeatable, may_hold
+from headrace.web.stopwatch import Stopwatch
 from headrace.web.wsgi import Channel, ClientGone, Runner
-
-_log: Final = logging.getLogger("headrace.web")
+from headrace.web.wsgi_inbox import Inbox, LinkBroken, LinkLost
 
 # Plain numbers: to fetch a member from its Enum costs 70 ns in Python 3.11.
-_REQUEST, _BODY, _ENDED, _GONE = int(Kind.REQUEST), int(Kind.BODY), int(Kind.ENDED), int(Kind.GONE)
+_BODY, _ENDED, _GONE, _RETURN = int(Kind.BODY), int(Kind.ENDED), int(Kind.GONE), int(Kind.RETURN)
 _CONSUMED, _ANSWER, _HEAD, _DATA = int(Kind.CONSUMED), int(Kind.ANSWER), int(Kind.HEAD), int(Kind.DATA)
 _FILE, _PING, _PONG, _LEAVE = int(Kind.FILE), int(Kind.PING), int(Kind.PONG), int(Kind.LEAVE)
 
 _FRAME_AND_HEAD: Final = struct.Struct("<IIB" + HEAD.format[1:])
 """HEADER and HEAD, packed as one."""
 LEAVING: Final = HEADER.pack(0, 0, _LEAVE)
-_RECEIVE_BYTES: Final = 65_536
 _TOLD_BYTES: Final = 65_536
 """Body bytes taken before the edge is told: a quarter of the window, so that it never runs dry."""
 _LOCK_S: Final = 0.2
@@ -41,37 +46,36 @@ _decode: Final = msgspec.msgpack.Decoder(frames.Request).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
-class LinkLost(ClientGone):
-    """The edge has ended, or closed the link."""
-
-
-class LinkBroken(LinkLost):
-    """What came is not what an edge sends: nothing more is read."""
-
-
 class Link(Channel):
-    """One connection to an edge. One thread serves it; only `leave` is for others.
+    """One connection to an edge. One thread serves it; only `leave` and `give_back` are for others.
 
     Invariants: `_stream` is the request that runs, 0 if none; it is answered exactly once, also for an edge that is gone:
-    then into the void. Nobody writes but under `_lock`, so that a LEAVE never lands inside another frame.
+    then into the void. Nobody writes but under `_lock`, so that a LEAVE never lands inside another frame. While a request
+    that must not be repeated runs, no answer is held back: it is the edge's first unanswered one.
     """
 
     __slots__ = (
         "_ahead",
         "_begin",
         "_body_ended",
-        "_buffer",
         "_dismissed",
+        "_early",
         "_expects",
         "_file_answer",
         "_gone",
+        "_held",
+        "_held_bytes",
+        "_held_s",
+        "_inbox",
         "_leave_sent",
         "_leaving",
         "_lock",
         "_lost",
         "_pieces",
+        "_repeatable",
         "_runner",
         "_socket",
+        "_stopwatch",
         "_stream",
         "_taken",
         "requests",
@@ -81,8 +85,14 @@ class Link(Channel):
         self._socket = connected
         self._runner = runner
         self._lock = threading.Lock()
-        self._buffer = b""
+        self._inbox = Inbox(connected)
+        self._early: dict[int, list[tuple[int, bytes]]] = {}  # frames of requests that were not begun
+        self._held: list[bytes] = []  # answers; under `_lock`, as the next two
+        self._held_bytes = 0
+        self._held_s = 0.0
         self._stream = 0
+        self._repeatable = True
+        self._stopwatch = Stopwatch(FAST_S)
         self._pieces: deque[bytes] = deque()
         self._leaving = False
         self._leave_sent = False
@@ -102,8 +112,9 @@ class Link(Channel):
         self._file_answer = 0
 
     @property
-    def running(self) -> bool:
-        return self._stream != 0
+    def in_flight(self) -> int:
+        """Requests that are here, begun or not."""
+        return (self._stream != 0) + len(self._inbox.requests)
 
     # The thread
 
@@ -112,24 +123,51 @@ class Link(Channel):
 
         Raises: LinkLost, LinkBroken.
         """
-        while not self._dismissed:
-            kind, stream, payload = self._next()
-            if kind == _REQUEST:
+        inbox = self._inbox
+        requests = inbox.requests
+        try:
+            while True:
+                if inbox.others:
+                    self._note_others()
+                try:
+                    stream, payload = requests.popleft()
+                except IndexError:
+                    if not self._await():
+                        return
+                    continue
                 self._run(stream, payload)
-            else:
-                self._note(kind, stream, payload)
+        finally:
+            inbox.close()
+
+    def _await(self) -> bool:
+        """More to do; False: there will be nothing more."""
+        if self._held:
+            self._write(b"")
+        self._early.clear()
+        if not self._dismissed:
+            self._receive()
+        return not self._dismissed or bool(self._inbox.requests)
 
     def leave(self) -> None:
         """Take no more. For any thread; does not wait, and the request that runs is finished."""
         self._leaving = True
+        self._tell(leave=True)
+
+    def give_back(self) -> None:
+        """Let go of what was not begun, and of answers that are held back. For any thread; does not wait."""
+        self._inbox.receive_nowait()
+        self._tell(leave=False)
+
+    def _tell(self, *, leave: bool) -> None:
         if not self._lock.acquire(timeout=_LOCK_S):
-            return  # the thread is writing; it sees the flag afterwards
+            return  # the thread is writing; it sees `_leaving` afterwards, and the edge asks again
         try:
-            if not self._leave_sent:
+            told = [HEADER.pack(0, stream, _RETURN) for stream in self._inbox.take_all()]
+            if leave and not self._leave_sent:
                 self._leave_sent = True
-                self._socket.sendall(LEAVING)
-        except OSError:
-            self._lost = True
+                told.append(LEAVING)
+            if told or self._held:
+                self._send_with_held(b"".join(told))
         finally:
             self._lock.release()
 
@@ -138,17 +176,16 @@ class Link(Channel):
             (length,) = COUNT.unpack_from(payload)
             head = _decode(payload[4 : 4 + length])
         except (msgspec.MsgspecError, ValueError, struct.error) as error:
-            raise self._broken(f"a request that cannot be read: {error}") from None
-        if not stream:
-            raise self._broken("a request without a number")
+            raise self._broken(LinkBroken(f"a request that cannot be read: {error}")) from None
         body: bytes | None = payload[4 + length :]
-        self._stream = stream
+        self._repeatable = is_repeatable(head)
+        if self._held and not self._repeatable:
+            self._write(b"")
         if not head.ended:
-            if body:
-                self._pieces.append(body)
+            self._open_body(stream, body or b"", head.expects)
             body = None
-            self._body_ended = False
-            self._expects = head.expects
+        self._stream = stream
+        self._stopwatch.started_s = time.perf_counter()
         self._runner.run(head, self, body)
         self.requests += 1
         self._stream = 0
@@ -158,60 +195,55 @@ class Link(Channel):
         if self._leaving and not self._leave_sent:
             self.leave()
 
+    def _open_body(self, stream: int, piece: bytes, expects: bool) -> None:
+        if piece:
+            self._pieces.append(piece)
+        self._body_ended = False
+        self._expects = expects
+        for kind, payload in self._early.pop(stream, ()):
+            self._note_own(kind, payload)
+
     # Frames in
 
-    def _next(self) -> tuple[int, int, bytes]:
-        """The next frame; waits for it."""
-        buffer = self._buffer
-        while True:
-            if len(buffer) >= HEADER_BYTES:
-                length, stream, kind = HEADER.unpack_from(buffer)
-                end = HEADER_BYTES + length
-                if len(buffer) >= end:
-                    self._buffer = buffer[end:]
-                    return kind, stream, buffer[HEADER_BYTES:end]
-                if length > frames.PAYLOAD_BYTES_MAX:
-                    raise self._broken(f"a frame of {length} bytes")
-            try:
-                data = self._socket.recv(_RECEIVE_BYTES)
-            except OSError as error:
-                raise LinkLost(str(error)) from None
-            if not data:
-                raise LinkLost("the edge has closed the link")
-            buffer = self._buffer = buffer + data
+    def _receive(self, flags: int = 0) -> None:
+        try:
+            self._inbox.receive(flags)
+        except LinkBroken as error:
+            raise self._broken(error) from None
+        except LinkLost:
+            self._inbox.take_all()  # nobody would get the answers
+            raise
 
     def _poll(self) -> None:
         """Note what has arrived, without waiting: that the client has left, above all."""
         try:
-            data = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            self._receive(socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
-        except OSError as error:
-            raise LinkLost(str(error)) from None
-        if not data:
-            raise LinkLost("the edge has closed the link")
-        self._buffer += data
-        while self._has_frame():
-            self._note(*self._next())
+        self._note_others()
 
-    def _has_frame(self) -> bool:
-        buffer = self._buffer
-        return len(buffer) >= HEADER_BYTES and len(buffer) >= HEADER_BYTES + HEADER.unpack_from(buffer)[0]
+    def _note_others(self) -> None:
+        others = self._inbox.others
+        while others:
+            self._note(*others.popleft())
 
     def _note(self, kind: int, stream: int, payload: bytes) -> None:
         if kind == _PING:
             self._write(HEADER.pack(len(payload), stream, _PONG) + payload)
         elif kind == _LEAVE:
             self._dismissed = True
-        elif kind == _REQUEST:
-            raise self._broken("a second request at once")
-        elif stream == self._stream:  # else it is for an answer that has ended
+        elif stream == self._stream:
             self._note_own(kind, payload)
+        elif kind == _GONE:
+            if self._inbox.take(stream):
+                self._write(HEADER.pack(0, stream, _GONE))
+        elif self._inbox.has(stream):  # else it is for an answer that has ended
+            self._early.setdefault(stream, []).append((kind, payload))
 
     def _note_own(self, kind: int, payload: bytes) -> None:
         if kind == _CONSUMED:
             if len(payload) != COUNT.size:
-                raise self._broken(f"a count of {len(payload)} bytes")
+                raise self._broken(LinkBroken(f"a count of {len(payload)} bytes"))
             (count,) = COUNT.unpack(payload)
             if count >= frames.FILE_REFUSED:
                 self._file_answer = count
@@ -224,10 +256,11 @@ class Link(Channel):
         elif kind == _GONE:
             self._gone = True
 
-    def _broken(self, reason: str) -> LinkBroken:
+    def _broken(self, error: LinkBroken) -> LinkBroken:
         """Also where the application gets the exception, and swallows it, the link is over."""
         self._dismissed = self._lost = True
-        return LinkBroken(reason)
+        self._inbox.take_all()
+        return error
 
     # The request that runs: `Channel`
 
@@ -250,9 +283,13 @@ class Link(Channel):
         self._taken = 0
 
     def _wait(self) -> None:
-        """For the edge's next frame."""
+        """For the edge's next frame. Nobody need wait behind this request meanwhile."""
         self._check()
-        self._note(*self._next())
+        if not self._inbox.others:
+            if self._inbox.requests or self._held:
+                self.give_back()
+            self._receive()
+        self._note_others()
 
     def _check(self) -> None:
         if self._gone:
@@ -261,10 +298,16 @@ class Link(Channel):
             raise LinkLost("the edge has closed the link")
 
     def respond(self, status: int, fields: Fields, body: bytes) -> None:
-        self._write(_begin_of(_ANSWER, self._stream, status, fields, len(body)) + fields.block + body)
+        now_s = time.perf_counter()
+        flags = _flags(fields) | (frames.LONG if self._stopwatch.is_long(now_s) else 0)
+        answer = _begin_of(_ANSWER, self._stream, status, fields, len(body), flags) + fields.block + body
+        if self._inbox.requests and self._repeatable:
+            self._hold(answer, now_s)
+        else:
+            self._write(answer)
 
     def start(self, status: int, fields: Fields) -> None:
-        self._begin = _begin_of(_HEAD, self._stream, status, fields, 0) + fields.block
+        self._begin = _begin_of(_HEAD, self._stream, status, fields, 0, _flags(fields)) + fields.block
 
     def send(self, data: bytes) -> None:
         if len(data) <= frames.PIECE_BYTES_MAX:
@@ -316,12 +359,31 @@ class Link(Channel):
 
     # Frames out
 
+    def _hold(self, answer: bytes, now_s: float) -> None:
+        """Let it leave together with the next one, unless that takes too long."""
+        with self._lock:
+            if not self._held:
+                self._held_s = now_s
+            self._held.append(answer)
+            self._held_bytes += len(answer)
+            if not may_hold(held_s=now_s - self._held_s, held_bytes=self._held_bytes):
+                self._send_with_held(b"")
+
     def _write(self, data: bytes) -> None:
+        with self._lock:
+            self._send_with_held(data)
+
+    def _send_with_held(self, data: bytes) -> None:
+        """Under `_lock`."""
+        if self._held:
+            data = b"".join(self._held) + data
+            self._held.clear()
+            self._held_bytes = 0
         try:
-            with self._lock:
-                self._socket.sendall(data)
+            self._socket.sendall(data)
         except OSError:
             self._lost = True  # `_check` and the next `recv` say so
+            self._inbox.take_all()
 
 
 def _flags(fields: Fields) -> int:
@@ -330,9 +392,9 @@ def _flags(fields: Fields) -> int:
     return 0
 
 
-def _begin_of(kind: int, stream: int, status: int, fields: Fields, body_bytes: int) -> bytes:
+def _begin_of(kind: int, stream: int, status: int, fields: Fields, body_bytes: int, flags: int) -> bytes:
     """A frame with a Head, up to the block."""
     block_bytes = len(fields.block)
     length = -1 if fields.length is None else fields.length
     size = HEAD_BYTES + block_bytes + body_bytes
-    return _FRAME_AND_HEAD.pack(size, stream, kind, status, _flags(fields), length, block_bytes)
+    return _FRAME_AND_HEAD.pack(size, stream, kind, status, flags, length, block_bytes)

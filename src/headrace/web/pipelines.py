@@ -1,0 +1,128 @@
+"""The edge's side of `pipelining.py`: which link of a process gets requests ahead, and what is taken back from it.
+
+Only processes with a keeper get any: what waits behind a long request must not depend on that one's end. A timer looks
+at the hot links, every WATCH_S while something waits. It compares one look with the next, not with the clock: an edge
+that was itself late has not read yet what its workers have answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+from headrace.web.frames import COUNT, Kind
+from headrace.web.limits import ASK_AGAIN_S, WATCH_S
+from headrace.web.pipelining import Pace
+from headrace.web.workers import Worker, Workers
+
+if TYPE_CHECKING:
+    from headrace.web.link import Link
+
+_TAKEBACK: Final = int(Kind.TAKEBACK)
+
+
+class Owner(Protocol):
+    """A dispatcher."""
+
+    loop: asyncio.AbstractEventLoop
+    workers: Workers
+
+    def fill(self) -> None: ...
+
+
+class Pipelines:
+    """Of one application. Invariant: a link with more than one request is hot, or asked to give them back."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self.pace = Pace()
+        self.taken_back = 0
+        """Requests that came back unbegun."""
+        self._keepers: dict[int, Link] = {}
+        self._asked: dict[Link, float] = {}
+        """Links that were asked to give back what waits, and when."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def keeper_came(self, link: Link, pid: int) -> None:
+        self._keepers[pid] = link
+
+    def lost(self, link: Link) -> None:
+        """A link is gone; a keeper too."""
+        self._asked.pop(link, None)
+        if link.hello is None or self._keepers.get(link.hello.pid) is not link:
+            return
+        del self._keepers[link.hello.pid]
+        for worker in tuple(self._owner.workers):
+            if worker.pid == link.hello.pid and worker.hot is not None:
+                self._cool(worker)
+
+    def may_heat(self, worker: Worker) -> bool:
+        return self.pace.fast and not worker.alone and worker.pid in self._keepers
+
+    def finished(self, worker: Worker, now_s: float, *, long: bool) -> None:
+        """A request has ended."""
+        self.pace.finished(now_s, long=long)
+        if worker.hot is not None and not self.pace.fast:
+            self._cool_all()
+
+    def _cool_all(self) -> None:
+        for worker in tuple(self._owner.workers):
+            if worker.hot is not None:
+                self._cool(worker)
+
+    def _cool(self, worker: Worker) -> None:
+        link: Link = worker.hot  # type: ignore[assignment]  # the seats are links
+        self._owner.workers.cool(worker)
+        if link.busy > 1:
+            self._asked[link] = self._owner.loop.time()
+            self._ask(link)
+
+    def _ask(self, link: Link) -> None:
+        """Have its process give back what waits on it."""
+        if link.hello is not None and (keeper := self._keepers.get(link.hello.pid)) is not None:
+            keeper.send(_TAKEBACK, 0, COUNT.pack(link.hello.number))
+
+    # Time
+
+    def watch(self) -> None:
+        """Something waits: look after the hot links. Idempotent."""
+        if self._timer is None:
+            self._timer = self._owner.loop.call_later(WATCH_S, self._look)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        hot = self._look_at_hot()
+        self._ask_again()
+        if hot or self._asked:
+            self.watch()
+
+    def _look_at_hot(self) -> bool:
+        """Whether there is still something to look after."""
+        busy, stuck = False, []
+        for worker in self._owner.workers:
+            link: Link | None = worker.hot  # type: ignore[assignment]  # the seats are links
+            if link is None or not link.busy:
+                continue
+            busy = True
+            if link.moved_s == link.seen_s:
+                stuck.append(worker)
+            link.seen_s = link.moved_s
+        for worker in stuck:
+            self._cool(worker)
+        if stuck:
+            self._owner.fill()  # other links of these workers have room now
+        return busy
+
+    def _ask_again(self) -> None:
+        now_s = self._owner.loop.time()
+        for link, asked_s in tuple(self._asked.items()):
+            if link.busy <= 1:
+                del self._asked[link]
+            elif now_s >= asked_s + ASK_AGAIN_S:
+                self._asked[link] = now_s
+                self._ask(link)
