@@ -48,7 +48,7 @@ def trouble(plot: Any, overload: Sequence[dict[str, Any]], mixed: Sequence[dict[
     both = [a + b for a, b in zip(answered, refused, strict=True)]
     left.barh(names, answered, color=ANSWERED, label="answered in time")
     left.barh(names, refused, left=answered, color=REFUSED, label="503 in time")
-    left.barh(names, [100 - share for share in both], left=both, color=LOST, label="hang")
+    left.barh(names, [100 - share for share in both], left=both, color=LOST, label="neither")
     left.set_title("Twice the capacity: what becomes of 100 requests", loc="left", fontsize=10)
     left.legend(loc="lower center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)
     slowest = sorted(mixed, key=lambda row: -row["outcomes"]["p99_ms"])
