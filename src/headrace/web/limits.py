@@ -51,6 +51,8 @@ TRIAL_MAX_S: Final = 10.0
 WATCH_S: Final = 0.0025
 """A link on which nothing has ended from one look to the next gets nothing more, and its waiting requests are taken back.
 Longer than a thread mostly waits for its turn on a busy machine, short enough that nobody sees it."""
+LONG_LOAD: Final = 8
+"""A long request weighs as much as a full pipeline when a worker is chosen."""
 ASK_AGAIN_S: Final = 0.02
 """What was asked back and has neither come nor been answered is asked for again: it was on its way."""
 RETURNS_MAX: Final = 2

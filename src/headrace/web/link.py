@@ -87,6 +87,7 @@ class Link(asyncio.Protocol):
         "leaving",
         "limit",
         "listed",
+        "load",
         "moved_s",
         "seen_s",
         "serial",
@@ -110,6 +111,8 @@ class Link(asyncio.Protocol):
         self.keeper = False
         """Gets no requests: gives them back."""
         self.serial = False
+        self.load = 0
+        """What its request adds to its worker's."""
         self.moved_s = 0.0
         """Of a serial link: when its first request began to be that, at the latest."""
         self.seen_s = -1.0

@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 from headrace.web.frames import COUNT, Kind
-from headrace.web.limits import ASK_AGAIN_S, WATCH_S
+from headrace.web.limits import ASK_AGAIN_S, LONG_LOAD, WATCH_S
 from headrace.web.pipelining import Pace
 from headrace.web.workers import Worker, Workers
 
@@ -49,6 +49,8 @@ class Pipelines:
     def lost(self, link: Link) -> None:
         """A link is gone; a keeper too."""
         self._asked.pop(link, None)
+        if link.load:
+            self._unload(link.worker, link)
         if link.hello is None or self._keepers.get(link.hello.pid) is not link:
             return
         del self._keepers[link.hello.pid]
@@ -59,11 +61,17 @@ class Pipelines:
     def may_heat(self, worker: Worker) -> bool:
         return self.pace.fast and not worker.alone and worker.pid in self._keepers
 
-    def finished(self, worker: Worker, now_s: float, *, long: bool) -> None:
+    def finished(self, worker: Worker, link: Link, now_s: float, *, long: bool) -> None:
         """A request has ended."""
+        if link.load:
+            self._unload(worker, link)
         self.pace.finished(now_s, long=long)
         if worker.hot is not None and not self.pace.fast:
             self._cool_all()
+
+    def _unload(self, worker: Worker, link: Link) -> None:
+        worker.load -= link.load
+        link.load = 0
 
     def _cool_all(self) -> None:
         for worker in tuple(self._owner.workers):
@@ -73,6 +81,9 @@ class Pipelines:
     def _cool(self, worker: Worker) -> None:
         link: Link = worker.hot  # type: ignore[assignment]  # the seats are links
         self._owner.workers.cool(worker)
+        if link.busy and not link.leaving:
+            link.load = LONG_LOAD
+            worker.load += LONG_LOAD
         if link.busy > 1:
             self._asked[link] = self._owner.loop.time()
             self._ask(link)

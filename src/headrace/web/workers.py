@@ -38,7 +38,19 @@ class Seat(Protocol):
 class Worker:
     """One process. Invariant: `free` are its links with room, `in_flight` is the sum of what is busy on its links."""
 
-    __slots__ = ("alone", "condemned", "free", "generation", "hot", "in_flight", "links", "pid", "requests", "shunned")
+    __slots__ = (
+        "alone",
+        "condemned",
+        "free",
+        "generation",
+        "hot",
+        "in_flight",
+        "links",
+        "load",
+        "pid",
+        "requests",
+        "shunned",
+    )
 
     def __init__(self, *, pid: int, generation: int) -> None:
         self.pid = pid
@@ -48,6 +60,8 @@ class Worker:
         self.hot: Seat | None = None
         """Gets all that this worker gets, ahead."""
         self.in_flight = 0
+        self.load = 0
+        """What its long requests weigh: they are in the others' way, since one thread at a time runs Python."""
         self.requests = 0
         self.alone = False
         """Has a suspect, and gets nothing else meanwhile."""
@@ -128,13 +142,14 @@ class Workers:
     def pick(self, *, empty: bool = False) -> tuple[Worker, Seat] | None:
         """Who gets the next request, if anybody. `empty`: rather a link that has none."""
         best: Worker | None = None
+        least = 0
         for worker in islice(self._free, CHOICES):
             if (
                 best is None
                 or worker.generation > best.generation
-                or (worker.generation == best.generation and worker.in_flight < best.in_flight)
+                or (worker.generation == best.generation and worker.in_flight + worker.load < least)
             ):
-                best = worker
+                best, least = worker, worker.in_flight + worker.load
         if best is None:
             return None
         if best.hot is None or (empty and best.free):
