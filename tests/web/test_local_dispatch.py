@@ -11,7 +11,7 @@ import pytest
 
 from headrace.http.exchange import Exchange
 from headrace.http.fields import Fields
-from headrace.web.dispatch import LocalDispatcher
+from headrace.web.local_dispatch import LocalDispatcher
 from tests.http.support import on_loop
 from tests.web.fakes import FakeExchange
 from tests.web.scripted import Clock, answered

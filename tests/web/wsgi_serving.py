@@ -14,9 +14,10 @@ import uvloop
 
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
-from headrace.web.dispatch import Dispatcher, LocalDispatcher
+from headrace.web.dispatch import Dispatcher
 from headrace.web.frames import Hello
 from headrace.web.links import LinkServer
+from headrace.web.local_dispatch import LocalDispatcher
 from headrace.web.wsgi_link import LinkThreads
 from headrace.web.wsgi_threads import WsgiTarget
 

@@ -16,10 +16,10 @@ class Credits:
 
     __slots__ = ("_eager", "_most", "count")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, start: int = CREDITS_START) -> None:
         self._most = most
         self._eager = True
-        self.count = min(CREDITS_START, most)
+        self.count = min(start, most)
 
     def lag(self, seconds: float, *, used_up: bool) -> None:
         """The loop was so late; `used_up`: whether a request might have been given since the last time, had there been

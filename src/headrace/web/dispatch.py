@@ -1,4 +1,4 @@
-"""The queue's consumers: worker processes that pull (`Dispatcher`), or an application in this process (`LocalDispatcher`).
+"""The queue's consumers: worker processes that pull. (An application in this process: `local_dispatch`.)
 
 Redelivery. A link that is lost takes its worker's requests with it. One whose answer has begun is cut, so that nobody
 takes the part for the whole. Another goes to another worker if it may be repeated (by method, or with an
@@ -12,17 +12,15 @@ and goes to another worker, too.
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from headrace.http import problem
-from headrace.http.exchange import DONE, WAITING, Exchange, Target
-from headrace.web.credits import Credits
+from headrace.http.exchange import DONE, WAITING
 from headrace.web.frames import PIECE_BYTES_MAX, Hello
-from headrace.web.limits import ALONE_S, DELIVERIES_MAX, PING_S, RETURNS_MAX, SUSPECT_WAIT_S
+from headrace.web.limits import ALONE_S, DELIVERIES_MAX, RETURNS_MAX, SUSPECT_WAIT_S
 from headrace.web.pipelines import Pipelines
 from headrace.web.queueing import Queueing
 from headrace.web.statistics import DispatchStatistics, WorkerStatistics
@@ -345,121 +343,3 @@ class Dispatcher(Queueing):
 def _goes_apart(ticket: Ticket) -> bool:
     """Whether it is given to a thread that has nothing else, if there is one: it may be long, or end its worker."""
     return bool(ticket.kills) or ticket.returns >= RETURNS_MAX or ticket.exchange.length > PIECE_BYTES_MAX
-
-
-class LocalDispatcher(Queueing):
-    """Gives requests to an application in this process, as many at once as it keeps up with.
-
-    For WSGI that is its number of threads. For ASGI the loop itself tells: while it is late, fewer are let in.
-    """
-
-    def __init__(
-        self, target: Target, *, capacity: int, adaptive: bool | None = None, ahead: int | None = None, **settings: Any
-    ) -> None:
-        """Create.
-
-        Args:
-            target: runs a request. If it has `in_flight`, that is what takes room (a thread may go on after its client
-                has left), and it calls `on_free` when that has fallen.
-            capacity: requests at once, at most.
-            adaptive: whether it shares this loop (ASGI). By default: unless the target has a `capacity` of its own.
-            ahead: so many more are given to threads, so that none of them waits for this loop: by default one each. At
-                0 every request costs a wake-up each way (Flask: 169 µs instead of 113), since no two are ready at once.
-            settings: those of `Queueing`.
-        """
-        super().__init__(**settings)
-        runner: Any = target
-        self._target = runner
-        self._asks = hasattr(runner, "in_flight") and hasattr(runner, "on_free")
-        if self._asks:
-            runner.on_free = self.fill
-        self._adaptive = not hasattr(runner, "capacity") if adaptive is None else adaptive
-        self._spools = not self._adaptive
-        self._credits = Credits(capacity)
-        self._capacity = self._credits.count if self._adaptive else capacity + (capacity if ahead is None else ahead)
-        self._probe_s = 0.0
-        self._probing = False
-        self._used_up = False
-        self._filling = False
-
-    @property
-    def _busy(self) -> int:
-        return self._target.in_flight if self._asks else len(self.running)
-
-    def _has_room(self) -> bool:
-        return self._busy < self._capacity
-
-    def _place(self, ticket: Ticket) -> bool:
-        if self._busy >= self._capacity:
-            return False
-        exchange = ticket.exchange
-        exchange.notify = None
-        self._begin(ticket)
-        exchange.on_done = _Done(self, ticket, exchange.on_done)
-        if self._adaptive and not self._probing:
-            self._probe()
-        self._run(exchange)
-        return True
-
-    def _run(self, exchange: Exchange) -> None:
-        try:
-            self._target(exchange)
-        except Exception:  # noqa: BLE001  # a bug of the application's entrance: it costs this request
-            extra = {"action": "web.request.failed", "method": exchange.method, "path": exchange.path}
-            _log.exception("a request failed", extra=extra)
-            problem.respond(exchange, 500, "an internal error; the server's log has more")
-
-    def done(self, ticket: Ticket) -> None:
-        """The exchange is done; its thread may not be."""
-        self._end(ticket, counted=not ticket.exchange.gone)
-        self._gone += ticket.exchange.gone
-        self.fill()
-
-    def fill(self) -> None:
-        if not self._filling:  # a target that answers at once comes back here before it returns
-            self._filling = True
-            super().fill()
-            self._filling = False
-
-    def _probe(self) -> None:
-        self._probing = True
-        self._probe_s = self.now_s() + PING_S
-        self.loop.call_later(PING_S, self._on_probe)
-
-    def _on_probe(self) -> None:
-        """How late is this? So late is the loop."""
-        self._probing = False
-        self._credits.lag(max(0.0, self.now_s() - self._probe_s), used_up=self._used_up)
-        self._capacity = self._credits.count
-        self._used_up = self._busy >= self._capacity
-        if self.running:
-            self._probe()
-        self.fill()
-
-    def _cancel(self, ticket: Ticket) -> None:
-        pass  # the exchange is the target's: it knows
-
-    def _condemn(self, ticket: Ticket) -> int:
-        ticket.reported = True
-        pid = os.getpid()
-        self.on_hung(pid)
-        return pid
-
-    def _workers(self) -> list[WorkerStatistics]:
-        return []
-
-
-class _Done:
-    """Tells the dispatcher that an exchange is done, after whoever was to be told before."""
-
-    __slots__ = ("_before", "_dispatcher", "_ticket")
-
-    def __init__(self, dispatcher: LocalDispatcher, ticket: Ticket, before: Any) -> None:
-        self._dispatcher = dispatcher
-        self._ticket = ticket
-        self._before = before
-
-    def __call__(self, exchange: Exchange) -> None:
-        if self._before is not None:
-            self._before(exchange)
-        self._dispatcher.done(self._ticket)

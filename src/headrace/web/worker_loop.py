@@ -304,7 +304,7 @@ def own_sockets(job: Job) -> list[int]:
 
 
 def local_dispatcher(target: Any, capacity: int, settings: WebSettings, on_hung: Callable[[int], None]) -> Any:
-    from headrace.web.dispatch import LocalDispatcher  # noqa: PLC0415 - only direct mode
+    from headrace.web.local_dispatch import LocalDispatcher  # noqa: PLC0415 - only direct mode
 
     return LocalDispatcher(
         target,
