@@ -408,10 +408,10 @@ async def test_targets_are_ticked_and_closed() -> None:
 
     serving, first, second = entrance(), Upstream(), Upstream()
     route = RouteSettings(path="/p", proxy=("http://a",))
-    serving._target_of = {(route, True): first}
+    serving._target_of = {(route, True, 1, 1.0): first}
     serving.advance(5.0)
     serving.reload(QUIET, apps={"m:app": App()})
     await first.closed.wait()
-    serving._target_of = {(route, True): second}
+    serving._target_of = {(route, True, 1, 1.0): second}
     await serving.close()
     assert (first.ticks, second.closed.is_set()) == ([5.0], True)
