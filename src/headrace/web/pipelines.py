@@ -57,6 +57,7 @@ class Pipelines:
         for worker in tuple(self._owner.workers):
             if worker.pid == link.hello.pid and worker.hot is not None:
                 self._cool(worker)
+        self._owner.fill()
 
     def may_heat(self, worker: Worker) -> bool:
         return self.pace.fast and not worker.alone and worker.pid in self._keepers
@@ -65,9 +66,11 @@ class Pipelines:
         """A request has ended."""
         if link.load:
             self._unload(worker, link)
+        was_fast = self.pace.fast
         self.pace.finished(now_s, long=long)
-        if worker.hot is not None and not self.pace.fast:
+        if was_fast and not self.pace.fast:
             self._cool_all()
+            self._owner.fill()  # the other threads have room now
 
     def _unload(self, worker: Worker, link: Link) -> None:
         worker.load -= link.load
