@@ -416,6 +416,175 @@ def test_ping_is_answered(edge: Edge, working: Any) -> None:
     assert link.frame() == (Kind.PONG, 0, b"12345678")
 
 
+# Requests ahead
+
+
+class Gate:
+    """An application that stops at `/stop` until it is let go, and remembers what it has run."""
+
+    def __init__(self) -> None:
+        self.stopped, self.go = threading.Event(), threading.Event()
+        self.run: list[str] = []
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        path = environ["PATH_INFO"]
+        self.run.append(path)
+        if path == "/stop":
+            self.stopped.set()
+            assert self.go.wait(WAIT_S)
+        start_response("200 OK", [])
+        return [path.encode() + environ["wsgi.input"].read()]
+
+
+def test_requests_ahead_are_run_in_order(edge: Edge, working: Any) -> None:
+    worker = working(echo)
+    link = edge.accept()
+    link.socket.sendall(b"".join(packed_request(stream, target=f"/{stream}") for stream in range(1, 9)))
+    assert [link.answer(stream) for stream in range(1, 9)] == [(200, b"/%d " % stream) for stream in range(1, 9)]
+    assert worker.requests in (7, 8)  # counted after the answer
+
+
+def test_keeper_gives_back_what_was_not_begun_and_what_is_held(edge: Edge, working: Any) -> None:
+    app = Gate()
+    worker = working(app)
+    link, keeper = edge.accept(), edge.keeper()
+    assert (keeper.hello.capacity, link.hello.number) == (0, 0)
+    ahead = [packed_request(1, target="/first"), packed_request(2, target="/stop"), packed_request(3, target="/third")]
+    link.socket.sendall(b"".join(ahead))
+    assert app.stopped.wait(WAIT_S)
+    link.request(4, "POST", "/fourth", b"late, and still in the socket")
+    keeper.send(Kind.TAKEBACK, 0, COUNT.pack(0))
+    assert link.answer(1) == (200, b"/first")
+    assert [link.frame() for _ in range(2)] == [(Kind.RETURN, 3, b""), (Kind.RETURN, 4, b"")]
+    assert worker.in_flight == 1
+    app.go.set()
+    assert link.answer(2) == (200, b"/stop")
+    link.request(3, target="/third")  # may come again
+    assert link.answer(3) == (200, b"/third")
+    assert app.run == ["/first", "/stop", "/third"]
+
+
+def test_keeper_does_not_mind_nonsense(edge: Edge, working: Any) -> None:
+    working(echo)
+    link, keeper = edge.accept(), edge.keeper()
+    for payload in (b"", b"abc", COUNT.pack(99), COUNT.pack(0)):
+        keeper.send(Kind.TAKEBACK, 0, payload)
+        keeper.send(Kind.PING, 3, payload)
+    link.request(1)
+    assert link.answer(1)[0] == 200
+
+
+def test_no_answer_is_held_when_a_request_that_must_not_be_repeated_begins(edge: Edge, working: Any) -> None:
+    app = Gate()
+    working(app)
+    link = edge.accept()
+    ahead = [packed_request(1), packed_request(2, "POST", "/stop"), packed_request(3)]
+    link.socket.sendall(b"".join(ahead))
+    assert app.stopped.wait(WAIT_S)
+    assert link.answer(1)[0] == 200  # without a TAKEBACK
+    app.go.set()
+    assert [link.answer(stream)[0] for stream in (2, 3)] == [200, 200]
+
+
+def test_who_waits_for_its_client_lets_the_others_go(edge: Edge, working: Any) -> None:
+    working(echo)
+    link = edge.accept()
+    slow = packed_request(1, "POST", "/slow", ended=False, length=2)
+    link.socket.sendall(slow + packed_request(2) + packed_request(3))
+    assert [link.frame()[:2] for _ in range(2)] == [(Kind.RETURN, 2), (Kind.RETURN, 3)]
+    link.request(4)  # while it waits, too
+    assert link.frame()[:2] == (Kind.RETURN, 4)
+    link.send(Kind.BODY, 1, b"ab")
+    link.send(Kind.ENDED, 1)
+    assert link.answer(1) == (200, b"/slow ab")
+
+
+def test_body_of_a_request_ahead_is_kept_for_it(edge: Edge, working: Any) -> None:
+    working(echo)
+    link = edge.accept()
+    first, second = packed_request(1), packed_request(2, "POST", "/b", b"a", ended=False, length=3)
+    rest = HEADER.pack(2, 2, Kind.BODY) + b"bc" + HEADER.pack(0, 2, Kind.ENDED)
+    link.socket.sendall(first + second + rest)
+    assert link.answer(1)[0] == 200
+    assert link.answer(2) == (200, b"/b abc")
+
+
+def test_request_whose_client_left_is_not_run(edge: Edge, working: Any) -> None:
+    app = Gate()
+    working(app)
+    link = edge.accept()
+    ahead = [packed_request(1, target="/stop"), packed_request(2, target="/left"), packed_request(3, target="/stays")]
+    link.socket.sendall(b"".join(ahead))
+    assert app.stopped.wait(WAIT_S)
+    link.send(Kind.GONE, 2)
+    keeper = edge.keeper()  # has the socket read, and so all of it given back
+    keeper.send(Kind.TAKEBACK, 0, COUNT.pack(0))
+    assert [link.frame()[:2] for _ in range(2)] == [(Kind.RETURN, 2), (Kind.RETURN, 3)]
+    app.go.set()
+    assert link.answer(1)[0] == 200
+    app.stopped.clear()
+    link.socket.sendall(packed_request(4) + packed_request(5, target="/left") + HEADER.pack(0, 5, Kind.GONE))
+    assert {link.frame()[:2] for _ in range(2)} == {(Kind.ANSWER, 4), (Kind.GONE, 5)}
+    assert "/left" not in app.run
+
+
+def test_worker_that_leaves_gives_back_what_it_has_not_begun(edge: Edge, working: Any) -> None:
+    app = Gate()
+    worker = working(app)
+    link = edge.accept()
+    link.socket.sendall(packed_request(1, target="/stop") + packed_request(2) + packed_request(3))
+    assert app.stopped.wait(WAIT_S)
+    worker.leave()
+    assert [link.frame()[:2] for _ in range(3)] == [(Kind.RETURN, 2), (Kind.RETURN, 3), (Kind.LEAVE, 0)]
+    app.go.set()
+    assert link.answer(1)[0] == 200
+    link.send(Kind.LEAVE, 0)
+    assert worker.join(WAIT_S)
+    assert app.run == ["/stop"]
+
+
+def test_requests_ahead_of_an_edge_that_is_gone_are_not_run(edge: Edge, working: Any) -> None:
+    app = Gate()
+    working(app)
+    link = edge.accept()
+    link.socket.sendall(packed_request(1, target="/stop") + packed_request(2, "POST", "/never"))
+    assert app.stopped.wait(WAIT_S)
+    edge.close()
+    app.go.set()
+    successor = Edge(edge.path)
+    link = successor.accept()
+    link.request(1, target="/new")
+    assert link.answer(1) == (200, b"/new")
+    successor.close()
+    assert app.run == ["/stop", "/new"]
+
+
+def test_more_ahead_than_any_edge_gives_costs_the_link(edge: Edge, working: Any) -> None:
+    working(echo)
+    link = edge.accept()
+    with contextlib.suppress(OSError):
+        link.socket.sendall(packed_request(1) * 100)
+    with contextlib.suppress(EOFError, ConnectionResetError):
+        while True:
+            link.frame()
+
+
+def test_long_request_is_told(edge: Edge, working: Any) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/long":
+            assert not threading.Event().wait(0.01)  # what it waits for counts
+        start_response("200 OK", [])
+        return [b""]
+
+    working(app)
+    link = edge.accept()
+    for stream, path, long in ((1, "/", 0), (2, "/long", frames.LONG)):
+        link.request(stream, target=path)
+        _, _, payload = link.frame()
+        flags = HEAD.unpack_from(payload)[1]
+        assert flags & frames.LONG == long or not long  # a short one may have been unlucky
+
+
 # Leaving
 
 
@@ -574,7 +743,8 @@ def test_link_is_made_anew_after_nonsense_in_a_request(edge: Edge, working: Any)
     with pytest.raises((EOFError, ConnectionResetError)):
         link.frame()
     again = edge.accept()
-    again.request(1, "POST", "/", b"a", ended=False, length=9)
+    again.request(1, "POST", "/", ended=False, expects=True, length=9)
+    assert again.frame()[0] is Kind.CONSUMED
     again.send(Kind.CONSUMED, 1, b"abc")
     assert again.frame()[0] is Kind.GONE
     third = edge.accept()

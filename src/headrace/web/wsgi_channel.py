@@ -181,6 +181,7 @@ class Link(Channel):
         self._repeatable = is_repeatable(head)
         if self._held and not self._repeatable:
             self._write(b"")
+            self._check()
         if not head.ended:
             self._open_body(stream, body or b"", head.expects)
             body = None
