@@ -12,12 +12,14 @@ from headrace.web.limits import CREDITS_START, LAG_HIGH_S, LAG_LOW_S
 
 
 class Credits:
-    """Invariant: 1 <= count <= the most that the worker allows."""
+    """Invariant: least <= count <= most."""
 
-    __slots__ = ("_eager", "_most", "count")
+    __slots__ = ("_eager", "_least", "_most", "count")
 
-    def __init__(self, most: int, *, start: int = CREDITS_START) -> None:
+    def __init__(self, most: int, *, start: int = CREDITS_START, least: int = 1) -> None:
+        """Args: most: that the worker allows; start, least: at most that."""
         self._most = most
+        self._least = min(least, most)
         self._eager = True
         self.count = min(start, most)
 
@@ -26,7 +28,7 @@ class Credits:
         more credits. Doubles until the loop is late for the first time, then grows by a quarter."""
         if seconds > LAG_HIGH_S:
             self._eager = False
-            self.count = max(1, int(self.count * 0.7))
+            self.count = max(self._least, int(self.count * 0.7))
         elif seconds < LAG_LOW_S and used_up:
             step = self.count if self._eager else self.count // 4
             self.count = min(self._most, self.count + max(1, step))

@@ -19,6 +19,7 @@ import msgspec
 
 from headrace.http import problem
 from headrace.http.exchange import DONE, WAITING
+from headrace.web.crowds import Crowds
 from headrace.web.frames import PIECE_BYTES_MAX, Hello
 from headrace.web.limits import ALONE_S, DELIVERIES_MAX, RETURNS_MAX, SUSPECT_WAIT_S
 from headrace.web.pipelines import Pipelines
@@ -44,6 +45,7 @@ class Dispatcher(Queueing):
         super().__init__(**settings)
         self.workers = Workers()
         self.pipelines = Pipelines(self)
+        self.crowds = Crowds(self)
         self.durable: list[tuple[str, list[str]]] = []
         """What the newest code has marked as durable."""
         self._generation = -1
@@ -72,7 +74,7 @@ class Dispatcher(Queueing):
         if link.serial:
             self._note_given(worker, link, ticket)
         link.give(ticket)
-        if link.listed is (link.busy >= link.limit):
+        if link.listed is (link.busy >= link.limit) or worker.is_full:
             self.workers.settle(worker, link)
 
     def _note_given(self, worker: Worker, link: Link, ticket: Ticket) -> None:
@@ -82,6 +84,8 @@ class Dispatcher(Queueing):
             self.workers.heat(worker, link)
         if worker.hot is link:
             self.pipelines.watch()
+        else:
+            self.crowds.given(worker)
 
     def _pull(self, worker: Worker, link: Link) -> None:
         """The link has room again: what waits goes out at once."""
@@ -90,6 +94,7 @@ class Dispatcher(Queueing):
         if (
             self._admission.length
             and link.busy < link.limit
+            and not worker.is_full
             and (worker.hot is link or worker.hot is None)
             and not (link.leaving or worker.shunned or worker.alone)
             and (ticket := self._admission.take(self.now_s())) is not None
@@ -106,6 +111,7 @@ class Dispatcher(Queueing):
         """A worker has come."""
         if link.keeper:
             self.pipelines.keeper_came(link, hello.pid)
+            self.crowds.keeper_came(link, hello.pid)
             return
         if hello.generation >= self._generation:
             self._generation = hello.generation
@@ -170,6 +176,10 @@ class Dispatcher(Queueing):
         link.worker.in_flight -= 1
         self._pull(link.worker, link)
 
+    def keeper_was_late(self, link: Link, seconds: float) -> None:
+        """It has said how late the interpreter of its process is."""
+        self.crowds.was_late(link, seconds)
+
     def resettled(self, link: Link) -> None:
         """A link has more or less room than before."""
         if not link.keeper:
@@ -180,6 +190,7 @@ class Dispatcher(Queueing):
         """The link is gone, and with it what its worker had. `certain`: all of its answers were read."""
         self.pipelines.lost(link)
         if link.keeper:
+            self.crowds.keeper_lost(link)
             return
         worker = link.worker
         expected = link.leaving or worker.condemned

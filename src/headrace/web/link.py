@@ -226,11 +226,20 @@ class Link(asyncio.Protocol):
         self._pinged_s = self.dispatcher.now_s()
         self.send(_PING, 0)
 
+    def ask_how_late(self) -> None:
+        """For a keeper: how late is the interpreter of its process? `pipelines` is told. At most one question at a time."""
+        if not self._ping_due:
+            self._ping_due = True
+            self._ping()
+
     def _on_pong(self) -> None:
         credit = self._credits
-        if credit is None or not self._ping_due or self._timer is not None:
+        if not self._ping_due or self._timer is not None:
             raise Malformed("a PONG without a PING")
         self._ping_due = False
+        if credit is None:
+            self.dispatcher.keeper_was_late(self, self.dispatcher.now_s() - self._pinged_s)
+            return
         credit.lag(self.dispatcher.now_s() - self._pinged_s, used_up=self._used_up)
         self.limit = credit.count
         self._used_up = self.busy >= self.limit

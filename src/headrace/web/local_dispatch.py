@@ -9,7 +9,7 @@ from typing import Any, Final
 from headrace.http import problem
 from headrace.http.exchange import Exchange, Target
 from headrace.web.credits import Credits
-from headrace.web.limits import CREDITS_START, PING_S
+from headrace.web.limits import PING_S
 from headrace.web.queueing import Queueing
 from headrace.web.statistics import WorkerStatistics
 from headrace.web.tickets import Ticket
@@ -48,7 +48,7 @@ class LocalDispatcher(Queueing):
         self._adaptive = adaptive
         self._spools = hasattr(runner, "capacity")  # threads want whole bodies
         most = capacity + (capacity if ahead is None else ahead) if self._spools else capacity
-        self._credits = Credits(most, start=most if self._spools else CREDITS_START)
+        self._credits = Credits(most, start=most, least=2) if self._spools else Credits(most)
         self._capacity = self._credits.count if adaptive else most
         self._probe_s = 0.0
         self._probing = False

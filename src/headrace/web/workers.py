@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
+from headrace.web.credits import Credits
 from headrace.web.limits import CHOICES, PIPELINE
 from headrace.web.statistics import WorkerStatistics
 
@@ -41,6 +42,7 @@ class Worker:
     __slots__ = (
         "alone",
         "condemned",
+        "crowd",
         "free",
         "generation",
         "hot",
@@ -60,6 +62,8 @@ class Worker:
         self.hot: Seat | None = None
         """Gets all that this worker gets, ahead."""
         self.in_flight = 0
+        self.crowd: Credits | None = None
+        """How many requests its threads may run at once, once they have been seen to be in each other's way."""
         self.load = 0
         """What its long requests weigh: they are in the others' way, since one thread at a time runs Python."""
         self.requests = 0
@@ -73,7 +77,14 @@ class Worker:
     @property
     def has_room(self) -> bool:
         hot = self.hot
-        return bool(self.free) if hot is None else hot.busy < hot.limit
+        if hot is not None:
+            return hot.busy < hot.limit
+        return bool(self.free) and not self.is_full
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more would only be in each other's way."""
+        return self.crowd is not None and self.in_flight >= self.crowd.count and self.hot is None
 
 
 class Workers:
@@ -163,6 +174,13 @@ class Workers:
                 return worker, worker.free[-1]
         return None
 
+    def resettle(self, worker: Worker) -> None:
+        """Its crowd's bound has changed."""
+        if worker.has_room and not worker.alone and not worker.shunned:
+            self._free[worker] = None
+        else:
+            self._free.pop(worker, None)
+
     def settle(self, worker: Worker, seat: Seat) -> None:
         """Call when `busy`, `limit`, `leaving` of a link or `alone` of its worker have changed. Idempotent."""
         if seat.leaving and worker.hot is seat:
@@ -174,10 +192,7 @@ class Workers:
                 worker.free.append(seat)
             else:
                 worker.free.remove(seat)
-        if worker.has_room and not worker.alone and not worker.shunned:
-            self._free[worker] = None
-        else:
-            self._free.pop(worker, None)
+        self.resettle(worker)
 
     def statistics(self) -> list[WorkerStatistics]:
         return [

@@ -29,6 +29,7 @@ PAUSE_MIN_S: Final = 0.02
 PAUSE_MAX_S: Final = 1.0
 """Between two tries to connect: an edge that is started anew is there within some 0.1 s."""
 _CONNECT_S: Final = 5.0
+_PONG: Final = HEADER.pack(0, 0, Kind.PONG)
 
 _log: Final = logging.getLogger("headrace.web")
 
@@ -226,6 +227,8 @@ class _Keeper(_Attendant):
         with connected.makefile("rb") as arriving:
             while (frame := _read_frame(arriving)) is not None and frame[0] != Kind.LEAVE:
                 useful = True
+                if frame[0] == Kind.PING:
+                    connected.sendall(_PONG)
                 self._obey(*frame)
         return useful
 

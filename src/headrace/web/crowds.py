@@ -1,0 +1,76 @@
+"""How many requests the threads of a WSGI worker run at once: as many as are not in each other's way.
+
+Theory. Threads that wait for I/O do not hinder one another; threads that compute share one interpreter, and eight of them
+are no faster than one, but each takes eight times as long: under overload all of them are late. The edge sees which it
+is by asking the worker's keeper, a thread that does nothing else: it answers as late as the interpreter is busy. From
+that the bound follows as for a loop (`credits.py`). What a worker does not run waits in the edge's queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+from headrace.web.credits import Credits
+from headrace.web.limits import PING_S
+from headrace.web.workers import Worker, Workers
+
+if TYPE_CHECKING:
+    from headrace.web.link import Link
+
+_CROWD: Final = 3
+"""Fewer requests are in nobody's way: one runs, one is ready, and one is on its way to or from the edge, which on a busy
+machine takes as long as a short request. With one at a time a third of the capacity was lost to these ways."""
+
+
+class Owner(Protocol):
+    """A dispatcher."""
+
+    loop: asyncio.AbstractEventLoop
+    workers: Workers
+
+    def fill(self) -> None: ...
+
+
+class Crowds:
+    """Of one application. Asks only while a worker runs several requests, and none is given ahead."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._keepers: dict[int, Link] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def keeper_came(self, link: Link, pid: int) -> None:
+        self._keepers[pid] = link
+
+    def keeper_lost(self, link: Link) -> None:
+        if link.hello is not None and self._keepers.get(link.hello.pid) is link:
+            del self._keepers[link.hello.pid]
+
+    def given(self, worker: Worker) -> None:
+        """It runs one more."""
+        if self._timer is None and worker.in_flight > _CROWD and worker.hot is None:
+            self._timer = self._owner.loop.call_later(PING_S, self._ask)
+
+    def was_late(self, link: Link, seconds: float) -> None:
+        """A keeper has answered."""
+        for worker in self._owner.workers:
+            if link.hello is not None and worker.pid == link.hello.pid and worker.links:
+                self._adjust(worker, seconds)
+
+    def _adjust(self, worker: Worker, late_s: float) -> None:
+        crowd = worker.crowd
+        if crowd is None:
+            crowd = worker.crowd = Credits(len(worker.links), start=len(worker.links), least=_CROWD)
+        crowd.lag(late_s, used_up=worker.in_flight >= crowd.count)
+        self._owner.workers.resettle(worker)
+        self._owner.fill()
+
+    def _ask(self) -> None:
+        self._timer = None
+        for worker in self._owner.workers:
+            keeper = self._keepers.get(worker.pid)
+            if keeper is not None and worker.in_flight >= _CROWD and worker.hot is None:
+                keeper.ask_how_late()
+                if self._timer is None:
+                    self._timer = self._owner.loop.call_later(PING_S, self._ask)

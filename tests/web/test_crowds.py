@@ -1,0 +1,105 @@
+"""Threads that compute are in each other's way: then fewer run at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from headrace.web import crowds
+from headrace.web.crowds import Crowds
+from headrace.web.frames import Hello
+from headrace.web.limits import LAG_HIGH_S
+from headrace.web.workers import Worker, Workers
+from tests.http.support import on_loop
+
+THREADS = 8
+
+
+class Seat:
+    """A thread's link."""
+
+    def __init__(self) -> None:
+        self.busy = 0
+        self.limit = 1
+        self.leaving = self.listed = False
+        self.serial = True
+        self.hello = Hello(7, 1, "wsgi", 0)
+        self.asked = 0
+
+    def close(self) -> None: ...
+
+    def ask_how_late(self) -> None:
+        self.asked += 1
+
+
+class Owner:
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.workers = Workers()
+        self.filled = 0
+
+    def fill(self) -> None:
+        self.filled += 1
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.owner = Owner()
+        self.crowds = Crowds(self.owner)
+        self.keeper: Any = Seat()
+        self.crowds.keeper_came(self.keeper, 7)
+        for _ in range(THREADS):
+            self.worker: Worker = self.owner.workers.join(Seat(), pid=7, generation=1)
+
+    def late(self, seconds: float, times: int = 1) -> None:
+        for _ in range(times):
+            self.crowds.was_late(self.keeper, seconds)
+
+
+@on_loop
+async def test_busy_interpreter_gets_fewer_requests_but_never_too_few() -> None:
+    rig = Rig()
+    rig.worker.in_flight = THREADS
+    rig.late(LAG_HIGH_S * 2)
+    assert rig.worker.crowd is not None and rig.worker.crowd.count == 5
+    assert rig.worker.is_full and not rig.worker.has_room
+    rig.late(LAG_HIGH_S * 2, times=20)
+    assert rig.worker.crowd.count == 3
+    rig.worker.in_flight = 2
+    rig.owner.workers.resettle(rig.worker)
+    assert rig.owner.workers.pick() is not None
+
+
+@on_loop
+async def test_threads_that_wait_get_all_back() -> None:
+    rig = Rig()
+    rig.late(LAG_HIGH_S * 2, times=20)
+    rig.worker.in_flight = THREADS
+    rig.late(0.0, times=20)
+    assert rig.worker.crowd is not None and rig.worker.crowd.count == THREADS
+    assert rig.owner.filled == 40
+
+
+@on_loop
+async def test_keeper_is_asked_only_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowds, "PING_S", 0.0)
+    rig = Rig()
+    rig.worker.in_flight = 3
+    rig.crowds.given(rig.worker)
+    assert rig.crowds._timer is None
+    rig.worker.in_flight = 4
+    rig.crowds.given(rig.worker)
+    while not rig.keeper.asked:
+        await asyncio.sleep(0)
+    rig.worker.in_flight = 0
+    while rig.crowds._timer is not None:
+        await asyncio.sleep(0)
+    rig.crowds.keeper_lost(rig.keeper)
+    rig.worker.in_flight = 4
+    rig.crowds.given(rig.worker)
+    asked = rig.keeper.asked
+    while rig.crowds._timer is not None:
+        await asyncio.sleep(0)
+    assert rig.keeper.asked == asked
