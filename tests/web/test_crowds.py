@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,7 +49,8 @@ class Rig:
     def __init__(self) -> None:
         self.owner = Owner()
         self.crowds = Crowds(self.owner)
-        self.keeper: Any = Seat()
+        keeper: Any = Seat()
+        self.keeper = keeper
         self.crowds.keeper_came(self.keeper, 7)
         for _ in range(THREADS):
             self.worker: Worker = self.owner.workers.join(Seat(), pid=7, generation=1)
@@ -56,6 +58,11 @@ class Rig:
     def late(self, seconds: float, times: int = 1) -> None:
         for _ in range(times):
             self.crowds.was_late(self.keeper, seconds)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110  # timers of this loop make it so
+        await asyncio.sleep(0)
 
 
 @on_loop
@@ -91,15 +98,12 @@ async def test_keeper_is_asked_only_in_a_crowd(monkeypatch: pytest.MonkeyPatch) 
     assert rig.crowds._timer is None
     rig.worker.in_flight = 4
     rig.crowds.given(rig.worker)
-    while not rig.keeper.asked:
-        await asyncio.sleep(0)
+    await until(lambda: bool(rig.keeper.asked))
     rig.worker.in_flight = 0
-    while rig.crowds._timer is not None:
-        await asyncio.sleep(0)
+    await until(lambda: rig.crowds._timer is None)
     rig.crowds.keeper_lost(rig.keeper)
     rig.worker.in_flight = 4
     rig.crowds.given(rig.worker)
     asked = rig.keeper.asked
-    while rig.crowds._timer is not None:
-        await asyncio.sleep(0)
+    await until(lambda: rig.crowds._timer is None)
     assert rig.keeper.asked == asked
