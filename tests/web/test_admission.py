@@ -176,6 +176,17 @@ def test_queue_that_had_nobody_to_serve_it_gets_as_long_again() -> None:
     assert queue.has_stood(5.0 + STOOD_S), "an empty queue was harmed by nobody's absence"
 
 
+def test_pauses_add_up_to_the_timeout() -> None:
+    queue = admission(timeout_s=10.0)
+    fill(queue, 1)
+    queue.resumed(3.0, paused_s=3.0)
+    queue.resumed(4.0, paused_s=0.5)
+    assert not queue.has_stood(7.0) and queue.has_stood(7.0 + STOOD_S)
+    for _ in range(20):
+        queue.resumed(5.0, paused_s=0.5)
+    assert not queue.has_stood(15.0) and queue.has_stood(15.0 + STOOD_S)
+
+
 def test_patience_is_a_multiple_of_the_time_that_requests_run() -> None:
     queue = admission(service_s=4.0)
     fill(queue, 1)

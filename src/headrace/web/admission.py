@@ -144,7 +144,8 @@ class Admission(Generic[E]):
     def resumed(self, now_s: float, *, paused_s: float) -> None:
         """There is somebody to serve them again; for `paused_s` there was nobody."""
         if self.length:
-            self._since_s = now_s + max(paused_s, RESUME_S)
+            excused_until_s = max(self._since_s, now_s) + max(paused_s, RESUME_S)  # after the last pause, and this one
+            self._since_s = min(excused_until_s, now_s + self._timeout_s)
             self.overloaded = False
 
     def advance(self, now_s: float) -> tuple[list[E], float]:

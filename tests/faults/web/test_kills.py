@@ -16,11 +16,12 @@ from tests.web.web_process import WebProcess, serve, wait_until
 
 pytestmark = pytest.mark.serial
 
-IMPORT_S = os.environ.get("HEADRACE_TEST_IMPORT_S", "1.5")
+IMPORT_S = os.environ.get("HEADRACE_TEST_IMPORT_S", "1")
 """How long the slow app takes to import; 5 is what was promised."""
 GAP_S = 1.0
 """The longest time without an answer while another worker is left: 0.03 s on a quiet machine."""
-KINDS = pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+SPEEDS = [("wsgi", "0", "on"), ("asgi", "0", "on"), ("wsgi", IMPORT_S, "on"), ("asgi", IMPORT_S, "off")]
+"""Kind of app, seconds that its import takes, --preload."""
 
 
 def write(folder: Path, version: str, kind: str = "wsgi") -> None:
@@ -61,11 +62,8 @@ def metric(server: WebProcess, start: str) -> float:
         server.port = public
 
 
-@KINDS
 @pytest.mark.parametrize(
-    ("import_s", "preload"),
-    [("0", "on"), (IMPORT_S, "on"), (IMPORT_S, "off")],
-    ids=["quick", "slow", "slow-no-preload"],
+    ("kind", "import_s", "preload"), SPEEDS, ids=["wsgi", "asgi", "wsgi-slow", "asgi-slow-no-preload"]
 )
 def test_each_worker_is_killed_and_only_posts_in_flight_fail(
     tmp_path: Path, kind: str, import_s: str, preload: str
@@ -83,9 +81,8 @@ def test_each_worker_is_killed_and_only_posts_in_flight_fail(
         assert server.stop() == 0
 
 
-@KINDS
-def test_all_workers_are_killed_at_once_and_requests_wait_for_the_next(tmp_path: Path, kind: str) -> None:
-    write(tmp_path, "one", kind)
+def test_all_workers_are_killed_at_once_and_requests_wait_for_the_next(tmp_path: Path) -> None:
+    write(tmp_path, "one")
     with serve(tmp_path, "shop:app", "--workers", "2", "--preload", "off", env=environment(IMPORT_S)) as server:
         with traffic(server.port, rate=100) as running:
             for _ in range(2):

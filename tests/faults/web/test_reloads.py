@@ -9,18 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.web.test_kills import IMPORT_S, KINDS, environment, pass_by, two, write
+from tests.faults.web.test_kills import SPEEDS, environment, pass_by, two, write
 from tests.faults.web.traffic import traffic
 from tests.web.web_process import serve, wait_until
 
 pytestmark = pytest.mark.serial
+KINDS = pytest.mark.parametrize("kind", ["wsgi", "asgi"])
 
 
-@KINDS
 @pytest.mark.parametrize(
-    ("import_s", "preload"),
-    [("0", "on"), (IMPORT_S, "on"), (IMPORT_S, "off")],
-    ids=["quick", "slow", "slow-no-preload"],
+    ("kind", "import_s", "preload"), SPEEDS, ids=["wsgi", "asgi", "wsgi-slow", "asgi-slow-no-preload"]
 )
 def test_hups_bring_new_code_and_no_request_fails(tmp_path: Path, kind: str, import_s: str, preload: str) -> None:
     write(tmp_path, "v0", kind)
