@@ -15,8 +15,8 @@ from typing import Any
 
 import uvloop
 
-from headrace.http.engine import Service
 from headrace.http.buffered import BufferedConnection
+from headrace.http.engine import Service
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
 from headrace.http.messages import Request
