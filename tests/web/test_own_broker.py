@@ -16,6 +16,7 @@ import headrace
 from headrace.native.endpoint import is_served
 from headrace.web import own_broker
 from headrace.web.own_broker import OwnBroker
+from tests.web.web_process import serve
 
 
 def test_port_of_the_own_broker_is_closed_to_other_users_of_the_machine(
@@ -64,6 +65,17 @@ def test_broker_of_somebody_else_is_used_and_replaced_when_it_is_gone(
         await ended(broker)
 
     uvloop.run(trial())
+
+
+@pytest.mark.serial
+def test_own_broker_ends_with_the_supervisor(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def app(environ, start_response):\n    raise SystemExit\n", encoding="utf-8")
+    with serve(tmp_path, "app:app", "--workers", "1", "--broker", str(tmp_path / "data")) as server:
+        assert is_served(tmp_path / "data")
+        server.process.kill()
+        server.wait_end()
+        server.wait_empty()
+    assert not is_served(tmp_path / "data")
 
 
 async def ended(broker: OwnBroker) -> None:

@@ -7,6 +7,7 @@ clients' cookies and Authorization, and loopback is everybody's on this machine.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import secrets
@@ -25,6 +26,8 @@ from headrace.web.fleet import BACKOFF_FIRST_S, BACKOFF_MAX_S, CRASH_S
 
 _log: Final = logging.getLogger("headrace.web")
 
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 _LOOK_EACH_S: Final = 0.02
 _READY_S: Final = 10.0
 _WATCH_S: Final = 1.0
@@ -113,8 +116,16 @@ class OwnBroker:
         arguments = ["broker", "--data", str(self._folder), "--host", "127.0.0.1", "--port", "0"]
         arguments += ["--keys", str(self._keys)]
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
-            [sys.executable, "-P", "-m", "headrace", *arguments], stdin=subprocess.DEVNULL
+            [sys.executable, "-P", "-m", "headrace", *arguments],
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one call of the kernel, nothing that threads could hold
         )
+
+
+def _end_with_parent() -> None:
+    """In the child: TERM when the supervisor dies, however it does (Linux). It would not know otherwise."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _write_keys(path: Path) -> None:
