@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import struct
-import sys
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
 from headrace.http import problem
 from headrace.http.exchange import DONE, WAITING, LengthMismatch
-from headrace.http.fields import FieldInvalid, Fields
+from headrace.http.fields import FieldInvalid
 from headrace.web import frames
 from headrace.web.credits import Credits
 from headrace.web.flows import Malformed, StreamFlow, open_of_process
 from headrace.web.frames import (
     COUNT,
-    HEAD,
-    HEAD_BYTES,
     HEADER,
     HEADER_BYTES,
     PAYLOAD_BYTES_MAX,
@@ -35,6 +31,7 @@ from headrace.web.frames import (
     Request,
 )
 from headrace.web.limits import HELLO_S, PING_S
+from headrace.web.link_head import peer_pid, read_head
 from headrace.web.tickets import Body, Ticket
 from headrace.web.workers import Worker
 
@@ -46,7 +43,6 @@ _log: Final = logging.getLogger("headrace.web")
 _FIRST: Final = struct.Struct("<IIBI")
 """HEADER of a REQUEST, and the length of its msgpack."""
 _FLAGS_AT: Final = 2  # in a HEAD
-_PEER: Final = struct.Struct("3i")
 _WRITE_BUFFER_BYTES: Final = 1_048_576  # never paused: windows and credits bound what is written
 
 # Plain numbers: to fetch a member from its Enum costs 70 ns in Python 3.11.
@@ -57,7 +53,6 @@ _PING, _PONG, _RETURN = int(Kind.PING), int(Kind.PONG), int(Kind.RETURN)
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_hello: Final = msgspec.msgpack.Decoder(Hello).decode
-_FLAGS: Final = [(bool(f & frames.DATED), bool(f & frames.SERVED), bool(f & frames.CLOSE)) for f in range(8)]
 
 
 class Link(asyncio.Protocol):
@@ -252,7 +247,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        self._pid = _peer_pid(transport.get_extra_info("socket"))
+        self._pid = peer_pid(transport.get_extra_info("socket"))
         self._timer = self.dispatcher.loop.call_later(HELLO_S, self.transport.abort)
         self._server.opened(self)
 
@@ -326,7 +321,7 @@ class Link(asyncio.Protocol):
         elif kind == _RETURN:
             self._on_return(number, ticket)
         elif kind == _INFORM:
-            status, fields, _ = _read_head(payload)
+            status, fields, _ = read_head(payload)
             ticket.exchange.inform(status, fields)
         else:
             raise Malformed(f"a frame of kind {kind} for stream {number}")
@@ -362,7 +357,7 @@ class Link(asyncio.Protocol):
         self.dispatcher.link_ready(self, hello)
 
     def _on_answer(self, number: int, ticket: Ticket, payload: bytes) -> None:
-        status, fields, at = _read_head(payload)
+        status, fields, at = read_head(payload)
         exchange = ticket.exchange
         if ticket.begun:
             raise Malformed(f"a second answer on stream {number}")
@@ -373,7 +368,7 @@ class Link(asyncio.Protocol):
         ticket.flow = None
 
     def _on_head(self, number: int, ticket: Ticket, payload: bytes) -> None:
-        status, fields, _ = _read_head(payload)
+        status, fields, _ = read_head(payload)
         if ticket.begun:
             raise Malformed(f"a second answer on stream {number}")
         exchange = ticket.exchange
@@ -393,7 +388,7 @@ class Link(asyncio.Protocol):
 
     def _on_gone(self, number: int, ticket: Ticket) -> None:
         """The worker gives up; or has let go of a request whose client left."""
-        self._end(number, ticket)
+        self._end(number, ticket, long=False)
         if ticket.exchange.stage is not DONE:
             problem.respond(ticket.exchange, 502, "the application gave up this request")
         ticket.exchange.notify = None
@@ -425,22 +420,3 @@ class Link(asyncio.Protocol):
         pid = self.hello.pid if self.hello is not None else self._pid
         _log.error("worker %d sent %s", pid, reason, extra={"action": "web.link.malformed", "pid": pid})
         self.abort()
-
-
-def _read_head(payload: bytes) -> tuple[int, Fields, int]:
-    """Status and fields of an answer, and where its body begins."""
-    status, flags, length, size = HEAD.unpack_from(payload)
-    end = HEAD_BYTES + size
-    if end > len(payload):
-        raise Malformed(f"a block of {size} bytes in a frame of {len(payload)}")
-    dated, served, close = _FLAGS[flags & 7]
-    fields = Fields(payload[HEAD_BYTES:end], length if length >= 0 else None, dated=dated, served=served, close=close)
-    return status, fields, end
-
-
-def _peer_pid(peer: socket.socket) -> int:
-    """Who has connected; 0 where the system does not say."""
-    if sys.platform != "linux":
-        return 0
-    pid: int = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0]
-    return pid

@@ -60,7 +60,9 @@ class Pipelines:
         self._owner.fill()
 
     def may_heat(self, worker: Worker) -> bool:
-        return self.pace.fast and not worker.alone and worker.pid in self._keepers
+        """Whether it may get requests ahead. Not while it has a long one: if that computes, whoever would have to give
+        back what waits would have to wait for the interpreter, too."""
+        return self.pace.fast and not worker.alone and not worker.load and worker.pid in self._keepers
 
     def finished(self, worker: Worker, link: Link, now_s: float, *, long: bool) -> None:
         """A request has ended."""
