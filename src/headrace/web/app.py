@@ -72,7 +72,7 @@ def interface_of(app: object) -> Interface:
     """What `app` speaks, from its form alone; it is not called.
 
     A coroutine function, or three arguments, is ASGI; one argument is ASGI in its older form, which answers a coroutine
-    function; two arguments are WSGI. Instances are judged by `__call__`, classes by how they are constructed.
+    function; two arguments, or any number, are WSGI. Instances are judged by `__call__`, classes by how they are constructed.
 
     Raises: AppInvalid.
     """
@@ -88,6 +88,8 @@ def interface_of(app: object) -> Interface:
         return "wsgi"
     if not most:
         raise AppInvalid(what, "it takes no arguments; if it makes the application, write it with ()")
+    if most == _UNLIMITED and required <= 2:
+        return "wsgi"  # as `wsgiref.validate` wraps; what wraps an ASGI application is a coroutine function
     if required > 3 or most == _UNLIMITED:
         raise AppInvalid(what, "its arguments do not tell whether it is WSGI or ASGI; say so with --interface")
     return "wsgi" if required <= 2 <= most else "asgi"

@@ -176,6 +176,11 @@ class Dispatcher(Queueing):
         link.worker.in_flight -= 1
         self._pull(link.worker, link)
 
+    @property
+    def known(self) -> bool:
+        """Whether a worker has ever come, and so told what the application has marked."""
+        return self._generation >= 0
+
     def keeper_was_late(self, link: Link, seconds: float) -> None:
         """It has said how late the interpreter of its process is."""
         self.crowds.was_late(link, seconds)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("headrace.web")
 
 REPORT_S: Final = 1.0
+_LOOK_S: Final = 0.01  # for workers, at the start
 _END_S: Final = 1.0  # after its grace the edge ends, whatever hangs
 
 
@@ -101,7 +102,17 @@ class Edge:
         self._door = Door(
             settings, dispatchers=self._dispatchers, sockets=sockets, shared=boot.shared, marks=self._marks
         )
+        await self._wait_for_workers(float(settings.queue_timeout))
         await self._door.open()
+
+    async def _wait_for_workers(self, patience_s: float) -> None:
+        """Accept nothing before the apps have said which requests are durable: clients wait in the kernel. But not for
+        ever: without workers they are to be told so."""
+        deadline_s = asyncio.get_running_loop().time() + patience_s
+        while not all(dispatcher.known for dispatcher in self._dispatchers.values()):
+            if self._leave.is_set() or asyncio.get_running_loop().time() >= deadline_s:
+                return
+            await asyncio.sleep(_LOOK_S)
 
     def _add_apps(self, settings: WebSettings, apps: list[str], links: list[list[str]]) -> None:
         """A queue, and a socket that workers connect to, for each app that has none."""
