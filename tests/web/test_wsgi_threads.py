@@ -41,9 +41,9 @@ def descriptors_of(path: Path) -> int:
     """Of this process; other threads of the tests may open and close others meanwhile."""
     wanted = path.stat()
     found = 0
-    for number in os.listdir("/dev/fd"):
+    for link in Path("/dev/fd").iterdir():
         with suppress(OSError):
-            found += os.path.samestat(os.fstat(int(number)), wanted)
+            found += os.path.samestat(os.fstat(int(link.name)), wanted)
     return found
 
 
