@@ -52,10 +52,10 @@ class LinkClient:
         self._path = path
         self._target = target
         self._hello = hello
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._leaving = False
-        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._closed: asyncio.Future[None] = self.loop.create_future()
         self._connecting: asyncio.Task[None] | None = None
 
     @property
@@ -66,7 +66,7 @@ class LinkClient:
     async def connect(self) -> None:
         """Returns when the link stands, or after `leave`. Tries until then: the edge may start later."""
         if self._connecting is None:
-            self._connecting = self._loop.create_task(self._connect(), name=f"link {self._path}")
+            self._connecting = self.loop.create_task(self._connect(), name=f"link {self._path}")
         await asyncio.wait((self._connecting, self._closed), return_when="FIRST_COMPLETED")
 
     def leave(self) -> None:
@@ -107,13 +107,13 @@ class LinkClient:
             self._finish()
             return
         _log.warning("the link to the edge broke; connecting again", extra={"action": "web.link.lost"})
-        self._connecting = self._loop.create_task(self._connect(), name=f"link {self._path}")
+        self._connecting = self.loop.create_task(self._connect(), name=f"link {self._path}")
 
     async def _connect(self) -> None:
         attempt = 0
         while not self._leaving:
             try:
-                await self._loop.create_unix_connection(self._make_link, str(self._path))
+                await self.loop.create_unix_connection(self._make_link, str(self._path))
             except OSError as error:
                 if attempt == len(RETRY_S):
                     _log.warning("no edge at %s: %s", self._path, error, extra={"action": "web.link.refused"})
@@ -139,12 +139,12 @@ class LinkClient:
 
 
 class Link(asyncio.Protocol):
-    """One connection to the edge. What it writes during a turn of the loop, uvloop sends as one.
+    """One connection to the edge. What it writes during a turn of the loop leaves as one.
 
     Invariant: `streams` has a stream from its REQUEST until this side's last frame of it.
     """
 
-    __slots__ = ("_buffer", "_client", "_edge_left", "_sent_leave", "congested", "left", "streams", "transport")
+    __slots__ = ("_buffer", "_client", "_edge_left", "_out", "_sent_leave", "congested", "left", "streams", "transport")
 
     transport: asyncio.Transport
 
@@ -153,6 +153,7 @@ class Link(asyncio.Protocol):
         self._buffer = bytearray()
         """The begin of a frame whose end has not arrived."""
         self._edge_left = False
+        self._out: list[bytes] = []  # to be written at the end of this turn
         self._sent_leave = False
         self.left = False
         """Closed on purpose."""
@@ -160,7 +161,16 @@ class Link(asyncio.Protocol):
         self.streams: dict[int, LinkExchange] = {}
 
     def send(self, kind: int, stream: int, payload: bytes = b"") -> None:
-        self.transport.write(HEADER.pack(len(payload), stream, kind) + payload)
+        out = self._out
+        if not out:
+            self._client.loop.call_soon(self._flush)
+        out.append(HEADER.pack(len(payload), stream, kind) + payload)
+
+    def _flush(self) -> None:
+        out = self._out
+        if out:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
 
     def end(self, stream: int) -> None:
         """This side's last frame of the stream has been sent."""
@@ -176,6 +186,7 @@ class Link(asyncio.Protocol):
 
     def _close(self) -> None:
         self.left = True
+        self._flush()
         self.transport.close()
 
     # From the transport

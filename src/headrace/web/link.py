@@ -1,8 +1,8 @@
 """The edge's end of a link to a worker: `frames` read and written.
 
 A worker connects and says HELLO; from then on its dispatcher gives it requests, and it brings their answers. Frames that
-are written during one turn of the loop leave as one: uvloop gathers them and sends them at the turn's end, so nothing is
-held back to gain that. A worker that sends what is none of its frames loses its link, as if it had died.
+are written during one turn of the loop leave as one, at its end: a system call and a wake-up for each would cost more than
+all the rest of a request. A worker that sends what is none of its frames loses its link, as if it had died.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Link(asyncio.Protocol):
         "_left",
         "_needed",
         "_number",
+        "_out",
         "_pid",
         "_ping_due",
         "_pinged_s",
@@ -115,6 +116,7 @@ class Link(asyncio.Protocol):
         self._certain = True  # all that the worker has said was read
         self._left = False  # LEAVE was said
         self._number = 0
+        self._out: list[bytes] = []  # to be written at the end of this turn
         self._pid = 0
         self._buffer = bytearray()  # the begin of a frame whose end has not arrived
         self._needed = 0  # so many bytes it must have before it is worth a look
@@ -127,7 +129,19 @@ class Link(asyncio.Protocol):
     # To the worker
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
-        self.transport.write(HEADER.pack(len(payload), number, kind) + payload)
+        self._write(HEADER.pack(len(payload), number, kind) + payload)
+
+    def _write(self, data: bytes) -> None:
+        out = self._out
+        if not out:
+            self.dispatcher.loop.call_soon(self._flush)
+        out.append(data)
+
+    def _flush(self) -> None:
+        out = self._out
+        if out:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
 
     def give(self, ticket: Ticket) -> None:
         """Send a request."""
@@ -158,7 +172,7 @@ class Link(asyncio.Protocol):
             )
         )
         size = len(head)
-        self.transport.write(_FIRST.pack(4 + size + len(piece), number, _REQUEST, size) + head + piece)
+        self._write(_FIRST.pack(4 + size + len(piece), number, _REQUEST, size) + head + piece)
         if flow is not None:
             ticket.flow = flow
             flow.pump()
@@ -193,6 +207,7 @@ class Link(asyncio.Protocol):
 
     def close(self) -> None:
         self.leaving = True
+        self._flush()
         self.transport.close()
 
     def abort(self) -> None:
