@@ -101,6 +101,20 @@ async def test_long_requests_get_a_thread_each(tmp_path: Path) -> None:
 
 
 @on_loop
+async def test_link_that_becomes_hot_by_pulling_is_filled(tmp_path: Path) -> None:
+    async with pipelining(tmp_path, threads=1) as (rig, links, _):
+        pace = rig.dispatcher.pipelines.pace
+        pace.fast = False
+        exchanges = [rig.ask() for _ in range(PIPELINE + 4)]
+        assert rig.dispatcher.statistics().in_flight == 1
+        given = await links[0].request()
+        links[0].answer(given)  # the pause is long over: a trial begins
+        await answered(exchanges[0])
+        assert pace.fast
+        assert rig.dispatcher.statistics().in_flight == PIPELINE
+
+
+@on_loop
 async def test_what_waits_behind_a_stuck_request_goes_elsewhere(tmp_path: Path) -> None:
     async with pipelining(tmp_path) as (rig, links, keeper):
         stuck, behind, last = rig.ask(target="/stuck"), rig.ask("POST", "/behind"), rig.ask(target="/last")

@@ -99,7 +99,10 @@ class Dispatcher(Queueing):
             and not (link.leaving or worker.shunned or worker.alone)
             and (ticket := self._admission.take(self.now_s())) is not None
         ):
+            was_hot = worker.hot is link
             self._give(worker, link, ticket)
+            if worker.hot is link and not was_hot:
+                self.fill()  # it has room for more than this one now
         else:
             self.workers.settle(worker, link)
             if worker.shunned and not worker.condemned and not link.busy:
