@@ -168,9 +168,9 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         out = self._out
-        if out:
+        if out and not self.transport.is_closing():  # uvloop raises where asyncio only warns
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-            out.clear()
+        out.clear()
 
     def end(self, stream: int) -> None:
         """This side's last frame of the stream has been sent."""

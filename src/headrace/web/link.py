@@ -139,9 +139,9 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         out = self._out
-        if out:
+        if out and not self.transport.is_closing():  # uvloop raises where asyncio only warns
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-            out.clear()
+        out.clear()
 
     def give(self, ticket: Ticket) -> None:
         """Send a request."""
