@@ -79,6 +79,7 @@ class Admission(Generic[E]):
         self._left = 0  # entries in the lanes that wait no more
         self.overloaded = False
         """Somebody has run out of patience, and the queue is long still: the newest goes first."""
+        self._excused_s = 0.0  # a queue that forms before this is the heritage of a pause
         self._since_s = 0.0  # since when its standing says something: it was empty, or had had nobody to serve it
         self._passed = 0  # takes that have passed over a lower lane, since one did not
         self._service_s = 0.0
@@ -147,6 +148,8 @@ class Admission(Generic[E]):
             excused_until_s = max(self._since_s, now_s) + max(paused_s, RESUME_S)  # after the last pause, and this one
             self._since_s = min(excused_until_s, now_s + self._timeout_s)
             self.overloaded = False
+        else:  # those that came meanwhile may wait in the kernel still, and all come at once
+            self._excused_s = now_s + min(max(paused_s, RESUME_S), self._timeout_s)
 
     def advance(self, now_s: float) -> tuple[list[E], float]:
         """Take out who has waited too long; and when to look again (infinity: nobody waits)."""
@@ -204,7 +207,7 @@ class Admission(Generic[E]):
 
     def _add(self, lane: deque[E], entry: E, now_s: float) -> None:
         if not self.length:
-            self._since_s = now_s
+            self._since_s = max(now_s, self._excused_s)
             self.overloaded = False
             self._open_window(now_s)
         entry.since_s = now_s
