@@ -126,6 +126,34 @@ def test_transaction_state_fence_and_claims(target: str) -> None:
     run(target, scenario)
 
 
+def test_expectations_are_checked_also_where_nothing_else_is_done(target: str) -> None:
+    async def scenario(client: headrace.AsyncClient) -> None:
+        async with client.transact("job") as tx:
+            tx.expect("owner", None)
+            tx.put("owner", "me")
+        for unmet in (None, "you"):
+            with pytest.raises(errors.StateChanged, match="owner"):
+                async with client.transact("job") as tx:
+                    tx.expect("owner", unmet)
+        async with client.transact("job") as tx:
+            tx.expect("owner", "me")
+            tx.remove("owner")
+        assert await client.state("job") == {}
+
+    run(target, scenario)
+
+
+def test_state_is_read_up_to_a_limit(target: str) -> None:
+    async def scenario(client: headrace.AsyncClient) -> None:
+        async with client.transact("job") as tx:
+            for key in "abc":
+                tx.put(key, key)
+        assert list(await client.state("job", limit=2)) == [b"a", b"b"]
+        assert list(await client.state("job", limit=9)) == [b"a", b"b", b"c"]
+
+    run(target, scenario)
+
+
 def test_redrive_and_its_end(target: str) -> None:
     async def scenario(client: headrace.AsyncClient) -> None:
         dead = await client.queue("dead", create=True)

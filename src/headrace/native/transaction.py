@@ -90,7 +90,7 @@ class Collected:
 
     def _operation(self) -> Transact | None:
         """The whole of it; None if it would do nothing."""
-        if not (self._receipts or self._entries or self._state or self._claims):
+        if not (self._receipts or self._entries or self._state or self._claims or self._expect):
             return None
         return Transact(
             list(self._receipts.items()),

@@ -131,9 +131,7 @@ class LocalState:
         for plan in (self.plan, self.flying):
             if plan is not None and (name, key) in plan.puts:
                 return plan.puts[name, key]
-        found = self.disk.state(
-            name, prefix=key, after=b"", limit=1
-        )  # sorted: the key itself is the first, if it is there
+        found = self.disk.state(name, prefix=key, after=b"", limit=1)  # sorted: the key itself is the first, or absent
         return found[0][1] if found and found[0][0] == key else None
 
     def deleting(self, key: Key) -> bool:
