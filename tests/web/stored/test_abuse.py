@@ -109,7 +109,7 @@ def test_expiry_of_what_is_no_more_is_removed(broker: ServedBroker) -> None:
 
 
 def test_a_bug_in_the_runner_is_a_pause(broker: ServedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.web.stored.runner._PAUSE_S", 0.001)
+    monkeypatch.setattr("headrace.web.stored.runner.PAUSE_S", 0.001)
 
     async def trial() -> None:
         async with world(broker) as w:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.web.settings import DurableSettings
-from headrace.web.stored import records
+from headrace.web.stored import limits, records
 from headrace.web.stored.records import Record, Response, Rules, StoredRequest
 
 
@@ -65,7 +65,7 @@ def test_longest_rule_decides(method: str, path: str, asked: bool, found: str | 
         (b"respond-async", True, 0),
         (b"Respond-Async, wait=5", True, 5),
         (b"wait=10, respond-async", True, 10),
-        (b"respond-async; wait=99999", True, records.WAIT_MAX_S),
+        (b"respond-async; wait=99999", True, limits.WAIT_MAX_S),
         (b"respond-asynchronous", False, 0),
         (b"return=minimal, respond-async;x=1", True, 0),
         (b"await=3, respond-async", True, 0),
@@ -113,12 +113,12 @@ def test_failed_requests_are_kept_as_long_as_they_can_be_redriven() -> None:
     record = records.new_record(request(), now_ms=0)
     assert records.ended(record, now_ms=0, keep_s=1, response=None).expires_ms == 1000
     failed = records.ended(record, now_ms=0, keep_s=1, response=None, error="x")
-    assert failed.expires_ms == records.QUEUED_KEEP_S * 1000
+    assert failed.expires_ms == limits.QUEUED_KEEP_S * 1000
 
 
 def test_delays_double_up_to_the_longest() -> None:
     assert [records.retry_delay_s(n, 0.5) for n in (1, 2, 3)] == [0.5, 1.0, 2.0]
-    assert records.retry_delay_s(1000, 1) == records.RETRY_MAX_S
+    assert records.retry_delay_s(1000, 1) == limits.RETRY_MAX_S
 
 
 @given(st.lists(st.integers(0, 2**50), max_size=20), st.integers(0, 2**50))

@@ -17,7 +17,8 @@ from headrace.http.fields import Fields
 from headrace.web.settings import DurableSettings
 from headrace.web.stored import records
 from headrace.web.stored.ledger import Ledger
-from headrace.web.stored.records import BODY_BYTES_MAX, PREFIX
+from headrace.web.stored.limits import BODY_BYTES_MAX
+from headrace.web.stored.records import PREFIX
 from headrace.web.stored.requests import DurableRequests
 from tests.native.served import ServedBroker
 from tests.web.fakes import FakeExchange
@@ -244,7 +245,7 @@ def test_aborted_and_failing_runs_are_tried_again(broker: ServedBroker) -> None:
 
 
 def test_a_refused_run_costs_no_attempt(broker: ServedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.web.stored.runner._PAUSE_S", 0.001)
+    monkeypatch.setattr("headrace.web.stored.runner.PAUSE_S", 0.001)
 
     async def trial() -> None:
         async with world(broker) as w:
@@ -299,6 +300,29 @@ def test_of_many_with_one_key_one_is_accepted(broker: ServedBroker) -> None:
             assert {answer.status for answer in answers} <= {200, 202, 409}
             await asyncio.sleep(0.05)
             assert len(w.app.seen) == 1
+
+    uvloop.run(trial())
+
+
+def test_what_is_put_off_is_not_extended(broker: ServedBroker) -> None:
+    """An extension after the release would replace the pause by a whole lease."""
+
+    async def trial() -> None:
+        async with world(broker, DurableSettings(path="/hooks", retry_s=100)) as w:
+            held: list[int] = []
+
+            def fail(exchange: Exchange) -> None:
+                held.append(len(w.durable._runner._held))
+                exchange.respond(500, TEXT)
+
+            async def is_put_off() -> bool:
+                return "error" in await w.status(accepted)
+
+            w.app.answer = fail
+            accepted = await w.post()
+            await until(is_put_off)
+            assert held == [1]
+            assert not w.durable._runner._held
 
     uvloop.run(trial())
 

@@ -14,12 +14,10 @@ from headrace.http.exchange import Exchange
 from headrace.web.settings import DurableSettings
 from headrace.web.stored import pages, records
 from headrace.web.stored.ledger import Ledger, Repeated
-from headrace.web.stored.records import BODY_BYTES_MAX, Record, StoredRequest
+from headrace.web.stored.limits import BODY_BYTES_MAX, COLLECTED_BYTES_MAX
+from headrace.web.stored.records import Record, StoredRequest
 
 _log: Final = logging.getLogger("headrace.web")
-
-COLLECTED_BYTES_MAX: Final = 256 * 1_048_576
-"""Bodies that are being collected or committed, all together; beyond: 503. One of unknown length counts as it grows."""
 
 
 class _Room:

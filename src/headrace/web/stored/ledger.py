@@ -8,25 +8,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import msgspec
 
 import headrace
-from headrace.errors import OutcomeUnknown, StateChanged
+from headrace.errors import OutcomeUnknown, StateChanged, Unavailable
 from headrace.native.aio import AsyncClient
 from headrace.native.aio_queue import AsyncQueue, AsyncReceivedMessage
 from headrace.web.stored import records
+from headrace.web.stored.limits import (
+    ACCEPTS_MAX,
+    INLINE_BYTES_MAX,
+    LEASE_S,
+    QUEUED_KEEP_S,
+    RECEIVES_MAX,
+    SWEPT_AT_ONCE,
+)
 from headrace.web.stored.records import Key, Record, Response, StoredRequest
-
-LEASE_S: Final = 30.0
-"""How long a request stays with a runner that has died; a living one extends its leases."""
-SWEPT_AT_ONCE: Final = 200
-_RECEIVES_MAX: Final = 1_000
-"""The queue's own limit, as high as it goes: attempts are counted in the record, which knows what was an attempt."""
-_RETENTION_S: Final = records.QUEUED_KEEP_S
-_ACCEPTS_MAX: Final = 3
-"""Tries of a commit whose outcome is unknown; repeating is safe, since each expects that there is no such record yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +67,14 @@ class Ledger:
         if not self._opened:
             await self._client.open()
             self._opened = True
-        dead = await self._client.queue(f"{self._name}-dead", create=True, retention=_RETENTION_S)
+        dead = await self._client.queue(f"{self._name}-dead", create=True, retention=QUEUED_KEEP_S)
         self._queue = await self._client.queue(
             self._name,
             create=True,
-            retention=_RETENTION_S,
+            retention=QUEUED_KEEP_S,
             visibility_timeout=LEASE_S,
             dead_letter=dead.name,
-            max_receives=_RECEIVES_MAX,
+            max_receives=RECEIVES_MAX,
         )
 
     async def close(self) -> None:
@@ -90,7 +88,7 @@ class Ledger:
 
         Raises: HeadraceError: nothing was accepted, or (OutcomeUnknown) nobody knows.
         """
-        for attempt in range(_ACCEPTS_MAX):
+        for attempt in range(ACCEPTS_MAX):
             key = await self._key(request.key) if request.key else None
             if key is not None and key.id != request.id:
                 if key.expires_ms > self.now_ms():
@@ -104,9 +102,9 @@ class Ledger:
                 if found is not None:
                     return found  # our own first try
             except OutcomeUnknown:
-                if attempt == _ACCEPTS_MAX - 1:
+                if attempt == ACCEPTS_MAX - 1:
                     raise
-        raise OutcomeUnknown("the request's key changes all the time")
+        raise Unavailable("other requests with the same Idempotency-Key came between, again and again")
 
     async def _accepted(self, request: StoredRequest) -> Record:
         found = await self.find(request.id)
@@ -123,7 +121,7 @@ class Ledger:
                 key = Key(request.id, fingerprint, record.expires_ms)
                 tx.expect(records.idempotency_key(request.key), records.encode(old_key) if old_key else None)
                 tx.put(records.idempotency_key(request.key), records.encode(key))
-            if request.body is not None and len(request.body) > records.INLINE_BYTES_MAX:
+            if request.body is not None and len(request.body) > INLINE_BYTES_MAX:
                 tx.put(records.body_key(request.id), request.body)
                 request = msgspec.structs.replace(request, body=None)
             tx.send(self._requests, records.encode(request))

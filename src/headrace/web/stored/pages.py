@@ -11,6 +11,7 @@ from headrace.http import problem
 from headrace.http.exchange import Exchange
 from headrace.http.fields import Fields
 from headrace.web.stored import records
+from headrace.web.stored.limits import RESPONSE_BYTES_MAX
 from headrace.web.stored.records import PREFIX, Record, Response
 
 RETRY_AFTER = (b"Retry-After", b"1")
@@ -42,7 +43,7 @@ def show_response(exchange: Exchange, record: Record) -> None:
             exchange, 404, f"request {record.id} has no answer: it is {record.status}", headers=(RETRY_AFTER,)
         )
     elif not response.whole:
-        detail = f"the answer had {response.length} bytes; at most {records.RESPONSE_BYTES_MAX} are kept"
+        detail = f"the answer had {response.length} bytes; at most {RESPONSE_BYTES_MAX} are kept"
         problem.respond(exchange, 410, detail, kind="response-too-long")
     else:
         replay(exchange, response, ())

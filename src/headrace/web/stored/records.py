@@ -21,21 +21,16 @@ import msgspec
 
 from headrace.http.fields import Fields
 from headrace.web.settings import DurableSettings
+from headrace.web.stored.limits import (
+    KEY_CHARACTERS_MAX,
+    QUEUED_KEEP_S,
+    RESPONSE_BYTES_MAX,
+    RETRY_MAX_S,
+    WAIT_MAX_S,
+)
 
 PREFIX: Final = "/.headrace/requests/"
 """Of the status URLs."""
-BODY_BYTES_MAX: Final = 15 * 1_048_576
-"""A request's body: it is one value of the store's state (16 MiB at most)."""
-INLINE_BYTES_MAX: Final = 900_000
-"""Up to this a body stands in the message itself (1 MiB at most, with the head); a longer one in the state beside it."""
-RESPONSE_BYTES_MAX: Final = 4 * 1_048_576
-"""An answer's body that is kept; of a longer one only the head is."""
-KEY_CHARACTERS_MAX: Final = 255  # what Stripe and others take
-RETRY_MAX_S: Final = 900.0  # the longest delay of a message
-QUEUED_KEEP_S: Final = 14 * 86_400.0
-"""As long as a message can wait in its queue."""
-WAIT_MAX_S: Final = 30.0
-"""The longest `Prefer: wait`."""
 
 _KEY: Final = re.compile(rb"[\x21-\x7e]{1,%d}" % KEY_CHARACTERS_MAX)
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")

@@ -8,7 +8,8 @@ import time
 
 from headrace.http.exchange import Exchange
 from headrace.http.fields import Fields
-from headrace.web.stored.records import RESPONSE_BYTES_MAX, Response, StoredRequest
+from headrace.web.stored.limits import RESPONSE_BYTES_MAX
+from headrace.web.stored.records import Response, StoredRequest
 
 LANE_LAST = 2
 """Durable requests have time: clients that wait go first."""

@@ -15,12 +15,12 @@ from headrace.web.settings import DurableSettings
 from headrace.web.stored import pages, records
 from headrace.web.stored.intake import Intake
 from headrace.web.stored.ledger import Ledger
+from headrace.web.stored.limits import PAUSE_S
 from headrace.web.stored.records import PREFIX, Rules
 from headrace.web.stored.replay import OWN_HEADERS
 from headrace.web.stored.runner import Runner
 
 _log: Final = logging.getLogger("headrace.web")
-_RETRY_S: Final = 1.0
 
 
 Marks = Callable[[], Sequence[tuple[str, list[str]]]]
@@ -114,7 +114,7 @@ class DurableRequests:
                 break
             except HeadraceError as error:
                 _log.warning("no broker for durable requests yet: %s", error, extra={"action": "web.durable.broker"})
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(PAUSE_S)
         self._ready = True
         self._runner.start()
 

@@ -7,35 +7,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from headrace.errors import HeadraceError, ReceiptExpired
 from headrace.http.exchange import Target
 from headrace.native.aio_queue import AsyncReceivedMessage
 from headrace.web.stored import records
-from headrace.web.stored.ledger import LEASE_S, Ledger
+from headrace.web.stored.ledger import Ledger
+from headrace.web.stored.limits import EXTEND_EACH_S, PAUSE_S, POLL_S, RUNNING_MAX, SWEEP_EACH_S
 from headrace.web.stored.records import Record, Response, StoredRequest
 from headrace.web.stored.replay import ReplayedExchange
 
 _log: Final = logging.getLogger("headrace.web")
 
-RUNNING_MAX: Final = 16
-"""Stored requests of a process that run at once: they share the workers with clients that wait."""
-_POLL_S: Final = 20.0
-_PAUSE_S: Final = 1.0
-"""After the broker could not be reached, and before a request is tried again for which there was no room."""
-_EXTEND_EACH_S: Final = LEASE_S / 3
-_SWEEP_EACH_S: Final = 60.0
-
 
 class Runner:
-    """Invariant: what is received and not settled is in `_running`, and its lease is renewed."""
+    """Invariants: what is received and not settled is in `_running`; what runs is in `_held`, and its lease is renewed."""
 
     def __init__(self, ledger: Ledger, target: Target) -> None:
         """Args: target: routes a request to its application; rate limits and the access log are for clients."""
         self._ledger = ledger
         self._target = target
-        self._running: dict[asyncio.Task[None], AsyncReceivedMessage] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._held: set[AsyncReceivedMessage] = set()
         self._room = asyncio.Event()
         self._watched: dict[str, asyncio.Future[Record]] = {}
         self._loops: list[asyncio.Task[None]] = []
@@ -73,29 +68,31 @@ class Runner:
                 await self._room.wait()
                 continue
             try:
-                messages = await self._ledger.receive(free, wait_s=_POLL_S)
+                messages = await self._ledger.receive(free, wait_s=POLL_S)
             except HeadraceError as error:
                 _log.warning("durable requests wait: %s", error, extra={"action": "web.durable.broker"})
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(PAUSE_S)
                 continue
             for message in messages:
                 self._begin(message)
 
     def _begin(self, message: AsyncReceivedMessage) -> None:
         task = asyncio.ensure_future(self._run_surely(message))
-        self._running[task] = message
-        task.add_done_callback(self._ended)
+        self._running.add(task)
+        self._held.add(message)
+        task.add_done_callback(partial(self._ended, message))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+    def _ended(self, message: AsyncReceivedMessage, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._held.discard(message)
         self._room.set()
 
     async def _extend(self) -> None:
         while True:
-            await asyncio.sleep(_EXTEND_EACH_S)
-            if self._running:
+            await asyncio.sleep(EXTEND_EACH_S)
+            if self._held:
                 try:
-                    await self._ledger.extend(list(self._running.values()))
+                    await self._ledger.extend(list(self._held))
                 except HeadraceError as error:
                     _log.warning("leases were not extended: %s", error, extra={"action": "web.durable.lease"})
 
@@ -106,7 +103,7 @@ class Runner:
                     pass
             except HeadraceError as error:
                 _log.warning("expired results stay for now: %s", error, extra={"action": "web.durable.sweep"})
-            await asyncio.sleep(_SWEEP_EACH_S)
+            await asyncio.sleep(SWEEP_EACH_S)
 
     # --- running ---
 
@@ -146,8 +143,12 @@ class Runner:
             self._tell(await self._ledger.finish(message, request, record, response=response))
 
     async def _postpone(self, message: AsyncReceivedMessage, record: Record) -> None:
-        await self._ledger.put(records.not_run(record, now_ms=self._ledger.now_ms()))
-        await message.release(_PAUSE_S)
+        await self._put_off(message, records.not_run(record, now_ms=self._ledger.now_ms()), PAUSE_S)
+
+    async def _put_off(self, message: AsyncReceivedMessage, record: Record, delay_s: float) -> None:
+        self._held.discard(message)  # an extension would bring its lease back
+        await self._ledger.put(record)
+        await message.release(delay_s)
 
     async def _retry(
         self, message: AsyncReceivedMessage, request: StoredRequest, record: Record, response: Response | None
@@ -157,8 +158,7 @@ class Runner:
             await self._give_up(message, request, record, error, response)
             return
         delay_s = records.retry_delay_s(record.attempts, request.retry_s)
-        await self._ledger.put(records.to_retry(record, error, now_ms=self._ledger.now_ms()))
-        await message.release(delay_s)
+        await self._put_off(message, records.to_retry(record, error, now_ms=self._ledger.now_ms()), delay_s)
 
     async def _give_up(
         self,
@@ -187,4 +187,4 @@ async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
             await work()
         except Exception:  # noqa: BLE001  # whatever it is
             _log.exception("durable requests pause", extra={"action": "web.durable.bug"})
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(PAUSE_S)
