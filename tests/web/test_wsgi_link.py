@@ -21,7 +21,7 @@ from headrace.web.frames import COUNT, HEAD, HEAD_BYTES, HEADER, HEADER_BYTES, H
 from headrace.web.wsgi import Runner
 from headrace.web.wsgi_channel import Link
 from headrace.web.wsgi_inbox import LinkLost
-from headrace.web.wsgi_link import LinkThreads
+from headrace.web.wsgi_link import LinkThreads, _Keeper
 
 HELLO = Hello(os.getpid(), 1, "wsgi", 99)
 WAIT_S = 20.0
@@ -472,6 +472,14 @@ def test_keeper_does_not_mind_nonsense(edge: Edge, working: Any) -> None:
         keeper.send(Kind.PING, 3, payload)
     link.request(1)
     assert link.answer(1)[0] == 200
+
+
+def test_keeper_outlives_an_edge_that_asks_and_ends(tmp_path: Path) -> None:
+    edge, connected = socket.socketpair(socket.AF_UNIX)
+    edge.sendall(HEADER.pack(0, 0, Kind.PING))
+    edge.close()
+    with connected:
+        assert _Keeper(tmp_path / "edge", [], b"")._serve(connected)
 
 
 def test_no_answer_is_held_when_a_request_that_must_not_be_repeated_begins(edge: Edge, working: Any) -> None:

@@ -224,31 +224,34 @@ class _Keeper(_Attendant):
         if self._leaving.is_set():
             self._hang_up(connected)  # as in _LinkThread
         useful = False
-        with connected.makefile("rb") as arriving:
-            while (frame := _read_frame(arriving)) is not None and frame[0] != Kind.LEAVE:
-                useful = True
-                if frame[0] == Kind.PING:
-                    connected.sendall(_PONG)
-                self._obey(*frame)
+        try:
+            with connected.makefile("rb") as arriving:
+                while (frame := _read_frame(arriving)) is not None and frame[0] != Kind.LEAVE:
+                    useful = True
+                    self._obey(connected, *frame)
+        except OSError as error:  # an edge that has ended, perhaps before its PONG: another one will come
+            _log.debug("the edge has left its keeper: %s", error, extra={"action": "web.link.lost"})
         return useful
 
-    def _obey(self, kind: int, payload: bytes) -> None:
-        if kind == Kind.TAKEBACK and len(payload) == COUNT.size:
+    def _obey(self, connected: socket.socket, kind: int, payload: bytes) -> None:
+        if kind == Kind.PING:
+            connected.sendall(_PONG)
+        elif kind == Kind.TAKEBACK and len(payload) == COUNT.size:
             (number,) = COUNT.unpack(payload)
             if number < len(self._threads):
                 self._threads[number].give_back()
 
 
 def _read_frame(arriving: BinaryIO) -> tuple[int, bytes] | None:
-    """Kind and payload; None at the end."""
-    try:
-        header = arriving.read(HEADER_BYTES)
-        if len(header) < HEADER_BYTES:
-            return None
-        length, _, kind = HEADER.unpack(header)
-        return kind, arriving.read(min(length, COUNT.size))
-    except OSError:
+    """Kind and payload; None at the end.
+
+    Raises: OSError: the edge was lost.
+    """
+    header = arriving.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES:
         return None
+    length, _, kind = HEADER.unpack(header)
+    return kind, arriving.read(min(length, COUNT.size))
 
 
 def _connect(path: Path, greeting: bytes) -> socket.socket:
