@@ -90,6 +90,19 @@ async def test_threads_that_wait_get_all_back() -> None:
 
 
 @on_loop
+async def test_threads_that_come_later_may_run_requests_too() -> None:
+    rig = Rig()
+    late = [rig.worker.links.pop() for _ in range(THREADS - 4)]
+    rig.worker.in_flight = 4
+    rig.late(0.0)
+    for seat in late:
+        rig.owner.workers.join(seat, pid=7, generation=1)
+    rig.worker.in_flight = 5
+    rig.late(0.0)
+    assert rig.worker.crowd is not None and rig.worker.crowd.count == THREADS
+
+
+@on_loop
 async def test_keeper_is_asked_only_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crowds, "PING_S", 0.0)
     rig = Rig()

@@ -1,9 +1,12 @@
-"""How many requests an ASGI worker holds at once: as many as its loop can keep up with.
+"""How many requests a worker holds at once: as many as it can keep up with.
 
 Theory. One loop serves them all, so what counts is not their number but how late the loop is. An application that waits
 for I/O may have hundreds and its loop still answers at once; one that computes is late with four. So the edge asks
 (PING), and steers as TCP does: more while the credits are used up and the loop is quick, a third fewer when it is late.
 What the worker does not hold waits in the edge's queue: where it can be ordered, shed, and given to another.
+
+Said of ASGI; threads share an interpreter as requests share a loop, and are steered likewise: by how late a thread that
+does nothing else is (`crowds.py`), or the loop of the same process (`local_dispatch.py`).
 """
 
 from __future__ import annotations
@@ -12,14 +15,15 @@ from headrace.web.limits import CREDITS_START, LAG_HIGH_S, LAG_LOW_S
 
 
 class Credits:
-    """Invariant: least <= count <= most."""
+    """Invariant: count <= most; least <= count, unless most is less."""
 
-    __slots__ = ("_eager", "_least", "_most", "count")
+    __slots__ = ("_eager", "_least", "count", "most")
 
     def __init__(self, most: int, *, start: int = CREDITS_START, least: int = 1) -> None:
-        """Args: most: that the worker allows; start, least: at most that."""
-        self._most = most
-        self._least = min(least, most)
+        """Args: most: that the worker allows; start, least: if that many are allowed."""
+        self.most = most
+        """May be raised."""
+        self._least = least
         self._eager = True
         self.count = min(start, most)
 
@@ -28,7 +32,7 @@ class Credits:
         more credits. Doubles until the loop is late for the first time, then grows by a quarter."""
         if seconds > LAG_HIGH_S:
             self._eager = False
-            self.count = max(self._least, int(self.count * 0.7))
+            self.count = min(self.most, max(self._least, int(self.count * 0.7)))
         elif seconds < LAG_LOW_S and used_up:
             step = self.count if self._eager else self.count // 4
-            self.count = min(self._most, self.count + max(1, step))
+            self.count = min(self.most, self.count + max(1, step))

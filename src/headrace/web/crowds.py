@@ -62,6 +62,7 @@ class Crowds:
         crowd = worker.crowd
         if crowd is None:
             crowd = worker.crowd = Credits(len(worker.links), start=len(worker.links), least=_CROWD)
+        crowd.most = max(crowd.most, len(worker.links))  # threads may still be, or again be, on their way here
         crowd.lag(late_s, used_up=worker.in_flight >= crowd.count)
         self._owner.workers.resettle(worker)
         self._owner.fill()
