@@ -321,6 +321,12 @@ async def test_tunnel_is_cut_when_its_worker_dies(tmp_path: Path) -> None:
 
 # What no worker sends
 
+_NESTED = b"\x91" * 20_000  # msgpack that opens one list in another
+
+
+def _hello(payload: bytes) -> bytes:
+    return HEADER.pack(len(payload), 0, Kind.HELLO) + payload
+
 
 @pytest.mark.parametrize(
     ("kind", "number", "payload"),
@@ -362,15 +368,30 @@ async def test_malformed_frame_ends_the_link(tmp_path: Path, kind: int, number: 
         HEADER.pack(0, 0, Kind.LEAVE),
         HEADER.pack(3, 0, Kind.HELLO) + b"abc",
         HEADER.pack(0xFFFFFFFF, 0, Kind.HELLO),
-        HEADER.pack(9, 0, Kind.HELLO) + msgspec.msgpack.encode(Hello(1, 1, "cgi", 1)),
+        _hello(msgspec.msgpack.encode(Hello(1, 1, "cgi", 1))),
+        _hello(msgspec.msgpack.encode(Hello(1, 1, "wsgi", 1, [], -1))),
+        _hello(msgspec.msgpack.encode(Hello(1, 1, "wsgi", 1, [], 1 << 32))),
+        _hello(b"\x94\x01\x01\xa1\xff\x01"),  # no UTF-8
+        _hello(b"\x97\x01\x01\xa4wsgi\x01\x90\x00" + _NESTED),
     ],
 )
 @on_loop
-async def test_stranger_is_closed(tmp_path: Path, first: bytes) -> None:
+async def test_stranger_is_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture, first: bytes) -> None:
     async with dispatching(tmp_path) as rig:
         worker = await rig.connect()
         worker.writer.write(first)
         assert await worker.left() == b""
+        assert [record.action for record in caplog.records] == ["web.link.malformed"]  # type: ignore[attr-defined]
+
+
+@on_loop
+async def test_file_that_cannot_be_read_ends_the_link(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with dispatching(tmp_path) as rig:
+        worker, request = await begun(rig)
+        caplog.clear()
+        worker.send(Kind.FILE, request.number, b"\x94\x00\x00\x01" + _NESTED)
+        await worker.left()
+        assert "web.link.malformed" in [record.action for record in caplog.records]  # type: ignore[attr-defined]
 
 
 @on_loop

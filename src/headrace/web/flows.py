@@ -29,6 +29,8 @@ _log: Final = logging.getLogger("headrace.web")
 
 _BODY, _ENDED, _CONSUMED = int(Kind.BODY), int(Kind.ENDED), int(Kind.CONSUMED)
 _decode_file: Final = msgspec.msgpack.Decoder(frames.File).decode
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for msgpack that is none, of text that is none, nested too deeply."""
 
 
 class Malformed(Exception):
@@ -134,7 +136,7 @@ class StreamFlow:
         """Raises: Malformed: no file, or another one has not been answered yet."""
         try:
             file = _decode_file(payload)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise Malformed(f"a FILE that cannot be read: {error}") from error
         if self._held or not self._ticket.exchange.writable:
             if any(isinstance(held, frames.File) for held in self._held):

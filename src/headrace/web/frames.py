@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -43,7 +43,7 @@ HEAD: Final = struct.Struct("<HBqI")
 """Status, flags, Content-Length (-1: unknown), bytes of the block; the block follows, then (in ANSWER) the body."""
 HEAD_BYTES: Final = HEAD.size
 COUNT: Final = struct.Struct("<I")
-"""Of CONSUMED; and of the msgpack in REQUEST, since nothing else says where the body begins."""
+"""Of CONSUMED and TAKEBACK; and of the msgpack in REQUEST, since nothing else says where the body begins."""
 
 WINDOW_BYTES: Final = 262_144
 """A stream's bytes in one direction that the other side has not consumed. Enough for 2 GB/s at a hop of 0.1 ms."""
@@ -93,8 +93,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     """Requests at once on this socket, at most; 0: a keeper, see above."""
     durable: list[tuple[str, list[str]]] = []
     """(path prefix, methods) that the application has marked with `headrace.web.durable`."""
-    number: int = 0
-    """Of this socket, for TAKEBACK; unique in the process."""
+    number: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 0
+    """Of this socket, for TAKEBACK, where it is a COUNT; unique in the process."""
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):

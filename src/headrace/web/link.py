@@ -19,7 +19,7 @@ from headrace.http.exchange import DONE, WAITING, LengthMismatch
 from headrace.http.fields import FieldInvalid
 from headrace.web import frames
 from headrace.web.credits import Credits
-from headrace.web.flows import Malformed, StreamFlow, open_of_process
+from headrace.web.flows import UNREADABLE, Malformed, StreamFlow, open_of_process
 from headrace.web.frames import (
     COUNT,
     HEADER,
@@ -237,7 +237,7 @@ class Link(asyncio.Protocol):
         self.send(_PING, 0)
 
     def ask_how_late(self) -> None:
-        """For a keeper: how late is the interpreter of its process? `pipelines` is told. At most one question at a time."""
+        """For a keeper: how late is the interpreter of its process? `crowds` is told. At most one question at a time."""
         if not self._ping_due:
             self._ping_due = True
             self._ping()
@@ -287,7 +287,7 @@ class Link(asyncio.Protocol):
             self._buffer.clear()
         try:
             used = self._read(data)
-        except (Malformed, FieldInvalid, LengthMismatch, msgspec.MsgspecError, struct.error) as error:
+        except (Malformed, FieldInvalid, LengthMismatch, struct.error, *UNREADABLE) as error:
             self._expel(str(error))
             return
         if used < len(data):
