@@ -42,7 +42,7 @@ def trouble(plot: Any, overload: Sequence[dict[str, Any]], mixed: Sequence[dict[
     """What becomes of clients at twice the capacity, and the p99 of fast requests beside slow ones."""
     figure, (left, right) = plot.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
     found = sorted(overload, key=lambda row: row["goodput"])
-    names = [f"{row['server']} ({row['app']})" if _both(row) else row["server"] for row in found]
+    names = [f"{row['server']} ({row['app']})" if _is_ours(row) else row["server"] for row in found]
     answered = [row["outcomes"]["answered"] * 100 for row in found]
     refused = [row["outcomes"]["refused"] * 100 for row in found]
     both = [a + b for a, b in zip(answered, refused, strict=True)]
@@ -57,14 +57,14 @@ def trouble(plot: Any, overload: Sequence[dict[str, Any]], mixed: Sequence[dict[
     _save(plot, figure, path)
 
 
-def _both(row: dict[str, Any]) -> bool:
+def _is_ours(row: dict[str, Any]) -> bool:
     return str(row["server"]).startswith("headrace")
 
 
 def _bars(panel: Any, rows: Sequence[dict[str, Any]], values: Sequence[float], form: str) -> None:
     apps = {row["app"] for row in rows}
-    names = [f"{row['server']} ({row['app']})" if _both(row) and len(apps) > 1 else row["server"] for row in rows]
-    colours = [OURS_COLOUR if _both(row) else PEER_COLOUR for row in rows]
+    names = [f"{row['server']} ({row['app']})" if _is_ours(row) and len(apps) > 1 else row["server"] for row in rows]
+    colours = [OURS_COLOUR if _is_ours(row) else PEER_COLOUR for row in rows]
     bars = panel.barh(names, values, color=colours)
     panel.bar_label(bars, labels=[form.format(value) for value in values], padding=3)
     panel.margins(x=0.12)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -56,7 +56,6 @@ class Contender:
     interfaces: tuple[Interface, ...]
     command: Command
     front: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ours(self) -> bool:

@@ -26,7 +26,6 @@ class Load:
 
     requests: int
     seconds: float
-    bytes: int
     p50_ms: float
     p99_ms: float
     failed: int
@@ -84,7 +83,6 @@ def read(output: str, cpu_s: float) -> Load:
     return Load(
         requests=found["requests"],
         seconds=found["seconds"],
-        bytes=found["bytes"],
         p50_ms=found["p50_ms"],
         p99_ms=found["p99_ms"],
         failed=found["refused"] + found["broken"],

@@ -11,9 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks import machine
 from benchmarks.web import nginx, publish, report, wrk
+from benchmarks.web.command import web
 from benchmarks.web.contenders import SPEED_APPS, TROUBLE_APPS, contenders
 from benchmarks.web.files import FileRow
 from benchmarks.web.open_loop import CUT, HANGS, Outcome, Outcomes, summarise
@@ -76,7 +78,7 @@ def test_open_loop_counts_the_window_only_and_slow_requests_not_among_latencies(
 
 
 def test_wrks_report_is_read() -> None:
-    line = '{"requests":1000,"seconds":2.0,"bytes":9,"p50_ms":1.5,"p99_ms":3.5,"refused":1,"broken":2}'
+    line = '{"requests":1000,"seconds":2.0,"p50_ms":1.5,"p99_ms":3.5,"refused":1,"broken":2}'
     load = wrk.read(f"Running 2s test\n\n{line}\n", cpu_s=0.1)
     assert (load.requests_per_s, load.cpu_us, load.failed) == (500.0, 100.0, 3)
 
@@ -101,6 +103,18 @@ def test_verdicts_compare_with_the_best_peer() -> None:
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     results = some_results()
     assert WebResults.load(results.save(tmp_path)) == results
+
+
+@pytest.mark.parametrize(
+    ("remark", "status"),
+    [
+        ("headrace --direct is left out with Flask: it does not answer", 1),
+        ("uvicorn is left out with FastAPI: /home/me/headrace/.cache/peers/web/bin/uvicorn does not answer", 0),
+    ],
+)
+def test_command_fails_only_if_headrace_was_left_out(tmp_path: Path, remark: str, status: int) -> None:
+    results = replace(some_results(), remarks=[remark])
+    assert CliRunner().invoke(web, ["--of", str(results.save(tmp_path))]).exit_code == status
 
 
 def test_figures_go_between_their_marks() -> None:
