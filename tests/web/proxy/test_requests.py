@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.web.forwarded import Trust
+from headrace.web.proxy import head
 from tests.http.support import on_loop
 from tests.web.fakes import FakeExchange
 from tests.web.proxy.upstreams import OK, Server, answered, proxying
@@ -262,3 +263,10 @@ async def test_unix_socket(tmp_path: Path) -> None:
     async with proxying(servers=[server]) as rig:
         exchange, _ = await rig.served(OK)
         assert exchange.text == "ok"
+
+
+def test_long_header_names_are_passed_on_and_not_remembered() -> None:
+    exchange = FakeExchange("GET", "/", {"x-" + "n" * 30_000: "v"})
+    before = head._label.cache_info().currsize
+    assert b"\r\nx-" + b"n" * 30_000 + b": v\r\n" in head.render(exchange, host=b"h", length=0)
+    assert head._label.cache_info().currsize == before

@@ -17,10 +17,9 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from headrace.http.chunked import ChunkedDecoder
 from headrace.http.fields import FieldInvalid, Fields
 from headrace.http.limits import CONTENT_LENGTH_DIGITS_MAX, Limits
-from headrace.http.parse import Refusal
+from headrace.http.parse import CHUNKED, Refusal
 from headrace.web.proxy.limits import ANSWER_HEAD_BYTES_MAX, ANSWER_HEADERS_MAX
 
-CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 """`Answer.length` of a body that ends where the connection does."""
 

@@ -23,6 +23,8 @@ _HOP_BY_HOP: Final = frozenset(
 """Said anew, or ours to answer (Expect), or true of the client's connection only (RFC 9110 7.6.1)."""
 _OURS: Final = forwarded.HEADERS | _HOP_BY_HOP
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NAME_BYTES_CACHED_MAX: Final = 64
+"""Longer names are looked at each time: 1,024 of 32 KiB would be too much to remember."""
 _REQUEST: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ /[\x21-\x7e]*", re.ASCII)
 _VALUES: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _USUAL: Final = frozenset({b"close", b"keep-alive", b"upgrade"})
@@ -60,7 +62,7 @@ def render(exchange: Exchange, *, host: bytes, length: int, key: bytes = b"") ->
     ]
     dropped = _named(headers[b"connection"]) if b"connection" in headers else None
     for name, value in headers.items():
-        label = _label(name)
+        label = _label(name) if len(name) <= _NAME_BYTES_CACHED_MAX else _label.__wrapped__(name)
         if label and (dropped is None or name not in dropped):
             lines.append(b"%b%b\r\n" % (label, value))
     if exchange.upgrade:
