@@ -156,7 +156,6 @@ def test_every_limit_must_let_it_pass_and_the_refusal_says_which() -> None:
         b"RateLimit": b'"per key";r=0;t=1',
         b"RateLimit-Policy": b'"per key";q=60;w=60',
     }
-    assert not Limits([])
 
 
 @pytest.mark.parametrize(

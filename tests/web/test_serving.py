@@ -363,7 +363,7 @@ async def test_requests_in_flight_survive_a_reload() -> None:
         (changed(app="m:other"), "web.app: the app m:other is not running"),
         (changed(routes=(RouteSettings(path="/x", static="/no/such/folder"),)), r"web.routes\[0\]: .*/no/such/folder"),
         (changed(routes=(RouteSettings(app="m:app"),)), r"web.routes\[1\]: .*web.routes\[0\]"),
-        (changed(rate_limit="many"), "web.rate_limit: 'many'"),
+        (changed(rate_limit="many"), "--rate-limit: 'many'"),
         (changed(limits=(LimitSettings(rate="1/s"), LimitSettings(rate="x"))), r"web.limits\[1\]: 'x'"),
         (changed(proxy_headers=True, trusted_proxies=("x",)), "web.trusted_proxies: 'x'"),
         (changed(root_path="x"), "web.root_path: 'x'"),

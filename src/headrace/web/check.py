@@ -8,9 +8,9 @@ from pathlib import Path
 
 from headrace.settings import SettingsError, flag_of
 from headrace.web.forwarded import Trust
-from headrace.web.rates import Limit
+from headrace.web.rates import Limit, limits_of
 from headrace.web.routes import RouteTable, apps_of, place_of, routes_of
-from headrace.web.settings import LimitSettings, WebSettings
+from headrace.web.settings import WebSettings
 
 
 def check(settings: WebSettings, origins: Mapping[str, str] | None = None) -> None:
@@ -57,10 +57,8 @@ def _check_clients(settings: WebSettings) -> None:
     """Whom it believes, and how much it takes of one."""
     if settings.proxy_headers:
         Trust(settings.trusted_proxies)
-    for index, limit in enumerate(settings.limits):
-        Limit(limit, place=f"web.limits[{index}]")
-    if settings.rate_limit:
-        Limit(LimitSettings(rate=settings.rate_limit), place=flag_of("rate_limit"))
+    for limit, place in limits_of(settings):
+        Limit(limit, place=place)
 
 
 def _check_address(settings: WebSettings, origins: Mapping[str, str]) -> None:

@@ -15,16 +15,16 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final, TypeAlias
 
 from headrace.http.messages import Headers
-from headrace.settings import SettingsError
-from headrace.web.routes import canonical, prefix_of
-from headrace.web.settings import LimitSettings
+from headrace.settings import SettingsError, flag_of
+from headrace.web.routes import canonical, is_below, prefix_of
+from headrace.web.settings import LimitSettings, WebSettings
 
 CLIENTS_MAX: Final = 100_000
 """In a generation: 25 MB for a limit with two full ones (measured). More clients than that in burst/rate seconds are an attack
@@ -103,8 +103,7 @@ class Limit:
 
     def covers(self, path: str) -> bool:
         """Whether a canonical path is below this limit's."""
-        prefix = self.prefix
-        return not prefix or (path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("/", ""))
+        return not self.prefix or is_below(self.prefix, path)
 
     def take(self, key: Key, now_s: float) -> float:
         """Take a token: 0, or the seconds until there is one. A refused request costs none."""
@@ -156,9 +155,6 @@ class Limits:
         self._limits = tuple(limits)
         self._spelled = any(limit.prefix for limit in self._limits)
 
-    def __bool__(self) -> bool:
-        return bool(self._limits)
-
     def find_denial(self, headers: Headers, *, peer: str, path: str, now_s: float) -> Denial | None:
         """None if the request may pass; it is counted then. Asked in order: one that a limit refuses has been counted by
         those before it."""
@@ -170,6 +166,14 @@ class Limits:
                 if wait_s:
                     return limit.deny(wait_s)
         return None
+
+
+def limits_of(settings: WebSettings) -> Iterator[tuple[LimitSettings, str]]:
+    """All limits of a server, in the order in which they are asked, each with how an error names it."""
+    for index, limit in enumerate(settings.limits):
+        yield limit, f"web.limits[{index}]"
+    if settings.rate_limit:
+        yield LimitSettings(rate=settings.rate_limit), flag_of("rate_limit")
 
 
 def parse_rate(text: str, place: str) -> tuple[int, int]:

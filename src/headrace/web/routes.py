@@ -46,8 +46,7 @@ class Route(Generic[T]):
 
     def matches(self, path: str) -> bool:
         """Whether a canonical path is this route's."""
-        prefix = self.prefix
-        return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("/", "")
+        return is_below(self.prefix, path)
 
 
 class RouteTable(Generic[T]):
@@ -186,6 +185,11 @@ def canonical(path: str) -> str:
     if "//" in path:
         path = _SLASHES.sub("/", path)
     return _without_dots(path) if "/." in path else path
+
+
+def is_below(prefix: str, path: str) -> bool:
+    """Whether a canonical path is the prefix or continues it at a slash: `/api` has `/api/x` below it, not `/apis`."""
+    return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("/", "")
 
 
 def take_off(prefix: str, path: str) -> str:

@@ -29,7 +29,7 @@ from headrace.web import access_log, forwarded
 from headrace.web.access_log import AccessLog
 from headrace.web.forwarded import NOBODY, Trust
 from headrace.web.metrics import OTHER, UNROUTED, EntranceStatistics, RouteCounts, merge
-from headrace.web.rates import Denial, Limit, Limits
+from headrace.web.rates import Denial, Limit, Limits, limits_of
 from headrace.web.routes import Route, RouteTable, place_of, prefix_of, routes_of, take_off
 from headrace.web.settings import LimitSettings, RouteSettings, WebSettings
 from headrace.web.statistics import ProxyStatistics
@@ -251,13 +251,7 @@ class Serving:
             task.add_done_callback(self._closing.discard)
 
     def _new_limits(self, settings: WebSettings) -> dict[LimitSettings, Limit]:
-        found: dict[LimitSettings, Limit] = {}
-        for index, limit in enumerate(settings.limits):
-            found[limit] = self._limit_of.get(limit) or Limit(limit, place=f"web.limits[{index}]")
-        if settings.rate_limit:
-            limit = LimitSettings(rate=settings.rate_limit)
-            found[limit] = self._limit_of.get(limit) or Limit(limit, place="web.rate_limit")
-        return found
+        return {limit: self._limit_of.get(limit) or Limit(limit, place=place) for limit, place in limits_of(settings)}
 
     def _change_log(self, log: AccessLog | None) -> None:
         if self._log is not None:
