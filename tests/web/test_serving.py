@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from headrace.http.exchange import Exchange, Target
 from headrace.http.fields import Fields
 from headrace.settings import SettingsError
-from headrace.web.access_log import LogUnusable
+from headrace.web.access_log import AccessLog, LogUnusable
 from headrace.web.serving import Serving, build
 from headrace.web.settings import LimitSettings, RouteSettings, WebSettings
 from tests.http.support import on_loop
@@ -319,6 +320,28 @@ async def test_each_request_is_logged_as_its_client_asked(tmp_path: Path) -> Non
     assert "1.2.3.4 - - " in (tmp_path / "log.1").read_text()
     assert '"GET /api/x?y HTTP/1.1" 200 2' in (tmp_path / "log.1").read_text()
     assert '"GET /z HTTP/1.1" 200 2' in path.read_text()
+
+
+@on_loop
+async def test_what_belongs_to_the_loop_is_taken_from_a_log_there_before_a_thread_closes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = AccessLog.flush
+    threads: list[int] = []
+
+    def noted(log: AccessLog) -> None:
+        if log._timer is not None:
+            threads.append(threading.get_ident())
+        flush(log)
+
+    monkeypatch.setattr(AccessLog, "flush", noted)
+    serving = entrance(changed(access_log=str(tmp_path / "a")))
+    ask(serving)
+    serving.reload(changed(access_log=str(tmp_path / "b")), apps={"m:app": App()})
+    ask(serving)
+    await serving.close()
+    assert threads == [threading.get_ident()] * 2
+    assert (tmp_path / "b").read_text().count("\n") == 1
 
 
 # Reload

@@ -120,7 +120,8 @@ class AccessLog:
         self._writer.reopen()
 
     def close(self) -> None:
-        """Write what is left; waits for a slow disk, but not for ever. Idempotent."""
+        """Write what is left; waits for a slow disk, but not for ever. Idempotent. After a `flush` on the loop, and
+        without a `record` since, another thread may call it."""
         self.flush()
         self._writer.close()
 

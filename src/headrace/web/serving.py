@@ -214,7 +214,7 @@ class Serving:
             await _close(target)
         self._target_of.clear()
         if self._log is not None:
-            await self._loop.run_in_executor(None, self._log.close)
+            await self._close_log(self._log)
 
     # Putting together
 
@@ -255,9 +255,14 @@ class Serving:
 
     def _change_log(self, log: AccessLog | None) -> None:
         if self._log is not None:
-            self._loop.run_in_executor(None, self._log.close)
+            self._close_log(self._log)
             self._log_dropped += self._log.dropped
         self._log = log
+
+    def _close_log(self, log: AccessLog) -> asyncio.Future[None]:
+        """A thread waits for the disk, but what belongs to the loop, lines and timer, is taken from the log here."""
+        log.flush()
+        return self._loop.run_in_executor(None, log.close)
 
 
 def build(
