@@ -365,6 +365,34 @@ async def test_upstream_that_answers_503_again_and_again_is_out() -> None:
 
 
 @on_loop
+async def test_upstream_that_cuts_its_answers_again_and_again_is_out() -> None:
+    async with proxying(2) as rig:
+        bad, good = rig.servers
+        while rig.of(bad).requests < FAILURES_MAX:
+            exchange = rig.ask()
+            server = await first_given(rig)
+            connection, _ = await server.given()
+            size = b"2" if server is good else b"3"
+            connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %b\r\n\r\nok" % size)
+            connection.close()
+            await answered(exchange)
+            assert exchange.aborted == (server is bad)
+        assert (rig.of(bad).up, rig.of(good).up) == (0, 1)
+
+
+@on_loop
+async def test_request_that_fails_in_two_ways_counts_once() -> None:
+    async with proxying() as rig:
+        exchange = rig.ask()
+        connection, _ = await rig.server.given()
+        connection.send(BUSY[:-1])
+        connection.close()
+        await answered(exchange)
+        assert exchange.status == 503 and exchange.aborted
+        assert rig.of(rig.server).failures == 1
+
+
+@on_loop
 async def test_single_upstream_that_answers_503_goes_on_getting_requests() -> None:
     async with proxying() as rig:
         connection = None

@@ -74,6 +74,7 @@ class Relay:
         "_paused",
         "_reused",
         "active_s",
+        "blamed",
         "exchange",
         "sent",
         "started",
@@ -88,6 +89,8 @@ class Relay:
         self.upstream = upstream
         self.active_s = 0.0
         """When something last came from the upstream, or the client was waited for."""
+        self.blamed = False
+        """The upstream has been blamed for it: for one request once."""
         self.sent = False
         """The upstream may have got something of the request."""
         self.started = False

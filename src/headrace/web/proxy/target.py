@@ -20,7 +20,7 @@ from headrace.http.exchange import Exchange
 from headrace.web.proxy import health as rules
 from headrace.web.proxy.address import upstreams_of
 from headrace.web.proxy.check import ask
-from headrace.web.proxy.health import UNFIT
+from headrace.web.proxy.health import PROBING, UNFIT
 from headrace.web.proxy.limits import ATTEMPTS_MAX, CHECK_S
 from headrace.web.proxy.relay import Relay
 from headrace.web.proxy.upstream import Upstream
@@ -149,10 +149,10 @@ class ProxyTarget(Queueing):
     # From the relays
 
     def judged(self, relay: Relay, *, well: bool) -> None:
-        if well:
-            relay.upstream.succeeded()
-        else:
-            self._blame(relay.upstream, "it answers 502, 503 or 504", unreachable=False)
+        if not well:
+            self._blame(relay, "it answers 502, 503 or 504")
+        elif relay.upstream.health.state is PROBING:
+            relay.upstream.succeeded()  # now: the answer may be a stream that never ends
 
     def tunnelled(self, relay: Relay) -> None:
         relay.upstream.busy -= 1
@@ -160,11 +160,13 @@ class ProxyTarget(Queueing):
 
     def relayed(self, relay: Relay) -> None:
         relay.exchange.notify = None
+        if not relay.blamed:
+            relay.upstream.succeeded()
         self._over(relay, counted=not relay.ticket.tunnel)
         self.fill()
 
     def unreachable(self, relay: Relay, reason: str) -> None:
-        self._blame(relay.upstream, reason, unreachable=True)
+        self._blame(relay, reason, unreachable=True)
         self._over(relay)
         self._try_again(relay, reason)
 
@@ -172,7 +174,7 @@ class ProxyTarget(Queueing):
         if relay.ticket.tunnel:
             self._end_tunnel(relay)
             return
-        self._blame(relay.upstream, reason, unreachable=False)
+        self._blame(relay, reason)
         self._over(relay)
         if repeatable:
             self._try_again(relay, reason)
@@ -216,7 +218,11 @@ class ProxyTarget(Queueing):
 
     # Failing
 
-    def _blame(self, upstream: Upstream, reason: str, *, unreachable: bool) -> None:
+    def _blame(self, relay: Relay, reason: str, *, unreachable: bool = False) -> None:
+        if relay.blamed:
+            return
+        relay.blamed = True
+        upstream = relay.upstream
         upstream.failures += 1
         last = not any(other.up for other in self._upstreams if other is not upstream)
         upstream.judge(rules.failed(upstream.health, self.now_s(), unreachable=unreachable, last=last), reason)
@@ -313,7 +319,7 @@ class ProxyTarget(Queueing):
         self._hung += 1
         reason = f"nothing came for {self._read_timeout_s:g} s"
         relay.abandon()
-        self._blame(relay.upstream, reason, unreachable=False)
+        self._blame(relay, reason)
         self._over(relay)
         self._log_failure(relay, "an upstream failed a request: %s", reason, action="web.upstream.late")
         self._forget(relay.ticket)
