@@ -39,6 +39,7 @@ class Owner:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.workers = Workers()
+        self.keepers: dict[int, Any] = {}
         self.filled = 0
 
     def fill(self) -> None:
@@ -51,7 +52,7 @@ class Rig:
         self.crowds = Crowds(self.owner)
         keeper: Any = Seat()
         self.keeper = keeper
-        self.crowds.keeper_came(self.keeper, 7)
+        self.owner.keepers[7] = self.keeper
         for _ in range(THREADS):
             self.worker: Worker = self.owner.workers.join(Seat(), pid=7, generation=1)
 
@@ -114,7 +115,7 @@ async def test_keeper_is_asked_only_in_a_crowd(monkeypatch: pytest.MonkeyPatch) 
     await until(lambda: bool(rig.keeper.asked))
     rig.worker.in_flight = 0
     await until(lambda: rig.crowds._timer is None)
-    rig.crowds.keeper_lost(rig.keeper)
+    del rig.owner.keepers[7]
     rig.worker.in_flight = 4
     rig.crowds.given(rig.worker)
     asked = rig.keeper.asked

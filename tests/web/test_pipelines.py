@@ -30,7 +30,7 @@ async def process(rig: Rig, *, threads: int = 2) -> tuple[list[Worker], Worker]:
     pid = next(rig.pids)
     keeper = await rig.connect()
     keeper.send(Kind.HELLO, 0, msgspec.msgpack.encode(Hello(pid, 1, "wsgi", 0)))
-    await rig.until(lambda: pid in rig.dispatcher.pipelines._keepers)
+    await rig.until(lambda: pid in rig.dispatcher.keepers)
     links = []
     for number in range(threads):
         link = await rig.connect()
@@ -266,4 +266,4 @@ async def test_looks_come_by_themselves(tmp_path: Path) -> None:
         for link in links:
             link.die()
         await rig.until(lambda: len(rig.dispatcher.workers) == 0)
-        rig.dispatcher.pipelines.close()
+        await rig.until(lambda: rig.dispatcher.pipelines._timer is None)  # nothing is left to look after

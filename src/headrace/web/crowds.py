@@ -28,6 +28,7 @@ class Owner(Protocol):
 
     loop: asyncio.AbstractEventLoop
     workers: Workers
+    keepers: dict[int, Link]
 
     def fill(self) -> None: ...
 
@@ -37,15 +38,7 @@ class Crowds:
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._keepers: dict[int, Link] = {}
         self._timer: asyncio.TimerHandle | None = None
-
-    def keeper_came(self, link: Link, pid: int) -> None:
-        self._keepers[pid] = link
-
-    def keeper_lost(self, link: Link) -> None:
-        if link.hello is not None and self._keepers.get(link.hello.pid) is link:
-            del self._keepers[link.hello.pid]
 
     def given(self, worker: Worker) -> None:
         """It runs one more."""
@@ -70,7 +63,7 @@ class Crowds:
     def _ask(self) -> None:
         self._timer = None
         for worker in self._owner.workers:
-            keeper = self._keepers.get(worker.pid)
+            keeper = self._owner.keepers.get(worker.pid)
             if keeper is not None and worker.in_flight >= _CROWD and worker.hot is None:
                 keeper.ask_how_late()
                 if self._timer is None:

@@ -44,6 +44,8 @@ class Dispatcher(Queueing):
         """Args: those of `Queueing`."""
         super().__init__(**settings)
         self.workers = Workers()
+        self.keepers: dict[int, Link] = {}
+        """By the pid of their process."""
         self.pipelines = Pipelines(self)
         self.crowds = Crowds(self)
         self.durable: list[tuple[str, list[str]]] = []
@@ -113,8 +115,7 @@ class Dispatcher(Queueing):
     def link_ready(self, link: Link, hello: Hello) -> None:
         """A worker has come."""
         if link.keeper:
-            self.pipelines.keeper_came(link, hello.pid)
-            self.crowds.keeper_came(link, hello.pid)
+            self.keepers[hello.pid] = link
             return
         if hello.generation >= self._generation:
             self._generation = hello.generation
@@ -196,10 +197,10 @@ class Dispatcher(Queueing):
 
     def link_lost(self, link: Link, *, certain: bool) -> None:
         """The link is gone, and with it what its worker had. `certain`: all of its answers were read."""
-        self.pipelines.lost(link)
         if link.keeper:
-            self.crowds.keeper_lost(link)
+            self._keeper_lost(link)
             return
+        self.pipelines.lost(link)
         worker = link.worker
         expected = link.leaving or worker.condemned
         if not link.leaving:
@@ -213,6 +214,12 @@ class Dispatcher(Queueing):
         self._look_whether_deserted()
         self._place_suspects()
         self.fill()
+
+    def _keeper_lost(self, link: Link) -> None:
+        pid = link.hello.pid if link.hello is not None else 0
+        if self.keepers.get(pid) is link:  # else its successor is here already
+            del self.keepers[pid]
+            self.pipelines.keeper_lost(pid)
 
     def _look_whether_deserted(self) -> None:
         if self._deserted_s is None and self.workers.deserted:

@@ -60,7 +60,9 @@ class LinkServer:
         self._links.add(link)
         self._all_closed.clear()
         if len(self._links) > WORKERS_MAX:
-            _log.error("more than %d links", WORKERS_MAX, extra={"action": "web.link.refused"})
+            _log.error(
+                "more than %d links: start fewer workers, or threads", WORKERS_MAX, extra={"action": "web.link.refused"}
+            )
             link.transport.abort()
 
     def closed(self, link: Link) -> None:

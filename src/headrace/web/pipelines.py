@@ -26,6 +26,7 @@ class Owner(Protocol):
 
     loop: asyncio.AbstractEventLoop
     workers: Workers
+    keepers: dict[int, Link]
 
     def fill(self) -> None: ...
 
@@ -38,31 +39,27 @@ class Pipelines:
         self.pace = Pace()
         self.taken_back = 0
         """Requests that came back unbegun."""
-        self._keepers: dict[int, Link] = {}
         self._asked: dict[Link, float] = {}
         """Links that were asked to give back what waits, and when."""
         self._timer: asyncio.TimerHandle | None = None
 
-    def keeper_came(self, link: Link, pid: int) -> None:
-        self._keepers[pid] = link
-
     def lost(self, link: Link) -> None:
-        """A link is gone; a keeper too."""
+        """A link is gone; not a keeper."""
         self._asked.pop(link, None)
         if link.load:
             self._unload(link.worker, link)
-        if link.hello is None or self._keepers.get(link.hello.pid) is not link:
-            return
-        del self._keepers[link.hello.pid]
+
+    def keeper_lost(self, pid: int) -> None:
+        """That process has none any more."""
         for worker in tuple(self._owner.workers):
-            if worker.pid == link.hello.pid and worker.hot is not None:
+            if worker.pid == pid and worker.hot is not None:
                 self._cool(worker)
         self._owner.fill()
 
     def may_heat(self, worker: Worker) -> bool:
         """Whether it may get requests ahead. Not while it has a long one: if that computes, whoever would have to give
         back what waits would have to wait for the interpreter, too."""
-        return self.pace.fast and not worker.alone and not worker.load and worker.pid in self._keepers
+        return self.pace.fast and not worker.alone and not worker.load and worker.pid in self._owner.keepers
 
     def finished(self, worker: Worker, link: Link, now_s: float, *, long: bool) -> None:
         """A request has ended."""
@@ -95,7 +92,7 @@ class Pipelines:
 
     def _ask(self, link: Link) -> None:
         """Have its process give back what waits on it."""
-        if link.hello is not None and (keeper := self._keepers.get(link.hello.pid)) is not None:
+        if link.hello is not None and (keeper := self._owner.keepers.get(link.hello.pid)) is not None:
             keeper.send(_TAKEBACK, 0, COUNT.pack(link.hello.number))
 
     # Time
@@ -104,11 +101,6 @@ class Pipelines:
         """Something waits: look after the hot links. Idempotent."""
         if self._timer is None:
             self._timer = self._owner.loop.call_later(WATCH_S, self._look)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _look(self) -> None:
         self._timer = None

@@ -117,8 +117,6 @@ class Workers:
     def part(self, worker: Worker, seat: Seat) -> None:
         """A link is closed."""
         seat.leaving = True
-        if worker.hot is seat:
-            self.cool(worker)
         self.settle(worker, seat)
         worker.links.discard(seat)
         if not worker.links and self._workers.get(worker.pid) is worker:
