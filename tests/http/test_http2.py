@@ -11,7 +11,7 @@ import pytest
 from hyperframe.frame import DataFrame, GoAwayFrame
 
 from headrace.http.exchange import Exchange, LengthMismatch
-from headrace.http.fields import Fields
+from headrace.http.fields import FieldInvalid, Fields
 from headrace.http.h2_exchange import ANSWER_BYTES_MAX
 from headrace.http.h2_frames import Code
 from headrace.http.h2_protocol import CONNECTION_ROOM, STREAM_ROOM, STREAMS_MAX
@@ -178,6 +178,18 @@ async def test_100_continue_is_sent_when_the_body_is_asked_for() -> None:
 
 
 @on_loop
+async def test_no_100_is_sent_behind_the_head_of_the_answer() -> None:
+    client = RawClient()
+    client.feed(client.head(1, [*UPLOAD, (b"expect", b"100-continue")], end=False))
+    exchange = client.exchanges[0]
+    exchange.start(200, PLAIN)
+    exchange.take()
+    exchange.finish()
+    await client.turn()
+    assert client.ended(1) and client.statuses == {1: 200}
+
+
+@on_loop
 async def test_body_sent_without_waiting_needs_no_100() -> None:
     client = RawClient(lambda exchange: exchange.respond(200, PLAIN, exchange.take()))
     head = client.head(1, [*UPLOAD, (b"expect", b"100-continue")], end=False)
@@ -250,6 +262,13 @@ async def test_answers_without_a_body(method: bytes, status: int, length: bytes 
     client.feed(client.head(1, request_head(method)))
     assert client.fields[1].get(b"content-length") == length and client.ended(1)
     assert client.body(1) == (b"hello" if (method, status) == (b"GET", 200) else b"")
+
+
+@on_loop
+async def test_head_whose_body_is_not_made_announces_no_length() -> None:
+    client = RawClient(lambda exchange: exchange.respond(200, PLAIN))
+    client.feed(client.head(1, request_head(b"HEAD")))
+    assert client.ended(1) and b"content-length" not in client.fields[1]
 
 
 @on_loop
@@ -422,6 +441,19 @@ async def test_early_hints_go_before_the_answer() -> None:
 
 
 @on_loop
+async def test_only_interim_statuses_inform() -> None:
+    client = RawClient()
+    client.feed(client.head(1))
+    for status in (99, 100, 101, 200):
+        with pytest.raises(FieldInvalid):
+            client.exchanges[0].inform(status, PLAIN)
+    client.exchanges[0].respond(200, PLAIN)
+    await client.turn()
+    client.collect()
+    assert client.statuses == {1: 200}
+
+
+@on_loop
 async def test_answer_before_the_body_lets_a_short_rest_come() -> None:
     client = RawClient(hello)
     client.feed(client.head(1, UPLOAD, end=False))
@@ -441,6 +473,37 @@ async def test_answer_before_the_body_stops_a_long_rest() -> None:
     assert client.alive()
 
 
+@on_loop
+async def test_answer_gives_back_what_of_the_body_nobody_has_taken() -> None:
+    client = RawClient()
+    client.feed(client.head(1, UPLOAD, end=False) + frame(frames.DATA, 0, 1, bytes(16_384)) * (STREAM_ROOM // 16_384))
+    client.exchanges[0].respond(200, PLAIN, b"no, thanks")
+    await client.turn()
+    assert client.ended(1) and client.widened(1) == STREAM_ROOM
+    client.advance(25)
+    assert not client.connection.streams and client.alive()
+
+
+@on_loop
+async def test_body_that_was_never_invited_is_not_waited_for_behind_its_answer() -> None:
+    client = RawClient(hello)
+    client.feed(client.head(1, [*UPLOAD, (b"expect", b"100-continue")], end=False))
+    client.advance(25)
+    assert not client.connection.streams and client.alive()
+
+
+@pytest.mark.parametrize("trailers", [True, False])
+@on_loop
+async def test_fault_in_the_end_of_an_answered_request_costs_nothing_more(trailers: bool) -> None:
+    client = RawClient(hello, LARGE)
+    client.feed(client.head(1, UPLOAD, end=False))
+    assert client.ended(1)
+    client.feed(frame(frames.DATA, 0, 1, bytes(16_384)) * 4)
+    last = client.head(1, [(b"connection", b"x")]) if trailers else frame(frames.DATA, frames.END_STREAM, 1, b"x")
+    client.feed(last)
+    assert client.reset(1) is None and not client.connection.streams and client.alive()
+
+
 # The client goes
 
 
@@ -457,6 +520,25 @@ async def test_cancelled_stream_is_gone_and_the_others_go_on() -> None:
     await client.turn()
     client.collect()
     assert client.statuses == {3: 200}
+
+
+@on_loop
+async def test_consumer_that_fails_when_its_client_leaves_costs_the_others_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = RawClient()
+    client.feed(client.head(1) + client.head(3) + client.head(5))
+
+    def fail() -> None:
+        raise ValueError
+
+    for exchange in client.exchanges[:2]:
+        exchange.notify = fail
+    client.feed(frames.reset(1, Code.CANCEL))
+    assert client.alive() and "a consumer failed" in caplog.text
+    calls = counting(client.exchanges[2])
+    client.connection.connection_lost(None)
+    assert len(calls) == 1
 
 
 @on_loop

@@ -18,7 +18,7 @@ KEEP_ALIVE: Final = b"Connection: keep-alive\r\n\r\n"
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _OURS: Final = frozenset({b"connection", b"content-length", b"content-type", b"date", b"server", b"transfer-encoding"})
-_BODILESS: Final = frozenset({204, 304})  # RFC 9110 6.4.1, 8.6: no body, and no Content-Length that claims one
+BODILESS: Final = frozenset({204, 304})  # RFC 9110 6.4.1, 8.6: no body, and no Content-Length that claims one
 _PREFIXES_MAX: Final = 64  # statuses times content types; an application that invents types must not fill memory
 
 
@@ -65,7 +65,7 @@ class AnswerWriter:
         """
         prefix = self._prefixes.get((status, content_type)) or self._build_prefix(status, content_type)
         more = b"".join([_line(name, value) for name, value in headers]) if headers else b""
-        if status in _BODILESS:
+        if status in BODILESS:
             return prefix + more + end
         return b"%bContent-Length: %d\r\n%b%b%b" % (prefix, len(body), more, end, b"" if to_head else body)
 

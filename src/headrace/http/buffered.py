@@ -13,12 +13,11 @@ from collections.abc import Callable
 from typing import Final
 
 from headrace.http.answers import CLOSE, CONTINUE, END, KEEP_ALIVE
-from headrace.http.engine import BODY, HEAD, IDLE, LAST, READING, Connection, Phase, Service
+from headrace.http.engine import BODY, HEAD, IDLE, INTERNAL, LAST, READING, Connection, Phase, Service
 from headrace.http.parse import Head, Refusal
 from headrace.http.reader import Reader
 
 _log: Final = logging.getLogger("headrace.http")
-_INTERNAL: Final = "an internal error; the log has more"
 
 
 class BufferedRequest(Head):
@@ -163,7 +162,7 @@ class BufferedConnection(Connection):
         except Exception:  # noqa: BLE001  # whatever it is, it is this request's: the others go on
             _log.exception("a handler failed", extra={"action": "http.handler.failed", "path": request.path})
             if request.answer is None:
-                content_type, body = service.error_body(500, _INTERNAL)
+                content_type, body = service.error_body(500, INTERNAL)
                 request.respond(500, body, content_type)
 
     def _settle_reading(self, *, drained: bool) -> None:

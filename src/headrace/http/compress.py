@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -19,6 +18,7 @@ from headrace.http.codings import PACKED_BYTES_MIN, choose, is_packable
 from headrace.http.exchange import WAITING, Exchange, LengthMismatch
 from headrace.http.fields import Fields
 from headrace.http.packing import CODINGS, Stream, pack
+from headrace.http.sendfile import FilePiece
 from headrace.http.wrapped import Wrapped
 
 _log: Final = logging.getLogger("headrace.http")
@@ -146,7 +146,7 @@ class Compressed(Wrapped):
         if self._stream is None or self.gone:
             self.inner.send_file(fd, offset, count)
             return
-        part = _FilePart(fd, offset, count)
+        part = FilePiece(fd, offset, count)
         if self._remaining is not None and count > self._remaining:
             raise LengthMismatch(f"the file has {count} bytes, {self._remaining} are still announced")
         self._spend(count)
@@ -286,24 +286,4 @@ class _Piece:
         return data
 
 
-class _FilePart:
-    """A part of a file that waits to be packed. Owns the descriptor."""
-
-    __slots__ = ("_handle", "_offset", "left")
-
-    def __init__(self, handle: int, offset: int, count: int) -> None:
-        self._handle = handle
-        self._offset = offset
-        self.left = count
-
-    def __del__(self) -> None:
-        os.close(self._handle)
-
-    def read(self, count: int) -> bytes:
-        data = os.pread(self._handle, min(count, self.left), self._offset)
-        self._offset += len(data)
-        self.left -= len(data)
-        return data
-
-
-_Part = _Piece | _FilePart
+_Part = _Piece | FilePiece

@@ -24,6 +24,9 @@ from headrace.http.parse import HeadParser, Refusal
 ErrorBody: TypeAlias = Callable[[int, str], tuple[bytes, bytes]]
 """(status, reason) → (content type, body) of an answer that the engine gives itself."""
 
+INTERNAL: Final = "an internal error; the log has more"
+"""The reason of a 500: what went wrong is nothing for clients."""
+
 
 def plain_error_body(status: int, reason: str) -> tuple[bytes, bytes]:
     return b"text/plain; charset=utf-8", f"{status} {reason}\n".encode()

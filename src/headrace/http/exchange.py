@@ -21,7 +21,8 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import TypeAlias
 
-from headrace.http.fields import Fields, check_status
+from headrace.http.answers import BODILESS
+from headrace.http.fields import Fields, check_interim, check_status
 from headrace.http.messages import Headers
 
 
@@ -36,8 +37,6 @@ class Stage(Enum):
 
 # Names of their own: to fetch a member from its Enum costs 70 ns in Python 3.11.
 WAITING, ANSWERING, TUNNEL, DONE = Stage.WAITING, Stage.ANSWERING, Stage.TUNNEL, Stage.DONE
-
-_BODILESS = frozenset({204, 304})
 
 
 class LengthMismatch(RuntimeError):
@@ -266,8 +265,12 @@ class Exchange(ABC):
         self._tunnel(fields)
 
     def inform(self, status: int, fields: Fields) -> None:
-        """An interim answer (103 Early Hints); ignored where the client's protocol has none."""
+        """An interim answer (103 Early Hints); ignored where the client's protocol has none, and once an answer has begun.
+
+        Raises: FieldInvalid.
+        """
         if not self.gone and self.stage is WAITING:
+            check_interim(status)
             self._inform(status, fields)
 
     def abort(self) -> None:
@@ -326,7 +329,7 @@ class Exchange(ABC):
         if self.stage is not WAITING:
             raise RuntimeError(f"{self.method} {self.path} was answered twice")
         self.status = check_status(status)
-        self._mute = self.method == "HEAD" or status in _BODILESS
+        self._mute = self.method == "HEAD" or status in BODILESS
 
     def _count(self, data: bytes) -> bytes:
         assert self._left is not None

@@ -139,6 +139,12 @@ def check_status(status: int) -> int:
     return status
 
 
+def check_interim(status: int) -> None:
+    """Raises: FieldInvalid, unless an application may send `status` before its answer: 102 to 199."""
+    if not 102 <= status <= 199:
+        raise FieldInvalid(f"status {status} is no interim answer of an application: 102 to 199")
+
+
 def _read_length(value: bytes, before: int | None) -> int:
     if not value.isdigit() or len(value) > CONTENT_LENGTH_DIGITS_MAX:
         raise FieldInvalid(f"Content-Length {value!r} is no number of bytes")

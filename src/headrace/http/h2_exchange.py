@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from headrace.http import consumers
+from headrace.http.answers import BODILESS
 from headrace.http.engine import RateWindow
 from headrace.http.exchange import DONE, WAITING, Exchange
 from headrace.http.fields import Fields
 from headrace.http.h2_frames import Code, StreamFault
 from headrace.http.limits import Limits
 from headrace.http.parse import CHUNKED, Refusal
+from headrace.http.sendfile import FilePiece
 
 if TYPE_CHECKING:
     from headrace.http.http2 import Http2Connection
@@ -21,31 +23,7 @@ SKIP_BYTES_MAX: Final = 65_536
 ANSWER_BYTES_MAX: Final = 65_536
 """Of one stream's answer, not taken by the client; beyond: not `writable`."""
 
-_BODILESS: Final = (204, 304)
 _EMPTY: Final = Fields()
-
-
-class FilePiece:
-    """A part of a file that is still to be sent. Owns its descriptor."""
-
-    __slots__ = ("_fd", "_offset", "left")
-
-    def __init__(self, fd: int, offset: int, count: int) -> None:
-        self._fd = fd
-        self._offset = offset
-        self.left = count
-
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes; fewer only at the end, or when the file has been cut."""
-        data = os.pread(self._fd, min(size, self.left), self._offset)
-        self._offset += len(data)
-        self.left -= len(data)
-        return data
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 class Http2Exchange(Exchange):
@@ -156,7 +134,7 @@ class Http2Exchange(Exchange):
         sender = self._connection.sender
         if body:
             sender.acknowledge(self.id, len(body))
-        elif self.expects and not self.gone and self.stage is not DONE:
+        elif self.expects and self.stage is WAITING:  # behind the head of the answer there is no 100
             self.expects = False
             sender.put_interim(self.id, 100, _EMPTY)
         return body if isinstance(body, bytes) else bytes(body)
@@ -175,9 +153,11 @@ class Http2Exchange(Exchange):
         return False
 
     def _respond(self, status: int, fields: Fields, body: bytes, length: int) -> None:
-        announced = None if status in _BODILESS else length
-        if self.method == "HEAD" and fields.length is not None:
-            announced = fields.length
+        announced: int | None = length
+        if status in BODILESS:
+            announced = None
+        elif self.method == "HEAD":
+            announced = fields.length if fields.length is not None else length or None  # 0 may be a lie
         sender = self._connection.sender
         sender.put_head(self.id, status, fields, announced, end_stream=not body)
         self.closing = True
@@ -191,11 +171,11 @@ class Http2Exchange(Exchange):
     def refuse(self, status: int, fields: Fields, body: bytes) -> None:
         """Answer in place of the consumer, to whom the client is gone: the request is not what it seemed to be."""
         self.status = status
-        self.lost()
+        consumers.lose(self)
         self._respond(status, fields, b"" if self.method == "HEAD" else body, len(body))
 
     def _start(self, status: int, fields: Fields) -> None:
-        length = None if status in _BODILESS else fields.length
+        length = None if status in BODILESS else fields.length
         self._connection.sender.put_head(self.id, status, fields, length, end_stream=False)
 
     def _send(self, data: bytes) -> None:
@@ -314,7 +294,8 @@ class Http2Exchange(Exchange):
 
     def sends_too_slowly(self, limits: Limits, now_s: float) -> bool:
         """We wait for the body: it has been invited, and all that came has been taken; or for its end, after the answer."""
-        if self.whole or self.expects or self._body or not (self.stage is WAITING or self.over) or self.upgrade:
+        awaited = self.over or (self.stage is WAITING and not (self.expects or self._body or self.upgrade))
+        if self.whole or not awaited:
             self._receiving = None
         elif self._receiving is None:
             self._receiving = RateWindow(now_s=now_s, total_bytes=self.received_bytes)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from h2.connection import H2Connection
+from h2.exceptions import StreamClosedError
 
 from headrace.http.fields import Fields
 from headrace.http.h2_fields import answer_pairs, interim_pairs
@@ -82,8 +84,10 @@ class Sender:
         self.schedule()
 
     def put_reset(self, stream: int, code: Code) -> None:
-        self._h2.reset_stream(stream, code)
-        self.schedule()
+        """No effect on a stream that both sides have ended."""
+        with suppress(StreamClosedError):
+            self._h2.reset_stream(stream, code)
+            self.schedule()
 
     def acknowledge(self, stream: int, size: int) -> None:
         """The client may send as much more of a body; the library says so when it is worth a frame."""

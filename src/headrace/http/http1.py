@@ -18,23 +18,19 @@ when its answer makes no progress for a second or two. Behind half a body, in a 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import Final, cast
 
+from headrace.http import consumers
 from headrace.http.engine import BODY, HEAD, IDLE, READING, Phase, Service
 from headrace.http.exchange import DONE, TUNNEL
-from headrace.http.fields import Fields
 from headrace.http.http1_answers import SKIP_BYTES_MAX, AnsweringConnection
 from headrace.http.http1_exchange import StreamedExchange, offered_upgrade
 from headrace.http.liveness import peer_present
 from headrace.http.parse import Refusal
 
-_log: Final = logging.getLogger("headrace.http")
-
 _UNTAKEN_BYTES_MAX: Final = 65_536  # of a body or a tunnel; beyond, nothing is read until the consumer takes it
 _HALF_CLOSED_S: Final = 1.5  # the clock ticks once a second: one to two seconds
-_INTERNAL: Final = "an internal error; the log has more"
 
 
 class StreamedConnection(AnsweringConnection):
@@ -113,26 +109,13 @@ class StreamedConnection(AnsweringConnection):
         self._dispatch(exchange)
 
     def _dispatch(self, exchange: StreamedExchange) -> None:
-        service = self.service
-        service.requests += 1
-        self.since_s = service.now_s
+        self.since_s = self.service.now_s
         self._exchange = exchange
         self._in_target = True
-        try:
-            service.target(exchange)
-        except Exception:  # noqa: BLE001  # whatever it is, it is this request's: the others go on
-            self._failed(exchange)
+        consumers.give(self.service, exchange)
         self._in_target = False
         if self._exchange is not None:
             self._settle(exchange)
-
-    def _failed(self, exchange: StreamedExchange) -> None:
-        _log.exception("a target failed", extra={"action": "http.target.failed", "path": exchange.path})
-        if exchange.answered:
-            exchange.abort()
-        else:
-            content_type, body = self.service.error_body(500, _INTERNAL)
-            exchange.respond(500, Fields.of([(b"Content-Type", content_type)]), body)
 
     def _continue(self, exchange: StreamedExchange) -> None:
         """Input of the current exchange; or of the next, which has to wait."""
@@ -145,7 +128,7 @@ class StreamedConnection(AnsweringConnection):
             self._stand(HEAD)
             return
         self._settle(exchange)
-        self._notify(exchange)
+        consumers.notify(self.service, exchange)
 
     def _read_body(self, exchange: StreamedExchange) -> None:
         pieces: list[bytes] = []
@@ -190,13 +173,6 @@ class StreamedConnection(AnsweringConnection):
             return False
         return True
 
-    def _notify(self, exchange: StreamedExchange) -> None:
-        if exchange.notify is not None and exchange.stage is not DONE:
-            try:
-                exchange.notify()
-            except Exception:  # noqa: BLE001  # as in _dispatch
-                self._failed(exchange)
-
     # Answers out
 
     def _answered(self, exchange: StreamedExchange) -> None:
@@ -231,12 +207,12 @@ class StreamedConnection(AnsweringConnection):
             self._hang_up(untidy=True)
         elif exchange is not None and exchange.answered:
             self.cut(exchange)  # a second answer would be taken for a part of the first
-            self._lose(exchange)
+            consumers.lose(exchange)
         else:
             self._answer_refusal(refusal)
             if exchange is not None:
                 exchange.status = refusal.status
-                self._lose(exchange)
+                consumers.lose(exchange)
 
     def busy(self) -> bool:
         """Not while a body is awaited, so that it is judged; but a two-way stream may be silent for as long as it likes."""
@@ -258,7 +234,7 @@ class StreamedConnection(AnsweringConnection):
     def _half_close(self, exchange: StreamedExchange) -> None:
         exchange.half_closed = True
         self._closed_half_s, self._closed_half_bytes = self.service.now_s, self._written_bytes
-        self._notify(exchange)
+        consumers.notify(self.service, exchange)
 
     def _waits_in_vain(self, now_s: float) -> bool:
         """Whether a client that has closed its sending half has got nothing for so long that it is taken to have left."""
@@ -270,7 +246,7 @@ class StreamedConnection(AnsweringConnection):
         if exchange.stage is TUNNEL:
             exchange.whole = True
         self.cut(exchange)
-        self._lose(exchange)
+        consumers.lose(exchange)
 
     def lost(self) -> None:
         exchange, self._exchange = self._exchange, None
@@ -279,7 +255,7 @@ class StreamedConnection(AnsweringConnection):
         if exchange is not None:
             if exchange.stage is TUNNEL:
                 exchange.whole = True
-            self._lose(exchange)
+            consumers.lose(exchange)
 
     def drain(self) -> None:
         if self._exchange is None:  # else its answer says that it is the last

@@ -9,10 +9,11 @@ import struct
 from abc import abstractmethod
 from typing import Final
 
+from headrace.http import consumers
 from headrace.http.answers import CLOSE, CONTINUE, END, KEEP_ALIVE, interim
 from headrace.http.engine import CLOSED, CLOSING, LAST, Connection, Service
 from headrace.http.exchange import WAITING
-from headrace.http.fields import FieldInvalid, Fields
+from headrace.http.fields import Fields
 from headrace.http.http1_exchange import StreamedExchange, bodiless_framing
 from headrace.http.parse import Refusal
 from headrace.http.reader import Reader
@@ -56,10 +57,6 @@ class AnsweringConnection(Connection):
     def _settle(self, exchange: StreamedExchange) -> None:
         """What the connection waits for, now that `exchange` is under way."""
 
-    @abstractmethod
-    def _notify(self, exchange: StreamedExchange) -> None:
-        """Tell the consumer that something has changed. Only from the loop."""
-
     # Answers
 
     @property
@@ -74,8 +71,6 @@ class AnsweringConnection(Connection):
             self._sending = None
 
     def inform(self, exchange: StreamedExchange, status: int, fields: Fields) -> None:
-        if not 102 <= status <= 199:
-            raise FieldInvalid(f"status {status} is no interim answer of an application: 102 to 199")
         if exchange.http11:
             self.write(interim(status, fields.block))
 
@@ -241,7 +236,7 @@ class AnsweringConnection(Connection):
             self._finishing = False
             self.finish(exchange)
         elif not self._in_send_file:
-            self._notify(exchange)
+            consumers.notify(self.service, exchange)
 
     def _file_failed(self, exchange: StreamedExchange, error: OSError) -> None:
         if not isinstance(error, ConnectionError):
@@ -249,7 +244,7 @@ class AnsweringConnection(Connection):
                 "a file was not sent whole: %s", error, extra={"action": "http.file.cut", "path": exchange.path}
             )
         self.cut(exchange)
-        self._lose(exchange)
+        consumers.lose(exchange)
 
     def _stop_pump(self) -> None:
         pump, self._pump = self._pump, None
@@ -271,7 +266,7 @@ class AnsweringConnection(Connection):
         if self._pump is not None:
             self._go_on_with(self._pump)
         elif self._exchange is not None:
-            self._notify(self._exchange)
+            consumers.notify(self.service, self._exchange)
         else:
             self._proceed_held()
 
@@ -291,7 +286,7 @@ class AnsweringConnection(Connection):
         if self._reader.buffer:
             exchange.add(self._reader.buffer)
             self._reader.clear()
-            self.service.loop.call_soon(self._notify, exchange)
+            self.service.loop.call_soon(consumers.notify, self.service, exchange)
         self._settle(exchange)
 
     def _end_tunnel(self) -> None:
@@ -324,13 +319,6 @@ class AnsweringConnection(Connection):
         content_type, body = service.error_body(refusal.status, refusal.reason)
         self.write(service.answers.render(refusal.status, body, content_type, (), end=CLOSE, to_head=False))
         self._hang_up(untidy=True)
-
-    def _lose(self, exchange: StreamedExchange) -> None:
-        """Tell the consumer that the client has left. What that brings about must not stop what else is due."""
-        try:
-            exchange.lost()
-        except Exception:  # noqa: BLE001  # a consumer's, whatever it is
-            _log.exception("a consumer failed", extra={"action": "http.target.failed", "path": exchange.path})
 
     def cut(self, exchange: StreamedExchange) -> None:
         """End the connection so that the client sees that something is missing."""

@@ -17,9 +17,10 @@ import logging
 import time
 from typing import Final
 
+from headrace.http import consumers
 from headrace.http import h2_frames as frames
 from headrace.http.engine import BODY, CLOSED, CLOSING, HEAD, IDLE, LAST, LINGER, READING, Connection, Service
-from headrace.http.exchange import DONE, WAITING, Exchange
+from headrace.http.exchange import DONE, WAITING
 from headrace.http.fields import Fields
 from headrace.http.h2_budget import CUT_STREAMS_MAX, CUT_STREAMS_PER_S, Budget
 from headrace.http.h2_exchange import Http2Exchange
@@ -33,7 +34,6 @@ from headrace.http.parse import Refusal
 
 _log: Final = logging.getLogger("headrace.http")
 
-_INTERNAL: Final = "an internal error; the log has more"
 _OVER: Final = (LAST, LINGER, CLOSING, CLOSED)
 
 
@@ -118,39 +118,16 @@ class Http2Connection(Connection):
 
     def _dispatch(self) -> None:
         fresh, self._fresh = self._fresh, []
-        service = self.service
         for exchange in fresh:
             exchange.touched = False
-            if exchange.stage is DONE:
-                continue  # cancelled already, or refused
-            service.requests += 1
-            try:
-                service.target(exchange)
-            except Exception:  # noqa: BLE001  # whatever it is, it is this request's: the others go on
-                self._answer_bug(exchange)
-
-    def _answer_bug(self, exchange: Exchange) -> None:
-        _log.exception("a target failed", extra={"action": "http.target.failed", "path": exchange.path})
-        if exchange.answered:
-            exchange.abort()
-        else:
-            content_type, body = self.service.error_body(500, _INTERNAL)
-            exchange.respond(500, Fields.of([(b"content-type", content_type)]), body)
+            if exchange.stage is not DONE:  # else cancelled already, or refused
+                consumers.give(self.service, exchange)
 
     def _notify(self) -> None:
         touched, self._touched = self._touched, []
         for exchange in touched:
             exchange.touched = False
-            self._tell(exchange)
-
-    def _tell(self, exchange: Http2Exchange) -> None:
-        """Something has changed. What a consumer's bug costs is its own request, as when it is called for the first time."""
-        if exchange.notify is None or exchange.stage is DONE:
-            return
-        try:
-            exchange.notify()
-        except Exception:  # noqa: BLE001
-            self._answer_bug(exchange)
+            consumers.notify(self.service, exchange)
 
     def _touch(self, exchange: Http2Exchange) -> None:
         if not exchange.touched and exchange.notify is not None:
@@ -210,7 +187,7 @@ class Http2Connection(Connection):
         if exchange is not None:
             self._spend_cut()
             self._remove(exchange)
-            exchange.lost()
+            consumers.lose(exchange)
 
     def on_settings(self) -> None:
         # The library's encoder grows its table to whatever size the client names. Not set if it is small enough: a size
@@ -241,7 +218,7 @@ class Http2Connection(Connection):
         exchange = self.streams.get(stream)
         if exchange is not None:
             self._remove(exchange)
-            exchange.lost()
+            consumers.lose(exchange)
 
     def _spend_cut(self) -> None:
         if not self._cuts.spend(self.service.now_s):
@@ -254,16 +231,18 @@ class Http2Connection(Connection):
         self.service.refused += 1
         if exchange.stage is not WAITING:
             self.cut(exchange, Code.CANCEL)
-            exchange.lost()
+            consumers.lose(exchange)
             return
         content_type, body = self.service.error_body(refusal.status, refusal.reason)
         exchange.refuse(refusal.status, Fields.of([(b"content-type", content_type)]), body)
 
     def finished(self, exchange: Http2Exchange) -> None:
-        """Our side of the stream has ended. A body that is still on its way may come to its end."""
+        """Our side of the stream has ended. A body that is still on its way may come to its end: nobody takes it any more."""
         exchange.over = True
         if exchange.whole:
             self._remove(exchange)
+        else:
+            self._give_back(exchange)
 
     def cut(self, exchange: Http2Exchange, code: Code) -> None:
         """End the stream so that nobody takes it for whole. Idempotent."""
@@ -275,17 +254,21 @@ class Http2Connection(Connection):
         """What it sends cannot be had any more."""
         _log.error("a file became shorter while it was sent", extra={"action": "http.file.cut", "path": exchange.path})
         self.cut(exchange, Code.INTERNAL_ERROR)
-        exchange.lost()
+        consumers.lose(exchange)
 
     def _remove(self, exchange: Http2Exchange) -> None:
         exchange.over = True
         del self.streams[exchange.id]
         self.sender.forget(exchange)
+        self._give_back(exchange)
+        if not self.streams and self.phase is BODY:
+            self.move(IDLE)
+
+    def _give_back(self, exchange: Http2Exchange) -> None:
+        """The windows' room for what nobody will take."""
         untaken = exchange.drop()
         if untaken:
             self.sender.acknowledge(exchange.id, untaken)
-        if not self.streams and self.phase is BODY:
-            self.move(IDLE)
 
     # The connection ends
 
@@ -296,7 +279,7 @@ class Http2Connection(Connection):
             sender.discard()
             return
         for exchange in sender.run():
-            self._tell(exchange)
+            consumers.notify(self.service, exchange)
         ending = self._promised is not None or self.service.draining
         if ending and not self.streams and not self._reader.waiting:
             self._end(Code.NO_ERROR, told=self._promised is not None)
@@ -334,7 +317,7 @@ class Http2Connection(Connection):
             exchange.over = True
             exchange.drop()
         for exchange in streams:
-            exchange.lost()
+            consumers.lose(exchange)
 
     def half_closed(self) -> None:
         """The client has left: TCP does not tell this from one that only stops sending, and HTTP/2 has no use for that."""
@@ -380,6 +363,6 @@ class Http2Connection(Connection):
         limits = self.service.limits
         if exchange.takes_too_slowly(limits, now_s):
             self.cut(exchange, Code.CANCEL)
-            exchange.lost()
+            consumers.lose(exchange)
         elif exchange.sends_too_slowly(limits, now_s):
             self._refuse(exchange, Refusal(408, f"the body came slower than {limits.rate_bytes_s} bytes/s"))

@@ -24,6 +24,33 @@ class FileShort(OSError):
     """The file ends before the bytes that were promised of it: somebody has cut it."""
 
 
+class FilePiece:
+    """A part of a file that is still to be sent, for who reads it. Owns its descriptor."""
+
+    __slots__ = ("_fd", "_offset", "left")
+
+    def __init__(self, fd: int, offset: int, count: int) -> None:
+        self._fd = fd
+        self._offset = offset
+        self.left = count
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; fewer only at the end, or when the file has been cut."""
+        data = os.pread(self._fd, min(size, self.left), self._offset)
+        self._offset += len(data)
+        self.left -= len(data)
+        return data
+
+    def close(self) -> None:
+        """Idempotent; also when nobody refers to it any more."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class FilePump(ABC):
     """Owns `fd` and closes it. Call `step` to begin, and `on_end` is called once: with None when all is sent.
 
