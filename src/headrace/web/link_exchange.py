@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from headrace.http.answers import BODILESS
 from headrace.http.exchange import DONE, Exchange
 from headrace.http.fields import Fields
 from headrace.web.frames import (
@@ -35,7 +36,6 @@ ANSWER_BYTES_MAX: Final = 65_536
 _encode: Final = msgspec.msgpack.Encoder().encode
 _ANSWER, _HEAD, _DATA, _FILE = int(Kind.ANSWER), int(Kind.HEAD), int(Kind.DATA), int(Kind.FILE)
 _ENDED, _GONE, _CONSUMED, _INFORM = int(Kind.ENDED), int(Kind.GONE), int(Kind.CONSUMED), int(Kind.INFORM)
-_BODILESS: Final = frozenset({204, 304})
 
 
 class LinkExchange(Exchange):
@@ -167,7 +167,7 @@ class LinkExchange(Exchange):
 
     def _respond(self, status: int, fields: Fields, body: bytes, length: int) -> None:
         announced = fields.length
-        if announced is None and status not in _BODILESS:
+        if announced is None and status not in BODILESS:
             announced = length
         head = _render(status, fields, announced)
         if len(body) <= ANSWER_BYTES_MAX:

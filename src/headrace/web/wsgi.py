@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 from headrace.http import problem
+from headrace.http.answers import BODILESS
 from headrace.http.exchange import LengthMismatch
 from headrace.http.fields import FieldInvalid, Fields, check_status
 from headrace.web.wsgi_environ import EnvironMaker, FileWrapper, RequestHead, stream
@@ -39,7 +40,6 @@ thread waits for the interpreter while others compute: 5 ms for each."""
 SLOW_CLOSES_REMEMBERED: Final = 100
 
 _log: Final = logging.getLogger("headrace.web")
-_BODILESS: Final = frozenset({204, 304})
 
 
 class ClientGone(ConnectionResetError):
@@ -176,7 +176,7 @@ class _Answer:
         code = _code(status)
         self.fields = Fields.of_text(headers)
         self.status = code
-        self.mute = self.to_head or code in _BODILESS
+        self.mute = self.to_head or code in BODILESS
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -205,7 +205,7 @@ class _Answer:
             raise _not_bytes(body)
         fields = self._promised()
         if self.mute:
-            if fields.length is None and body and self.status not in _BODILESS:
+            if fields.length is None and body and self.status not in BODILESS:
                 fields.length = len(body)
             if fields.length is None:
                 self._begin()
