@@ -72,7 +72,7 @@ def test_load_calls_a_factory_with_plain_values(folder: Path) -> None:
         ("shop_site:create_app(open('x'))", "not a plain value"),
         ("shop_site:create_app(**{})", "not understood"),
         ("shop_site:[app][0]", "plain values only"),
-        ("shop_pack", "neither `app` nor `application`"),
+        ("shop_pack", "none of app, application, asgi, wsgi;"),
     ],
 )
 def test_load_says_what_is_missing(folder: Path, spec: str, words: str) -> None:

@@ -52,7 +52,7 @@ def load(spec: str, *, app_dir: Path) -> Any:  # an application may be anything 
 
     Args:
         spec: `module:attribute`, `package.module:object.attribute`, `module:factory()` (literal arguments may be given),
-            or `module`, in which `app` and `application` are looked for.
+            or `module`, in which `app`, `application`, `asgi` and `wsgi` are looked for.
         app_dir: goes first on `sys.path`.
 
     Raises: AppNotFound, AppInvalid. What the module or the factory itself raises passes through as it is, also an
@@ -135,7 +135,7 @@ def _usual(spec: str, module: ModuleType) -> Any:
             return found
     candidates = [name for name, value in vars(module).items() if "app" in name.lower() and callable(value)]
     hint = f"; maybe {module.__name__}:{candidates[0]}?" if candidates else ""
-    raise AppNotFound(spec, f"the module has neither `app` nor `application`; give module:name{hint}")
+    raise AppNotFound(spec, f"the module has none of {', '.join(_USUAL_NAMES)}; give module:name{hint}")
 
 
 def _parse(spec: str, expression: str) -> ast.expr:

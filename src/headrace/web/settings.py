@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from headrace.settings import Duration, Size, setting
+from headrace.web.marks import METHODS
 
 Port = Annotated[int, setting("TCP port; 0 takes a free one and logs which.", ge=0, le=65_535)]
 
@@ -49,7 +50,7 @@ class DurableSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """`[[web.durable]]`: requests that are committed to the broker before 202."""
 
     path: str
-    methods: tuple[str, ...] = ("POST", "PUT", "PATCH", "DELETE")
+    methods: tuple[str, ...] = METHODS
     always: bool = True
     """False: only with `Prefer: respond-async`."""
     attempts_max: int = 5
