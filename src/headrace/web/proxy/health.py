@@ -67,7 +67,7 @@ def released(health: Health) -> Health:
 
 
 def succeeded(health: Health) -> Health:
-    """A request was answered. While it is out, that was one from before."""
+    """A request was answered whole, or a probe's answer has begun. While it is out, that was one from before."""
     if health is WELL or health.state in (OUT, UNFIT):
         return health
     return WELL if not health.checks_failed else Health(checks_failed=health.checks_failed)
