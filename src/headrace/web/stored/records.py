@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from headrace.http.fields import Fields
+from headrace.web.routes import is_below, prefix_of
 from headrace.web.settings import DurableSettings
 from headrace.web.stored.limits import (
     KEY_CHARACTERS_MAX,
@@ -157,17 +158,12 @@ class Rules:
         Args: asked: whether it came with `Prefer: respond-async`, which makes any request durable.
         """
         for rule in self._rules:
-            if method in rule.methods and _covers(rule.path, path):
+            if method in rule.methods and is_below(prefix_of(rule.path), path):
                 return rule if rule.always or asked else None
         return _ASKED if asked else None
 
 
 _ASKED: Final = DurableSettings(path="/", always=False)
-
-
-def _covers(prefix: str, path: str) -> bool:
-    prefix = prefix.rstrip("/")
-    return path == prefix or path.startswith(prefix + "/")
 
 
 def prefers_async(prefer: bytes | None) -> bool:
