@@ -84,6 +84,22 @@ async def test_consumer_that_does_not_wait_loses_nothing() -> None:
     assert unpack(b"gzip", inner.body) == b"".join(pieces)
 
 
+@on_loop
+async def test_consumer_that_fails_when_there_is_room_again_costs_its_request(caplog: pytest.LogCaptureFixture) -> None:
+    inner, outer = asking(b"gzip")
+
+    def fail() -> None:
+        raise ValueError
+
+    outer.notify = fail
+    outer.start(200, fields())
+    outer.send(TEXT * 20)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert inner.stage is DONE and inner.gone and not inner.done
+    assert "a consumer failed" in caplog.text
+
+
 def test_body_shorter_than_announced_aborts() -> None:
     inner, outer = asking()
     outer.start(200, fields((b"Content-Length", b"5000")))

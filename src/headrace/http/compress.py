@@ -206,6 +206,14 @@ class Compressed(Wrapped):
         self._backlog.append(part)
 
     def _turn(self) -> None:
+        """Called by the loop, so that nobody else would end a request whose consumer fails when it is notified."""
+        try:
+            self._advance()
+        except Exception:  # noqa: BLE001  # a consumer's, whatever it is
+            _log.exception("a consumer failed", extra={"action": "http.target.failed", "path": self.path})
+            self.abort()
+
+    def _advance(self) -> None:
         """Pack one piece of the backlog."""
         backlog = self._backlog
         if backlog is None:
