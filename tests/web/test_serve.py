@@ -232,6 +232,11 @@ def test_flags_beat_environment_beats_file(folder: Path) -> None:
         (["plain:app"], "[[web.limits]]\nby = 'address'", "web.limits[0]: rate is missing"),
         (["plain:app"], "[web.routes]\npath = '/'", "must be a list of tables"),
         (["plain:app"], "[[web.durable]]\npath = '/'", "needs --broker"),
+        (
+            ["plain:app", "--broker", "./queue"],
+            "[[web.durable]]\npath = 'hooks'",
+            "web.durable[0].path: 'hooks' is not a path",
+        ),
         (["plain:app", "--rate-limit", "5"], "", "--rate-limit: '5' is no rate: 100/s"),
         (["plain:app"], "[[web.limits]]\nrate = 'much'", "web.limits[0]: 'much' is no rate"),
         (["plain:app", "--proxy-headers", "--trusted-proxies", "x"], "", "'x'"),

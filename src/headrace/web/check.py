@@ -9,7 +9,7 @@ from pathlib import Path
 from headrace.settings import SettingsError, flag_of
 from headrace.web.forwarded import Trust
 from headrace.web.rates import Limit, limits_of
-from headrace.web.routes import RouteTable, apps_of, place_of, routes_of
+from headrace.web.routes import RouteTable, apps_of, place_of, prefix_of, routes_of
 from headrace.web.settings import WebSettings
 
 
@@ -29,8 +29,7 @@ def check(settings: WebSettings, origins: Mapping[str, str] | None = None) -> No
     _check_clients(settings)
     _check_address(settings, origins or {})
     _check_tls(settings)
-    if settings.durable and not settings.broker:
-        raise SettingsError("web.durable", "needs --broker URL or DIR: where the requests are stored")
+    _check_durable(settings)
     if settings.reload and importlib.util.find_spec("watchfiles") is None:
         raise SettingsError("--reload", "needs the package watchfiles: pip install 'headrace[web]'")
 
@@ -43,6 +42,16 @@ def _check_app(settings: WebSettings) -> None:
                 module = ".".join(named.with_suffix("").parts)
                 raise SettingsError(app, f"an app is named by its module: {module}:app")
             raise SettingsError(app, "there is no such folder; an app is named module:app")
+
+
+def _check_durable(settings: WebSettings) -> None:
+    if settings.durable and not settings.broker:
+        raise SettingsError("web.durable", "needs --broker URL or DIR: where the requests are stored")
+    for index, rule in enumerate(settings.durable):
+        try:
+            prefix_of(rule.path)
+        except ValueError as error:
+            raise SettingsError(f"web.durable[{index}].path", str(error)) from None
 
 
 def _check_upstreams(settings: WebSettings) -> None:

@@ -31,8 +31,12 @@ def durable(path: str, *, methods: Iterable[str] = METHODS) -> Callable[[_Functi
 
     Raises: InvalidParameter.
     """
-    if not path.startswith("/"):
-        raise InvalidParameter("path", repr(path), "it must begin with /")
+    from headrace.web.routes import prefix_of  # noqa: PLC0415 - the settings, which it needs, need this module
+
+    try:
+        prefix_of(path)
+    except ValueError as error:
+        raise InvalidParameter("path", repr(path), str(error)) from None
     if isinstance(methods, str):
         raise InvalidParameter("methods", repr(methods), "it must be a list of methods")
     wanted = _durable.setdefault(path, [])

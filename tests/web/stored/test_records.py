@@ -57,6 +57,11 @@ def test_longest_rule_decides(method: str, path: str, asked: bool, found: str | 
     assert (rule.path.rstrip("/") or "/" if rule else None) == found
 
 
+def test_a_rule_without_a_path_is_refused() -> None:
+    with pytest.raises(ValueError, match="'hooks' is not a path"):
+        Rules([DurableSettings(path="hooks")])
+
+
 @pytest.mark.parametrize(
     ("prefer", "asked", "wait_s"),
     [

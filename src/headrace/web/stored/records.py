@@ -149,16 +149,20 @@ class Rules:
     """Which requests are durable. Immutable."""
 
     def __init__(self, rules: Iterable[DurableSettings]) -> None:
-        """Args: rules: of several that match, the longest path decides; of the same length the first."""
-        self._rules = sorted(rules, key=lambda rule: -len(rule.path.rstrip("/")))
+        """Args: rules: of several that match, the longest path decides; of the same length the first.
+
+        Raises: ValueError: a rule's path is none.
+        """
+        found = [(prefix_of(rule.path), rule) for rule in rules]
+        self._rules = sorted(found, key=lambda pair: -len(pair[0]))
 
     def find(self, method: str, path: str, *, asked: bool) -> DurableSettings | None:
         """The rule of a request that is to be made durable, or None.
 
-        Args: asked: whether it came with `Prefer: respond-async`, which makes any request durable.
+        Args: path: canonical; asked: whether it came with `Prefer: respond-async`, which makes any request durable.
         """
-        for rule in self._rules:
-            if method in rule.methods and is_below(prefix_of(rule.path), path):
+        for prefix, rule in self._rules:
+            if method in rule.methods and is_below(prefix, path):
                 return rule if rule.always or asked else None
         return _ASKED if asked else None
 
