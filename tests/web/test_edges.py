@@ -31,7 +31,7 @@ def test_an_edge_that_never_starts_is_given_up(tmp_path: Path, monkeypatch: pyte
         raise AssertionError("it never asks")
 
     monkeypatch.setattr(edges, "spawn", spawn)
-    monkeypatch.setattr(edges, "BACKOFF_FIRST_S", 0.0)
+    monkeypatch.setattr(edges, "backoff_s", lambda crashes: 0.0)
 
     async def trial() -> None:
         failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()

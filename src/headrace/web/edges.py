@@ -13,7 +13,7 @@ from typing import Final
 from headrace.web import control
 from headrace.web.control import Channel
 from headrace.web.crew import ending, spawn
-from headrace.web.fleet import BACKOFF_FIRST_S, BACKOFF_MAX_S, CRASH_S
+from headrace.web.fleet import CRASH_S, backoff_s
 
 _log: Final = logging.getLogger("headrace.web")
 
@@ -181,10 +181,9 @@ class Edges:
         _log.warning("an edge has ended (%s); it is started again", ending(code), extra=ids)
         self.restarts += 1
         early = self._loop.time() - edge.since_s < CRASH_S
-        edge.crashes = min(edge.crashes + 1, 16) if early else 0
+        edge.crashes = edge.crashes + 1 if early else 0
         if edge.crashes >= _START_TRIES and not self._proven:
             self._on_start_failed(f"the edge does not start ({ending(code)})")
             return
-        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (edge.crashes - 1)) if early else 0.0
-        self._loop.call_later(delay_s, self._start, edge)
+        self._loop.call_later(backoff_s(edge.crashes), self._start, edge)
         self._on_change()

@@ -22,7 +22,7 @@ import msgspec
 
 from headrace.native.endpoint import is_served
 from headrace.web.crew import ending
-from headrace.web.fleet import BACKOFF_FIRST_S, BACKOFF_MAX_S, CRASH_S
+from headrace.web.fleet import CRASH_S, backoff_s
 
 _log: Final = logging.getLogger("headrace.web")
 
@@ -90,9 +90,8 @@ class OwnBroker:
             return
         _log.error("the broker has ended (%s); it is started again", ending(code), extra={"action": "web.broker.ended"})
         early = self._loop.time() - self._since_s < CRASH_S
-        self._crashes = min(self._crashes + 1, 16) if early else 0
-        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (self._crashes - 1)) if early else 0.0
-        self._loop.call_later(delay_s, self._spawn)
+        self._crashes = self._crashes + 1 if early else 0
+        self._loop.call_later(backoff_s(self._crashes), self._spawn)
 
     @property
     def over(self) -> bool:
