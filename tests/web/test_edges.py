@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headrace.web import edges
-from headrace.web.control import Boot
+from headrace.web.control import Boot, Channel, Hello, Ready, Report
 from headrace.web.edges import Edges
 
 
@@ -18,6 +18,48 @@ class EndedProcess:
 
     def poll(self) -> int:
         return 1
+
+
+class RunningProcess:
+    """A process that runs until it is killed."""
+
+    def __init__(self) -> None:
+        self.killed = False
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+def test_an_edge_that_does_not_report_any_more_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = RunningProcess()
+    monkeypatch.setattr(edges, "spawn", lambda *_, **__: process)
+
+    async def trial() -> None:
+        some = Edges(
+            tmp_path / "control",
+            [[3]],
+            boot=lambda number, sockets: Boot(b"{}"),
+            on_change=lambda: None,
+            on_ended=lambda _: None,
+            on_start_failed=lambda _: None,
+            on_hung=lambda _: None,
+        )
+        some.start()
+        channel = Channel(on_message=lambda *_: None, on_lost=lambda _: None)
+        some.welcome(channel, Hello("edge", 1, 0))
+        for _ in range(2 * edges._SILENT_LOOKS_MAX):
+            some._look()
+        assert not process.killed, "it starts still"
+        channel.on_message(channel, Ready())
+        for _ in range(2 * edges._SILENT_LOOKS_MAX):
+            channel.on_message(channel, Report())
+            some._look()
+        assert not process.killed
+        for _ in range(edges._SILENT_LOOKS_MAX - 1):
+            some._look()
+        assert process.killed
+
+    asyncio.run(trial())
 
 
 def test_an_edge_that_never_starts_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,10 @@ _START_TRIES: Final = 3
 """No edge has ever been ready, and one has died so often: it will not get better by itself."""
 _APPLIED_S: Final = 30.0
 """An edge that does not say within this time whether it has applied new settings has not."""
+_LOOK_S: Final = 10.0
+_SILENT_LOOKS_MAX: Final = 3
+"""An edge reports each second; one that has not at so many looks in a row is stuck, and all its clients with it. Looks
+are counted, not seconds: a supervisor that was stopped itself finds the reports of that time only after its timers."""
 
 
 @dataclass(slots=True)
@@ -35,11 +39,12 @@ class Edge:
     since_s: float = 0.0
     crashes: int = 0
     report: control.Report = field(default_factory=control.Report)
+    silent_looks: int = 0
     applied: asyncio.Future[str] | None = None
 
 
 class Edges:
-    """All edge processes. One that dies is started again, unless they are leaving."""
+    """All edge processes. One that dies is started again, and one that is stuck killed, unless they are leaving."""
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class Edges:
     def start(self) -> None:
         for edge in self._edges:
             self._start(edge)
+        self._loop.call_later(_LOOK_S, self._look)
 
     @property
     def ready(self) -> bool:
@@ -141,10 +147,26 @@ class Edges:
         edge.since_s = self._loop.time()
         edge.process = spawn("headrace.web.edge", [str(self._control), str(edge.number)], sockets=edge.sockets)
 
+    def _look(self) -> None:
+        """Kill whoever is stuck."""
+        if self._leaving:
+            return
+        for edge in self._edges:
+            if edge.ready and edge.process is not None:
+                edge.silent_looks += 1
+                if edge.silent_looks >= _SILENT_LOOKS_MAX:
+                    _log.error(
+                        "an edge is stuck; it is killed", extra={"action": "web.edge.stuck", "edge": edge.number}
+                    )
+                    edge.silent_looks = 0
+                    edge.process.kill()
+        self._loop.call_later(_LOOK_S, self._look)
+
     def _obey(self, edge: Edge, message: control.Message) -> None:
         match message:
             case control.Report():
                 edge.report = message
+                edge.silent_looks = 0
             case control.Hung(pid):
                 self._on_hung(pid)
             case control.Applied(error):
@@ -164,7 +186,7 @@ class Edges:
 
     def _drop(self, edge: Edge, channel: Channel) -> None:
         if edge.channel is channel:
-            edge.channel, edge.ready = None, False
+            edge.channel, edge.ready, edge.silent_looks = None, False, 0
             if edge.report.statistics:
                 self._on_ended(edge.report.statistics)
             edge.report = control.Report()
