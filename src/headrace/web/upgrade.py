@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from headrace.web.sockets import export
@@ -55,6 +56,7 @@ class Upgrade:
             _log.info("the new supervisor serves", extra={"action": "web.upgrade.done", "pid": process.pid})
             self._on_ready()
         elif process is not None:
+            process.kill()  # it has ended, as a rule; one that only lost the pipe must neither serve later nor be waited for
             process.wait()
             _log.error("the new supervisor has failed; this one goes on", extra={"action": "web.upgrade.failed"})
 
@@ -63,5 +65,6 @@ def tell_ready() -> None:
     """To the supervisor that this one replaces, if it does."""
     writer = os.environ.pop(_READY_VARIABLE, "")
     if writer:
-        os.write(int(writer), b"1")
+        with suppress(BrokenPipeError):  # it has ended meanwhile: then nobody else serves
+            os.write(int(writer), b"1")
         os.close(int(writer))
