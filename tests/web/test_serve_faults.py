@@ -208,6 +208,20 @@ def test_hup_reads_routes_and_the_number_of_workers_anew(tmp_path: Path) -> None
         assert server.stop() == 0
 
 
+def test_hup_with_broken_code_takes_the_number_of_workers_back(tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    file = tmp_path / "headrace.toml"
+    file.write_text("[web]\nworkers = 1\n")
+    with serve(tmp_path, "shop:app") as server:
+        file.write_text("[web]\nworkers = 2\n")
+        (tmp_path / "shop.py").write_text("1 / 0\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for("web.reload.failed")
+        wait_until(lambda: len(server.workers()) == 1)
+        assert version(server) == "one"
+        assert server.stop() == 0
+
+
 def test_hup_with_a_new_app_that_is_broken_changes_nothing_and_is_forgotten(tmp_path: Path) -> None:
     write(tmp_path, "one")
     (tmp_path / "broken.py").write_text("1 / 0\n")

@@ -98,6 +98,13 @@ class Crew:
         self.fleet.reload()
         self.step()
 
+    def take_back(self, settings: WebSettings, *, workers: int) -> None:
+        """A reload has failed, here or elsewhere: what is started from now on has the settings of before."""
+        self.settings = settings
+        self.fleet.drain_s = float(settings.drain)
+        self.fleet.resize(workers)
+        self.step()
+
     def hurry(self) -> None:
         self.fleet.hurry()
         self.step()

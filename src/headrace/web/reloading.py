@@ -95,6 +95,8 @@ class Reloader:
         wanted = apps_of(settings)
         self._add_apps(settings, wanted)
         await self._apply(settings, switch=False)
+        if supervisor.draining:
+            return
         supervisor.settings = settings
         unwanted = [] if settings.direct else [crew for crew in supervisor.crews if crew.place.apps[0] not in wanted]
         old = [crew for crew in supervisor.crews if crew not in unwanted and not crew.fleet.draining]
@@ -104,6 +106,8 @@ class Reloader:
             crew.reload(settings)
         started = supervisor.start_crews(wanted)
         await supervisor.wait(lambda: supervisor.draining or not _under_way(old, started))
+        if supervisor.draining:
+            return
         if any(crew.reload_failure for crew in (*old, *started)):
             self._take_back(before, old, started)
             return
@@ -120,9 +124,10 @@ class Reloader:
 
     def _take_back(self, before: WebSettings, old: Iterable[Crew], started: Iterable[Crew]) -> None:
         """Raises: StartFailed: for an app that is new; of the others their crews have told."""
+        resized = self._supervisor.settings.workers != before.workers
         self._supervisor.settings = before
         for crew in old:
-            crew.settings = before
+            crew.take_back(before, workers=self._supervisor.workers() if resized else crew.fleet.wanted)
         self._rest(started)
         for crew in started:
             if crew.reload_failure:
