@@ -222,6 +222,19 @@ def test_hup_with_broken_code_takes_the_number_of_workers_back(tmp_path: Path) -
         assert server.stop() == 0
 
 
+def test_hup_in_direct_mode_leaves_no_socket_without_a_worker(tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    file = tmp_path / "headrace.toml"
+    file.write_text("[web]\nworkers = 3\n")
+    with serve(tmp_path, "shop:app", "--direct") as server:
+        file.write_text("[web]\nworkers = 1\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for("web.resize.refused")
+        server.wait_for("web.reload.done")
+        assert {version(server) for _ in range(30)} == {"one"}  # the kernel deals them out over all sockets
+        assert server.stop() == 0
+
+
 def test_hup_with_a_new_app_that_is_broken_changes_nothing_and_is_forgotten(tmp_path: Path) -> None:
     write(tmp_path, "one")
     (tmp_path / "broken.py").write_text("1 / 0\n")

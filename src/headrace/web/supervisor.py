@@ -39,7 +39,7 @@ from headrace.web.process import usable_cores
 from headrace.web.reloading import Reloader, StartFailed
 from headrace.web.routes import apps_of
 from headrace.web.settings import WebSettings
-from headrace.web.sockets import address_of, open_sockets
+from headrace.web.sockets import address_of, deal, open_sockets
 from headrace.web.upgrade import Upgrade, tell_ready
 
 _log: Final = logging.getLogger("headrace.web")
@@ -132,14 +132,21 @@ class Supervisor:
         return self.workers() if self.settings.direct else self.settings.edges
 
     def workers(self) -> int:
-        """How many are wanted for each app."""
-        return self.settings.workers or min(usable_cores(), _WORKERS_MAX)
+        """How many are wanted for each app; in direct mode one for each socket at least, which nobody else would serve."""
+        wanted = self.settings.workers or min(usable_cores(), _WORKERS_MAX)
+        return len(self._sockets) if self._too_few(wanted) else wanted
+
+    def _too_few(self, workers: int) -> bool:
+        too_few = self.settings.direct and workers < len(self._sockets)
+        if too_few:
+            reason = "in direct mode each worker has a socket of its own that nobody else would serve"
+            _log.warning("no worker less: %s", reason, extra={"action": "web.resize.refused"})
+        return too_few
 
     def _make_edges(self) -> Edges:
-        count = self.settings.edges
         return Edges(
             self._control,
-            [[self._sockets[number % len(self._sockets)].fileno()] for number in range(count)],
+            [[one.fileno() for one in own] for own in deal(self._sockets, self.settings.edges)],
             boot=self._boot_edge,
             on_change=self._changed.set,
             on_start_failed=self._start_failed,
@@ -289,10 +296,7 @@ class Supervisor:
 
     def _resize(self, change: int) -> None:
         for crew in self.crews:
-            if self.settings.direct and crew.fleet.wanted + change < len(self._sockets):
-                reason = "in direct mode each worker has a socket of its own that nobody else would serve"
-                _log.warning("no worker less: %s", reason, extra={"action": "web.resize.refused"})
-            else:
+            if not self._too_few(crew.fleet.wanted + change):
                 crew.resize(change)
 
     def _reopen_logs(self) -> None:
