@@ -18,10 +18,10 @@ from headrace.http.limits import CONTENT_LENGTH_DIGITS_MAX
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _TEXT_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_DROPPED: Final = frozenset(
+HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings".split()
 )
-"""Hop-by-hop: true of the application's idea of a connection, not of ours."""
+"""True of one connection, ours or another, not of the message (RFC 9110 7.6.1); lower-case."""
 
 
 class FieldInvalid(CallerError):
@@ -100,7 +100,7 @@ class Fields:
         if special == b"content-length":
             self.length = _read_length(value, self.length)
             return True
-        if special in _DROPPED:
+        if special in HOP_BY_HOP:
             self.close = self.close or (special == b"connection" and b"close" in value.lower())
             return True
         self.dated = self.dated or special == b"date"
@@ -160,7 +160,7 @@ def _label(name: bytes) -> tuple[bytes, bytes]:
     if _NAME.fullmatch(name) is None:
         raise FieldInvalid(f"{name!r} is not a header name")
     low = name.lower()
-    special = low in _DROPPED or low in (b"content-length", b"date", b"server")
+    special = low in HOP_BY_HOP or low in (b"content-length", b"date", b"server")
     return name + b": ", low if special else b""
 
 

@@ -13,15 +13,12 @@ from typing import Final
 
 from headrace.errors import CallerError
 from headrace.http.exchange import Exchange
+from headrace.http.fields import HOP_BY_HOP
 from headrace.http.parse import CHUNKED
 from headrace.web import forwarded
 
-_HOP_BY_HOP: Final = frozenset(
-    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings expect content-length"
-    b" host".split()
-)
-"""Said anew, or ours to answer (Expect), or true of the client's connection only (RFC 9110 7.6.1)."""
-_OURS: Final = forwarded.HEADERS | _HOP_BY_HOP
+_OURS: Final = forwarded.HEADERS | HOP_BY_HOP | {b"expect", b"content-length", b"host"}
+"""Said anew, or ours to answer (Expect), or true of the client's connection only."""
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NAME_BYTES_CACHED_MAX: Final = 64
 """Longer names are looked at each time: 1,024 of 32 KiB would be too much to remember."""

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from headrace.http.fields import Fields
+from headrace.http.fields import HOP_BY_HOP, Fields
 from headrace.web.routes import is_below, prefix_of
 from headrace.web.settings import DurableSettings
 from headrace.web.stored.limits import (
@@ -36,9 +36,7 @@ PREFIX: Final = "/.headrace/requests/"
 _KEY: Final = re.compile(rb"[\x21-\x7e]{1,%d}" % KEY_CHARACTERS_MAX)
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _WAIT: Final = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})")
-_DROPPED: Final = frozenset(
-    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade expect content-length".split()
-)
+_DROPPED: Final = HOP_BY_HOP | {b"expect", b"content-length"}
 
 Status: TypeAlias = Literal["queued", "running", "done", "failed"]
 
