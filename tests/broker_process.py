@@ -1,4 +1,4 @@
-"""A real broker process for tests: started on a free port, found by its log line, ended by its pid."""
+"""Real server processes for tests, a broker first: on a free port, found by their log line, ended by their pid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -33,17 +33,15 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(Path(headrace.__file__).parent.parent), **extra}
 
 
+def run_command(command: Sequence[str], *, cwd: Path, within_s: float, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=within_s, check=False
+    )
+
+
 def run_to_end(*arguments: str, cwd: Path, within_s: float = 30.0, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a broker that is expected to end by itself."""
-    return subprocess.run(
-        command(*arguments),
-        cwd=cwd,
-        env=environment(**env),
-        capture_output=True,
-        text=True,
-        timeout=within_s,
-        check=False,
-    )
+    return run_command(command(*arguments), cwd=cwd, within_s=within_s, **env)
 
 
 def wait_until(condition: Callable[[], T], *, within_s: float = 10.0) -> T:
@@ -57,29 +55,24 @@ def wait_until(condition: Callable[[], T], *, within_s: float = 10.0) -> T:
         time.sleep(0.01)
 
 
-class BrokerProcess:
-    """A running broker. `lines` are its log lines so far, as parsed JSON."""
+class ServerProcess:
+    """A running server. `lines` are its log lines so far, as parsed JSON, `raw` as they came."""
 
-    def __init__(
-        self,
-        data: Path,
-        *arguments: str,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
-        before_start: Callable[[], None] | None = None,
-    ) -> None:
-        self.data = data
+    port = 0
+
+    def __init__(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, **how: Any) -> None:
+        """Args: how: more for `subprocess.Popen`."""
         self.lines: list[dict[str, Any]] = []
         self.raw: list[str] = []
         self._news: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
         self.process = subprocess.Popen(
-            command("--data", str(data), "--port", "0", "--log-format", "json", *arguments),
-            cwd=cwd or data.parent,
+            command,
+            cwd=cwd,
             env=environment(**(env or {})),
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
-            preexec_fn=before_start,  # noqa: PLW1509 - one system call, in the child
+            **how,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -104,28 +97,48 @@ class BrokerProcess:
             if line.get("action") == action:
                 return line
 
-    def wait_ready(self) -> None:
-        self.url = str(self.wait_for("broker.ready")["url"])
-        self.port = int(self.url.rpartition(":")[2])
-
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
-
-    def wait_end(self, *, within_s: float = 20.0) -> int:
-        code = self.process.wait(within_s)
-        self._reader.join(within_s)
-        return code
 
     def get(
         self, path: str, *, method: str = "GET", body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request(method, path, body or None, dict(headers or {}))
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:
             connection.close()
+
+
+class BrokerProcess(ServerProcess):
+    """A running broker."""
+
+    def __init__(
+        self,
+        data: Path,
+        *arguments: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        before_start: Callable[[], None] | None = None,
+    ) -> None:
+        self.data = data
+        super().__init__(
+            command("--data", str(data), "--port", "0", "--log-format", "json", *arguments),
+            cwd=cwd or data.parent,
+            env=env,
+            preexec_fn=before_start,  # one system call, in the child
+        )
+
+    def wait_ready(self) -> None:
+        self.url = str(self.wait_for("broker.ready")["url"])
+        self.port = int(self.url.rpartition(":")[2])
+
+    def wait_end(self, *, within_s: float = 20.0) -> int:
+        code = self.process.wait(within_s)
+        self._reader.join(within_s)
+        return code
 
     def get_by_socket(self, path: str, *, method: str = "GET", body: bytes = b"", kind: str = "") -> tuple[int, bytes]:
         """As `get`, over the Unix socket."""

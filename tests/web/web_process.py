@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
-from tests.broker_process import environment, wait_until
-
-READY_WITHIN_S = 30.0
+from tests.broker_process import ServerProcess, run_command, wait_until
 
 
 def command(*arguments: str) -> list[str]:
@@ -29,66 +22,26 @@ def command(*arguments: str) -> list[str]:
 
 def run_to_end(*arguments: str, cwd: Path, within_s: float = 30.0, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a server that is expected to end by itself."""
-    return subprocess.run(
-        command(*arguments),
-        cwd=cwd,
-        env=environment(**env),
-        capture_output=True,
-        text=True,
-        timeout=within_s,
-        check=False,
-    )
+    return run_command(command(*arguments), cwd=cwd, within_s=within_s, **env)
 
 
-class WebProcess:
-    """A running server. `lines` are its log lines so far, as parsed JSON."""
+class WebProcess(ServerProcess):
+    """A running web server."""
 
     def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self.folder = folder
-        self.lines: list[dict[str, Any]] = []
-        self.raw: list[str] = []
         self.url = ""
-        self.port = 0
-        self._news: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        self.process = subprocess.Popen(
+        super().__init__(
             command("--log-format", "json", *arguments),
             cwd=folder,
-            env=environment(**(env or {})),
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
+            env=env,
             start_new_session=True,  # so that a failing test can end all of it
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.raw.append(line)
-            self._news.put(json.loads(line) if line.startswith("{") else {"message": line})
-        self._news.put(None)
-
-    def wait_for(self, action: str, *, within_s: float = READY_WITHIN_S) -> dict[str, Any]:
-        """The next log line with this action."""
-        deadline = time.monotonic() + within_s
-        while True:
-            try:
-                line = self._news.get(timeout=max(0.0, deadline - time.monotonic()))
-            except Empty:
-                raise AssertionError(f"no {action} within {within_s} s: {self.raw}") from None
-            assert line is not None, f"ended with {self.process.wait()} before {action}: {self.raw}"
-            self.lines.append(line)
-            if line.get("action") == action:
-                return line
 
     def wait_ready(self) -> dict[str, Any]:
         ready = self.wait_for("web.ready")
         self.url, self.port = str(ready["url"]), int(ready["port"])
         return ready
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
 
     def stop(self) -> int:
         self.signal(signal.SIGTERM)
@@ -117,17 +70,6 @@ class WebProcess:
         self.process.stderr.close()
 
     # What is asked
-
-    def get(
-        self, path: str = "/", *, method: str = "GET", body: bytes = b"", headers: Mapping[str, str] | None = None
-    ) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            connection.request(method, path, body or None, dict(headers or {}))
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
 
     def text(self, path: str = "/") -> str:
         status, body = self.get(path)
