@@ -174,9 +174,7 @@ class Traffic:
             connection.close()
             if not cut.raced:
                 raise
-            connection = (
-                await self._open()
-            )  # RFC 9110 9.2.2: what a client does when a kept connection turns out closed
+            connection = await self._open()  # RFC 9110 9.2.2: what clients do when a kept one turns out closed
             outcome.status, body = await connection.ask(outcome.method, outcome.path, sent)
         if keep and not connection.closing:
             self._idle.append(connection)
