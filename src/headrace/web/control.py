@@ -28,6 +28,9 @@ from typing import Final, Literal, TypeAlias, cast
 
 import msgspec
 
+REPORT_S: Final = 1.0
+"""Between two Reports of a process. After several times as long without one it counts as stuck (fleet, edges)."""
+
 _LENGTH: Final = struct.Struct("<I")
 _MESSAGE_BYTES_MAX: Final = 16 * 1_048_576
 """Far beyond statistics of a thousand routes; what is longer is not ours."""

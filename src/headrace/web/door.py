@@ -24,7 +24,7 @@ from headrace.web.tls import make_tls
 if TYPE_CHECKING:
     from headrace.web.stored.requests import DurableRequests, Marks
 
-TICK_S: Final = 1.0
+_TICK_S: Final = 1.0
 _BROKER_S: Final = 2.0
 """How long clients wait in the backlog for the broker of durable requests; without it all else is served."""
 
@@ -147,7 +147,7 @@ class Door:
     async def _tick(self) -> None:
         while True:
             self.serving.advance(time.monotonic())
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(_TICK_S)
 
 
 def limits_of(settings: WebSettings) -> Limits:

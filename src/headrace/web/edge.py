@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("headrace.web")
 
-REPORT_S: Final = 1.0
 _LOOK_S: Final = 0.01  # for workers, at the start
 _END_S: Final = 1.0  # after its grace the edge ends, whatever hangs
 
@@ -156,7 +155,7 @@ class Edge:
     async def _report(self) -> None:
         while True:
             self._tell_report()
-            await asyncio.sleep(REPORT_S)
+            await asyncio.sleep(control.REPORT_S)
 
     def _tell_report(self) -> None:
         assert self._door is not None

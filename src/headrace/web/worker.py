@@ -32,7 +32,6 @@ from headrace.web.settings import WebSettings
 _log: Final = logging.getLogger("headrace.web")
 
 EXIT_FAILED: Final = 3
-REPORT_S: Final = 1.0
 _LEAVING_S: Final = 0.05  # how often a worker that leaves looks whether it is done
 _END_S: Final = 0.5  # after its grace a worker ends, whatever runs
 
@@ -136,7 +135,7 @@ class WsgiWorker:
         while not (self._leaving and self._is_done()):
             sources: list[Any] = [self._wake] if self._channel.lost else [self._wake, self._channel]
             hurried = self._leaving or self._orphan is not None
-            readable, _, _ = select.select(sources, [], [], _LEAVING_S if hurried else REPORT_S)
+            readable, _, _ = select.select(sources, [], [], _LEAVING_S if hurried else control.REPORT_S)
             if self._wake in readable:
                 self._wake.recv(64)
                 self._ask("it was told to by TERM")

@@ -17,7 +17,7 @@ from headrace.web.control import Channel
 from headrace.web.lifespan import Lifespan
 from headrace.web.process import end_after, rss_bytes, tell_failure
 from headrace.web.settings import WebSettings
-from headrace.web.worker import EXIT_FAILED, REPORT_S, Allowance, Job, Orphan, hello_of
+from headrace.web.worker import EXIT_FAILED, Allowance, Job, Orphan, hello_of
 
 _log: Final = logging.getLogger("headrace.web")
 
@@ -150,7 +150,7 @@ class LoopWorker:
             reason = self._allowance.exceeded(self._tell_report(entrance))
             if reason:
                 self._ask(reason)
-            await asyncio.sleep(REPORT_S)
+            await asyncio.sleep(control.REPORT_S)
 
     def _tell_report(self, entrance: Entrance) -> control.Report:
         report = control.Report(entrance.requests, entrance.in_flight, rss_bytes(), entrance.statistics())
