@@ -19,7 +19,7 @@ help: ## Show this list
 demo: .venv/.demo ## 336,776 real flights through a broker that is killed in the middle (under two minutes)
 	@$(BIN)/python -m demo
 
-test: .venv/.dev ## All tests, in parallel where they are independent (under 15 minutes on two cores)
+test: .venv/.dev ## All tests, in parallel where they are independent (about a quarter of an hour on two cores)
 	@# pytest answers 5 when it finds no test: one of the two runs may have none, as with TESTS=tests/sqs.
 	$(BIN)/python -m pytest -n $(JOBS) -m "not serial" $(TESTS) || { bulk=$$?; [ $$bulk = 5 ] || exit $$bulk; }; \
 	$(BIN)/python -m pytest -m serial $(TESTS) || { alone=$$?; [ $$alone = 5 ] && [ "$${bulk:-0}" = 0 ]; }
