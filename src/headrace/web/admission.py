@@ -6,8 +6,8 @@ served in order, and so wait about equally. From then on the newest goes first: 
 whole of patience, and answers would come when their clients have left. It is over when the queue is so short that in
 order nobody would wait for long. Who has waited longer than patience is told so (503): patience is short for fast apps
 and long for slow ones, a multiple of the time that requests run, never beyond `queue_timeout`; and a queue that has just
-formed is a burst, where only `queue_timeout` counts. So is one that has formed while there was no worker at all, for as
-long again as that has lasted: that a server was away is no overload of it.
+formed is a burst, where only `queue_timeout` counts. So is one that has formed while there was no worker at all, or forms
+right afterwards, for as long again as that has lasted: that a server was away is no overload of it.
 
 Why newest first, not CoDel: simulated by `tests/web/queue_simulation.py`; 8 slots, twice the load that they can do,
 clients that leave after 1 s, at most 1,000 waiting:

@@ -9,18 +9,14 @@ that the bound follows as for a loop (`credits.py`). What a worker does not run 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.web.credits import Credits
-from headrace.web.limits import PING_S
+from headrace.web.limits import CROWD, PING_S
 from headrace.web.workers import Worker, Workers
 
 if TYPE_CHECKING:
     from headrace.web.link import Link
-
-_CROWD: Final = 3
-"""Fewer requests are in nobody's way: one runs, one is ready, and one is on its way to or from the edge, which on a busy
-machine takes as long as a short request. With one at a time a third of the capacity was lost to these ways."""
 
 
 class Owner(Protocol):
@@ -42,7 +38,7 @@ class Crowds:
 
     def given(self, worker: Worker) -> None:
         """It runs one more."""
-        if self._timer is None and worker.in_flight > _CROWD and worker.hot is None:
+        if self._timer is None and worker.in_flight > CROWD and worker.hot is None:
             self._timer = self._owner.loop.call_later(PING_S, self._ask)
 
     def was_late(self, link: Link, seconds: float) -> None:
@@ -54,7 +50,7 @@ class Crowds:
     def _adjust(self, worker: Worker, late_s: float) -> None:
         crowd = worker.crowd
         if crowd is None:
-            crowd = worker.crowd = Credits(len(worker.links), start=len(worker.links), least=_CROWD)
+            crowd = worker.crowd = Credits(len(worker.links), start=len(worker.links), least=CROWD)
         crowd.most = max(crowd.most, len(worker.links))  # threads may still be, or again be, on their way here
         crowd.lag(late_s, used_up=worker.in_flight >= crowd.count)
         self._owner.workers.resettle(worker)
@@ -64,7 +60,7 @@ class Crowds:
         self._timer = None
         for worker in self._owner.workers:
             keeper = self._owner.keepers.get(worker.pid)
-            if keeper is not None and worker.in_flight >= _CROWD and worker.hot is None:
+            if keeper is not None and worker.in_flight >= CROWD and worker.hot is None:
                 keeper.ask_how_late()
                 if self._timer is None:
                     self._timer = self._owner.loop.call_later(PING_S, self._ask)

@@ -1,6 +1,6 @@
 """The edge: the process that owns the clients' connections, and the queue of each app.
 
-start    Boot → queues and their sockets for workers → listening → READY
+start    Boot → queues and their sockets for workers → workers have come → listening → READY
 end      Leave → accepts no more → answers what has come, what waits in the queue too → workers' links end → exit
 """
 
