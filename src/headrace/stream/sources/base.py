@@ -1,0 +1,94 @@
+"""What a reader is: the contract between the runner and the sources."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+
+@dataclass(slots=True)
+class Dead:
+    """One message or line that cannot be processed, for the dead letters.
+
+    Attributes:
+        body: as it came (or the row as JSON, where that is all there is).
+        reason: a sentence that names what is wrong with it.
+        message_id: of the message that it was; for a file `PATH:LINE` or `PATH#ROW`.
+        source: the source's name.
+        step: which step failed; empty for decoding.
+    """
+
+    body: bytes
+    reason: str
+    message_id: str
+    source: str
+    step: str = ""
+
+
+class Origins(ABC):
+    """What the ORIGIN column of a chunk's rows points into: for dead letters, made only when there are some."""
+
+    @abstractmethod
+    def dead(self, origin: int, reason: str, step: str) -> Dead:
+        """The dead letter of the message or line number `origin`."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Rows of a source, and what is true once they are processed.
+
+    Attributes:
+        rows: columns of the source's schema (metadata first) and ORIGIN; timestamps in UTC without zone.
+        origins: what ORIGIN points into.
+        dead: what could not be decoded.
+        position: where to go on behind this chunk, kept in the pipeline's state; empty for sources whose position is in
+            the store anyway (queues).
+        claims: (queue ARN, reader, number) that the commit of these rows acknowledges.
+        messages: how many messages or lines this was.
+        size_bytes: about how many bytes it was, of bodies or file.
+    """
+
+    rows: pa.Table
+    origins: Origins
+    dead: list[Dead] = field(default_factory=list)
+    position: bytes = b""
+    claims: Sequence[tuple[str, str, int]] = ()
+    messages: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a source is. None where nobody knows. `lag`: messages or lines that wait; bytes for files."""
+
+    done: int
+    lag: int | None
+    unit: str
+
+
+class Reader(ABC):
+    """A source being read, by one thread of its own. Chunks come in order; what was given and not committed before a
+    restart comes again, the same."""
+
+    @abstractmethod
+    def open(self, position: bytes | None) -> None:
+        """Begin, behind what was committed: `position` is the last chunk's, None at the very beginning."""
+
+    @abstractmethod
+    def read(self, rows_max: int, wait_s: float) -> Chunk | None:
+        """The next rows, about `rows_max` at most; waits up to `wait_s` for the first. None: nothing came."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether no row will ever come again: a finite source that was read to its end."""
+        return False
+
+    @abstractmethod
+    def progress(self) -> Progress: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """End a `read` that waits in another thread, and give up files and connections. Idempotent."""
