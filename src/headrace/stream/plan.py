@@ -276,11 +276,8 @@ def inputs_of(node: Node) -> tuple[Node, ...]:
 
 def sources_of(node: Node) -> list[Source]:
     """The sources that a node depends on, each once, in the order in which they are met."""
-    found: list[Source] = []
-    for node_ in walk(node):
-        if isinstance(node_, QueueSource | TopicSource | FileSource | MemorySource):
-            found.append(node_)
-    return found
+    kinds = QueueSource | TopicSource | FileSource | MemorySource
+    return [node_ for node_ in walk(node) if isinstance(node_, kinds)]
 
 
 def walk(node: Node) -> list[Node]:
