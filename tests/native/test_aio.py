@@ -66,6 +66,30 @@ def test_life_of_messages(target: str) -> None:
     run(target, scenario)
 
 
+def test_claim_waits_for_the_first_message(target: str) -> None:
+    async def scenario(client: headrace.AsyncClient) -> None:
+        queue = await client.queue("orders", create=True)
+        claim = asyncio.create_task(queue.claim("r", 1, wait=20))
+        await queue.send("a")
+        assert [m.text for m in await asyncio.wait_for(claim, 10)] == ["a"]
+
+    run(target, scenario)
+
+
+def test_cancelled_claim_binds_nothing(target: str) -> None:
+    async def scenario(client: headrace.AsyncClient) -> None:
+        queue = await client.queue("orders", create=True)
+        claim = asyncio.create_task(queue.claim("r", 1, wait=20))
+        await queue.counts()
+        claim.cancel()
+        await asyncio.wait([claim])
+        await queue.send("a")
+        assert (await queue.claims("r")).last == 0
+        assert [m.state for m in await queue.peek()] == ["visible"]
+
+    run(target, scenario)
+
+
 def test_queues_and_settings(target: str) -> None:
     async def scenario(client: headrace.AsyncClient) -> None:
         queue = await client.queue("q", create=True, tags={"a": "b"})

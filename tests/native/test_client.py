@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -396,6 +397,17 @@ def test_claims_read_the_same_again_until_acknowledged(queue: headrace.Queue) ->
     assert queue.claims("reader") == state
     queue.release_claims("reader")
     assert [m.text for m in queue.receive(wait=0)] == ["c"]
+
+
+def test_claim_waits_for_the_first_message(queue: headrace.Queue) -> None:
+    assert queue.claim("reader", 1, wait=0.01) == []
+    with ThreadPoolExecutor(1) as pool:
+        claim = pool.submit(queue.claim, "reader", 1, wait=20)
+        queue.send("a")
+
+        assert [m.text for m in claim.result(10)] == ["a"]
+    with pytest.raises(errors.InvalidParameter):
+        queue.claim("reader", 2, wait=21)
 
 
 def test_transaction_acknowledges_claims(client: headrace.Client, queue: headrace.Queue) -> None:

@@ -163,11 +163,12 @@ class Waiter:
     """A poll and what it was answered: the bodies of its messages, or an error."""
 
     def __init__(self, broker: Broker, queue: str, limit: int = 1, *, wait_ms: int = WAIT_MS, **fields: Any) -> None:
+        self._ask(broker, ops.Receive(queue, limit, **fields), wait_ms)
+
+    def _ask(self, broker: Broker, operation: ops.Waiting, wait_ms: int) -> None:
         self.outcomes: list[Any] = []
         self.connected = True
-        self.poll = broker.receive(
-            ops.Receive(queue, limit, **fields), self.outcomes.append, wait_ms=wait_ms, connected=lambda: self.connected
-        )
+        self.poll = broker.receive(operation, self.outcomes.append, wait_ms=wait_ms, connected=lambda: self.connected)
 
     def leave(self) -> None:
         """As a listener does when the client's connection is closed."""
@@ -183,3 +184,15 @@ class Waiter:
     def bodies(self) -> list[str]:
         (outcome,) = self.outcomes
         return [delivery.message.body.decode() for delivery in outcome]
+
+
+class Claimer(Waiter):
+    """A claim that waits, of one reader."""
+
+    def __init__(self, broker: Broker, queue: str, number: int, *, wait_ms: int = WAIT_MS) -> None:
+        self._ask(broker, ops.Claim(queue, "reader", number), wait_ms)
+
+    @property
+    def bodies(self) -> list[str]:
+        (outcome,) = self.outcomes
+        return [message.body.decode() for message in outcome]

@@ -10,8 +10,8 @@ from headrace.errors import InvalidParameter, QueueNotFound, Unavailable
 from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.broker import SERVED_AT_ONCE
-from headrace.queue.model import arn_of
-from tests.queue.brokers import Waiter, create, on_loop, running, send, slow, turns, until
+from headrace.queue.model import ClaimState, arn_of
+from tests.queue.brokers import Claimer, Waiter, create, on_loop, running, send, slow, turns, until
 
 
 class TestWaiting:
@@ -130,6 +130,76 @@ class TestWaiting:
             await turns()
             assert all(isinstance(poll.outcomes[0], QueueNotFound) for poll in polls)
             assert broker.find(queue) is None
+
+
+class TestWaitingClaims:
+    @on_loop
+    async def test_send_wakes_a_waiting_claim(self) -> None:
+        async with running() as broker:
+            queue = await create(broker)
+            claim = Claimer(broker, queue, 1)
+            await turns()
+            assert not claim.answered and broker.waiting() == 1
+            await send(broker, queue, "x", "y")
+            await turns()
+            assert claim.bodies == ["x", "y"] and broker.waiting() == 0
+
+    @on_loop
+    async def test_claim_that_is_open_is_read_again_without_waiting(self) -> None:
+        async with running() as broker:
+            queue = await create(broker)
+            await send(broker, queue, "x")
+            first, again = Claimer(broker, queue, 1), Claimer(broker, queue, 1)
+            await turns()
+            assert first.bodies == again.bodies == ["x"]
+
+    @on_loop
+    async def test_claim_whose_time_is_up_binds_nothing(self) -> None:
+        async with running() as broker:
+            queue = await create(broker)
+            claim = Claimer(broker, queue, 1, wait_ms=10)
+            await until(lambda: claim.answered)
+            assert claim.bodies == []
+            assert await broker.call(ops.GetClaims(queue, "reader")) == ClaimState(0, 0)
+
+    @on_loop
+    async def test_claim_whose_client_has_gone_binds_nothing(self) -> None:
+        async with running() as broker:
+            queue = await create(broker)
+            gone = Claimer(broker, queue, 1)
+            await turns()
+            gone.connected = False
+            await send(broker, queue, "x")
+            await turns()
+            assert not gone.answered
+            assert await broker.call(ops.GetClaims(queue, "reader")) == ClaimState(0, 0)
+            assert [seen.state for seen in await broker.call(ops.Peek(queue))] == ["visible"]
+
+    @on_loop
+    async def test_client_that_leaves_while_its_claim_is_bound_reads_it_again(self) -> None:
+        async with slow() as (broker, disk):
+            queue = await create(broker)
+            claim = Claimer(broker, queue, 1)
+            await turns()
+            await send(broker, queue, "x")
+            disk.gate.clear()
+            await until(broker.store.busy)
+            claim.leave()
+            disk.gate.set()
+            again = await broker.call(ops.Claim(queue, "reader", 1))
+            assert [message.body for message in again] == [b"x"] and not claim.answered
+
+    @on_loop
+    async def test_claims_and_receives_wait_in_one_line(self) -> None:
+        async with running() as broker:
+            queue = await create(broker)
+            poll, claim = Waiter(broker, queue), Claimer(broker, queue, 1)
+            await send(broker, queue, "x")
+            await turns()
+            assert poll.bodies == ["x"] and not claim.answered
+            await send(broker, queue, "y")
+            await turns()
+            assert claim.bodies == ["y"]
 
 
 class TestLeaving:

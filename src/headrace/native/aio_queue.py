@@ -133,8 +133,15 @@ class AsyncQueue:
         tasks: list[MoveTask] = await self._transport.call(ops.ListMoves(self.arn, max))
         return tasks
 
-    async def claim(self, reader: str, number: int, *, max: int = 10_000) -> list[StoredMessage]:  # noqa: A002 - as above
-        messages = await self._transport.call(ops.Claim(self.arn, reader, number, max))
+    async def claim(
+        self,
+        reader: str,
+        number: int,
+        *,
+        max: int = 10_000,  # noqa: A002 - as above
+        wait: float = 0,
+    ) -> list[StoredMessage]:
+        messages = await self._transport.call(ops.Claim(self.arn, reader, number, max), to_ms("wait", wait))
         return [StoredMessage(message) for message in messages]
 
     async def claims(self, reader: str) -> ClaimState:

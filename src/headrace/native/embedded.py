@@ -19,7 +19,7 @@ from headrace.clock import Clock
 from headrace.errors import HeadraceError, Unavailable
 from headrace.native.protocol import BrokerStatistics
 from headrace.queue.broker import Broker, Poll
-from headrace.queue.operations import Operation, Receive
+from headrace.queue.operations import Operation, Waiting
 from headrace.queue.store.base import Store
 
 
@@ -163,7 +163,7 @@ class EmbeddedTransport:
 
     def _submit(self, operation: Operation, wait_ms: int, waiter: _Waiter) -> None:
         broker = self._opened().broker
-        if isinstance(operation, Receive):
+        if isinstance(operation, Waiting):
             waiter.poll = broker.receive(operation, waiter.done, wait_ms=wait_ms, connected=waiter.connected)
         else:
             broker.submit(operation, waiter.done)
@@ -186,7 +186,7 @@ class AsyncEmbeddedTransport:
             raise Unavailable("this client is closed")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         poll: Poll | None = None
-        if isinstance(operation, Receive):
+        if isinstance(operation, Waiting):
             poll = self._host.broker.receive(
                 operation, _set_result(answer), wait_ms=wait_ms, connected=lambda: not answer.done()
             )

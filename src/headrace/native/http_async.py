@@ -14,7 +14,7 @@ from headrace.native.exchange import BadResponse, RequestWriter, ResponseReader
 from headrace.native.http_sync import CONNECT_TIMEOUT_S, IDLE_MAX_S
 from headrace.native.retry import Attempts
 from headrace.native.signing import Credentials
-from headrace.queue.operations import Operation, Receive
+from headrace.queue.operations import Operation, Waiting
 
 CONNECTIONS_MAX: Final = 64
 """Calls on their way at once; more wait for their turn. Receives that wait have connections of their own."""
@@ -96,7 +96,7 @@ class AsyncHttpTransport:
         self._closed = False
 
     async def call(self, operation: Operation, wait_ms: int = 0) -> Any:
-        waits = isinstance(operation, Receive)
+        waits = isinstance(operation, Waiting)
         request = self._writer.call(protocol.encode_operation(operation), wait_ms if waits else None)
         attempts = Attempts(operation, now_s=asyncio.get_running_loop().time(), patience_s=self._patience_s)
         while True:

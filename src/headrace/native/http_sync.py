@@ -19,7 +19,7 @@ from headrace.native.endpoint import Endpoint
 from headrace.native.exchange import READ_BYTES, BadResponse, RequestWriter, ResponseReader
 from headrace.native.retry import Attempts
 from headrace.native.signing import Credentials
-from headrace.queue.operations import Operation, Receive
+from headrace.queue.operations import Operation, Waiting
 
 IDLE_MAX_S: Final = 30.0
 """A connection idle for longer is not used again: the server closes idle ones after 60 s, perhaps just then."""
@@ -101,7 +101,7 @@ class HttpTransport:
         self._closed = False
 
     def call(self, operation: Operation, wait_ms: int = 0) -> Any:
-        waits = isinstance(operation, Receive)
+        waits = isinstance(operation, Waiting)
         request = self._writer.call(protocol.encode_operation(operation), wait_ms if waits else None)
         timeout_s = self._timeout_s + wait_ms / 1000
         attempts = Attempts(operation, now_s=time.monotonic(), patience_s=self._patience_s)

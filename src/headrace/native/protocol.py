@@ -2,7 +2,8 @@
 
     POST /headrace/v1/call        the body is one operation (`queue/operations.py`), a tagged map:
                                   {"type": "Receive", "queue": "arn:aws:sqs:us-east-1:000000000000:orders", "limit": 100}
-    headrace-wait-ms: 20000       Receive only: how long to wait for the first message; the queue's own wait if absent
+    headrace-wait-ms: 20000       Receive, Claim: how long to wait for the first message; absent: a Receive
+                                  as long as the queue is set to, a Claim not at all
 
     GET /headrace/v1/statistics   the broker's steady time and what its store has done
 

@@ -204,18 +204,30 @@ class Queue:
 
     # Claims: reading for those who keep their own position, such as streams
 
-    def claim(self, reader: str, number: int, *, max: int = 10_000) -> list[StoredMessage]:  # noqa: A002 - as above
+    def claim(
+        self,
+        reader: str,
+        number: int,
+        *,
+        max: int = 10_000,  # noqa: A002 - as above
+        wait: float = 0,
+    ) -> list[StoredMessage]:
         """Bind messages to `reader`'s claim `number`, durably; asked again, the same messages in the same order.
 
         Args:
             reader: who reads; each has claims of its own.
             number: the last claim's + 1 binds new messages, one still open reads it again.
             max: at most so many are bound.
+            wait: seconds to wait for the first message, 0 to 20.
+
+        Returns:
+            The claim's messages; empty if none came: then nothing is bound, and the same number is the next one still.
 
         Raises:
             ClaimRefused: any other number.
         """
-        return [StoredMessage(message) for message in self._transport.call(ops.Claim(self.arn, reader, number, max))]
+        messages = self._transport.call(ops.Claim(self.arn, reader, number, max), to_ms("wait", wait))
+        return [StoredMessage(message) for message in messages]
 
     def claims(self, reader: str) -> ClaimState:
         """The reader's claims: those from `acknowledged + 1` to `last` are open."""

@@ -14,7 +14,7 @@ from headrace.http.messages import Request
 from headrace.native import protocol
 from headrace.queue import attributes, limits
 from headrace.queue.broker import Broker
-from headrace.queue.operations import Operation, Receive, Send, Transact
+from headrace.queue.operations import Operation, Receive, Send, Transact, Waiting
 
 Authorize = Callable[[Request, Operation | None], None]
 """Raises AccessDenied unless the request's sender may do the operation (None: read the statistics)."""
@@ -73,7 +73,7 @@ class NativeService:
             request.on_disconnect = None
             _answer(request, operation, outcome, json=json)
 
-        if not isinstance(operation, Receive):
+        if not isinstance(operation, Waiting):
             self._broker.submit(operation, done)
             return
         poll = self._broker.receive(operation, done, wait_ms=wait_ms, connected=request.connected)
@@ -81,11 +81,13 @@ class NativeService:
             request.on_disconnect = poll.cancel
 
     def _wait_ms(self, request: Request, operation: Operation) -> int:
-        """How long a receive waits: as the header says, else as the queue is set."""
-        if not isinstance(operation, Receive):
+        """How long to wait: as the header says, else a receive as the queue is set, a claim not at all."""
+        if not isinstance(operation, Waiting):
             return 0
         text = request.headers.get(protocol.WAIT_HEADER)
         if text is None:
+            if not isinstance(operation, Receive):
+                return 0
             info = self._broker.find(operation.queue)
             return info.settings.wait_ms if info is not None else 0
         wait_ms = int(text) if text.isdigit() and len(text) <= 6 else -1

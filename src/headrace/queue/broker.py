@@ -21,7 +21,7 @@ from headrace.clock import Clock
 from headrace.errors import HeadraceError, InFlightLimit, InvalidParameter, StoreFailed, Unavailable
 from headrace.queue import limits
 from headrace.queue.model import QueueInfo
-from headrace.queue.operations import ChangeVisibility, Operation, Receive
+from headrace.queue.operations import ChangeVisibility, Operation, Receive, Waiting
 from headrace.queue.store.base import Done, Request, Store
 
 log = logging.getLogger("headrace.broker")
@@ -39,16 +39,17 @@ def nothing(outcome: Any) -> bool:
 
 
 class Poll:
-    """A receive that waits for messages. `cancel()` once its client has gone: it takes nothing and answers nothing."""
+    """A receive or claim that waits for messages. `cancel()` once its client has gone: it takes nothing and answers
+    nothing."""
 
     __slots__ = ("connected", "done", "line", "operation", "over", "timer")
 
-    def __init__(self, operation: Receive, done: Done, connected: Callable[[], bool]) -> None:
+    def __init__(self, operation: Waiting, done: Done, connected: Callable[[], bool]) -> None:
         self.operation = operation
         self.done: Done | None = done
         self.connected = connected
         self.timer: asyncio.TimerHandle | None = None
-        self.line: Line | None = None  # where it waits; None while a receive is under way for it
+        self.line: Line | None = None  # where it waits; None while its operation is under way
         self.over = False  # its time is up: it does not wait again
 
     def cancel(self) -> None:
@@ -139,11 +140,11 @@ class Broker:
         return await self._result(lambda done: self.submit(operation, done))
 
     def receive(
-        self, operation: Receive, done: Done, *, wait_ms: int, connected: Callable[[], bool] = lambda: True
+        self, operation: Waiting, done: Done, *, wait_ms: int, connected: Callable[[], bool] = lambda: True
     ) -> Poll | None:
-        """Receive, waiting up to `wait_ms` (0 to 20,000) for the first message; polls of a queue are served in turn.
+        """Receive or claim, waiting up to `wait_ms` (0 to 20,000) for the first message; polls of a queue are served in turn.
 
-        `connected` is asked right before messages are leased: a client that left is not handed any. Returns the poll
+        `connected` is asked right before messages are leased or bound: a client that left is not handed any. Returns the poll
         to cancel when the client leaves, or None when it will be answered without waiting.
         """
         if not 0 <= wait_ms <= limits.WAIT_MAX_MS:
@@ -160,7 +161,7 @@ class Broker:
             self._try(poll)
         return poll
 
-    async def wait_receive(self, operation: Receive, *, wait_ms: int) -> Any:
+    async def wait_receive(self, operation: Waiting, *, wait_ms: int) -> Any:
         """`receive` as a coroutine; cancelling it takes nothing."""
         poll: Poll | None = None
 
@@ -278,8 +279,10 @@ class Broker:
             poll.line.move_to_end(poll, last=False)
 
     def _return(self, poll: Poll, outcome: Any) -> None:
-        """The client left, or gave up, while its receive was on its way: what it was leased is visible again."""
-        if isinstance(outcome, list) and outcome and not self._stopping:
+        """The client left, or gave up, while its receive was on its way: what it was leased is visible again. What was
+        bound to a claim stays so: the reader reads it by the same number."""
+        leased = isinstance(poll.operation, Receive) and isinstance(outcome, list)
+        if leased and outcome and not self._stopping:
             changes = [(delivery.receipt, 0) for delivery in outcome]
             self.submit(ChangeVisibility(poll.operation.queue, changes), lambda _outcome: None)
 

@@ -111,6 +111,10 @@ class Claim(Operation, gc=False, frozen=True):
     bytes_max: int = 16 * 1_048_576
 
 
+Waiting: TypeAlias = Receive | Claim
+"""Operations that may wait for the first message, as a long poll does."""
+
+
 class AcknowledgeClaims(Operation, gc=False, frozen=True):
     """Delete the messages of `reader`'s claims up to `number`. Durable, idempotent. → ClaimState"""
 
