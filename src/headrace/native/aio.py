@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from headrace.errors import Unavailable
 from headrace.native import calls, endpoint
@@ -14,7 +14,7 @@ from headrace.native.client import PATIENCE_S, TIMEOUT_S
 from headrace.native.embedded import AsyncEmbeddedTransport
 from headrace.native.http_async import AsyncHttpTransport
 from headrace.native.protocol import BrokerStatistics
-from headrace.native.settings import SettingValues, to_fields
+from headrace.native.settings import SettingValues, to_fields, to_ms
 from headrace.native.signing import Credentials
 from headrace.native.summary import QueueSummary, summary_of
 from headrace.native.transaction import Collected
@@ -97,6 +97,9 @@ class AsyncClient:
             found.update(page)
             if len(page) < operation.limit or len(found) == limit:
                 return found
+
+    async def call(self, operation: ops.Operation, *, wait: float = 0) -> Any:
+        return await self._transport.call(operation, to_ms("wait", wait))
 
     async def cancel_move(self, task: MoveTask | str) -> MoveTask:
         moved: MoveTask = await self._transport.call(ops.CancelMove(task if isinstance(task, str) else task.handle))

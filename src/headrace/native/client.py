@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, Unpack
+from typing import Any, Final, Self, Unpack
 
 from headrace.native import calls, endpoint
 from headrace.native.embedded import EmbeddedTransport
 from headrace.native.http_sync import HttpTransport
 from headrace.native.protocol import BrokerStatistics
 from headrace.native.queue import Queue
-from headrace.native.settings import SettingValues, to_fields
+from headrace.native.settings import SettingValues, to_fields, to_ms
 from headrace.native.signing import Credentials
 from headrace.native.summary import QueueSummary, summary_of
 from headrace.native.transaction import Collected
@@ -139,6 +139,16 @@ class Client:
             found.update(page)
             if len(page) < operation.limit or len(found) == limit:
                 return found
+
+    def call(self, operation: ops.Operation, *, wait: float = 0) -> Any:
+        """The outcome of an operation of `headrace.queue.operations`, as its docstring says; its error is raised.
+
+        For systems built on the broker, such as streams, that put operations together themselves.
+
+        Args:
+            wait: for a Receive or Claim, seconds to wait for the first message, 0 to 20.
+        """
+        return self._transport.call(operation, to_ms("wait", wait))
 
     def cancel_move(self, task: MoveTask | str) -> MoveTask:
         """Stop a running redrive (the task or its handle). What has moved stays moved."""
