@@ -26,3 +26,16 @@ COMPACT_PARTS: Final = 32  # parts of a bucket after which they are merged: appe
 
 MEMBER_BEAT_MS: Final = 2_000  # how often a member says that it lives
 MEMBER_LOST_MS: Final = 10_000  # silent for so long: its work is given to others
+
+COMMIT_BYTES_MAX: Final = 32 * 1_048_576  # one transaction: half of what one may send, a third of a request's bound
+PIECE_BYTES_MAX: Final = 4 * 1_048_576  # of a commit that is larger: below the 8 MiB a remote broker's request may have
+REMOVED_AT_ONCE: Final = 5_000  # keys that one transaction removes: some 50 ms
+OUTBOX_BATCHES_MAX: Final = 4  # batches that a sink outside the store may be behind; then the pipeline waits
+STAGED_BYTES_MAX: Final = 8 * 1_048_576  # rows that are staged for such a sink at a time: half of a state value
+
+RETRY_FIRST_S: Final = 0.05  # pause before a call to a broker that is away is tried again; doubles up to …
+RETRY_MAX_S: Final = 2.0
+PATIENCE_S: Final = 60.0  # how long a run that is to end by itself bears with a broker or sink that is away
+READ_WAIT_S: Final = 1.0  # how long a reader waits for rows before it looks whether it is to end
+QUIET_S: Final = 0.1  # nothing came for so long: a run `until` idle or end has read what there is
+RESULT_ROWS_MAX: Final = 10_000  # rows that a result keeps of an output that also goes elsewhere

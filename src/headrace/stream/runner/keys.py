@@ -5,13 +5,37 @@ control                 JSON: {"paused": bool}, written by `headrace stream paus
 owners                  JSON: epoch, members, who has which shards and slots; every commit expects it unchanged
 beat/MEMBER             JSON: when the member was last alive (steady ms), host, pid, its rates
 progress/SLOT           JSON: batch number, per source watermark, position, rows; every commit expects its last value
-outbox/SINK/BATCH       what a sink still has to deliver
-p/OPERATOR/SHARD/BUCKET/NUMBER   parts of state (engine/parts.py)
+outbox/SLOT/SINK/NUMBER what a sink still has to deliver
+redo/SLOT/NUMBER        pieces of a commit that is too large for one transaction
+schema/OPERATOR         the Arrow schema of an operator's parts: so that state can be read without its pipeline
+p/OPERATOR/SHARD/BUCKET/NUMBER   parts of state (engine/part_keys.py)
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+from headrace.stream.engine.part_keys import PARTS, part_key, read_part_key
+
+__all__ = [
+    "BEAT",
+    "CONTROL",
+    "DEFINITION",
+    "OUTBOX",
+    "OWNERS",
+    "PARTS",
+    "PREFIX",
+    "PROGRESS",
+    "REDO",
+    "SCHEMA",
+    "outbox_key",
+    "part_key",
+    "progress_key",
+    "read_number",
+    "read_part_key",
+    "redo_key",
+    "state_name",
+]
 
 PREFIX: Final = "stream:"
 DEFINITION: Final = b"definition"
@@ -20,20 +44,32 @@ OWNERS: Final = b"owners"
 BEAT: Final = b"beat/"
 PROGRESS: Final = b"progress/"
 OUTBOX: Final = b"outbox/"
-PARTS: Final = b"p/"
-
-BUCKET_BIAS: Final = 2**63  # makes negative buckets sort before positive ones
+REDO: Final = b"redo/"
+SCHEMA: Final = b"schema/"
 
 
 def state_name(pipeline: str) -> str:
     return PREFIX + pipeline
 
 
-def part_key(operator: str, shard: int, bucket: int, number: int) -> bytes:
-    return PARTS + f"{operator}/{shard:02x}/{bucket + BUCKET_BIAS:016x}/{number:08x}".encode()
+def progress_key(slot: int) -> bytes:
+    return PROGRESS + f"{slot:04x}".encode()
 
 
-def read_part_key(key: bytes) -> tuple[str, int, int, int]:
-    """(operator, shard, bucket, number)."""
-    operator, shard, bucket, number = key.removeprefix(PARTS).decode().rsplit("/", 3)
-    return operator, int(shard, 16), int(bucket, 16) - BUCKET_BIAS, int(number, 16)
+def redo_key(slot: int, number: int | None = None) -> bytes:
+    """The key of a piece; without a number what all of the slot's begin with."""
+    return _numbered(REDO + f"{slot:04x}/".encode(), number)
+
+
+def outbox_key(slot: int, sink: int, number: int | None = None) -> bytes:
+    """The key of a delivery; without a number what all of the sink's begin with."""
+    return _numbered(OUTBOX + f"{slot:04x}/{sink:02x}/".encode(), number)
+
+
+def read_number(key: bytes) -> int:
+    """The number at the end of a key of `redo_key` or `outbox_key`."""
+    return int(key.rsplit(b"/", 1)[1], 16)
+
+
+def _numbered(prefix: bytes, number: int | None) -> bytes:
+    return prefix if number is None else prefix + f"{number:016x}".encode()

@@ -1,0 +1,60 @@
+"""What one step of the engine processes: chunks of the sources, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.stream.schema import ORIGIN
+from headrace.stream.sources.base import Chunk, Dead, Origins
+
+
+@dataclass(slots=True)
+class Batch:
+    """Chunks by source. ORIGIN is counted through: it tells the message in all of the batch, not in its chunk."""
+
+    chunks: dict[str, list[Chunk]] = field(default_factory=dict)
+    rows: int = 0
+    size_bytes: int = 0
+    _inputs: dict[str, list[pa.Table]] = field(default_factory=dict)
+    _origins: list[tuple[int, Origins]] = field(default_factory=list)
+    _next_origin: int = 0
+
+    def add(self, source: str, chunk: Chunk) -> None:
+        self.chunks.setdefault(source, []).append(chunk)
+        self._inputs.setdefault(source, []).append(self._renumbered(chunk))
+        self.rows += chunk.rows.num_rows
+        self.size_bytes += chunk.size_bytes
+
+    def inputs(self) -> dict[str, pa.Table]:
+        """The rows, by source."""
+        return {
+            name: tables[0] if len(tables) == 1 else pa.concat_tables(tables) for name, tables in self._inputs.items()
+        }
+
+    def dead(self) -> list[Dead]:
+        """What could not be decoded."""
+        return [dead for chunks in self.chunks.values() for chunk in chunks for dead in chunk.dead]
+
+    def dead_of(self, origin: int, reason: str, step: str) -> Dead:
+        """The dead letter of a row's message or line."""
+        first, origins = next(item for item in reversed(self._origins) if item[0] <= origin)
+        return origins.dead(origin - first, reason, step)
+
+    def claims(self) -> list[tuple[str, str, int]]:
+        return [claim for chunks in self.chunks.values() for chunk in chunks for claim in chunk.claims]
+
+    def _renumbered(self, chunk: Chunk) -> pa.Table:
+        first = self._next_origin
+        self._origins.append((first, chunk.origins))
+        place = chunk.rows.schema.get_field_index(ORIGIN)
+        if place < 0:
+            return chunk.rows
+        last = pc.max(chunk.rows.column(place)).as_py()
+        self._next_origin += 0 if last is None else last + 1
+        if first == 0:
+            return chunk.rows
+        shifted = pc.add(chunk.rows.column(place), pa.scalar(first, pa.int32()))
+        return chunk.rows.set_column(place, chunk.rows.schema.field(place), shifted)

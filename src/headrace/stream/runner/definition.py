@@ -1,0 +1,80 @@
+"""What a pipeline's state was made by, and whether another definition can go on from it. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.stream import plan
+from headrace.stream.physical import Physical
+
+LAYOUT = 1
+"""The layout of a pipeline's state. A change of what `keys.py` says makes it 2, with a step that reads 1."""
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """What state depends on.
+
+    Attributes:
+        layout: LAYOUT, when it was made.
+        signatures: of operators with state (`Physical.signatures`).
+        sources: name → what is read, in words.
+        shards: into how many parts state is cut.
+        text: the plan, for people.
+        made_ms: steady time of the first start with it.
+    """
+
+    signatures: dict[str, str]
+    sources: dict[str, str]
+    shards: int
+    text: str = ""
+    made_ms: int = 0
+    layout: int = LAYOUT
+
+
+def define(pipeline: plan.Pipeline, physical: Physical, *, text: str, now_ms: int) -> Definition:
+    sources = {source.name: source_text(source) for source in plan.sources_of(pipeline.output)}
+    return Definition(physical.signatures(), sources, pipeline.shards, text, now_ms)
+
+
+def source_text(source: plan.Source) -> str:
+    """What a source reads."""
+    match source:
+        case plan.QueueSource():
+            return f"queue {source.queue}"
+        case plan.TopicSource():
+            return f"topic {source.topic}"
+        case plan.FileSource():
+            return f"files {source.path}"
+        case plan.MemorySource():
+            return "memory"
+
+
+def changes(stored: Definition, given: Definition) -> list[str]:
+    """Why `given` cannot go on from the state of `stored`: a line each, none if it can.
+
+    What stands before the first and behind the last operator with state may change; so may columns that no such operator
+    reads.
+    """
+    found = []
+    if stored.layout != given.layout:
+        found.append(f"its state has layout {stored.layout}, this version reads {given.layout}")
+    if stored.shards != given.shards:
+        found.append(f"shards {stored.shards} → {given.shards}")
+    found += _differences("source", stored.sources, given.sources)
+    found += _differences("operator", stored.signatures, given.signatures)
+    return found
+
+
+def _differences(what: str, stored: dict[str, str], given: dict[str, str]) -> list[str]:
+    gone = [f"{what} {name} is gone" for name in stored if name not in given]
+    new = [f"{what} {name} is new" for name in given if name not in stored]
+    changed = [
+        f"{what} {name} was {_short(stored[name])}, is {_short(given[name])}"
+        for name in given
+        if name in stored and stored[name] != given[name]
+    ]
+    return gone + new + changed
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:199] + "…"

@@ -1,0 +1,114 @@
+"""Readers in threads of their own, a bounded number of chunks ahead of the engine."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+
+from headrace.stream import limits
+from headrace.stream.runner.store import PASSING, Patience
+from headrace.stream.sources.base import Chunk, Progress, Reader
+
+_log = logging.getLogger("headrace.stream")
+
+
+class News:
+    """How threads tell the runner that there is something to do. What is told before the wait is not lost."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def tell(self) -> None:
+        self._event.set()
+
+    def wait(self, seconds: float | None) -> None:
+        self._event.wait(seconds)
+        self._event.clear()
+
+
+class Feed:
+    """A source being read ahead: at most BATCHES_AHEAD chunks, and one in the making.
+
+    The thread ends when the source does, when it fails, or with `close`.
+    """
+
+    def __init__(
+        self, name: str, reader: Reader, *, rows_max: int, wait_s: float, news: News, patience: Patience
+    ) -> None:
+        self.name = name
+        self.reader = reader
+        self._rows_max = rows_max
+        self._wait_s = wait_s
+        self._news = news
+        self._patience = patience
+        self._chunks: deque[Chunk] = deque()
+        self._room = threading.Semaphore(limits.BATCHES_AHEAD)
+        self._closing = False
+        self._error: BaseException | None = None
+        self._ended = False
+        self._quiet_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name=f"headrace read {name}", daemon=True)
+
+    def start(self, position: bytes | None) -> None:
+        self.reader.open(position)
+        self._thread.start()
+
+    def take(self) -> Chunk | None:
+        """The next chunk, if one is there. Raises what the reader failed with."""
+        if not self._chunks:
+            if self._error is not None:
+                raise self._error
+            return None
+        self._room.release()
+        return self._chunks.popleft()
+
+    @property
+    def finished(self) -> bool:
+        """No chunk will come: all were taken, and the source has ended."""
+        return self._ended and not self._chunks and self._error is None
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is here, and nothing has come for a while: QUIET_S, within which a read was answered with nothing."""
+        since = self._quiet_since
+        return not self._chunks and (self._ended or (since is not None and time.monotonic() - since >= limits.QUIET_S))
+
+    def progress(self) -> Progress:
+        return self.reader.progress()
+
+    def close(self) -> None:
+        self._closing = True
+        self._room.release()
+        self.reader.close()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._room.acquire()
+                self._read()
+                if self.reader.finished:
+                    break
+        except BaseException as error:  # noqa: BLE001 - it is raised where chunks are taken
+            self._error = error
+        self._ended = not self._closing
+        self._news.tell()
+
+    def _read(self) -> None:
+        """One chunk into the queue; the room that was taken is given back if none comes."""
+        try:
+            chunk = self._patience.call(lambda: self.reader.read(self._rows_max, self._wait_s))
+        except PASSING:
+            if not self._closing:  # a reader that is being closed may find its broker gone
+                raise
+            chunk = None
+        if chunk is None:
+            self._room.release()
+            self._quiet_since = self._quiet_since or time.monotonic()
+        else:
+            self._quiet_since = None
+            self._chunks.append(chunk)
+        self._news.tell()

@@ -1,0 +1,117 @@
+"""Where a pipeline's state is kept: in the broker, by its transactions, or in memory, for as long as it runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from headrace.clock import SteadyClock
+from headrace.errors import HeadraceError, InvalidParameter, OutcomeUnknown, StateChanged, StoreFull, Unavailable
+from headrace.native.client import Client
+from headrace.queue import operations as ops
+from headrace.stream import limits
+
+T = TypeVar("T")
+
+PASSING = (Unavailable, OutcomeUnknown, StoreFull)
+"""What passes by itself: a broker that is started again, a disk on which somebody makes room."""
+
+
+class Store(Protocol):
+    """A pipeline's state. `durable`: it is there after the process."""
+
+    durable: bool
+
+    def now_ms(self) -> int:
+        """Steady time, the same for all processes that use the store."""
+
+    def read(self, prefix: bytes) -> dict[bytes, bytes]:
+        """Values whose keys start with `prefix`, sorted."""
+
+    def transact(self, operation: ops.Transact) -> None:
+        """All of it or nothing; `operation.name` is filled in.
+
+        Only what may be tried again: it expects something, or doing it twice is doing it once.
+
+        Raises:
+            StateChanged: something expected is not there; perhaps because an earlier try was done after all.
+        """
+
+
+class Patience:
+    """How long a call goes on trying while the broker is away: for `seconds` (None: for ever), or until `stop`."""
+
+    def __init__(self, seconds: float | None, stop: threading.Event) -> None:
+        self._seconds = seconds
+        self._stop = stop
+
+    def call(self, function: Callable[[], T]) -> T:
+        started_s, pause_s = time.monotonic(), limits.RETRY_FIRST_S
+        while True:
+            try:
+                return function()
+            except PASSING as error:
+                self._wait(error, pause_s, time.monotonic() - started_s)
+                pause_s = min(pause_s * 2, limits.RETRY_MAX_S)
+
+    def _wait(self, error: HeadraceError, pause_s: float, waited_s: float) -> None:
+        over = self._seconds is not None and waited_s + pause_s > self._seconds
+        if over or self._stop.wait(pause_s):
+            raise error
+
+
+class BrokerStore:
+    """State in the broker, under `name`."""
+
+    durable = True
+
+    def __init__(self, client: Client, name: str, patience: Patience) -> None:
+        self._client = client
+        self._name = name
+        self._patience = patience
+        self._ahead_ms = 0.0  # of the broker's steady time before this process's clock
+        self.synchronise()
+
+    def synchronise(self) -> None:
+        """Ask for the broker's steady time. Between two calls it is reckoned: a batch must not pay for asking."""
+        statistics = self._patience.call(self._client.statistics)
+        self._ahead_ms = statistics.now_ms - time.monotonic() * 1_000
+
+    def now_ms(self) -> int:
+        return int(self._ahead_ms + time.monotonic() * 1_000)
+
+    def read(self, prefix: bytes) -> dict[bytes, bytes]:
+        return self._patience.call(lambda: self._client.state(self._name, prefix))
+
+    def transact(self, operation: ops.Transact) -> None:
+        self._patience.call(lambda: self._client.call(operation))
+
+
+class MemoryStore:
+    """State of a pipeline that nobody else can see and that ends with it. It has no queues."""
+
+    durable = False
+
+    def __init__(self) -> None:
+        self._values: dict[bytes, bytes] = {}
+        self._lock = threading.Lock()
+        self.now_ms = SteadyClock()
+
+    def read(self, prefix: bytes) -> dict[bytes, bytes]:
+        with self._lock:
+            return {key: self._values[key] for key in sorted(self._values) if key.startswith(prefix)}
+
+    def transact(self, operation: ops.Transact) -> None:
+        if operation.sends or operation.claims:
+            raise InvalidParameter("broker", "None", "a pipeline with queues needs a broker")
+        with self._lock:
+            for key, value in operation.expect:
+                if self._values.get(key) != value:
+                    raise StateChanged(operation.name, key.decode())
+            for key, value in operation.state:
+                if value is None:
+                    self._values.pop(key, None)
+                else:
+                    self._values[key] = value

@@ -1,0 +1,65 @@
+"""When a source's watermark moves. Pure: time is an argument.
+
+A source's watermark follows its rows. A source that was silent for its idle timeout must not hold up the others: it goes
+as far as those that are not silent; if all are, as far as it takes for everything that is held back to come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.stream import plan
+from headrace.stream.runner.progress import SourceProgress
+
+
+def of_rows(rows: pa.Table, time: plan.EventTime | None, before: int) -> int:
+    """The watermark after these rows: the greatest event time less the delay, never less than before."""
+    if time is None or rows.num_rows == 0:
+        return before
+    latest = pc.max(rows.column(time.column).cast(pa.int64())).as_py()
+    return before if latest is None else max(before, latest - time.delay_us)
+
+
+def silent(
+    sources: Mapping[str, SourceProgress], times: Mapping[str, plan.EventTime | None], now_ms: int
+) -> frozenset[str]:
+    """The sources with an idle timeout that has passed."""
+    return frozenset(
+        name
+        for name, source in sources.items()
+        if (time := times.get(name)) is not None
+        and time.idle_us is not None
+        and (now_ms - source.heard_ms) * 1_000 >= time.idle_us
+    )
+
+
+def of_silence(
+    sources: Mapping[str, SourceProgress],
+    times: Mapping[str, plan.EventTime | None],
+    idle: Collection[str],
+    pending: int | None,
+) -> dict[str, int]:
+    """Where the watermarks of the idle sources are to move: only those that do.
+
+    Args:
+        pending: the watermark at which everything that is held back comes out; None: nothing is.
+    """
+    timed = [name for name, time in times.items() if time is not None and not sources[name].ended]
+    heard = [sources[name].watermark for name in timed if name not in idle]
+    goal = min(heard) if heard else pending
+    if goal is None:
+        return {}
+    return {name: goal for name in timed if name in idle and sources[name].watermark < goal}
+
+
+def next_deadline_ms(sources: Mapping[str, SourceProgress], times: Mapping[str, plan.EventTime | None]) -> int | None:
+    """When the next idle timeout ends, steady ms; None: there is none."""
+    ends = [
+        sources[name].heard_ms + time.idle_us // 1_000
+        for name, time in times.items()
+        if time is not None and time.idle_us is not None and not sources[name].ended
+    ]
+    return min(ends, default=None)
