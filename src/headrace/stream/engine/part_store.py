@@ -1,0 +1,321 @@
+"""Where parts are: in memory alone, or in memory with every change told for the step's commit.
+
+Rows that were appended stay together until `take_changes` cuts them into shards and serialises them. What is dropped in
+the step in which it came (a window that opens and closes within a batch) never costs that.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.stream import limits
+from headrace.stream.engine.part_keys import bucket_prefix, part_key, read_part_key
+from headrace.stream.engine.shards import shard_of
+
+Fetch = Callable[[bytes], Mapping[bytes, bytes]]
+"""All committed keys that begin with a prefix, and their values."""
+
+
+class MemoryPartStore:
+    """Parts of a pipeline whose state is not kept. Nothing is serialised, all rows are in shard 0."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, MemoryParts] = {}
+
+    def open(self, operator: str, keys: Sequence[str], schema: pa.Schema) -> MemoryParts:
+        del keys
+        return self._parts.setdefault(operator, MemoryParts(schema))
+
+    def take_changes(self) -> Mapping[bytes, bytes | None]:
+        return {}
+
+    def size_bytes(self) -> int:
+        return sum(parts.size_bytes() for parts in self._parts.values())
+
+
+class MemoryParts:
+    """One operator's rows, by bucket."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._tables: dict[int, list[pa.Table]] = {}
+
+    def append(self, bucket: int, rows: pa.Table) -> None:
+        if rows.num_rows:
+            self._tables.setdefault(bucket, []).append(rows.select(self._schema.names))
+
+    def read(self, buckets: Iterable[int] | None = None) -> pa.Table:
+        wanted = self.buckets() if buckets is None else buckets
+        return _concatenated([table for bucket in wanted for table in self._tables.get(bucket, [])], self._schema)
+
+    def replace(self, bucket: int, rows: pa.Table) -> None:
+        self.drop(bucket)
+        self.append(bucket, rows)
+
+    def drop(self, bucket: int) -> None:
+        self._tables.pop(bucket, None)
+
+    def buckets(self) -> list[int]:
+        return sorted(self._tables)
+
+    def count(self, bucket: int) -> int:
+        return len(self._tables.get(bucket, []))
+
+    def rows(self) -> int:
+        return sum(table.num_rows for tables in self._tables.values() for table in tables)
+
+    def size_bytes(self) -> int:
+        return sum(table.nbytes for tables in self._tables.values() for table in tables)
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """A part that was taken for a commit, or came from one. `batch` None: it has to be fetched."""
+
+    key: bytes
+    rows: int
+    size_bytes: int
+    batch: pa.RecordBatch | None
+
+
+@dataclass(slots=True, eq=False)
+class _Bucket:
+    """The parts of each shard in the order of their numbers, and behind them rows that no commit has seen yet."""
+
+    parts: dict[int, list[_Part]] = field(default_factory=dict)
+    fresh: list[pa.Table] = field(default_factory=list)
+
+    def all_parts(self) -> Iterator[_Part]:
+        for shard in sorted(self.parts):
+            yield from self.parts[shard]
+
+
+class DurablePartStore:
+    """Parts of a pipeline whose state is in a store: `take_changes` says what a commit has to write.
+
+    A part may be dropped from memory, and fetched again, from the second `take_changes` after the one that gave it: so the
+    commit of a step has to be done before the next step's changes are taken, and may run beside the next step.
+
+    Args:
+        rows: all that the store has under `part_keys.PARTS`.
+        fetch: reads committed keys again.
+        shards: into how many shards rows are cut, 1 to 256; the same for the pipeline's life.
+        owned: the shards that this process has; None: all. Rows of others are not taken in, and are never given.
+        memory_bytes: how much of the parts stays in memory.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[tuple[bytes, bytes]],
+        fetch: Fetch,
+        *,
+        shards: int,
+        owned: Collection[int] | None = None,
+        memory_bytes: int = limits.STATE_MEMORY_BYTES_DEFAULT,
+    ) -> None:
+        self.shards = shards
+        self._fetch = fetch
+        self._memory = _Memory(memory_bytes)
+        self._parts: dict[str, DurableParts] = {}
+        self._unopened: dict[str, list[tuple[bytes, bytes]]] = {}
+        for key, value in sorted(rows):
+            name = read_part_key(key)
+            if owned is None or name.shard in owned:
+                self._unopened.setdefault(name.operator, []).append((key, value))
+
+    def open(self, operator: str, keys: Sequence[str], schema: pa.Schema) -> DurableParts:
+        if operator not in self._parts:
+            parts = DurableParts(operator, tuple(keys), schema, self.shards, self._fetch, self._memory)
+            parts.load(self._unopened.pop(operator, []))
+            self._parts[operator] = parts
+        return self._parts[operator]
+
+    def take_changes(self) -> Mapping[bytes, bytes | None]:
+        changes: dict[bytes, bytes | None] = {}
+        for parts in self._parts.values():
+            changes.update(parts.take_changes())
+        self._memory.shrink()
+        return changes
+
+    def size_bytes(self) -> int:
+        return sum(parts.size_bytes() for parts in self._parts.values())
+
+
+class DurableParts:
+    """One operator's parts. Invariant: what `_buckets` has, less its fresh rows, is what the store has with `_changes`."""
+
+    def __init__(
+        self, operator: str, keys: tuple[str, ...], schema: pa.Schema, shards: int, fetch: Fetch, memory: _Memory
+    ) -> None:
+        self._operator = operator
+        self._keys = keys
+        self._schema = schema
+        self._shards = shards
+        self._fetch = fetch
+        self._memory = memory
+        self._buckets: dict[int, _Bucket] = {}
+        self._changes: dict[bytes, bytes | None] = {}
+        self._touched: set[int] = set()
+
+    def load(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take in what the store has, sorted by key. Once, at the start."""
+        for key, value in rows:
+            name = read_part_key(key)
+            batch = pa.ipc.read_record_batch(pa.py_buffer(value), self._schema)
+            part = _Part(key, batch.num_rows, len(value), batch)
+            self._buckets.setdefault(name.bucket, _Bucket()).parts.setdefault(name.shard, []).append(part)
+            self._memory.add(part)
+
+    def append(self, bucket: int, rows: pa.Table) -> None:
+        if rows.num_rows:
+            self._buckets.setdefault(bucket, _Bucket()).fresh.append(rows.select(self._schema.names))
+            self._touched.add(bucket)
+
+    def read(self, buckets: Iterable[int] | None = None) -> pa.Table:
+        wanted = self.buckets() if buckets is None else buckets
+        return _concatenated([table for bucket in wanted for table in self._tables(bucket)], self._schema)
+
+    def replace(self, bucket: int, rows: pa.Table) -> None:
+        self.drop(bucket)
+        self.append(bucket, rows)
+
+    def drop(self, bucket: int) -> None:
+        gone = self._buckets.pop(bucket, None)
+        if gone is not None:
+            for part in gone.all_parts():
+                self._changes[part.key] = None
+                self._memory.remove(part)
+
+    def buckets(self) -> list[int]:
+        return sorted(self._buckets)
+
+    def count(self, bucket: int) -> int:
+        found = self._buckets.get(bucket, _Bucket())
+        return max((len(parts) for parts in found.parts.values()), default=0) + bool(found.fresh)
+
+    def rows(self) -> int:
+        return sum(
+            sum(part.rows for part in bucket.all_parts()) + sum(table.num_rows for table in bucket.fresh)
+            for bucket in self._buckets.values()
+        )
+
+    def size_bytes(self) -> int:
+        return sum(
+            sum(part.size_bytes for part in bucket.all_parts()) + sum(table.nbytes for table in bucket.fresh)
+            for bucket in self._buckets.values()
+        )
+
+    def take_changes(self) -> dict[bytes, bytes | None]:
+        """Cut and serialise what came; see PartStore."""
+        for number in sorted(self._touched):
+            bucket = self._buckets.get(number)
+            if bucket is not None and bucket.fresh:
+                self._settle(number, bucket)
+        self._touched.clear()
+        changes, self._changes = self._changes, {}
+        return changes
+
+    def _settle(self, number: int, bucket: _Bucket) -> None:
+        rows = _concatenated(bucket.fresh, self._schema)
+        bucket.fresh.clear()
+        for shard, batch in _by_shard(rows, self._keys, self._shards):
+            for piece in _pieces(batch):
+                self._write(number, bucket.parts.setdefault(shard, []), shard, piece)
+
+    def _write(self, bucket: int, parts: list[_Part], shard: int, batch: pa.RecordBatch) -> None:
+        after = read_part_key(parts[-1].key).number + 1 if parts else 0
+        value = batch.serialize().to_pybytes()
+        part = _Part(part_key(self._operator, shard, bucket, after), batch.num_rows, len(value), batch)
+        parts.append(part)
+        self._changes[part.key] = value
+        self._memory.add(part)
+
+    def _tables(self, number: int) -> list[pa.Table]:
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            return []
+        parts = list(bucket.all_parts())
+        if any(part.batch is None for part in parts):
+            self._fetch_again(number, bucket)
+        self._memory.use(parts)
+        return [*(pa.Table.from_batches([part.batch]) for part in parts), *bucket.fresh]
+
+    def _fetch_again(self, number: int, bucket: _Bucket) -> None:
+        for shard, parts in bucket.parts.items():
+            if any(part.batch is None for part in parts):
+                values = self._fetch(bucket_prefix(self._operator, shard, number))
+                for part in parts:
+                    if part.batch is None:
+                        part.batch = pa.ipc.read_record_batch(pa.py_buffer(values[part.key]), self._schema)
+                        self._memory.add(part)
+
+
+class _Memory:
+    """Which parts are in memory, those used least lately first, and how much they take.
+
+    Parts of the last two generations (calls of `shrink`) are never given up: their commit may be on its way.
+    """
+
+    def __init__(self, bound_bytes: int) -> None:
+        self._bound_bytes = bound_bytes
+        self._used: OrderedDict[int, tuple[_Part, int]] = OrderedDict()  # by id: part, the generation that it came in
+        self._bytes = 0
+        self._generation = 0
+
+    def add(self, part: _Part) -> None:
+        self._used[id(part)] = (part, self._generation)
+        self._bytes += part.size_bytes
+
+    def remove(self, part: _Part) -> None:
+        if self._used.pop(id(part), None) is not None:
+            self._bytes -= part.size_bytes
+
+    def use(self, parts: Iterable[_Part]) -> None:
+        for part in parts:
+            self._used.move_to_end(id(part))
+
+    def shrink(self) -> None:
+        self._generation += 1
+        if self._bytes <= self._bound_bytes:
+            return
+        for part, generation in list(self._used.values()):
+            if self._bytes <= self._bound_bytes:
+                break
+            if generation < self._generation - 1:
+                part.batch = None
+                self.remove(part)
+
+
+def _concatenated(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _by_shard(rows: pa.Table, keys: Sequence[str], shards: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    if shards == 1 or not keys:
+        yield 0, _batch(rows)
+        return
+    numbers = shard_of(rows, keys, shards).to_numpy()
+    order = np.argsort(numbers, kind="stable")
+    sorted_rows = _batch(rows.take(pa.array(order)))
+    found, starts = np.unique(numbers[order], return_index=True)
+    for shard, start, end in zip(found.tolist(), starts, [*starts[1:], len(numbers)], strict=True):
+        yield shard, sorted_rows.slice(start, end - start)
+
+
+def _batch(rows: pa.Table) -> pa.RecordBatch:
+    return rows.combine_chunks().to_batches()[0]
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch in pieces of at most STATE_PART_BYTES_MAX each; a single row is never cut."""
+    if batch.nbytes <= limits.STATE_PART_BYTES_MAX or batch.num_rows == 1:
+        yield batch
+        return
+    middle = batch.num_rows // 2
+    yield from _pieces(batch.slice(0, middle))
+    yield from _pieces(batch.slice(middle))
