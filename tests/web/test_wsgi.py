@@ -242,6 +242,16 @@ def test_iterable_that_fills_its_length_at_once_is_answered_whole_and_closed_aft
     assert (channel.log, channel.body, result.closed) == (["respond"], b"hello", 1)
 
 
+@pytest.mark.parametrize(("streams", "log"), [(False, ["respond"]), (True, ["start", "send 2", "send 3", "finish"])])
+def test_django_answer_is_whole_unless_it_streams(streams: bool, log: list[str]) -> None:
+    class HttpResponse(Closing):
+        streaming = streams
+
+    result = HttpResponse(b"he", b"llo")
+    channel = run(answering(result, PLAIN))
+    assert (channel.log, channel.body, result.closed) == (log, b"hello", 1)
+
+
 def test_generator_without_length_streams_each_piece() -> None:
     channel = run(answering(lambda: iter([b"a", b"", b"bc"]), PLAIN))
     assert channel.log == ["start", "send 1", "send 2", "finish"]

@@ -196,6 +196,8 @@ class _Answer:
             self._whole(result[0] if len(result) == 1 else b"".join(result))
         elif kind is FileWrapper and not self.begun:
             self._file(result)
+        elif getattr(kind, "streaming", None) is False and not self.begun:
+            self._whole(b"".join(result))  # Django's word for "all of it is here"; PEP 3333 has none but `len`
         else:
             self._stream(result)
 
