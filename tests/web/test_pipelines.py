@@ -115,6 +115,32 @@ async def test_link_that_becomes_hot_by_pulling_is_filled(tmp_path: Path) -> Non
 
 
 @on_loop
+async def test_trial_is_not_judged_by_requests_that_ran_side_by_side(tmp_path: Path) -> None:
+    async with pipelining(tmp_path, threads=10) as (rig, links, _):
+        pace = rig.dispatcher.pipelines.pace
+        pace.fast = False
+        exchanges = [rig.ask() for _ in links]
+        for link in links:  # the first that ends begins the trial
+            link.send(Kind.ANSWER, (await link.request()).number, head(flags=LONG))
+        for exchange in exchanges:
+            await answered(exchange)
+        assert pace.fast
+
+
+@pytest.mark.parametrize("long", [b"", b"\x01"])
+@on_loop
+async def test_streams_are_judged_as_whole_answers_are(tmp_path: Path, long: bytes) -> None:
+    async with pipelining(tmp_path, threads=1) as (rig, links, _):
+        for _ in range(8):
+            exchange = rig.ask()
+            given = await links[0].request()
+            links[0].begin(given)
+            links[0].send(Kind.ENDED, given.number, long)
+            await answered(exchange)
+        assert rig.dispatcher.pipelines.pace.fast is not bool(long)
+
+
+@on_loop
 async def test_what_waits_behind_a_stuck_request_goes_elsewhere(tmp_path: Path) -> None:
     async with pipelining(tmp_path) as (rig, links, keeper):
         stuck, behind, last = rig.ask(target="/stuck"), rig.ask("POST", "/behind"), rig.ask(target="/last")

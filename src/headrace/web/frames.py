@@ -17,7 +17,7 @@ ahead of what the other side has consumed, which it says with CONSUMED: a slow c
   ENDED    the body, or the client's half, is complete  HEAD      Head, block: an answer begins (101: a tunnel)
   GONE     the client has left; answer no more          DATA      a piece of the answer, or of a tunnel
   CONSUMED u32: bytes of the answer that were passed on FILE      File as msgpack: send this piece of a file
-  PING     echoed as PONG: how late the process is     ENDED    the answer is complete
+  PING     echoed as PONG: how late the process is      ENDED     the answer is complete; a byte: the request was long
   LEAVE    stream 0: take no more, finish what you have GONE      the answer cannot be completed: abort
   TAKEBACK to the keeper, u32: give back what the       RETURN    the request was not begun: give it to another
            thread's socket of that number has waiting   CONSUMED  u32: bytes of the body that were taken

@@ -321,7 +321,7 @@ class Link(asyncio.Protocol):
             self._flow_of(ticket).data(payload)
         elif kind == _ENDED:
             flow = self._flow_of(ticket)
-            self._end(number, ticket)
+            self._end(number, ticket, long=bool(payload))
             flow.end()
         elif kind == _HEAD:
             self._on_head(number, ticket, payload)
@@ -417,7 +417,7 @@ class Link(asyncio.Protocol):
         self.busy -= 1
         self.dispatcher.returned(self, ticket)
 
-    def _end(self, number: int, ticket: Ticket, *, long: bool = True) -> None:
+    def _end(self, number: int, ticket: Ticket, *, long: bool) -> None:
         """The stream is free, though the client may not have taken all."""
         del self.streams[number]
         if ticket.tunnel:

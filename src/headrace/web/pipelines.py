@@ -63,10 +63,13 @@ class Pipelines:
 
     def finished(self, worker: Worker, link: Link, now_s: float, *, long: bool) -> None:
         """A request has ended."""
+        # Of the others that end now, all were in each other's way: they have begun before this trial, or beside a long one.
+        tells = worker.hot is link or link.load > 0
         if link.load:
             self._unload(worker, link)
         was_fast = self.pace.fast
-        self.pace.finished(now_s, long=long)
+        if tells or not was_fast:
+            self.pace.finished(now_s, long=long)
         if was_fast and not self.pace.fast:
             self._cool_all()
             self._owner.fill()  # the other threads have room now

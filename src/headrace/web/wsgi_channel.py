@@ -349,7 +349,8 @@ class Link(Channel):
             offset += len(piece)
 
     def finish(self) -> None:
-        self._write(self._take_begin() + HEADER.pack(0, self._stream, _ENDED))
+        long = b"\x01" if self._stopwatch.is_long(time.perf_counter()) else b""
+        self._write(self._take_begin() + HEADER.pack(len(long), self._stream, _ENDED) + long)
 
     def abort(self) -> None:
         self._begin = b""
