@@ -78,9 +78,14 @@ class Operator(ABC):
 
     Its whole state is in parts, and is read from them when it is made. Rows go in and out as Arrow tables with the columns
     of its inputs' schemas and of `schema`, in this order, with ORIGIN behind them where a row stems from one message.
+
+    Attributes:
+        schema: of its output.
+        reached: its watermark so far, kept up to date by the engine, which sets it after a restart, too.
     """
 
     schema: Schema
+    reached: int = NEVER
 
     @abstractmethod
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
