@@ -13,12 +13,15 @@ STEPS_MAX: Final = 1_000  # operators of one pipeline: a plan that is larger was
 BATCH_ROWS_DEFAULT: Final = 100_000  # rows of one micro-batch at most: DuckDB's speed is reached, memory stays small
 BATCH_ROWS_MAX: Final = 10_000_000
 BATCH_BYTES_MAX: Final = 64 * 1_048_576  # of one micro-batch's bodies
+BATCH_WAIT_MAX_MS: Final = 60_000  # a batch that waits longer for more rows is a window: write one
 BATCHES_AHEAD: Final = 2  # batches read ahead of the one being processed: the bound of back-pressure
 
 FAILURES_MAX_DEFAULT: Final = (
     1_000  # poison rows since the start after which a pipeline stops (1 in 100 rows, see next)
 )
 FAILURES_SHARE_DEFAULT: Final = 0.01  # … if they are more than this share of all rows
+
+INBOX_CHARACTERS_MAX: Final = 80  # what a queue name may have (`PIPELINE--TOPIC`)
 
 STATE_PART_BYTES_MAX: Final = 8 * 1_048_576  # one part of state: half of what a state value may have
 STATE_MEMORY_BYTES_DEFAULT: Final = 256 * 1_048_576  # parts kept in memory; beyond they are read from the store again
@@ -39,3 +42,10 @@ PATIENCE_S: Final = 60.0  # how long a run that is to end by itself bears with a
 READ_WAIT_S: Final = 1.0  # how long a reader waits for rows before it looks whether it is to end
 QUIET_S: Final = 0.1  # nothing came for so long: a run `until` idle or end has read what there is
 RESULT_ROWS_MAX: Final = 10_000  # rows that a result keeps of an output that also goes elsewhere
+
+ENGINE_MEMORY_BYTES_DEFAULT: Final = 512 * 1_048_576  # of DuckDB; a batch of 100,000 wide rows takes some 100 MiB
+ENGINE_THREADS_DEFAULT: Final = 2  # of DuckDB: a batch of 100,000 rows is one row group or two, more threads have no work
+DEAD_ROWS_SOUGHT: Final = 2_000  # of one step and batch: each costs some 20 queries; beyond, failing rows are dead in bulk
+SKETCH_VALUES: Final = 1_024  # of approx_count_distinct: exact up to there, 3 % beyond (Spark's default: 5 %); 8 KiB a group
+EXPANDED_ROWS_MAX: Final = 1_000_000  # partials that closing windows merge at a time, each once per window
+SESSION_SLICES: Final = 8  # buckets of session state per gap: fewer read more, more write more

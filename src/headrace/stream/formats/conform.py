@@ -1,0 +1,73 @@
+"""Arrow tables from outside → the columns of a schema: by name, and cast where nothing is lost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+from headrace.stream.schema import Field, Schema, type_name
+
+_FAMILIES: Final = (
+    pa.types.is_boolean,
+    lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind),
+    lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind),
+    lambda kind: (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    ),
+    lambda kind: pa.types.is_timestamp(kind) or pa.types.is_date(kind),
+    lambda kind: pa.types.is_list(kind) or pa.types.is_large_list(kind),
+    pa.types.is_map,
+    pa.types.is_struct,
+)
+"""Types between which a cast keeps the meaning. Texts are not parsed, and numbers are no timestamps: what they mean would
+be a guess."""
+
+
+class Unfit(ValueError):
+    """A table is not of the schema; the text names the column."""
+
+
+def conform(table: pa.Table, schema: Schema) -> pa.Table:
+    """The table's columns as the schema has them; others are left out, missing ones are NULL.
+
+    Integers become floats, floats integers if they are whole, timestamps with a zone UTC; what is finer than a microsecond
+    is cut off. A table that fits already is not copied.
+
+    Raises:
+        Unfit: a column cannot be cast without loss, is of another kind, or has no value where it must have one.
+    """
+    return pa.table([_column(table, field) for field in schema.fields], schema=schema.arrow())
+
+
+def _column(table: pa.Table, field: Field) -> pa.ChunkedArray:
+    found = table.schema.get_all_field_indices(field.name)
+    if len(found) > 1:
+        raise Unfit(f"column {field.name!r} stands twice")
+    column = _cast(table.column(found[0]), field) if found else pa.chunked_array([pa.nulls(len(table), field.type)])
+    if not field.nullable and column.null_count:
+        raise Unfit(f"column {field.name!r} is NOT NULL and has {column.null_count} rows without a value")
+    return column
+
+
+def _cast(column: pa.ChunkedArray, field: Field) -> pa.ChunkedArray:
+    kind = column.type
+    if kind == field.type:
+        return column
+    if pa.types.is_dictionary(kind):
+        return _cast(column.cast(kind.value_type), field)
+    if not _related(kind, field.type):
+        raise Unfit(f"column {field.name!r} is {kind}, not {type_name(field.type)}")
+    if pa.types.is_timestamp(kind) and pa.types.is_timestamp(field.type):
+        return column.cast(field.type, safe=False)
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        raise Unfit(f"column {field.name!r} is {kind}, not {type_name(field.type)}: {error}") from None
+
+
+def _related(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    return pa.types.is_null(kind) or any(of(kind) and of(wanted) for of in _FAMILIES)

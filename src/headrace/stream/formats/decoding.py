@@ -1,0 +1,188 @@
+"""Bodies of messages, and lines → rows. One bad body never harms another.
+
+JSON: an object is a row, an array of objects are rows. Keys are columns, by their exact names; unknown keys are ignored;
+of a key that stands twice the last counts. A missing key is NULL. A value of another type is an error, never a silent
+NULL: texts are no numbers, 1.0 is no bigint (1 is a double), a number too large does not fit, a decimal (number or text)
+must not have more digits than its type. Timestamps: see `timestamps`; binary is base64; NaN, Infinity and -Infinity are
+texts. Arrow: a record batch stream whose columns `conform` takes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from headrace.stream.formats import columns
+from headrace.stream.formats.conform import Unfit, conform
+from headrace.stream.plan import Format
+from headrace.stream.schema import ORIGIN, Schema
+
+ARROW_TYPE: Final = "application/vnd.apache.arrow.stream"
+"""The attribute `content-type` of a message whose body is Arrow."""
+
+ORIGIN_FIELD: Final = pa.field(ORIGIN, pa.int32())
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What came of bodies.
+
+    Attributes:
+        rows: the schema's columns and ORIGIN, the index of the row's body.
+        bad: (index, reason) of each body that gave none, sorted.
+    """
+
+    rows: pa.Table
+    bad: list[tuple[int, str]]
+
+
+class HasBody(Protocol):
+    """A message, as far as it is decoded: `attributes` as the queue stores them."""
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def attributes(self) -> bytes: ...
+
+
+class Decoder(Protocol):
+    """Bodies of one format."""
+
+    def decode(self, bodies: Sequence[bytes], first: int = 0) -> Decoded:
+        """`first`: the index of the first body."""
+
+
+class JsonDecoder:
+    """JSON, one value a body."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._arrow = with_origin(schema)
+        record = columns.record_type(schema.arrow())
+        self._parse: Callable[[bytes], Any] = msgspec.json.Decoder(record | list[record]).decode  # type: ignore[valid-type]  # made here
+
+    def decode(self, bodies: Sequence[bytes], first: int = 0) -> Decoded:
+        """See Decoder."""
+        records: list[Any] = []
+        origins: list[int] = []
+        bad: dict[int, str] = {}
+        for origin, body in enumerate(bodies, first):
+            try:
+                value = self._parse(body)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                bad[origin] = _reason(error)
+                continue
+            if type(value) is list:
+                records += value
+                origins += [origin] * len(value)
+            else:
+                records.append(value)
+                origins.append(origin)
+        return self._fitting(records, origins, bad)
+
+    def _fitting(self, records: list[Any], origins: list[int], bad: dict[int, str]) -> Decoded:
+        try:
+            return Decoded(self._table(records, origins), sorted(bad.items()))
+        except columns.UNFIT:
+            bad |= (unfit := self._unfit(records, origins))
+            good = [row for row, origin in enumerate(origins) if origin not in unfit]
+            table = self._table([records[row] for row in good], [origins[row] for row in good])
+            return Decoded(table, sorted(bad.items()))
+
+    def _table(self, records: Sequence[Any], origins: Sequence[int]) -> pa.Table:
+        arrays = [self._column(number, records) for number in range(len(self._schema.fields))]
+        return pa.table([*arrays, pa.array(origins, pa.int32())], schema=self._arrow)
+
+    def _column(self, number: int, records: Sequence[Any]) -> pa.Array:
+        attribute = f"f{number}"
+        return columns.build(self._schema.fields[number].type, [getattr(record, attribute) for record in records])
+
+    def _unfit(self, records: Sequence[Any], origins: Sequence[int]) -> dict[int, str]:
+        """The bodies with a value that its column cannot hold, found by halving: a few among many are found soon."""
+        try:
+            self._table(records, origins)
+        except columns.UNFIT:
+            if len(records) == 1:
+                return {origins[0]: self._why(records)}
+            half = len(records) // 2
+            return self._unfit(records[:half], origins[:half]) | self._unfit(records[half:], origins[half:])
+        return {}
+
+    def _why(self, records: Sequence[Any]) -> str:
+        for number, field in enumerate(self._schema.fields):
+            try:
+                self._column(number, records)
+            except columns.UNFIT as error:
+                return f"column {field.name!r}: {error}"
+        raise AssertionError("a record that does not fit has a column that does not")
+
+
+class ArrowDecoder:
+    """Arrow IPC streams, one a body."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._arrow = with_origin(schema)
+
+    def decode(self, bodies: Sequence[bytes], first: int = 0) -> Decoded:
+        """See Decoder."""
+        tables: list[pa.Table] = []
+        bad: list[tuple[int, str]] = []
+        for origin, body in enumerate(bodies, first):
+            try:
+                tables.append(self._table(body, origin))
+            except (pa.ArrowException, OSError, EOFError, MemoryError, *columns.UNFIT) as error:
+                bad.append((origin, str(error) if isinstance(error, Unfit) else f"no Arrow stream: {error}"))
+        return Decoded(pa.concat_tables(tables).combine_chunks() if tables else self._arrow.empty_table(), bad)
+
+    def _table(self, body: bytes, origin: int) -> pa.Table:
+        with pa.ipc.open_stream(body) as stream:
+            table = stream.read_all()
+        table.validate(full=True)  # offsets of a damaged stream would be read beyond its end
+        rows = conform(table, self._schema)
+        return rows.append_column(ORIGIN_FIELD, pa.repeat(pa.scalar(origin, pa.int32()), len(rows)))
+
+
+class BodyDecoder:
+    """Messages of one or both formats, in their order."""
+
+    def __init__(self, schema: Schema, form: Format) -> None:
+        self._form = form
+        self._arrow = with_origin(schema)
+        self._decoders: dict[bool, Decoder] = {False: JsonDecoder(schema), True: ArrowDecoder(schema)}
+
+    def decode(self, messages: Sequence[HasBody]) -> Decoded:
+        parts: list[Decoded] = []
+        first = 0
+        for is_arrow, group in itertools.groupby(messages, self._is_arrow):
+            bodies = [message.body for message in group]
+            parts.append(self._decoders[is_arrow].decode(bodies, first))
+            first += len(bodies)
+        if len(parts) == 1:
+            return parts[0]
+        rows = pa.concat_tables([part.rows for part in parts]) if parts else self._arrow.empty_table()
+        return Decoded(rows, [bad for part in parts for bad in part.bad])
+
+    def _is_arrow(self, message: HasBody) -> bool:
+        return self._form == "arrow" or (self._form == "auto" and ARROW_TYPE.encode() in message.attributes)
+
+
+def numbered(rows: pa.Table) -> pa.Table:
+    """Rows that are an origin each."""
+    return rows.append_column(ORIGIN_FIELD, pa.array(range(len(rows)), pa.int32()))
+
+
+def with_origin(schema: Schema) -> pa.Schema:
+    return schema.arrow().append(ORIGIN_FIELD)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, msgspec.ValidationError):
+        return f"not of the schema: {error}"
+    return f"no JSON: {error}"

@@ -1,0 +1,39 @@
+"""The reader of a source."""
+
+from __future__ import annotations
+
+from headrace.native.client import Client
+from headrace.stream import limits
+from headrace.stream.errors import PlanRefused
+from headrace.stream.plan import FileSource, MemorySource, QueueSource, Source
+from headrace.stream.sources.base import Reader
+from headrace.stream.sources.memory import MemoryReader
+from headrace.stream.sources.queue import QueueReader, reader_name
+
+
+def open_reader(source: Source, client: Client | None, *, pipeline: str, slot: int) -> Reader:
+    """A reader that is not opened yet.
+
+    Args:
+        source: what is read.
+        client: of the broker; None if the pipeline has none: then queues are refused.
+        pipeline, slot: whose claims a queue's are.
+
+    Raises:
+        PlanRefused: a queue without a broker.
+        SchemaInvalid: rows in memory are not of their schema.
+    """
+    if isinstance(source, MemorySource):
+        return MemoryReader(source)
+    if isinstance(source, FileSource):
+        raise PlanRefused(f"files {source.path!r}", "they cannot be read yet")
+    if client is None:
+        kind = "queue" if isinstance(source, QueueSource) else "topic"
+        raise PlanRefused(f"{kind} {source.name!r}", "there is no broker to read it from", "name one with --broker")
+    queue = source.queue if isinstance(source, QueueSource) else inbox_name(pipeline, source.topic)
+    return QueueReader(source, queue, client, reader=reader_name(pipeline, slot))
+
+
+def inbox_name(pipeline: str, topic: str) -> str:
+    """The queue by which a pipeline reads a topic; FIFO if the topic is."""
+    return f"{pipeline}--{topic}"[: limits.INBOX_CHARACTERS_MAX]

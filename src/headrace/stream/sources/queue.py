@@ -1,0 +1,106 @@
+"""A queue as a source: claims of a reader of its own.
+
+A claim binds messages durably to a number; asked again it gives the same ones, and the commit of what became of them
+acknowledges it. So nothing about the position is kept here. Claims that were open when the process before ended come
+first, then new ones.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from headrace.native.client import Client
+from headrace.queue import limits as queue_limits
+from headrace.queue import operations as ops
+from headrace.queue.model import ClaimState, Message, QueueDescription, arn_of
+from headrace.stream import limits
+from headrace.stream.plan import QueueSource, TopicSource
+from headrace.stream.sources.base import Chunk, Progress, Reader
+from headrace.stream.sources.messages import MessageDecoder, MessageOrigins
+
+_WAIT_S: Final = 0.5  # of one claim: how late a close is noticed
+
+
+def reader_name(pipeline: str, slot: int) -> str:
+    """Whose claims they are: each slot of a pipeline has its own, whichever process holds it."""
+    return f"{pipeline}/{slot}"
+
+
+class QueueReader(Reader):
+    """See Reader. `name` is the queue's; every chunk is whole claims, so that its commit can acknowledge them."""
+
+    def __init__(self, source: QueueSource | TopicSource, queue: str, client: Client, *, reader: str) -> None:
+        self._name = source.name
+        self._arn = arn_of(queue)
+        self._client = client
+        self._reader = reader
+        self._decoder = MessageDecoder(source)
+        self._rows_a_message = 1.0
+        self._number = 0
+        self._last = 0
+        self._done = 0
+        self._closed = False
+
+    def open(self, position: bytes | None) -> None:
+        del position  # the store has it
+        state: ClaimState = self._client.call(ops.GetClaims(self._arn, self._reader))
+        self._number, self._last = state.acknowledged + 1, state.last
+
+    def read(self, rows_max: int, wait_s: float) -> Chunk | None:
+        messages, numbers = self._claims(rows_max, wait_s)
+        if not messages:
+            return None
+        rows, dead = self._decoder.decode(messages)
+        self._rows_a_message = max(len(rows) / len(messages), 1.0)
+        self._done += len(messages)
+        return Chunk(
+            rows,
+            MessageOrigins(self._name, messages),
+            dead,
+            claims=[(self._arn, self._reader, numbers[-1])],  # it acknowledges those before it, too
+            messages=len(messages),
+            size_bytes=sum(len(message.body) for message in messages),
+        )
+
+    def progress(self) -> Progress:
+        description: QueueDescription = self._client.call(ops.GetQueue(self._arn))
+        return Progress(self._done, description.counts.visible, "messages")
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _claims(self, rows_max: int, wait_s: float) -> tuple[list[Message], list[int]]:
+        """The messages of the next claims: those that are there, until they are about `rows_max` rows."""
+        messages: list[Message] = []
+        numbers: list[int] = []
+        limit = self._limit(rows_max)
+        size_bytes = 0
+        while len(messages) < limit and size_bytes < limits.BATCH_BYTES_MAX:
+            ask = min(limit - len(messages), queue_limits.NATIVE_BATCH_MAX)
+            again = self._number <= self._last
+            found = self._claim(ask, 0 if messages or again else wait_s)
+            if not found and not again:
+                break
+            self._number += 1  # also behind an open claim whose messages are gone: the queue was purged
+            if found:
+                numbers.append(self._number - 1)
+                messages += found
+                size_bytes += sum(len(message.body) for message in found)
+            if not again and len(found) < ask:  # no more are ready now
+                break
+        return messages, numbers
+
+    def _limit(self, rows_max: int) -> int:
+        """How many messages are about `rows_max` rows, as the last ones were."""
+        return max(1, int(rows_max / self._rows_a_message))
+
+    def _claim(self, limit: int, wait_s: float) -> list[Message]:
+        deadline_s = time.monotonic() + wait_s
+        while not self._closed:
+            left_s = max(0.0, deadline_s - time.monotonic())
+            claim = ops.Claim(self._arn, self._reader, self._number, limit)
+            messages: list[Message] = self._client.call(claim, wait=min(left_s, _WAIT_S))
+            if messages or left_s <= _WAIT_S:
+                return messages
+        return []
