@@ -1,0 +1,216 @@
+"""Joins of two streams.
+
+Each side remembers its rows as long as a partner can come. A new row meets what the other side remembers and is then
+remembered itself, so of two rows the later finds the earlier, and each pair comes once:
+
+    left port:   new left × old right                       then the new left is remembered
+    right port:  new right × (old left and new left)        then the new right
+
+`reach` is how long after its own time a row may meet a partner: for the left the upper bound, for the right the lower one
+turned round. No row that is still to come is older than the watermark, so a row is done when time + reach is. Outer joins
+then look once more whether it had a partner: there is no mark on rows that found one, but the other side is kept until
+nobody can ask any more. That is free where the bounds are equal, as in joins of windows, and writes nothing but appends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from headrace.stream import physical
+from headrace.stream.engine.late import refuse_late
+from headrace.stream.engine.operator import END, NEVER, Context, Operator
+from headrace.stream.engine.slices import OPEN, KeySlices, TimeSlices, opened
+from headrace.stream.engine.tables import complete, conform, micros, minus, nullable, plain, quoted
+from headrace.stream.errors import PlanRefused
+from headrace.stream.schema import Schema
+
+_LEFT: Final = "_left"
+_RIGHT: Final = "_right"
+
+
+class JoinOperator(Operator):
+    """State: the rows of both sides, in time slices where they are forgotten one day, else in key slices."""
+
+    def __init__(self, node: physical.Join, name: str, inputs: Sequence[Schema], context: Context) -> None:
+        self.schema = node.schema
+        self._node = node
+        self._context = context
+        self._left, self._right = _sides(node, name, inputs, context)
+        self._on = _on(node)
+        columns = ", ".join(quoted(name) for name in node.schema.names)
+        self._pairs_sql = f"SELECT {columns} FROM {_LEFT} JOIN {_RIGHT} ON {self._on}"  # noqa: S608 (names are quoted)
+
+    def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
+        side, other = (self._left, self._right) if port == 0 else (self._right, self._left)
+        if other.keep_us is not None:
+            rows = refuse_late(self._context, rows, side.time, watermark, self._node.step)
+        able, unable = complete(plain(rows, side.schema), side.needed)
+        found = self._pairs(side, able, other)
+        side.remember(able)
+        return _some([found, *([self._alone(unable)] if side.outer else [])])
+
+    def advance(self, watermark: int) -> pa.Table | None:
+        pairs = ((self._left, self._right), (self._right, self._left))
+        found = [self._alone(self._without_partner(side, other, watermark)) for side, other in pairs if side.outer]
+        for side, _ in pairs:
+            side.forget(watermark)
+        return _some(found)
+
+    def watermark(self, inputs: Sequence[int]) -> int:
+        low = min(inputs)
+        if self._node.time is None or low in (NEVER, END):
+            return low
+        side = self._left if self._node.time in self._left.schema.names else self._right
+        return NEVER if side.reach_us is None else low - max(0, side.reach_us)
+
+    def pending(self) -> int | None:
+        return max((time for side in (self._left, self._right) if (time := side.pending()) is not None), default=None)
+
+    def _pairs(self, side: _Side, rows: pa.Table, other: _Side) -> pa.Table:
+        others = other.partners_of(rows, side) if rows.num_rows else rows
+        if not rows.num_rows or not others.num_rows:
+            return self.schema.arrow().empty_table()
+        return conform(self._context.query(self._pairs_sql, **{side.table: rows, other.table: others}), self.schema)
+
+    def _without_partner(self, side: _Side, other: _Side, watermark: int) -> pa.Table:
+        """The rows of an outer side that are done, and had none."""
+        rows = side.done(watermark)
+        others = other.partners_of(rows, side) if rows.num_rows else rows
+        if not rows.num_rows or not others.num_rows:
+            return rows
+        sql = f"SELECT * FROM {side.table} ANTI JOIN {other.table} ON {self._on}"  # noqa: S608 (names are quoted)
+        return self._context.query(sql, **{side.table: rows, other.table: others})
+
+    def _alone(self, rows: pa.Table) -> pa.Table:
+        """Rows of one side, with NULLs for the other."""
+        given = set(rows.column_names)
+        columns = [
+            rows[field.name] if field.name in given else pa.nulls(rows.num_rows, field.type)
+            for field in self.schema.fields
+        ]
+        return conform(pa.table(columns, names=self.schema.names), self.schema)
+
+
+@dataclass(slots=True)
+class _Side:
+    """One input, and what is remembered of it.
+
+    Attributes:
+        table: its name in SQL.
+        time: its event time; empty if there is none, or no bound that needs it.
+        reach_us: how long after its own time a row may meet a partner; None: for ever.
+        keep_us: how long after it a row is remembered, at least `reach_us`; None: for ever.
+        outer: whether a row without a partner comes out.
+    """
+
+    table: str
+    schema: Schema
+    keys: tuple[str, ...]
+    time: str
+    reach_us: int | None
+    keep_us: int | None
+    outer: bool
+    state: TimeSlices | KeySlices
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns without which a row has no partner."""
+        return (*self.keys, self.time) if self.time else self.keys
+
+    def remember(self, rows: pa.Table) -> None:
+        if rows.num_rows:
+            self.state.append(opened(rows) if self.outer else rows)
+
+    def partners_of(self, rows: pa.Table, other: _Side) -> pa.Table:
+        """What is remembered and can meet these rows of the other side, and perhaps more. At least one row is given."""
+        if isinstance(self.state, KeySlices):
+            return plain(self.state.near(rows, other.keys), self.schema)
+        times = micros(rows, other.time)
+        first = None if self.reach_us is None else int(times.min()) - self.reach_us
+        last = None if other.reach_us is None else int(times.max()) + other.reach_us
+        return plain(self.state.between(first, last), self.schema)
+
+    def done(self, watermark: int) -> pa.Table:
+        """The rows that wait for a partner and will not find one any more; each once."""
+        if isinstance(self.state, KeySlices) or self.reach_us is None or self.keep_us is None:
+            return self.schema.arrow().empty_table()
+        closed = self.state.close(minus(watermark, self.reach_us), minus(watermark, self.keep_us))
+        return plain(closed, self.schema)
+
+    def forget(self, watermark: int) -> None:
+        if isinstance(self.state, TimeSlices) and self.keep_us is not None:
+            self.state.drop_before(minus(watermark, self.keep_us))
+
+    def pending(self) -> int | None:
+        if not self.outer or isinstance(self.state, KeySlices) or self.reach_us is None:
+            return None
+        latest = self.state.latest()
+        return None if latest is None else latest + self.reach_us + 1
+
+
+def _sides(node: physical.Join, name: str, inputs: Sequence[Schema], context: Context) -> tuple[_Side, _Side]:
+    upper, lower = node.upper_us, None if node.lower_us is None else -node.lower_us
+    left_outer, right_outer = node.kind in ("left", "full"), node.kind in ("right", "full")
+    if (left_outer and upper is None) or (right_outer and lower is None):
+        raise PlanRefused(
+            f"{node.kind.upper()} JOIN", "a row would wait for its partner for ever", "bound the times", step=node.step
+        )
+    timed = upper is not None or lower is not None
+    left_time, right_time = (node.left_time or "", node.right_time or "") if timed else ("", "")
+    left_keep, right_keep = _keep(upper, lower, asked=right_outer), _keep(lower, upper, asked=left_outer)
+    left_state = _state(f"{name}/left", inputs[0], node.left_keys, left_time, left_keep, context, outer=left_outer)
+    right_state = _state(
+        f"{name}/right", inputs[1], node.right_keys, right_time, right_keep, context, outer=right_outer
+    )
+    return (
+        _Side(_LEFT, inputs[0], node.left_keys, left_time, upper, left_keep, left_outer, left_state),
+        _Side(_RIGHT, inputs[1], node.right_keys, right_time, lower, right_keep, right_outer, right_state),
+    )
+
+
+def _state(
+    name: str, schema: Schema, keys: tuple[str, ...], time: str, keep_us: int | None, context: Context, *, outer: bool
+) -> TimeSlices | KeySlices:
+    rows = nullable(schema)
+    parts = context.parts(name, keys, rows.append(pa.field(OPEN, pa.bool_())) if outer else rows)
+    if keep_us is None:
+        return KeySlices(parts, keys)
+    return TimeSlices.keeping(keep_us, parts, time)
+
+
+def _keep(reach_us: int | None, other_reach_us: int | None, *, asked: bool) -> int | None:
+    """How long a row is remembered: while it may meet a partner; and where the other side is outer (`asked`), until the
+    partners that it may have had are done."""
+    if reach_us is None or not asked:
+        return reach_us
+    return None if other_reach_us is None else max(reach_us, reach_us + other_reach_us)
+
+
+def _on(node: physical.Join) -> str:
+    """The condition of the join, in SQL over the two tables."""
+    terms = [
+        f"{_LEFT}.{quoted(left)} = {_RIGHT}.{quoted(right)}"
+        for left, right in zip(node.left_keys, node.right_keys, strict=True)
+    ]
+    if node.left_time and node.right_time:
+        terms += _bounds(f"{_LEFT}.{quoted(node.left_time)}", f"{_RIGHT}.{quoted(node.right_time)}", node)
+    if node.condition:
+        terms.append(f"({node.condition})")
+    return " AND ".join(terms) or "true"
+
+
+def _bounds(left: str, right: str, node: physical.Join) -> list[str]:
+    if node.lower_us == node.upper_us == 0:
+        return [f"{left} = {right}"]  # a hash join on it, where a range is a filter
+    lower = [] if node.lower_us is None else [f"{right} >= {left} + to_microseconds({node.lower_us})"]
+    upper = [] if node.upper_us is None else [f"{right} <= {left} + to_microseconds({node.upper_us})"]
+    return lower + upper
+
+
+def _some(tables: Sequence[pa.Table]) -> pa.Table | None:
+    filled = [table for table in tables if table.num_rows]
+    return pa.concat_tables(filled) if filled else None

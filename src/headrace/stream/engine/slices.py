@@ -1,0 +1,184 @@
+"""State cut into buckets, by event time or by key: what operators put between themselves and their parts.
+
+By time, what is over is dropped a bucket at a time, and a batch reads only the buckets that can concern it. By key, for
+state that is kept for ever, a small batch reads only its keys' share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headrace.stream import limits
+from headrace.stream.engine.parts import Parts
+from headrace.stream.engine.shards import shard_of
+from headrace.stream.engine.tables import micros, split
+
+OPEN: Final = "_open"
+"""A column of state in time slices: whether the row still waits for what `TimeSlices.close` ends."""
+
+_WIDTH_MIN_US: Final = 1_000_000  # buckets below a second would be many, and save nothing
+_WIDTH_PARTS: Final = 8  # of the time that rows are kept: a batch reads a quarter more than it must
+
+
+class TimeSlices:
+    """Rows in buckets of `width_us` of event time, which every row must have."""
+
+    def __init__(self, parts: Parts, time: str, width_us: int) -> None:
+        self._parts = parts
+        self._time = time
+        self._width_us = width_us
+
+    @classmethod
+    def keeping(cls, keep_us: int, parts: Parts, time: str) -> TimeSlices:
+        """With buckets that suit rows which are kept for `keep_us`."""
+        return cls(parts, time, max(_WIDTH_MIN_US, keep_us // _WIDTH_PARTS))
+
+    def append(self, rows: pa.Table) -> None:
+        for bucket, group in grouped(rows, micros(rows, self._time) // self._width_us):
+            self._parts.append(bucket, group)
+            compact(self._parts, bucket)
+
+    def between(self, first_us: int | None, last_us: int | None) -> pa.Table:
+        """All rows from `first_us` to `last_us` (None: no bound), and perhaps a few more around them."""
+        return self._parts.read(self._buckets(first_us, last_us))
+
+    def take_before(self, limit_us: int) -> pa.Table:
+        """The rows older than `limit_us`, which are forgotten."""
+        taken = [self._parts.read([])]
+        for bucket in self._buckets(None, limit_us - 1):
+            old, rest = self._split(bucket, limit_us)
+            taken.append(old)
+            self._put(bucket, rest)
+        return pa.concat_tables(taken)
+
+    def close(self, limit_us: int, keep_us: int) -> pa.Table:
+        """The rows older than `limit_us` that were open; now they are not.
+
+        Args:
+            limit_us: see there.
+            keep_us: what will be forgotten next (`drop_before`): need not be marked.
+        """
+        closed = [self._parts.read([])]
+        for bucket in self._buckets(None, limit_us - 1):
+            old, rest = self._split(bucket, limit_us)
+            fresh = old.filter(old[OPEN])
+            closed.append(fresh)
+            if fresh.num_rows and self._end(bucket) > keep_us:
+                self._put(bucket, pa.concat_tables([_marked(old, is_open=False), rest]))
+        return pa.concat_tables(closed)
+
+    def drop_before(self, limit_us: int) -> None:
+        """Forget the buckets that hold only rows older than `limit_us`. Nothing is read."""
+        for bucket in self._parts.buckets():
+            if self._end(bucket) > limit_us:
+                break
+            self._parts.drop(bucket)
+
+    def latest(self) -> int | None:
+        """The greatest event time there is."""
+        buckets = self._parts.buckets()
+        return int(micros(self._parts.read(buckets[-1:]), self._time).max()) if buckets else None
+
+    def _buckets(self, first_us: int | None, last_us: int | None) -> list[int]:
+        first = None if first_us is None else first_us // self._width_us
+        last = None if last_us is None else last_us // self._width_us
+        return [
+            bucket
+            for bucket in self._parts.buckets()
+            if (first is None or first <= bucket) and (last is None or bucket <= last)
+        ]
+
+    def _end(self, bucket: int) -> int:
+        return (bucket + 1) * self._width_us
+
+    def _split(self, bucket: int, limit_us: int) -> tuple[pa.Table, pa.Table]:
+        rows = self._parts.read([bucket])
+        return split(rows, pa.array(micros(rows, self._time) < limit_us))
+
+    def _put(self, bucket: int, rows: pa.Table) -> None:
+        if rows.num_rows:
+            self._parts.replace(bucket, rows)
+        else:
+            self._parts.drop(bucket)
+
+
+class KeySlices:
+    """Rows that are kept for ever, in slices by the hash of their keys, oldest first.
+
+    Appends to a slice go to its level 0; a level that is full becomes one part of the next. So a row is written again a
+    few times in all, however much there is, and a read meets few parts. Bucket = slice - level × COUNT: in the order of
+    the buckets a slice's oldest rows come first.
+    """
+
+    COUNT: Final = 16
+    """A multiple of the usual number of shards: so a slice lies in one shard, and an append is one part of it."""
+
+    _LEVEL_PARTS: Final = 4  # of levels above 0: what a shrink leaves behind is at most so many times too much
+
+    def __init__(self, parts: Parts, keys: Sequence[str], shrink: Callable[[pa.Table], pa.Table] | None = None) -> None:
+        """Args:
+        parts: where the rows are.
+        keys: their columns that are hashed.
+        shrink: what becomes of rows when parts are merged, for those that outlive their use; None: they stay.
+        """
+        self._parts = parts
+        self._keys = tuple(keys)
+        self._shrink = shrink
+
+    def append(self, rows: pa.Table) -> None:
+        for number, group in grouped(rows, self._slices(rows, self._keys)):
+            self._add(number, group, level=0)
+
+    def near(self, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+        """All rows that have a key of `rows`, and others. `keys`: what its key columns are called."""
+        wanted = set(self._slices(rows, keys).tolist())
+        return self._parts.read(bucket for bucket in self._parts.buckets() if bucket % self.COUNT in wanted)
+
+    def _slices(self, rows: pa.Table, keys: Sequence[str]) -> npt.NDArray[np.int64]:
+        if not keys:
+            return np.zeros(rows.num_rows, np.int64)
+        return np.asarray(shard_of(rows, tuple(keys), self.COUNT), np.int64)
+
+    def _add(self, number: int, rows: pa.Table, *, level: int) -> None:
+        bucket = number - level * self.COUNT
+        self._parts.append(bucket, rows)
+        if self._parts.count(bucket) > (self._LEVEL_PARTS if level else limits.COMPACT_PARTS):
+            merged = self._parts.read([bucket])
+            self._parts.drop(bucket)
+            self._add(number, self._shrink(merged) if self._shrink else merged, level=level + 1)
+
+
+def grouped(rows: pa.Table, buckets: npt.NDArray[np.int64]) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each bucket, in their order; buckets ascending."""
+    if not len(buckets):
+        return
+    first = buckets[0]
+    if (buckets == first).all():
+        yield int(first), rows
+        return
+    order = np.argsort(buckets, kind="stable")
+    numbers, starts = np.unique(buckets[order], return_index=True)
+    rows = rows.take(pa.array(order))
+    for number, start, end in zip(numbers.tolist(), starts, [*starts[1:], len(buckets)], strict=True):
+        yield number, rows.slice(start, end - start)
+
+
+def compact(parts: Parts, bucket: int) -> None:
+    """Merge the bucket's parts if they have become many: each is a key of the store, and a chunk for DuckDB."""
+    if parts.count(bucket) > limits.COMPACT_PARTS:
+        parts.replace(bucket, parts.read([bucket]))
+
+
+def opened(rows: pa.Table) -> pa.Table:
+    """The rows with OPEN behind them: true."""
+    return rows.append_column(OPEN, pa.array(np.full(rows.num_rows, fill_value=True)))
+
+
+def _marked(rows: pa.Table, *, is_open: bool) -> pa.Table:
+    flags = pa.array(np.full(rows.num_rows, is_open))
+    return rows.set_column(rows.column_names.index(OPEN), OPEN, flags)
