@@ -1,0 +1,215 @@
+"""What tasks have staged, published once: the sink's half of exactly once.
+
+Tasks run anywhere, and perhaps twice; only the driver's commit knows which of them count, and of which batch. So a task
+writes its messages as *parts* into the broker's state, under random names, where nobody sees them, and tells the driver.
+The driver publishes the parts of a batch, and keeps a *record*: which checkpoint writes, its last batch, and the parts of
+it that are still to be published.
+
+Why each message comes out exactly once, though a batch may need several transactions (one takes 10,000 messages):
+
+* Every transaction expects the record as it was read, and replaces it. Of two that start from the same record one
+  commits. An unknown outcome is settled by reading the record again.
+* The first one *decides*: it writes the batch's number and all its parts into the record. Spark may run the batch again
+  after a crash, with other stages; the record says that the batch is decided, and these are dropped.
+* A part is sent, deleted, and struck from the record in one transaction. So it is sent once, whoever goes on with it.
+* Spark writes its own commit log after the driver's commit, and runs batch n + 1 after that. So a batch that is older than
+  the record's is a repetition, and a newer one never comes before the older is published whole.
+* Batches are numbered by checkpoint. The record knows its checkpoint (the query's id, random, kept in the checkpoint);
+  another one is refused.
+
+Readers may see the first parts of a large batch before the last. Parts that nobody's record names are stale when a commit
+ends: Spark has no task of a later batch yet. They are deleted, whoever left them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from headrace.errors import OutcomeUnknown, StateChanged
+from headrace.native.client import Client
+from headrace.queue.model import Entry
+from headrace.queue.operations import GetState, Transact
+from headrace.stream.spark import limits
+from headrace.stream.spark.errors import CheckpointChanged, StageLost
+from headrace.stream.spark.parts import cut
+
+RECORD: Final = b"record"
+STAGE: Final = b"stage/"
+
+Sends = list[tuple[str, list[Entry]]]
+"""(ARN, messages): what a part is, as msgpack."""
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """A part that is staged: its key in the state, how many messages it has, and how long it is."""
+
+    key: str
+    messages: int
+    size_bytes: int
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What a sink has published.
+
+    Attributes:
+        checkpoint: who writes.
+        batch: its last batch, decided.
+        parts: of it, still to be published; none: it is done.
+        messages: published, over all batches.
+    """
+
+    checkpoint: str
+    batch: int
+    parts: tuple[Part, ...] = ()
+    messages: int = 0
+
+
+def state_name(name: str) -> str:
+    return f"spark:{name}"
+
+
+def stage(client: Client, name: str, sends: Iterable[tuple[str, Entry]]) -> list[Part]:
+    """In a task: keep messages (ARN and entry) where only `publish` finds them. Holds one part in memory."""
+    stage_id = uuid.uuid4().hex
+    parts: list[Part] = []
+    for number, (batch, size) in enumerate(cut(sends, _size)):
+        key = f"{STAGE.decode()}{stage_id}/{number:06d}"
+        value = msgspec.msgpack.encode(_grouped(batch))
+        client.call(Transact(name=state_name(name), state=[(key.encode(), value)]))
+        parts.append(Part(key, len(batch), size))
+    return parts
+
+
+def publish(
+    client: Client, name: str, *, checkpoint: str, batch: int, parts: Iterable[Part], adopt: bool = False
+) -> None:
+    """On the driver: batch `batch` is these parts. Idempotent; whole when it returns.
+
+    Args:
+        adopt: take the name over from another checkpoint.
+
+    Raises:
+        CheckpointChanged: the name is another checkpoint's.
+        StageLost: a part is gone.
+    """
+    wanted = Record(checkpoint, batch, tuple(parts))
+    unknown = 0
+    while True:
+        stored, record = read_record(client, name)
+        record = decide(name, record, wanted, adopt=adopt)
+        if record is None:
+            collect(client, name)
+            return
+        try:
+            client.call(_publication(client, name, stored, record))
+        except (StateChanged, StageLost):
+            if read_record(client, name)[0] == stored:
+                raise
+        except OutcomeUnknown:
+            unknown += 1
+            if unknown == limits.UNKNOWN_MAX:
+                raise
+
+
+def decide(name: str, record: Record | None, wanted: Record, *, adopt: bool) -> Record | None:
+    """What to go on with: the record, if its batch is not published whole; else the wanted batch; None: all is done.
+
+    A batch that is decided is finished even for another checkpoint: its messages are those of claims that may be
+    acknowledged.
+    """
+    if record is None:
+        return wanted
+    if record.checkpoint != wanted.checkpoint and not adopt:
+        raise CheckpointChanged(name, record.batch)
+    if record.parts:
+        return record
+    if record.checkpoint == wanted.checkpoint and record.batch >= wanted.batch:
+        return None
+    return msgspec.structs.replace(wanted, messages=record.messages)
+
+
+def fitting(parts: Iterable[Part]) -> list[Part]:
+    """The first parts, as many as one transaction takes; at least one, if there is one."""
+    taken: list[Part] = []
+    messages = size = 0
+    for part in parts:
+        messages += part.messages
+        size += part.size_bytes
+        if taken and (messages > limits.PART_MESSAGES_MAX or size > limits.COMMIT_BYTES_MAX):
+            break
+        taken.append(part)
+    return taken
+
+
+def discard(client: Client, name: str, parts: Iterable[Part]) -> None:
+    """Delete parts that will not be published. Idempotent."""
+    client.call(Transact(name=state_name(name), state=[(part.key.encode(), None) for part in parts]))
+
+
+def collect(client: Client, name: str) -> int:
+    """Delete the parts that no record names: those of tasks and drivers that died. Returns how many there were."""
+    record = read_record(client, name)[1]
+    kept = {part.key.encode() for part in record.parts} if record else set()
+    stale = [key for key in _staged(client, name) if key not in kept]
+    if stale:
+        client.call(Transact(name=state_name(name), state=[(key, None) for key in stale]))
+    return len(stale)
+
+
+def forget(client: Client, name: str) -> None:
+    """Delete the record: nothing will be written under this name again."""
+    client.call(Transact(name=state_name(name), state=[(RECORD, None)]))
+
+
+def read_record(client: Client, name: str) -> tuple[bytes | None, Record | None]:
+    """The record as it is stored, and read; (None, None) if nothing was ever published."""
+    stored = client.state(state_name(name), RECORD, limit=1).get(RECORD)
+    return stored, msgspec.json.decode(stored, type=Record) if stored is not None else None
+
+
+def _publication(client: Client, name: str, stored: bytes | None, record: Record) -> Transact:
+    """The transaction that sends the first of the record's parts, and strikes them."""
+    group = fitting(record.parts)
+    messages = record.messages + sum(part.messages for part in group)
+    after = msgspec.structs.replace(record, parts=record.parts[len(group) :], messages=messages)
+    return Transact(
+        name=state_name(name),
+        sends=[send for part in group for send in _read_part(client, name, part)],
+        state=[(RECORD, msgspec.json.encode(after)), *((part.key.encode(), None) for part in group)],
+        expect=[(RECORD, stored)],
+    )
+
+
+def _read_part(client: Client, name: str, part: Part) -> Sends:
+    key = part.key.encode()
+    value = client.state(state_name(name), key, limit=1).get(key)
+    if value is None:
+        raise StageLost(name, part.key)
+    return msgspec.msgpack.decode(value, type=Sends)
+
+
+def _size(send: tuple[str, Entry]) -> int:
+    return len(send[1].body) + len(send[1].attributes)
+
+
+def _grouped(sends: Iterable[tuple[str, Entry]]) -> Sends:
+    """By ARN, in the order in which they came."""
+    found: dict[str, list[Entry]] = {}
+    for arn, entry in sends:
+        found.setdefault(arn, []).append(entry)
+    return list(found.items())
+
+
+def _staged(client: Client, name: str) -> list[bytes]:
+    """The keys of all parts. A few at a time: their values come with them."""
+    keys: list[bytes] = []
+    while True:
+        after = keys[-1] if keys else b""
+        page = client.call(GetState(state_name(name), STAGE, limits.LISTED_AT_ONCE, after))
+        keys += [key for key, _ in page]
+        if len(page) < limits.LISTED_AT_ONCE:
+            return keys
