@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.http.limits import Limits
-from headrace.http.parse import Head, HeadParser, Refusal
+from headrace.http.parse import KNOWN_BYTES_MAX, KNOWN_MAX, Head, HeadParser, Refusal
 from headrace.http.reader import Reader
 from tests.http.hostile.cases import HOSTILE, LIMITS, SMUGGLED, SOUND
 from tests.http.support import get, post
@@ -18,9 +18,9 @@ from tests.http.support import get, post
 Outcome = tuple[list[tuple[str, str, dict[bytes, bytes], bytes]], int]
 
 
-def read(pieces: list[bytes], limits: Limits = LIMITS) -> Outcome:
+def read(pieces: list[bytes], limits: Limits = LIMITS, parser: HeadParser | None = None) -> Outcome:
     """What a connection reads from `pieces`: requests, and the status of the refusal that ended it, or 0."""
-    reader = Reader(HeadParser(limits), limits)
+    reader = Reader(parser or HeadParser(limits), limits)
     requests: list[tuple[str, str, dict[bytes, bytes], bytes]] = []
     head: Head | None = None
     body: list[bytes] = []
@@ -154,3 +154,32 @@ def test_limits_hold_exactly() -> None:
     assert read([get("/", filler + "b")])[1] == 431
     assert read([post("/", b"x" * LIMITS.body_bytes)])[1] == 0
     assert read([post("/", b"x" * (LIMITS.body_bytes + 1))])[1] == 413
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(STREAMS), min_size=1, max_size=6))
+def test_what_a_parser_remembers_changes_nothing(streams: list[bytes]) -> None:
+    parser = HeadParser(LIMITS)
+    for stream in streams:
+        assert [read([stream], parser=parser) for _ in range(3)] == [read([stream])] * 3
+
+
+def test_remembered_headers_are_each_request_s_own() -> None:
+    parser, heads = HeadParser(LIMITS), [Head() for _ in range(4)]
+    for head in heads:
+        parser.parse(get("/"), head)
+        head.headers[b"host"] = b"changed"
+    assert len(parser._known) == 1
+    parser.parse(get("/other"), heads[0])
+    assert heads[0].headers[b"host"] != b"changed"
+
+
+def test_parser_remembers_a_bounded_number_of_small_blocks() -> None:
+    parser = HeadParser(Limits())
+    for number in range(KNOWN_MAX + 50):
+        for _ in range(2):
+            parser.parse(get("/", f"X-Number: {number}"), Head())
+            parser.parse(get("/", f"X-Long: {number:01024}"), Head())
+            parser.parse(post("/", b"", f"X-Number: {number}"), Head())
+    assert len(parser._known) == KNOWN_MAX and len(parser._once) <= KNOWN_MAX
+    assert all(len(block) <= KNOWN_BYTES_MAX for block in parser._known)
