@@ -65,6 +65,19 @@ class DefinitionChanged(CallerError):
 
 
 @dataclass(eq=False)
+class PipelineBusy(CallerError):
+    """Another process runs the pipeline, and goes on."""
+
+    pipeline: str
+
+    def __str__(self) -> str:
+        return (
+            f"pipeline {self.pipeline!r} is run by another process, which lives. Stop that one, or run without until= to"
+            " stand by; `headrace stream show` tells where it is"
+        )
+
+
+@dataclass(eq=False)
 class TooManyFailures(CallerError):
     """More rows were dead than the pipeline allows. What was committed stands; the rest is where it was."""
 
@@ -100,3 +113,14 @@ class ExtraMissing(CallerError):
 
     def __str__(self) -> str:
         return f"{self.library} is not installed; pip install 'headrace[{self.extra}]'"
+
+
+@dataclass(eq=False)
+class SourceFailed(HeadraceError):
+    """A file or table cannot be read on, or is not what it was when it was read before."""
+
+    source: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"source {self.source}: {self.reason}"

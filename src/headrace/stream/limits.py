@@ -29,6 +29,7 @@ COMPACT_PARTS: Final = 32  # parts of a bucket after which they are merged: appe
 
 MEMBER_BEAT_MS: Final = 2_000  # how often a member says that it lives
 MEMBER_LOST_MS: Final = 10_000  # silent for so long: its work is given to others
+MEMBER_FORGOTTEN_MS: Final = 60_000  # a beat that is older was left by somebody who was killed: it is removed
 
 COMMIT_BYTES_MAX: Final = 32 * 1_048_576  # one transaction: half of what one may send, a third of a request's bound
 PIECE_BYTES_MAX: Final = 4 * 1_048_576  # of a commit that is larger: below the 8 MiB a remote broker's request may have
@@ -40,6 +41,9 @@ RETRY_FIRST_S: Final = 0.05  # pause before a call to a broker that is away is t
 RETRY_MAX_S: Final = 2.0
 PATIENCE_S: Final = 60.0  # how long a run that is to end by itself bears with a broker or sink that is away
 READ_WAIT_S: Final = 1.0  # how long a reader waits for rows before it looks whether it is to end
+LOOK_S: Final = 0.5  # how often a run without work looks whether it is to stop
+TELL_S: Final = 0.5  # how often progress is told
+MEMBER_LOOK_S: Final = 1.0  # how often who stands by looks whether the pipeline is free
 QUIET_S: Final = 0.1  # nothing came for so long: a run `until` idle or end has read what there is
 RESULT_ROWS_MAX: Final = 10_000  # rows that a result keeps of an output that also goes elsewhere
 
@@ -49,3 +53,9 @@ DEAD_ROWS_SOUGHT: Final = 2_000  # of one step and batch: each costs some 20 que
 SKETCH_VALUES: Final = 1_024  # of approx_count_distinct: exact up to there, 3 % beyond (Spark's default: 5 %); 8 KiB a group
 EXPANDED_ROWS_MAX: Final = 1_000_000  # partials that closing windows merge at a time, each once per window
 SESSION_SLICES: Final = 8  # buckets of session state per gap: fewer read more, more write more
+
+LINE_BYTES_MAX: Final = 16 * 1_048_576  # of a file: one that is longer is no line of text
+READ_BLOCK_BYTES: Final = 1_048_576  # read from a file at a time
+RECORD_LINES_MAX: Final = 1_000  # of one CSV record: beyond, a quote was never closed
+LIST_EVERY_S: Final = 0.5  # how often a folder, or a file that grows, is looked at: how late new rows are noticed
+PRINT_BYTES: Final = 1_024  # of a file's beginning, by which it is known again

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from headrace.stream.schema import Field, Schema, type_name
+from headrace.stream.schema import ORIGIN, Field, Schema, type_name
 
 _FAMILIES: Final = (
     pa.types.is_boolean,
@@ -29,6 +31,23 @@ be a guess."""
 
 class Unfit(ValueError):
     """A table is not of the schema; the text names the column."""
+
+
+def nullable(schema: Schema) -> Schema:
+    """The schema without NOT NULL: for rows whose NULLs are sought by `split_nulls`."""
+    return Schema(tuple(dataclasses.replace(field, nullable=True) for field in schema.fields))
+
+
+def split_nulls(rows: pa.Table, schema: Schema) -> tuple[pa.Table, list[tuple[int, str]]]:
+    """(the rows that have a value where the schema says NOT NULL, (ORIGIN, reason) of the others). Rows have ORIGIN."""
+    bad: dict[int, str] = {}
+    for field in schema.fields:
+        if not field.nullable and rows.column(field.name).null_count:
+            absent = rows.filter(pc.is_null(rows.column(field.name)))
+            reason = f"column {field.name!r} is NOT NULL and has no value"
+            bad |= dict.fromkeys(absent.column(ORIGIN).to_pylist(), reason)
+            rows = rows.filter(pc.is_valid(rows.column(field.name)))
+    return rows.cast(schema.arrow().append(rows.schema.field(ORIGIN))), sorted(bad.items())
 
 
 def conform(table: pa.Table, schema: Schema) -> pa.Table:

@@ -9,6 +9,7 @@ texts. Arrow: a record batch stream whose columns `conform` takes.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.stream.formats import columns
 from headrace.stream.formats.conform import Unfit, conform
+from headrace.stream.formats.fitting import fit
 from headrace.stream.plan import Format
 from headrace.stream.schema import ORIGIN, Schema
 
@@ -87,40 +90,19 @@ class JsonDecoder:
         return self._fitting(records, origins, bad)
 
     def _fitting(self, records: list[Any], origins: list[int], bad: dict[int, str]) -> Decoded:
-        try:
-            return Decoded(self._table(records, origins), sorted(bad.items()))
-        except columns.UNFIT:
-            bad |= (unfit := self._unfit(records, origins))
-            good = [row for row, origin in enumerate(origins) if origin not in unfit]
-            table = self._table([records[row] for row in good], [origins[row] for row in good])
-            return Decoded(table, sorted(bad.items()))
+        def build(number: int, rows: Sequence[int]) -> pa.Array:
+            attribute = f"f{number}"
+            chosen = records if len(rows) == len(records) else [records[row] for row in rows]
+            return columns.build(self._schema.fields[number].type, [getattr(record, attribute) for record in chosen])
 
-    def _table(self, records: Sequence[Any], origins: Sequence[int]) -> pa.Table:
-        arrays = [self._column(number, records) for number in range(len(self._schema.fields))]
-        return pa.table([*arrays, pa.array(origins, pa.int32())], schema=self._arrow)
-
-    def _column(self, number: int, records: Sequence[Any]) -> pa.Array:
-        attribute = f"f{number}"
-        return columns.build(self._schema.fields[number].type, [getattr(record, attribute) for record in records])
-
-    def _unfit(self, records: Sequence[Any], origins: Sequence[int]) -> dict[int, str]:
-        """The bodies with a value that its column cannot hold, found by halving: a few among many are found soon."""
-        try:
-            self._table(records, origins)
-        except columns.UNFIT:
-            if len(records) == 1:
-                return {origins[0]: self._why(records)}
-            half = len(records) // 2
-            return self._unfit(records[:half], origins[:half]) | self._unfit(records[half:], origins[half:])
-        return {}
-
-    def _why(self, records: Sequence[Any]) -> str:
-        for number, field in enumerate(self._schema.fields):
-            try:
-                self._column(number, records)
-            except columns.UNFIT as error:
-                return f"column {field.name!r}: {error}"
-        raise AssertionError("a record that does not fit has a column that does not")
+        arrays, unfit = fit(self._schema, len(records), build)
+        good = [origin for row, origin in enumerate(origins) if row not in unfit] if unfit else origins
+        rows = pa.table([*arrays, pa.array(good, pa.int32())], schema=self._arrow)
+        if not unfit:
+            return Decoded(rows, sorted(bad.items()))
+        bad_rows = {origins[row]: reason for row, reason in unfit.items()}
+        whole = pc.invert(pc.is_in(rows.column(ORIGIN), pa.array(bad_rows, pa.int32())))  # no half of an array
+        return Decoded(rows.filter(whole), sorted((bad | bad_rows).items()))
 
 
 class ArrowDecoder:
@@ -175,7 +157,13 @@ class BodyDecoder:
 
 def numbered(rows: pa.Table) -> pa.Table:
     """Rows that are an origin each."""
-    return rows.append_column(ORIGIN_FIELD, pa.array(range(len(rows)), pa.int32()))
+    return rows.append_column(ORIGIN_FIELD, _numbers(len(rows).bit_length()).slice(0, len(rows)))
+
+
+@functools.cache
+def _numbers(bits: int) -> pa.Array:
+    """0, 1, 2, …: made once a size, since Python's integers cost more than reading the rows does."""
+    return pa.array(range(1 << bits), pa.int32())
 
 
 def with_origin(schema: Schema) -> pa.Schema:

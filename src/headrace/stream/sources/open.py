@@ -7,6 +7,7 @@ from headrace.stream import limits
 from headrace.stream.errors import PlanRefused
 from headrace.stream.plan import FileSource, MemorySource, QueueSource, Source
 from headrace.stream.sources.base import Reader
+from headrace.stream.sources.files import FileReader
 from headrace.stream.sources.memory import MemoryReader
 from headrace.stream.sources.queue import QueueReader, reader_name
 
@@ -26,7 +27,7 @@ def open_reader(source: Source, client: Client | None, *, pipeline: str, slot: i
     if isinstance(source, MemorySource):
         return MemoryReader(source)
     if isinstance(source, FileSource):
-        raise PlanRefused(f"files {source.path!r}", "they cannot be read yet")
+        return FileReader(source)
     if client is None:
         kind = "queue" if isinstance(source, QueueSource) else "topic"
         raise PlanRefused(f"{kind} {source.name!r}", "there is no broker to read it from", "name one with --broker")

@@ -1,0 +1,211 @@
+"""Files as a source: in the order of their names, each read once; and, if it follows, what comes to them.
+
+Where it is: the name of a file and a place in it. Files in front of it are read, files behind are not; so a file that
+turns up in front later, or one that changed behind the position, is an error that says so: silence would lose rows.
+
+A log that is followed may be rotated. Renamed: the old file is read to its end, then the new one of the old name (also if
+that happened while nobody read: it is looked for beside it). Cut to nothing (copytruncate): it begins anew. Both are
+logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from headrace.stream import limits
+from headrace.stream.errors import SourceFailed
+from headrace.stream.plan import FileSource
+from headrace.stream.sources.base import Chunk, Progress, Reader
+from headrace.stream.sources.lines import LinePart, matches
+from headrace.stream.sources.listing import Listed, list_files
+from headrace.stream.sources.parquet import ParquetPart
+from headrace.stream.sources.part import Part, Piece
+
+_log: Final = logging.getLogger("headrace.stream")
+
+
+class FilePosition(msgspec.Struct):
+    """Attributes:
+    file: its name; empty at the very beginning.
+    before: how many files were in front of it.
+    at: where in it, as its Part says; None: at its end, for good.
+    """
+
+    file: str = ""
+    before: int = 0
+    at: dict[str, Any] | None = None
+
+
+class FileReader(Reader):
+    """See Reader."""
+
+    def __init__(self, source: FileSource) -> None:
+        self._source = source
+        self._files: list[Listed] = []
+        self._at = FilePosition()
+        self._part: Part | None = None
+        self._finished = False
+        self._closed = threading.Event()
+
+    def open(self, position: bytes | None) -> None:
+        self._at = msgspec.json.decode(position, type=FilePosition) if position else FilePosition()
+        self._list()
+        if not self._files and not self._source.follow:
+            raise SourceFailed(self._source.path, "there is no such file")
+        if self._at.at is not None:
+            self._part = self._reopen(self._at.file, self._at.at)
+
+    def read(self, rows_max: int, wait_s: float) -> Chunk | None:
+        deadline_s = time.monotonic() + wait_s
+        while not self._closed.is_set() and not self._finished:
+            piece = self._read(rows_max)
+            if piece is not None:
+                return self._chunk(piece)
+            if self._part is None and not self._next() and not self._wait(deadline_s):
+                break
+            if self._part is not None and self._waits_for_more() and not self._wait(deadline_s):
+                break
+        return None
+
+    @property
+    def finished(self) -> bool:
+        return self._finished
+
+    def progress(self) -> Progress:
+        done = sum(file.size_bytes for file in self._files if file.name < self._at.file)
+        part = self._part
+        if part is not None:
+            done += part.done_bytes
+        elif self._at.file:
+            done += sum(file.size_bytes for file in self._files if file.name == self._at.file)
+        return Progress(done, max(0, sum(file.size_bytes for file in self._files) - done), "bytes")
+
+    def close(self) -> None:
+        self._closed.set()
+        self._close_part()
+
+    # ------------------------------------------------------------------------------------------------- one file
+
+    def _read(self, rows_max: int) -> Piece | None:
+        """The next rows of the file that is open; None: it has no more, now or ever."""
+        if self._part is None:
+            return None
+        piece = self._part.read(rows_max, whole=not self._grows())
+        if piece is None and not self._grows():
+            self._leave()
+        return piece
+
+    def _grows(self) -> bool:
+        """Whether lines may be appended to the file that is open: it is followed, and the last one."""
+        last = not self._files or self._at.file >= self._files[-1].name
+        return self._source.follow and last and isinstance(self._part, LinePart) and not self._part.lines.packed
+
+    def _waits_for_more(self) -> bool:
+        return self._grows() and not self._rotated()
+
+    def _leave(self) -> None:
+        self._close_part()
+        self._at = FilePosition(self._at.file, self._at.before, None)
+
+    def _close_part(self) -> None:
+        if self._part is not None:
+            self._part.close()
+            self._part = None
+
+    def _chunk(self, piece: Piece) -> Chunk:
+        assert self._part is not None
+        self._at = FilePosition(self._at.file, self._at.before, self._part.position())
+        return Chunk(
+            piece.rows,
+            piece.origins,
+            piece.dead,
+            msgspec.json.encode(self._at),
+            messages=piece.count,
+            size_bytes=piece.rows.nbytes,
+        )
+
+    # ------------------------------------------------------------------------------------------------- many files
+
+    def _next(self) -> bool:
+        """Open the file behind the position. False: there is none; without `follow` that is the end."""
+        behind = [file for file in self._files if file.name > self._at.file]
+        if not behind:
+            self._finished = not self._source.follow
+            return False
+        self._at = FilePosition(behind[0].name, len(self._files) - len(behind), {})
+        self._part = self._open(behind[0].path, {})
+        return True
+
+    def _open(self, path: Path, at: dict[str, Any]) -> Part:
+        if self._source.format == "parquet":
+            return ParquetPart(self._source, path, self._at.file, at)
+        return LinePart(self._source, path, at)
+
+    def _list(self) -> None:
+        self._files = list_files(self._source.path, self._source.format)
+        before = sum(file.name < self._at.file for file in self._files)
+        if before > self._at.before:
+            raise SourceFailed(
+                self._source.path,
+                f"{before - self._at.before} files came with names in front of {self._at.file!r}, which is read already;"
+                " give new files names that sort behind",
+            )
+        self._at = FilePosition(self._at.file, before, self._at.at)
+
+    def _wait(self, deadline_s: float) -> bool:
+        """Wait a little, then look what there is. False: the time is over, or nothing will come."""
+        if self._finished:
+            return False
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0 or self._closed.wait(min(left_s, limits.LIST_EVERY_S)):
+            return False
+        self._list()
+        return True
+
+    # ------------------------------------------------------------------------------------------------- rotation
+
+    def _rotated(self) -> bool:
+        """Whether the file that is open, and read to its end, is not what its name means any more: then go on in the new
+        one."""
+        part = self._part
+        assert isinstance(part, LinePart)
+        try:
+            now = part.path.stat()
+        except FileNotFoundError:  # renamed, and the new one is not there yet
+            return False
+        opened = part.lines.status()
+        if now.st_ino == opened.st_ino and now.st_size >= part.lines.offset:
+            return False
+        self._tell("rotated" if now.st_ino != opened.st_ino else "cut", part.path)
+        current = self._current_path(part.path)
+        self._close_part()
+        self._part = self._open(current, {})
+        return True
+
+    def _current_path(self, path: Path) -> Path:
+        return next((file.path for file in self._files if file.name == self._at.file), path)
+
+    def _reopen(self, name: str, at: dict[str, Any]) -> Part:
+        """The file of the position, or, if it was rotated meanwhile, the one beside it that it is now."""
+        path = next((file.path for file in self._files if file.name == name), None)
+        if path is None and not self._source.follow:
+            raise SourceFailed(self._source.path, f"{name!r} is gone, and was not read to its end")
+        if path is not None and (self._source.format == "parquet" or not self._source.follow or matches(path, at)):
+            return self._open(path, at)
+        beside = path if path is not None else Path(self._source.path)
+        old = next((file for file in sorted(beside.parent.glob(f"{beside.name}?*")) if matches(file, at)), None)
+        if old is None:
+            raise SourceFailed(str(beside), "it was cut, or rotated away, before it was read to its end")
+        self._tell("rotated", beside)
+        part = LinePart(self._source, old, at)
+        part.path = beside  # whose name it had: behind its end the new one is read
+        return part
+
+    def _tell(self, what: str, path: Path) -> None:
+        _log.info("%s was %s: going on in the new file", path, what, extra={"action": "stream.file.rotated"})
