@@ -56,7 +56,7 @@ class Ledger:
     def __init__(self, store: Store, pipeline: str, slot: int, owners: bytes | None) -> None:
         self._store = store
         self._name = keys.state_name(pipeline)
-        self._slot = slot
+        self.slot = slot
         self._owners = owners
         self._by = secrets.token_hex(6)
         self._key = keys.progress_key(slot)
@@ -65,7 +65,7 @@ class Ledger:
 
     def recover(self) -> None:
         """Finish a large commit that was begun, and remove pieces of one that was not."""
-        stale = [key for key in self._store.read(keys.redo_key(self._slot)) if not self._is_due(key)]
+        stale = [key for key in self._store.read(keys.redo_key(self.slot)) if not self._is_due(key)]
         for start in range(0, len(stale), limits.REMOVED_AT_ONCE):
             some = stale[start : start + limits.REMOVED_AT_ONCE]
             self._put(Change(state=[(key, None) for key in some]), self.progress)
@@ -87,12 +87,12 @@ class Ledger:
         return self.progress.redone <= keys.read_number(key) < self.progress.redo
 
     def _write_down(self, number: int, piece: Piece) -> None:
-        key = keys.redo_key(self._slot, number)
+        key = keys.redo_key(self.slot, number)
         self._transact(ops.Transact(state=[(key, msgspec.msgpack.encode(piece))], expect=self._expected()))
 
     def _redo(self) -> None:
         while self.progress.redone < self.progress.redo:
-            key = keys.redo_key(self._slot, self.progress.redone)
+            key = keys.redo_key(self.slot, self.progress.redone)
             piece = msgspec.msgpack.decode(self._store.read(key)[key], type=Piece)
             done = msgspec.structs.replace(self.progress, redone=self.progress.redone + 1)
             self._put(Change([*piece.state, (key, None)], piece.sends), done)

@@ -31,6 +31,14 @@ class Definition(msgspec.Struct, frozen=True):
     layout: int = LAYOUT
 
 
+def encode(definition: Definition) -> bytes:
+    return msgspec.json.encode(definition)
+
+
+def decode(data: bytes) -> Definition:
+    return msgspec.json.decode(data, type=Definition)
+
+
 def define(pipeline: plan.Pipeline, physical: Physical, *, text: str, now_ms: int) -> Definition:
     sources = {source.name: source_text(source) for source in plan.sources_of(pipeline.output)}
     return Definition(physical.signatures(), sources, pipeline.shards, text, now_ms)
@@ -55,6 +63,8 @@ def changes(stored: Definition, given: Definition) -> list[str]:
     What stands before the first and behind the last operator with state may change; so may columns that no such operator
     reads.
     """
+    if stored.layout == 0:
+        return ["a reset of it was not finished"]
     found = []
     if stored.layout != given.layout:
         found.append(f"its state has layout {stored.layout}, this version reads {given.layout}")

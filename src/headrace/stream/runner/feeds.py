@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 
 from headrace.stream import limits
@@ -48,7 +47,7 @@ class Feed:
         self._closing = False
         self._error: BaseException | None = None
         self._ended = False
-        self._quiet_since: float | None = None
+        self._nothing_came = False
         self._thread = threading.Thread(target=self._run, name=f"headrace read {name}", daemon=True)
 
     def start(self, position: bytes | None) -> None:
@@ -71,9 +70,8 @@ class Feed:
 
     @property
     def quiet(self) -> bool:
-        """Nothing is here, and nothing has come for a while: QUIET_S, within which a read was answered with nothing."""
-        since = self._quiet_since
-        return not self._chunks and (self._ended or (since is not None and time.monotonic() - since >= limits.QUIET_S))
+        """Nothing is here, and the last read has waited in vain."""
+        return not self._chunks and (self._ended or self._nothing_came)
 
     def progress(self) -> Progress:
         return self.reader.progress()
@@ -107,8 +105,8 @@ class Feed:
             chunk = None
         if chunk is None:
             self._room.release()
-            self._quiet_since = self._quiet_since or time.monotonic()
+            self._nothing_came = True
         else:
-            self._quiet_since = None
             self._chunks.append(chunk)
+            self._nothing_came = False
         self._news.tell()

@@ -18,6 +18,7 @@ from typing import Final
 from headrace.stream.engine.part_keys import PARTS, part_key, read_part_key
 
 __all__ = [
+    "ALL_BUT_DEFINITION",
     "BEAT",
     "CONTROL",
     "DEFINITION",
@@ -46,6 +47,9 @@ PROGRESS: Final = b"progress/"
 OUTBOX: Final = b"outbox/"
 REDO: Final = b"redo/"
 SCHEMA: Final = b"schema/"
+
+ALL_BUT_DEFINITION: Final = (CONTROL, BEAT, PROGRESS, OUTBOX, REDO, SCHEMA, PARTS)
+"""What a reset removes before the definition; the owners stay."""
 
 
 def state_name(pipeline: str) -> str:

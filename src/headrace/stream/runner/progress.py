@@ -15,7 +15,7 @@ class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
         position: where its reader goes on; empty: its beginning, or (queues) what the store knows.
         rows, messages: how many came, since the pipeline's beginning.
         heard_ms: steady time of its last input, or of the start: the durable timer of idle closing.
-        backfill: what is read before the source itself, None: nothing. `backfilled`: that is done.
+        backfill: the files that are read before the source itself; None: none. Then `position` is a Backfill's.
     """
 
     watermark: int = NEVER
@@ -24,7 +24,6 @@ class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     messages: int = 0
     heard_ms: int = 0
     backfill: str | None = None
-    backfilled: bool = False
 
     @property
     def ended(self) -> bool:
@@ -39,7 +38,7 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
         batch: how many batches were processed.
         sources: by name.
         rows_out, late, dead: rows since the pipeline's beginning.
-        outbox: sink → number of the next batch that it gets.
+        outbox: sink (by its place) → number of the last batch that it was given.
         redo, redone: a commit that was too large for one is written down in so many pieces, of which so many are done.
         committed_ms: steady time.
     """
@@ -51,7 +50,7 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     rows_out: int = 0
     late: int = 0
     dead: int = 0
-    outbox: dict[str, int] = {}
+    outbox: dict[int, int] = {}
     redo: int = 0
     redone: int = 0
     committed_ms: int = 0

@@ -24,11 +24,14 @@ class Store(Protocol):
 
     durable: bool
 
+    def synchronise(self) -> None:
+        """Set the clock by the store's; now and then."""
+
     def now_ms(self) -> int:
         """Steady time, the same for all processes that use the store."""
 
-    def read(self, prefix: bytes) -> dict[bytes, bytes]:
-        """Values whose keys start with `prefix`, sorted."""
+    def read(self, prefix: bytes, limit: int | None = None) -> dict[bytes, bytes]:
+        """Values whose keys start with `prefix`, sorted; no more than `limit`."""
 
     def transact(self, operation: ops.Transact) -> None:
         """All of it or nothing; `operation.name` is filled in.
@@ -82,8 +85,8 @@ class BrokerStore:
     def now_ms(self) -> int:
         return int(self._ahead_ms + time.monotonic() * 1_000)
 
-    def read(self, prefix: bytes) -> dict[bytes, bytes]:
-        return self._patience.call(lambda: self._client.state(self._name, prefix))
+    def read(self, prefix: bytes, limit: int | None = None) -> dict[bytes, bytes]:
+        return self._patience.call(lambda: self._client.state(self._name, prefix, limit=limit))
 
     def transact(self, operation: ops.Transact) -> None:
         self._patience.call(lambda: self._client.call(operation))
@@ -99,9 +102,13 @@ class MemoryStore:
         self._lock = threading.Lock()
         self.now_ms = SteadyClock()
 
-    def read(self, prefix: bytes) -> dict[bytes, bytes]:
+    def synchronise(self) -> None:
+        """It is its own clock."""
+
+    def read(self, prefix: bytes, limit: int | None = None) -> dict[bytes, bytes]:
         with self._lock:
-            return {key: self._values[key] for key in sorted(self._values) if key.startswith(prefix)}
+            found = sorted(key for key in self._values if key.startswith(prefix))[:limit]
+            return {key: self._values[key] for key in found}
 
     def transact(self, operation: ops.Transact) -> None:
         if operation.sends or operation.claims:

@@ -1,0 +1,64 @@
+"""What is to be run, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from headrace.errors import InvalidParameter
+from headrace.stream import limits, plan
+from headrace.stream.physical import Physical
+
+Until: TypeAlias = Literal["idle", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a pipeline is run.
+
+    Attributes:
+        until: when to return: `idle`: when all that is there is processed and delivered; `end`: then, and every window is
+            closed: sources that end have ended, those that do not are taken as idle. None: never by itself.
+        batch_rows: rows of one batch, about, at most.
+        batch_ms: how long to wait for more rows after the first of a batch: more rows a commit, later results.
+        memory_bytes: of the engine; beyond it DuckDB spills to disk.
+        threads: of the engine.
+        state_memory_bytes: parts of state that are kept in memory.
+        patience_s: how long to go on trying while the broker or a sink is away. None: for ever.
+    """
+
+    until: Until | None = None
+    batch_rows: int = limits.BATCH_ROWS_DEFAULT
+    batch_ms: int = 0
+    memory_bytes: int = limits.ENGINE_MEMORY_BYTES_DEFAULT
+    threads: int = limits.ENGINE_THREADS_DEFAULT
+    state_memory_bytes: int = limits.STATE_MEMORY_BYTES_DEFAULT
+    patience_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.until not in (None, "idle", "end"):
+            raise InvalidParameter("until", repr(self.until), "it is 'idle', 'end' or None")
+        if not 1 <= self.batch_rows <= limits.BATCH_ROWS_MAX:
+            raise InvalidParameter("batch_rows", str(self.batch_rows), f"it must be from 1 to {limits.BATCH_ROWS_MAX}")
+        if not 0 <= self.batch_ms <= limits.BATCH_WAIT_MAX_MS:
+            raise InvalidParameter("batch_ms", str(self.batch_ms), f"it must be from 0 to {limits.BATCH_WAIT_MAX_MS}")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A pipeline, compiled, and the settings of its run."""
+
+    pipeline: plan.Pipeline
+    physical: Physical
+    settings: Settings
+    sources: tuple[plan.Source, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", tuple(plan.sources_of(self.pipeline.output)))
+
+    @property
+    def needs_broker(self) -> bool:
+        """Whether queues or topics are named anywhere."""
+        sources = any(isinstance(source, plan.QueueSource | plan.TopicSource) for source in self.sources)
+        sinks = any(isinstance(sink, plan.QueueSink) for sink in self.pipeline.sinks)
+        return sources or sinks or self.pipeline.late is not None or self.pipeline.dead is not None

@@ -1,0 +1,79 @@
+"""Starting anew: a pipeline's state is dropped, its messages are given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from headrace.errors import QueueNotFound, StateChanged
+from headrace.native.client import Client
+from headrace.queue import operations as ops
+from headrace.queue.model import arn_of
+from headrace.stream import limits
+from headrace.stream.runner import keys, members
+from headrace.stream.runner.definition import Definition, decode, encode
+from headrace.stream.runner.store import Store
+from headrace.stream.sources.open import inbox_name
+from headrace.stream.sources.queue import reader_name
+
+
+def reset(store: Store, client: Client | None, pipeline: str) -> int:
+    """Drop the state of a pipeline. Idempotent: a reset that was cut short is finished by the next.
+
+    Whoever runs the pipeline can commit no more. Claimed messages are visible again; a topic's inbox is given the topic's
+    log from the beginning.
+
+    Returns:
+        How many keys were removed.
+    """
+    name = keys.state_name(pipeline)
+    _fence(store, name)
+    found = store.read(keys.DEFINITION).get(keys.DEFINITION)
+    definition = decode(found) if found is not None else Definition({}, {}, 0)
+    _mark(store, name, definition)
+    if client is not None:
+        slots = [keys.read_number(key) for key in store.read(keys.PROGRESS)] or [0]
+        _release(client, pipeline, definition.sources.values(), slots)
+    return _remove(store, name)
+
+
+def _fence(store: Store, name: str) -> None:
+    """Nobody is an owner any more. The record stays, so that its epoch goes on."""
+    while True:
+        before = store.read(keys.OWNERS).get(keys.OWNERS)
+        after = members.encode(members.Owners(members.read_owners(before).epoch + 1))
+        try:
+            store.transact(ops.Transact(name=name, state=[(keys.OWNERS, after)], expect=[(keys.OWNERS, before)]))
+            return
+        except StateChanged:
+            continue
+
+
+def _mark(store: Store, name: str, definition: Definition) -> None:
+    """No pipeline goes on from state that is half removed: it is of no layout."""
+    half = Definition({}, definition.sources, definition.shards, layout=0)
+    store.transact(ops.Transact(name=name, state=[(keys.DEFINITION, encode(half))]))
+
+
+def _release(client: Client, pipeline: str, sources: Iterable[str], slots: Iterable[int]) -> None:
+    for text in sources:
+        kind, _, source = text.partition(" ")
+        queue = inbox_name(pipeline, source) if kind == "topic" else source
+        if kind in ("queue", "topic"):
+            for slot in slots:
+                _release_slot(client, queue, reader_name(pipeline, slot))
+
+
+def _release_slot(client: Client, queue: str, reader: str) -> None:
+    try:
+        client.call(ops.ReleaseClaims(arn_of(queue), reader))
+    except QueueNotFound:
+        return  # it is gone, and its claims with it
+
+
+def _remove(store: Store, name: str) -> int:
+    removed = 0
+    for prefix in (*keys.ALL_BUT_DEFINITION, keys.DEFINITION):
+        while found := store.read(prefix, limits.REMOVED_AT_ONCE):
+            store.transact(ops.Transact(name=name, state=[(key, None) for key in found]))
+            removed += len(found)
+    return removed

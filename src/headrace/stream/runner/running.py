@@ -1,0 +1,123 @@
+"""`run`: a pipeline on the embedded engine, from a program, a notebook or the command line."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from headrace.native.client import Client, connect
+from headrace.stream import limits, plan, sql
+from headrace.stream.errors import PlanRefused
+from headrace.stream.runner import keys
+from headrace.stream.runner.backfill import source_to_backfill
+from headrace.stream.runner.job import Job, Settings, Until
+from headrace.stream.runner.queues import prepare_queues
+from headrace.stream.runner.reset import reset as drop_state
+from headrace.stream.runner.result import Report, Result
+from headrace.stream.runner.runner import Runner
+from headrace.stream.runner.store import BrokerStore, MemoryStore, Patience, Store
+
+
+def run(
+    pipeline: plan.Pipeline,
+    broker: str | Path | Client | None = None,
+    *,
+    until: Until | None = None,
+    batch_rows: int = limits.BATCH_ROWS_DEFAULT,
+    batch_ms: int = 0,
+    memory_bytes: int = limits.ENGINE_MEMORY_BYTES_DEFAULT,
+    threads: int = limits.ENGINE_THREADS_DEFAULT,
+    reset: bool = False,
+    backfill: str | Path | None = None,
+    on_progress: Callable[[Report], None] | None = None,
+    stop: threading.Event | None = None,
+    text: str = "",
+) -> Result:
+    """Run a pipeline: input acknowledged, state and output written in one commit a batch.
+
+    If another process runs it already, this one stands by and takes over when that one leaves or dies.
+
+    Args:
+        pipeline: what runs.
+        broker: where its queues and its state are: a URL, a folder, or a client, which stays open. None: for pipelines
+            without queues; their state lives as long as the run.
+        until: when to return. None: when all sources have ended, which queues never do. `idle`: when everything that is
+            there is processed and delivered. `end`: then, and every window is closed.
+        batch_rows: rows of a batch, about, at most.
+        batch_ms: how long to wait for more rows after the first of a batch.
+        memory_bytes, threads: of DuckDB.
+        reset: drop the pipeline's state first, and give back what it has claimed.
+        backfill: files that are read before the one source that is a queue or topic; at the pipeline's first start.
+        on_progress: called with a Report, at most twice a second and at the end, by the thread that runs.
+        stop: set it to end the run: the batch that is being processed is finished.
+        text: the plan in words, kept with the state for `headrace stream show`.
+
+    Returns:
+        What the run came to.
+
+    Raises:
+        PlanRefused: the SQL, a source or a sink cannot be run.
+        QueueNotFound: a source's queue.
+        DefinitionChanged: the state is of another definition, which this one cannot go on from.
+        TooManyFailures: more rows could not be processed than the pipeline allows. What was committed stands.
+        PipelineBusy: with `until`: another process runs it, and goes on.
+        SinkFailed: with `until`: a sink did not take a batch for PATIENCE_S.
+        Unavailable: with `until`: the broker was away for as long.
+    """
+    patience_s = None if until is None else limits.PATIENCE_S
+    settings = Settings(until, batch_rows, batch_ms, memory_bytes, threads, patience_s=patience_s)
+    job = Job(pipeline, sql.compile(pipeline), settings)
+    return run_job(job, broker, reset=reset, backfill=backfill, on_progress=on_progress, stop=stop, text=text)
+
+
+def run_job(
+    job: Job,
+    broker: str | Path | Client | None,
+    *,
+    reset: bool = False,
+    backfill: str | Path | None = None,
+    on_progress: Callable[[Report], None] | None = None,
+    stop: threading.Event | None = None,
+    text: str = "",
+) -> Result:
+    """`run` for a pipeline that is compiled."""
+    stop = stop or threading.Event()
+    patience = Patience(job.settings.patience_s, stop)
+    with ExitStack() as closing:
+        client = _client(job, broker, closing)
+        store = _store(job, client, patience)
+        if reset:
+            drop_state(store, client, job.pipeline.name)
+        _check_backfill(job, store, backfill)
+        if client is not None:
+            prepare_queues(job, client)
+        path = str(backfill) if backfill is not None else None
+        runner = Runner(
+            job, store, client,
+            stop=stop, patience=patience, text=text, backfill=path, on_progress=on_progress,
+        )  # fmt: skip
+        return runner.run()
+
+
+def _client(job: Job, broker: str | Path | Client | None, closing: ExitStack) -> Client | None:
+    if broker is None:
+        if job.needs_broker:
+            raise PlanRefused(
+                "pipeline " + repr(job.pipeline.name), "it has queues, and no broker is named", "run(broker)"
+            )
+        return None
+    return broker if isinstance(broker, Client) else closing.enter_context(connect(broker))
+
+
+def _store(job: Job, client: Client | None, patience: Patience) -> Store:
+    return MemoryStore() if client is None else BrokerStore(client, keys.state_name(job.pipeline.name), patience)
+
+
+def _check_backfill(job: Job, store: Store, backfill: str | Path | None) -> None:
+    if backfill is None:
+        return
+    source_to_backfill(job.sources)
+    if store.read(keys.PROGRESS, 1):
+        raise PlanRefused("backfill", f"pipeline {job.pipeline.name!r} has begun already", "reset it, too: --reset")

@@ -1,0 +1,28 @@
+"""Tables that stand still: loaded at the start, and again where that is asked for, between two batches."""
+
+from __future__ import annotations
+
+from headrace.stream import plan
+from headrace.stream.engine.engine import Engine
+from headrace.stream.physical import Physical, Project
+
+
+class Tables:
+    """The tables of a plan, and when each is due."""
+
+    def __init__(self, physical: Physical, engine: Engine) -> None:
+        self._engine = engine
+        self._refs = {ref.name: ref for node in physical.operators if isinstance(node, Project) for ref in node.tables}
+        self._due_ms: dict[str, float] = dict.fromkeys(self._refs, 0.0)
+
+    def load(self, now_ms: int) -> None:
+        """Load what is due."""
+        from headrace.stream.sources.tables import load_table  # noqa: PLC0415
+        for name, ref in self._refs.items():
+            if self._due_ms[name] <= now_ms:
+                self._engine.set_table(name, load_table(ref))
+                self._due_ms[name] = _next_ms(ref, now_ms)
+
+
+def _next_ms(ref: plan.TableRef, now_ms: int) -> float:
+    return float("inf") if ref.reload_us is None else now_ms + ref.reload_us / 1_000

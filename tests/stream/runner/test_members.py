@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import pytest
+
+from headrace.queue import operations as ops
+from headrace.stream import limits
+from headrace.stream.runner import keys, members
+from headrace.stream.runner.members import Beat, Member, Owners
+from headrace.stream.runner.membership import Membership
+from headrace.stream.runner.store import MemoryStore
+
+A = Member("a", "here", 1, 10)
+B = Member("b", "here", 2, 20)
+C = Member("c", "there", 3, 30)
+
+
+def is_lost(member: Member, *, heard_ms: int, now_ms: int, alive: bool) -> bool:
+    return members.is_lost(member, heard_ms=heard_ms, now_ms=now_ms, host="here", alive=lambda _: alive)
+
+
+def test_dead_process_of_this_host_is_lost_at_once() -> None:
+    assert is_lost(A, heard_ms=100, now_ms=100, alive=False)
+
+
+def test_process_of_another_host_is_not_looked_for() -> None:
+    assert not is_lost(C, heard_ms=100, now_ms=100, alive=False)
+
+
+@pytest.mark.parametrize("member", [A, C])
+def test_silent_member_is_lost_after_the_bound(member: Member) -> None:
+    assert not is_lost(member, heard_ms=0, now_ms=limits.MEMBER_LOST_MS, alive=True)
+    assert is_lost(member, heard_ms=0, now_ms=limits.MEMBER_LOST_MS + 1, alive=True)
+
+
+def test_every_change_of_owners_is_a_new_record() -> None:
+    joined = members.join(Owners(), A)
+    assert joined == Owners(1, {0: A})
+    assert members.join(joined, B) == Owners(2, {0: B})
+    assert members.leave(joined, A) == Owners(2, {})
+
+
+def test_member_is_watched_while_another_beats() -> None:
+    beats = {"a": Beat(A, 1_000), "b": Beat(B, 1_000)}
+    assert members.watched(beats, A, 1_000 + limits.MEMBER_LOST_MS)
+    assert not members.watched(beats, A, 1_001 + limits.MEMBER_LOST_MS)
+    assert not members.watched({"a": Beat(A, 1_000)}, A, 1_000)
+
+
+def test_this_process_lives_and_another_with_its_pid_does_not() -> None:
+    me = members.this_process()
+    assert members.is_alive(me)
+    assert not members.is_alive(Member("x", me.host, me.pid, me.started + 1))
+    assert not members.is_alive(Member("x", me.host, 2**22 + 1, 0))
+
+
+class Clocked(MemoryStore):
+    """With a clock moved by hand, and counting what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_ms = 1_000_000
+        self.written = 0
+        self.now_ms = lambda: self.at_ms  # type: ignore[assignment] # a clock is a function
+
+    def transact(self, operation: ops.Transact) -> None:
+        super().transact(operation)
+        self.written += 1
+
+
+def membership(store: Clocked, member: Member, *, alive: bool = True) -> Membership:
+    return Membership(store, "p", member=member, alive=lambda _: alive)
+
+
+def test_second_member_stands_by_until_the_first_leaves() -> None:
+    store = Clocked()
+    first, second = membership(store, A), membership(store, B)
+    assert first.take() and not second.take()
+    first.leave()
+    assert second.take()
+    assert second.owners == store.read(keys.OWNERS)[keys.OWNERS]
+
+
+def test_member_keeps_what_it_has() -> None:
+    store = Clocked()
+    first = membership(store, A)
+    assert first.take()
+    owners = first.owners
+    assert first.take() and first.owners == owners
+
+
+def test_standby_takes_over_at_once_when_the_process_is_dead() -> None:
+    store = Clocked()
+    assert membership(store, A).take()
+    assert membership(store, B, alive=False).take()
+
+
+def test_standby_takes_over_from_one_that_is_silent() -> None:
+    store = Clocked()
+    first, second = membership(store, C), membership(store, B)
+    first.take()
+    second.beat(always=True)
+    for _ in range(10):
+        store.at_ms += limits.MEMBER_BEAT_MS
+        first.beat()
+        second.beat(always=True)
+        assert not second.take()
+    store.at_ms += limits.MEMBER_LOST_MS
+    assert not second.take(), "its beat is just as old as may be"
+    store.at_ms += 1
+    assert second.take()
+
+
+def test_member_that_nobody_watches_writes_nothing() -> None:
+    store = Clocked()
+    first = membership(store, A)
+    first.take()
+    written = store.written
+    for _ in range(100):
+        store.at_ms += limits.MEMBER_BEAT_MS
+        first.beat()
+    assert store.written == written
+
+
+def test_beats_of_those_who_were_killed_are_removed() -> None:
+    store = Clocked()
+    membership(store, C).beat(always=True)
+    first = membership(store, A)
+    first.take()
+    store.at_ms += limits.MEMBER_FORGOTTEN_MS + 1
+    membership(store, B).beat(always=True)
+    assert list(store.read(keys.BEAT)) == [keys.BEAT + b"b"]
+
+
+def test_one_who_leaves_takes_its_beat_along() -> None:
+    store = Clocked()
+    second = membership(store, B)
+    second.beat(always=True)
+    second.leave()
+    assert not store.read(keys.BEAT)
+
+
+def test_of_two_that_take_over_at_once_one_has_it() -> None:
+    store = Clocked()
+    first = membership(store, A)
+    other = membership(store, B)
+    read = store.read
+
+    def interleaved(prefix: bytes, limit: int | None = None) -> dict[bytes, bytes]:
+        found = read(prefix, limit)
+        store.read = read  # type: ignore[method-assign]
+        if prefix == keys.OWNERS:
+            assert other.take()
+        return found
+
+    store.read = interleaved  # type: ignore[method-assign]
+    assert not first.take()
