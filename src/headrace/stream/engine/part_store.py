@@ -98,8 +98,8 @@ class _Bucket:
 class DurablePartStore:
     """Parts of a pipeline whose state is in a store: `take_changes` says what a commit has to write.
 
-    A part may be dropped from memory, and fetched again, from the second `take_changes` after the one that gave it: so the
-    commit of a step has to be done before the next step's changes are taken, and may run beside the next step.
+    A part may be dropped from memory, and fetched again, from the `take_changes` after the one that gave it: so the commit
+    of a step has to be done before the next step's changes are taken, and may run beside the next step.
 
     Args:
         rows: all that the store has under `part_keys.PARTS`.
@@ -142,6 +142,10 @@ class DurablePartStore:
         self._memory.shrink()
         return changes
 
+    def schemas(self) -> dict[str, pa.Schema]:
+        """The columns of each operator's parts, by the operator's name: for who reads state without the pipeline."""
+        return {operator: parts.schema for operator, parts in self._parts.items()}
+
     def size_bytes(self) -> int:
         return sum(parts.size_bytes() for parts in self._parts.values())
 
@@ -154,7 +158,7 @@ class DurableParts:
     ) -> None:
         self._operator = operator
         self._keys = keys
-        self._schema = schema
+        self.schema = schema
         self._shards = shards
         self._fetch = fetch
         self._memory = memory
@@ -166,19 +170,19 @@ class DurableParts:
         """Take in what the store has, sorted by key. Once, at the start."""
         for key, value in rows:
             name = read_part_key(key)
-            batch = pa.ipc.read_record_batch(pa.py_buffer(value), self._schema)
+            batch = pa.ipc.read_record_batch(pa.py_buffer(value), self.schema)
             part = _Part(key, batch.num_rows, len(value), batch)
             self._buckets.setdefault(name.bucket, _Bucket()).parts.setdefault(name.shard, []).append(part)
             self._memory.add(part)
 
     def append(self, bucket: int, rows: pa.Table) -> None:
         if rows.num_rows:
-            self._buckets.setdefault(bucket, _Bucket()).fresh.append(rows.select(self._schema.names))
+            self._buckets.setdefault(bucket, _Bucket()).fresh.append(rows.select(self.schema.names))
             self._touched.add(bucket)
 
     def read(self, buckets: Iterable[int] | None = None) -> pa.Table:
         wanted = self.buckets() if buckets is None else buckets
-        return _concatenated([table for bucket in wanted for table in self._tables(bucket)], self._schema)
+        return _concatenated([table for bucket in wanted for table in self._tables(bucket)], self.schema)
 
     def replace(self, bucket: int, rows: pa.Table) -> None:
         self.drop(bucket)
@@ -221,7 +225,7 @@ class DurableParts:
         return changes
 
     def _settle(self, number: int, bucket: _Bucket) -> None:
-        rows = _concatenated(bucket.fresh, self._schema)
+        rows = _concatenated(bucket.fresh, self.schema)
         bucket.fresh.clear()
         for shard, batch in _by_shard(rows, self._keys, self._shards):
             for piece in _pieces(batch):
@@ -251,7 +255,7 @@ class DurableParts:
                 values = self._fetch(bucket_prefix(self._operator, shard, number))
                 for part in parts:
                     if part.batch is None:
-                        part.batch = pa.ipc.read_record_batch(pa.py_buffer(values[part.key]), self._schema)
+                        part.batch = pa.ipc.read_record_batch(pa.py_buffer(values[part.key]), self.schema)
                         self._memory.add(part)
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -60,7 +59,8 @@ def _of_texts(column: pa.Array) -> Hashes:
     ends = np.frombuffer(offsets, np.int64)[values.offset : values.offset + len(values) + 1]
     content = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data is not None else np.zeros(0, np.uint8)
     hashes = _polynomials(content, ends - ends[0])
-    return hashes[np.asarray(encoded.indices.fill_null(0))]
+    found: Hashes = hashes[np.asarray(encoded.indices.fill_null(0))]
+    return found
 
 
 def _polynomials(content: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> Hashes:

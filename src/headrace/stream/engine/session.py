@@ -1,0 +1,155 @@
+"""GROUP BY over session windows.
+
+Each row is an interval [time, time + gap]; intervals of a key that touch are one session (a row exactly at the gap merges,
+as in Spark). A batch's rows are united into its own sessions first, and what is kept are those: start, stop, partials.
+
+A session closes when the watermark is *beyond* its stop, since a row exactly at the stop would still belong to it. (At
+equality Spark closes it, so there it depends on the batches whether such a row merges.) A row is late if its own interval
+has ended, whatever session it might have joined.
+
+State is cut by stop into slices, so that what closes is in the first ones. Of these, sessions that turn out to go on are
+put into the slice where the whole of them stops: there they are looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.stream import limits, physical
+from headrace.stream.engine.aggregate import TIMES
+from headrace.stream.engine.codes import codes_of
+from headrace.stream.engine.groups import Groups
+from headrace.stream.engine.late import moment, refuse_timeless
+from headrace.stream.engine.operator import END, NEVER, Context, Operator, Refused
+from headrace.stream.engine.slices import grouped
+from headrace.stream.engine.tables import conform, micros, minus, split
+from headrace.stream.errors import PlanRefused
+from headrace.stream.schema import Schema
+
+Ints = npt.NDArray[np.int64]
+
+
+class SessionOperator(Operator):
+    """State: sessions of single batches, each by its own stop or, once looked at, by that of what it belongs to."""
+
+    def __init__(
+        self, node: physical.Aggregate, name: str, inputs: Sequence[Schema], context: Context, *, kernels: bool = True
+    ) -> None:
+        assert isinstance(node.window, physical.Session)
+        assert node.time is not None
+        if node.mode == "update":
+            raise PlanRefused(
+                "session_window", "sessions have no update mode, as in Spark", "append mode", step=node.step
+            )
+        self.schema = node.schema
+        self._node = node
+        self._time = node.time
+        self._gap_us = node.window.gap_us
+        self._slice_us = max(1, self._gap_us // limits.SESSION_SLICES)
+        self._context = context
+        self._groups = Groups(node, inputs[0], ("start", "stop", "born"), context, kernels=kernels)
+        self._parts = context.parts(name, self._groups.key_names, self._groups.schema)
+        # The batch's number: slices do not keep the order of arrival, and of equal times the first to arrive counts.
+        self._born = 1 + int(pc.max(self._parts.read()["born"]).as_py() or 0)
+        # No session stops before this; known again after the first look.
+        self._stops_from = NEVER
+
+    def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
+        del port
+        rows = self._timely(refuse_timeless(self._context, rows, self._time, self._node.step), watermark)
+        if rows.num_rows:
+            times = pa.array(micros(rows, self._time))
+            born = pa.array(np.full(rows.num_rows, self._born))
+            columns = self._groups.columns(rows, start=times, stop=pc.add(times, self._gap_us), born=born)
+            self._append(self._groups.create(self._united(columns, "start", "stop")), "stop")
+            self._born += 1
+        return None
+
+    def advance(self, watermark: int) -> pa.Table | None:
+        looked_at = [number for number in self._parts.buckets() if number * self._slice_us < watermark]
+        if self._stops_from >= watermark or not looked_at:
+            return None
+        rows, count = self._read(looked_at)
+        rows = self._united(rows, "first", "last")
+        last = rows["last"].to_numpy()
+        for number in looked_at:
+            self._parts.drop(number)
+        # Of the other slices everything goes on, and stays where it is.
+        self._append(rows.slice(0, count).filter(pa.array(last[:count] >= watermark)), "last")
+        self._stops_from = int(last[last >= watermark].min(initial=END))
+        closed = rows.filter(pa.array(last < watermark))
+        return self._result(closed) if closed.num_rows else None
+
+    def watermark(self, inputs: Sequence[int]) -> int:
+        """A session that stops at the watermark is still open, and its time is a microsecond before that."""
+        return minus(min(inputs), 1)
+
+    def pending(self) -> int | None:
+        buckets = self._parts.buckets()
+        return int(pc.max(self._parts.read(buckets[-1:])["stop"]).as_py()) + 1 if buckets else None
+
+    def _timely(self, rows: pa.Table, watermark: int) -> pa.Table:
+        if watermark == NEVER or not rows.num_rows:
+            return rows
+        timely, late = split(rows, pa.array(micros(rows, self._time) + self._gap_us > watermark))
+        if late.num_rows:
+            reason = f"the session of {self._time} alone has ended: the watermark is {moment(watermark)}"
+            self._context.late.append(Refused(late, reason, self._node.step))
+        return timely
+
+    def _united(self, rows: pa.Table, first: str, last: str) -> pa.Table:
+        """The intervals with the bounds of the session that each belongs to, as columns `first` and `last`."""
+        codes = codes_of(rows, self._groups.key_names)
+        firsts, lasts = united(codes, rows["start"].to_numpy(), rows["stop"].to_numpy())
+        return _with(_with(rows, first, firsts), last, lasts)
+
+    def _read(self, looked_at: list[int]) -> tuple[pa.Table, int]:
+        """All state, that of these slices first; and how much that is."""
+        first = self._parts.read(looked_at)
+        rest = self._parts.read(number for number in self._parts.buckets() if number not in looked_at)
+        return pa.concat_tables([first, rest]), first.num_rows
+
+    def _append(self, rows: pa.Table, by: str) -> None:
+        if rows.num_rows:
+            for number, group in grouped(rows, rows[by].to_numpy() // self._slice_us):
+                self._parts.append(number, group)
+            self._stops_from = min(self._stops_from, int(pc.min(rows[by]).as_py()))
+
+    def _result(self, rows: pa.Table) -> pa.Table:
+        merged = self._groups.merge(rows.sort_by("born"), ["first", "last"])
+        starts, ends = merged["first"], merged["last"]
+        columns = [starts.cast(TIMES), ends.cast(TIMES), pc.subtract(ends, 1).cast(TIMES)]
+        columns += [*(merged[name] for name in self._groups.key_names), *self._groups.results(merged)]
+        return conform(pa.table(columns, names=self.schema.names), self.schema)
+
+
+def united(codes: Ints, starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
+    """For each interval the (first start, last stop) of those of its code that touch it, directly or through others."""
+    order = np.lexsort((starts, codes))
+    codes, starts, stops = codes[order], starts[order], stops[order]
+    begins = np.ones(len(order), bool)
+    begins[1:] = (codes[1:] != codes[:-1]) | (starts[1:] > _greatest_so_far(codes, stops)[:-1])
+    places = np.flatnonzero(begins)
+    numbers = np.empty(len(order), np.int64)
+    numbers[order] = np.cumsum(begins) - 1
+    return starts[places][numbers], np.maximum.reduceat(stops, places)[numbers]
+
+
+def _greatest_so_far(codes: Ints, stops: Ints) -> Ints:
+    """The running maximum of the stops of each code; codes sorted. By ranks, so that a code's are above the last one's."""
+    ordered = np.sort(stops)
+    base = np.cumsum(np.diff(codes, prepend=codes[:1]) != 0) * len(codes)
+    ranks = np.searchsorted(ordered, stops)
+    greatest: Ints = ordered[np.maximum.accumulate(ranks + base) - base]
+    return greatest
+
+
+def _with(rows: pa.Table, name: str, values: Ints) -> pa.Table:
+    place = rows.column_names.index(name) if name in rows.column_names else -1
+    column = pa.array(values)
+    return rows.append_column(name, column) if place < 0 else rows.set_column(place, name, column)
