@@ -17,11 +17,15 @@ class Tables:
 
     def load(self, now_ms: int) -> None:
         """Load what is due."""
-        from headrace.stream.sources.tables import load_table  # noqa: PLC0415
         for name, ref in self._refs.items():
             if self._due_ms[name] <= now_ms:
-                self._engine.set_table(name, load_table(ref))
+                self._load(ref)
                 self._due_ms[name] = _next_ms(ref, now_ms)
+
+    def _load(self, ref: plan.TableRef) -> None:
+        from headrace.stream.sources.tables import load_table  # noqa: PLC0415 - its libraries only where there are tables
+
+        self._engine.set_table(ref.name, load_table(ref))
 
 
 def _next_ms(ref: plan.TableRef, now_ms: int) -> float:
