@@ -257,6 +257,46 @@ class ClaimRefused(CallerError):
 
 
 @dataclass(eq=False)
+class TopicNotFound(CallerError):
+    topic: str
+
+    def __str__(self) -> str:
+        return f"there is no topic {self.topic!r}; create it first"
+
+
+@dataclass(eq=False)
+class TopicExists(CallerError):
+    """A topic of that name exists and differs in `setting`."""
+
+    topic: str
+    setting: str
+
+    def __str__(self) -> str:
+        return f"topic {self.topic!r} exists already with a different value for {self.setting}"
+
+
+@dataclass(eq=False)
+class SubscriptionRefused(CallerError):
+    topic: str
+    queue: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.queue} and topic {self.topic} cannot be joined: {self.reason}"
+
+
+@dataclass(eq=False)
+class InvalidFilter(CallerError):
+    """A filter policy is none. `place`: the path in it, keys joined by dots."""
+
+    place: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the filter policy is invalid at {self.place or 'its top'}: {self.reason}"
+
+
+@dataclass(eq=False)
 class AccessDenied(CallerError):
     reason: str
 

@@ -35,6 +35,9 @@ from headrace.queue.model import (
     QueueDescription,
     QueueInfo,
     Sent,
+    Subscription,
+    TopicDescription,
+    TopicInfo,
 )
 from headrace.queue.store.base import StoreStatistics
 
@@ -81,6 +84,14 @@ _OUTCOMES: Final[dict[type[ops.Operation], Any]] = {
     ops.StartMove: MoveTask,
     ops.CancelMove: MoveTask,
     ops.ListMoves: list[MoveTask],
+    ops.CreateTopic: TopicInfo,
+    ops.ChangeTopic: TopicInfo,
+    ops.DeleteTopic: None,
+    ops.GetTopic: TopicDescription,
+    ops.ListTopics: list[TopicDescription],
+    ops.Subscribe: Subscription,
+    ops.Unsubscribe: None,
+    ops.ReadLog: list[Message],
 }
 """Operation -> the type of its outcome on the wire. The one table to extend for a new operation."""
 
@@ -91,8 +102,11 @@ _STATUSES: Final[tuple[tuple[type[HeadraceError], int], ...]] = (
     (errors.QueueNotFound, 404),
     (errors.MessageNotFound, 404),
     (errors.MoveTaskNotFound, 404),
+    (errors.TopicNotFound, 404),
     (errors.AccessDenied, 403),
     (errors.QueueExists, 409),
+    (errors.TopicExists, 409),
+    (errors.SubscriptionRefused, 409),
     (errors.ReceiptExpired, 409),
     (errors.MessageNotInFlight, 409),
     (errors.Fenced, 409),

@@ -29,13 +29,19 @@ _ALWAYS_REPEATABLE: Final = (
     ops.GetQueue,
     ops.ListQueues,
     ops.ListMoves,
+    ops.CreateTopic,
+    ops.ChangeTopic,
+    ops.GetTopic,
+    ops.ListTopics,
+    ops.Unsubscribe,
+    ops.ReadLog,
 )
 
 
 def repeatable(operation: ops.Operation) -> bool:
     """Whether doing `operation` twice leaves and answers the same as doing it once.
 
-    A send is if every entry has a dedup id, a receive if it has an attempt id, an extension of leases if no lease is
+    A subscription is if it does not give the log from a start: that would be given twice. A send is if every entry has a dedup id, a receive if it has an attempt id, an extension of leases if no lease is
     ended by it.
     """
     if isinstance(operation, ops.Send):
@@ -44,6 +50,8 @@ def repeatable(operation: ops.Operation) -> bool:
         return operation.attempt_id is not None
     if isinstance(operation, ops.ChangeVisibility):
         return all(timeout_ms > 0 for _, timeout_ms in operation.changes)
+    if isinstance(operation, ops.Subscribe):
+        return operation.after is None and operation.since_ms is None and not operation.purge
     return isinstance(operation, _ALWAYS_REPEATABLE)
 
 

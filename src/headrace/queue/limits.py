@@ -58,6 +58,27 @@ NATIVE_BATCH_BYTES_MAX: Final = 64 * 1_048_576
 STATE_VALUE_BYTES_MAX: Final = 16 * 1_048_576
 STATE_KEY_BYTES_MAX: Final = 1_024
 
+# Topics
+TOPIC_NAME_CHARACTERS_MAX: Final = 256  # SNS: CreateTopic
+SUBSCRIPTIONS_MAX: Final = 1_000  # a topic's: one commit serves them all; 100 bytes a message and subscription
+LOG_RETENTION_MAX_MS: Final = 3_660 * DAY_MS  # ten years: what is kept longer is an archive, not a log
+REFERENCE_BYTES_MIN: Final = (
+    256  # shorter bodies are copied: a reference and its index entry take some 30 bytes, a look-up a read
+)
+CATCH_UP_SLICE: Final = (
+    2_000  # logged messages given to a queue in one commit: some 20 ms, others are served between two
+)
+CATCH_UP_BYTES_MAX: Final = 16 * 1_048_576  # and no more bytes
+LOG_SLICE: Final = 4_000  # logged messages dropped, or looked at, in one go: a few ms
+
+# Filter policies (SNS: "Filter policy constraints")
+FILTER_KEYS_MAX: Final = 5
+FILTER_COMBINATIONS_MAX: Final = 150
+FILTER_BYTES_MAX: Final = 262_144
+FILTER_DEPTH_MAX: Final = 16  # SNS bounds depth by the combinations alone; this bounds the recursion
+FILTER_NUMBER_MAX: Final = 1_000_000_000
+FILTER_WILDCARDS_MAX: Final = 3  # a pattern's
+
 # What a queue keeps in memory; the rest is a cursor into the store
 HEAD_MESSAGES_MAX: Final = 100_000  # known and ready, a queue: 40 bytes each
 HEAD_LOOK_AHEAD: Final = 20_000  # messages read from the store for one receive; the next one goes on from there

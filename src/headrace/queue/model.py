@@ -7,7 +7,7 @@ rather than dataclass because these are built for every message: 0.08 µs agains
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -192,6 +192,93 @@ class ClaimState(msgspec.Struct, frozen=True):
 
     acknowledged: int
     last: int
+
+
+class TopicSettings(msgspec.Struct, frozen=True):
+    """A topic's settings; each range in `queue/topics.py`.
+
+    Attributes:
+        fifo: keeps order per group into FIFO queues; fixed when the topic is created.
+        content_dedup: FIFO: a message without a dedup id takes the SHA-256 of its body.
+        retention_ms: how long its log keeps a message; 0: no bound by age.
+        retention_bytes: how many bytes its log keeps, oldest dropped first; 0: no bound by size. Both 0: no log.
+        inbox: ARN of the queue whose messages are published instead of stored, or None.
+    """
+
+    fifo: bool = False
+    content_dedup: bool = False
+    retention_ms: int = 0
+    retention_bytes: int = 0
+    inbox: str | None = None
+
+    @property
+    def logs(self) -> bool:
+        """Whether what is published is kept for replay."""
+        return bool(self.retention_ms or self.retention_bytes)
+
+
+class TopicInfo(msgspec.Struct, frozen=True):
+    """A topic as the directory knows it. `arn` is its key everywhere."""
+
+    arn: str
+    settings: TopicSettings
+    created_ms: int
+    modified_ms: int
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    """What of a topic a queue is given.
+
+    Attributes:
+        queue: its ARN.
+        filter: a filter policy as SNS has them; None lets everything in.
+        scope: what the filter looks at: MessageAttributes or MessageBody.
+        position: None: live. Else it is catching up: it has been given the log up to this seq.
+    """
+
+    queue: str
+    filter: dict[str, Any] | None = None
+    scope: str = "MessageAttributes"
+    position: int | None = None
+
+
+class SubscriptionState(msgspec.Struct, frozen=True):
+    """A subscription, how many logged messages its queue still has to be given (about), and how many wait in that queue."""
+
+    subscription: Subscription
+    lag: int
+    waiting: int
+
+
+class TopicCounts(msgspec.Struct, frozen=True):
+    """What a topic has done and keeps.
+
+    `published`, `duplicates`, `damaged`: totals since the broker started. `logged`, `log_bytes`: its log; `oldest_ms` is
+    the sent time of the oldest message there, None without any. `first`: the log begins at this seq; `last`: every seq
+    given so far is at most this.
+    """
+
+    published: int = 0
+    duplicates: int = 0
+    damaged: int = 0
+    logged: int = 0
+    log_bytes: int = 0
+    oldest_ms: int | None = None
+    first: int = 0
+    last: int = 0
+
+
+class TopicDescription(msgspec.Struct, frozen=True):
+    """A topic as a whole; its subscriptions are sorted by queue."""
+
+    info: TopicInfo
+    counts: TopicCounts
+    subscriptions: list[SubscriptionState]
+
+
+def topic_arn_of(name: str, *, region: str = limits.REGION_DEFAULT, account: str = limits.ACCOUNT_DEFAULT) -> str:
+    """The ARN of a topic: `arn:aws:sns:REGION:ACCOUNT:name`. A name that is an ARN already is returned as it is."""
+    return name if name.startswith("arn:") else f"arn:aws:sns:{region}:{account}:{name}"
 
 
 def arn_of(name: str, *, region: str = limits.REGION_DEFAULT, account: str = limits.ACCOUNT_DEFAULT) -> str:

@@ -19,7 +19,11 @@ class Operation(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class Send(Operation, gc=False, frozen=True):
-    """Store messages. Durable before the answer. → list[Sent | CallerError], an item an entry."""
+    """Store messages. Durable before the answer. → list[Sent | CallerError], an item an entry.
+
+    `queue` may be a topic's ARN, or that of a topic's inbox: then they are published: in one commit put into every
+    subscribed queue that lets them in, and into the topic's log.
+    """
 
     queue: str
     entries: list[Entry]
@@ -64,7 +68,7 @@ class Transact(Operation, gc=False, frozen=True):
 
     Attributes:
         acknowledge: (queue, receipts): every receipt must hold its lease still, else ReceiptExpired.
-        sends: (queue, entries): every entry must be valid.
+        sends: (queue or topic, entries), as in Send: every entry must be valid.
         state: (key, value) puts under `name`; value None deletes.
         claims: (queue, reader, number): acknowledges the reader's claims up to number.
         name: whose state, and whose fence.
@@ -223,10 +227,89 @@ class ListMoves(Operation, gc=False, frozen=True):
     limit: int = 1
 
 
+class CreateTopic(Operation, gc=False, frozen=True):
+    """Create, idempotent. `settings` names fields of TopicSettings; those given must equal an existing topic's, else
+    TopicExists. Durable. → TopicInfo"""
+
+    topic: str
+    settings: dict[str, Any] = {}
+
+
+class ChangeTopic(Operation, gc=False, frozen=True):
+    """Change the settings given, at once. Durable. → TopicInfo"""
+
+    topic: str
+    settings: dict[str, Any] = {}
+
+
+class DeleteTopic(Operation, gc=False, frozen=True):
+    """Delete the topic, its log and its subscriptions; what subscribed queues hold stays. Durable. → None"""
+
+    topic: str
+
+
+class GetTopic(Operation, gc=False, frozen=True):
+    """→ TopicDescription"""
+
+    topic: str
+
+
+class ListTopics(Operation, gc=False, frozen=True):
+    """ARNs that start with `prefix`, are > `after`, sorted. → list[TopicDescription]"""
+
+    prefix: str = ""
+    after: str = ""
+    limit: int = 1_000
+
+
+class Subscribe(Operation, gc=False, frozen=True):
+    """Give a queue what is published; or, for one that is subscribed, change how. Durable. → Subscription
+
+    With a start, the queue is given the log from there (once more), in order, and then goes on live: no gap, no
+    duplicate between the two. A start before the log's oldest message is that message. Without a log: SubscriptionRefused.
+
+    Attributes:
+        filter: a filter policy; {} lets everything in; None leaves it as it is (for a new subscription: everything).
+        scope: what the filter looks at, MessageAttributes or MessageBody; with a filter.
+        after: start behind this seq; 0 is the log's beginning. None and no `since_ms`: from now on (and, for one that is
+            catching up, as it was).
+        since_ms: start with the first message sent at or after this steady time.
+        purge: the queue's messages are deleted in the same commit, first.
+    """
+
+    topic: str
+    queue: str
+    filter: dict[str, Any] | None = None
+    scope: str = "MessageAttributes"
+    after: int | None = None
+    since_ms: int | None = None
+    purge: bool = False
+
+
+class Unsubscribe(Operation, gc=False, frozen=True):
+    """End a subscription; idempotent; what the queue holds stays. Durable. → None"""
+
+    topic: str
+    queue: str
+
+
+class ReadLog(Operation, gc=False, frozen=True):
+    """Logged messages with seq > `after`, oldest first, whole ones. → list[Message], empty at the log's end
+
+    At most `limit` (1 to 10,000), and no further one once `bytes_max` bytes of bodies are reached.
+    """
+
+    topic: str
+    after: int = 0
+    limit: int = 10_000
+    bytes_max: int = 16 * 1_048_576
+
+
 AnyOperation: TypeAlias = (
     Send | Receive | Delete | ChangeVisibility | Transact | Fence | GetState | Claim | AcknowledgeClaims | ReleaseClaims
     | GetClaims | Peek | Purge | CreateQueue | ChangeSettings | TagQueue | DeleteQueue | GetQueue | ListQueues
-    | StartMove | CancelMove | ListMoves
+    | StartMove | CancelMove | ListMoves | CreateTopic | ChangeTopic | DeleteTopic | GetTopic | ListTopics | Subscribe
+    | Unsubscribe | ReadLog
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from headrace.queue.store.disk import (
     PAGE,
     Change,
     DropQueue,
+    ForgetTopic,
     PutClaim,
     PutFence,
     PutGarbage,
@@ -20,8 +21,11 @@ from headrace.queue.store.disk import (
     PutQueue,
     PutReader,
     PutState,
+    PutSubscription,
+    PutTopic,
     Quarantine,
 )
+from headrace.queue.store.rows import BODY
 
 
 def apply(db: apsw.Connection, change: Change) -> None:
@@ -40,7 +44,7 @@ def _put_queue(db: apsw.Connection, change: PutQueue) -> None:
 
 
 def _drop_queue(db: apsw.Connection, change: DropQueue) -> None:
-    for table in ("progress", "claim", "reader", "dedup"):
+    for table in ("progress", "claim", "reader", "dedup", "subscription"):
         db.execute(f"DELETE FROM {table} WHERE queue = ?", (change.number,))  # noqa: S608 - fixed names
     db.execute("DELETE FROM queue WHERE id = ?", (change.number,))
     db.execute("DELETE FROM deleted_queue WHERE deleted_ms <= ?", (change.deleted_ms - limits.COOLDOWN_MS,))
@@ -95,6 +99,33 @@ def _put_move(db: apsw.Connection, change: PutMove) -> None:
     )
 
 
+def _put_topic(db: apsw.Connection, change: PutTopic) -> None:
+    if change.info is None:
+        db.execute("UPDATE topic SET arn = NULL WHERE id = ?", (change.number,))
+        db.execute("DELETE FROM subscription WHERE topic = ?", (change.number,))
+        db.execute("DELETE FROM dedup WHERE queue = ?", (change.number,))
+        return
+    db.execute(
+        "INSERT INTO topic VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET info = excluded.info",
+        (change.number, change.info.arn, msgspec.json.encode(change.info).decode()),
+    )
+
+
+def _forget_topic(db: apsw.Connection, change: ForgetTopic) -> None:
+    db.execute("DELETE FROM topic WHERE id = ?", (change.number,))
+    db.execute("DELETE FROM topic_log WHERE topic = ?", (change.number,))
+
+
+def _put_subscription(db: apsw.Connection, change: PutSubscription) -> None:
+    if change.details is None:
+        db.execute("DELETE FROM subscription WHERE topic = ? AND queue = ?", (change.topic, change.queue))
+        return
+    db.execute(
+        "INSERT INTO subscription VALUES (?, ?, ?) ON CONFLICT (topic, queue) DO UPDATE SET details = excluded.details",
+        (change.topic, change.queue, msgspec.json.encode(change.details).decode()),
+    )
+
+
 def _quarantine(db: apsw.Connection, change: Quarantine) -> None:
     """Keep what can still be read of the row, which leaves its queue in this commit."""
     if change.reason == PAGE:  # to read it again would end the commit
@@ -104,7 +135,7 @@ def _quarantine(db: apsw.Connection, change: Quarantine) -> None:
         )
         return
     db.execute(
-        "INSERT OR REPLACE INTO quarantine SELECT key, ?, ?, id, body, attributes FROM message WHERE key = ?",
+        f"INSERT OR REPLACE INTO quarantine SELECT key, ?, ?, id, {BODY}, attributes FROM message WHERE key = ?",  # noqa: S608
         (change.at_ms, change.reason, change.key),
     )
 
@@ -118,5 +149,8 @@ _WRITERS: Final[dict[type[Any], Callable[[apsw.Connection, Any], None]]] = {
     PutClaim: _put_claim,
     PutReader: _put_reader,
     PutMove: _put_move,
+    PutTopic: _put_topic,
+    ForgetTopic: _forget_topic,
+    PutSubscription: _put_subscription,
     Quarantine: _quarantine,
 }

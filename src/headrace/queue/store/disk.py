@@ -13,7 +13,7 @@ import msgspec
 
 from headrace.clock import Anchor
 from headrace.queue.leases import Lease
-from headrace.queue.model import Message, MoveTask, QueueInfo, Sent
+from headrace.queue.model import Message, MoveTask, QueueInfo, Sent, Subscription, TopicInfo
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
 
 Key: TypeAlias = int
@@ -85,6 +85,36 @@ class PutMove(msgspec.Struct, frozen=True):
     task: MoveTask
 
 
+class PutTopic(msgspec.Struct, frozen=True):
+    """A topic is created or changed. `info` None: it is deleted; its row stays while queues refer to its messages."""
+
+    number: int
+    info: TopicInfo | None
+
+
+class ForgetTopic(msgspec.Struct, frozen=True):
+    """Nobody refers to a deleted topic's messages any more."""
+
+    number: int
+
+
+class PutSubscription(msgspec.Struct, frozen=True):
+    """Queue number `queue` is subscribed to topic number `topic`, as `details` say; None: no more."""
+
+    topic: int
+    queue: int
+    details: Subscription | None
+
+
+class TopicLog(msgspec.Struct, frozen=True):
+    """A topic's log: it begins at seq `first` and holds `messages` of `bytes`. `reserved` as a queue's."""
+
+    first: int
+    messages: int
+    bytes: int
+    reserved: int
+
+
 CHECKSUM: Final = "checksum"  # the row is there, and not what was written
 PAGE: Final = "damaged page"  # the row cannot be read, nor deleted
 
@@ -98,7 +128,18 @@ class Quarantine(msgspec.Struct, frozen=True):
 
 
 Change: TypeAlias = (
-    PutQueue | DropQueue | PutGarbage | PutState | PutFence | PutClaim | PutReader | PutMove | Quarantine
+    PutQueue
+    | DropQueue
+    | PutGarbage
+    | PutState
+    | PutFence
+    | PutClaim
+    | PutReader
+    | PutMove
+    | PutTopic
+    | ForgetTopic
+    | PutSubscription
+    | Quarantine
 )
 
 
@@ -119,6 +160,8 @@ class Batch(msgspec.Struct):
         changes: rare rows, in order.
         progress: queue number -> (messages, reserved): how many it has, and up to where numbers may have been given.
         sync_leases: the leases written before this commit must be on the disk too.
+        references: key of an insert -> key of the topic's message that has its body: so the body is stored once.
+        logs: topic number -> its log, where it has changed.
         now_ms: steady time.
     """
 
@@ -128,13 +171,15 @@ class Batch(msgspec.Struct):
     changes: list[Change] = []
     progress: dict[int, tuple[int, int]] = {}
     sync_leases: bool = False
+    references: dict[Key, Key] = {}
+    logs: dict[int, TopicLog] = {}
     now_ms: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.inserts or self.deletes or self.dedups or self.changes or self.sync_leases)
+        return self.sync_leases or self.rows()
 
     def rows(self) -> bool:
-        return bool(self.inserts or self.deletes or self.dedups or self.changes)
+        return bool(self.inserts or self.deletes or self.dedups or self.changes or self.logs)
 
 
 class StoredQueue(msgspec.Struct, frozen=True):
@@ -144,6 +189,14 @@ class StoredQueue(msgspec.Struct, frozen=True):
     purged_ms: int | None
     messages: int
     reserved: int
+
+
+class StoredTopic(msgspec.Struct, frozen=True):
+    """`info` None: it is deleted, and queues may still refer to its messages."""
+
+    number: int
+    info: TopicInfo | None
+    log: TopicLog
 
 
 class StoredLease(msgspec.Struct, frozen=True):
@@ -181,6 +234,9 @@ class Stored(msgspec.Struct):
     fences: dict[str, int] = {}
     deleted_queues: dict[str, int] = {}
     garbage: list[PutGarbage] = []
+    topics: list[StoredTopic] = []
+    last_topic: int = 0
+    subscriptions: list[PutSubscription] = []
     lost: dict[int, int] = {}
     fifo_closed_until_ms: int = 0
 
@@ -254,6 +310,13 @@ class Disk(Protocol):
         """Seqs > after of messages sent before then, from the queue's front; and of moved ones, wherever they are."""
 
     def state(self, name: str, *, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bytes]]: ...
+
+    def log_front(self, topic: int, *, after: int, limit: int) -> list[tuple[int, int, int]]:
+        """(seq, sent_ms, bytes of body and attributes) of the first messages with seq > after."""
+
+    def trim(self, topic: int, *, after: int, before: int, limit: int) -> tuple[int, int, int]:
+        """Of a topic's first `limit` rows with after < seq < before, delete those that no message refers to, in a commit.
+        (How many were looked at, how many deleted, the last seq looked at.)"""
 
     def sweep(self, limit: int) -> bool:
         """Delete up to `limit` rows of garbage, in a commit; whether more is left."""

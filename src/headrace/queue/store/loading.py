@@ -16,7 +16,7 @@ import apsw
 import msgspec
 
 from headrace.queue.leases import Lease
-from headrace.queue.model import MoveTask, QueueInfo, Sent
+from headrace.queue.model import MoveTask, QueueInfo, Sent, Subscription, TopicInfo
 from headrace.queue.store import rows, schema
 from headrace.queue.store.disk import (
     Dedup,
@@ -25,10 +25,13 @@ from headrace.queue.store.disk import (
     PutClaim,
     PutGarbage,
     PutReader,
+    PutSubscription,
     Stored,
     StoredAttempt,
     StoredLease,
     StoredQueue,
+    StoredTopic,
+    TopicLog,
     key_of,
 )
 from headrace.queue.store.journal import NO_QUEUE, LeaseJournal
@@ -60,7 +63,7 @@ def load(db: apsw.Connection, journal: LeaseJournal) -> Stored:
     _are_texts(*[task for (task,) in tasks])
     if not all(isinstance(seqs, bytes) for *_, seqs in claims):
         raise Inconsistent("a claim's numbers are none")
-    last = _rows(db, "SELECT seq FROM sqlite_sequence WHERE name = 'queue'")
+    last = dict(db.execute("SELECT name, seq FROM sqlite_sequence"))
     dedups = [
         Dedup(queue, key, Sent(message_id, seq), expires_ms)
         for queue, key, message_id, seq, expires_ms in db.execute(
@@ -70,7 +73,13 @@ def load(db: apsw.Connection, journal: LeaseJournal) -> Stored:
     stored = Stored(
         secret=secret,
         queues=queues,
-        last_queue=last[0][0] if last else 0,
+        last_queue=last.get("queue", 0),
+        topics=[_topic(db, *row) for row in db.execute(_TOPICS)],
+        last_topic=last.get("topic", 0),
+        subscriptions=[
+            PutSubscription(topic, queue, msgspec.json.decode(details, type=Subscription))
+            for topic, queue, details in db.execute("SELECT topic, queue, details FROM subscription")
+        ],
         delayed=list(db.execute("SELECT key, visible_ms FROM message WHERE visible_ms IS NOT NULL")),
         dedups=dedups,
         claims=[
@@ -91,6 +100,9 @@ def load(db: apsw.Connection, journal: LeaseJournal) -> Stored:
 _QUEUES: Final = (
     "SELECT id, arn, info, floor, purged_ms, messages, reserved FROM queue LEFT JOIN progress ON queue = id"
 )
+
+
+_TOPICS: Final = "SELECT id, arn, info, first, messages, bytes, reserved FROM topic LEFT JOIN topic_log ON topic = id"
 
 
 def _rows(db: apsw.Connection, sql: str, values: tuple[Any, ...] = (), *, count: int | None = None) -> list[Any]:
@@ -124,6 +136,29 @@ def _queue(
     return StoredQueue(number, info, floor, purged_ms, messages, reserved)
 
 
+def _topic(
+    db: apsw.Connection, number: int, arn: str | None, text: str,
+    first: int | None, messages: int | None, size: int | None, reserved: int | None,
+) -> StoredTopic:  # fmt: skip
+    """One topic's rows, compared with the messages that it has."""
+    log = TopicLog(first or 0, messages or 0, size or 0, reserved or 0)
+    _are_texts(text, *([arn] if arn is not None else []))
+    _are_integers(number, log.first, log.messages, log.bytes, log.reserved)
+    info = msgspec.json.decode(text, type=TopicInfo)
+    if arn is not None and info.arn != arn:
+        raise Inconsistent(f"topic {number} has two names")
+    if not (0 < number <= QUEUE_NUMBER_MAX and 0 <= log.first <= max(log.reserved, 1) < RESERVED_MAX):
+        raise Inconsistent(f"the numbers of topic {info.arn} cannot be")
+    keys = (key_of(number, 0), key_of(number, SEQ_MASK))
+    ((highest,),) = _rows(db, "SELECT max(key) FROM message WHERE key BETWEEN ? AND ?", keys)
+    if highest is not None and highest > key_of(number, log.reserved):
+        raise Inconsistent(f"topic {info.arn} has a message with a number that was never given")
+    logged = highest is not None and highest >= key_of(number, log.first)
+    if log.messages < 0 or log.bytes < 0 or logged != (log.messages > 0):
+        raise Inconsistent(f"topic {info.arn} has {log.messages} messages by its count, and not by its rows")
+    return StoredTopic(number, info if arn is not None else None, log)
+
+
 def _are_integers(*values: Any) -> None:
     if not all(type(value) is int for value in values):
         raise Inconsistent("a number is none")
@@ -146,8 +181,10 @@ def _check(stored: Stored) -> None:
     _are_texts(*stored.fences, *stored.deleted_queues)
     if not all(isinstance(one.sent.id, bytes) for one in stored.dedups):
         raise Inconsistent("a message id is none")
-    if not 0 <= stored.last_queue <= QUEUE_NUMBER_MAX:
+    if not all(0 <= last <= QUEUE_NUMBER_MAX for last in (stored.last_queue, stored.last_topic)):
         raise Inconsistent("the number of the last queue cannot be")
+    if {queue.number for queue in stored.queues} & {topic.number for topic in stored.topics}:
+        raise Inconsistent("a queue and a topic have the same number")
     queues = {queue.number: FoundQueue(queue.number, queue.info, queue.floor) for queue in stored.queues}
     for garbage in stored.garbage:
         _are_integers(garbage.first, garbage.last)
@@ -166,9 +203,15 @@ def check_whole(db: apsw.Connection) -> None:
         ((there,),) = _rows(db, "SELECT count(*) FROM message WHERE key BETWEEN ? AND ?", keys)
         if there != (messages or 0):
             raise Inconsistent(f"queue {arn} has {there} messages, and {messages or 0} by its count")
+    for number, _, _, first, messages, *_ in _rows(db, _TOPICS):
+        keys = (key_of(number, first or 0), key_of(number, SEQ_MASK))
+        ((there,),) = _rows(db, "SELECT count(*) FROM message WHERE key BETWEEN ? AND ?", keys)
+        if there != (messages or 0):
+            raise Inconsistent(f"topic {number} has {there} messages, and {messages or 0} by its count")
     strays = _rows(
         db,
-        f"SELECT key >> {SEQ_BITS} FROM message WHERE key >> {SEQ_BITS} NOT IN (SELECT id FROM queue)"  # noqa: S608
+        f"SELECT key >> {SEQ_BITS} FROM message WHERE key >> {SEQ_BITS} NOT IN"  # noqa: S608
+        " (SELECT id FROM queue UNION ALL SELECT id FROM topic)"
         " AND NOT EXISTS (SELECT 1 FROM garbage WHERE key BETWEEN first AND last) LIMIT 1",
     )
     if strays:
@@ -279,7 +322,7 @@ def _existing(db: apsw.Connection, keys: list[Key], fifo: set[int]) -> Iterator[
 
 def _checked(db: apsw.Connection, key: Key) -> Iterator[tuple[Key, int, str | None]]:
     try:
-        row = db.execute(f"SELECT {rows.COLUMNS} FROM message WHERE key = ?", (key,)).fetchone()  # noqa: S608 - fixed
+        row = db.execute(f"SELECT {rows.SELECTED} FROM message WHERE key = ?", (key,)).fetchone()  # noqa: S608 - fixed
     except UnicodeDecodeError:
         yield key, 0, None
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from headrace.clock import Anchor, Clock
 from headrace.queue.model import Message
@@ -114,6 +114,17 @@ class MemoryDisk:
             if owner == name and key.startswith(prefix) and key > after
         ]
         return sorted(found)[:limit]
+
+    def log_front(self, topic: int, *, after: int, limit: int) -> list[tuple[int, int, int]]:
+        found = [self._messages[key] for key in islice(self._after(topic, after), limit)]
+        return [(message.seq, message.sent_ms, len(message.body) + len(message.attributes)) for message in found]
+
+    def trim(self, topic: int, *, after: int, before: int, limit: int) -> tuple[int, int, int]:
+        """Whoever refers to a body has it: they share the object."""
+        keys = list(takewhile(lambda key: seq_of(key) < before, islice(self._after(topic, after), limit)))
+        for key in keys:
+            del self._messages[key]
+        return len(keys), len(keys), seq_of(keys[-1]) if keys else after
 
     def sweep(self, limit: int) -> bool:
         del limit  # a dict takes it all at once

@@ -43,9 +43,9 @@ class SqliteReads(ABC):
         if not keys:
             return {}
         if len(keys) == 1:
-            sql, values = f"SELECT {rows.COLUMNS} FROM message WHERE key = ?", (keys[0],)  # noqa: S608
+            sql, values = f"SELECT {rows.SELECTED} FROM message WHERE key = ?", (keys[0],)  # noqa: S608
         else:
-            sql = f"SELECT {rows.COLUMNS} FROM message WHERE key IN carray(?)"  # noqa: S608
+            sql = f"SELECT {rows.SELECTED} FROM message WHERE key IN carray(?)"  # noqa: S608
             values = (apsw.carray(array("q", keys)),)  # type: ignore[assignment]
         found: dict[Key, Message] = {}
         try:
@@ -77,7 +77,7 @@ class SqliteReads(ABC):
         seq, size, looked = after, 0, 0
         try:
             for row in self._reader.execute(
-                f"SELECT {rows.COLUMNS} FROM message WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?",  # noqa: S608
+                f"SELECT {rows.SELECTED} FROM message WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?",  # noqa: S608
                 (key_of(queue, after) + 1, key_of(queue, SEQ_MASK), limit),
             ):
                 key, message = rows.from_row(row)
@@ -127,7 +127,7 @@ class SqliteReads(ABC):
     def _readable(self, queue: int, after: int) -> bool:
         try:
             self._reader.execute(
-                f"SELECT {rows.COLUMNS} FROM message WHERE key BETWEEN ? AND ? ORDER BY key LIMIT 1",  # noqa: S608
+                f"SELECT {rows.SELECTED} FROM message WHERE key BETWEEN ? AND ? ORDER BY key LIMIT 1",  # noqa: S608
                 (key_of(queue, after) + 1, key_of(queue, SEQ_MASK)),
             ).fetchall()
         except CORRUPT:
@@ -186,6 +186,14 @@ class SqliteReads(ABC):
         )
         out += [key for (key,) in moved if self.read([key])]
         return list(dict.fromkeys([seq_of(key) for key in out]))
+
+    def log_front(self, topic: int, *, after: int, limit: int) -> list[tuple[int, int, int]]:
+        found = self._query(
+            "SELECT key, ifnull(CAST(sent_ms AS INTEGER), 0), ifnull(length(body), 0) + ifnull(length(attributes), 0)"
+            " FROM message WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?",
+            (key_of(topic, after) + 1, key_of(topic, SEQ_MASK), limit),
+        )
+        return [(seq_of(key), sent_ms, size) for key, sent_ms, size in found]
 
     def state(self, name: str, *, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         found = self._query(

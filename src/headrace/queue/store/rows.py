@@ -5,6 +5,7 @@ SQLite does not check its pages. Without the checksum a flipped bit is delivered
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
@@ -21,6 +22,15 @@ COLUMNS: Final = (
     " first_received_ms, source, checksum"
 )
 _VALUES: Final = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+BODY: Final = (
+    "CASE typeof(body) WHEN 'integer' THEN (SELECT whole.body FROM message AS whole WHERE whole.key = message.body)"
+    " ELSE body END"
+)
+"""The body of a row, wherever it stands: in the row, or in the topic's row that it refers to."""
+
+SELECTED: Final = COLUMNS.replace(" body,", f" {BODY},")
+"""What `from_row` reads."""
+
 INSERTS: Final = {
     count: f"INSERT INTO message ({COLUMNS}, commit_seq) VALUES {','.join([_VALUES] * count)}"  # noqa: S608
     for count in (100, 10, 1)
@@ -41,6 +51,17 @@ def to_row(queue: int, m: Message, commit_seq: int) -> Row:
         key_of(queue, m.seq), m.id, m.body, m.attributes or None, m.sent_ms, m.visible_ms, m.group, m.dedup_id,
         m.trace, m.sender, m.receives or None, m.first_received_ms, m.source, crc32(_encode(m), queue), commit_seq,
     )  # fmt: skip
+
+
+def refers(row: Sequence[Any]) -> bool:
+    """Whether a row as stored has a reference in its body's place."""
+    return type(row[2]) is int
+
+
+def refer(row: Row, references: Mapping[Key, Key]) -> Row:
+    """The row with a reference in its body's place, if its body is stored elsewhere. The checksum stays the whole one."""
+    reference = references.get(row[0])
+    return row if reference is None else (*row[:2], reference, *row[3:])
 
 
 def from_row(row: Row) -> tuple[Key, Message | None]:

@@ -50,6 +50,21 @@ CREATE TABLE deleted_queue (arn TEXT PRIMARY KEY, deleted_ms INTEGER NOT NULL) W
 CREATE TABLE quarantine (key INTEGER PRIMARY KEY, at_ms INTEGER, reason TEXT, id BLOB, body BLOB, attributes BLOB);
 """
 
-STEPS: Final = (FIRST,)
+TOPICS: Final = """
+-- a topic's messages are rows of `message` under its number. arn NULL: deleted, and here until nobody refers to them
+CREATE TABLE topic (id INTEGER PRIMARY KEY AUTOINCREMENT, arn TEXT UNIQUE, info TEXT NOT NULL);
+-- changes with what is published, hence apart: the log begins at seq `first`; rows before are bodies that queues refer to
+CREATE TABLE topic_log (
+    topic INTEGER PRIMARY KEY, first INTEGER NOT NULL, messages INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    reserved INTEGER NOT NULL
+);
+CREATE TABLE subscription (
+    topic INTEGER NOT NULL, queue INTEGER NOT NULL, details TEXT NOT NULL, PRIMARY KEY (topic, queue)
+) WITHOUT ROWID;
+-- a message whose `body` is an integer has the body of the topic's message with that key
+CREATE INDEX message_reference ON message (body) WHERE typeof(body) = 'integer';
+"""
+
+STEPS: Final = (FIRST, TOPICS)
 """Step i brings a file of version i (PRAGMA user_version) to version i + 1."""
 VERSION: Final = len(STEPS)

@@ -22,7 +22,7 @@ from headrace.clock import Anchor, Clock, SteadyClock
 from headrace.errors import StoreError, StoreFailed, StoreFull, Unavailable
 from headrace.queue.store import rows
 from headrace.queue.store.changes import apply
-from headrace.queue.store.disk import Batch, Dedup, Key, LeaseRecord, PutQueue, Stored
+from headrace.queue.store.disk import Batch, Dedup, Key, LeaseRecord, PutQueue, Stored, TopicLog, key_of, seq_of
 from headrace.queue.store.folder import Folder, Noted
 from headrace.queue.store.local.store import LocalStore
 from headrace.queue.store.opening import SqliteOpening
@@ -124,13 +124,15 @@ class SqliteDisk(SqliteOpening, SqliteReads):
             for change in batch.changes:
                 apply(db, change)
             if batch.inserts:
-                self._insert([rows.to_row(number, message, seq) for number, message in batch.inserts])
+                self._insert(_rows(batch, seq))
             if batch.deletes:
                 self._delete(batch.deletes)
             if batch.dedups:
                 self._dedup(batch.dedups, batch.now_ms)
             if batch.progress:
                 self._progress(batch.progress)
+            if batch.logs:
+                self._logs(batch.logs)
             db.execute("UPDATE commit_log SET seq = ?, now_ms = ?", (seq, batch.now_ms))
         except Exception as error:
             self._roll_back()
@@ -176,6 +178,12 @@ class SqliteDisk(SqliteOpening, SqliteReads):
             "INSERT INTO progress VALUES (?, ?, ?)"
             " ON CONFLICT (queue) DO UPDATE SET messages = excluded.messages, reserved = excluded.reserved",
             [(number, messages, reserved) for number, (messages, reserved) in progress.items()],
+        )
+
+    def _logs(self, logs: dict[int, TopicLog]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO topic_log VALUES (?, ?, ?, ?, ?)",
+            [(number, log.first, log.messages, log.bytes, log.reserved) for number, log in logs.items()],
         )
 
     def _insert(self, new: list[rows.Row]) -> None:
@@ -281,6 +289,35 @@ class SqliteDisk(SqliteOpening, SqliteReads):
                 db.execute("DELETE FROM garbage WHERE id = ?", (number,))
         return True
 
+    def trim(self, topic: int, *, after: int, before: int, limit: int) -> tuple[int, int, int]:
+        if self._failed is not None:
+            return 0, 0, after
+        try:
+            return self._trim(topic, after, before, limit)
+        except Exception as error:
+            self._roll_back()
+            raise self._explain(error) from error
+
+    def _trim(self, topic: int, after: int, before: int, limit: int) -> tuple[int, int, int]:
+        db = self._db
+        looked = array("q")
+        for (key,) in db.execute(
+            "SELECT key FROM message WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?",
+            (key_of(topic, after) + 1, key_of(topic, before) - 1, limit),
+        ):
+            looked.append(key)
+        if not looked:
+            return 0, 0, after
+        needed = db.execute(
+            "SELECT DISTINCT body FROM message WHERE typeof(body) = 'integer' AND body BETWEEN ? AND ?",
+            (looked[0], looked[-1]),
+        )
+        gone = set(looked) - {key for (key,) in needed}
+        if gone:
+            with db:
+                self._delete(gone)
+        return len(looked), len(gone), seq_of(looked[-1])
+
     # --- leases ---
 
     def lease(self, record: LeaseRecord) -> None:
@@ -340,3 +377,8 @@ class SqliteDisk(SqliteOpening, SqliteReads):
             log.error("closing the store: %s", error, extra={"action": "store.close"})
         finally:
             self.folder.close()
+
+
+def _rows(batch: Batch, commit_seq: int) -> list[rows.Row]:
+    new = [rows.to_row(number, message, commit_seq) for number, message in batch.inserts]
+    return [rows.refer(row, batch.references) for row in new] if batch.references else new

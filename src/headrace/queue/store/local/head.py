@@ -14,7 +14,7 @@ from typing import Protocol
 from headrace.queue import limits
 from headrace.queue.dedup import DedupWindow
 from headrace.queue.fifo import FifoOrder
-from headrace.queue.model import Message, QueueCounts, QueueInfo
+from headrace.queue.model import Message, QueueCounts, QueueInfo, QueueSettings
 from headrace.queue.standard import StandardOrder
 from headrace.queue.store.disk import Disk, Key, PutQueue, StoredAttempt, key_of
 from headrace.queue.timers import SEQ_BITS, Timers
@@ -93,11 +93,17 @@ class LocalQueue:
         self.purging = 0  # messages below are counted as gone by a purge that is not durable yet
         self.expire_check_ms: int | None = 0 if messages else None
         self.dropped = False
+        self.inbox_of: int | None = None  # the number of the topic that what is sent here is published to
         self.sent = self.received = self.deleted = self.empty_receives = 0
         self.duplicates = self.dead_lettered = self.expired = self.damaged = 0
 
     def key(self, seq: int) -> Key:
         return key_of(self.number, seq)
+
+    @property
+    def rules(self) -> QueueSettings:
+        """What a message that comes in is checked by."""
+        return self.info.settings
 
     def row(self) -> PutQueue:
         """The queue as it is kept on the disk."""

@@ -20,6 +20,7 @@ from headrace.queue.operations import (
     TagQueue,
 )
 from headrace.queue.store.disk import DropQueue, PutGarbage, PutQueue, key_of
+from headrace.queue.store.local import topics
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
 from headrace.queue.timers import SEQ_MASK
@@ -143,6 +144,7 @@ def delete_queue(state: LocalState, operation: DeleteQueue, now: int) -> None:
     state.deleted_queues[arn] = now
     state.change(DropQueue(queue.number, arn, now), _undelete(state, queue, arn))
     state.change(PutGarbage(key_of(queue.number, 0), key_of(queue.number, SEQ_MASK)))
+    topics.forget_queue(state, queue, now)
     state.plan.touched.pop(queue.number, None)
     state.ready.add(arn)  # its waiting polls learn that it is gone
 

@@ -9,6 +9,7 @@ from headrace.queue.fifo import FifoOrder
 from headrace.queue.store.disk import LeaseRecord, Stored, StoredLease, seq_of
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
+from headrace.queue.store.local.topic import LocalTopic
 from headrace.queue.timers import SEQ_BITS
 
 _ITEMS_A_RECORD = 1_000
@@ -25,15 +26,18 @@ def restore(state: LocalState, stored: Stored, now: int) -> None:
         if isinstance(queue.order, FifoOrder) and stored.fifo_closed_until_ms > now:
             queue.order.close_until(stored.fifo_closed_until_ms)
     state.damaged = sum(stored.lost.values())
-    state.next_number = 1 + max([kept.number for kept in stored.queues] + [stored.last_queue])
+    numbers = [queue.number for queue in stored.queues] + [topic.number for topic in stored.topics]
+    state.next_number = 1 + max([*numbers, stored.last_queue, stored.last_topic])
+    _restore_topics(state, stored, now)
     _restore_claims(state, stored)
     for lease in stored.leases:
         _restore_lease(state, lease, now)
     for key, visible_ms in stored.delayed:
         _restore_delay(state.by_number.get(key >> SEQ_BITS), seq_of(key), min(visible_ms, now + limits.DELAY_MAX_MS))
     for dedup in stored.dedups:
-        if dedup.queue in state.by_number and dedup.expires_ms > now:
-            state.by_number[dedup.queue].dedup.add(dedup.key, dedup.sent, dedup.expires_ms)
+        door = state.by_number.get(dedup.queue) or state.topics_by_number.get(dedup.queue)
+        if door is not None and dedup.expires_ms > now:
+            door.dedup.add(dedup.key, dedup.sent, dedup.expires_ms)
     for attempt in stored.attempts:
         if attempt.queue in state.by_number and attempt.at_ms + limits.ATTEMPT_MS > now:
             state.by_number[attempt.queue].attempts[attempt.attempt_id] = attempt
@@ -41,6 +45,23 @@ def restore(state: LocalState, stored: Stored, now: int) -> None:
     state.fences = dict(stored.fences)
     state.deleted_queues = {arn: ms for arn, ms in stored.deleted_queues.items() if ms + limits.COOLDOWN_MS > now}
     state.garbage = bool(stored.garbage)
+
+
+def _restore_topics(state: LocalState, stored: Stored, now: int) -> None:
+    for kept in stored.topics:
+        topic = LocalTopic(kept.number, kept.info, kept.log)
+        topic.retain_ms = topic.trim_ms = now
+        state.topics_by_number[kept.number] = topic
+        if kept.info is None:
+            continue
+        state.topics[kept.info.arn] = topic
+        inbox = state.queues.get(kept.info.settings.inbox or "")
+        if inbox is not None:
+            inbox.inbox_of = topic.number
+    for one in stored.subscriptions:
+        found, queue = state.topics_by_number.get(one.topic), state.by_number.get(one.queue)
+        if found is not None and queue is not None and one.details is not None:
+            found.subscribe(queue, one.details)
 
 
 def _restore_delay(queue: LocalQueue | None, seq: int, visible_ms: int) -> None:

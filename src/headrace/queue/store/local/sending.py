@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Protocol
 
 from headrace.errors import (
     BatchTooLong,
@@ -13,18 +15,24 @@ from headrace.errors import (
     MissingParameter,
 )
 from headrace.queue import attributes, limits
-from headrace.queue.dedup import dedup_key
+from headrace.queue.dedup import DedupWindow, dedup_key
 from headrace.queue.model import ID, Entry, Message, QueueSettings, Sent
-from headrace.queue.operations import Send
 from headrace.queue.store.disk import Dedup
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
 
 
-def send(state: LocalState, operation: Send, now: int) -> list[Sent | CallerError]:
-    queue = state.queue(operation.queue)
-    check_batch(operation.entries)
-    outcomes, messages = plan_entries(state, queue, operation.entries, now)
+class Door(Protocol):
+    """Where messages come in: a queue or a topic, and the dedup ids that it has seen."""
+
+    number: int
+    dedup: DedupWindow
+    duplicates: int
+
+
+def store(state: LocalState, queue: LocalQueue, entries: list[Entry], now: int) -> list[Sent | CallerError]:
+    """Store entries in the queue: an outcome an entry."""
+    outcomes, messages = plan_entries(state, queue, entries, now)
     if messages:
         state.insert(queue, messages)
     return outcomes
@@ -47,19 +55,26 @@ def plan_entries(
     settings = queue.info.settings
     if queue.expire_check_ms is None:
         queue.expire_check_ms = now + settings.retention_ms
+    return number_entries(state, queue, settings, queue.allot, entries, now)
+
+
+def number_entries(
+    state: LocalState, door: Door, settings: QueueSettings, allot: Callable[[], int], entries: list[Entry], now: int
+) -> tuple[list[Sent | CallerError], list[Message]]:
+    """As `plan_entries`; what comes in by `door` is checked by `settings` and gets the next number of `allot`."""
     ids = os.urandom(16 * len(entries))
     outcomes: list[Sent | CallerError] = []
     messages: list[Message] = []
     for index, entry in enumerate(entries):
         try:
-            outcome = _duplicate(queue, entry, now) if settings.fifo else None
+            outcome = _duplicate(door, settings, entry, now) if settings.fifo else None
             check_entry(settings, entry)
             if outcome is None:
-                message = _message(queue, entry, ids[16 * index : 16 * index + 16], now)
+                message = _message(allot(), settings, entry, ids[16 * index : 16 * index + 16], now)
                 messages.append(message)
                 outcome = Sent(message.id, message.seq)
                 if settings.fifo:
-                    _remember(state, queue, message, outcome, now)
+                    _remember(state, door, settings, message, outcome, now)
         except CallerError as error:
             outcomes.append(error)
         else:
@@ -91,37 +106,37 @@ def check_entry(settings: QueueSettings, entry: Entry) -> None:
         raise InvalidParameter("MessageDeduplicationId", entry.dedup_id[:200], "only a FIFO queue deduplicates")
 
 
-def _message(queue: LocalQueue, entry: Entry, id_bytes: bytes, now: int) -> Message:
+def _message(seq: int, settings: QueueSettings, entry: Entry, id_bytes: bytes, now: int) -> Message:
     visible_ms = None
-    if not queue.info.settings.fifo:
-        delay_ms = queue.info.settings.delay_ms if entry.delay_ms is None else entry.delay_ms
+    if not settings.fifo:
+        delay_ms = settings.delay_ms if entry.delay_ms is None else entry.delay_ms
         if delay_ms:
             visible_ms = now + delay_ms
     return Message(
-        queue.allot(), id_bytes, entry.body, entry.attributes, now, visible_ms, entry.group, entry.dedup_id,
+        seq, id_bytes, entry.body, entry.attributes, now, visible_ms, entry.group, entry.dedup_id,
         entry.trace, entry.sender,
     )  # fmt: skip
 
 
-def _duplicate(queue: LocalQueue, entry: Entry, now: int) -> Sent | None:
+def _duplicate(door: Door, settings: QueueSettings, entry: Entry, now: int) -> Sent | None:
     """The first message's answer, if this one is a duplicate."""
-    key = dedup_key_of(queue, entry)
-    first = queue.dedup.find(key, now)
+    key = dedup_key_of(settings, entry)
+    first = door.dedup.find(key, now)
     if first is None:
         return None
-    queue.duplicates += 1
+    door.duplicates += 1
     return Sent(first.id, first.seq, duplicate=True)
 
 
-def dedup_key_of(queue: LocalQueue, entry: Entry) -> str:
-    """The key that a FIFO queue deduplicates this message by; raises if it has no group or no dedup id."""
+def dedup_key_of(settings: QueueSettings, entry: Entry) -> str:
+    """The key that a FIFO queue so set deduplicates this message by; raises if it has no group or no dedup id."""
     if not entry.group:
         raise MissingParameter("MessageGroupId")
     if entry.dedup_id is not None and not ID.fullmatch(entry.dedup_id):
         raise InvalidParameter(
             "MessageDeduplicationId", entry.dedup_id[:200], "1 to 128 alphanumeric and punctuation characters"
         )
-    key = dedup_key(queue.info.settings, group=entry.group, dedup_id=entry.dedup_id, body=entry.body)
+    key = dedup_key(settings, group=entry.group, dedup_id=entry.dedup_id, body=entry.body)
     if key is None:
         raise InvalidParameter(
             "MessageDeduplicationId",
@@ -131,11 +146,11 @@ def dedup_key_of(queue: LocalQueue, entry: Entry) -> str:
     return key
 
 
-def _remember(state: LocalState, queue: LocalQueue, message: Message, sent: Sent, now: int) -> None:
+def _remember(state: LocalState, door: Door, settings: QueueSettings, message: Message, sent: Sent, now: int) -> None:
     assert message.group is not None
-    key = dedup_key(queue.info.settings, group=message.group, dedup_id=message.dedup_id, body=message.body)
+    key = dedup_key(settings, group=message.group, dedup_id=message.dedup_id, body=message.body)
     assert key is not None
     expires_ms = now + limits.DEDUP_MS
-    queue.dedup.add(key, sent, expires_ms)
-    state.plan.batch.dedups.append(Dedup(queue.number, key, sent, expires_ms))
-    state.plan.undo.append(lambda: queue.dedup.remove(key))
+    door.dedup.add(key, sent, expires_ms)
+    state.plan.batch.dedups.append(Dedup(door.number, key, sent, expires_ms))
+    state.plan.undo.append(lambda: door.dedup.remove(key))

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from headrace.errors import QueueNotFound
+from headrace.errors import QueueNotFound, TopicNotFound
 from headrace.queue.leases import Lease
 from headrace.queue.model import Message, MoveTask
 from headrace.queue.operations import Operation
@@ -22,6 +22,7 @@ from headrace.queue.receipts import Receipts
 from headrace.queue.store.base import Done
 from headrace.queue.store.disk import CHECKSUM, Batch, Change, Disk, Key, PutState, Quarantine
 from headrace.queue.store.local.head import BodyCache, LocalQueue
+from headrace.queue.store.local.topic import LocalTopic
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
 
 log = logging.getLogger("headrace.store")
@@ -35,7 +36,8 @@ class Plan(msgspec.Struct):
     """A commit being gathered: its rows, who waits for it, what to show afterwards, what to take back if it is refused.
 
     `sent`: (queue, messages, whether they count as sent: not dead letters and moved ones). `touched`: queues whose
-    message count or numbers changed. `puts`: (name, key) of state to the value that it will have.
+    message count or numbers changed. `puts`: (name, key) of state to the value that it will have. `logs`: topics whose
+    log changed. `caught_up`: a slice for queues that are catching up is in it.
     """
 
     batch: Batch
@@ -46,6 +48,8 @@ class Plan(msgspec.Struct):
     undo: list[Callable[[], None]] = []
     touched: dict[int, LocalQueue] = {}
     puts: dict[tuple[str, bytes], bytes | None] = {}
+    logs: dict[int, LocalTopic] = {}
+    caught_up: bool = False
 
     def weight(self) -> int:
         """Grows with everything that is planned, and with nothing else."""
@@ -64,6 +68,8 @@ class LocalState:
         self.cache = BodyCache()
         self.queues: dict[str, LocalQueue] = {}
         self.by_number: dict[int, LocalQueue] = {}
+        self.topics: dict[str, LocalTopic] = {}
+        self.topics_by_number: dict[int, LocalTopic] = {}  # deleted ones too, until nobody refers to their messages
         self.watched: dict[int, LocalQueue] = {}  # queues in which time may change something
         self.next_number = 1
         self.deleted_queues: dict[str, int] = {}
@@ -82,6 +88,12 @@ class LocalState:
             raise QueueNotFound(arn)
         self.watched[queue.number] = queue
         return queue
+
+    def topic(self, arn: str) -> LocalTopic:
+        topic = self.topics.get(arn)
+        if topic is None:
+            raise TopicNotFound(arn)
+        return topic
 
     def advance_queue(self, queue: LocalQueue, now: int) -> None:
         """End the queue's leases and delays that are due."""
@@ -162,6 +174,8 @@ class LocalState:
     def quarantine(self, key: Key, reason: str, now: int) -> None:
         """A message is damaged: it leaves its queue, and is kept aside."""
         queue = self.by_number.get(key >> SEQ_BITS)
+        if queue is None and not self.deleting(key):
+            self._quarantine_logged(key, reason, now)
         if queue is None or self.deleting(key):
             return
         self.damaged += 1
@@ -181,4 +195,28 @@ class LocalState:
         log.error(
             "message %d of %s is damaged (%s): quarantined, not delivered", key & SEQ_MASK, queue.info.arn, reason,
             extra={"action": "message.damaged", "queue": queue.info.arn, "seq": key & SEQ_MASK},
+        )  # fmt: skip
+
+    def _quarantine_logged(self, key: Key, reason: str, now: int) -> None:
+        """A message of a topic's log is damaged: it leaves the log, and is kept aside."""
+        topic = self.topics_by_number.get(key >> SEQ_BITS)
+        if topic is None:
+            return
+        self.damaged += 1
+        topic.damaged += 1
+        logged = int(key & SEQ_MASK >= topic.first)
+        topic.logged -= logged
+        if reason == CHECKSUM:
+            self.plan.batch.deletes.add(key)
+        self.plan.logs[topic.number] = topic
+
+        def undo() -> None:
+            self.damaged -= 1
+            topic.damaged -= 1
+            topic.logged += logged
+
+        self.change(Quarantine(key, reason, now), undo)
+        log.error(
+            "message %d of %s is damaged (%s): quarantined, not delivered", key & SEQ_MASK, topic.info.arn, reason,
+            extra={"action": "message.damaged", "queue": topic.info.arn, "seq": key & SEQ_MASK},
         )  # fmt: skip

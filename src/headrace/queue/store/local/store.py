@@ -20,37 +20,45 @@ from headrace.queue.operations import (
     AcknowledgeClaims,
     CancelMove,
     ChangeSettings,
+    ChangeTopic,
     ChangeVisibility,
     Claim,
     CreateQueue,
+    CreateTopic,
     Delete,
     DeleteQueue,
+    DeleteTopic,
     Fence,
     GetClaims,
     GetQueue,
     GetState,
+    GetTopic,
     ListMoves,
     ListQueues,
+    ListTopics,
     Operation,
     Peek,
     Purge,
+    ReadLog,
     Receive,
     ReleaseClaims,
     Send,
     StartMove,
+    Subscribe,
     TagQueue,
     Transact,
+    Unsubscribe,
 )  # fmt: skip
 from headrace.queue.store.base import Done, Offload, Request, StoreStatistics
 from headrace.queue.store.disk import Batch, Disk
-from headrace.queue.store.local import claims, messages, moves, queues, recovery, sending, transact
+from headrace.queue.store.local import claims, log_work, messages, moves, publishing, queues, recovery, topics, transact
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState, Plan
 
 log = logging.getLogger("headrace.store")
 
 PLANNERS: Final[dict[type[Operation], Callable[[LocalState, Any, int], Any]]] = {
-    Send: sending.send,
+    Send: publishing.send,
     Receive: messages.receive,
     Delete: messages.delete,
     ChangeVisibility: messages.change_visibility,
@@ -72,14 +80,24 @@ PLANNERS: Final[dict[type[Operation], Callable[[LocalState, Any, int], Any]]] = 
     StartMove: moves.start_move,
     CancelMove: moves.cancel_move,
     ListMoves: moves.list_moves,
+    CreateTopic: topics.create_topic,
+    ChangeTopic: topics.change_topic,
+    DeleteTopic: topics.delete_topic,
+    GetTopic: topics.get_topic,
+    ListTopics: topics.list_topics,
+    Subscribe: topics.subscribe,
+    Unsubscribe: topics.unsubscribe,
+    ReadLog: topics.read_log,
 }
 
-READS: Final = (Receive, ChangeVisibility, Peek, GetState, GetQueue, ListQueues, ListMoves, GetClaims)
+READS: Final = (
+    Receive, ChangeVisibility, Peek, GetState, GetQueue, ListQueues, ListMoves, GetClaims, GetTopic, ListTopics, ReadLog
+)  # fmt: skip
 """Answered without waiting for the commit: nothing that they promise is in it (FIFO leases excepted)."""
 
 LEASES: Final = (Receive, ChangeVisibility)
 
-FREES: Final = (Delete, AcknowledgeClaims, Purge, DeleteQueue)
+FREES: Final = (Delete, AcknowledgeClaims, Purge, DeleteQueue, DeleteTopic, Unsubscribe)
 """Go on when the disk is full: they make room."""
 
 SLOW_SYNC_S: Final = 0.001  # measured: a sync of 0.13–0.2 ms is faster on the loop, one of 4 ms in a thread
@@ -157,6 +175,9 @@ class LocalStore:
                 self._advance_queue(queue, now)
             if self._may_plan():
                 moves.step(state, now)
+                log_work.retain(state, now)
+            if not self._tidying and not self._full:
+                log_work.catch_up(state, now)
         except StoreError as error:
             self._refuse(error)
         self._answer([])
@@ -261,6 +282,8 @@ class LocalStore:
         if state.flying is not None or self._tidying:
             return
         plan = state.plan
+        if plan.logs:
+            plan.batch.logs = {number: topic.log() for number, topic in plan.logs.items()}
         if not plan.batch and not plan.waiting:
             return
         state.plan = Plan(Batch())
@@ -438,6 +461,8 @@ class LocalStore:
         try:
             if state.garbage and self._may_sweep():
                 state.garbage = self._disk.sweep(SWEEP_SLICE)
+            if self._may_sweep():
+                log_work.trim(state, now)
             if self._full and now >= self._reserve_ms:
                 self._reserve_ms = now + RESERVE_RETRY_MS
                 self._full = not self._disk.reserve()
@@ -484,6 +509,7 @@ class LocalStore:
         if self._may_plan():
             times += [queue.expire_check_ms for queue in state.watched.values()]
             times.append(moves.next_ms(state, now))
+            times.append(log_work.next_ms(state, now))
         if state.garbage:
             times.append(now)
         if self._full:

@@ -10,9 +10,10 @@ from headrace.queue import limits
 from headrace.queue.model import Entry
 from headrace.queue.operations import Fence, GetState, Transact, TransactOutcome
 from headrace.queue.store.disk import PutFence, PutState, seq_of
-from headrace.queue.store.local import claims, messages, sending
+from headrace.queue.store.local import claims, messages, publishing, sending
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
+from headrace.queue.store.local.topic import LocalTopic
 
 
 def transact(state: LocalState, operation: Transact, now: int) -> TransactOutcome:
@@ -30,11 +31,8 @@ def transact(state: LocalState, operation: Transact, now: int) -> TransactOutcom
     for arn, reader, number in operation.claims:
         claims.plan_acknowledge(state, state.queue(arn), reader, number)
     sent = []
-    for queue, entries in sends:
-        outcomes, stored = sending.plan_entries(state, queue, entries, now)
-        if stored:
-            state.insert(queue, stored)
-        sent.append(outcomes)
+    for target, entries in sends:
+        sent.append(publishing.send_to(state, target, entries, now))
     for key, value in operation.state:
         state.put(PutState(operation.name, key, value))
     return TransactOutcome(sent)
@@ -73,18 +71,19 @@ def _check_acknowledgements(state: LocalState, operation: Transact, now: int) ->
             seen.add(key)
 
 
-def _check_sends(state: LocalState, operation: Transact) -> list[tuple[LocalQueue, list[Entry]]]:
-    out = []
+def _check_sends(state: LocalState, operation: Transact) -> list[tuple[LocalQueue | LocalTopic, list[Entry]]]:
+    out: list[tuple[LocalQueue | LocalTopic, list[Entry]]] = []
     count = size = 0
     for arn, entries in operation.sends:
-        queue = state.queue(arn)
+        target = publishing.destination(state, arn)
+        rules = target.rules
         for entry in entries:
-            sending.check_entry(queue.info.settings, entry)
-            if queue.info.settings.fifo:
-                sending.dedup_key_of(queue, entry)
+            sending.check_entry(rules, entry)
+            if rules.fifo:
+                sending.dedup_key_of(rules, entry)
             size += len(entry.body) + len(entry.attributes)
         count += len(entries)
-        out.append((queue, entries))
+        out.append((target, entries))
     if count > limits.NATIVE_BATCH_MAX:
         raise InvalidParameter("sends", str(count), f"at most {limits.NATIVE_BATCH_MAX} messages a transaction")
     if size > limits.NATIVE_BATCH_BYTES_MAX:

@@ -1,0 +1,145 @@
+"""What time does to topics, in slices: give the log to queues that are catching up, end retention, delete what nobody needs.
+
+Catching up: each slice is one commit that puts logged messages into the queue and moves its position. The last slice takes
+what is published and still on its way to the disk, too: from then on the subscription is live, in the same commit, so that
+there is no gap, no duplicate, and the order is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from headrace.queue import limits
+from headrace.queue import topics as rules
+from headrace.queue.filters import Subject
+from headrace.queue.model import Message
+from headrace.queue.store.disk import ForgetTopic, PutSubscription
+from headrace.queue.store.local import publishing
+from headrace.queue.store.local.state import LocalState
+from headrace.queue.store.local.topic import TRIM_ROUND_MS, LocalSubscription, LocalTopic
+
+_TRIM_PAUSE_MS: Final = 50  # after a slice that found most rows in use: a large backlog must not keep the disk busy
+
+
+def next_ms(state: LocalState, now: int) -> int | None:
+    """When something here is due; None while nothing is."""
+    times = []
+    for topic in state.topics_by_number.values():
+        times += [topic.retain_ms, topic.trim_ms, now if topic.bare or topic.held() is not None else None]
+    return min((ms for ms in times if ms is not None), default=None)
+
+
+# --- catching up ---
+
+
+def catch_up(state: LocalState, now: int) -> None:
+    """Give every queue that is catching up its next slice; one slice a commit."""
+    if state.plan.caught_up:
+        return
+    for topic in state.topics.values():
+        for one in topic.catching_up():
+            _give_slice(state, topic, one, now)
+            state.plan.caught_up = True
+
+
+def _give_slice(state: LocalState, topic: LocalTopic, one: LocalSubscription, now: int) -> None:
+    before, lag = one.stored, one.lag
+    assert before.position is not None
+    start = max(before.position, topic.first - 1)
+    found, last, more = state.disk.scan(
+        topic.number, after=start, limit=limits.CATCH_UP_SLICE, bytes_max=limits.CATCH_UP_BYTES_MAX
+    )
+    if not more:
+        found += _on_the_way(state, topic, max(last, start))
+    chosen = [message for message in found if one.lets_in(Subject(message.attributes, message.body))]
+    publishing.put(state, topic, one.queue, chosen, now, kept=None)
+    one.stored = msgspec.structs.replace(before, position=last if more else None)
+    one.lag = max(0, lag - len(found))
+
+    def undo() -> None:
+        one.stored, one.lag = before, lag
+
+    state.change(PutSubscription(topic.number, one.queue.number, one.stored), undo)
+
+
+def _on_the_way(state: LocalState, topic: LocalTopic, after: int) -> list[Message]:
+    """What is published and not seen on the disk yet, in order."""
+    plans = [plan for plan in (state.flying, state.plan) if plan is not None]
+    inserts = [pair for plan in plans for pair in plan.batch.inserts]
+    return [message for number, message in inserts if number == topic.number and message.seq > after]
+
+
+# --- retention ---
+
+
+def retain(state: LocalState, now: int) -> None:
+    """Let what is past its retention leave the logs, a slice of each."""
+    for topic in list(state.topics_by_number.values()):
+        topic.dedup.expire(now)
+        if topic.bare:
+            _forget(state, topic)
+        elif topic.retain_ms is not None and topic.retain_ms <= now:
+            _retain(state, topic, now)
+
+
+def _retain(state: LocalState, topic: LocalTopic, now: int) -> None:
+    settings, held = topic.info.settings, topic.held()
+    front = state.disk.log_front(topic.number, after=topic.first - 1, limit=limits.LOG_SLICE)
+    count = rules.droppable(front, settings, log_bytes=topic.log_bytes, held=held, now=now)
+    if count:
+        _drop_front(state, topic, front[:count])
+    if count < len(front):
+        topic.retain_ms = rules.due_ms(
+            settings, oldest_ms=front[count][1], log_bytes=topic.log_bytes, held=held is not None, now=now
+        )
+    else:
+        topic.retain_ms = now if count else None
+
+
+def _drop_front(state: LocalState, topic: LocalTopic, dropped: list[rules.Logged]) -> None:
+    size = sum(bytes_ for _, _, bytes_ in dropped)
+    before = topic.first
+    topic.drop_front(len(dropped), size, dropped[-1][0] + 1)
+    state.plan.logs[topic.number] = topic
+
+    def undo() -> None:
+        topic.logged += len(dropped)
+        topic.log_bytes += size
+        topic.first = before
+        topic.retain_ms = 0
+
+    state.plan.undo.append(undo)
+
+
+# --- rows that nobody needs ---
+
+
+def trim(state: LocalState, now: int) -> None:
+    """Delete rows before the logs that nobody refers to, a slice of each. Call while no commit is being planned or on its
+    way: a reference that is only planned would not be seen."""
+    for topic in list(state.topics_by_number.values()):
+        if topic.trim_ms is not None and topic.trim_ms <= now:
+            _trim(state, topic, now)
+
+
+def _trim(state: LocalState, topic: LocalTopic, now: int) -> None:
+    looked, gone, last = state.disk.trim(topic.number, after=topic.trimmed, before=topic.first, limit=limits.LOG_SLICE)
+    topic.trimmed = last
+    topic.kept += looked - gone
+    if looked == limits.LOG_SLICE:
+        topic.trim_ms = now if 2 * gone >= looked else now + _TRIM_PAUSE_MS
+        return
+    topic.trim_ms = now + TRIM_ROUND_MS if topic.kept else None
+    topic.bare = topic.deleted and not topic.kept
+    topic.trimmed = topic.kept = 0
+
+
+def _forget(state: LocalState, topic: LocalTopic) -> None:
+    del state.topics_by_number[topic.number]
+
+    def undo() -> None:
+        state.topics_by_number[topic.number] = topic
+
+    state.change(ForgetTopic(topic.number), undo)
