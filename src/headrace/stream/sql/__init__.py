@@ -8,3 +8,33 @@ The same check stands before both engines, so what one refuses the other does, t
 """
 
 from __future__ import annotations
+
+from headrace.stream import physical, plan
+from headrace.stream.sql.analysis import Analysis, Roles
+from headrace.stream.sql.compiler import Compiler, pruned
+from headrace.stream.sql.types import Types
+
+
+def analyse(step: plan.SqlStep) -> Analysis:
+    """A SQL step's output. Raises PlanRefused for what the subset does not have."""
+    return analyse_node(step)
+
+
+def analyse_node(node: plan.Node) -> Analysis:
+    """Any node's output. Raises PlanRefused."""
+    with Types() as types:
+        compiler = Compiler(types)
+        relation = compiler.settled(compiler.node(node))
+        return Analysis(relation.schema, relation.roles)
+
+
+def compile(pipeline: plan.Pipeline) -> physical.Physical:  # noqa: A001 # what it does
+    """The operators of a pipeline for the embedded engine. Raises PlanRefused."""
+    with Types() as types:
+        compiler = Compiler(types, pipeline.mode)
+        relation = compiler.settled(compiler.node(pipeline.output))
+        operators = pruned(compiler.operators, relation.place)
+        return physical.Physical(operators, tuple(compiler.warnings))
+
+
+__all__ = ["Analysis", "Roles", "analyse", "analyse_node", "compile"]

@@ -1,0 +1,142 @@
+"""A pipeline as people hold it: checked when it is made, printed, drawn, run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from headrace.stream import limits, physical, plan
+from headrace.stream.api import Channel, Sink, Stream
+from headrace.stream.errors import PlanRefused
+from headrace.stream.explain import explain, picture
+from headrace.stream.sql import analyse_node
+from headrace.stream.sql import compile as compile_plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headrace.native.client import Client
+
+_NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{limits.NAME_CHARACTERS_MAX}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A checked pipeline: the plan, and what it is compiled to."""
+
+    plan: plan.Pipeline
+    physical: physical.Physical
+
+    @property
+    def name(self) -> str:
+        """Whose state it is."""
+        return self.plan.name
+
+    def check(self) -> tuple[str, ...]:
+        """What its author should know, a sentence each; what is wrong was raised when it was made."""
+        return self.physical.warnings
+
+    def explain(self) -> str:
+        """The plan, the operators with their state, and the SQL, as text."""
+        return explain(self.plan)
+
+    def run(
+        self, broker: str | Path | Client | None = None, *, until: Literal["idle", "end"] | None = None, **settings: Any
+    ) -> Any:
+        """Run it here, until it is stopped, idle, or at the end of finite sources. Settings: see runner.run."""
+        from headrace.stream.runner import run  # type: ignore[attr-defined,unused-ignore] # noqa: PLC0415 # heavy
+
+        return run(self.plan, broker, until=until, **settings)
+
+    def _repr_html_(self) -> str:
+        return picture(self.plan)
+
+
+def pipeline(
+    name: str, stream: Stream, *, sink: Sink | Sequence[Sink] = (), late: str | Channel | None = None,
+    dead: str | Channel | None = None, mode: plan.Mode = "append", shards: int = limits.SHARDS_DEFAULT,
+    failures_max: int = limits.FAILURES_MAX_DEFAULT, failures_share: float = limits.FAILURES_SHARE_DEFAULT,
+) -> Pipeline:  # fmt: skip
+    """A stream's rows into sinks, under a name. Everything is checked here.
+
+    Args:
+        name: 1 to 40 characters of a-z, A-Z, 0-9, `-`, `_`: whose state it is.
+        stream: what runs.
+        sink: one, or several that each get every row; none in a notebook.
+        late: a queue for rows that came too late.
+        dead: a queue for rows that cannot be processed; without one the first of them stops the pipeline.
+        mode: `append`: closed windows; `update`: results as they change.
+        shards: how many processes can share the work; fixed for life.
+        failures_max: dead rows beyond which it stops …
+        failures_share: … if they are more than this share of all.
+
+    Raises:
+        PlanRefused: what streams cannot do.
+    """
+    sinks = (sink,) if isinstance(sink, Sink) else tuple(sink)
+    found = plan.Pipeline(
+        name, stream.node, tuple(item.sink for item in sinks), _queue(late), _queue(dead), mode, failures_max, failures_share,
+        shards,
+    )  # fmt: skip
+    check(found)
+    return Pipeline(found, compile_plan(found))
+
+
+def check(found: plan.Pipeline) -> None:
+    """Raises PlanRefused for a setting that cannot be."""
+    if not _NAME.fullmatch(found.name):
+        raise PlanRefused(
+            f"the name {found.name!r}",
+            f"a name has 1 to {limits.NAME_CHARACTERS_MAX} characters of a-z, A-Z, 0-9, -, _",
+        )
+    if found.mode not in ("append", "update"):
+        raise PlanRefused(f"mode={found.mode!r}", "there are two modes", "mode='append' or mode='update'")
+    if not 1 <= found.shards <= limits.SHARDS_MAX:
+        raise PlanRefused(f"shards={found.shards}", f"a pipeline has 1 to {limits.SHARDS_MAX} shards")
+    if found.failures_max < 0 or not 0 <= found.failures_share <= 1:
+        raise PlanRefused("failures_max, failures_share", "they are a number, and a share between 0 and 1")
+    _check_sources(found)
+    _check_columns(found)
+
+
+def _check_sources(found: plan.Pipeline) -> None:
+    sources = plan.sources_of(found.output)
+    if len(sources) > limits.SOURCES_MAX:
+        raise PlanRefused(f"{len(sources)} sources", f"a pipeline has at most {limits.SOURCES_MAX}")
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise PlanRefused(
+                f"source {name!r}", "it stands twice, made by two calls, and would be read twice",
+                "one variable, used twice; or another name for other data",
+            )  # fmt: skip
+
+
+def _check_columns(found: plan.Pipeline) -> None:
+    """Columns that sinks name."""
+    schema = analyse_node(found.output).schema
+    for sink in found.sinks:
+        for column in _columns(sink):
+            if schema.find(column) is None:
+                raise PlanRefused(
+                    f"{type(sink).__name__} column {column!r}",
+                    "the pipeline has no such column",
+                    ", ".join(schema.names),
+                )
+
+
+def _columns(sink: plan.Sink) -> tuple[str, ...]:
+    if isinstance(sink, plan.QueueSink):
+        return (sink.group,) if sink.group else ()
+    if isinstance(sink, plan.ParquetSink):
+        return sink.partition_by
+    return sink.key if isinstance(sink, plan.TableSink) else ()
+
+
+def _queue(given: str | Channel | None) -> str | None:
+    if isinstance(given, Channel):
+        assert isinstance(given.sink, plan.QueueSink)
+        return given.sink.queue
+    return given

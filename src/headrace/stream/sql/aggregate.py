@@ -1,0 +1,322 @@
+"""GROUP BY: a projection of what the groups need, an Aggregate over plain columns, and what stands on its results.
+
+    SELECT origin, sum(x + 1) / count(*) AS m FROM s WHERE … GROUP BY tumble(ts, '1 hour'), origin HAVING count(*) > 2
+
+becomes Project(ts, origin, x + 1 AS argument) → Aggregate(window_*, origin, sum, count) → sum / count AS m, HAVING.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+from sqlglot import exp
+
+from headrace.stream import physical
+from headrace.stream.schema import Field, Schema
+from headrace.stream.sql import windows
+from headrace.stream.sql.aggregates import Call, is_aggregate, nested, take_apart
+from headrace.stream.sql.analysis import Roles
+from headrace.stream.sql.dialect import refused, written
+from headrace.stream.sql.expressions import INTERNAL, Writer, conjuncts, internal
+from headrace.stream.sql.relation import Item, Relation, Scope, item_of, project, time_item, unique
+from headrace.stream.sql.types import name
+from headrace.stream.sql.windows import Grouped
+
+if TYPE_CHECKING:
+    from headrace.stream.sql.query import Named, Query
+
+_OWN: Final = ("window_start", "window_end", "window_time")
+
+
+def wanted(node: exp.Select) -> bool:
+    """Whether a SELECT aggregates."""
+    if node.args.get("group") or node.args.get("having"):
+        return True
+    return any(_aggregates(item) for item in node.expressions)
+
+
+def _aggregates(node: exp.Expr) -> bool:
+    if isinstance(node, exp.Select | exp.Window):
+        return False
+    return is_aggregate(node) or any(_aggregates(child) for child in node.iter_expressions())
+
+
+@dataclass(slots=True)
+class Group:
+    """A GROUP BY being compiled.
+
+    Attributes:
+        inputs: the columns that the Aggregate reads, by their SQL; `taken`: their names.
+        results: the names of what it gives.
+        keys: key column → the SQL that it stands for.
+        calls: the SQL of an aggregate → its result column.
+    """
+
+    query: Query
+    scope: Scope
+    writer: Writer
+    window: Grouped | None = None
+    inputs: dict[str, Item] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    results: set[str] = field(default_factory=lambda: set(_OWN))
+    keys: dict[str, str] = field(default_factory=dict)
+    calls: dict[str, str] = field(default_factory=dict)
+    aggregations: list[physical.Aggregation] = field(default_factory=list)
+
+    def input(self, item: Item) -> str:
+        """The input column for an expression; made if it is not there."""
+        if item.sql not in self.inputs:
+            self.inputs[item.sql] = replace(item, name=unique(item.name, self.taken))
+        return self.inputs[item.sql].name
+
+    def key(self, item: Item) -> None:
+        """A key has one name in what goes in and in what comes out."""
+        if item.sql not in self.keys.values():
+            before = self.inputs.pop(item.sql, item)
+            named = replace(item, name=unique(item.name, self.results), time=before.time)
+            self.keys[self.input(named)] = item.sql
+
+
+def compile_group(
+    query: Query, node: exp.Select, scope: Scope, named: list[Named], conditions: list[exp.Expr]
+) -> tuple[Scope, list[Named], list[exp.Expr]]:
+    """The scope of the groups, the SELECT list and HAVING over it."""
+    group = Group(query, scope, query.writer(scope))
+    _read_keys(group, node, named)
+    having = node.args.get("having")
+    over = conjuncts(having.this if having is not None else None)
+    rewritten = [(column, _rewrite(group, item, column)) for column, item in named]
+    over = [_rewrite(group, item, "") for item in over]
+    return Scope.of(_aggregate(group, conditions), "", query.compiler.types), rewritten, over
+
+
+def _read_keys(group: Group, node: exp.Select, named: list[Named]) -> None:
+    clause = node.args.get("group")
+    if clause is None:
+        return
+    for key in ("rollup", "cube", "grouping_sets", "totals", "all"):
+        if clause.args.get(key):
+            raise refused(
+                clause, f"GROUP BY {key.upper().replace('_', ' ')}", "one grouping a query", "UNION ALL of queries"
+            )
+    plain: list[tuple[exp.Expr, str]] = []
+    for item in clause.expressions:
+        if isinstance(item, exp.Rollup | exp.Cube | exp.GroupingSets) or written(item).upper().startswith(
+            ("ROLLUP(", "CUBE(")
+        ):
+            raise refused(item, f"GROUP BY {written(item)}", "one grouping a query", "UNION ALL of queries")
+        expression, alias = _meant(group, item, named)
+        if windows.is_window(expression):
+            if group.window is not None:
+                raise refused(item, written(item), "a query has one window", "a query over a query for the second")
+            group.window = windows.read(expression, group.writer)
+        else:
+            plain.append((expression, alias))
+    _add_keys(group, plain)
+
+
+def _meant(group: Group, item: exp.Expr, named: list[Named]) -> tuple[exp.Expr, str]:
+    """(expression, its name): GROUP BY 1 and GROUP BY alias mean items of the SELECT list."""
+    if isinstance(item, exp.Literal) and not item.is_string:
+        place = int(item.name)
+        if not 1 <= place <= len(named):
+            raise refused(item, f"GROUP BY {item.name}", f"the SELECT list has {len(named)} columns")
+        return named[place - 1][1], named[place - 1][0]
+    if isinstance(item, exp.Column) and not item.table and not group.scope.find(item.name):
+        for alias, expression in named:
+            if alias.lower() == item.name.lower():
+                return expression, alias
+    sql = None
+    for alias, expression in named:
+        if expression == item:
+            sql = alias
+    return item, sql or (item.name if isinstance(item, exp.Column) else "key")
+
+
+def _add_keys(group: Group, plain: list[tuple[exp.Expr, str]]) -> None:
+    roles = group.scope.relation.roles
+    columns = {group.writer.column(expression) for expression, _ in plain}
+    if group.window is None and _same_window(roles, columns):
+        group.window = Grouped(windows.SAME_WINDOW)
+    if group.window is not None:
+        time = time_item(group.scope.relation)
+        assert time is not None
+        group.input(time)
+    for expression, alias in plain:
+        if _aggregates(expression):
+            raise nested(expression)
+        column = group.writer.column(expression)
+        if group.window is not None and column is not None and column == roles.time and group.window.node is None:
+            group.keys["window_time"] = group.writer(expression)
+            continue
+        sql = group.writer(expression)
+        group.scope.type_of(sql, expression)
+        group.key(Item(alias, sql, column))
+
+
+def _same_window(roles: Roles, columns: set[str | None]) -> bool:
+    """Whether a GROUP BY says the windows of the query below: their end, or their start if that fixes it."""
+    if roles.end is not None and roles.end in columns:
+        return True
+    if roles.start is not None and roles.start in columns and roles.size_us is not None and roles.timed:
+        return True
+    windowed = roles.start is not None or roles.end is not None or roles.size_us is not None
+    return windowed and roles.time is not None and roles.time in columns
+
+
+def _rewrite(group: Group, node: exp.Expr, alias: str) -> exp.Expr:
+    """The expression over the Aggregate's columns. Raises PlanRefused for a column that is not in a group."""
+    if is_aggregate(node):
+        return internal(_call(group, node, alias))
+    if isinstance(node, exp.Column) and node.name.lower() in _OWN and _own(group, node):
+        return internal(node.name.lower())
+    key = _key(group, node)
+    if key is not None:
+        return internal(key)
+    if isinstance(node, exp.Column):
+        raise refused(
+            node,
+            written(node),
+            "it is neither in GROUP BY nor in an aggregate",
+            f"GROUP BY …, {written(node)}, or max({written(node)})",
+        )
+    if windows.is_window(node):
+        raise refused(node, written(node), "a window stands only in GROUP BY", "window_start, window_end, window_time")
+    return _with_children(group, node)
+
+
+def _with_children(group: Group, node: exp.Expr) -> exp.Expr:
+    """A copy of the node whose children are rewritten. The original stays, for its places in the text."""
+    copy = node.copy()
+    for old, new in zip(list(node.iter_expressions()), list(copy.iter_expressions()), strict=True):
+        if isinstance(old, exp.Expr):
+            new.replace(_rewrite(group, old, ""))
+    return copy
+
+
+def _own(group: Group, node: exp.Column) -> bool:
+    """Whether window_start, window_end or window_time means the window of this GROUP BY."""
+    return (
+        group.window is not None
+        and (group.window.node is not None or node.name.lower() == "window_time")
+        and not node.table
+    )
+
+
+def _key(group: Group, node: exp.Expr) -> str | None:
+    if not isinstance(node, exp.Column) and not group.keys:
+        return None
+    if node.meta.get(INTERNAL) or isinstance(node, exp.Column) or not isinstance(node, _PARTS):
+        sql = _sql_or_none(group, node)
+        return next((key for key, stands_for in group.keys.items() if stands_for == sql), None)
+    return None
+
+
+_PARTS: Final = (exp.Window, exp.Order, exp.Ordered, exp.DataType, exp.Identifier, exp.Literal, exp.Var, exp.Interval)
+
+
+def _sql_or_none(group: Group, node: exp.Expr) -> str | None:
+    """The SQL over the input, if the node has one without aggregates in it."""
+    if _aggregates(node) or any(isinstance(item, exp.Window) for item in node.walk()):
+        return None
+    if isinstance(node, exp.Column) and not node.meta.get(INTERNAL) and not _known(group, node):
+        return None
+    return group.writer(node) if _only_known(group, node) else None
+
+
+def _known(group: Group, node: exp.Column) -> bool:
+    parts = [part.name for part in node.parts]
+    return bool(group.scope.find(parts[0]) or len(parts) > 1)
+
+
+def _only_known(group: Group, node: exp.Expr) -> bool:
+    return all(item.meta.get(INTERNAL) or _known(group, item) for item in node.find_all(exp.Column))
+
+
+def _call(group: Group, node: exp.Expr, alias: str) -> str:
+    """The result column of an aggregate call."""
+    call = take_apart(node)
+    for argument in (*call.arguments, *([call.where] if call.where is not None else [])):
+        if _aggregates(argument):
+            raise nested(node)
+    arguments = [group.writer.typed(argument) for argument in call.arguments]
+    where = group.query.condition(group.writer, call.where) if call.where is not None else None
+    key = f"{call.function} {arguments} {where} {call.parameter}"
+    if key not in group.calls:
+        group.calls[key] = _added(group, call, alias, where)
+    return group.calls[key]
+
+
+def _added(group: Group, call: Call, alias: str, where: str | None) -> str:
+    typed = [group.writer.typed(argument) for argument in call.arguments]
+    columns = tuple(
+        group.input(Item(group.writer.column(argument) or "argument", sql, group.writer.column(argument)))
+        for (sql, _), argument in zip(typed, call.arguments, strict=True)
+    )
+    filtered = group.input(Item("counts", where)) if where is not None else None
+    result = unique(alias or call.function, group.results)
+    kind = call.type([kind for _, kind in typed])
+    group.aggregations.append(physical.Aggregation(call.function, columns, result, kind, filtered, call.parameter))
+    return result
+
+
+def _aggregate(group: Group, conditions: list[exp.Expr]) -> Relation:
+    """Append the operators; the relation of the groups."""
+    query, compiler = group.query, group.query.compiler
+    compiler.refuse_changes(group.scope.relation, "GROUP BY")
+    where = [query.condition(group.writer, condition) for condition in conditions]
+    below = query.settled(_inputs(group, where))
+    keys = tuple(key for key in group.keys if key != "window_time")
+    own = [Field(column, below_type) for column, below_type in _own_fields(group)]
+    kinds = [Field(key, below.kind(key)) for key in keys]
+    results = [Field(item.name, item.type) for item in group.aggregations]
+    schema = Schema((*own, *kinds, *results))
+    window = group.window.window if group.window else None
+    mode = compiler.mode or ("append" if window else "update")
+    place = compiler.add(
+        physical.Aggregate(
+            below.place,
+            window,
+            below.roles.time if window else None,
+            keys,
+            tuple(group.aggregations),
+            mode if window else "update",
+            schema,
+            query.step.name,
+        )
+    )
+    if window is None:
+        compiler.unwindowed(query.step.name)
+    return Relation(place, schema, _roles(group), changes=window is None)
+
+
+def _inputs(group: Group, where: list[str]) -> Relation:
+    """What the Aggregate reads: only the columns that it needs; as they are if nothing is computed."""
+    relation, items = group.scope.relation, list(group.inputs.values())
+    plain = [item.column == item.name for item in items]
+    if not where and all(plain) and items and relation.query == "input" and not relation.hidden:
+        return relation
+    if not items:  # count(*) alone: rows need a column
+        items = (
+            [item_of(relation.schema.names[0])] if relation.schema.names[0].lower() not in _OWN else [Item("one", "1")]
+        )
+    return project(group.scope, items, where, group.query.step.functions)
+
+
+def _own_fields(group: Group) -> list[tuple[str, pa.DataType]]:
+    return [(column, pa.timestamp("us")) for column in _OWN] if group.window is not None else []
+
+
+def _roles(group: Group) -> Roles:
+    """Own window columns; or, for GROUP BY window_start, window_end, the keys that are these."""
+    if group.window is None:
+        return Roles()
+    below = group.scope.relation.roles
+    if group.window.node is not None:
+        return group.window.roles(below)
+    keys = {sql: key for key, sql in group.keys.items()}
+    start = keys.get(name(below.start)) if below.start else None
+    end = keys.get(name(below.end)) if below.end else None
+    return Roles("window_time", start, end, below.size_us, below.slide_us)

@@ -1,0 +1,104 @@
+"""+, -, *, /, %, div with Spark's types: decimals grow by its rules, `/` never gives integers, nothing divides by zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import pyarrow as pa
+from sqlglot import exp
+
+from headrace.stream.sql.dialect import refused, written
+from headrace.stream.sql.types import literal, sql_type
+
+Typed: TypeAlias = tuple[str, pa.DataType]
+
+_PRECISION_MAX: Final = 38
+_INTEGERS: Final = {pa.int8(): 3, pa.int16(): 5, pa.int32(): 10, pa.int64(): 20}
+"""How many decimal digits Spark gives an integer type."""
+
+
+def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
+    """The operation in DuckDB's SQL. Raises PlanRefused for types that Spark does not combine."""
+    (one, one_type), (other, other_type) = left, right
+    if _dates(operator, one_type, other_type):
+        return f"({one} {operator} {other})"
+    for sql_type_ in (one_type, other_type):
+        if not numeric(sql_type_):
+            raise refused(node, written(node), f"{operator} needs numbers, not {sql_type_}",
+                          "a CAST; for time: ts + INTERVAL 10 MINUTES, or timestampdiff(SECOND, a, b)")  # fmt: skip
+    if operator in {"/", "%", "div"}:
+        return _divided(operator, left, right)
+    result = decimal_result(operator, one_type, other_type)
+    return f"({one} {operator} {other})" if result is None else _decimal(operator, one, other, result)
+
+
+def numeric(kind: pa.DataType) -> bool:
+    return bool(kind in _INTEGERS or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def decimal_result(operator: str, left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    """The decimal type that Spark gives the result; None if it is no decimal."""
+    if not (pa.types.is_decimal(left) or pa.types.is_decimal(right)):
+        return None
+    if pa.types.is_floating(left) or pa.types.is_floating(right):
+        return None
+    (p1, s1), (p2, s2) = _digits(left), _digits(right)
+    return _bounded(*_RESULTS[operator](p1, s1, p2, s2))
+
+
+def _digits(kind: pa.DataType) -> tuple[int, int]:
+    return (_INTEGERS[kind], 0) if kind in _INTEGERS else (kind.precision, kind.scale)
+
+
+_RESULTS: Final[dict[str, Callable[[int, int, int, int], tuple[int, int]]]] = {
+    "+": lambda p1, s1, p2, s2: (max(s1, s2) + max(p1 - s1, p2 - s2) + 1, max(s1, s2)),
+    "-": lambda p1, s1, p2, s2: (max(s1, s2) + max(p1 - s1, p2 - s2) + 1, max(s1, s2)),
+    "*": lambda p1, s1, p2, s2: (p1 + p2 + 1, s1 + s2),
+    "/": lambda p1, s1, p2, s2: (p1 - s1 + s2 + max(6, s1 + p2 + 1), max(6, s1 + p2 + 1)),
+    "%": lambda p1, s1, p2, s2: (min(p1 - s1, p2 - s2) + max(s1, s2), max(s1, s2)),
+}
+
+
+def _bounded(precision: int, scale: int) -> pa.DataType:
+    """Spark keeps at least six digits behind the point when the whole does not fit (DecimalType.adjustPrecisionScale)."""
+    if precision <= _PRECISION_MAX:
+        return pa.decimal128(precision, scale)
+    return pa.decimal128(_PRECISION_MAX, max(_PRECISION_MAX - (precision - scale), min(scale, 6)))
+
+
+def _decimal(operator: str, one: str, other: str, result: pa.DataType) -> str:
+    return f"CAST(({one} {operator} {other}) AS {sql_type(result)})"
+
+
+def _divided(operator: str, left: Typed, right: Typed) -> str:
+    one, other = left[0], right[0]
+    result = decimal_result("/" if operator == "div" else operator, left[1], right[1])
+    if operator == "div":
+        quotient = f"CAST(trunc({one} / {other}) AS BIGINT)" if result or _floating(left, right) else (
+            f"(CAST({one} AS BIGINT) // CAST({other} AS BIGINT))"
+        )  # fmt: skip
+    elif operator == "%":
+        quotient = f"({one} % {other})" if result is None else _decimal("%", one, other, result)
+    else:
+        quotient = f"(CAST({one} AS DOUBLE) / {other})" if result is None else _decimal("/", one, other, result)
+    return quotient if _surely_not_zero(other) else f"CASE WHEN {other} = 0 THEN {_BY_ZERO} ELSE {quotient} END"
+
+
+def _floating(left: Typed, right: Typed) -> bool:
+    return bool(pa.types.is_floating(left[1]) or pa.types.is_floating(right[1]))
+
+
+_BY_ZERO: Final = f"error({literal('division by zero; use try_divide, or nullif(divisor, 0)')})"
+
+
+def _surely_not_zero(sql: str) -> bool:
+    try:
+        return float(sql) != 0
+    except ValueError:
+        return False
+
+
+def _dates(operator: str, left: pa.DataType, right: pa.DataType) -> bool:
+    """A date plus or minus days, as Spark has it."""
+    return operator in {"+", "-"} and pa.types.is_date(left) and right in {pa.int8(), pa.int16(), pa.int32()}

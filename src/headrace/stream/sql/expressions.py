@@ -1,0 +1,301 @@
+"""Expressions: Spark's, written as DuckDB SQL that means the same.
+
+What is not in the table at the end is refused, so nothing runs that nobody has thought about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import pyarrow as pa
+from sqlglot import exp
+
+from headrace.stream import plan
+from headrace.stream.durations import DurationInvalid, duration_us
+from headrace.stream.errors import SchemaInvalid
+from headrace.stream.schema import from_sql_type
+from headrace.stream.sql import arithmetic, casts, functions
+from headrace.stream.sql.dialect import refused, written
+from headrace.stream.sql.near import near
+from headrace.stream.sql.relation import Scope
+from headrace.stream.sql.types import literal, name, sql_type
+
+INTERNAL: Final = "headrace_column"
+"""The mark of a Column node that names a column of the relation itself, put in by a rewrite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes expressions of one scope. `python`: the functions that SQL may call, by lower name."""
+
+    scope: Scope
+    python: dict[str, plan.Function]
+
+    def __call__(self, node: exp.Expr) -> str:
+        """DuckDB's SQL for an expression. Raises PlanRefused."""
+        writer = _WRITERS.get(type(node))
+        if writer is None:
+            reason, instead = _REFUSED.get(type(node), ("streams do not have this", ""))
+            raise refused(node, written(node), reason, instead)
+        return writer(self, node)
+
+    def typed(self, node: exp.Expr) -> tuple[str, pa.DataType]:
+        """(SQL, type) of an expression."""
+        sql = self(node)
+        return sql, self.scope.type_of(sql, node)
+
+    def column(self, node: exp.Expr) -> str | None:
+        """The relation's column that the expression plainly is, or None."""
+        if isinstance(node, exp.Paren):
+            return self.column(node.this)
+        if not isinstance(node, exp.Column) or isinstance(node.this, exp.Star):
+            return None
+        if node.meta.get(INTERNAL):
+            return str(node.name)
+        column, fields = self.scope.resolve(node)
+        return None if fields else column
+
+
+_Write: TypeAlias = Callable[[Writer, Any], str]
+
+
+def internal(column: str) -> exp.Column:
+    """A node for a column of the relation, whatever is visible by which name."""
+    node = exp.column(exp.to_identifier(column, quoted=True))
+    node.meta[INTERNAL] = True
+    return node
+
+
+def conjuncts(node: exp.Expr | None) -> list[exp.Expr]:
+    """The conditions that are all true if `node` is."""
+    if node is None:
+        return []
+    if isinstance(node, exp.Paren):
+        return conjuncts(node.this)
+    if isinstance(node, exp.And):
+        return conjuncts(node.left) + conjuncts(node.right)
+    return [node]
+
+
+def interval_text(node: exp.Interval) -> str:
+    """What stands in an INTERVAL literal: `10 minutes`."""
+    if not isinstance(node.this, exp.Literal):
+        raise refused(node, written(node), "an interval is a literal here", "INTERVAL 10 MINUTES")
+    unit = node.args.get("unit")
+    return f"{node.this.name} {unit.name.lower()}" if unit is not None else str(node.this.name).lower()
+
+
+def interval_us(node: exp.Expr) -> int:
+    """The length of a literal: INTERVAL 10 MINUTES, or '10 minutes'. Raises PlanRefused."""
+    text = interval_text(node) if isinstance(node, exp.Interval) else str(node.name)
+    if not isinstance(node, exp.Interval) and not (isinstance(node, exp.Literal) and node.is_string):
+        raise refused(node, written(node), "this must be a length of time, written out", "'10 seconds'")
+    try:
+        return duration_us(text)
+    except DurationInvalid as error:
+        raise refused(node, written(node), str(error)) from None
+
+
+def _column(writer: Writer, node: exp.Column) -> str:
+    if node.meta.get(INTERNAL):
+        return name(node.name)
+    if isinstance(node.this, exp.Star):
+        raise refused(node, "*", "a star stands only in a SELECT list, or in count(*)")
+    column, fields = writer.scope.resolve(node)
+    return ".".join(name(part) for part in (column, *fields))
+
+
+def _literal(_: Writer, node: exp.Literal) -> str:
+    if node.is_string:
+        return literal(node.name)
+    number = node.name.lower()
+    return f"CAST({number} AS DOUBLE)" if "e" in number else number
+
+
+def _binary(operator: str) -> _Write:
+    return lambda writer, node: f"({writer(node.left)} {operator} {writer(node.right)})"
+
+
+def _is(writer: Writer, node: exp.Is) -> str:
+    return f"({writer(node.this)} IS {writer(node.expression)})"
+
+
+def _not(writer: Writer, node: exp.Not) -> str:
+    return f"(NOT {writer(node.this)})"
+
+
+def _between(writer: Writer, node: exp.Between) -> str:
+    return f"({writer(node.this)} BETWEEN {writer(node.args['low'])} AND {writer(node.args['high'])})"
+
+
+def _in(writer: Writer, node: exp.In) -> str:
+    if not node.expressions:
+        raise refused(node, "IN (SELECT …)", "a subquery in a condition has no meaning on a stream that goes on",
+                      "a JOIN with it")  # fmt: skip
+    return f"({writer(node.this)} IN ({', '.join(writer(item) for item in node.expressions)}))"
+
+
+def _like(operator: str) -> _Write:
+    # A backslash escapes in Spark without being asked; in DuckDB nothing does.
+    return lambda writer, node: f"({writer(node.this)} {operator} {writer(node.expression)} ESCAPE '\\')"
+
+
+def _escape(writer: Writer, node: exp.Escape) -> str:
+    operator = "ILIKE" if isinstance(node.this, exp.ILike) else "LIKE"
+    like = node.this
+    return f"({writer(like.this)} {operator} {writer(like.expression)} ESCAPE {writer(node.expression)})"
+
+
+def _case(writer: Writer, node: exp.Case) -> str:
+    subject = f" {writer(node.this)}" if node.this is not None else ""
+    branches = "".join(f" WHEN {writer(item.this)} THEN {writer(item.args['true'])}" for item in node.args["ifs"])
+    default = node.args.get("default")
+    return f"CASE{subject}{branches}{f' ELSE {writer(default)}' if default is not None else ''} END"
+
+
+def _if(writer: Writer, node: exp.If) -> str:
+    false = node.args.get("false")
+    rest = f" ELSE {writer(false)}" if false is not None else ""
+    return f"CASE WHEN {writer(node.this)} THEN {writer(node.args['true'])}{rest} END"
+
+
+def _cast(writer: Writer, node: exp.Cast) -> str:
+    try:
+        target = from_sql_type(node.to)
+    except SchemaInvalid as error:
+        raise refused(node, written(node), str(error.reason)) from None
+    if isinstance(node.this, exp.Literal) and node.this.is_string and not node.this.name:
+        raise refused(node, written(node), "an empty text is no such value")
+    sql, source = writer.typed(node.this)
+    return casts.cast(sql, source, target, strict=not isinstance(node, exp.TryCast))
+
+
+def _arithmetic(operator: str) -> _Write:
+    def write(writer: Writer, node: exp.Binary) -> str:
+        left, right = node.left, node.right
+        if isinstance(left, exp.Interval) or isinstance(right, exp.Interval):
+            return f"({writer(left)} {operator} {writer(right)})"
+        return arithmetic.write(operator, writer.typed(left), writer.typed(right), node)
+
+    return write
+
+
+def _interval(_: Writer, node: exp.Interval) -> str:
+    return f"INTERVAL {literal(interval_text(node))}"
+
+
+def _bracket(writer: Writer, node: exp.Bracket) -> str:
+    sql, kind = writer.typed(node.this)
+    (index,) = node.expressions
+    if pa.types.is_map(kind):
+        return f"{sql}[{writer(index)}]"
+    if not pa.types.is_list(kind):
+        raise refused(node, written(node), "only arrays and maps have elements")
+    return functions.element(sql, writer(index))
+
+
+def _dot(writer: Writer, node: exp.Dot) -> str:
+    return f"({writer(node.this)}).{name(node.expression.name)}"
+
+
+def _extract(writer: Writer, node: exp.Extract) -> str:
+    return functions.call(str(node.this.name).lower(), [writer.typed(node.expression)], node)
+
+
+def _call(writer: Writer, node: exp.Anonymous) -> str:
+    called = str(node.this).lower()
+    own = writer.python.get(called)
+    if own is not None:
+        return _python(writer, node, own)
+    if called in functions.REFUSED:
+        reason, instead = functions.REFUSED[called]
+        raise refused(node, written(node), reason, instead)
+    if called not in functions.TABLE:
+        names = [*functions.TABLE, *writer.python]
+        raise refused(node, f"{node.this}()", "there is no such function in the SQL of streams", near(called, names))
+    return functions.call(called, [writer.typed(argument) for argument in node.expressions], node)
+
+
+def _python(writer: Writer, node: exp.Anonymous, function: plan.Function) -> str:
+    if len(node.expressions) != len(function.arguments):
+        raise refused(
+            node, f"{function.name}()", f"it takes {len(function.arguments)} arguments, not {len(node.expressions)}"
+        )
+    arguments = [
+        f"CAST({writer(argument)} AS {sql_type(kind)})"
+        for argument, kind in zip(node.expressions, function.arguments, strict=True)
+    ]
+    return f"{name(function.name)}({', '.join(arguments)})"
+
+
+_WRITERS: Final[dict[type[exp.Expr], _Write]] = {
+    exp.Column: _column,
+    exp.Literal: _literal,
+    exp.Boolean: lambda _, node: "TRUE" if node.this else "FALSE",
+    exp.Null: lambda *_: "NULL",
+    exp.Paren: lambda writer, node: f"({writer(node.this)})",
+    exp.And: _binary("AND"),
+    exp.Or: _binary("OR"),
+    exp.Not: _not,
+    exp.EQ: _binary("="),
+    exp.NEQ: _binary("<>"),
+    exp.LT: _binary("<"),
+    exp.LTE: _binary("<="),
+    exp.GT: _binary(">"),
+    exp.GTE: _binary(">="),
+    exp.NullSafeEQ: _binary("IS NOT DISTINCT FROM"),
+    exp.NullSafeNEQ: _binary("IS DISTINCT FROM"),
+    exp.Is: _is,
+    exp.Between: _between,
+    exp.In: _in,
+    exp.Like: _like("LIKE"),
+    exp.ILike: _like("ILIKE"),
+    exp.Escape: _escape,
+    exp.RegexpLike: lambda writer, node: functions.call(
+        "rlike", [writer.typed(node.this), writer.typed(node.expression)], node
+    ),
+    exp.Add: _arithmetic("+"),
+    exp.Sub: _arithmetic("-"),
+    exp.Mul: _arithmetic("*"),
+    exp.Div: _arithmetic("/"),
+    exp.Mod: _arithmetic("%"),
+    exp.IntDiv: _arithmetic("div"),
+    exp.Neg: lambda writer, node: f"(-{writer(node.this)})",
+    exp.DPipe: lambda writer, node: (
+        f"({casts.text(*writer.typed(node.left))} || {casts.text(*writer.typed(node.right))})"
+    ),
+    exp.BitwiseAnd: _binary("&"),
+    exp.BitwiseOr: _binary("|"),
+    exp.BitwiseXor: lambda writer, node: f"xor({writer(node.left)}, {writer(node.right)})",
+    exp.BitwiseNot: lambda writer, node: f"(~{writer(node.this)})",
+    exp.Case: _case,
+    exp.If: _if,
+    exp.Cast: _cast,
+    exp.TryCast: _cast,
+    exp.Interval: _interval,
+    exp.Bracket: _bracket,
+    exp.Dot: _dot,
+    exp.Extract: _extract,
+    exp.Anonymous: _call,
+}
+
+_SUBQUERY = ("a subquery in an expression has no meaning on a stream that goes on", "a JOIN with it")
+_REFUSED: Final[dict[type[exp.Expr], tuple[str, str]]] = {
+    exp.Subquery: _SUBQUERY,
+    exp.Select: _SUBQUERY,
+    exp.Exists: _SUBQUERY,
+    exp.Window: (
+        "of the window functions streams have only ROW_NUMBER(), and only with a bound on it",
+        "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= N, or an aggregate with GROUP BY tumble(…)",
+    ),
+    exp.Star: ("a star stands only in a SELECT list, or in count(*)", "the names of the columns"),
+    exp.Lambda: ("SQL functions as arguments are not in the subset", "a Python function: @hs.function(returns=…)"),
+    exp.Distinct: ("DISTINCT stands only in count(DISTINCT …)", "count(DISTINCT …), collect_set(…)"),
+    exp.Filter: ("FILTER belongs to an aggregate", "CASE WHEN … THEN … END"),
+    exp.WithinGroup: ("only percentile_cont(…) has WITHIN GROUP", "percentile(column, fraction)"),
+    exp.CurrentTimestamp: (
+        "the time of the run differs from run to run, so a repeat would give other rows", "an event-time column",
+    ),
+}  # fmt: skip

@@ -1,0 +1,136 @@
+"""Conditions, arrays, maps, JSON, hashes."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import pyarrow as pa
+
+from headrace.stream.sql.function import Call, Function, template
+from headrace.stream.sql.types import literal
+
+
+def element(array: str, index: str) -> str:
+    """`array[index]`, from 0. Beyond the end: an error, as in Spark."""
+    wrong = f"error('array index ' || CAST({index} AS VARCHAR) || ' is out of bounds; use get(array, index)')"
+    return (
+        f"CASE WHEN {array} IS NULL OR {index} IS NULL THEN NULL"
+        f" WHEN {index} >= 0 AND {index} < len({array}) THEN {array}[CAST({index} AS BIGINT) + 1] ELSE {wrong} END"
+    )
+
+
+def _element_at(call: Call) -> str:
+    """From 1, from behind if negative; beyond the end an error; of a map its value or NULL."""
+    collection, index = call.sql(0), call.sql(1)
+    if pa.types.is_map(call.type(0)):
+        return f"{collection}[{index}]"
+    wrong = f"error('array index ' || CAST({index} AS VARCHAR) || ' is out of bounds; use try_element_at')"
+    return (
+        f"CASE WHEN {collection} IS NULL OR {index} IS NULL THEN NULL"
+        f" WHEN {index} <> 0 AND abs({index}) <= len({collection}) THEN {collection}[CAST({index} AS BIGINT)]"
+        f" ELSE {wrong} END"
+    )
+
+
+_PATH: Final = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_]*|\[\d+\]|\['[^'\"]+'\])*")
+
+
+def _get_json_object(call: Call) -> str:
+    """The text of a value; objects and arrays as JSON; NULL if it is not there or the text is no JSON."""
+    path = call.text(1, "the path")
+    if not _PATH.fullmatch(path):
+        raise call.refused(f"the path {path!r} is not in the subset", "$.field, $.field[0], $['field']")
+    path = re.sub(r"\['([^']+)'\]", r'."\1"', path)
+    text = call.sql(0)
+    return f"CASE WHEN json_valid({text}) THEN json_extract_string({text}, {literal(path)}) END"
+
+
+def _if(call: Call) -> str:
+    return f"CASE WHEN {call.sql(0)} THEN {call.sql(1)} ELSE {call.sql(2)} END"
+
+
+def _struct(call: Call) -> str:
+    if len(call.arguments) % 2:
+        raise call.refused("it takes pairs of name and value")
+    pairs = [
+        f"{literal(call.text(place, 'the field'))}: {call.sql(place + 1)}" for place in range(0, len(call.arguments), 2)
+    ]
+    return "{" + ", ".join(pairs) + "}"
+
+
+def _map(call: Call) -> str:
+    if len(call.arguments) % 2:
+        raise call.refused("it takes pairs of key and value")
+    keys = [sql for sql, _ in call.arguments[::2]]
+    values = [sql for sql, _ in call.arguments[1::2]]
+    return f"MAP([{', '.join(keys)}], [{', '.join(values)}])"
+
+
+def _reverse_or(call: Call) -> str:
+    return f"list_reverse({call.sql(0)})" if pa.types.is_list(call.type(0)) else f"reverse({call.sql(0)})"
+
+
+def _decode(call: Call) -> str:
+    """decode(x, search, result, …[, default]): a CASE in which NULL equals NULL."""
+    pairs = call.arguments[1:]
+    branches = "".join(
+        f" WHEN {call.sql(0)} IS NOT DISTINCT FROM {pairs[place][0]} THEN {pairs[place + 1][0]}"
+        for place in range(0, len(pairs) - 1, 2)
+    )
+    return f"CASE{branches}{f' ELSE {pairs[-1][0]}' if len(pairs) % 2 else ''} END"
+
+
+def _size(call: Call) -> str:
+    function = "cardinality" if pa.types.is_map(call.type(0)) else "len"
+    return f"CAST({function}({call.sql(0)}) AS INTEGER)"
+
+
+TABLE: Final[dict[str, Function]] = {
+    "coalesce": Function(1, None, lambda call: f"coalesce({', '.join(sql for sql, _ in call.arguments)})"),
+    "nvl": template("coalesce({0}, {1})", 2),
+    "ifnull": template("coalesce({0}, {1})", 2),
+    "nvl2": template("CASE WHEN {0} IS NOT NULL THEN {1} ELSE {2} END", 3),
+    "nullif": template("nullif({0}, {1})", 2),
+    "zeroifnull": template("coalesce({0}, 0)"),
+    "nullifzero": template("nullif({0}, 0)"),
+    "isnull": template("({0} IS NULL)"),
+    "isnotnull": template("({0} IS NOT NULL)"),
+    "equal_null": template("({0} IS NOT DISTINCT FROM {1})", 2),
+    "if": Function(3, 3, _if),
+    "iff": Function(3, 3, _if),
+    "decode": Function(3, None, _decode),
+    "array": Function(0, None, lambda call: f"[{', '.join(sql for sql, _ in call.arguments)}]"),
+    "size": Function(1, 1, _size),
+    "cardinality": Function(1, 1, _size),
+    "array_size": Function(1, 1, _size),
+    "array_contains": template("list_contains({0}, {1})", 2),
+    "array_position": template("CAST(coalesce(list_position({0}, {1}), 0) AS BIGINT)", 2),
+    "array_distinct": template("list_distinct({0})"),
+    "array_max": template("list_max({0})"),
+    "array_min": template("list_min({0})"),
+    "array_join": template("array_to_string({0}, {1})", 2),
+    "array_append": template("list_append({0}, {1})", 2),
+    "array_prepend": template("list_prepend({1}, {0})", 2),
+    "arrays_overlap": template("list_has_any({0}, {1})", 2),
+    "flatten": template("flatten({0})"),
+    "sort_array": template("list_sort({0})"),
+    "slice": template("list_slice({0}, CAST({1} AS BIGINT), CAST({1} + {2} - 1 AS BIGINT))", 3),
+    "get": template("{0}[CASE WHEN {1} >= 0 THEN CAST({1} AS BIGINT) + 1 END]", 2),
+    "element_at": Function(2, 2, _element_at),
+    "try_element_at": template("{0}[{1}]", 2),
+    "sequence": template("generate_series({0}, {1})", 2),
+    "map": Function(2, None, _map),
+    "map_keys": template("map_keys({0})"),
+    "map_values": template("map_values({0})"),
+    "map_contains_key": template("map_contains({0}, {1})", 2),
+    "named_struct": Function(2, None, _struct),
+    "reverse": Function(1, 1, _reverse_or),
+    "get_json_object": Function(2, 2, _get_json_object),
+    "json_array_length": template("CAST(json_array_length({0}) AS INTEGER)"),
+    "md5": template("md5({0})"),
+    "sha1": template("sha1({0})"),
+    "sha": template("sha1({0})"),
+    "base64": template("base64(CAST({0} AS BLOB))"),
+    "unbase64": template("from_base64({0})"),
+}

@@ -1,0 +1,136 @@
+"""Numbers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+from headrace.stream.sql import arithmetic
+from headrace.stream.sql.function import Call, Function, template
+from headrace.stream.sql.types import sql_type
+
+
+def _round(half: str) -> Function:
+    """To so many digits behind the point (or, negative, in front of it); the type stays, a decimal's scale shrinks."""
+
+    def write(call: Call) -> str:
+        kind, digits = call.type(0), call.sql(1, "0")
+        if pa.types.is_decimal(kind):
+            return f"{half}({call.sql(0)}, {digits})"
+        return f"CAST({half}({call.sql(0)}, {digits}) AS {sql_type(kind)})"
+
+    return Function(1, 2, write)
+
+
+def _whole(function: str) -> Function:
+    """ceil and floor give integers; of a decimal a decimal without fraction."""
+
+    def write(call: Call) -> str:
+        kind = call.type(0)
+        if pa.types.is_decimal(kind):
+            return f"CAST({function}({call.sql(0)}) AS DECIMAL({min(kind.precision - kind.scale + 1, 38)},0))"
+        return f"CAST({function}({call.sql(0)}) AS BIGINT)"
+
+    return Function(1, 1, write)
+
+
+def _double(pattern: str, count: int = 1) -> Function:
+    def write(call: Call) -> str:
+        return pattern.format(*(f"CAST({sql} AS DOUBLE)" for sql, _ in call.arguments))
+
+    return Function(count, count, write)
+
+
+def _log(call: Call) -> str:
+    """log(x) is the natural one; log(base, x). Of what is not positive: NULL."""
+    if len(call.arguments) == 1:
+        return _positive(f"CAST({call.sql(0)} AS DOUBLE)", "ln({0})")
+    base, value = (f"CAST({sql} AS DOUBLE)" for sql, _ in call.arguments)
+    return f"CASE WHEN {base} > 0 AND {value} > 0 THEN ln({value}) / ln({base}) END"
+
+
+def _positive(sql: str, pattern: str) -> str:
+    return f"CASE WHEN {sql} > 0 THEN {pattern.format(sql)} END"
+
+
+def _logarithm(pattern: str) -> Function:
+    return Function(1, 1, lambda call: _positive(f"CAST({call.sql(0)} AS DOUBLE)", pattern))
+
+
+def _mod(call: Call) -> str:
+    return arithmetic.write("%", call.arguments[0], call.arguments[1], call.node)
+
+
+def _pmod(call: Call) -> str:
+    rest = _mod(call)
+    return f"(({rest}) + {call.sql(1)}) % {call.sql(1)}"
+
+
+def _try_divide(call: Call) -> str:
+    quotient = arithmetic.write("/", call.arguments[0], call.arguments[1], call.node)
+    return f"CASE WHEN {call.sql(1)} <> 0 THEN {quotient} END"
+
+
+def _extreme(function: str) -> Function:
+    """The greatest or least of what is not NULL; all in the widest type."""
+    return Function(2, None, lambda call: f"{function}({', '.join(sql for sql, _ in call.arguments)})")
+
+
+TABLE: Final[dict[str, Function]] = {
+    "abs": template("abs({0})"),
+    "sign": _double("CAST(sign({0}) AS DOUBLE)"),
+    "signum": _double("CAST(sign({0}) AS DOUBLE)"),
+    "negative": template("(-{0})"),
+    "positive": template("({0})"),
+    "round": _round("round"),
+    "bround": _round("round_even"),
+    "ceil": _whole("ceil"),
+    "ceiling": _whole("ceil"),
+    "floor": _whole("floor"),
+    "rint": _double("round_even({0}, 0)"),
+    "sqrt": _double("CASE WHEN {0} < 0 THEN CAST('NaN' AS DOUBLE) ELSE sqrt(abs({0})) END"),
+    "cbrt": _double("cbrt({0})"),
+    "exp": _double("exp({0})"),
+    "expm1": _double("(exp({0}) - 1)"),
+    "ln": _logarithm("ln({0})"),
+    "log": Function(1, 2, _log),
+    "log10": _logarithm("log10({0})"),
+    "log2": _logarithm("log2({0})"),
+    "log1p": _double("CASE WHEN {0} > -1 THEN ln(1 + {0}) END"),
+    "pow": _double("pow({0}, {1})", 2),
+    "power": _double("pow({0}, {1})", 2),
+    "sin": _double("sin({0})"),
+    "cos": _double("cos({0})"),
+    "tan": _double("tan({0})"),
+    "cot": _double("cot({0})"),
+    "asin": _double("CASE WHEN abs({0}) <= 1 THEN asin({0}) ELSE CAST('NaN' AS DOUBLE) END"),
+    "acos": _double("CASE WHEN abs({0}) <= 1 THEN acos({0}) ELSE CAST('NaN' AS DOUBLE) END"),
+    "atan": _double("atan({0})"),
+    "atan2": _double("atan2({0}, {1})", 2),
+    "sinh": _double("sinh({0})"),
+    "cosh": _double("cosh({0})"),
+    "tanh": _double("tanh({0})"),
+    "degrees": _double("degrees({0})"),
+    "radians": _double("radians({0})"),
+    "hypot": _double("sqrt({0} * {0} + {1} * {1})", 2),
+    "pi": template("pi()", 0),
+    "e": template("exp(CAST(1 AS DOUBLE))", 0),
+    "mod": Function(2, 2, _mod),
+    "pmod": Function(2, 2, _pmod),
+    "try_divide": Function(2, 2, _try_divide),
+    "greatest": _extreme("greatest"),
+    "least": _extreme("least"),
+    "isnan": _double("coalesce(isnan({0}), FALSE)"),
+    "nanvl": _double("CASE WHEN isnan({0}) THEN {1} ELSE {0} END", 2),
+    "shiftleft": template("({0} << {1})", 2),
+    "shiftright": template("({0} >> {1})", 2),
+    "bit_count": template("CAST(bit_count({0}) AS INTEGER)"),
+    "bin": template("bin(CAST({0} AS BIGINT))"),
+    "hex": template("hex({0})"),
+    "width_bucket": template(
+        "CASE WHEN {0} < {1} THEN CAST(0 AS BIGINT) WHEN {0} >= {2} THEN CAST({3} AS BIGINT) + 1"
+        " ELSE CAST(floor(({0} - {1}) * CAST({3} AS DOUBLE) / ({2} - {1})) AS BIGINT) + 1 END",
+        4,
+    ),
+}

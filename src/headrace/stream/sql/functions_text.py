@@ -1,0 +1,191 @@
+"""Strings, regular expressions, URLs."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import pyarrow as pa
+
+from headrace.stream.sql import casts
+from headrace.stream.sql.function import Call, Function, template
+from headrace.stream.sql.types import literal
+
+_JAVA_ONLY: Final = (
+    (re.compile(r"\(\?(=|!|<=|<!)"), "look-around (?=…)"),
+    (re.compile(r"\(\?>"), "atomic groups (?>…)"),
+    (re.compile(r"(?<!\\)(?:\\\\)*\\[1-9k]"), "backreferences \\1"),
+    (re.compile(r"[*+?}]\+"), "possessive quantifiers a++"),
+    (re.compile(r"&&"), "intersections of classes [a&&b]"),
+)
+"""What Java's regular expressions have and RE2, which DuckDB uses to stay linear in the text, has not."""
+
+
+def pattern(call: Call, place: int) -> str:
+    """A regular expression as a DuckDB literal. Raises PlanRefused for what only Java has."""
+    text = call.text(place, "the regular expression")
+    for only, what in _JAVA_ONLY:
+        if only.search(text):
+            raise call.refused(f"regular expressions here have no {what}", "a simpler pattern, or a Python function")
+    return literal(text)
+
+
+def _regexp_extract(call: Call) -> str:
+    # Spark's group is 1 unless it is said, and no match is the empty string: as in DuckDB.
+    return f"regexp_extract({call.sql(0)}, {pattern(call, 1)}, {call.sql(2, '1')})"
+
+
+def _regexp_extract_all(call: Call) -> str:
+    return f"regexp_extract_all({call.sql(0)}, {pattern(call, 1)}, {call.sql(2, '1')})"
+
+
+def _regexp_replace(call: Call) -> str:
+    replacement = call.text(2, "the replacement")
+    if re.search(r"\$\d\d|\$\{", replacement):
+        raise call.refused("groups in the replacement are $0 to $9")
+    dollars = re.sub(r"(?<!\\)\$(\d)", r"\\\1", replacement.replace("\\", "\\\\").replace("\\\\$", "\\$"))
+    return f"regexp_replace({call.sql(0)}, {pattern(call, 1)}, {literal(dollars.replace(chr(92) + '$', '$'))}, 'g')"
+
+
+def _regexp_count(call: Call) -> str:
+    return f"CAST(len(regexp_extract_all({call.sql(0)}, {pattern(call, 1)})) AS INTEGER)"
+
+
+def _split(call: Call) -> str:
+    """Spark: `limit` > 0: at most so many parts; the separator is a regular expression."""
+    if len(call.arguments) > 2:
+        raise call.refused("split() has no limit here", "split(text, pattern)")
+    return f"regexp_split_to_array({call.sql(0)}, {pattern(call, 1)})"
+
+
+def _substring(call: Call) -> str:
+    """Counted from 1; 0 is as 1; from behind if negative (and what lies in front of the text counts)."""
+    text, start = call.sql(0), call.sql(1)
+    begin = f"CASE WHEN {start} = 0 THEN 1 WHEN {start} > 0 THEN {start} ELSE length({text}) + {start} + 1 END"
+    if len(call.arguments) < 3:
+        return f"substring({text}, greatest({begin}, 1))"
+    length = f"greatest({call.sql(2)}, 0)"
+    return (
+        f"substring({text}, CAST(greatest({begin}, 1) AS BIGINT),"
+        f" CAST(greatest({begin} + {length} - greatest({begin}, 1), 0) AS BIGINT))"
+    )
+
+
+def _concat(call: Call) -> str:
+    """NULL if one is NULL (DuckDB's concat leaves it out)."""
+    if call.arguments and all(pa.types.is_list(kind) for _, kind in call.arguments):
+        return "(" + " || ".join(sql for sql, _ in call.arguments) + ")"
+    return "(" + " || ".join(casts.text(sql, kind) for sql, kind in call.arguments) + ")" if call.arguments else "''"
+
+
+def _concat_ws(call: Call) -> str:
+    parts = [
+        f"array_to_string({sql}, {call.sql(0)})" if pa.types.is_list(kind) else casts.text(sql, kind)
+        for sql, kind in call.arguments[1:]
+    ]
+    return f"concat_ws({', '.join([call.sql(0), *parts])})" if parts else "''"
+
+
+def _locate(call: Call) -> str:
+    """locate(sub, text[, from]): counted from 1, 0 if it is not there."""
+    if len(call.arguments) < 3:
+        return f"CAST(instr({call.sql(1)}, {call.sql(0)}) AS INTEGER)"
+    start = call.sql(2)
+    found = f"instr(substring({call.sql(1)}, {start}), {call.sql(0)})"
+    return f"CAST(CASE WHEN {start} < 1 OR {found} = 0 THEN 0 ELSE {found} + {start} - 1 END AS INTEGER)"
+
+
+def _pad(side: str) -> Function:
+    def write(call: Call) -> str:
+        text, length, fill = call.sql(0), call.sql(1), call.sql(2, "' '")
+        return f"{side}({text}, CAST(greatest({length}, 0) AS INTEGER), {fill})"
+
+    return Function(2, 3, write)
+
+
+_INITCAP: Final = "list_aggregate(list_transform(string_split({0}, ' '), lambda w: upper(left(w, 1)) || lower(substring(w, 2))), 'string_agg', ' ')"
+
+_HOST: Final = r"^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^/?#@]*@)?([^/?#:]*)"
+_URL_PARTS: Final = {
+    "HOST": _HOST,
+    "PATH": r"^[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*([^?#]*)",
+    "QUERY": r"^[^?#]*\?([^#]*)",
+    "REF": r"#(.*)$",
+    "PROTOCOL": r"^([a-zA-Z][a-zA-Z0-9+.-]*)://",
+    "AUTHORITY": r"^[a-zA-Z][a-zA-Z0-9+.-]*://([^/?#]*)",
+    "FILE": r"^[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*([^#]*)",
+    "USERINFO": r"^[a-zA-Z][a-zA-Z0-9+.-]*://([^/?#@]*)@",
+}
+
+
+def _parse_url(call: Call) -> str:
+    """parse_url(url, part[, key]): NULL if the part is not there."""
+    part = call.text(1, "the part of the URL")
+    if part not in _URL_PARTS:
+        raise call.refused(f"a URL has no part {part!r}", ", ".join(_URL_PARTS))
+    if len(call.arguments) > 2:
+        key = re.escape(call.text(2, "the name in the query"))
+        return _matched(call.sql(0), rf"\?(?:[^#]*&)?{key}=([^&#]*)")
+    return _matched(call.sql(0), _URL_PARTS[part])
+
+
+def _matched(sql: str, regexp: str) -> str:
+    return f"CASE WHEN regexp_matches({sql}, {literal(regexp)}) THEN regexp_extract({sql}, {literal(regexp)}, 1) END"
+
+
+TABLE: Final[dict[str, Function]] = {
+    "upper": template("upper({0})"),
+    "ucase": template("upper({0})"),
+    "lower": template("lower({0})"),
+    "lcase": template("lower({0})"),
+    "length": template("CAST(length({0}) AS INTEGER)"),
+    "len": template("CAST(length({0}) AS INTEGER)"),
+    "char_length": template("CAST(length({0}) AS INTEGER)"),
+    "character_length": template("CAST(length({0}) AS INTEGER)"),
+    "octet_length": template("CAST(strlen({0}) AS INTEGER)"),
+    "trim": template("trim({0}, ' ')"),
+    "ltrim": template("ltrim({0}, ' ')"),
+    "rtrim": template("rtrim({0}, ' ')"),
+    "btrim": template("trim({0}, {1})", 1, 2, "' '"),
+    "reverse": template("reverse({0})"),
+    "initcap": template(_INITCAP),
+    "repeat": template("repeat({0}, CAST(greatest({1}, 0) AS BIGINT))", 2),
+    "replace": template("replace({0}, {1}, {2})", 2, 3, "''"),
+    "translate": template("translate({0}, {1}, {2})", 3),
+    "left": template("left({0}, CAST(greatest({1}, 0) AS BIGINT))", 2),
+    "right": template("right({0}, CAST(greatest({1}, 0) AS BIGINT))", 2),
+    "lpad": _pad("lpad"),
+    "rpad": _pad("rpad"),
+    "substring": Function(2, 3, _substring),
+    "substr": Function(2, 3, _substring),
+    "substring_index": template(
+        "CASE WHEN {2} > 0 THEN array_to_string(list_slice(string_split({0}, {1}), 1, CAST({2} AS BIGINT)), {1})"
+        " WHEN {2} < 0 THEN array_to_string(list_slice(string_split({0}, {1}), CAST({2} AS BIGINT), -1), {1})"
+        " ELSE '' END",
+        3,
+    ),
+    "split_part": template("split_part({0}, {1}, CAST({2} AS BIGINT))", 3),
+    "instr": template("CAST(instr({0}, {1}) AS INTEGER)", 2),
+    "locate": Function(2, 3, _locate),
+    "position": Function(2, 3, _locate),
+    "startswith": template("starts_with({0}, {1})", 2),
+    "endswith": template("ends_with({0}, {1})", 2),
+    "contains": template("contains({0}, {1})", 2),
+    "ascii": template("ascii({0})"),
+    "chr": template("chr(CAST({0} % 256 AS INTEGER))"),
+    "char": template("chr(CAST({0} % 256 AS INTEGER))"),
+    "concat": Function(0, None, _concat),
+    "concat_ws": Function(1, None, _concat_ws),
+    "levenshtein": template("CAST(levenshtein({0}, {1}) AS INTEGER)", 2),
+    "rlike": Function(2, 2, lambda call: f"regexp_matches({call.sql(0)}, {pattern(call, 1)})"),
+    "regexp": Function(2, 2, lambda call: f"regexp_matches({call.sql(0)}, {pattern(call, 1)})"),
+    "regexp_like": Function(2, 2, lambda call: f"regexp_matches({call.sql(0)}, {pattern(call, 1)})"),
+    "regexp_extract": Function(2, 3, _regexp_extract),
+    "regexp_extract_all": Function(2, 3, _regexp_extract_all),
+    "regexp_replace": Function(3, 3, _regexp_replace),
+    "regexp_count": Function(2, 2, _regexp_count),
+    "split": Function(2, 3, _split),
+    "parse_url": Function(2, 3, _parse_url),
+    "url_decode": template("url_decode(replace({0}, '+', ' '))"),
+    "url_encode": template("replace(url_encode({0}), '%20', '+')"),
+}

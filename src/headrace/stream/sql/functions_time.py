@@ -1,0 +1,181 @@
+"""Dates and timestamps. Everything is UTC."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import pyarrow as pa
+
+from headrace.stream.sql.function import Call, Function, template
+from headrace.stream.sql.types import literal
+
+_UNITS: Final = {
+    "MICROSECOND": "microseconds", "MILLISECOND": "milliseconds", "SECOND": "second", "MINUTE": "minute",
+    "HOUR": "hour", "DAY": "day", "DD": "day", "WEEK": "week", "MONTH": "month", "MON": "month", "MM": "month",
+    "QUARTER": "quarter", "YEAR": "year", "YYYY": "year", "YY": "year",
+}  # fmt: skip
+
+_JAVA_PATTERN: Final = {
+    "yyyy": "%Y", "y": "%-Y", "yy": "%y", "MM": "%m", "M": "%-m", "MMM": "%b", "MMMM": "%B", "dd": "%d", "d": "%-d",
+    "HH": "%H", "H": "%-H", "hh": "%I", "h": "%-I", "mm": "%M", "m": "%-M", "ss": "%S", "s": "%-S", "SSS": "%g",
+    "SSSSSS": "%f", "a": "%p", "EEEE": "%A", "EEE": "%a", "E": "%a", "DDD": "%j", "D": "%-j",
+}  # fmt: skip
+"""Letters of Java's DateTimeFormatter → strftime's."""
+_TOKEN: Final = re.compile(r"'((?:[^']|'')*)'|([A-Za-z])\2*|[^A-Za-z']+")
+
+
+def strftime_format(call: Call, place: int, default: str | None = None) -> str:
+    """A pattern as a DuckDB literal. Raises PlanRefused for letters that have no counterpart."""
+    pattern = call.text(place, "the pattern", default)
+    found = []
+    for token in _TOKEN.finditer(pattern):
+        text = token.group(0)
+        if token.group(1) is not None:
+            found.append((token.group(1).replace("''", "'") or "'").replace("%", "%%"))
+        elif token.group(2):
+            if text not in _JAVA_PATTERN:
+                raise call.refused(f"the pattern's {text!r} is not in the subset", f"one of {', '.join(_JAVA_PATTERN)}")
+            found.append(_JAVA_PATTERN[text])
+        else:
+            found.append(text.replace("%", "%%"))
+    return literal("".join(found))
+
+
+def _unit(call: Call, place: int) -> str:
+    node = call.node.expressions[place]
+    unit = str(node.name).upper()
+    found = _UNITS.get(unit) or _UNITS.get(unit.removesuffix("S"))
+    if found is None:
+        raise call.refused(f"there is no unit {node.name!r}", ", ".join(_UNITS))
+    return found
+
+
+def _date_trunc(call: Call) -> str:
+    return f"CAST(date_trunc('{_unit(call, 0)}', {_timestamp(call, 1)}) AS TIMESTAMP)"
+
+
+def _trunc(call: Call) -> str:
+    return f"CAST(date_trunc('{_unit(call, 1)}', {_date(call, 0)}) AS DATE)"
+
+
+def _timestamp(call: Call, place: int) -> str:
+    sql, kind = call.arguments[place]
+    return sql if pa.types.is_timestamp(kind) else f"CAST({sql} AS TIMESTAMP)"
+
+
+def _date(call: Call, place: int = 0) -> str:
+    sql, kind = call.arguments[place]
+    return sql if pa.types.is_date(kind) else f"CAST({sql} AS DATE)"
+
+
+def _part(part: str) -> Function:
+    return Function(1, 1, lambda call: f"CAST({part.format(_timestamp(call, 0))} AS INTEGER)")
+
+
+def _date_format(call: Call) -> str:
+    return f"strftime({_timestamp(call, 0)}, {strftime_format(call, 1)})"
+
+
+def _to_date(call: Call) -> str:
+    if len(call.arguments) == 1:
+        return _date(call)
+    return f"CAST(strptime({call.sql(0)}, {strftime_format(call, 1)}) AS DATE)"
+
+
+def _to_timestamp(call: Call) -> str:
+    if len(call.arguments) == 1:
+        return _timestamp(call, 0)
+    return f"strptime({call.sql(0)}, {strftime_format(call, 1)})"
+
+
+def _unix_timestamp(call: Call) -> str:
+    parsed = _to_timestamp(call) if pa.types.is_string(call.type(0)) else _timestamp(call, 0)
+    if pa.types.is_string(call.type(0)) and len(call.arguments) == 1:
+        parsed = f"strptime({call.sql(0)}, '%Y-%m-%d %H:%M:%S')"
+    return f"CAST(floor(epoch_us({parsed}) / 1000000) AS BIGINT)"
+
+
+def _from_unixtime(call: Call) -> str:
+    pattern = strftime_format(call, 1, "yyyy-MM-dd HH:mm:ss")
+    return f"strftime(make_timestamp(CAST({call.sql(0)} AS BIGINT) * 1000000), {pattern})"
+
+
+def _timestampdiff(call: Call) -> str:
+    """Whole units between two times, cut towards zero (DuckDB's date_sub)."""
+    unit = _unit(call, 0)
+    return f"CAST(date_sub('{unit}', {_timestamp(call, 1)}, {_timestamp(call, 2)}) AS BIGINT)"
+
+
+def _timestampadd(call: Call) -> str:
+    return f"({_timestamp(call, 2)} + to_{_unit(call, 0).removesuffix('s')}s(CAST({call.sql(1)} AS INTEGER)))"
+
+
+def _datediff(call: Call) -> str:
+    if len(call.arguments) == 3:
+        return _timestampdiff(call)
+    return f"CAST(date_diff('day', {_date(call, 1)}, {_date(call, 0)}) AS INTEGER)"
+
+
+def _date_add(sign: str) -> Function:
+    def write(call: Call) -> str:
+        return f"({_date(call)} {sign} CAST({call.sql(1)} AS INTEGER))"
+
+    return Function(2, 2, write)
+
+
+def _from_utc(sign: str) -> Function:
+    """Shift between UTC and a zone's wall clock."""
+
+    def write(call: Call) -> str:
+        zones = (literal("UTC"), call.sql(1)) if sign == "+" else (call.sql(1), literal("UTC"))
+        return f"timezone({zones[1]}, timezone({zones[0]}, {_timestamp(call, 0)}))"
+
+    return Function(2, 2, write)
+
+
+TABLE: Final[dict[str, Function]] = {
+    "year": _part("year({0})"),
+    "quarter": _part("quarter({0})"),
+    "month": _part("month({0})"),
+    "week": _part("week({0})"),
+    "weekofyear": _part("week({0})"),
+    "day": _part("day({0})"),
+    "dayofmonth": _part("day({0})"),
+    "dayofyear": _part("dayofyear({0})"),
+    "dayofweek": _part("dayofweek({0}) + 1"),  # Spark: 1 is Sunday; DuckDB: 0 is
+    "weekday": _part("isodow({0}) - 1"),  # Spark: 0 is Monday
+    "hour": _part("hour({0})"),
+    "minute": _part("minute({0})"),
+    "second": _part("second({0})"),
+    "date": Function(1, 1, _date),
+    "to_date": Function(1, 2, _to_date),
+    "timestamp": Function(1, 1, _to_timestamp),
+    "to_timestamp": Function(1, 2, _to_timestamp),
+    "date_format": Function(2, 2, _date_format),
+    "date_trunc": Function(2, 2, _date_trunc),
+    "trunc": Function(2, 2, _trunc),
+    "date_add": _date_add("+"),
+    "date_sub": _date_add("-"),
+    "datediff": Function(2, 3, _datediff),
+    "date_diff": Function(2, 3, _datediff),
+    "timestampdiff": Function(3, 3, _timestampdiff),
+    "timestampadd": Function(3, 3, _timestampadd),
+    "add_months": Function(
+        2, 2, lambda call: f"CAST({_date(call)} + to_months(CAST({call.sql(1)} AS INTEGER)) AS DATE)"
+    ),
+    "last_day": Function(1, 1, lambda call: f"last_day({_date(call)})"),
+    "make_date": template("make_date(CAST({0} AS BIGINT), CAST({1} AS BIGINT), CAST({2} AS BIGINT))", 3),
+    "unix_timestamp": Function(1, 2, _unix_timestamp),
+    "to_unix_timestamp": Function(1, 2, _unix_timestamp),
+    "from_unixtime": Function(1, 2, _from_unixtime),
+    "unix_seconds": template("CAST(floor(epoch_us({0}) / 1000000) AS BIGINT)"),
+    "unix_millis": template("CAST(floor(epoch_us({0}) / 1000) AS BIGINT)"),
+    "unix_micros": template("epoch_us({0})"),
+    "unix_date": template("CAST({0} - DATE '1970-01-01' AS INTEGER)"),
+    "timestamp_seconds": template("make_timestamp(CAST({0} * 1000000 AS BIGINT))"),
+    "timestamp_millis": template("make_timestamp(CAST({0} AS BIGINT) * 1000)"),
+    "timestamp_micros": template("make_timestamp(CAST({0} AS BIGINT))"),
+    "from_utc_timestamp": _from_utc("+"),
+    "to_utc_timestamp": _from_utc("-"),
+}

@@ -1,0 +1,86 @@
+"""What a SELECT must not have, why, and what to write instead."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlglot import exp
+
+from headrace.stream.errors import PlanRefused
+from headrace.stream.sql.dialect import refused
+
+SET_OPERATIONS: Final = {exp.Except, exp.Intersect}
+
+_ORDER: Final = (
+    "a stream has no end after which it could be sorted",
+    "for the first N of a group: QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= N",
+)
+_CLAUSES: Final[dict[str, tuple[str, str, str]]] = {
+    "distinct": ("DISTINCT", "removing duplicates needs every row for ever", ".dedup(key, within='10 minutes')"),
+    "order": ("ORDER BY", *_ORDER),
+    "limit": ("LIMIT", "a stream has no end, so the first N rows would be the only ones for ever", _ORDER[1]),
+    "offset": ("OFFSET", "a stream has no end, so rows have no number", ""),
+    "sort": ("SORT BY", *_ORDER),
+    "cluster": ("CLUSTER BY", *_ORDER),
+    "distribute": ("DISTRIBUTE BY", "how rows are spread is the engine's business", "shards= of hs.pipeline"),
+    "hint": ("a hint", "hints are for one engine, and a pipeline runs on two", "nothing: leave it out"),
+    "laterals": ("LATERAL VIEW", "it makes many rows of one", ".flat_map(fn, schema=…)"),
+    "pivots": ("PIVOT", "its columns depend on the data", "sum(x) FILTER (WHERE kind = 'a') AS a, …"),
+    "windows": ("WINDOW", "of the window functions streams have only ROW_NUMBER(), with its window written out", ""),
+    "sample": ("TABLESAMPLE", "it gives other rows when a batch is repeated", "WHERE pmod(hash of a key, 100) < 10"),
+    "match": ("MATCH_RECOGNIZE", "streams do not have this", "a Python step"),
+    "into": ("INTO", "what becomes of the rows is the pipeline's business", "sink= of hs.pipeline"),
+    "connect": ("CONNECT BY", "a stream has no end to recurse to", ""),
+    "kind": ("SELECT AS", "rows are rows here", "named_struct(…) AS name"),
+    "prewhere": ("PREWHERE", "streams do not have this", "WHERE"),
+}
+
+
+def select(node: exp.Select) -> None:
+    """Raises PlanRefused for a clause that streams do not have."""
+    for key, (construct, reason, instead) in _CLAUSES.items():
+        value = node.args.get(key)
+        if value:
+            raise refused(_first(value, node), construct, reason, instead)
+    if node.args.get("from_") is None:
+        raise refused(node, "SELECT without FROM", "there is no stream that it reads", "SELECT … FROM input")
+
+
+def tail(node: exp.Expr) -> None:
+    """The same for what stands behind a UNION ALL."""
+    for key in ("order", "limit", "offset"):
+        if node.args.get(key):
+            construct, reason, instead = _CLAUSES[key]
+            raise refused(node.args[key], construct, reason, instead)
+
+
+def from_item(node: exp.Expr) -> None:
+    """The same for what stands in FROM."""
+    if isinstance(node, exp.Lateral):
+        raise refused(node, "LATERAL", "a query for every row has no meaning on a stream", ".flat_map(fn, schema=…)")
+    if isinstance(node, exp.Table) and isinstance(node.this, exp.Anonymous):
+        raise refused(node, f"{node.this.this}() in FROM", "table functions are not in the subset",
+                      "GROUP BY tumble(ts, '10 seconds')")  # fmt: skip
+    if not isinstance(node, exp.Table | exp.Subquery):
+        raise refused(node, type(node).__name__.upper(), "only a name or a query stands in FROM", "FROM name")
+    if isinstance(node, exp.Table) and (node.args.get("db") or node.args.get("catalog")):
+        raise refused(node, node.sql("spark"), "streams have no databases", node.name)
+    for key in ("pivots", "sample", "hints", "version", "laterals", "joins", "when"):
+        if node.args.get(key):
+            construct, reason, instead = _CLAUSES.get(key, (key.upper(), "streams do not have this", ""))
+            raise refused(_first(node.args[key], node), construct, reason, instead)
+
+
+def statement(node: exp.Expr) -> PlanRefused:
+    """The error for what is no SELECT."""
+    if type(node) in SET_OPERATIONS:
+        word = "INTERSECT" if isinstance(node, exp.Intersect) else "EXCEPT"
+        return refused(node, word, "it needs every row of both sides for ever", "a JOIN with bounds on time")
+    words = "VALUES" if isinstance(node, exp.Values) else type(node).__name__.upper()
+    return refused(node, words, "a step is a SELECT", "a sink of the pipeline, to write somewhere")
+
+
+def _first(value: object, fallback: exp.Expr) -> exp.Expr:
+    if isinstance(value, list):
+        value = value[0]
+    return value if isinstance(value, exp.Expr) else fallback

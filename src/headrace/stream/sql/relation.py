@@ -1,0 +1,210 @@
+"""What a query in FROM is while it is compiled: an operator, and a stateless query over it that is not an operator yet.
+
+Stateless queries are nested and become one Project when something needs rows: each operator costs DuckDB about 1 ms a
+batch, and its optimiser flattens nested queries anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+from sqlglot import exp
+
+from headrace.stream import physical, plan
+from headrace.stream.errors import PlanRefused
+from headrace.stream.physical import INPUT
+from headrace.stream.schema import Field, Schema
+from headrace.stream.sql.analysis import NO_ROLES, Roles
+from headrace.stream.sql.dialect import refused, written
+from headrace.stream.sql.near import near
+from headrace.stream.sql.types import ORIGIN_PLACE, Types, Untyped, name, sql_type, usable
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """ROW_NUMBER() as a column that a condition must still bound."""
+
+    node: exp.Expr
+    column: str
+    partition: tuple[str, ...]
+    order: tuple[tuple[str, bool, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Rows. `place` is the operator that `query` reads as INPUT; `schema` and `roles` are the query's.
+
+    `changes`: rows are results that change (update mode), which nothing stateful can stand on. `hidden`: columns that only
+    the compiler sees.
+    """
+
+    place: int
+    schema: Schema
+    roles: Roles = NO_ROLES
+    query: str = INPUT
+    tables: tuple[plan.TableRef, ...] = ()
+    functions: tuple[plan.Function, ...] = ()
+    rank: Rank | None = None
+    changes: bool = False
+    hidden: frozenset[str] = frozenset()
+
+    def kind(self, column: str) -> pa.DataType:
+        field = self.schema.find(column)
+        assert field is not None, column
+        return field.type
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A column of a SELECT list: its name, its SQL, and, if it is a plain column of the relation, which. `time`: it is the
+    event time from here on."""
+
+    name: str
+    sql: str
+    column: str | None = None
+    time: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What names mean in a SELECT: aliases, each with its visible columns and what they are called in the relation."""
+
+    relation: Relation
+    names: tuple[tuple[str, dict[str, str]], ...]
+    types: Types
+
+    @classmethod
+    def of(cls, relation: Relation, alias: str, types: Types) -> Scope:
+        visible = {column: column for column in relation.schema.names if column not in relation.hidden}
+        return cls(relation, ((alias, visible),), types)
+
+    def type_of(self, sql: str, node: exp.Expr) -> pa.DataType:
+        """The type of an expression. Raises PlanRefused if there is none."""
+        query = f"SELECT {sql} AS x FROM {self.relation.query}"
+        try:
+            return self.types.schema_of(query, source_schema(self), self.relation.tables)[0].type
+        except Untyped as error:
+            raise refused(node, written(node), f"the types do not fit: {error}", "a CAST") from None
+
+    def columns(self, table: str = "") -> Iterator[tuple[str, str]]:
+        """(visible name, column) of one alias, or of all."""
+        for alias, names in self.names:
+            if not table or alias.lower() == table.lower():
+                yield from names.items()
+
+    def find(self, column: str, table: str = "") -> list[str]:
+        return [internal for visible, internal in self.columns(table) if visible.lower() == column.lower()]
+
+    def resolve(self, node: exp.Column) -> tuple[str, list[str]]:
+        """(column, fields within it) that a name with dots means. Raises PlanRefused."""
+        parts = [part.name for part in node.parts]
+        aliases = {alias.lower() for alias, _ in self.names}
+        if len(parts) > 1 and parts[0].lower() in aliases:
+            found, fields = self.find(parts[1], parts[0]), parts[2:]
+        else:
+            found, fields = self.find(parts[0]), parts[1:]
+        if len(set(found)) == 1:
+            return found[0], fields
+        if found:
+            raise refused(node, written(node), "more than one table has such a column", "its table in front of it")
+        raise self._unknown(node, parts, aliases)
+
+    def _unknown(self, node: exp.Column, parts: list[str], aliases: set[str]) -> PlanRefused:
+        visible = [column for column, _ in self.columns()]
+        if len(parts) > 1 and parts[0].lower() not in aliases:
+            return refused(
+                node, written(node), f"there is no table or column {parts[0]!r} here", near(parts[0], aliases)
+            )
+        hint = near(parts[-1], visible) or f"one of {', '.join(visible[:20])}"
+        if parts[-1].lower() in {"window_start", "window_end", "window_time"}:
+            hint = "GROUP BY tumble(…), hop(…) or session_window(…), or select it in the query that this one reads"
+        return refused(node, written(node), "there is no such column", hint)
+
+
+def source_schema(scope: Scope) -> Schema:
+    """The schema of the operator that the scope's relation reads."""
+    return scope.types.source(scope.relation.place)
+
+
+def project(
+    scope: Scope, items: Iterable[Item], where: Iterable[str] = (), functions: Iterable[plan.Function] = ()
+) -> Relation:
+    """The relation that SELECT items FROM scope WHERE all of `where` is."""
+    relation, items, where = scope.relation, list(items), list(where)
+    plain = [item.column for item in items]
+    if not where and plain == relation.schema.names and [item.name for item in items] == plain:
+        return relation
+    raw = scope.types.raw(_select(relation.query, items, where), source_schema(scope), relation.tables)
+    fields = [Field(found.name, usable(found.type)) for found in raw]
+    cast = [
+        item if found.type == field.type else replace(item, sql=f"CAST({item.sql} AS {sql_type(field.type)})")
+        for item, found, field in zip(items, raw, fields, strict=True)
+    ]
+    names: dict[str, str] = {}
+    for item in items:
+        names.setdefault(item.column or "", item.name)
+    return replace(
+        relation,
+        query=f"({_select(relation.query, cast, where)})",
+        schema=Schema(tuple(fields)),
+        roles=_roles(relation, items, names),
+        functions=_merged(relation.functions, functions),
+        hidden=frozenset(),
+    )
+
+
+def _roles(relation: Relation, items: list[Item], names: dict[str, str]) -> Roles:
+    roles = relation.roles.renamed(names)
+    marked = next((item.name for item in items if item.time), None)
+    return roles if marked is None else replace(roles, time=marked)
+
+
+def time_item(relation: Relation) -> Item | None:
+    """The relation's event time as a column: its own, or that of the window whose end it still has."""
+    roles = relation.roles
+    if roles.time is not None:
+        return Item(roles.time, name(roles.time), roles.time, time=True)
+    if roles.end is not None:
+        return Item("window_time", f"({name(roles.end)} - INTERVAL '1 microsecond')", time=True)
+    return None
+
+
+def item_of(column: str, named: str = "") -> Item:
+    """A column of the relation, as it is."""
+    return Item(named or column, name(column), column)
+
+
+def _select(source: str, items: list[Item], where: list[str]) -> str:
+    columns = ", ".join(
+        item.sql if item.sql == name(item.name) else f"{item.sql} AS {name(item.name)}" for item in items
+    )
+    condition = " WHERE " + " AND ".join(where) if where else ""
+    return f"SELECT {columns}{ORIGIN_PLACE} FROM {source}{condition}"
+
+
+def _merged(first: tuple[plan.Function, ...], second: Iterable[plan.Function]) -> tuple[plan.Function, ...]:
+    return tuple({function.name: function for function in (*first, *second)}.values())
+
+
+def project_operator(relation: Relation, step: str) -> physical.Project:
+    """The operator that a relation's query is."""
+    return physical.Project(
+        relation.place,
+        relation.query.removeprefix("(").removesuffix(")"),
+        relation.schema,
+        relation.roles.time,
+        relation.tables,
+        relation.functions,
+        step,
+    )
+
+
+def unique(wanted: str, taken: set[str]) -> str:
+    """`wanted`, or that with a number, so that no other column has the name; it is then taken."""
+    found, number = wanted, 2
+    while found.lower() in taken:
+        found, number = f"{wanted}_{number}", number + 1
+    taken.add(found.lower())
+    return found

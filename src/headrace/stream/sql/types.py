@@ -1,0 +1,128 @@
+"""Types of expressions: DuckDB says them, by running the query over no rows. Exact, and no rules are written twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Final, Self
+
+import duckdb
+import pyarrow as pa
+
+from headrace.stream import plan
+from headrace.stream.physical import INPUT
+from headrace.stream.schema import Schema, normal
+
+ORIGIN_PLACE: Final = "/*origin*/"
+"""Where the engine puts the hidden column, see physical.Project."""
+
+
+def name(text: str) -> str:
+    """An identifier of DuckDB's."""
+    return '"' + text.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def sql_type(kind: pa.DataType) -> str:
+    """The DuckDB name of a type."""
+    if pa.types.is_decimal(kind):
+        return f"DECIMAL({kind.precision},{kind.scale})"
+    if pa.types.is_list(kind):
+        return sql_type(kind.value_type) + "[]"
+    if pa.types.is_map(kind):
+        return f"MAP({sql_type(kind.key_type)}, {sql_type(kind.item_type)})"
+    if pa.types.is_struct(kind):
+        return "STRUCT(" + ", ".join(f"{name(field.name)} {sql_type(field.type)}" for field in kind) + ")"
+    return _NAMES[kind]
+
+
+_NAMES: Final[dict[pa.DataType, str]] = {
+    pa.bool_(): "BOOLEAN",
+    pa.int8(): "TINYINT",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.string(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.date32(): "DATE",
+    pa.timestamp("us"): "TIMESTAMP",
+}
+
+
+class Untyped(Exception):
+    """DuckDB does not take the query; the text says why, in its words without its decoration."""
+
+
+class Types:
+    """A DuckDB without data, for the time of a compilation. Not for use by several threads."""
+
+    def __init__(self) -> None:
+        self._connection = duckdb.connect()
+        self._connection.execute("SET TimeZone='UTC'")
+        self._known: dict[tuple[str, str, tuple[str, ...]], pa.Schema] = {}
+        self._sources: list[Schema] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def declare(self, functions: Iterable[plan.Function]) -> None:
+        """Let Python functions be known by what they return."""
+        for function in functions:
+            arguments = ", ".join(f"a{place}" for place in range(len(function.arguments)))
+            self._connection.execute(
+                f"CREATE OR REPLACE TEMP MACRO {name(function.name)}({arguments}) AS"
+                f" CAST(NULL AS {sql_type(function.returns)})"
+            )
+
+    def add(self, schema: Schema) -> None:
+        """The next operator gives these columns."""
+        self._sources.append(schema)
+
+    def source(self, place: int) -> Schema:
+        """The columns of an operator."""
+        return self._sources[place]
+
+    def schema_of(self, sql: str, schema: Schema, tables: Iterable[plan.TableRef] = ()) -> pa.Schema:
+        """The columns that a query gives, in the types that pipelines use; it reads INPUT. Raises Untyped."""
+        return pa.schema([field.with_type(usable(field.type)) for field in self.raw(sql, schema, tables)])
+
+    def raw(self, sql: str, schema: Schema, tables: Iterable[plan.TableRef] = ()) -> pa.Schema:
+        """The columns that a query gives, in DuckDB's own types. Raises Untyped."""
+        tables = tuple(tables)
+        key = (sql, schema.ddl(), tuple(table.name + table.schema.ddl() for table in tables))
+        if key not in self._known:
+            self._known[key] = self._describe(sql, {INPUT: schema} | {table.name: table.schema for table in tables})
+        return self._known[key]
+
+    def _describe(self, sql: str, tables: dict[str, Schema]) -> pa.Schema:
+        for table, schema in tables.items():
+            self._connection.register(table, schema.arrow().empty_table())
+        try:
+            return self._connection.sql(sql.replace(ORIGIN_PLACE, "")).to_arrow_table().schema
+        except duckdb.Error as error:
+            raise Untyped(_plain(str(error))) from None
+        finally:
+            for table in tables:
+                self._connection.unregister(table)
+
+
+def usable(kind: pa.DataType) -> pa.DataType:
+    """NULL without a type is a string, as when Spark writes it."""
+    return pa.string() if pa.types.is_null(kind) else normal(kind)
+
+
+def _plain(text: str) -> str:
+    """DuckDB's message: without the class, the candidates, and the picture of the place in a text nobody wrote."""
+    first = re.split(r"\n\s*\n?\s*(LINE \d+:|Candidate|Did you mean)", text)[0]
+    return re.sub(r"^\w+ Error:\s*", "", first).strip().replace("\n", " ")
