@@ -48,9 +48,15 @@ QUIET_S: Final = 0.1  # nothing came for so long: a run `until` idle or end has 
 RESULT_ROWS_MAX: Final = 10_000  # rows that a result keeps of an output that also goes elsewhere
 
 ENGINE_MEMORY_BYTES_DEFAULT: Final = 512 * 1_048_576  # of DuckDB; a batch of 100,000 wide rows takes some 100 MiB
-ENGINE_THREADS_DEFAULT: Final = 2  # of DuckDB: a batch of 100,000 rows is one row group or two, more threads have no work
-DEAD_ROWS_SOUGHT: Final = 2_000  # of one step and batch: each costs some 20 queries; beyond, failing rows are dead in bulk
-SKETCH_VALUES: Final = 1_024  # of approx_count_distinct: exact up to there, 3 % beyond (Spark's default: 5 %); 8 KiB a group
+ENGINE_THREADS_DEFAULT: Final = (
+    2  # of DuckDB: a batch of 100,000 rows is one row group or two, more threads have no work
+)
+DEAD_ROWS_SOUGHT: Final = (
+    2_000  # of one step and batch: each costs some 20 queries; beyond, failing rows are dead in bulk
+)
+SKETCH_VALUES: Final = (
+    1_024  # of approx_count_distinct: exact up to there, 3 % beyond (Spark's default: 5 %); 8 KiB a group
+)
 EXPANDED_ROWS_MAX: Final = 1_000_000  # partials that closing windows merge at a time, each once per window
 SESSION_SLICES: Final = 8  # buckets of session state per gap: fewer read more, more write more
 
@@ -59,3 +65,10 @@ READ_BLOCK_BYTES: Final = 1_048_576  # read from a file at a time
 RECORD_LINES_MAX: Final = 1_000  # of one CSV record: beyond, a quote was never closed
 LIST_EVERY_S: Final = 0.5  # how often a folder, or a file that grows, is looked at: how late new rows are noticed
 PRINT_BYTES: Final = 1_024  # of a file's beginning, by which it is known again
+
+POST_ATTEMPTS_MAX: Final = 5  # of one delivery: with the pauses below about 3 s; then the pipeline tries again, later
+POST_PAUSE_FIRST_S: Final = 0.2
+POST_PAUSE_MAX_S: Final = 10.0  # also of a Retry-After: a longer one is left to the pipeline
+POST_TIMEOUT_S: Final = 30.0  # for connecting, and for each read of an answer
+POST_ANSWER_BYTES_MAX: Final = 64 * 1_024  # read of an answer, so that the connection can go on
+BATCHES_REMEMBERED: Final = 1_000  # by an SQL table: far more than can be on their way when a pipeline dies

@@ -6,27 +6,45 @@ from headrace.native.client import Client
 from headrace.queue import operations as ops
 from headrace.queue.model import QueueDescription, arn_of
 from headrace.stream.errors import PlanRefused
-from headrace.stream.plan import QueueSink, Sink
+from headrace.stream.plan import CallbackSink, ConsoleSink, HttpSink, ParquetSink, QueueSink, Sink, TableSink
 from headrace.stream.schema import Schema
 from headrace.stream.sinks.base import Entries, Outbox
+from headrace.stream.sinks.http import HttpOutbox
+from headrace.stream.sinks.parquet import ParquetOutbox
 from headrace.stream.sinks.queue import QueueEntries, unique_ids
+from headrace.stream.sinks.show import CallbackOutbox, ConsoleOutbox
+from headrace.stream.sinks.table import TableOutbox
 
 
-def open_sink(sink: Sink, schema: Schema, client: Client | None, *, pipeline: str, index: int) -> Entries | Outbox:
+def open_sink(
+    sink: Sink, schema: Schema, client: Client | None, *, pipeline: str, index: int, slot: int = 0
+) -> Entries | Outbox:
     """A sink, ready for rows of `schema`.
 
     Args:
         client: of the broker; None if the pipeline has none: then queues are refused.
-        pipeline, index: whose sink it is, and which: by these a sink that remembers batches knows its own.
+        pipeline, index, slot: whose sink it is, which, and of which process: by these a sink knows its own batches.
 
     Raises:
         PlanRefused: the schema or the place does not fit.
         QueueNotFound: the queue is not there.
         ExtraMissing: a library is needed that is not installed.
+        SinkFailed: it cannot be opened.
     """
-    if isinstance(sink, QueueSink):
-        return _open_queue(sink, schema, client)
-    raise PlanRefused(type(sink).__name__, "no such sink")
+    owner = f"{pipeline}.{index}.{slot}"  # a pipeline's name has no dot: nobody else's owner begins like this
+    match sink:
+        case QueueSink():
+            return _open_queue(sink, schema, client)
+        case ParquetSink():
+            return ParquetOutbox(sink, schema, owner=owner)
+        case TableSink():
+            return TableOutbox(sink, schema, owner=owner)
+        case HttpSink():
+            return HttpOutbox(sink, schema)
+        case ConsoleSink():
+            return ConsoleOutbox(sink, title=pipeline)
+        case CallbackSink():
+            return CallbackOutbox(sink)
 
 
 def _open_queue(sink: QueueSink, schema: Schema, client: Client | None) -> Entries:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import unquote
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,13 +14,11 @@ from headrace.stream.formats.columns import UNFIT
 from headrace.stream.formats.conform import Unfit, conform, nullable, split_nulls
 from headrace.stream.formats.csv_rows import parse
 from headrace.stream.formats.decoding import numbered
+from headrace.stream.formats.partitions import values_of
 from headrace.stream.plan import FileSource
 from headrace.stream.schema import Schema
 from headrace.stream.sources.memory import RowOrigins
 from headrace.stream.sources.part import Part, Piece
-
-NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
-"""The folder of rows that have NULL in a partition column: Hive's name, which everybody reads."""
 
 
 class ParquetPart(Part):
@@ -35,7 +32,7 @@ class ParquetPart(Part):
         self._size_bytes = path.stat().st_size
         if at.get("size_bytes", self._size_bytes) != self._size_bytes:
             raise SourceFailed(str(path), "it was written anew since it was read; give the pipeline the old file")
-        self._partitions = _partitions(name)
+        self._partitions = values_of(name)
         inside = set(self._file.schema_arrow.names)
         self._columns = [column for column in source.schema.names if column in inside]
         self._batches: Iterator[pa.RecordBatch] | None = None
@@ -103,12 +100,6 @@ def _repeated(schema: Schema, name: str, value: str | None, count: int) -> pa.Ar
         return pa.repeat(parse(field.type, pa.array([value], pa.string()))[0], count)
     except UNFIT as error:
         raise Unfit(f"the folder {name}={value}: {error}") from None
-
-
-def _partitions(name: str) -> dict[str, str | None]:
-    """The partition columns that a name says (`day=2013-01-01/part.parquet`)."""
-    folders = [folder.split("=", 1) for folder in name.split("/")[:-1] if "=" in folder]
-    return {unquote(key): None if value == NULL_PARTITION else unquote(value) for key, value in folders}
 
 
 def _open(path: Path) -> pq.ParquetFile:

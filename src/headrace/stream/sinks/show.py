@@ -1,0 +1,52 @@
+"""Sinks for people and programs: a table in the terminal, a Python callback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rich.console
+import rich.table
+import rich.text
+
+from headrace.stream.formats.columns import plain
+from headrace.stream.plan import CallbackSink, ConsoleSink
+from headrace.stream.sinks.staged import RowsOutbox, unpack
+
+
+class ConsoleOutbox(RowsOutbox):
+    """See Outbox. At least once."""
+
+    name = "console"
+
+    def __init__(self, sink: ConsoleSink, *, title: str, console: rich.console.Console | None = None) -> None:
+        self._rows_max = sink.rows_max
+        self._title = title
+        self._console = console or rich.console.Console()
+
+    def deliver(self, batch: int, staged: bytes) -> None:
+        _, rows = unpack(staged)
+        shown = rows.slice(0, self._rows_max)
+        left = len(rows) - len(shown)
+        caption = f"and {left:,} rows more" if left else None
+        table = rich.table.Table(title=f"{self._title}, batch {batch}", caption=caption)
+        for name in rows.schema.names:
+            table.add_column(rich.text.Text(name))
+        for row in zip(*(plain(column.combine_chunks()) for column in shown.columns), strict=True):
+            table.add_row(*map(_text, row))
+        self._console.print(table)
+
+
+class CallbackOutbox(RowsOutbox):
+    """See Outbox. What the callback raises ends the pipeline; the batch is given again at the next start."""
+
+    def __init__(self, sink: CallbackSink) -> None:
+        self._call = sink.call
+        self.name = f"callback {getattr(sink.call, '__qualname__', sink.call)}"
+
+    def deliver(self, batch: int, staged: bytes) -> None:
+        self._call(batch, unpack(staged)[1])
+
+
+def _text(value: Any) -> Any:
+    """Never markup, which a value must not be taken for."""
+    return rich.text.Text("NULL", style="dim") if value is None else rich.text.Text(str(value))

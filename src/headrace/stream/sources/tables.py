@@ -1,0 +1,97 @@
+"""Tables that stand still: read whole, from a file, SQLite, PostgreSQL, or the program's own rows."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import msgspec
+import pyarrow as pa
+
+from headrace.stream import limits
+from headrace.stream.databases import Database, DatabaseFailed, open_database, split_table
+from headrace.stream.errors import PlanRefused, SchemaInvalid, SourceFailed
+from headrace.stream.formats import columns
+from headrace.stream.formats.conform import Unfit, conform
+from headrace.stream.plan import FileSource, TableRef
+from headrace.stream.schema import ORIGIN
+from headrace.stream.sources.files import FileReader
+
+_FORMATS: Final = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+def load_table(ref: TableRef) -> pa.Table:
+    """The table's rows, with the columns of its schema. Read anew by each call.
+
+    Raises:
+        SchemaInvalid: the program's rows are not of the schema.
+        SourceFailed: it cannot be read, or a row is not of the schema: a table has no dead letters.
+        PlanRefused: the URL says nothing that can be read.
+        ExtraMissing: psycopg is not installed.
+    """
+    if ref.data is not None:
+        try:
+            return conform(ref.data, ref.schema)
+        except Unfit as error:
+            raise SchemaInvalid(str(ref.schema), f"the rows of table {ref.name!r} are not of it: {error}") from None
+    if "://" in ref.url:
+        return _from_database(ref)
+    return _from_files(ref)
+
+
+def _from_files(ref: TableRef) -> pa.Table:
+    path = ref.url.removesuffix(".gz").removesuffix(".zst")
+    form = _FORMATS.get(Path(path).suffix)
+    if form is None:
+        raise PlanRefused(f"table {ref.name!r} at {ref.url!r}", "no such kind of file", f"one of {list(_FORMATS)}")
+    source = FileSource(ref.name, ref.url, cast("Literal['parquet', 'csv', 'jsonl']", form), ref.schema)
+    reader = FileReader(source)
+    tables = [ref.schema.arrow().empty_table()]
+    try:
+        reader.open(None)
+        while (chunk := reader.read(limits.BATCH_ROWS_DEFAULT, 0)) is not None:
+            if chunk.dead:
+                raise SourceFailed(f"table {ref.name!r}", f"{chunk.dead[0].message_id}: {chunk.dead[0].reason}")
+            tables.append(chunk.rows.drop_columns([ORIGIN]))
+    finally:
+        reader.close()
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _from_database(ref: TableRef) -> pa.Table:
+    url, table = split_table(ref.url)
+    try:
+        database = open_database(url)
+        try:
+            return _select(database, ref, table)
+        finally:
+            database.close()
+    except DatabaseFailed as error:
+        raise SourceFailed(f"table {ref.name!r}", str(error)) from None
+
+
+def _select(database: Database, ref: TableRef, table: str) -> pa.Table:
+    names = ref.schema.names
+    chosen = ", ".join(map(database.quoted, names))
+    rows = database.run(f"SELECT {chosen} FROM {database.quoted_table(table)}")
+    nested = {field.name for field in ref.schema.fields if pa.types.is_nested(field.type)}
+    dicts = [{name: _jsonlike(value, name in nested) for name, value in zip(names, row, strict=True)} for row in rows]
+    try:
+        # Not strict: SQLite has no booleans, and its decimals are texts.
+        records = msgspec.convert(dicts, list[columns.record_type(ref.schema.arrow())], strict=False)  # type: ignore[misc]  # made here
+        arrays = [
+            columns.build(field.type, [getattr(record, f"f{number}") for record in records])
+            for number, field in enumerate(ref.schema.fields)
+        ]
+    except (msgspec.ValidationError, *columns.UNFIT) as error:
+        raise SourceFailed(f"table {ref.name!r}", f"it is not of the schema {ref.schema}: {error}") from None
+    return pa.table(arrays, schema=ref.schema.arrow())
+
+
+def _jsonlike(value: Any, nested: bool) -> Any:
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    if nested and isinstance(value, str):
+        return msgspec.json.decode(value)
+    return value
