@@ -23,7 +23,7 @@ import msgspec
 
 from headrace.errors import CallerError
 
-SECTIONS: Final = ("broker", "web")
+SECTIONS: Final = ("broker", "web", "stream")
 """The tables that a file may have: one a command."""
 
 CONFIG_VARIABLE: Final = "HEADRACE_CONFIG"

@@ -22,6 +22,7 @@ __all__ = [
     "BEAT",
     "CONTROL",
     "DEFINITION",
+    "DIRECTORY",
     "OUTBOX",
     "OWNERS",
     "PARTS",
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 PREFIX: Final = "stream:"
+DIRECTORY: Final = "streams"
+"""The state whose keys are the names of all pipelines: states cannot be listed."""
 DEFINITION: Final = b"definition"
 CONTROL: Final = b"control"
 OWNERS: Final = b"owners"

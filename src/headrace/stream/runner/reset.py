@@ -33,7 +33,9 @@ def reset(store: Store, client: Client | None, pipeline: str) -> int:
     if client is not None:
         slots = [keys.read_number(key) for key in store.read(keys.PROGRESS)] or [0]
         _release(client, pipeline, definition.sources.values(), slots)
-    return _remove(store, name)
+    removed = _remove(store, name)
+    store.transact(ops.Transact(name=keys.DIRECTORY, state=[(pipeline.encode(), None)]))
+    return removed
 
 
 def _fence(store: Store, name: str) -> None:

@@ -17,6 +17,7 @@ from headrace.queue import operations as ops
 from headrace.stream import limits
 from headrace.stream.engine.operator import NEVER
 from headrace.stream.errors import DefinitionChanged, PipelineBusy
+from headrace.stream.result import Collector, Report, Result
 from headrace.stream.runner import definition as definitions
 from headrace.stream.runner import keys
 from headrace.stream.runner.commit import Ledger, TakenOver
@@ -26,7 +27,6 @@ from headrace.stream.runner.job import Job
 from headrace.stream.runner.membership import Membership
 from headrace.stream.runner.progress import Progress
 from headrace.stream.runner.rates import Rate
-from headrace.stream.runner.result import Collector, Report, Result
 from headrace.stream.runner.session import Session
 from headrace.stream.runner.store import Patience, Store
 
@@ -170,11 +170,13 @@ class Runner:
                 raise DefinitionChanged(self._job.pipeline.name, changes)
             if msgspec.structs.replace(given, made_ms=stored.made_ms) == stored:
                 return
+        name = self._job.pipeline.name
+        self._store.transact(ops.Transact(name=keys.DIRECTORY, state=[(name.encode(), b"{}")]))
         state = [(keys.DEFINITION, definitions.encode(given))]
         try:
             self._store.transact(
                 ops.Transact(
-                    name=keys.state_name(self._job.pipeline.name),
+                    name=keys.state_name(name),
                     state=list(state),
                     expect=[(keys.OWNERS, self._membership.owners)],
                 )

@@ -8,16 +8,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from headrace.native.client import Client, connect
-from headrace.stream import limits, plan, sql
+from headrace.stream import limits, plan
 from headrace.stream.errors import PlanRefused
+from headrace.stream.result import Report, Result
 from headrace.stream.runner import keys
 from headrace.stream.runner.backfill import source_to_backfill
 from headrace.stream.runner.job import Job, Settings, Until
 from headrace.stream.runner.queues import prepare_queues
 from headrace.stream.runner.reset import reset as drop_state
-from headrace.stream.runner.result import Report, Result
 from headrace.stream.runner.runner import Runner
 from headrace.stream.runner.store import BrokerStore, MemoryStore, Patience, Store
+from headrace.stream.sql import compile as compile_plan
 
 
 def run(
@@ -29,6 +30,8 @@ def run(
     batch_ms: int = 0,
     memory_bytes: int = limits.ENGINE_MEMORY_BYTES_DEFAULT,
     threads: int = limits.ENGINE_THREADS_DEFAULT,
+    state_memory_bytes: int = limits.STATE_MEMORY_BYTES_DEFAULT,
+    patience_s: float | None = None,
     reset: bool = False,
     backfill: str | Path | None = None,
     on_progress: Callable[[Report], None] | None = None,
@@ -48,6 +51,9 @@ def run(
         batch_rows: rows of a batch, about, at most.
         batch_ms: how long to wait for more rows after the first of a batch.
         memory_bytes, threads: of DuckDB.
+        state_memory_bytes: parts of state that are kept in memory.
+        patience_s: how long to go on trying while the broker or a sink is away. None: for ever, or PATIENCE_S with
+            `until`.
         reset: drop the pipeline's state first, and give back what it has claimed.
         backfill: files that are read before the one source that is a queue or topic; at the pipeline's first start.
         on_progress: called with a Report, at most twice a second and at the end, by the thread that runs.
@@ -63,12 +69,13 @@ def run(
         DefinitionChanged: the state is of another definition, which this one cannot go on from.
         TooManyFailures: more rows could not be processed than the pipeline allows. What was committed stands.
         PipelineBusy: with `until`: another process runs it, and goes on.
-        SinkFailed: with `until`: a sink did not take a batch for PATIENCE_S.
-        Unavailable: with `until`: the broker was away for as long.
+        SinkFailed: a sink did not take a batch for `patience_s`.
+        Unavailable: the broker was away for as long.
     """
-    patience_s = None if until is None else limits.PATIENCE_S
-    settings = Settings(until, batch_rows, batch_ms, memory_bytes, threads, patience_s=patience_s)
-    job = Job(pipeline, sql.compile(pipeline), settings)
+    if patience_s is None and until is not None:
+        patience_s = limits.PATIENCE_S
+    settings = Settings(until, batch_rows, batch_ms, memory_bytes, threads, state_memory_bytes, patience_s)
+    job = Job(pipeline, compile_plan(pipeline), settings)
     return run_job(job, broker, reset=reset, backfill=backfill, on_progress=on_progress, stop=stop, text=text)
 
 

@@ -1,0 +1,44 @@
+"""What `headrace stream run` can be told; the section `stream` of headrace.toml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from headrace.settings import Duration, Size, setting
+from headrace.stream import limits
+
+
+class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The section `stream`."""
+
+    batch_rows: Annotated[int, setting("Rows of one batch, about, at most.", ge=1, le=limits.BATCH_ROWS_MAX)] = (
+        limits.BATCH_ROWS_DEFAULT
+    )
+    batch_ms: Annotated[
+        int,
+        setting(
+            "Milliseconds to wait for more rows after a batch's first: fewer commits, later results.",
+            ge=0,
+            le=limits.BATCH_WAIT_MAX_MS,
+        ),
+    ] = 0
+    memory: Annotated[Size, setting("Memory of the SQL engine; beyond it, it spills to disk.", ge=64 * 1_048_576)] = (
+        Size(limits.ENGINE_MEMORY_BYTES_DEFAULT)
+    )
+    state_memory: Annotated[
+        Size, setting("State kept in memory; the rest is read again when it is needed.", ge=1_048_576)
+    ] = Size(limits.STATE_MEMORY_BYTES_DEFAULT)
+    threads: Annotated[int, setting("Threads of the SQL engine.", ge=1, le=256)] = limits.ENGINE_THREADS_DEFAULT
+    patience: Annotated[
+        Duration | None,
+        setting("How long to bear with a broker or sink that is away; if not given, for ever, or 60 s with --until."),
+    ] = None
+    engine: Annotated[Literal["embedded", "spark"], setting("What runs it: this process, or Apache Spark.")] = (
+        "embedded"
+    )
+    master: Annotated[str | None, setting("Spark: the cluster, `local[2]` or `spark://HOST:PORT`.")] = None
+    checkpoint: Annotated[str | None, setting("Spark: the folder of its checkpoints.", relative=True)] = None
+    log_format: Annotated[Literal["auto", "text", "json"], setting("auto: text on a terminal, else json.")] = "auto"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], setting("Least severe line to log.")] = "info"
