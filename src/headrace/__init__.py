@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from headrace.native.aio import connect_async as connect_async
     from headrace.native.aio_queue import AsyncQueue as AsyncQueue
     from headrace.native.aio_queue import AsyncReceivedMessage as AsyncReceivedMessage
+    from headrace.native.aio_topic import AsyncTopic as AsyncTopic
     from headrace.native.client import Client as Client
     from headrace.native.client import connect as connect
     from headrace.native.messages import Outgoing as Outgoing
     from headrace.native.messages import PartlyRefused as PartlyRefused
     from headrace.native.queue import Queue as Queue
     from headrace.native.queue import ReceivedMessage as ReceivedMessage
+    from headrace.native.topic import Topic as Topic
 
 __version__ = "0.1.0"
 
@@ -41,6 +43,7 @@ _HOMES = {
     "AsyncClient": "headrace.native.aio",
     "AsyncQueue": "headrace.native.aio_queue",
     "AsyncReceivedMessage": "headrace.native.aio_queue",
+    "AsyncTopic": "headrace.native.aio_topic",
     "CallerError": "headrace.errors",
     "Client": "headrace.native.client",
     "HeadraceError": "headrace.errors",
@@ -51,6 +54,7 @@ _HOMES = {
     "QueueNotFound": "headrace.errors",
     "ReceivedMessage": "headrace.native.queue",
     "StoreError": "headrace.errors",
+    "Topic": "headrace.native.topic",
     "Unavailable": "headrace.errors",
     "connect": "headrace.native.client",
     "connect_async": "headrace.native.aio",

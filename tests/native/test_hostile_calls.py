@@ -12,17 +12,31 @@ from hypothesis import strategies as st
 import headrace
 from headrace.errors import CallerError
 from headrace.queue import operations as ops
-from headrace.queue.model import QueueSettings, arn_of
+from headrace.queue.model import QueueSettings, TopicSettings, arn_of, topic_arn_of
 from tests.native.served import ServedBroker
 
 ARNS = [arn_of("a"), arn_of("b.fifo"), arn_of("missing")]
 NUMBERS = st.sampled_from([-(2**62), -1, 0, 1, 2, 10_000, 10_001, 2**31, 2**40, 2**62]) | st.integers(-(2**62), 2**62)
 QUEUES = st.sampled_from(ARNS) | st.text(max_size=100)
 VALUES = NUMBERS | st.text(max_size=5) | st.booleans() | st.none() | st.dictionaries(st.text(max_size=5), NUMBERS)
-FIELDS = st.dictionaries(st.sampled_from([*QueueSettings.__struct_fields__, "nonsense"]), VALUES, max_size=3)
+NAMES = st.sampled_from([*QueueSettings.__struct_fields__, *TopicSettings.__struct_fields__, "nonsense"])
+FIELDS = st.dictionaries(NAMES, VALUES, max_size=3)
+RULES = st.recursive(
+    VALUES,
+    lambda rules: (
+        st.lists(rules, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "$or", "numeric", "prefix", "anything-but", "exists"]), rules, max_size=2
+        )
+    ),
+    max_leaves=8,
+)
 
 GIVEN = {
-    "queue": QUEUES,
+    "queue": QUEUES | st.just(topic_arn_of("t")),
+    "topic": st.sampled_from([topic_arn_of("t"), topic_arn_of("u.fifo"), topic_arn_of("missing")]) | QUEUES,
+    "filter": st.none() | st.dictionaries(st.text(max_size=5), RULES, max_size=3),
+    "scope": st.sampled_from(["MessageAttributes", "MessageBody", "nonsense"]),
     "settings": FIELDS,
     "stored": st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
 }
@@ -42,6 +56,8 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     served = ServedBroker(folder) if "HTTP" in request.param else None
     with headrace.connect(served.url if served else folder, patience=0, cooldowns=False) as client:
         client.queue("b.fifo", create=True, fifo=True)
+        client.topic("t", create=True, retention=60)
+        client.topic("u.fifo", create=True, fifo=True)
         yield client
     if served:
         served.stop()

@@ -41,7 +41,9 @@ def test_every_setting_is_in_the_table() -> None:
     assert [name for name in SettingValues.__annotations__ if f"`{name}`" not in PAGE] == []
 
 
-@pytest.mark.parametrize("kind", [headrace.Client, headrace.Queue, headrace.ReceivedMessage, Transaction])
+@pytest.mark.parametrize(
+    "kind", [headrace.Client, headrace.Queue, headrace.Topic, headrace.ReceivedMessage, Transaction]
+)
 def test_every_method_is_named(kind: type) -> None:
     methods = [name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")]
 

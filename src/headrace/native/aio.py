@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from headrace.errors import Unavailable
-from headrace.native import calls, endpoint
+from headrace.native import calls, endpoint, topic_calls
 from headrace.native.aio_queue import AsyncQueue
+from headrace.native.aio_topic import AsyncTopic
 from headrace.native.client import PATIENCE_S, TIMEOUT_S
 from headrace.native.embedded import AsyncEmbeddedTransport
 from headrace.native.http_async import AsyncHttpTransport
@@ -17,10 +18,11 @@ from headrace.native.protocol import BrokerStatistics
 from headrace.native.settings import SettingValues, to_fields, to_ms
 from headrace.native.signing import Credentials
 from headrace.native.summary import QueueSummary, summary_of
+from headrace.native.topic_calls import TopicSummary, TopicValues
 from headrace.native.transaction import Collected
 from headrace.native.transport import AsyncTransport
 from headrace.queue import operations as ops
-from headrace.queue.model import MoveTask, arn_of
+from headrace.queue.model import MoveTask, arn_of, topic_arn_of
 
 
 def connect_async(
@@ -79,6 +81,23 @@ class AsyncClient:
         while True:
             page = await self._transport.call(calls.list_queues(prefix, found))
             found += [summary_of(description) for description in page]
+            if len(page) < calls.PAGE:
+                return found
+
+    async def topic(self, name: str, *, create: bool = False, **settings: Unpack[TopicValues]) -> AsyncTopic:
+        arn = topic_arn_of(name)
+        if create:
+            await self._transport.call(ops.CreateTopic(arn, topic_calls.to_fields(settings)))
+        else:
+            calls.check_no_settings(settings, None)
+            await self._transport.call(ops.GetTopic(arn))
+        return AsyncTopic(self._transport, arn)
+
+    async def topics(self, prefix: str = "") -> list[TopicSummary]:
+        found: list[TopicSummary] = []
+        while True:
+            page = await self._transport.call(topic_calls.list_topics(prefix, found))
+            found += [topic_calls.summary_of(description) for description in page]
             if len(page) < calls.PAGE:
                 return found
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
-from headrace.native import calls, endpoint
+from headrace.native import calls, endpoint, topic_calls
 from headrace.native.embedded import EmbeddedTransport
 from headrace.native.http_sync import HttpTransport
 from headrace.native.protocol import BrokerStatistics
@@ -20,10 +20,12 @@ from headrace.native.queue import Queue
 from headrace.native.settings import SettingValues, to_fields, to_ms
 from headrace.native.signing import Credentials
 from headrace.native.summary import QueueSummary, summary_of
+from headrace.native.topic import Topic
+from headrace.native.topic_calls import TopicSummary, TopicValues
 from headrace.native.transaction import Collected
 from headrace.native.transport import Transport
 from headrace.queue import operations as ops
-from headrace.queue.model import MoveTask, arn_of
+from headrace.queue.model import MoveTask, arn_of, topic_arn_of
 
 TIMEOUT_S: Final = 30.0
 PATIENCE_S: Final = 10.0
@@ -104,6 +106,36 @@ class Client:
         while True:
             page = self._transport.call(calls.list_queues(prefix, found))
             found += [summary_of(description) for description in page]
+            if len(page) < calls.PAGE:
+                return found
+
+    def topic(self, name: str, *, create: bool = False, **settings: Unpack[TopicValues]) -> Topic:
+        """The topic of that name.
+
+        Args:
+            name: plain name or ARN. 1 to 256 characters of A-Z, a-z, 0-9, - and _; a FIFO topic's ends in `.fifo`.
+            create: make it if it is not there. Idempotent: a topic that is there must have the settings given.
+            settings: with `create`; see TopicValues.
+
+        Raises:
+            TopicNotFound: it is not there (without `create`).
+            TopicExists: it is there and has other settings than those given.
+            InvalidSetting: a setting is out of its range, or does not fit the others.
+        """
+        arn = topic_arn_of(name)
+        if create:
+            self._transport.call(ops.CreateTopic(arn, topic_calls.to_fields(settings)))
+        else:
+            calls.check_no_settings(settings, None)
+            self._transport.call(ops.GetTopic(arn))
+        return Topic(self._transport, arn)
+
+    def topics(self, prefix: str = "") -> list[TopicSummary]:
+        """All topics whose name starts with `prefix`, sorted by ARN. As `queues`."""
+        found: list[TopicSummary] = []
+        while True:
+            page = self._transport.call(topic_calls.list_topics(prefix, found))
+            found += [topic_calls.summary_of(description) for description in page]
             if len(page) < calls.PAGE:
                 return found
 
