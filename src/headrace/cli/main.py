@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "broker": Entry("headrace.cli.broker:broker", "Run the broker: a durable queue server with the SQS API."),
     "serve": Entry("headrace.cli.serve:serve", "Serve web apps (WSGI, ASGI), folders, other servers."),
     "queue": Entry("headrace.cli.queue:queue", "Look into queues and change them: ls, peek, send, redrive, …"),
+    "stream": Entry("headrace.cli.stream:stream", "Run pipelines over queues: run, plan, ls, lag, …"),
     "top": Entry("headrace.cli.top:top", "Watch all queues live: depth, rates, oldest message, commits."),
     "completion": Entry("headrace.cli.completion:completion", "Print the completion script of a shell."),
 }

@@ -43,7 +43,9 @@ class Outlets:
         """Open the sinks, and go on with what was committed and not delivered."""
         for index, sink in enumerate(self._job.pipeline.sinks):
             schema = self._job.physical.output.schema
-            opened = open_sink(sink, schema, self._client, pipeline=self._job.pipeline.name, index=index)
+            opened = open_sink(
+                sink, schema, self._client, pipeline=self._job.pipeline.name, index=index, slot=self._slot
+            )
             if isinstance(opened, Entries):
                 self._inside.append(opened)
             else:

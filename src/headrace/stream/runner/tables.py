@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.stream import plan
 from headrace.stream.engine.engine import Engine
 from headrace.stream.physical import Physical, Project
+from headrace.stream.sources.tables import load_table
 
 
 class Tables:
@@ -19,13 +20,8 @@ class Tables:
         """Load what is due."""
         for name, ref in self._refs.items():
             if self._due_ms[name] <= now_ms:
-                self._load(ref)
+                self._engine.set_table(name, load_table(ref))
                 self._due_ms[name] = _next_ms(ref, now_ms)
-
-    def _load(self, ref: plan.TableRef) -> None:
-        from headrace.stream.sources.tables import load_table  # noqa: PLC0415 - its libraries only where there are tables
-
-        self._engine.set_table(ref.name, load_table(ref))
 
 
 def _next_ms(ref: plan.TableRef, now_ms: int) -> float:

@@ -1,4 +1,8 @@
-"""What `headrace stream run` can be told; the section `stream` of headrace.toml."""
+"""What `headrace stream run` can be told; the section `stream` of headrace.toml.
+
+Not in `headrace.stream`, which needs an extra and takes a second to load: the command line shows its help without. A test
+checks that the numbers are those of `stream/limits.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +11,27 @@ from typing import Annotated, Literal
 import msgspec
 
 from headrace.settings import Duration, Size, setting
-from headrace.stream import limits
 
 
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The section `stream`."""
 
-    batch_rows: Annotated[int, setting("Rows of one batch, about, at most.", ge=1, le=limits.BATCH_ROWS_MAX)] = (
-        limits.BATCH_ROWS_DEFAULT
-    )
+    batch_rows: Annotated[int, setting("Rows of one batch, about, at most.", ge=1, le=10_000_000)] = 100_000
     batch_ms: Annotated[
         int,
         setting(
             "Milliseconds to wait for more rows after a batch's first: fewer commits, later results.",
             ge=0,
-            le=limits.BATCH_WAIT_MAX_MS,
+            le=60_000,
         ),
     ] = 0
     memory: Annotated[Size, setting("Memory of the SQL engine; beyond it, it spills to disk.", ge=64 * 1_048_576)] = (
-        Size(limits.ENGINE_MEMORY_BYTES_DEFAULT)
+        Size(512 * 1_048_576)
     )
     state_memory: Annotated[
         Size, setting("State kept in memory; the rest is read again when it is needed.", ge=1_048_576)
-    ] = Size(limits.STATE_MEMORY_BYTES_DEFAULT)
-    threads: Annotated[int, setting("Threads of the SQL engine.", ge=1, le=256)] = limits.ENGINE_THREADS_DEFAULT
+    ] = Size(256 * 1_048_576)
+    threads: Annotated[int, setting("Threads of the SQL engine.", ge=1, le=256)] = 2
     patience: Annotated[
         Duration | None,
         setting("How long to bear with a broker or sink that is away; if not given, for ever, or 60 s with --until."),

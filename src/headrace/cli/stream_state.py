@@ -1,0 +1,248 @@
+"""`headrace stream ls|show|lag|state|pause|resume|reset`: pipelines by their state in the broker alone."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from headrace.cli import output as out
+from headrace.cli.options import broker_option, open_client, output_option
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from headrace.native.client import Client
+    from headrace.stream.runner.inspect import Lag, Standing
+    from headrace.stream.runner.store import Store
+
+COLUMNS = ("pipeline", "run_by", "paused", "rows_in", "rows_out", "late", "dead", "watermark", "last_commit_seconds")
+LAG_COLUMNS = ("source", "reads", "waiting", "claimed", "oldest_seconds", "rows", "watermark")
+
+pipeline_argument = click.argument("name", metavar="PIPELINE")
+
+
+@click.command("ls")
+@broker_option
+@output_option
+def ls(target: str, output: str | None) -> None:
+    """List the pipelines that have state in the broker."""
+    from headrace.stream.runner import inspect  # noqa: PLC0415 - heavy: help needs none of it
+
+    with open_client(target) as client:
+        now_ms = client.statistics().now_ms
+        rows = [_row(found, now_ms) for found in inspect.pipelines(client)]
+    out.print_rows(
+        rows, output, COLUMNS, none="No pipeline has state here yet; `headrace stream run FILE.py` runs one."
+    )
+
+
+@click.command("show")
+@pipeline_argument
+@broker_option
+@output_option
+def show(name: str, target: str, output: str | None) -> None:
+    """Show a pipeline: who runs it, how far it is, how much state it has, its plan."""
+    from headrace.stream.runner import inspect  # noqa: PLC0415
+
+    with open_client(target) as client:
+        found = inspect.standing(client, name)
+        row = _row(found, client.statistics().now_ms)
+    row |= {
+        "state_bytes": found.state_bytes,
+        "state_parts": found.state_parts,
+        "batches": found.progress.batch,
+        "shards": found.definition.shards,
+        "sources": found.definition.sources,
+    }
+    if out.chosen(output) != "table":
+        row["plan"] = found.definition.text
+    out.print_row(row, output)
+    if out.chosen(output) == "table" and found.definition.text:
+        click.echo("\n" + found.definition.text)
+
+
+@click.command("lag")
+@pipeline_argument
+@broker_option
+@output_option
+def lag(name: str, target: str, output: str | None) -> None:
+    """Show how far each source of a pipeline is behind."""
+    from headrace.stream.runner import inspect  # noqa: PLC0415
+
+    with open_client(target) as client:
+        now_ms = client.statistics().now_ms
+        rows = [_lag_row(found, now_ms) for found in inspect.lags(client, name)]
+    out.print_rows(rows, output, LAG_COLUMNS, none="The pipeline has no sources.")
+
+
+@click.command("state")
+@pipeline_argument
+@click.option("--operator", help="Only this operator's state; without it, all of them are listed.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Rows to print at most.")
+@click.option("--sql", "query", help="A query over the state: each operator is a table of its name (aggregate_1, …).")
+@broker_option
+@output_option
+def state(name: str, operator: str | None, limit: int, query: str | None, target: str, output: str | None) -> None:
+    """Show what a pipeline remembers.
+
+    Without options, the operators that have state; with --operator or --sql, its rows. A row is a partial result of a
+    shard and bucket (a pane's start in µs since 1970, for windows).
+    """
+    with open_client(target) as client:
+        if operator is not None:
+            table = _table(client, name, operator)
+        elif query is not None:
+            table = _queried(client, name, query)
+        else:
+            out.print_rows(
+                _summary(client, name), output, ("operator", "rows", "shards", "columns"), none="It has no state."
+            )
+            return
+    rows = [_plain(row) for row in table.slice(0, limit).to_pylist()]
+    out.print_rows(rows, output, tuple(table.column_names), none="There are no rows.")
+    if table.num_rows > limit:
+        click.echo(f"… and {table.num_rows - limit:,} more; --limit shows more of them", err=True)
+
+
+@click.command("pause")
+@pipeline_argument
+@broker_option
+def pause(name: str, target: str) -> None:
+    """Let a pipeline rest: whoever runs it finishes its batch and takes no other, within 2 s. Messages wait."""
+    _control(target, name, paused=True)
+
+
+@click.command("resume")
+@pipeline_argument
+@broker_option
+def resume(name: str, target: str) -> None:
+    """Let a paused pipeline go on."""
+    _control(target, name, paused=False)
+
+
+@click.command("reset")
+@pipeline_argument
+@click.option("--yes", is_flag=True, help="Do not ask for the pipeline's name.")
+@broker_option
+def reset(name: str, yes: bool, target: str) -> None:
+    """Drop a pipeline's state, so that it starts anew.
+
+    What it has claimed is visible again; what it has acknowledged is gone. A topic's log is read again from its beginning.
+    """
+    import sys  # noqa: PLC0415
+
+    from headrace.stream.runner import inspect  # noqa: PLC0415
+    from headrace.stream.runner.reset import reset as drop_state  # noqa: PLC0415
+
+    with open_client(target) as client:
+        inspect.standing(client, name)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise click.UsageError("This drops the pipeline's state. Pass --yes to do it without being asked.")
+            if click.prompt("This drops the pipeline's state. Type its name to go on", err=True) != name:
+                click.echo("That is another name; nothing was done.", err=True)
+                raise click.Abort
+        removed = drop_state(_store(client, name), client, name)
+    click.echo(f"{name}: {removed:,} values of state were removed.", err=True)
+
+
+def _control(target: str, name: str, *, paused: bool) -> None:
+    from headrace.stream.runner import inspect  # noqa: PLC0415
+    from headrace.stream.runner.control import Control, write_control  # noqa: PLC0415
+
+    with open_client(target) as client:
+        inspect.standing(client, name)
+        write_control(_store(client, name), name, Control(paused))
+
+
+def _store(client: Client, name: str) -> Store:
+    from headrace.stream.runner import keys  # noqa: PLC0415
+    from headrace.stream.runner.store import BrokerStore, Patience  # noqa: PLC0415
+
+    return BrokerStore(client, keys.state_name(name), Patience(0, threading.Event()))
+
+
+def _row(found: Standing, now_ms: int) -> out.Row:
+    from headrace.stream.result import watermark_text  # noqa: PLC0415
+
+    progress = found.progress
+    timed = [source.watermark for source in progress.sources.values()]
+    return {
+        "pipeline": found.pipeline,
+        "run_by": ", ".join(f"{member.host.partition('/')[0]}:{member.pid}" for member in found.members) or None,
+        "paused": found.paused,
+        "rows_in": progress.rows_in,
+        "rows_out": progress.rows_out,
+        "late": progress.late,
+        "dead": progress.dead,
+        "watermark": watermark_text(min(timed)) if timed else None,
+        "last_commit_seconds": (now_ms - progress.committed_ms) / 1_000 if progress.commit else None,
+    }
+
+
+def _lag_row(found: Lag, now_ms: int) -> out.Row:
+    from headrace.stream.result import watermark_text  # noqa: PLC0415
+
+    return {
+        "source": found.source,
+        "reads": found.reads,
+        "waiting": found.waiting,
+        "claimed": found.claimed,
+        "oldest_seconds": (now_ms - found.oldest_ms) / 1_000 if found.oldest_ms is not None else None,
+        "rows": found.progress.rows,
+        "watermark": watermark_text(found.progress.watermark),
+    }
+
+
+def _summary(client: Client, name: str) -> list[out.Row]:
+    from headrace.stream.runner import inspect  # noqa: PLC0415
+
+    rows = []
+    for operator, schema in inspect.state_schemas(client, name).items():
+        tables = list(inspect.state_rows(client, name, operator))
+        shards = {table.column("shard")[0].as_py() for table in tables if table.num_rows}
+        rows.append(
+            {
+                "operator": operator,
+                "rows": sum(table.num_rows for table in tables),
+                "shards": len(shards),
+                "columns": ", ".join(f"{field.name} {field.type}" for field in schema),
+            }
+        )
+    return rows
+
+
+def _table(client: Client, name: str, operator: str) -> pa.Table:
+    import pyarrow as pa  # noqa: PLC0415
+
+    from headrace.stream.runner import inspect  # noqa: PLC0415
+
+    schemas = inspect.state_schemas(client, name)
+    if operator not in schemas:
+        raise click.UsageError(f"--operator {operator}: there is no such state; it has {', '.join(schemas) or 'none'}")
+    tables = list(inspect.state_rows(client, name, operator))
+    return pa.concat_tables(tables) if tables else schemas[operator].empty_table()
+
+
+def _queried(client: Client, name: str, query: str) -> pa.Table:
+    """The query's result. DuckDB without files and network: the text is the user's, but it may be pasted."""
+    import duckdb  # noqa: PLC0415
+
+    from headrace.stream.runner import inspect  # noqa: PLC0415
+
+    with duckdb.connect(config={"enable_external_access": False}) as connection:
+        connection.sql("SET TimeZone='UTC'")
+        for operator in inspect.state_schemas(client, name):
+            connection.register(operator.replace("-", "_"), _table(client, name, operator))
+        try:
+            return connection.sql(query).to_arrow_table()
+        except (duckdb.Error, AttributeError) as error:
+            raise click.UsageError(f"--sql: {error}") from None
+
+
+def _plain(row: dict[str, Any]) -> out.Row:
+    """What JSON has no form for, as text."""
+    return {key: msgspec.to_builtins(value, enc_hook=str) for key, value in row.items()}
