@@ -57,6 +57,11 @@ class PipelineHarness:
         self.dead: list[Refused] = []
         self._engine, self._store = self._started()
 
+    @property
+    def sources(self) -> list[str]:
+        """The names that rows can be given under."""
+        return list(self._sources)
+
     def send(self, source: str, rows: Rows) -> pa.Table:
         """Give rows of one source, as one batch. Returns what comes out."""
         return self.step({source: rows})

@@ -43,9 +43,19 @@ from headrace.testing.suite.standard import (
     TestSendChecks,
     TestVisibility,
 )
+from headrace.testing.suite.topics import (
+    TestCatchingUp,
+    TestFifoTopics,
+    TestFilters,
+    TestInboxes,
+    TestLogs,
+    TestPublishing,
+    TestTopicDirectory,
+)
 from headrace.testing.suite.transactions import TestExpectations, TestFences, TestState, TestTransactions
 
 __all__ = [
+    "TestCatchingUp",
     "TestChangingVisibility",
     "TestClaims",
     "TestContentDeduplication",
@@ -67,10 +77,15 @@ __all__ = [
     "TestFifoOrder",
     "TestFifoReceipts",
     "TestFifoSendChecks",
+    "TestFifoTopics",
+    "TestFilters",
     "TestForgedReceipts",
     "TestInFlight",
+    "TestInboxes",
+    "TestLogs",
     "TestMoveTasks",
     "TestPeeking",
+    "TestPublishing",
     "TestPurging",
     "TestQueueDirectory",
     "TestRedrivePolicies",
@@ -79,6 +94,7 @@ __all__ = [
     "TestSendAndReceive",
     "TestSendChecks",
     "TestState",
+    "TestTopicDirectory",
     "TestTransactions",
     "TestVisibility",
 ]
