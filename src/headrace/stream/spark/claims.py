@@ -33,6 +33,11 @@ def dead_state(queue: str, reader: str) -> str:
     return f"spark-dead:{queue}:{reader}"
 
 
+def reader_of(pipeline: str) -> str:
+    """Under which name a pipeline's claims on queues are."""
+    return f"{pipeline}/spark"
+
+
 def stage_dead(client: Client, queue: str, reader: str, claim: int, letters: Iterable[Entry]) -> None:
     """In a task: keep the dead letters of a claim for its acknowledgement. Idempotent."""
     for number, (part, _) in enumerate(cut(letters, lambda letter: len(letter.body))):

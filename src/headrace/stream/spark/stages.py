@@ -60,12 +60,14 @@ class Record(msgspec.Struct, frozen=True):
         batch: its last batch, decided.
         parts: of it, still to be published; none: it is done.
         messages: published, over all batches.
+        base: how many batches checkpoints before this one had: base + batch numbers the output for ever.
     """
 
     checkpoint: str
     batch: int
     parts: tuple[Part, ...] = ()
     messages: int = 0
+    base: int = 0
 
 
 def state_name(name: str) -> str:
@@ -129,7 +131,16 @@ def decide(name: str, record: Record | None, wanted: Record, *, adopt: bool) -> 
         return record
     if record.checkpoint == wanted.checkpoint and record.batch >= wanted.batch:
         return None
-    return msgspec.structs.replace(wanted, messages=record.messages)
+    return msgspec.structs.replace(wanted, messages=record.messages, base=_base(record, wanted.checkpoint))
+
+
+def number_of(name: str, record: Record | None, checkpoint: str, batch: int, *, adopt: bool) -> int:
+    """The number of a checkpoint's batch among all that were ever written under the name. Raises CheckpointChanged."""
+    if record is None:
+        return batch
+    if record.checkpoint != checkpoint and not adopt:
+        raise CheckpointChanged(name, record.batch)
+    return _base(record, checkpoint) + batch
 
 
 def fitting(parts: Iterable[Part]) -> list[Part]:
@@ -150,14 +161,16 @@ def discard(client: Client, name: str, parts: Iterable[Part]) -> None:
     client.call(Transact(name=state_name(name), state=[(part.key.encode(), None) for part in parts]))
 
 
-def collect(client: Client, name: str) -> int:
-    """Delete the parts that no record names: those of tasks and drivers that died. Returns how many there were."""
+def collect(client: Client, name: str) -> None:
+    """Delete the parts that no record names: those of tasks and drivers that died. To be called between two batches."""
     record = read_record(client, name)[1]
     kept = {part.key.encode() for part in record.parts} if record else set()
-    stale = [key for key in _staged(client, name) if key not in kept]
-    if stale:
-        client.call(Transact(name=state_name(name), state=[(key, None) for key in stale]))
-    return len(stale)
+    _delete(client, name, [key for key in _keys(client, name, STAGE) if key not in kept])
+
+
+def delete(client: Client, name: str, prefix: bytes) -> None:
+    """Delete all values under a name whose keys start so."""
+    _delete(client, name, _keys(client, name, prefix))
 
 
 def forget(client: Client, name: str) -> None:
@@ -169,6 +182,10 @@ def read_record(client: Client, name: str) -> tuple[bytes | None, Record | None]
     """The record as it is stored, and read; (None, None) if nothing was ever published."""
     stored = client.state(state_name(name), RECORD, limit=1).get(RECORD)
     return stored, msgspec.json.decode(stored, type=Record) if stored is not None else None
+
+
+def _base(record: Record, checkpoint: str) -> int:
+    return record.base if record.checkpoint == checkpoint else record.base + record.batch + 1
 
 
 def _publication(client: Client, name: str, stored: bytes | None, record: Record) -> Transact:
@@ -204,12 +221,17 @@ def _grouped(sends: Iterable[tuple[str, Entry]]) -> Sends:
     return list(found.items())
 
 
-def _staged(client: Client, name: str) -> list[bytes]:
-    """The keys of all parts. A few at a time: their values come with them."""
+def _keys(client: Client, name: str, prefix: bytes) -> list[bytes]:
+    """The keys that start so. A few at a time: their values come with them."""
     keys: list[bytes] = []
     while True:
         after = keys[-1] if keys else b""
-        page = client.call(GetState(state_name(name), STAGE, limits.LISTED_AT_ONCE, after))
+        page = client.call(GetState(state_name(name), prefix, limits.LISTED_AT_ONCE, after))
         keys += [key for key, _ in page]
         if len(page) < limits.LISTED_AT_ONCE:
             return keys
+
+
+def _delete(client: Client, name: str, keys: list[bytes]) -> None:
+    if keys:
+        client.call(Transact(name=state_name(name), state=[(key, None) for key in keys]))

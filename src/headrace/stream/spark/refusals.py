@@ -1,0 +1,68 @@
+"""What only the embedded engine can do: refused before Spark is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headrace.stream.errors import PlanRefused
+from headrace.stream.plan import (
+    DedupStep,
+    FileSource,
+    HttpSink,
+    Node,
+    ParquetSink,
+    Pipeline,
+    Source,
+    SqlStep,
+    TableRef,
+    sources_of,
+    walk,
+)
+from headrace.stream.sql import spark_refusals
+
+
+def refusals(pipeline: Pipeline) -> list[PlanRefused]:
+    """All of them; empty if Spark can run the pipeline."""
+    nodes = walk(pipeline.output)
+    return [
+        *spark_refusals(pipeline),
+        *(refusal for source in sources_of(pipeline.output) for refusal in _of_source(source)),
+        *(refusal for node in nodes for refusal in _of_node(node)),
+    ]
+
+
+def notes(pipeline: Pipeline) -> list[str]:
+    """What is different on Spark and yet runs, a sentence each."""
+    found = []
+    if pipeline.late is not None:
+        found.append(f"late rows are only counted: Spark drops them, so the queue {pipeline.late!r} gets none")
+    if any(isinstance(sink, HttpSink | ParquetSink) for sink in pipeline.sinks):
+        found.append("what goes to files, tables and HTTP goes through the driver: a batch must fit into its memory")
+    return found
+
+
+def _of_source(source: Source) -> Iterator[PlanRefused]:
+    if source.time is not None and source.time.idle_us is not None:
+        yield _embedded_only("idle", source.name, "closes windows by event time alone", "leave `idle` out")
+    if isinstance(source, FileSource) and source.format == "access_log":
+        yield _embedded_only("access_log", source.name, "cannot read access logs", "write them as JSON lines")
+
+
+def _of_node(node: Node) -> Iterator[PlanRefused]:
+    if isinstance(node, DedupStep):
+        delays = {source.time.delay_us for source in sources_of(node) if source.time is not None}
+        if delays != {node.within_us}:
+            reason = "remembers a key for as long as the watermark's delay"
+            yield _embedded_only("dedup", node.name, reason, "give `within` and the source's `delay` the same duration")
+    if isinstance(node, SqlStep):
+        for _, item in node.inputs:
+            if isinstance(item, TableRef) and item.reload_us is not None:
+                yield _embedded_only(
+                    "reload", item.name, "reads a table once", "leave `reload` out, and restart the query"
+                )
+
+
+def _embedded_only(construct: str, step: str, what: str, instead: str) -> PlanRefused:
+    return PlanRefused(
+        construct, f"Spark {what}; only the embedded engine can do it", f"{instead}, or run it embedded", step=step
+    )
