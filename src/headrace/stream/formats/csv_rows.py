@@ -50,27 +50,23 @@ class CsvDecoder:
 
     def _texts(self, records: Sequence[bytes]) -> tuple[pa.Table, list[int], list[tuple[int, str]]]:
         """(all fields as texts, the number of the record that each row was, the records that are none)."""
-        try:
-            return self._parse(records)
-        except pa.ArrowInvalid as error:  # one spoils all: no UTF-8, or an open quote
-            if len(records) == 1:
-                return self._empty(), [], [(0, f"no CSV: {error}")]
-        half = len(records) // 2
-        table, kept, bad = self._texts(records[:half])
-        table_, kept_, bad_ = self._texts(records[half:])
-        kept += [half + record for record in kept_]
-        return pa.concat_tables([table, table_]), kept, bad + [(half + record, reason) for record, reason in bad_]
+        wrong = _broken(records)
+        kept = [number for number in range(len(records)) if number not in wrong]
+        table, skipped = self._parse([records[number] for number in kept]) if kept else (self._empty(), {})
+        wrong |= {kept[row]: reason for row, reason in skipped.items()}
+        rows = [number for row, number in enumerate(kept) if row not in skipped]
+        assert len(table) == len(rows), "a record that is whole is one row, or skipped"
+        return table, rows, list(wrong.items())
 
-    def _parse(self, records: Sequence[bytes]) -> tuple[pa.Table, list[int], list[tuple[int, str]]]:
-        wrong: dict[int, str] = {}
-        if not records:
-            return self._empty(), [], []
+    def _parse(self, records: Sequence[bytes]) -> tuple[pa.Table, dict[int, str]]:
+        """(rows, why the others were skipped): of records that are whole."""
+        skipped: dict[int, str] = {}
+        data = b"\n".join(records) + b"\n"
 
         def note(row: pc_csv.InvalidRow) -> str:
-            wrong[row.number - 1] = f"no CSV: {row.actual_columns} fields, not {row.expected_columns}"
+            skipped[row.number - 1] = f"no CSV: {row.actual_columns} fields, not {row.expected_columns}"
             return "skip"
 
-        data = b"\n".join(records) + b"\n"
         table = pc_csv.read_csv(
             io.BytesIO(data),
             pc_csv.ReadOptions(use_threads=False, column_names=self._names, block_size=len(data)),
@@ -83,13 +79,31 @@ class CsvDecoder:
                 quoted_strings_can_be_null=False,
             ),
         )
-        if len(table) + len(wrong) != len(records):
-            raise pa.ArrowInvalid("a quote is not closed, or closed early")
-        kept = [record for record in range(len(records)) if record not in wrong]
-        return table.combine_chunks(), kept, list(wrong.items())
+        return table.combine_chunks(), skipped
 
     def _empty(self) -> pa.Table:
         return pa.schema([(name, pa.string()) for name in self._schema.names]).empty_table()
+
+
+def _broken(records: Sequence[bytes]) -> dict[int, str]:
+    """Records that would take their neighbours with them: an open quote, a bare carriage return, no UTF-8. Only those with
+    a quote or a return in them are looked at one by one."""
+    try:
+        b"\n".join(records).decode()
+        suspects = [number for number, record in enumerate(records) if b'"' in record or b"\r" in record[:-1]]
+    except UnicodeDecodeError:
+        suspects = list(range(len(records)))
+    reasons = ((number, _reason(records[number])) for number in suspects)
+    return {number: reason for number, reason in reasons if reason}
+
+
+def _reason(record: bytes) -> str:
+    """Why it is no record; empty: it is one."""
+    try:
+        rows = list(csv.reader([record.decode().removesuffix("\r")], strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        return f"no CSV: {error}"
+    return "" if len(rows) == 1 else "no CSV: not one record"
 
 
 def parse(kind: pa.DataType, texts: pa.ChunkedArray | pa.Array) -> pa.Array:
