@@ -17,6 +17,7 @@ from headrace.stream import physical
 from headrace.stream.engine.aggregates import Argument, Kernels, layout_of
 from headrace.stream.engine.codes import codes_of
 from headrace.stream.engine.operator import Context
+from headrace.stream.engine.tables import quoted
 from headrace.stream.schema import Schema
 
 THREADED_ROWS: Final = 50_000  # below, a second thread costs more than it does
@@ -134,8 +135,9 @@ class Groups:
         return self._typed({name: found[name] for name in found.column_names})
 
     def _create_sql(self, by: list[str], aggregates: list[str]) -> str:
-        columns = [*by, *(f"{sql} AS {name}" for sql, name in zip(aggregates, self._names, strict=True))]
-        return f"SELECT {', '.join(columns)} FROM {physical.INPUT} GROUP BY {', '.join(by)}"  # noqa: S608 (own names)
+        groups = ", ".join(quoted(name) for name in by)  # window, start and the like are words of SQL
+        columns = [groups, *(f"{sql} AS {name}" for sql, name in zip(aggregates, self._names, strict=True))]
+        return f"SELECT {', '.join(columns)} FROM {physical.INPUT} GROUP BY {groups}"  # noqa: S608 (own names)
 
     def _typed(self, columns: dict[str, pa.ChunkedArray]) -> pa.Table:
         """In the types of the state, so that parts are always alike."""
