@@ -10,8 +10,11 @@ The same check stands before both engines, so what one refuses the other does, t
 from __future__ import annotations
 
 from headrace.stream import physical, plan
+from headrace.stream.errors import PlanRefused
 from headrace.stream.sql.analysis import Analysis, Roles
 from headrace.stream.sql.compiler import Compiler, pruned
+from headrace.stream.sql.spark import WINDOW_TIME, SparkQuery, rewritten
+from headrace.stream.sql.spark_refusals import spark_refusals_of
 from headrace.stream.sql.types import Types
 
 
@@ -33,8 +36,32 @@ def compile(pipeline: plan.Pipeline) -> physical.Physical:  # noqa: A001 # what 
     with Types() as types:
         compiler = Compiler(types, pipeline.mode)
         relation = compiler.settled(compiler.node(pipeline.output))
+        compiler.settled_modes()
         operators = pruned(compiler.operators, relation.place)
         return physical.Physical(operators, tuple(compiler.warnings))
 
 
-__all__ = ["Analysis", "Roles", "analyse", "analyse_node", "compile"]
+def to_spark(step: plan.SqlStep) -> SparkQuery:
+    """A SQL step for Spark. Raises PlanRefused, as `analyse` does."""
+    found = analyse(step)
+    text, windowed = rewritten(step)
+    views = tuple(alias for alias, _ in step.inputs)
+    return SparkQuery(text, views, tuple(found.schema.names), found.time, step.functions, windowed)
+
+
+def spark_refusals(pipeline: plan.Pipeline) -> list[PlanRefused]:
+    """What only the embedded engine can run. Raises PlanRefused for what neither can."""
+    return spark_refusals_of(pipeline, compile(pipeline))
+
+
+__all__ = [
+    "WINDOW_TIME",
+    "Analysis",
+    "Roles",
+    "SparkQuery",
+    "analyse",
+    "analyse_node",
+    "compile",
+    "spark_refusals",
+    "to_spark",
+]

@@ -287,6 +287,8 @@ def _aggregate(group: Group, conditions: list[exp.Expr]) -> Relation:
             query.step.name,
         )
     )
+    if group.window is not None and group.window.node is not None:
+        compiler.session(place, group.window.node, query.step.name)
     if window is None:
         compiler.unwindowed(query.step.name)
     return Relation(place, schema, _roles(group), changes=window is None)

@@ -26,15 +26,19 @@ class Compiler:
     mode: plan.Mode | None = None
     operators: list[physical.Operator] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    sessions: dict[int, tuple[exp.Expr, str]] = field(default_factory=dict)
     _known: dict[int, Relation] = field(default_factory=dict)
 
     def add(self, operator: physical.Operator) -> int:
         """Append an operator; returns its place."""
+        if not isinstance(operator, physical.Read) and operator in self.operators:
+            return self.operators.index(operator)  # written twice, done once
         if len(self.operators) >= limits.STEPS_MAX:
             raise PlanRefused("the pipeline", f"it has more than {limits.STEPS_MAX} operators")
         self.operators.append(operator)
-        self.types.add(operator.schema)
-        return len(self.operators) - 1
+        place = len(self.operators) - 1
+        self.types.add(place, operator.schema)
+        return place
 
     def settled(self, relation: Relation, step: str = "") -> Relation:
         """The relation as rows of an operator: its query becomes a Project if it is one."""
@@ -94,6 +98,45 @@ class Compiler:
         self.refuse_changes(below, "dedup", step.name)
         place = self.add(physical.Dedup(below.place, keys, below.roles.time, step.within_us, below.schema, step.name))
         return replace(below, place=place)
+
+    def session(self, place: int, node: exp.Expr, step: str) -> None:
+        """Remember where a session window was written, for `settled_modes`."""
+        self.sessions[place] = (node, step)
+
+    def settled_modes(self) -> None:
+        """In mode `update`, what stands below something with state gives closed windows all the same: nothing else could be
+        counted on. Raises PlanRefused for sessions as results that change: a session that grows has another start."""
+        below = {
+            place
+            for operator in self.operators
+            if isinstance(operator, physical.STATEFUL)
+            for place in self._under(operator)
+        }
+        for place, operator in enumerate(self.operators):
+            if not isinstance(operator, physical.Aggregate) or operator.window is None or operator.mode == "append":
+                continue
+            if place in below:
+                self.operators[place] = replace(operator, mode="append")
+            elif isinstance(operator.window, physical.Session):
+                node, step = self.sessions[place]
+                error = refused(
+                    node,
+                    "session_window in mode 'update'",
+                    "a session that grows would be another row",
+                    "mode='append'",
+                )
+                error.step = step
+                raise error
+
+    def _under(self, operator: physical.Operator) -> set[int]:
+        found: set[int] = set()
+        todo = list(physical.inputs_of(operator))
+        while todo:
+            place = todo.pop()
+            if place not in found:
+                found.add(place)
+                todo.extend(physical.inputs_of(self.operators[place]))
+        return found
 
     def unwindowed(self, step: str) -> None:
         """An aggregate or top without a window: its results change for ever, and its state grows with the keys."""

@@ -98,7 +98,6 @@ TABLE: Final[dict[str, Function]] = {
     "isnotnull": template("({0} IS NOT NULL)"),
     "equal_null": template("({0} IS NOT DISTINCT FROM {1})", 2),
     "if": Function(3, 3, _if),
-    "iff": Function(3, 3, _if),
     "decode": Function(3, None, _decode),
     "array": Function(0, None, lambda call: f"[{', '.join(sql for sql, _ in call.arguments)}]"),
     "size": Function(1, 1, _size),

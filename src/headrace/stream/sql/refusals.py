@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from sqlglot import exp
 
@@ -84,3 +84,27 @@ def _first(value: object, fallback: exp.Expr) -> exp.Expr:
     if isinstance(value, list):
         value = value[0]
     return value if isinstance(value, exp.Expr) else fallback
+
+
+def join_kind(join: exp.Join) -> Literal["inner", "left", "right", "full"]:
+    """Which join it is. Raises PlanRefused for the kinds that streams do not have."""
+    side, kind, method = (str(join.args.get(key) or "").upper() for key in ("side", "kind", "method"))
+    if method == "NATURAL":
+        raise refused(join, "NATURAL JOIN", "a new column would change what is joined", "ON a.id = b.id")
+    if kind in ("SEMI", "ANTI") or side in ("SEMI", "ANTI"):
+        word = kind or side
+        raise refused(join, f"{word} JOIN", "the subset has inner, left, right and full joins",
+                      "JOIN, and .dedup(key, within=…)" if word == "SEMI" else "LEFT JOIN … WHERE b.id IS NULL")  # fmt: skip
+    if join.args.get("hint") or kind not in ("", "INNER", "OUTER", "CROSS") or method:
+        raise refused(
+            join, f"{method} {kind} JOIN".strip(), "the subset has inner, left, right and full joins", "JOIN … ON"
+        )
+    return _KINDS[side]
+
+
+_KINDS: Final[dict[str, Literal["inner", "left", "right", "full"]]] = {
+    "": "inner",
+    "LEFT": "left",
+    "RIGHT": "right",
+    "FULL": "full",
+}

@@ -37,7 +37,7 @@ class Relation:
     """Rows. `place` is the operator that `query` reads as INPUT; `schema` and `roles` are the query's.
 
     `changes`: rows are results that change (update mode), which nothing stateful can stand on. `hidden`: columns that only
-    the compiler sees.
+    the compiler sees. `renames`: (column, column of INPUT), if the query does nothing but choose and rename.
     """
 
     place: int
@@ -49,6 +49,7 @@ class Relation:
     rank: Rank | None = None
     changes: bool = False
     hidden: frozenset[str] = frozenset()
+    renames: tuple[tuple[str, str], ...] | None = None
 
     def kind(self, column: str) -> pa.DataType:
         field = self.schema.find(column)
@@ -133,9 +134,10 @@ def project(
 ) -> Relation:
     """The relation that SELECT items FROM scope WHERE all of `where` is."""
     relation, items, where = scope.relation, list(items), list(where)
+    relation, items = _flattened(relation, source_schema(scope), items, where)
     plain = [item.column for item in items]
     if not where and plain == relation.schema.names and [item.name for item in items] == plain:
-        return relation
+        return replace(relation, hidden=frozenset())
     raw = scope.types.raw(_select(relation.query, items, where), source_schema(scope), relation.tables)
     fields = [Field(found.name, usable(found.type)) for found in raw]
     cast = [
@@ -152,7 +154,31 @@ def project(
         roles=_roles(relation, items, names),
         functions=_merged(relation.functions, functions),
         hidden=frozenset(),
+        renames=_renames(relation, items, where),
     )
+
+
+def _flattened(relation: Relation, source: Schema, items: list[Item], where: list[str]) -> tuple[Relation, list[Item]]:
+    """Without the query below, where that only chooses columns: over the operator itself."""
+    if relation.renames is None:
+        return relation, items
+    sources = dict(relation.renames)
+    same = all(column == below for column, below in relation.renames)
+    if not same and (where or not all(item.column for item in items)):
+        return relation, items
+    roles = relation.roles.renamed(sources)
+    found = [
+        replace(item, sql=name(sources[item.column]), column=sources[item.column]) if item.column else item
+        for item in items
+    ]
+    return replace(relation, query=INPUT, schema=source, roles=roles, renames=None), found
+
+
+def _renames(relation: Relation, items: list[Item], where: list[str]) -> tuple[tuple[str, str], ...] | None:
+    if relation.query != INPUT or where:
+        return None
+    pairs = [(item.name, item.column) for item in items if item.column]
+    return tuple(pairs) if len(pairs) == len(items) else None
 
 
 def _roles(relation: Relation, items: list[Item], names: dict[str, str]) -> Roles:

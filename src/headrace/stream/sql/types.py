@@ -66,7 +66,8 @@ class Types:
         self._connection = duckdb.connect()
         self._connection.execute("SET TimeZone='UTC'")
         self._known: dict[tuple[str, str, tuple[str, ...]], pa.Schema] = {}
-        self._sources: list[Schema] = []
+        self._sources: dict[int, Schema] = {}
+        self._virtual = 0
 
     def __enter__(self) -> Self:
         return self
@@ -85,9 +86,15 @@ class Types:
                 f" CAST(NULL AS {sql_type(function.returns)})"
             )
 
-    def add(self, schema: Schema) -> None:
-        """The next operator gives these columns."""
-        self._sources.append(schema)
+    def add(self, place: int, schema: Schema) -> None:
+        """The operator at `place` gives these columns."""
+        self._sources[place] = schema
+
+    def virtual(self, schema: Schema) -> int:
+        """A place for columns that no operator gives: the two sides of a join, while its condition is read."""
+        self._virtual -= 1
+        self._sources[self._virtual] = schema
+        return self._virtual
 
     def source(self, place: int) -> Schema:
         """The columns of an operator."""
