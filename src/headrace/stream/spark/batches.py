@@ -17,8 +17,10 @@ from pyspark.sql import DataFrame
 
 from headrace.native.client import Client
 from headrace.queue.model import Entry, arn_of
+from headrace.stream.engine.operator import NEVER
 from headrace.stream.errors import TooManyFailures
 from headrace.stream.plan import Pipeline, QueueSource, Sink, sources_of
+from headrace.stream.result import Collector
 from headrace.stream.schema import Schema
 from headrace.stream.sinks.base import Entries, Outbox
 from headrace.stream.sinks.open import open_sink
@@ -35,17 +37,19 @@ class Counts:
     """What has come and gone in a run.
 
     Attributes:
+        kept: the rows that came out: all, if the pipeline has no sink.
         rows_in: of all batches before the one that is processed.
+        late: dropped by Spark.
         dead: messages and rows; those of batches that were repeated are counted again.
-        kept: the rows that came out, if the pipeline has no sink.
     """
 
+    kept: Collector
     batches: int = 0
     rows_in: int = 0
     rows_out: int = 0
     late: int = 0
     dead: int = 0
-    kept: list[pa.Table] = field(default_factory=list)
+    watermark_us: int = NEVER
 
 
 @dataclass
@@ -118,8 +122,7 @@ class Batches:
         """Bring the rows to the driver, and to the sinks outside the store. Returns them."""
         rows = plain(frame.toArrow())
         self.count.rows_out += len(rows)
-        if not self.pipeline.sinks:
-            self.count.kept.append(rows)
+        self.count.kept.add(rows)
         for outbox in self._outboxes if len(rows) else ():
             outbox.deliver(number, outbox.stage(number, rows))
         return rows

@@ -31,7 +31,7 @@ from headrace.stream.plan import (
     sources_of,
     walk,
 )
-from headrace.stream.schema import Field, Schema, type_name
+from headrace.stream.schema import Field, Schema, quoted, type_name
 from headrace.stream.sources.messages import full_schema
 from headrace.stream.sources.tables import load_table
 from headrace.stream.spark.claims import reader_of
@@ -64,7 +64,8 @@ class Frames:
     def output(self) -> DataFrame:
         for node in walk(self.pipeline.output):
             self.made[id(node)] = self._frame(node)
-        return self.made[id(self.pipeline.output)]
+        columns = analyse_node(self.pipeline.output).schema.names
+        return self.made[id(self.pipeline.output)].select(*(F.col(quoted(name)) for name in columns))
 
     def _frame(self, node: Node) -> DataFrame:
         if isinstance(node, SqlStep):

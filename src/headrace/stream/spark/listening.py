@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryListener
 
+from headrace.stream.engine.operator import END, NEVER
 from headrace.stream.spark.batches import Counts
 
+FAR_SEEN_US: Final = 253_000_000_000_000_000  # no delay brings a far row's watermark below
 LISTENER_LATE_S: Final = 10.0
 """How long the last news of a query that has ended may take: they come by a bus of Spark's own."""
 
@@ -48,6 +51,7 @@ class Listener(StreamingQueryListener):
         counts = self._counts
         counts.batches += progress.numInputRows > 0
         counts.rows_in += progress.numInputRows
+        counts.watermark_us = max(counts.watermark_us, _micros(progress.eventTime.get("watermark")))
         counts.late += sum(operator.numRowsDroppedByWatermark for operator in progress.stateOperators)
 
     def onQueryIdle(self, event: Any) -> None:  # noqa: N802
@@ -55,3 +59,11 @@ class Listener(StreamingQueryListener):
 
     def onQueryTerminated(self, event: Any) -> None:  # noqa: N802
         self._ended.setdefault(str(event.runId), threading.Event()).set()
+
+
+def _micros(watermark: str | None) -> int:
+    """A watermark as Spark writes it: before any row it is 1970; the flush of finite sources puts it far."""
+    if watermark is None:
+        return NEVER
+    moment = (datetime.fromisoformat(watermark) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return NEVER if moment == 0 else END if moment > FAR_SEEN_US else moment

@@ -14,6 +14,7 @@ from headrace.queue.limits import NATIVE_BATCH_MAX
 from headrace.queue.model import arn_of
 from headrace.stream.limits import BATCH_ROWS_MAX
 from headrace.stream.plan import QueueSink
+from headrace.stream.sources.topic import inbox_name
 from headrace.stream.spark import limits
 from headrace.stream.spark.errors import OptionInvalid
 
@@ -27,7 +28,8 @@ class ReadOptions:
 
     Attributes:
         broker: URL of the broker, as every executor reaches it.
-        queue: ARN.
+        queue: ARN; of a topic the reader's inbox.
+        topic: its name, or None; streams only.
         reader: whose claims; streams only.
         form: what bodies are; `raw`: they are not decoded.
         metadata: columns of the schema that are the message's own.
@@ -38,6 +40,7 @@ class ReadOptions:
 
     broker: str
     queue: str
+    topic: str | None
     reader: str
     form: BodyFormat
     metadata: tuple[str, ...]
@@ -49,15 +52,18 @@ class ReadOptions:
     @classmethod
     def of(cls, options: Mapping[str, str]) -> ReadOptions:
         dead = options.get("deadLetterQueue")
-        reader = options.get("reader", "")
+        reader, topic = options.get("reader", ""), options.get("topic")
+        pipeline = options.get("pipeline", reader)
+        queue = inbox_name(pipeline, topic) if topic else _required(options, "queue", "the queue or topic to read")
         return cls(
             broker=broker_url(options),
-            queue=arn_of(_required(options, "queue", "the queue to read")),
+            queue=arn_of(queue),
+            topic=topic,
             reader=reader,
             form=cast("BodyFormat", _one_of(options, "format", "auto", get_args(BodyFormat))),
             metadata=tuple(name.strip() for name in options.get("metadata", "").split(",") if name.strip()),
             dead=arn_of(dead) if dead else None,
-            pipeline=options.get("pipeline", reader),
+            pipeline=pipeline,
             batch_messages=_number(
                 options, "maxMessagesPerTrigger", limits.BATCH_MESSAGES_DEFAULT, greatest=BATCH_ROWS_MAX
             ),
@@ -72,7 +78,8 @@ class WriteOptions:
     """What `df.write` and `df.writeStream` take.
 
     Attributes:
-        queue: ARN.
+        queue: name or ARN of the queue or topic.
+        topic: whether it is one.
         name: whose output it is: batches are published once under a name. Streams only.
         form: a JSON object a row, or Arrow record batches.
         group: the column for the message group.
@@ -82,6 +89,7 @@ class WriteOptions:
 
     broker: str
     queue: str
+    topic: bool
     name: str
     form: WriteFormat
     group: str | None
@@ -92,7 +100,8 @@ class WriteOptions:
     def of(cls, options: Mapping[str, str]) -> WriteOptions:
         return cls(
             broker=broker_url(options),
-            queue=arn_of(_required(options, "queue", "the queue to write to")),
+            queue=options.get("topic") or _required(options, "queue", "the queue or topic to write to"),
+            topic="topic" in options,
             name=options.get("name", ""),
             form=cast("WriteFormat", _one_of(options, "format", "json", get_args(WriteFormat))),
             group=options.get("group"),
@@ -102,7 +111,7 @@ class WriteOptions:
 
     def sink(self) -> QueueSink:
         """The same as a pipeline says it."""
-        return QueueSink(self.queue, format=self.form, group=self.group, rows_max=self.rows_max)
+        return QueueSink(self.queue, self.topic, format=self.form, group=self.group, rows_max=self.rows_max)
 
 
 def broker_url(options: Mapping[str, str]) -> str:

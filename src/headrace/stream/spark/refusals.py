@@ -13,8 +13,6 @@ from headrace.stream.plan import (
     ParquetSink,
     Pipeline,
     Source,
-    SqlStep,
-    TableRef,
     sources_of,
     walk,
 )
@@ -54,12 +52,6 @@ def _of_node(node: Node) -> Iterator[PlanRefused]:
         if delays != {node.within_us}:
             reason = "remembers a key for as long as the watermark's delay"
             yield _embedded_only("dedup", node.name, reason, "give `within` and the source's `delay` the same duration")
-    if isinstance(node, SqlStep):
-        for _, item in node.inputs:
-            if isinstance(item, TableRef) and item.reload_us is not None:
-                yield _embedded_only(
-                    "reload", item.name, "reads a table once", "leave `reload` out, and restart the query"
-                )
 
 
 def _embedded_only(construct: str, step: str, what: str, instead: str) -> PlanRefused:

@@ -17,14 +17,13 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-import pyarrow as pa
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
@@ -32,12 +31,14 @@ from pyspark.sql.streaming.query import StreamingQuery
 from headrace.errors import HeadraceError
 from headrace.native.client import Client
 from headrace.stream.plan import Pipeline, sources_of
+from headrace.stream.result import Collector, Result
 from headrace.stream.schema import Schema
 from headrace.stream.spark.batches import Batches, Counts
 from headrace.stream.spark.errors import OptionInvalid
 from headrace.stream.spark.frames import Frames, finite, make_flush_folders, write_flush
 from headrace.stream.spark.listening import Listener
 from headrace.stream.spark.options import broker_url, connect_to
+from headrace.stream.spark.places import prepare_places
 from headrace.stream.spark.python_step import DeadRows
 from headrace.stream.spark.refusals import notes, refusals
 from headrace.stream.spark.session import prepare, session
@@ -49,24 +50,6 @@ STOP_LOOK_S: Final = 1
 """How often it is looked whether the run is to end."""
 
 _log: Final = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a run on Spark came to.
-
-    Attributes:
-        batches, rows_in, rows_out, late, dead: in this run. Late rows were dropped by Spark.
-        rows: what came out, if the pipeline has no sink; else none.
-    """
-
-    pipeline: str
-    batches: int
-    rows_in: int
-    rows_out: int
-    late: int
-    dead: int
-    rows: pa.Table
 
 
 def run_on_spark(
@@ -110,6 +93,8 @@ def run_on_spark(
     with ExitStack() as stack:
         folder, kept = stack.enter_context(_folder(pipeline, checkpoint))
         client = stack.enter_context(connect_to(url)) if url is not None else None
+        if client is not None:
+            prepare_places(pipeline, client)
         own = spark is None
         spark = prepare(spark) if spark is not None else session(pipeline.name, master)
         if own:
@@ -138,7 +123,8 @@ class _Run:
         self._spark = spark
         self._folder = folder
         self._schema: Schema = analyse_node(pipeline.output).schema
-        self._counts = Counts()
+        self._counts = Counts(Collector(self._schema.arrow(), everything=not pipeline.sinks))
+        self._started_s = time.monotonic()
         self._dead = DeadRows(pipeline.name, uuid.uuid4().hex, broker, queue=pipeline.dead is not None)
         self._read = {**read, **({"broker": broker} if broker is not None else {})}
         self._batches = Batches(client, pipeline, self._schema, self._dead, adopt, self._counts)
@@ -154,9 +140,17 @@ class _Run:
 
     def result(self) -> Result:
         counts = self._counts
-        rows = pa.concat_tables([*counts.kept, self._schema.arrow().empty_table()], promote_options="permissive")
         return Result(
-            self._pipeline.name, counts.batches, counts.rows_in, counts.rows_out, counts.late, counts.dead, rows
+            self._pipeline.name,
+            counts.batches,
+            counts.rows_in,
+            counts.rows_out,
+            counts.late,
+            counts.dead,
+            counts.watermark_us,
+            time.monotonic() - self._started_s,
+            counts.kept.table(),
+            counts.kept.complete,
         )
 
     def close(self) -> None:

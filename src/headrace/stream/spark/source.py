@@ -31,6 +31,7 @@ from headrace.stream.plan import Format, QueueSource
 from headrace.stream.schema import Schema
 from headrace.stream.sources.base import Dead
 from headrace.stream.sources.messages import METADATA, MessageDecoder
+from headrace.stream.sources.topic import inbox_name, subscribe
 from headrace.stream.spark import limits
 from headrace.stream.spark.claims import Claims, stage_dead
 from headrace.stream.spark.convert import arrow_of, schema_of, to_spark
@@ -120,6 +121,8 @@ class ClaimReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     @cached_property
     def _claims(self) -> Claims:
         options = self._options
+        if options.topic is not None:
+            subscribe(self._client, options.topic, inbox_name(options.pipeline, options.topic))
         claims = Claims(
             self._client,
             options.queue,

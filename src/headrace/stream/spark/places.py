@@ -1,0 +1,30 @@
+"""The queues of a pipeline on Spark: what it reads must be there, what it writes is made."""
+
+from __future__ import annotations
+
+from headrace.errors import QueueNotFound
+from headrace.native.client import Client
+from headrace.stream.plan import Pipeline, QueueSink, QueueSource, TopicSource, sources_of
+from headrace.stream.sources.topic import inbox_name, subscribe
+
+
+def prepare_places(pipeline: Pipeline, client: Client) -> None:
+    """Check the queues of sources, subscribe to topics; make the queues of sinks and dead rows if they are not there.
+
+    Raises QueueNotFound, TopicNotFound: a source. It is not made: with a slip in its name a pipeline would wait for ever.
+    """
+    for source in sources_of(pipeline.output):
+        if isinstance(source, QueueSource):
+            client.queue(source.queue)
+        elif isinstance(source, TopicSource):
+            subscribe(client, source.topic, inbox_name(pipeline.name, source.topic))
+    sinks = [sink.queue for sink in pipeline.sinks if isinstance(sink, QueueSink) and not sink.topic]
+    for queue in [*sinks, *([pipeline.dead] if pipeline.dead is not None else [])]:
+        _make(client, queue)
+
+
+def _make(client: Client, queue: str) -> None:
+    try:
+        client.queue(queue)
+    except QueueNotFound:
+        client.queue(queue, create=True, fifo=queue.endswith(".fifo"))
