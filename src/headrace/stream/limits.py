@@ -21,8 +21,6 @@ FAILURES_MAX_DEFAULT: Final = (
 )
 FAILURES_SHARE_DEFAULT: Final = 0.01  # … if they are more than this share of all rows
 
-INBOX_CHARACTERS_MAX: Final = 80  # what a queue name may have (`PIPELINE--TOPIC`)
-
 STATE_PART_BYTES_MAX: Final = 8 * 1_048_576  # one part of state: half of what a state value may have
 STATE_MEMORY_BYTES_DEFAULT: Final = 256 * 1_048_576  # parts kept in memory; beyond they are read from the store again
 COMPACT_PARTS: Final = 32  # parts of a bucket after which they are merged: append beats upsert, 16 to 64 measured equal
@@ -44,7 +42,7 @@ READ_WAIT_S: Final = 1.0  # how long a reader waits for rows before it looks whe
 LOOK_S: Final = 0.5  # how often a run without work looks whether it is to stop
 TELL_S: Final = 0.5  # how often progress is told
 MEMBER_LOOK_S: Final = 1.0  # how often who stands by looks whether the pipeline is free
-QUIET_S: Final = 0.1  # nothing came for so long: a run `until` idle or end has read what there is
+QUIET_S: Final = 0.05  # nothing came for so long: a run `until` idle or end has read what there is
 RESULT_ROWS_MAX: Final = 10_000  # rows that a result keeps of an output that also goes elsewhere
 
 ENGINE_MEMORY_BYTES_DEFAULT: Final = 512 * 1_048_576  # of DuckDB; a batch of 100,000 wide rows takes some 100 MiB

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from headrace.native.client import Client
+from headrace.queue import limits as queue_limits
 from headrace.queue import operations as ops
-from headrace.queue.model import QueueDescription, arn_of
+from headrace.queue.model import QueueDescription, TopicDescription, arn_of, topic_arn_of
 from headrace.stream.errors import PlanRefused
 from headrace.stream.plan import CallbackSink, ConsoleSink, HttpSink, ParquetSink, QueueSink, Sink, TableSink
 from headrace.stream.schema import Schema
@@ -27,7 +30,7 @@ def open_sink(
 
     Raises:
         PlanRefused: the schema or the place does not fit.
-        QueueNotFound: the queue is not there.
+        QueueNotFound, TopicNotFound: it is not there.
         ExtraMissing: a library is needed that is not installed.
         SinkFailed: it cannot be opened.
     """
@@ -50,12 +53,17 @@ def open_sink(
 def _open_queue(sink: QueueSink, schema: Schema, client: Client | None) -> Entries:
     if client is None:
         raise PlanRefused(f"sink {sink.queue!r}", "there is no broker to send to", "name one with --broker")
-    description: QueueDescription = client.call(ops.GetQueue(arn_of(sink.queue)))
-    settings = description.info.settings
-    return QueueEntries(
-        sink,
-        schema,
-        arn=description.info.arn,
-        message_bytes_max=settings.max_message_bytes,
-        ids=unique_ids() if settings.fifo else None,
-    )
+    arn, fifo, message_bytes_max = _topic(client, sink) if sink.topic else _queue(client, sink)
+    ids = unique_ids() if fifo else None
+    return QueueEntries(sink, schema, arn=arn, message_bytes_max=message_bytes_max, ids=ids)
+
+
+def _queue(client: Client, sink: QueueSink) -> tuple[str, bool, int]:
+    """(its ARN, whether it is FIFO, how long a message may be)."""
+    info = cast("QueueDescription", client.call(ops.GetQueue(arn_of(sink.queue)))).info
+    return info.arn, info.settings.fifo, info.settings.max_message_bytes
+
+
+def _topic(client: Client, sink: QueueSink) -> tuple[str, bool, int]:
+    info = cast("TopicDescription", client.call(ops.GetTopic(topic_arn_of(sink.queue)))).info
+    return info.arn, info.settings.fifo, queue_limits.MESSAGE_BYTES_MAX

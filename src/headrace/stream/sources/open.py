@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from headrace.native.client import Client
-from headrace.stream import limits
 from headrace.stream.errors import PlanRefused
 from headrace.stream.plan import FileSource, MemorySource, QueueSource, Source
 from headrace.stream.sources.base import Reader
 from headrace.stream.sources.files import FileReader
 from headrace.stream.sources.memory import MemoryReader
 from headrace.stream.sources.queue import QueueReader, reader_name
+from headrace.stream.sources.topic import TopicReader, inbox_name
 
 
 def open_reader(source: Source, client: Client | None, *, pipeline: str, slot: int) -> Reader:
@@ -31,10 +31,10 @@ def open_reader(source: Source, client: Client | None, *, pipeline: str, slot: i
     if client is None:
         kind = "queue" if isinstance(source, QueueSource) else "topic"
         raise PlanRefused(f"{kind} {source.name!r}", "there is no broker to read it from", "name one with --broker")
-    queue = source.queue if isinstance(source, QueueSource) else inbox_name(pipeline, source.topic)
-    return QueueReader(source, queue, client, reader=reader_name(pipeline, slot))
+    reader = reader_name(pipeline, slot)
+    if isinstance(source, QueueSource):
+        return QueueReader(source, source.queue, client, reader=reader)
+    return TopicReader(source, inbox_name(pipeline, source.topic), client, reader=reader)
 
 
-def inbox_name(pipeline: str, topic: str) -> str:
-    """The queue by which a pipeline reads a topic; FIFO if the topic is."""
-    return f"{pipeline}--{topic}"[: limits.INBOX_CHARACTERS_MAX]
+__all__ = ["inbox_name", "open_reader"]

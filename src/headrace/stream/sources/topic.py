@@ -1,0 +1,57 @@
+"""A topic as a source: a queue of the pipeline's own, subscribed to it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from headrace.errors import QueueNotFound
+from headrace.native.client import Client
+from headrace.queue import limits as queue_limits
+from headrace.queue import operations as ops
+from headrace.queue.model import TopicDescription, arn_of, topic_arn_of
+from headrace.stream.errors import PlanRefused
+from headrace.stream.plan import TopicSource
+from headrace.stream.sources.queue import QueueReader
+
+_RETENTION_S: Final = (
+    queue_limits.RETENTION_MAX_MS / 1_000
+)  # so long a pipeline may stand still without losing anything
+
+
+class TopicReader(QueueReader):
+    """See Reader. At the first start the pipeline is subscribed from now on; whoever wants the log replays it."""
+
+    def __init__(self, source: TopicSource, inbox: str, client: Client, *, reader: str) -> None:
+        super().__init__(source, inbox, client, reader=reader)
+        self._topic = source.topic
+        self._inbox = inbox
+
+    def open(self, position: bytes | None) -> None:
+        subscribe(self._client, self._topic, self._inbox)
+        super().open(position)
+
+
+def inbox_name(pipeline: str, topic: str) -> str:
+    """The queue by which a pipeline reads a topic; FIFO if the topic is. Raises PlanRefused: the names are too long."""
+    name = f"{pipeline}--{topic.rsplit(':', 1)[-1]}"
+    if len(name) > queue_limits.NAME_CHARACTERS_MAX:
+        raise PlanRefused(
+            f"topic {topic!r}",
+            f"the pipeline's queue for it would be {name!r}, longer than {queue_limits.NAME_CHARACTERS_MAX} characters",
+            "a shorter name for the pipeline",
+        )
+    return name
+
+
+def subscribe(client: Client, topic: str, inbox: str) -> None:
+    """Make the queue and subscribe it from now on; one that is subscribed already stays as it is. Idempotent.
+
+    Raises TopicNotFound.
+    """
+    description: TopicDescription = client.call(ops.GetTopic(topic_arn_of(topic)))
+    try:
+        client.queue(inbox)
+    except QueueNotFound:
+        client.queue(inbox, create=True, fifo=description.info.settings.fifo, retention=_RETENTION_S)
+    if arn_of(inbox) not in {state.subscription.queue for state in description.subscriptions}:
+        client.topic(topic).subscribe(inbox)
