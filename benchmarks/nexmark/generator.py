@@ -77,7 +77,7 @@ class Events:
         return {"person": self.persons, "auction": self.auctions, "bid": self.bids}
 
 
-def generate(count: int, *, first: int = 0, seed: int = 1, disorder_us: int = 0) -> Events:
+def generate(count: int, *, first: int = 0, seed: int = 1, disorder_us: int = 0, rate: int = RATE) -> Events:
     """The events from number `first` on.
 
     Args:
@@ -85,13 +85,14 @@ def generate(count: int, *, first: int = 0, seed: int = 1, disorder_us: int = 0)
         first: how many came before: parts of a stream are made one by one, and are the same each time.
         seed: other seeds, other events.
         disorder_us: a row arrives up to so much (of event time) after younger ones, within these events.
+        rate: events a second of event time.
     """
     random = np.random.default_rng((seed, first))
     numbers = np.arange(first, first + count)
     places = numbers % _EPOCH
     kinds = (places < _PERSONS, (places >= _PERSONS) & (places < _PERSONS + _AUCTIONS), places >= _PERSONS + _AUCTIONS)
-    persons, auctions, bids = (_arrived(random, numbers[kind], disorder_us) for kind in kinds)
-    return Events(_persons(random, persons), _auctions(random, auctions), _bids(random, bids))
+    persons, auctions, bids = (_arrived(random, numbers[kind], disorder_us, rate) for kind in kinds)
+    return Events(_persons(random, persons, rate), _auctions(random, auctions, rate), _bids(random, bids, rate))
 
 
 def batches(events: Events, rows: int) -> Iterator[dict[str, pa.Table]]:
@@ -122,10 +123,10 @@ def messages(rows: pa.Table) -> list[bytes]:
     return [text.encode() for text in texts["body"].to_pylist()]
 
 
-def _arrived(random: np.random.Generator, numbers: Ints, disorder_us: int) -> Ints:
+def _arrived(random: np.random.Generator, numbers: Ints, disorder_us: int, rate: int) -> Ints:
     if not disorder_us:
         return numbers
-    return numbers[np.argsort(_times(numbers) + random.integers(0, disorder_us, len(numbers)), kind="stable")]
+    return numbers[np.argsort(_times(numbers, rate) + random.integers(0, disorder_us, len(numbers)), kind="stable")]
 
 
 def _share(table: pa.Table, step: int, steps: int) -> pa.Table:
@@ -133,7 +134,7 @@ def _share(table: pa.Table, step: int, steps: int) -> pa.Table:
     return table.slice(start, end - start)
 
 
-def _persons(random: np.random.Generator, numbers: Ints) -> pa.Table:
+def _persons(random: np.random.Generator, numbers: Ints, rate: int) -> pa.Table:
     count = len(numbers)
     names, emails, cards = _people()
     return pa.table(
@@ -144,16 +145,16 @@ def _persons(random: np.random.Generator, numbers: Ints) -> pa.Table:
             "credit_card": _any(random, cards, count),
             "city": _any(random, pa.array(_CITIES), count),
             "state": _any(random, pa.array(_STATES), count),
-            "ts": _timestamps(_times(numbers)),
+            "ts": _timestamps(_times(numbers, rate)),
             "extra": _texts(random, count, 40),
         }
     )
 
 
-def _auctions(random: np.random.Generator, numbers: Ints) -> pa.Table:
+def _auctions(random: np.random.Generator, numbers: Ints, rate: int) -> pa.Table:
     count, latest = len(numbers), _latest_person(numbers)
     prices = _prices(random, count)
-    times = _times(numbers)
+    times = _times(numbers, rate)
     return pa.table(
         {
             "id": _FIRST_ID + numbers // _EPOCH * _AUCTIONS + numbers % _EPOCH - _PERSONS,
@@ -170,7 +171,7 @@ def _auctions(random: np.random.Generator, numbers: Ints) -> pa.Table:
     )
 
 
-def _bids(random: np.random.Generator, numbers: Ints) -> pa.Table:
+def _bids(random: np.random.Generator, numbers: Ints, rate: int) -> pa.Table:
     count = len(numbers)
     channels, urls = _channels()
     # The first four are hot: half of the bids come through them.
@@ -182,14 +183,14 @@ def _bids(random: np.random.Generator, numbers: Ints) -> pa.Table:
             "price": _prices(random, count),
             "channel": channels.take(pa.array(chosen)),
             "url": urls.take(pa.array(chosen)),
-            "ts": _timestamps(_times(numbers)),
+            "ts": _timestamps(_times(numbers, rate)),
             "extra": _texts(random, count, 20),
         }
     )
 
 
-def _times(numbers: Ints) -> Ints:
-    return START_US + numbers * (1_000_000 // RATE)
+def _times(numbers: Ints, rate: int) -> Ints:
+    return START_US + numbers * 1_000_000 // rate
 
 
 def _timestamps(times: Ints) -> pa.Array:

@@ -68,7 +68,7 @@ class PipelineHarness:
 
     def step(self, batch: Mapping[str, Rows]) -> pa.Table:
         """Give rows of several sources, as one batch. Returns what comes out."""
-        inputs = {name: _table(rows, self._sources[name].source.schema) for name, rows in batch.items()}
+        inputs = {name: _table(rows, self._sources[name].schema) for name, rows in batch.items()}
         for name, rows in inputs.items():
             self._heard(name, rows)
         return self._step({name: rows for name, rows in inputs.items() if rows.num_rows})
