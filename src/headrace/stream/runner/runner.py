@@ -64,7 +64,7 @@ class Runner:
         self._first: Progress | None = None
         self._last = Progress()
         self._control = Control()
-        self._kept_ms = store.now_ms()
+        self._kept_ms = 0  # at once: what is asked for holds from the first batch on
         self._told_s = 0.0
         self._rate = Rate(time.monotonic())
 
