@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ import apsw
 import msgspec
 
 from headrace.errors import StoreDamaged
+from headrace.queue.model import Subscription, TopicInfo, TopicSettings
 from headrace.queue.store import files, rows, schema
 from headrace.queue.store.disk import CHECKSUM, PAGE, Key, key_of, seq_of
 from headrace.queue.store.folder import Folder
@@ -30,6 +32,7 @@ from headrace.queue.store.small_tables import (
     Directory,
     FoundQueue,
     claim_row,
+    decoded,
     fitting,
     good_garbage,
     whole_task,
@@ -46,7 +49,9 @@ _COLUMNS: Final = 15
 _INSERT: Final = rows.INSERTS[1].replace("INSERT", "INSERT OR IGNORE", 1)
 _QUARANTINE: Final = "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)"
 _COPIED: Final = ("dedup", "reader", "state", "fence", "deleted_queue", "quarantine", "claim", "move_task")
-_WEIGHED: Final = ("meta", "commit_log", "queue", "progress", "garbage", "sqlite_sequence")
+_WEIGHED: Final = (
+    "meta", "commit_log", "queue", "progress", "garbage", "sqlite_sequence", "topic", "topic_log", "subscription"
+)  # fmt: skip
 _NAMES: Final = "sqlite_autoindex_queue_1"
 
 
@@ -107,6 +112,7 @@ class _Salvage:
         self._messages: list[Values] = []
         self._found: dict[int, bool] = {}  # queue number -> whether each of its messages has a group
         self._commit_seq = 0
+        self._references = array("q")  # keys of messages whose body stands elsewhere
         self._bad: list[Values] = []  # rows for quarantine
         self._holes: list[tuple[Key, Key]] = []  # between which keys something could not be read
         self._weighed: dict[str, list[tuple[int, Values]]] = {name: [] for name in _WEIGHED}
@@ -122,7 +128,8 @@ class _Salvage:
             db.execute("DELETE FROM commit_log")
             self._read_all()
             self._check_worth()
-            queues = self._put_queues()
+            topics = self._put_topics()
+            queues = self._put_queues(topics)
             lost = self._put_progress(queues)
             self._put_rest()
             db.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
@@ -140,6 +147,7 @@ class _Salvage:
             for row in self._remains.stray_rows():
                 self._take_stray(row)
         self._flush()
+        self._check_references()
         self._db.executemany(
             "INSERT OR IGNORE INTO quarantine SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE ?1 NOT IN (SELECT key FROM message)",
             self._bad,
@@ -161,6 +169,10 @@ class _Salvage:
         """Whether the row is a whole message. One that is not, but surely was one, is kept for quarantine."""
         values = row.values
         if values is not None and len(values) == _COLUMNS:
+            if row.sure and rows.refers(values):
+                self._references.append(row.key)
+                self._add_message(row.key, values, grouped=values[6] is not None)
+                return True  # checked when all bodies are there
             _, message = rows.from_row((row.key, *values[1:-1]))
             if message is not None:
                 if row.sure:
@@ -180,6 +192,14 @@ class _Salvage:
         self._messages.append((key, *values[1:]))
         if len(self._messages) >= _BATCH:
             self._flush()
+
+    def _check_references(self) -> None:
+        """Messages whose body stands in a topic's row are whole if that body is there and is theirs."""
+        for key in self._references:
+            row: Any = self._db.execute(f"SELECT {rows.SELECTED} FROM message WHERE key = ?", (key,)).fetchone()  # noqa: S608
+            if row is not None and rows.from_row(row)[1] is None:
+                self._bad.append((key, self._now_ms, CHECKSUM, row[1], row[2], row[3]))
+                self._db.execute("DELETE FROM message WHERE key = ?", (key,))
 
     def _flush(self) -> None:
         self._db.executemany(_INSERT, self._messages)
@@ -218,13 +238,53 @@ class _Salvage:
 
     # --- writing ---
 
-    def _put_queues(self) -> dict[int, FoundQueue]:
+    def _put_topics(self) -> set[int]:
+        """The topics that can be read, and their logs counted anew. One that cannot, but to whose messages queues refer, is
+        deleted as far as anybody can see. Returns their numbers."""
+        logs = {row[0]: row for _, row in self._weighed["topic_log"]}
+        found = {key: (arn, text) for key, (_, arn, text) in self._weighed["topic"] if decoded(text, TopicInfo)}
+        referred: list[Any] = self._db.execute(
+            f"SELECT DISTINCT body >> {SEQ_BITS} FROM message WHERE typeof(body) = 'integer'"  # noqa: S608
+        ).fetchall()
+        nobody = msgspec.json.encode(TopicInfo("", TopicSettings(), self._now_ms, self._now_ms)).decode()
+        topics: dict[int, tuple[str | None, str]] = {number: (None, nobody) for (number,) in referred}
+        topics.update(found)
+        for number, (arn, text) in topics.items():
+            info = msgspec.json.decode(text, type=TopicInfo)
+            self._db.execute(
+                "INSERT OR IGNORE INTO topic VALUES (?, ?, ?)", (number, arn if arn == info.arn else None, text)
+            )
+            self._db.execute("INSERT INTO topic_log VALUES (?, ?, ?, ?, ?)", self._log(number, logs.get(number)))
+        for _, row in self._weighed["subscription"]:
+            if row[0] in found and decoded(row[2], Subscription):
+                self._db.execute("INSERT OR IGNORE INTO subscription VALUES (?, ?, ?)", row)
+        return set(topics)
+
+    def _log(self, number: int, before: Values | None) -> Values:
+        """A topic's log: where it began, if that is known, and what is there now."""
+        first = before[1] if before is not None else 1
+        counted: list[Any] = self._db.execute(
+            "SELECT count(*), ifnull(sum(length(body) + ifnull(length(attributes), 0)), 0), max(key) FROM message"
+            " WHERE key BETWEEN ? AND ?",
+            (key_of(number, first), key_of(number, SEQ_MASK)),
+        ).fetchall()
+        messages, size, top = counted[0]
+        if before is not None and before[2] > messages:
+            log.error(
+                "%d messages of topic number %d are lost: they lay on damaged pages", before[2] - messages, number,
+                extra={"action": "store.salvaged", "lost": before[2] - messages},
+            )  # fmt: skip
+        reserved = before[4] if before is not None else 0
+        known = max(reserved, first, seq_of(top) + 1 if top is not None else 0)
+        return (number, first, messages, size, known if before is not None else known + _UNKNOWN_RESERVE)
+
+    def _put_queues(self, topics: set[int]) -> dict[int, FoundQueue]:
         directory = Directory(self._now_ms)
         directory.add_names([row.values for row in self._remains.rows(_NAMES) if row.values is not None])
         for key, values in self._weighed["queue"]:
             directory.add_row(key, values)
         garbage = [values for _, values in self._weighed["garbage"]]
-        queues = directory.settle(self._found, garbage)
+        queues = directory.settle({n: grouped for n, grouped in self._found.items() if n not in topics}, garbage)
         for queue in queues.values():
             self._db.execute(
                 "INSERT INTO queue VALUES (?, ?, ?, ?, ?)",
@@ -237,6 +297,8 @@ class _Salvage:
         stored = [row[1] for _, row in self._weighed["sqlite_sequence"] if row[0] == "queue" and row[1] < 1 << 23]
         self._db.execute("DELETE FROM sqlite_sequence")
         self._db.execute("INSERT INTO sqlite_sequence VALUES ('queue', ?)", (max([*numbers, *stored], default=0),))
+        stored = [row[1] for _, row in self._weighed["sqlite_sequence"] if row[0] == "topic" and row[1] < 1 << 23]
+        self._db.execute("INSERT INTO sqlite_sequence VALUES ('topic', ?)", (max([*topics, *stored], default=0),))
         return queues
 
     def _put_progress(self, queues: dict[int, FoundQueue]) -> dict[int, int]:
@@ -302,8 +364,9 @@ class _Salvage:
         known = (noted.commit_seq, noted.now_ms) if noted is not None else (0, 0)
         seq, now_ms = (logged[0][1], logged[0][2]) if logged else (max(self._commit_seq, known[0]), known[1])
         db.execute("INSERT INTO commit_log VALUES (1, ?, ?)", (seq, now_ms))
-        for table in ("claim", "reader", "dedup"):
+        for table in ("claim", "reader", "subscription"):
             db.execute(f"DELETE FROM {table} WHERE queue NOT IN (SELECT id FROM queue)")  # noqa: S608 - a fixed name
+        db.execute("DELETE FROM dedup WHERE queue NOT IN (SELECT id FROM queue UNION ALL SELECT id FROM topic)")
         for table, count in self._dropped.items():
             log.error(
                 "%d damaged rows or pages of the table %s are left out", count, table,

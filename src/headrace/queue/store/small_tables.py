@@ -41,6 +41,9 @@ SHAPES: Final[dict[str, tuple[bool, tuple[Any, ...]]]] = {
     "deleted_queue": (False, (str, int)),
     "quarantine": (True, (int, _OPTIONAL_INT, str, _OPTIONAL_BYTES, _OPTIONAL_BYTES, _OPTIONAL_BYTES)),
     "sqlite_sequence": (False, (str, int)),
+    "topic": (True, (int, (str, type(None)), str)),
+    "topic_log": (True, (int, int, int, int, int)),
+    "subscription": (False, (int, int, str)),
 }
 
 

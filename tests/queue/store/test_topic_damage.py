@@ -1,0 +1,187 @@
+"""Bodies that are stored once: what damage to them costs, and stores of before there were topics."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import apsw
+import pytest
+
+from headrace.queue import operations as ops
+from headrace.queue.model import arn_of, topic_arn_of
+from headrace.queue.store import schema
+from headrace.queue.store.wal import PAGE_BYTES
+from headrace.testing.driver import StoreDriver, bodies, entry
+from headrace.testing.stores import SQLITE
+
+DATABASE: Final = "headrace.db"
+TOPIC: Final = topic_arn_of("t")
+QUEUES: Final = (arn_of("a"), arn_of("b"))
+COUNT: Final = 60
+LONG: Final = 1_000
+
+
+def body(number: int) -> str:
+    return f"{number}-{'x' * (LONG if number % 3 else 20)}"
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The folder of a stopped store with a topic, its log and two subscribers; and its time."""
+    root = tmp_path_factory.mktemp("topics")
+    driver = StoreDriver(SQLITE, root)
+    driver.run(ops.CreateTopic(TOPIC, {"retention_ms": 3_600_000}))
+    for queue in QUEUES:
+        driver.run(ops.CreateQueue(queue))
+        driver.run(ops.Subscribe(TOPIC, queue))
+    for start in range(0, COUNT, 10):
+        driver.send_all(TOPIC, [entry(body(number)) for number in range(start, start + 10)])
+    driver.close()
+    return driver.folder, driver.clock()
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL + 1, logger="headrace")
+
+
+def reopened(sample: tuple[Path, int], root: Path, change: Callable[[Path], None]) -> StoreDriver:
+    """A store of the sample's files, changed."""
+
+    def prepare(folder: Path) -> None:
+        shutil.copytree(sample[0], folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("reserve"))
+        change(folder / DATABASE)
+
+    root.mkdir()
+    return StoreDriver(SQLITE, root, now_ms=sample[1], prepare=prepare)
+
+
+def execute(*statements: str) -> Callable[[Path], None]:
+    def change(database: Path) -> None:
+        with closing(apsw.Connection(str(database))) as db:
+            for statement in statements:
+                db.execute(statement)
+
+    return change
+
+
+def test_each_lost_page_costs_what_it_held_and_nothing_is_wrong(sample: tuple[Path, int], tmp_path: Path) -> None:
+    pages = (sample[0] / DATABASE).stat().st_size // PAGE_BYTES
+    lost = {}
+    for number in range(2, pages + 1):
+
+        def zero(database: Path, number: int = number) -> None:
+            with database.open("r+b") as file:
+                file.seek((number - 1) * PAGE_BYTES)
+                file.write(bytes(PAGE_BYTES))
+
+        driver = reopened(sample, tmp_path / str(number), zero)
+        whole = {body(n) for n in range(COUNT)}
+        found = []
+        for queue in (arn for arn in QUEUES if driver.store.find(arn)):
+            shown = [one.message.body.decode() for one in driver.peek(queue)]
+            assert set(shown) <= whole and len(set(shown)) == len(shown), number
+            assert bodies(driver.receive(queue, COUNT)) == shown
+            found.append(len(shown))
+        lost[number] = 2 * COUNT - sum(found)
+        driver.close()
+    assert max(lost.values()) <= COUNT  # a page of references: at most those of one queue here
+    assert sum(1 for count in lost.values() if not count) >= 8  # small tables, indexes, inner pages
+
+
+def test_body_that_was_changed_is_not_delivered(sample: tuple[Path, int], tmp_path: Path) -> None:
+    key = "(SELECT body FROM message WHERE typeof(body) = 'integer' ORDER BY body LIMIT 1)"
+    driver = reopened(sample, tmp_path / "x", execute(f"UPDATE message SET body = x'00' WHERE key = {key}"))
+    for queue in QUEUES:
+        assert bodies(driver.receive(queue, COUNT)) == [body(n) for n in range(COUNT) if n != 1]
+        assert driver.counts(queue).damaged == 1
+    assert len(driver.run(ops.ReadLog(TOPIC))) == COUNT - 1
+    driver.close()
+
+
+def test_body_that_is_gone_is_told(sample: tuple[Path, int], tmp_path: Path) -> None:
+    key = "(SELECT body FROM message WHERE typeof(body) = 'integer' ORDER BY body LIMIT 1)"
+    driver = reopened(sample, tmp_path / "x", execute(f"DELETE FROM message WHERE key = {key}"))
+    for queue in QUEUES:
+        assert bodies(driver.receive(queue, COUNT)) == [body(n) for n in range(COUNT) if n != 1]
+    driver.close()
+
+
+def test_lost_topic_leaves_its_queues_whole(sample: tuple[Path, int], tmp_path: Path) -> None:
+    driver = reopened(sample, tmp_path / "x", execute("DELETE FROM topic"))
+    for queue in QUEUES:
+        assert bodies(driver.receive(queue, COUNT)) == [body(n) for n in range(COUNT)]
+    assert driver.run(ops.ListTopics()) == []
+    driver.run(ops.CreateTopic(TOPIC))
+    driver.run(ops.Subscribe(TOPIC, QUEUES[0]))
+    driver.send(TOPIC, "new")
+    assert bodies(driver.receive(QUEUES[0])) == ["new"]
+    driver.close()
+
+
+def test_body_is_stored_once_and_a_short_one_copied(sample: tuple[Path, int]) -> None:
+    with closing(apsw.Connection(str(sample[0] / DATABASE))) as db:
+        rows = dict(db.execute("SELECT typeof(body), count(*) FROM message GROUP BY 1"))
+    long = sum(len(body(number)) > LONG for number in range(COUNT))
+    assert rows == {"integer": 2 * long, "blob": COUNT + 2 * (COUNT - long)}
+
+
+def test_rows_go_when_nobody_needs_them(sample: tuple[Path, int], tmp_path: Path) -> None:
+    driver = reopened(sample, tmp_path / "x", execute())
+    first = driver.receive(QUEUES[0], 10)
+    driver.delete(QUEUES[0], *[one.receipt for one in first])
+    driver.run(ops.DeleteQueue(QUEUES[1]))
+    driver.run(ops.DeleteTopic(TOPIC))
+    driver.pass_time(60_000)
+    assert rows_of(driver) == COUNT - 10 + sum(len(body(n)) > LONG for n in range(10, COUNT))
+    driver.run(ops.Purge(QUEUES[0]))
+    driver.pass_time(60_000)
+    assert rows_of(driver) == 0
+    driver.reopen()
+    driver.close()
+    with closing(apsw.Connection(str(driver.folder / DATABASE))) as db:
+        assert db.execute("SELECT count(*) FROM topic").fetchall() == [(0,)]
+
+
+def rows_of(driver: StoreDriver) -> int:
+    with closing(apsw.Connection(str(driver.folder / DATABASE))) as db:
+        ((count,),) = db.execute("SELECT count(*) FROM message")
+        assert isinstance(count, int)
+        return count
+
+
+def test_store_of_version_1_becomes_current(tmp_path: Path) -> None:
+    queue = arn_of("q")
+
+    def make_old(folder: Path) -> None:
+        """What the first version left behind: made by its own statements."""
+        new = StoreDriver(SQLITE, tmp_path / "old", now_ms=1_700_000_000_000)
+        new.create("q")
+        new.send(queue, "kept")
+        new.close()
+        shutil.copytree(new.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("reserve"))
+        execute(
+            "DROP INDEX message_reference", "DROP TABLE topic", "DROP TABLE topic_log", "DROP TABLE subscription",
+            "DELETE FROM sqlite_sequence WHERE name = 'topic'", "PRAGMA user_version = 1",
+        )(folder / DATABASE)  # fmt: skip
+        with closing(apsw.Connection(str(folder / DATABASE))) as db, closing(apsw.Connection(":memory:")) as first:
+            first.execute(schema.STEPS[0])
+            names = "SELECT name, sql FROM sqlite_schema ORDER BY name"
+            assert db.execute(names).fetchall() == first.execute(names).fetchall()
+
+    (tmp_path / "old").mkdir()
+    (tmp_path / "now").mkdir()
+    driver = StoreDriver(SQLITE, tmp_path / "now", now_ms=1_700_000_000_000, prepare=make_old)
+    driver.run(ops.CreateTopic(TOPIC))
+    driver.run(ops.Subscribe(TOPIC, queue))
+    driver.send(TOPIC, "new")
+    driver.reopen()
+    assert bodies(driver.receive(queue)) == ["kept", "new"]
+    driver.close()
+    with closing(apsw.Connection(str(driver.folder / DATABASE))) as db:
+        assert db.pragma("user_version") == schema.VERSION == 2
