@@ -74,18 +74,18 @@ def _fresh_sql(node: physical.Dedup, *, known: bool) -> str:
     same = [f"_rows.{quoted(key)} IS NOT DISTINCT FROM _passed.{quoted(key)}" for key in node.keys]
     near = f"epoch_us(_rows.{time}) - epoch_us(_passed.{time}) BETWEEN -{node.within_us} AND {node.within_us}"
     anti = f" ANTI JOIN _passed ON {' AND '.join([*same, near])}" if known else ""
-    return f"WITH fresh AS (SELECT {_keys(node)}, epoch_us({time}) AS _time, _place FROM _rows{anti}) "  # noqa: S608 (names are quoted)
+    return f"WITH fresh AS (SELECT {_keys(node)}, epoch_us({time}) AS _time, _place FROM _rows{anti}) "
 
 
 def _firsts_sql(node: physical.Dedup) -> str:
     """Of each key the first row to come, and whether others are too far from it to be its duplicates."""
-    return f"SELECT min(_place) AS place, {_far(node)} AS far FROM fresh GROUP BY {_keys(node)}"  # noqa: S608 (names are quoted)
+    return f"SELECT min(_place) AS place, {_far(node)} AS far FROM fresh GROUP BY {_keys(node)}"
 
 
 def _chains_sql(node: physical.Dedup) -> str:
     """The rows of such keys, in the order in which they came."""
     lists = "list(_place ORDER BY _place) AS places, list(_time ORDER BY _place) AS times"
-    return f"SELECT {lists} FROM fresh GROUP BY {_keys(node)} HAVING {_far(node)}"  # noqa: S608 (names are quoted)
+    return f"SELECT {lists} FROM fresh GROUP BY {_keys(node)} HAVING {_far(node)}"
 
 
 def _far(node: physical.Dedup) -> str:

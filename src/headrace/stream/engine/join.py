@@ -42,7 +42,7 @@ class JoinOperator(Operator):
         self._left, self._right = _sides(node, name, inputs, context)
         self._on = _on(node)
         columns = ", ".join(quoted(name) for name in node.schema.names)
-        self._pairs_sql = f"SELECT {columns} FROM {_LEFT} JOIN {_RIGHT} ON {self._on}"  # noqa: S608 (names are quoted)
+        self._pairs_sql = f"SELECT {columns} FROM {_LEFT} JOIN {_RIGHT} ON {self._on}"
 
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
         side, other = (self._left, self._right) if port == 0 else (self._right, self._left)
@@ -82,7 +82,7 @@ class JoinOperator(Operator):
         others = other.partners_of(rows, side) if rows.num_rows else rows
         if not rows.num_rows or not others.num_rows:
             return rows
-        sql = f"SELECT * FROM {side.table} ANTI JOIN {other.table} ON {self._on}"  # noqa: S608 (names are quoted)
+        sql = f"SELECT * FROM {side.table} ANTI JOIN {other.table} ON {self._on}"
         return self._context.query(sql, **{side.table: rows, other.table: others})
 
     def _alone(self, rows: pa.Table) -> pa.Table:

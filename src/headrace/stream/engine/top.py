@@ -58,7 +58,7 @@ class _Ranking:
             for name, descending, nulls_first in node.order
         )
         rank = f"row_number() OVER ({partition} ORDER BY {order}{', ' if order else ''}_place)"
-        self._ranked = f"SELECT *, {rank} AS _rank FROM _rows QUALIFY _rank <= {node.limit}"  # noqa: S608 (names are quoted)
+        self._ranked = f"SELECT *, {rank} AS _rank FROM _rows QUALIFY _rank <= {node.limit}"
         self._last = f"max(_place) OVER ({partition})"
 
     def best(self, rows: pa.Table) -> pa.Table:
@@ -67,12 +67,12 @@ class _Ranking:
 
     def shrink(self, rows: pa.Table) -> pa.Table:
         """Without the rows that others of these rank out."""
-        kept = self._query(f"SELECT _place FROM ({self._ranked}) ORDER BY _place", rows)  # noqa: S608 (from above)
+        kept = self._query(f"SELECT _place FROM ({self._ranked}) ORDER BY _place", rows)
         return rows.take(kept["_place"])
 
     def changed(self, old: pa.Table, new: pa.Table) -> tuple[pa.Table, pa.Table]:
         """(the output for the partitions that `new` changes, the rows of `new` that are in it)."""
-        sql = f"SELECT *, {self._last} AS _last FROM ({self._ranked}) QUALIFY _last >= {old.num_rows}"  # noqa: S608 (same)
+        sql = f"SELECT *, {self._last} AS _last FROM ({self._ranked}) QUALIFY _last >= {old.num_rows}"
         ranked = self._query(sql, pa.concat_tables([old, new]))
         fresh = ranked.filter(pc.greater_equal(ranked["_place"], old.num_rows)).sort_by("_place")
         return self._output(ranked), plain(fresh, self.given)
@@ -137,7 +137,7 @@ class _Forever:
             return known
         same = " AND ".join(f"_known.{quoted(name)} IS NOT DISTINCT FROM _rows.{quoted(name)}" for name in partition)
         placed = known.append_column("_place", pa.array(np.arange(known.num_rows)))
-        sql = f"SELECT _place FROM _known SEMI JOIN _rows ON {same} ORDER BY _place"  # noqa: S608 (names are quoted)
+        sql = f"SELECT _place FROM _known SEMI JOIN _rows ON {same} ORDER BY _place"
         return known.take(self._ranking.context.query(sql, _known=placed, _rows=rows)["_place"])
 
 
