@@ -67,9 +67,8 @@ class FileReader(Reader):
             piece = self._read(rows_max)
             if piece is not None:
                 return self._chunk(piece)
-            if self._part is None and not self._next() and not self._wait(deadline_s):
-                break
-            if self._part is not None and self._waits_for_more() and not self._wait(deadline_s):
+            more = self._next() if self._part is None else self._rotated()
+            if not more and not self._wait(deadline_s):
                 break
         return None
 
@@ -105,9 +104,6 @@ class FileReader(Reader):
         """Whether lines may be appended to the file that is open: it is followed, and the last one."""
         last = not self._files or self._at.file >= self._files[-1].name
         return self._source.follow and last and isinstance(self._part, LinePart) and not self._part.lines.packed
-
-    def _waits_for_more(self) -> bool:
-        return self._grows() and not self._rotated()
 
     def _leave(self) -> None:
         self._close_part()

@@ -116,6 +116,7 @@ class Lines:
         while self.packed and offset > 0:
             block = self._read(min(offset, limits.READ_BLOCK_BYTES))
             if not block:
+                self.close()
                 raise SourceFailed(str(self._path), "it is shorter than when it was read")
             offset -= len(block)
 
@@ -131,10 +132,13 @@ class LinePart(Part):
         self._decoder = _decoder(source)
 
     def read(self, rows_max: int, *, whole: bool) -> Piece | None:
-        first = self.lines.number
-        lines, numbers = self._records(rows_max, whole) if self._csv else self._plain(rows_max, whole)
-        if self.lines.number == first:
-            return None
+        lines: list[bytes] = []
+        numbers: Sequence[int] = ()
+        while not lines:  # a header, or lines that are empty, are no rows
+            first = self.lines.number
+            lines, numbers = self._records(rows_max, whole) if self._csv else self._plain(rows_max, whole)
+            if self.lines.number == first:
+                return None
         decoded = (self._decoder or self._csv_decoder()).decode(lines)
         origins = LineOrigins(self._source.name, self.path, lines, numbers)
         return Piece(decoded.rows, origins, [origins.dead(*bad, "") for bad in decoded.bad], len(lines))

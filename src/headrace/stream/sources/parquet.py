@@ -43,9 +43,9 @@ class ParquetPart(Part):
         table = self._take(rows_max)
         if table is None:
             return None
-        rows = numbered(self._conform(table))
+        rows = self._conform(table)
         origins = RowOrigins(self._source.name, rows, place=str(self._path), first=self._row)
-        good, bad = split_nulls(rows, self._source.schema)
+        good, bad = split_nulls(numbered(rows), self._source.schema)
         self._row += len(table)
         return Piece(good, origins, [origins.dead(*row, "") for row in bad], len(table))
 
