@@ -72,6 +72,27 @@ def test_a_successor_finds_the_sockets_once(opened: list[socket.socket], monkeyp
     assert inherited("admin") == []
 
 
+def test_socket_of_systemd_that_is_not_at_the_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = socket.create_server(("127.0.0.1", 0)).detach()
+    monkeypatch.setattr(sockets, "_LISTEN_FDS_START", passed)
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    with pytest.raises(AddressUnusable, match="leave out --uds"):
+        sockets.open_sockets("127.0.0.1", 0, tmp_path / "socket", count=1)
+
+
+def test_socket_of_systemd_at_the_path_is_taken(
+    opened: list[socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = socket.socket(socket.AF_UNIX)
+    passed.bind(str(tmp_path / "socket"))
+    monkeypatch.setattr(sockets, "_LISTEN_FDS_START", passed.detach())
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    opened += sockets.open_sockets("127.0.0.1", 0, tmp_path / "socket", count=1)
+    assert opened[-1].getsockname() == str(tmp_path / "socket")
+
+
 def test_sockets_of_systemd_are_taken(opened: list[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
     opened += open_sockets("127.0.0.1", 0, None, count=1)
     passed = os.dup(opened[0].fileno())

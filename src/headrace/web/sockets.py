@@ -33,6 +33,7 @@ def open_sockets(host: str, port: int, uds: Path | None, *, count: int) -> list[
     """
     found = inherited("listen") or _from_systemd()
     if found:
+        _check_passed(found, uds)
         return found
     if uds is not None:
         return [_open_unix(uds)]
@@ -79,6 +80,21 @@ def _from_systemd() -> list[socket.socket]:
             os.environ.pop(name, None)
         return [socket.socket(fileno=_LISTEN_FDS_START + index) for index in range(count)]
     return []
+
+
+def _check_passed(found: Sequence[socket.socket], uds: Path | None) -> None:
+    """Raises: AddressUnusable: they are not at `uds`, though that is asked for."""
+    if uds is None or uds.resolve() in [
+        Path(name).resolve() for one in found if isinstance(name := one.getsockname(), str)
+    ]:
+        return
+    for one in found:
+        one.close()
+    raise AddressUnusable(
+        str(uds),
+        "the sockets that were passed on, by systemd or by the server that this one replaces, are others: leave out --uds, "
+        "name the path as ListenStream=, or restart",
+    )
 
 
 def _open_tcp(host: str, port: int, *, shared: bool) -> socket.socket:
