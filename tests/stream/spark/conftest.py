@@ -1,4 +1,4 @@
-"""Fixtures: a broker in this process, and a client of it."""
+"""Fixtures: a broker in this process, a client of it, and the one Spark session of all tests (it takes long to start)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
 import headrace
+from headrace.stream.spark.session import session
 from tests.native.served import ServedBroker
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[headrace.Client]:
+def served(tmp_path: Path) -> Iterator[ServedBroker]:
     broker = ServedBroker(tmp_path)
-    with headrace.connect(broker.url, patience=0) as client:
-        yield client
+    yield broker
     broker.stop()
+
+
+@pytest.fixture
+def client(served: ServedBroker) -> Iterator[headrace.Client]:
+    with headrace.connect(served.url, patience=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    found = session("tests", "local[2]")
+    found.sparkContext.setLogLevel("OFF")  # failures that tests cause on purpose fill pages
+    yield found
+    found.stop()
