@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from headrace.queue import attributes
 from headrace.queue.model import Entry
+from headrace.stream.errors import SchemaInvalid
 from headrace.stream.formats.decoding import ARROW_TYPE, ArrowDecoder, BodyDecoder, JsonDecoder
 from headrace.stream.formats.encoding import JsonEncoder, arrow_stream
 from headrace.stream.schema import ORIGIN, Schema
@@ -120,6 +121,11 @@ def test_an_array_is_rows_of_one_origin_and_falls_as_a_whole() -> None:
 def test_names_that_are_no_identifiers_are_columns() -> None:
     decoded = JsonDecoder(Schema.of("`a b` int, `class` int")).decode([b'{"a b":1,"class":2}'])
     assert decoded.rows.to_pylist() == [{"a b": 1, "class": 2, ORIGIN: 0}]
+
+
+def test_names_that_msgspec_takes_in_no_key_are_refused() -> None:
+    with pytest.raises(SchemaInvalid, match="quotes"):
+        JsonDecoder(Schema.of({'a"b': int}))
 
 
 def test_bad_bodies_among_many_do_not_harm_the_others() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -39,3 +40,8 @@ def test_arrow_bodies_keep_rows_and_bytes_below_their_bounds() -> None:
 def test_a_row_that_is_too_long_for_a_message_is_refused() -> None:
     with pytest.raises(ValueError, match="one row has"):
         arrow_streams(pa.table({"s": ["x" * 5_000]}), rows_max=10, bytes_max=4_000)
+
+
+def test_a_column_of_any_name_is_a_key() -> None:
+    rows = pa.table({'a"b': [1], "c\n": [2]})
+    assert msgspec.json.decode(JsonEncoder(rows.schema).rows(rows)[0]) == {'a"b': 1, "c\n": 2}

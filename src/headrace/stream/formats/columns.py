@@ -18,6 +18,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.stream.errors import SchemaInvalid
 from headrace.stream.formats import timestamps
 
 UNFIT: Final = (ValueError, TypeError, OverflowError, pa.ArrowNotImplementedError)
@@ -28,12 +29,26 @@ _ODD_FLOATS: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity"
 """As Spark writes and reads them: JSON has no numbers for them."""
 
 
-def record_type(fields: Iterable[pa.Field]) -> type[msgspec.Struct]:
-    """A struct of these fields. Its attributes are `f0`, `f1`, …: a column's name need not be an identifier."""
+def record_type(fields: Iterable[pa.Field], *, named: bool = True) -> type[msgspec.Struct]:
+    """A struct of these fields. Its attributes are `f0`, `f1`, …: a column's name need not be an identifier.
+
+    Args:
+        named: what is decoded has the columns' names, not those of the attributes.
+
+    Raises SchemaInvalid: a name has quotes, backslashes or control characters, which msgspec takes in no key.
+    """
     fields = list(fields)
+    for field in fields:
+        if named and not simple_key(field.name):
+            raise SchemaInvalid(field.name, "JSON keys cannot have quotes, backslashes or control characters here")
     attributes = [_attribute(f"f{number}", field) for number, field in enumerate(fields)]
-    rename = {f"f{number}": field.name for number, field in enumerate(fields)}
+    rename = {f"f{number}": field.name for number, field in enumerate(fields)} if named else None
     return msgspec.defstruct("Record", attributes, rename=rename, gc=False, kw_only=True)
+
+
+def simple_key(name: str) -> bool:
+    """Whether a name stands in JSON as it is."""
+    return not any(character in '"\\' or character < " " for character in name)
 
 
 def _attribute(name: str, field: pa.Field) -> tuple[str, Any] | tuple[str, Any, Any]:

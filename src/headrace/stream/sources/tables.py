@@ -75,11 +75,11 @@ def _select(database: Database, ref: TableRef, table: str) -> pa.Table:
     names = ref.schema.names
     chosen = ", ".join(map(database.quoted, names))
     rows = database.run(f"SELECT {chosen} FROM {database.quoted_table(table)}")
-    nested = {field.name for field in ref.schema.fields if pa.types.is_nested(field.type)}
-    dicts = [{name: _jsonlike(value, name in nested) for name, value in zip(names, row, strict=True)} for row in rows]
+    nested = [pa.types.is_nested(field.type) for field in ref.schema.fields]
+    dicts = [{f"f{number}": _jsonlike(value, nested[number]) for number, value in enumerate(row)} for row in rows]
+    record: Any = columns.record_type(ref.schema.arrow(), named=False)
     try:
-        # Not strict: SQLite has no booleans, and its decimals are texts.
-        records = msgspec.convert(dicts, list[columns.record_type(ref.schema.arrow())], strict=False)  # type: ignore[misc]  # made here
+        records = msgspec.convert(dicts, list[record], strict=False)  # SQLite has no booleans; its decimals are texts
         arrays = [
             columns.build(field.type, [getattr(record, f"f{number}") for record in records])
             for number, field in enumerate(ref.schema.fields)
