@@ -127,6 +127,15 @@ def test_other_requests_are_left_alone(broker: ServedBroker) -> None:
         async with world(broker) as w:
             assert not w.durable.take(FakeExchange("GET", "/hooks"))
             assert not w.durable.take(FakeExchange("POST", "/other"))
+            assert not w.durable.take(FakeExchange("POST", "/other", headers={"prefer": "respond-async"}))
+
+    uvloop.run(trial())
+
+
+def test_client_may_ask_where_a_rule_lets_it(broker: ServedBroker) -> None:
+    async def trial() -> None:
+        async with world(broker, DurableSettings(path="/", always=False)) as w:
+            assert not w.durable.take(FakeExchange("POST", "/other"))
             asked = await w.post(target="/other", prefer="respond-async")
             assert asked.status == 202
             assert asked.header("preference-applied") == "respond-async"

@@ -157,15 +157,14 @@ class Rules:
     def find(self, method: str, path: str, *, asked: bool) -> DurableSettings | None:
         """The rule of a request that is to be made durable, or None.
 
-        Args: path: canonical; asked: whether it came with `Prefer: respond-async`, which makes any request durable.
+        What no rule covers is not: else whoever can send a header could fill the queue.
+
+        Args: path: canonical; asked: whether it came with `Prefer: respond-async`.
         """
         for prefix, rule in self._rules:
             if method in rule.methods and is_below(prefix, path):
                 return rule if rule.always or asked else None
-        return _ASKED if asked else None
-
-
-_ASKED: Final = DurableSettings(path="/", always=False)
+        return None
 
 
 def prefers_async(prefer: bytes | None) -> bool:
