@@ -104,7 +104,10 @@ class Engine:
         self._context.connection.register(name, rows)
 
     def pending(self) -> int | None:
-        """The least watermark at which every row that is held back has come out; None: none is held back."""
+        """The least watermark at which every operator has given what it holds back now; None: none holds anything back.
+
+        What one gives then, the next may hold back: ask again.
+        """
         found = [operator.pending() for operator, _ in self._placed()]
         return max((time for time in found if time is not None), default=None)
 
@@ -159,7 +162,11 @@ class Engine:
 
     def _connect(self, memory_bytes: int, threads: int) -> duckdb.DuckDBPyConnection:
         folder = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="headrace-stream-"))
-        config = {"memory_limit": f"{memory_bytes // 1024}KiB", "temp_directory": folder, "threads": threads}
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{memory_bytes // 1024}KiB",
+            "temp_directory": folder,
+            "threads": threads,
+        }
         connection = duckdb.connect(config=config)
         self._closing.callback(connection.close)
         # Only now: the part of DuckDB that knows zones is loaded by this.

@@ -40,10 +40,19 @@ def fitted(given: Any, schema: Schema) -> pa.Table:
 
 def _column(values: list[Any], field: Field) -> pa.Array:
     try:
+        if pa.types.is_integer(field.type):
+            _check_whole(values)
         column = pa.array(values, field.type)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise Misfit(f"column {field.name!r} is not {type_name(field.type)}: {error}") from None
     return _filled(column, field)
+
+
+def _check_whole(values: list[Any]) -> None:
+    """Arrow would cut fractions off."""
+    for value in values:
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError(f"{value} is not a whole number")
 
 
 def _cast(column: pa.ChunkedArray, field: Field) -> pa.ChunkedArray:

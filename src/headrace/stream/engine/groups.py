@@ -137,7 +137,7 @@ class Groups:
     def _create_sql(self, by: list[str], aggregates: list[str]) -> str:
         groups = ", ".join(quoted(name) for name in by)  # window, start and the like are words of SQL
         columns = [groups, *(f"{sql} AS {name}" for sql, name in zip(aggregates, self._names, strict=True))]
-        return f"SELECT {', '.join(columns)} FROM {physical.INPUT} GROUP BY {groups}"  # noqa: S608 (own names)
+        return f"SELECT {', '.join(columns)} FROM {physical.INPUT} GROUP BY {groups}"
 
     def _typed(self, columns: dict[str, pa.ChunkedArray]) -> pa.Table:
         """In the types of the state, so that parts are always alike."""
@@ -180,7 +180,7 @@ def _numbered(rows: pa.Table) -> pa.Table:
 
 def _select(texts: dict[str, str]) -> str:
     columns = ", ".join(f"{sql} AS {name}" for name, sql in texts.items())
-    return f"SELECT {columns} FROM {physical.INPUT}"  # noqa: S608 (own names)
+    return f"SELECT {columns} FROM {physical.INPUT}"
 
 
 def _present(table: pa.Table | None) -> pa.Table:
