@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{limits.NAME_CHARACTERS_MAX}}}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Pipeline:
     """A checked pipeline: the plan, and what it is compiled to."""
 
@@ -38,9 +38,9 @@ class Pipeline:
         """What its author should know, a sentence each; what is wrong was raised when it was made."""
         return self.physical.warnings
 
-    def explain(self) -> str:
-        """The plan, the operators with their state, and the SQL, as text."""
-        return explain(self.plan)
+    def explain(self, *, sql: bool = False) -> str:
+        """The plan and the operators with their state, as text; with `sql` also the SQL of both engines."""
+        return explain(self.plan, sql=sql)
 
     def run(
         self, broker: str | Path | Client | None = None, *, until: Literal["idle", "end"] | None = None, **settings: Any
@@ -49,6 +49,9 @@ class Pipeline:
         from headrace.stream.runner import run  # type: ignore[attr-defined,unused-ignore] # noqa: PLC0415 # heavy
 
         return run(self.plan, broker, until=until, **settings)
+
+    def __repr__(self) -> str:
+        return f"<pipeline {self.name}>"
 
     def _repr_html_(self) -> str:
         return picture(self.plan)

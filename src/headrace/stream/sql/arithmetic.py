@@ -29,7 +29,7 @@ def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
                           "a CAST; for time: ts + INTERVAL 10 MINUTES, or timestampdiff(SECOND, a, b)")  # fmt: skip
     if operator in {"/", "%", "div"}:
         return _divided(operator, left, right)
-    result = decimal_result(operator, one_type, other_type)
+    result = _decimal_type(operator, left, right)
     return f"({one} {operator} {other})" if result is None else _decimal(operator, one, other, result)
 
 
@@ -45,6 +45,16 @@ def decimal_result(operator: str, left: pa.DataType, right: pa.DataType) -> pa.D
         return None
     (p1, s1), (p2, s2) = _digits(left), _digits(right)
     return _bounded(*_RESULTS[operator](p1, s1, p2, s2))
+
+
+def _decimal_type(operator: str, left: Typed, right: Typed) -> pa.DataType | None:
+    decimals = pa.types.is_decimal(left[1]) or pa.types.is_decimal(right[1])
+    return decimal_result(operator, _exact(*left), _exact(*right)) if decimals else None
+
+
+def _exact(sql: str, kind: pa.DataType) -> pa.DataType:
+    """An integer written out has no more digits than one sees; a column as many as its type."""
+    return pa.decimal128(len(sql), 0) if sql.isdigit() and kind in _INTEGERS else kind
 
 
 def _digits(kind: pa.DataType) -> tuple[int, int]:
@@ -73,7 +83,7 @@ def _decimal(operator: str, one: str, other: str, result: pa.DataType) -> str:
 
 def _divided(operator: str, left: Typed, right: Typed) -> str:
     one, other = left[0], right[0]
-    result = decimal_result("/" if operator == "div" else operator, left[1], right[1])
+    result = _decimal_type("/" if operator == "div" else operator, left, right)
     if operator == "div":
         quotient = f"CAST(trunc({one} / {other}) AS BIGINT)" if result or _floating(left, right) else (
             f"(CAST({one} AS BIGINT) // CAST({other} AS BIGINT))"
@@ -94,7 +104,7 @@ _BY_ZERO: Final = f"error({literal('division by zero; use try_divide, or nullif(
 
 def _surely_not_zero(sql: str) -> bool:
     try:
-        return float(sql) != 0
+        return float(sql.removeprefix("CAST(").partition(" ")[0]) != 0
     except ValueError:
         return False
 

@@ -21,6 +21,8 @@ def cast(sql: str, source: pa.DataType, target: pa.DataType, *, strict: bool) ->
         return text(sql, source)
     if pa.types.is_boolean(target) and pa.types.is_string(source):
         return _boolean(sql, strict=strict)
+    if pa.types.is_string(source) and pa.types.is_timestamp(target):
+        return f"CAST({word}(trim({sql}) AS TIMESTAMPTZ) AS TIMESTAMP)"  # with an offset in it: by that; else UTC
     if pa.types.is_string(source):
         return f"{word}(trim({sql}) AS {wanted})"
     return f"{word}({sql} AS {wanted})"

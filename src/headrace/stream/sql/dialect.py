@@ -23,6 +23,7 @@ class Dialect(Spark):
     """Spark's, without functions."""
 
     class Parser(SparkParser):
+        STRICT_CAST = True  # CAST raises and TRY_CAST does not: ANSI mode, Spark's default
         FUNCTIONS: ClassVar[dict[str, Any]] = {}
         NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
         FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {

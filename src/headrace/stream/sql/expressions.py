@@ -111,7 +111,12 @@ def _literal(_: Writer, node: exp.Literal) -> str:
     if node.is_string:
         return literal(node.name)
     number = node.name.lower()
-    return f"CAST({number} AS DOUBLE)" if "e" in number else number
+    if "e" in number:
+        return f"CAST({number} AS DOUBLE)"
+    whole, _, fraction = number.partition(".")
+    if fraction and not whole.strip("0"):  # DuckDB counts the zero in front of the point as a digit
+        return f"CAST({number} AS DECIMAL({len(fraction)},{len(fraction)}))"
+    return number
 
 
 def _binary(operator: str) -> _Write:
@@ -215,7 +220,9 @@ def _call(writer: Writer, node: exp.Anonymous) -> str:
     if called not in functions.TABLE:
         names = [*functions.TABLE, *writer.python]
         raise refused(node, f"{node.this}()", "there is no such function in the SQL of streams", near(called, names))
-    return functions.call(called, [writer.typed(argument) for argument in node.expressions], node)
+    unit = called in functions.UNIT_FIRST and len(node.expressions) == 3
+    typed = [writer.typed(argument) for argument in node.expressions[unit:]]
+    return functions.call(called, [("''", pa.string()), *typed] if unit else typed, node)
 
 
 def _python(writer: Writer, node: exp.Anonymous, function: plan.Function) -> str:

@@ -25,6 +25,9 @@ TABLE: Final[dict[str, Function]] = {
     **functions_data.TABLE,
 }
 
+UNIT_FIRST: Final = {"timestampdiff", "timestampadd", "datediff", "date_diff"}
+"""Functions of three arguments whose first is a unit, written as a bare word."""
+
 _NOW = (
     "the time of the run differs from run to run, so a repeat would give other rows",
     "an event-time column, or sent_at of hs.queue(metadata=…)",

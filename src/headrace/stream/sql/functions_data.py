@@ -8,7 +8,7 @@ from typing import Final
 import pyarrow as pa
 
 from headrace.stream.sql.function import Call, Function, template
-from headrace.stream.sql.types import literal
+from headrace.stream.sql.types import literal, sql_type
 
 
 def element(array: str, index: str) -> str:
@@ -59,6 +59,12 @@ def _struct(call: Call) -> str:
     return "{" + ", ".join(pairs) + "}"
 
 
+def _sequence(call: Call) -> str:
+    if not pa.types.is_integer(call.type(0)):
+        raise call.refused("it counts integers here")
+    return f"CAST(generate_series({call.sql(0)}, {call.sql(1)}) AS {sql_type(call.type(0))}[])"
+
+
 def _map(call: Call) -> str:
     if len(call.arguments) % 2:
         raise call.refused("it takes pairs of key and value")
@@ -103,9 +109,13 @@ TABLE: Final[dict[str, Function]] = {
     "size": Function(1, 1, _size),
     "cardinality": Function(1, 1, _size),
     "array_size": Function(1, 1, _size),
-    "array_contains": template("list_contains({0}, {1})", 2),
+    "array_contains": template(
+        "CASE WHEN {0} IS NULL OR {1} IS NULL THEN NULL WHEN list_contains({0}, {1}) THEN TRUE"
+        " WHEN list_count({0}) < len({0}) THEN NULL ELSE FALSE END",
+        2,
+    ),
     "array_position": template("CAST(coalesce(list_position({0}, {1}), 0) AS BIGINT)", 2),
-    "array_distinct": template("list_distinct({0})"),
+    "array_distinct": template("list_filter({0}, lambda x, i: list_position({0}, x) = i)"),
     "array_max": template("list_max({0})"),
     "array_min": template("list_min({0})"),
     "array_join": template("array_to_string({0}, {1})", 2),
@@ -113,12 +123,17 @@ TABLE: Final[dict[str, Function]] = {
     "array_prepend": template("list_prepend({1}, {0})", 2),
     "arrays_overlap": template("list_has_any({0}, {1})", 2),
     "flatten": template("flatten({0})"),
-    "sort_array": template("list_sort({0})"),
+    "sort_array": template(
+        "CASE WHEN {1} THEN list_sort({0}, 'ASC', 'NULLS FIRST') ELSE list_sort({0}, 'DESC', 'NULLS LAST') END",
+        1,
+        2,
+        "TRUE",
+    ),
     "slice": template("list_slice({0}, CAST({1} AS BIGINT), CAST({1} + {2} - 1 AS BIGINT))", 3),
     "get": template("{0}[CASE WHEN {1} >= 0 THEN CAST({1} AS BIGINT) + 1 END]", 2),
     "element_at": Function(2, 2, _element_at),
     "try_element_at": template("{0}[{1}]", 2),
-    "sequence": template("generate_series({0}, {1})", 2),
+    "sequence": Function(2, 2, _sequence),
     "map": Function(2, None, _map),
     "map_keys": template("map_keys({0})"),
     "map_values": template("map_values({0})"),
@@ -126,7 +141,10 @@ TABLE: Final[dict[str, Function]] = {
     "named_struct": Function(2, None, _struct),
     "reverse": Function(1, 1, _reverse_or),
     "get_json_object": Function(2, 2, _get_json_object),
-    "json_array_length": template("CAST(json_array_length({0}) AS INTEGER)"),
+    "json_array_length": template(
+        "CASE WHEN json_valid({0}) THEN CASE WHEN json_type({0}) = 'ARRAY'"
+        " THEN CAST(json_array_length({0}) AS INTEGER) END END"
+    ),
     "md5": template("md5({0})"),
     "sha1": template("sha1({0})"),
     "sha": template("sha1({0})"),

@@ -18,9 +18,17 @@ def _round(half: str) -> Function:
         kind, digits = call.type(0), call.sql(1, "0")
         if pa.types.is_decimal(kind):
             return f"{half}({call.sql(0)}, {digits})"
+        if pa.types.is_floating(kind) and digits.removeprefix("-").isdigit():
+            return _rounded_as_written(half, call.sql(0), digits, sql_type(kind))
         return f"CAST({half}({call.sql(0)}, {digits}) AS {sql_type(kind)})"
 
     return Function(1, 2, write)
+
+
+def _rounded_as_written(half: str, sql: str, digits: str, kind: str) -> str:
+    """Java rounds the shortest decimal that is the number: 1.005 to 1.01, although it is a little less in binary."""
+    exact = f"CAST({half}(CAST({sql} AS DECIMAL(38,15)), {digits}) AS {kind})"
+    return f"CASE WHEN abs({sql}) < 1e15 THEN {exact} ELSE CAST({half}({sql}, {digits}) AS {kind}) END"
 
 
 def _whole(function: str) -> Function:
