@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from headrace.native.client import Client
 
+_SUBMITTED: Final = "PYSPARK_GATEWAY_PORT"
+"""Set in the programs that spark-submit starts."""
 _NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{limits.NAME_CHARACTERS_MAX}}}")
 
 
@@ -43,9 +46,23 @@ class Pipeline:
         return explain(self.plan, sql=sql)
 
     def run(
-        self, broker: str | Path | Client | None = None, *, until: Literal["idle", "end"] | None = None, **settings: Any
+        self,
+        broker: str | Path | Client | None = None,
+        *,
+        until: Literal["idle", "end"] | None = None,
+        engine: Literal["embedded", "spark"] | None = None,
+        **settings: Any,
     ) -> Any:
-        """Run it here, until it is stopped, idle, or at the end of finite sources. Settings: see runner.run."""
+        """Run it here, until it is stopped, idle, or at the end of finite sources.
+
+        Args:
+            engine: where. None: on Spark if spark-submit started this program, else embedded.
+            settings: see runner.run and spark.run.run_on_spark.
+        """
+        if engine == "spark" or (engine is None and _SUBMITTED in os.environ):
+            from headrace.stream.spark.run import run_on_spark  # noqa: PLC0415 # heavy, and an extra
+
+            return run_on_spark(self.plan, broker, until=until, **settings)  # type: ignore[arg-type] # it refuses others than URLs
         from headrace.stream.runner import run  # type: ignore[attr-defined,unused-ignore] # noqa: PLC0415 # heavy
 
         return run(self.plan, broker, until=until, **settings)
