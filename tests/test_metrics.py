@@ -4,7 +4,20 @@ import re
 
 from headrace.http.listener import Statistics as HttpStatistics
 from headrace.metrics import METRICS, Snapshot, render
-from headrace.queue.model import QueueCounts, QueueDescription, QueueInfo, QueueSettings, arn_of
+from headrace.queue.model import (
+    QueueCounts,
+    QueueDescription,
+    QueueInfo,
+    QueueSettings,
+    Subscription,
+    SubscriptionState,
+    TopicCounts,
+    TopicDescription,
+    TopicInfo,
+    TopicSettings,
+    arn_of,
+    topic_arn_of,
+)
 from headrace.queue.store.base import StoreStatistics
 
 NOW_MS = 1_700_000_000_000
@@ -22,13 +35,20 @@ STORE = StoreStatistics(
 )
 
 
+TOPIC = TopicDescription(
+    TopicInfo(topic_arn_of("flights"), TopicSettings(), NOW_MS, NOW_MS),
+    TopicCounts(published=7, duplicates=1, logged=5, log_bytes=50, oldest_ms=NOW_MS - 2_000),
+    [SubscriptionState(Subscription(arn_of("late"), position=3), 2, 9)],
+)
+
+
 def queue(arn: str, counts: QueueCounts) -> QueueDescription:
     return QueueDescription(QueueInfo(arn, QueueSettings(), {}, NOW_MS, NOW_MS), counts)
 
 
 def rendered(*queues: QueueDescription) -> list[str]:
     http = HttpStatistics(accepted=9, open=3, requests=100, refused=1)
-    text = render(Snapshot("1.2.3", NOW_MS, queues, STORE, http, polls_waiting=4)).decode()
+    text = render(Snapshot("1.2.3", NOW_MS, queues, STORE, http, polls_waiting=4, topics=[TOPIC])).decode()
     assert text.endswith("\n")
     return text.splitlines()
 
@@ -44,6 +64,20 @@ def test_queues_are_told_by_state_and_age() -> None:
         'headrace_queue_sent_total{queue="orders"} 8',
         'headrace_queue_received_total{queue="orders"} 3',
         'headrace_queue_deleted_total{queue="orders"} 1',
+    ):
+        assert expected in lines
+
+
+def test_topics_are_told_with_their_logs_and_lags() -> None:
+    lines = rendered()
+    for expected in (
+        'headrace_topic_published_total{topic="flights"} 7',
+        'headrace_topic_duplicates_total{topic="flights"} 1',
+        'headrace_topic_damaged_total{topic="flights"} 0',
+        'headrace_topic_log_messages{topic="flights"} 5',
+        'headrace_topic_log_bytes{topic="flights"} 50',
+        'headrace_topic_log_age_seconds{topic="flights"} 2',
+        'headrace_topic_subscription_lag_messages{topic="flights",queue="late"} 2',
     ):
         assert expected in lines
 

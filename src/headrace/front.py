@@ -26,8 +26,8 @@ from headrace.http.messages import Handler, Request
 from headrace.http.router import Router
 from headrace.native.server import Authorize
 from headrace.queue.broker import Broker
-from headrace.queue.model import QueueDescription
-from headrace.queue.operations import ListQueues, Operation
+from headrace.queue.model import QueueDescription, TopicDescription
+from headrace.queue.operations import ListQueues, ListTopics, Operation
 from headrace.sqs.call import Call
 from headrace.sqs.codec_json import JSON
 from headrace.sqs.codec_query import QUERY
@@ -122,12 +122,12 @@ class MetricsPage:
 
     async def _answer(self, request: Request) -> None:
         try:
-            queues = await self._queues()
+            queues, topics = await self._queues(), await self._topics()
         except HeadraceError as error:
             request.respond(503, f"{error}\n".encode(), _TEXT)
             return
         store, http, waiting = self._broker.store.statistics(), self._http(), self._broker.waiting()
-        snapshot = metrics.Snapshot(__version__, self._clock(), queues, store, http, waiting)
+        snapshot = metrics.Snapshot(__version__, self._clock(), queues, store, http, waiting, topics)
         request.respond(200, metrics.render(snapshot), exposition.CONTENT_TYPE)
 
     async def _queues(self) -> list[QueueDescription]:
@@ -139,6 +139,14 @@ class MetricsPage:
             if len(page) < _PAGE_QUEUES:
                 return found
             after = page[-1].info.arn
+
+    async def _topics(self) -> list[TopicDescription]:
+        found: list[TopicDescription] = []
+        while True:
+            page = await self._broker.call(ListTopics(after=found[-1].info.arn if found else "", limit=_PAGE_QUEUES))
+            found += page
+            if len(page) < _PAGE_QUEUES:
+                return found
 
 
 class Front:

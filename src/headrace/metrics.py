@@ -17,7 +17,15 @@ from typing import Final
 from headrace.http import exposition
 from headrace.http.exposition import Metric, Reader, Sample, histogram, labels, number, plain
 from headrace.http.listener import Statistics as HttpStatistics
-from headrace.queue.model import QueueCounts, QueueDescription, arn_of, name_of
+from headrace.queue.model import (
+    QueueCounts,
+    QueueDescription,
+    TopicCounts,
+    TopicDescription,
+    arn_of,
+    name_of,
+    topic_arn_of,
+)
 from headrace.queue.store.base import StoreStatistics
 
 
@@ -31,6 +39,7 @@ class Snapshot:
     store: StoreStatistics
     http: HttpStatistics
     polls_waiting: int
+    topics: Sequence[TopicDescription] = ()
 
 
 def _of_queues(read: Callable[[QueueCounts], int]) -> Reader[Snapshot]:
@@ -60,6 +69,23 @@ def _commits(snapshot: Snapshot) -> Iterable[Sample]:
     return histogram(store.commit_bounds, store.commit_buckets, store.commit_seconds)
 
 
+def _of_topics(read: Callable[[TopicCounts], int]) -> Reader[Snapshot]:
+    return lambda snapshot: ((labels(topic=_topic_name(t)), str(read(t.counts))) for t in snapshot.topics)
+
+
+def _topic_age(snapshot: Snapshot) -> Iterable[Sample]:
+    for topic in snapshot.topics:
+        since = topic.counts.oldest_ms
+        age_ms = 0 if since is None else max(0, snapshot.now_ms - since)
+        yield labels(topic=_topic_name(topic)), number(age_ms / 1_000)
+
+
+def _subscription_lag(snapshot: Snapshot) -> Iterable[Sample]:
+    for topic in snapshot.topics:
+        for one in topic.subscriptions:
+            yield labels(topic=_topic_name(topic), queue=_short(one.subscription.queue)), str(one.lag)
+
+
 METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
     (Metric("headrace_build_info", "gauge", "Always 1; the labels say what runs."), _build),
     (Metric("headrace_queue_messages", "gauge", "Messages by state: visible, in_flight, delayed."), _states),
@@ -81,6 +107,19 @@ METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
     ),
     (Metric("headrace_queue_expired_total", "counter", "Messages dropped by retention."), _of_queues(lambda c: c.expired)),
     (Metric("headrace_queue_damaged_total", "counter", "Messages set aside as damaged."), _of_queues(lambda c: c.damaged)),
+    (Metric("headrace_topic_published_total", "counter", "Messages published."), _of_topics(lambda c: c.published)),
+    (
+        Metric("headrace_topic_duplicates_total", "counter", "Messages that deduplication did not publish again."),
+        _of_topics(lambda c: c.duplicates),
+    ),
+    (Metric("headrace_topic_damaged_total", "counter", "Logged messages set aside as damaged."), _of_topics(lambda c: c.damaged)),
+    (Metric("headrace_topic_log_messages", "gauge", "Messages in the topic's log."), _of_topics(lambda c: c.logged)),
+    (Metric("headrace_topic_log_bytes", "gauge", "Bytes of the messages in the topic's log."), _of_topics(lambda c: c.log_bytes)),
+    (Metric("headrace_topic_log_age_seconds", "gauge", "Age of the oldest message in the log; 0 if none."), _topic_age),
+    (
+        Metric("headrace_topic_subscription_lag_messages", "gauge", "Logged messages that a queue which catches up has yet to be given."),
+        _subscription_lag,
+    ),
     (Metric("headrace_polls_waiting", "gauge", "Long polls that wait for a message."), plain(lambda s: s.polls_waiting)),
     (Metric("headrace_store_commit_seconds", "histogram", "Time of a commit, the sync included."), _commits),
     (
@@ -113,8 +152,17 @@ def render(snapshot: Snapshot) -> bytes:
 
 
 def _name(queue: QueueDescription) -> str:
-    name = name_of(queue.info.arn)
-    return name if arn_of(name) == queue.info.arn else queue.info.arn
+    return _short(queue.info.arn)
+
+
+def _short(arn: str) -> str:
+    name = name_of(arn)
+    return name if arn_of(name) == arn else arn
+
+
+def _topic_name(topic: TopicDescription) -> str:
+    name = name_of(topic.info.arn)
+    return name if topic_arn_of(name) == topic.info.arn else topic.info.arn
 
 
 def _cpu_seconds() -> float:

@@ -31,7 +31,7 @@ def test_every_command_has_a_section(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "command"),
-    [(name, command) for name, command in commands() if name.startswith(("queue ", "top", "completion"))],
+    [(name, command) for name, command in commands() if name.startswith(("queue ", "topic ", "top", "completion"))],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_option_is_explained(name: str, command: click.Command) -> None:

@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "serve": Entry("headrace.cli.serve:serve", "Serve web apps (WSGI, ASGI), folders, other servers."),
     "queue": Entry("headrace.cli.queue:queue", "Look into queues and change them: ls, peek, send, redrive, …"),
     "stream": Entry("headrace.cli.stream:stream", "Run pipelines over queues: run, plan, ls, lag, …"),
+    "topic": Entry("headrace.cli.topic:topic", "Give every message to many queues: subscribe, publish, replay, …"),
     "top": Entry("headrace.cli.top:top", "Watch all queues live: depth, rates, oldest message, commits."),
     "completion": Entry("headrace.cli.completion:completion", "Print the completion script of a shell."),
 }

@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -15,7 +15,7 @@ from headrace.cli import output as out
 from headrace.cli.options import broker_option, duration, open_client, output_option, pair, queue_argument
 
 if TYPE_CHECKING:
-    from headrace.native.queue import Queue
+    from headrace.native.messages import Outgoing
 
 BATCH = 1_000
 """Messages a call when many are sent: enough for speed, few enough for a smooth progress bar."""
@@ -75,7 +75,7 @@ def send(
     with open_client(target) as client:
         queue = client.queue(name)
         if lines is not None:
-            row: out.Row = {"queue": name, "sent": _send_lines(queue, lines, options)}
+            row: out.Row = {"queue": name, "sent": send_lines(queue.name, queue.send_many, lines, options)}
         else:
             content = sys.stdin.buffer.read() if body == "-" else str(body)
             sent = queue.send(content, dedup_id=dedup_id, **options)
@@ -163,18 +163,20 @@ def _decoded(text: str) -> bytes:
         raise click.UsageError(f"{text[:80]!r} is no receipt.") from None
 
 
-def _send_lines(queue: Queue, lines: IO[bytes], options: dict[str, Any]) -> int:
+def send_lines(
+    name: str, send_many: Callable[[Iterator[Outgoing]], Any], lines: IO[bytes], options: dict[str, Any]
+) -> int:
     """Send line by line, without the line's end, empty lines left out; returns how many."""
     from headrace.cli.progress import byte_progress  # noqa: PLC0415 - only here
     from headrace.errors import HeadraceError  # noqa: PLC0415 - help needs no client
     from headrace.native.messages import Outgoing  # noqa: PLC0415
 
     sent = 0
-    with byte_progress(f"sending to {queue.name}", lines) as advance:
+    with byte_progress(f"sending to {name}", lines) as advance:
         for batch in _batches(lines):
             bodies = [body for line in batch if (body := line.rstrip(b"\r\n"))]
             try:
-                queue.send_many(Outgoing(body, **options) for body in bodies)
+                send_many(Outgoing(body, **options) for body in bodies)
             except HeadraceError as error:
                 error.add_note(f"{out.messages_text(sent)} before these were sent")
                 raise

@@ -40,11 +40,12 @@ def catch_up(state: LocalState, now: int) -> None:
         return
     for topic in state.topics.values():
         for one in topic.catching_up():
-            _give_slice(state, topic, one, now)
+            give_slice(state, topic, one, now)
             state.plan.caught_up = True
 
 
-def _give_slice(state: LocalState, topic: LocalTopic, one: LocalSubscription, now: int) -> None:
+def give_slice(state: LocalState, topic: LocalTopic, one: LocalSubscription, now: int) -> None:
+    """Give a queue that is catching up the next messages of the log, with the commit that is being planned."""
     before, lag = one.stored, one.lag
     assert before.position is not None
     start = max(before.position, topic.first - 1)

@@ -21,7 +21,7 @@ from headrace.queue.operations import (
     Unsubscribe,
 )
 from headrace.queue.store.disk import PutSubscription, PutTopic
-from headrace.queue.store.local import queues
+from headrace.queue.store.local import log_work, queues
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
 from headrace.queue.store.local.topic import LocalSubscription, LocalTopic
@@ -142,7 +142,7 @@ def subscribe(state: LocalState, operation: Subscribe, now: int) -> Subscription
     if known is None:
         _check_subscriber(topic, queue)
     stored = _wanted(state, topic, known.stored if known is not None else None, operation)
-    topic.subscribe(queue, stored)  # raises if the filter is none
+    one = topic.subscribe(queue, stored)  # raises if the filter is none
     if operation.purge:
         queues.purge_queue(state, queue, now)
 
@@ -153,7 +153,9 @@ def subscribe(state: LocalState, operation: Subscribe, now: int) -> Subscription
             topic.subscriptions.pop(queue.number, None)
 
     state.change(PutSubscription(topic.number, queue.number, stored), undo)
-    return stored
+    if not one.live:
+        log_work.give_slice(state, topic, one, now)  # the first at once: a short log is given whole
+    return one.stored
 
 
 def _check_subscriber(topic: LocalTopic, queue: LocalQueue) -> None:
