@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 _UNFINISHED: Final = (".tmp", ".part", ".crc", "~")
-_SUFFIXES: Final = {"parquet": (".parquet",), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
+_SUFFIXES: Final = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
 COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
 
 

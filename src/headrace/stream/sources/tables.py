@@ -18,7 +18,7 @@ from headrace.stream.plan import FileSource, TableRef
 from headrace.stream.schema import ORIGIN
 from headrace.stream.sources.files import FileReader
 
-_FORMATS: Final = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_FORMATS: Final = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 def load_table(ref: TableRef) -> pa.Table:
