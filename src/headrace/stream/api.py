@@ -194,11 +194,18 @@ def queue(
 
 def topic(
     name: str, *, schema: SchemaLike | None = None, format: Literal["json", "arrow", "auto"] = "auto",  # noqa: A002 # Spark's word
-    metadata: Sequence[str] = (), group: str | None = None,
+    metadata: Sequence[str] = (), group: str | None = None, start: Literal["now", "beginning"] = "now",
 ) -> Channel:  # fmt: skip
-    """A topic: every message of it, for this pipeline alone. Arguments as `queue`."""
+    """A topic: every message of it, for this pipeline alone. Arguments as `queue`.
+
+    Args:
+        start: where a pipeline that is new begins: with what is published from now on, or with the topic's log from its
+            beginning (the topic needs a retention), then going on live without a gap or a duplicate.
+    """
     node = (
-        plan.TopicSource(name, name, Schema.of(schema), None, format, tuple(metadata)) if schema is not None else None
+        plan.TopicSource(name, name, Schema.of(schema), None, format, tuple(metadata), start)
+        if schema is not None
+        else None
     )
     sink = plan.QueueSink(name, topic=True, format="arrow" if format == "arrow" else "json", group=group)
     return Channel(node, sink, f"topic {name}")

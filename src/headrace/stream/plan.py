@@ -60,7 +60,10 @@ class QueueSource:
 
 @dataclass(frozen=True, slots=True)
 class TopicSource:
-    """Every message of a topic, for this pipeline alone: it subscribes a queue of its own. Attributes as QueueSource."""
+    """Every message of a topic, for this pipeline alone: it subscribes a queue of its own. Attributes as QueueSource.
+
+    `start`: what a pipeline that is new reads first: what is published from now on, or the topic's log from its beginning.
+    """
 
     name: str
     topic: str
@@ -68,6 +71,7 @@ class TopicSource:
     time: EventTime | None = None
     format: Format = "auto"
     metadata: tuple[str, ...] = ()
+    start: Literal["now", "beginning"] = "now"
 
 
 @dataclass(frozen=True, slots=True)

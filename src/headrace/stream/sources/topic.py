@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from headrace.errors import QueueNotFound
 from headrace.native.client import Client
@@ -19,15 +19,16 @@ _RETENTION_S: Final = (
 
 
 class TopicReader(QueueReader):
-    """See Reader. At the first start the pipeline is subscribed from now on; whoever wants the log replays it."""
+    """See Reader. At the pipeline's first start its queue is subscribed, as the source says."""
 
     def __init__(self, source: TopicSource, inbox: str, client: Client, *, reader: str) -> None:
         super().__init__(source, inbox, client, reader=reader)
         self._topic = source.topic
+        self._start = source.start
         self._inbox = inbox
 
     def open(self, position: bytes | None) -> None:
-        subscribe(self._client, self._topic, self._inbox)
+        subscribe(self._client, self._topic, self._inbox, start=self._start)
         super().open(position)
 
 
@@ -43,8 +44,8 @@ def inbox_name(pipeline: str, topic: str) -> str:
     return name
 
 
-def subscribe(client: Client, topic: str, inbox: str) -> None:
-    """Make the queue and subscribe it from now on; one that is subscribed already stays as it is. Idempotent.
+def subscribe(client: Client, topic: str, inbox: str, *, start: Literal["now", "beginning"] = "now") -> None:
+    """Make the queue and subscribe it from `start` on; one that is subscribed already stays as it is. Idempotent.
 
     Raises TopicNotFound.
     """
@@ -54,4 +55,4 @@ def subscribe(client: Client, topic: str, inbox: str) -> None:
     except QueueNotFound:
         client.queue(inbox, create=True, fifo=description.info.settings.fifo, retention=_RETENTION_S)
     if arn_of(inbox) not in {state.subscription.queue for state in description.subscriptions}:
-        client.topic(topic).subscribe(inbox)
+        client.topic(topic).subscribe(inbox, start=start)
