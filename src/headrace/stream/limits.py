@@ -58,6 +58,8 @@ SKETCH_VALUES: Final = (
 EXPANDED_ROWS_MAX: Final = 1_000_000  # partials that closing windows merge at a time, each once per window
 SESSION_SLICES: Final = 8  # buckets of session state per gap: fewer read more, more write more
 
+FIRST_MESSAGES: Final = 100  # of a queue's first chunk: a body may be one row or, in Arrow, thousands
+
 LINE_BYTES_MAX: Final = 16 * 1_048_576  # of a file: one that is longer is no line of text
 READ_BLOCK_BYTES: Final = 1_048_576  # read from a file at a time
 RECORD_LINES_MAX: Final = 1_000  # of one CSV record: beyond, a quote was never closed

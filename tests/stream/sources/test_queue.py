@@ -10,6 +10,7 @@ import pytest
 
 import headrace
 from headrace.errors import QueueNotFound
+from headrace.stream import limits
 from headrace.stream.errors import PlanRefused
 from headrace.stream.formats.encoding import arrow_stream
 from headrace.stream.plan import QueueSource, TopicSource
@@ -118,6 +119,12 @@ def test_fewer_messages_are_claimed_when_each_has_many_rows(client: headrace.Cli
     read(reader)
     queue.send_many([body] * 10)
     assert len(read(reader, 300).rows) == 300
+
+
+def test_the_first_chunk_is_small_since_a_body_may_have_thousands_of_rows(client: headrace.Client) -> None:
+    client.queue("numbers", create=True).send_many([{"n": number} for number in range(500)])
+    reader = opened(client)
+    assert [len(read(reader, 1_000).rows) for _ in range(2)] == [limits.FIRST_MESSAGES, 500 - limits.FIRST_MESSAGES]
 
 
 def test_a_read_waits_for_the_first_message(client: headrace.Client) -> None:

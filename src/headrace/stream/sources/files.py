@@ -10,6 +10,7 @@ logged.
 
 from __future__ import annotations
 
+import glob
 import logging
 import threading
 import time
@@ -195,7 +196,9 @@ class FileReader(Reader):
         if path is not None and (self._source.format == "parquet" or not self._source.follow or matches(path, at)):
             return self._open(path, at)
         beside = path if path is not None else Path(self._source.path)
-        old = next((file for file in sorted(beside.parent.glob(f"{beside.name}?*")) if matches(file, at)), None)
+        old = next(
+            (file for file in sorted(beside.parent.glob(f"{glob.escape(beside.name)}?*")) if matches(file, at)), None
+        )
         if old is None:
             raise SourceFailed(str(beside), "it was cut, or rotated away, before it was read to its end")
         self._tell("rotated", beside)

@@ -36,7 +36,7 @@ class QueueReader(Reader):
         self._client = client
         self._reader = reader
         self._decoder = MessageDecoder(source)
-        self._rows_a_message = 1.0
+        self._rows_a_message = 0.0  # not known yet
         self._number = 0
         self._last = 0
         self._done = 0
@@ -93,6 +93,8 @@ class QueueReader(Reader):
 
     def _limit(self, rows_max: int) -> int:
         """How many messages are about `rows_max` rows, as the last ones were."""
+        if not self._rows_a_message:
+            return min(rows_max, limits.FIRST_MESSAGES)
         return max(1, int(rows_max / self._rows_a_message))
 
     def _claim(self, limit: int, wait_s: float) -> list[Message]:
