@@ -39,7 +39,7 @@ def _body(body: bytes) -> dict[str, object]:
         text = body.decode()
     except UnicodeDecodeError:
         return {"body_base64": base64.b64encode(body).decode()}
-    # A control character may take six bytes as JSON: such a body is shorter as base64.
-    if len(msgspec.json.encode(text)) > 2 * len(body) + 2:
+    # A quotation mark takes two bytes as JSON, a control character six: such a body is shorter as base64.
+    if len(msgspec.json.encode(text)) > 1.5 * len(body) + 2:
         return {"body_base64": base64.b64encode(body).decode()}
     return {"body": text}

@@ -148,4 +148,12 @@ def test_decision_is_kept_until_it_is_done() -> None:
     assert decide(NAME, Record("x", 4), wanted, adopt=False) is None
     assert decide(NAME, Record("x", 2, (), 9), wanted, adopt=False) == Record("x", 3, wanted.parts, 9)
     assert decide(NAME, Record("y", 9, (part,)), wanted, adopt=True) == Record("y", 9, (part,))
-    assert decide(NAME, Record("y", 9), wanted, adopt=True) == wanted
+    assert decide(NAME, Record("y", 9), wanted, adopt=True) == Record("x", 3, wanted.parts, base=10)
+
+
+def test_batches_are_numbered_on_across_checkpoints() -> None:
+    assert stages.number_of(NAME, None, "x", 3, adopt=False) == 3
+    assert stages.number_of(NAME, Record("x", 2, base=10), "x", 3, adopt=False) == 13
+    assert stages.number_of(NAME, Record("x", 2, base=10), "y", 0, adopt=True) == 13
+    with pytest.raises(CheckpointChanged):
+        stages.number_of(NAME, Record("x", 2), "y", 0, adopt=False)

@@ -16,14 +16,15 @@ from headrace.stream.plan import (
     sources_of,
     walk,
 )
-from headrace.stream.sql import spark_refusals
+from headrace.stream.sql import compile as compile_plan
+from headrace.stream.sql.spark_refusals import spark_refusals_of
 
 
 def refusals(pipeline: Pipeline) -> list[PlanRefused]:
     """All of them; empty if Spark can run the pipeline."""
     nodes = walk(pipeline.output)
     return [
-        *spark_refusals(pipeline),
+        *spark_refusals_of(pipeline, compile_plan(pipeline)),
         *(refusal for source in sources_of(pipeline.output) for refusal in _of_source(source)),
         *(refusal for node in nodes for refusal in _of_node(node)),
     ]

@@ -54,7 +54,7 @@ _log: Final = logging.getLogger(__name__)
 
 def run_on_spark(
     pipeline: Pipeline,
-    broker: str | None,
+    broker: str | Path | None,
     *,
     master: str | None = None,
     checkpoint: str | Path | None = None,
@@ -87,7 +87,7 @@ def run_on_spark(
     """
     for refusal in refusals(pipeline):
         raise refusal
-    url = broker_url({"broker": broker}) if broker is not None else None
+    url = broker_url({"broker": str(broker)}) if broker is not None else None
     for note in notes(pipeline):
         _log.warning("%s: %s", pipeline.name, note, extra={"action": "stream.spark.note", "pipeline": pipeline.name})
     with ExitStack() as stack:
