@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.demo ## 336,776 real flights through a broker that is killed in the middle (under two minutes)
+demo: .venv/.demo ## 336,776 real flights, consumed and windowed; broker and pipeline are killed (about two minutes)
 	@$(BIN)/python -m demo
 
 test: .venv/.dev ## All tests, in parallel where they are independent (about a quarter of an hour on two cores)

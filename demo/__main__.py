@@ -17,10 +17,12 @@ import click
 from rich.console import Console
 
 from demo import ledger, view
-from demo.broker import BrokerProcess, Watcher
+from demo.broker import BrokerProcess, Watcher, prepare
 from demo.flights import FLIGHTS, NoData, archive
+from demo.ledger import DELIVERED
+from demo.pipeline import TOPIC, PipelineProcess, Results, WindowAudit, audit_windows, one_shot
 from demo.view import LiveView, PlainView, Snapshot, View, WorkerState
-from demo.workers import QUEUE, Worker, consume, produce, read_flights
+from demo.workers import SENT_TO, WORK, Worker, consume, produce, read_flights
 
 TICK_S: Final = 0.25
 RATE_WINDOW: Final = 8  # ticks over which a rate is taken
@@ -70,6 +72,7 @@ class Demo:
     view: View
     flights: int
     kills: int
+    pipeline_kills: int
     rate_max: float
     clients: list[str]
     time_limit_s: float
@@ -78,50 +81,82 @@ class Demo:
         """True if every promise was kept."""
         started = time.monotonic()
         broker = BrokerProcess(self.folder)
+        pipeline = PipelineProcess(self.folder, broker.endpoint)
         try:
             with self.view:
                 took = broker.start()
                 self.view.tell(f"broker up on {broker.endpoint} after {took:.2f} s (pid {broker.pid})")
-                self._stream(broker, started)
+                prepare(broker.endpoint, inbox=SENT_TO, work=WORK, topic=TOPIC)
+                results = Results(broker.endpoint)
+                pipeline.start()
+                self._stream(broker, pipeline, results, started)
+                late = results.late()
+                results.close()
         finally:
+            pipeline.stop()
             broker.stop()
-        self.console.print("Comparing the ledgers of all workers ...", style="dim")
-        audit = ledger.audit(ledger.read(self.folder), flights=self.flights)
-        view.print_ledger(self.console, audit, kills=self.kills, seconds=time.monotonic() - started)
-        return audit.holds
+        self.console.print("Comparing the ledgers of all workers, and every window ...", style="dim")
+        events = list(ledger.read(self.folder))
+        audit = ledger.audit(events, flights=self.flights)
+        windows = _audit_windows(events, results, late)
+        view.print_ledger(
+            self.console, audit, windows, kills=self.kills + self.pipeline_kills, seconds=time.monotonic() - started
+        )
+        return audit.holds and windows.holds
 
-    def _stream(self, broker: BrokerProcess, started: float) -> None:
-        watcher = Watcher(broker.endpoint, QUEUE)
-        kill_at = [self.flights * (number + 1) // (self.kills + 1) for number in range(self.kills)]
+    def _stream(self, broker: BrokerProcess, pipeline: PipelineProcess, results: Results, started: float) -> None:
+        watcher = Watcher(broker.endpoint, WORK)
+        kill_at = _spread(self.kills, self.flights)
+        kill_pipeline_at = _spread(self.pipeline_kills, self.flights * 2 // 3)
         quiet = 0
         rates = Rates()
         with self._crew(broker.endpoint) as crew:
+
+            def look() -> Snapshot:
+                results.read()
+                return self._snapshot(crew, watcher, rates, results, started)
+
             while quiet < QUIET_TICKS and crew.alive():
                 time.sleep(TICK_S)
                 broker.check()
-                snapshot = self._snapshot(crew, watcher, rates, started)
+                pipeline.check()
+                snapshot = look()
                 self.view.show(snapshot)
+                if kill_pipeline_at and snapshot.accepted >= kill_pipeline_at[0]:
+                    del kill_pipeline_at[0]
+                    self._kill_pipeline(pipeline, look)
                 if kill_at and snapshot.accepted >= kill_at[0]:
                     del kill_at[0]
-                    self._kill_and_restart(broker, lambda: self._snapshot(crew, watcher, rates, started))
+                    self._kill_broker(broker, look)
                 gauge = snapshot.gauge
                 empty = gauge is not None and gauge.waiting == gauge.in_flight == 0
-                quiet = quiet + 1 if empty and crew.produced() else 0
+                windowed = snapshot.windowed >= snapshot.processed
+                quiet = quiet + 1 if empty and windowed and crew.produced() else 0
                 if time.monotonic() > started + self.time_limit_s:
                     self.view.tell("out of time: what was not processed counts as lost", style="bold red")
                     break
         watcher.close()
 
-    def _kill_and_restart(self, broker: BrokerProcess, look: Callable[[], Snapshot]) -> None:
+    def _kill_broker(self, broker: BrokerProcess, look: Callable[[], Snapshot]) -> None:
         broker.kill()
         self.view.tell("broker killed with SIGKILL, in the middle of its work", style="bold red")
-        for _ in range(4):  # let it be seen
-            time.sleep(TICK_S)
-            self.view.show(look())
+        self._let_it_be_seen(look)
         took = broker.start()
         self.view.tell(f"broker up again after {took:.2f} s (pid {broker.pid}), same data folder", style="bold green")
 
-    def _snapshot(self, crew: Crew, watcher: Watcher, rates: Rates, started: float) -> Snapshot:
+    def _kill_pipeline(self, pipeline: PipelineProcess, look: Callable[[], Snapshot]) -> None:
+        pipeline.kill()
+        self.view.tell("pipeline killed with SIGKILL, in the middle of its work", style="bold red")
+        self._let_it_be_seen(look)
+        pipeline.start()
+        self.view.tell(f"pipeline started again (pid {pipeline.pid}); its state is in the broker", style="bold green")
+
+    def _let_it_be_seen(self, look: Callable[[], Snapshot]) -> None:
+        for _ in range(4):
+            time.sleep(TICK_S)
+            self.view.show(look())
+
+    def _snapshot(self, crew: Crew, watcher: Watcher, rates: Rates, results: Results, started: float) -> Snapshot:
         counts = [worker.counts[worker.place] for worker in crew.workers]
         states = [
             WorkerState(worker.name, worker.client, count, rate)
@@ -133,6 +168,8 @@ class Demo:
             producers=[state for state in states if state.name.startswith("producer")],
             consumers=[state for state in states if state.name.startswith("consumer")],
             gauge=watcher.read(),
+            windows=results.windows,
+            windowed=results.flights,
         )
 
     @contextmanager
@@ -167,6 +204,16 @@ class Demo:
         _end(crew.processes, within_s=END_TIMEOUT_S)
 
 
+def _spread(count: int, total: int) -> list[int]:
+    """At how many accepted flights to do something `count` times, evenly spread over `total`."""
+    return [total * (number + 1) // (count + 1) for number in range(count)]
+
+
+def _audit_windows(events: list[ledger.Event], results: Results, late: int) -> WindowAudit:
+    rows = {event.id: event.row for event in events if event.kind == DELIVERED}
+    return audit_windows(results.windows, one_shot(rows.values()), late=late)
+
+
 def _end(processes: list[BaseProcess], *, within_s: float) -> None:
     """Wait for the processes; those that go on after `within_s` seconds are terminated."""
     deadline = time.monotonic() + within_s
@@ -182,13 +229,23 @@ def _end(processes: list[BaseProcess], *, within_s: float) -> None:
 @click.command()
 @click.option("--flights", default=FLIGHTS, show_default=True, help="How many flights to stream.")
 @click.option("--kills", default=1, show_default=True, help="How often the broker is killed on the way.")
+@click.option("--pipeline-kills", default=1, show_default=True, help="How often the pipeline is killed on the way.")
 @click.option("--rate", default=5_000.0, show_default=True, help="Flights a second that each producer sends at most.")
 @click.option("--clients", default="boto3,boto3,native", show_default=True, help="One producer and one consumer each.")
 @click.option("--time-limit", default=300.0, show_default=True, help="Seconds after which the demo gives up.")
 @click.option("--data", default="demo/data", show_default=True, help="Folder of the run; emptied at the start.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live picture, as without a terminal.")
-def main(flights: int, kills: int, rate: float, clients: str, time_limit: float, data: str, plain: bool) -> None:
-    """Stream a year of real flights through a headrace broker, kill it in the middle, and count what arrived."""
+def main(
+    flights: int,
+    kills: int,
+    pipeline_kills: int,
+    rate: float,
+    clients: str,
+    time_limit: float,
+    data: str,
+    plain: bool,
+) -> None:
+    """Publish a year of real flights, consume them and window them, kill broker and pipeline, and count what arrived."""
     console = Console()
     console.width = max(console.width, LEDGER_WIDTH) if not console.is_terminal else console.width
     folder = Path(data).resolve()
@@ -197,7 +254,7 @@ def main(flights: int, kills: int, rate: float, clients: str, time_limit: float,
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         shown: View = LiveView(console) if console.is_terminal and not plain else PlainView(console)
-        demo = Demo(folder, console, shown, flights, kills, rate, clients.split(","), time_limit)
+        demo = Demo(folder, console, shown, flights, kills, pipeline_kills, rate, clients.split(","), time_limit)
         sys.exit(0 if demo.run() else 1)
     except (NoData, RuntimeError) as failed:
         console.print(str(failed), style="red", markup=False)

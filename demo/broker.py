@@ -99,7 +99,7 @@ class Watcher:
 
     def __init__(self, endpoint: str, queue: str) -> None:
         self._client = headrace.connect(endpoint, timeout=2, patience=0)
-        self._queue = self._client.queue(queue, create=True, visibility_timeout=VISIBILITY_S)
+        self._queue = self._client.queue(queue)
 
     def read(self) -> Gauge | None:
         """The gauges now; None while the broker cannot be reached."""
@@ -119,6 +119,14 @@ class Watcher:
 
     def close(self) -> None:
         self._client.close()
+
+
+def prepare(endpoint: str, *, inbox: str, work: str, topic: str) -> None:
+    """Make the topic, the queue that publishes to it, and the consumers' queue that is subscribed to it."""
+    with headrace.connect(endpoint) as client:
+        for queue in (inbox, work):
+            client.queue(queue, create=True, visibility_timeout=VISIBILITY_S)
+        client.topic(topic, create=True, inbox=inbox, retention="1 day").subscribe(work)
 
 
 def _free_port() -> int:

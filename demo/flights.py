@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -33,15 +35,23 @@ def archive() -> Path:
 
 
 def read(limit: int = FLIGHTS) -> Iterator[bytes]:
-    """The first `limit` flights as JSON message bodies; `row` is the row's number, from 0."""
+    """The first `limit` flights of the year as JSON message bodies; `row` counts them from 0."""
+    columns, months = _months()
+    lines = chain.from_iterable(csv.reader(months[month]) for month in sorted(months))
+    for row, fields in enumerate(islice(lines, limit)):
+        values = (_value(name, text) for name, text in zip(columns, fields, strict=True))
+        yield msgspec.json.encode({"row": row, **dict(zip(columns, values, strict=True))})
+
+
+def _months() -> tuple[list[str], dict[int, list[str]]]:
+    """The columns, and the lines by month. (The file has January, October, November, December, February, …)"""
+    months: dict[int, list[str]] = defaultdict(list)
     with zipfile.ZipFile(archive()) as zipped, zipped.open(zipped.namelist()[0]) as raw:
-        lines = csv.reader(io.TextIOWrapper(raw, "utf-8"))
-        columns = next(lines)
-        for row, fields in enumerate(lines):
-            if row == limit:
-                return
-            values = (_value(name, text) for name, text in zip(columns, fields, strict=True))
-            yield msgspec.json.encode({"row": row, **dict(zip(columns, values, strict=True))})
+        lines = io.TextIOWrapper(raw, "utf-8")
+        columns = next(csv.reader([next(lines)]))
+        for line in lines:
+            months[int(line.split(",", 2)[1])].append(line)
+    return columns, months
 
 
 def _value(name: str, text: str) -> str | int | None:

@@ -18,9 +18,11 @@ from rich.text import Text
 
 from demo.broker import Gauge
 from demo.ledger import Audit
+from demo.pipeline import Window, WindowAudit
 
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 HISTORY: Final = 60  # samples in the curves
+WINDOWS: Final = 3  # closed windows that are shown
 EVENTS: Final = 6  # lines of news that stay visible
 PLAIN_INTERVAL_S: Final = 2.0
 
@@ -35,13 +37,16 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment. `gauge` is None while the broker is down."""
+    """One moment. `gauge` is None while the broker is down. `windows`: those that the pipeline has closed; `windowed`: the
+    flights in them."""
 
     elapsed_s: float
     total: int
     producers: Sequence[WorkerState]
     consumers: Sequence[WorkerState]
     gauge: Gauge | None
+    windows: Sequence[Window] = ()
+    windowed: int = 0
 
     @property
     def accepted(self) -> int:
@@ -88,7 +93,7 @@ class PlainView:
         self._next_s = snapshot.elapsed_s + PLAIN_INTERVAL_S
         self._console.print(
             f"{snapshot.elapsed_s:5.1f} s  accepted {snapshot.accepted:>7,}  processed {snapshot.processed:>7,}  "
-            f"in {snapshot.in_per_s:>7,.0f}/s  out {snapshot.out_per_s:>7,.0f}/s  {_gauge_text(snapshot.gauge)}",
+            f"in {snapshot.in_per_s:>7,.0f}/s  out {snapshot.out_per_s:>7,.0f}/s  windows {len(snapshot.windows):>5,}  {_gauge_text(snapshot.gauge)}",
             soft_wrap=True,
             highlight=False,
         )
@@ -130,6 +135,7 @@ class LiveView:
             _curves([("in", self._in, "cyan"), ("out", self._out, "green")], top),
             _numbers(snapshot),
             _workers(snapshot),
+            _windows(snapshot),
             *self._events,
             *[Text() for _ in range(EVENTS - len(self._events))],
         ]
@@ -153,7 +159,11 @@ def _progress(snapshot: Snapshot) -> Table:
     grid.add_column(width=10)
     grid.add_column(ratio=1)
     grid.add_column(justify="right", width=20)
-    for name, count, style in (("accepted", snapshot.accepted, "cyan"), ("processed", snapshot.processed, "green")):
+    for name, count, style in (
+        ("accepted", snapshot.accepted, "cyan"),
+        ("processed", snapshot.processed, "green"),
+        ("in windows", snapshot.windowed, "magenta"),
+    ):
         bar = ProgressBar(total=snapshot.total, completed=count, complete_style=style, finished_style=style)
         grid.add_row(name, bar, f"{count:,} of {snapshot.total:,}")
     return grid
@@ -207,17 +217,32 @@ def _cells(workers: Sequence[WorkerState], place: int) -> list[str]:
     return [worker.name, worker.client, f"{worker.count:,}", f"{worker.per_s:,.0f}"]
 
 
+def _windows(snapshot: Snapshot) -> Table:
+    """The days that were closed last, newest first."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(f"{len(snapshot.windows):,} windows closed", width=24)
+    for heading in ("airport", "flights", "mean delay"):
+        table.add_column(heading, justify="right", width=18)
+    latest = [*reversed(snapshot.windows[-WINDOWS:])]
+    for window in latest:
+        delay = f"{window.delay:.1f} min" if window.delay is not None else ""
+        table.add_row(f"{window.window_start:%a %d %b %Y}", window.origin, f"{window.flights:,}", delay)
+    for _ in range(WINDOWS - len(latest)):
+        table.add_row("", "", "", "")
+    return table
+
+
 def _gauge_text(gauge: Gauge | None) -> str:
     if gauge is None:
         return "broker down"
     return f"waiting {gauge.waiting:,}  in flight {gauge.in_flight:,}  commit {gauge.commit_ms:.2f} ms"
 
 
-def print_ledger(console: Console, audit: Audit, *, kills: int, seconds: float) -> None:
-    """The end: what the message ids on both sides prove."""
+def print_ledger(console: Console, audit: Audit, windows: WindowAudit, *, kills: int, seconds: float) -> None:
+    """The end: what the message ids on both sides prove, and the windows."""
     table = Table(title="Ledger, from the message ids on both sides", box=box.ROUNDED, title_justify="left")
     table.add_column("", justify="left")
-    table.add_column("messages", justify="right")
+    table.add_column("", justify="right")
     table.add_column("", justify="left", style="dim")
     table.add_row("accepted", f"{audit.accepted:,}", "sends that the broker answered")
     table.add_row("processed", f"{audit.processed:,}", "deletes that the broker answered")
@@ -229,12 +254,23 @@ def print_ledger(console: Console, audit: Audit, *, kills: int, seconds: float) 
     table.add_row("unexplained", _must_be_zero(audit.strange), "must be 0")
     table.add_row("flights missing", _must_be_zero(audit.flights_missing), f"of {audit.flights:,}; must be 0")
     table.add_row("lost", _must_be_zero(audit.lost), "accepted, never processed; must be 0")
+    table.add_section()
+    table.add_row("windows", f"{windows.closed:,}", "closed by the pipeline, killed in between")
+    table.add_row("windows that differ", _must_be_zero(_differing(windows)), "from a one-shot computation; must be 0")
+    table.add_row("windows sent twice", _must_be_zero(windows.twice), "must be 0")
+    table.add_row("rows too late", _must_be_zero(windows.late), "must be 0")
     console.print(table)
-    verdict = "Nothing was lost." if audit.holds else "A promise was broken: see the rows in red."
+    holds = audit.holds and windows.holds
+    verdict = "Nothing was lost, every window is right." if holds else "A promise was broken: see the rows in red."
     console.print(
         f"{verdict} {audit.flights:,} flights, {kills} SIGKILL, {seconds:.0f} seconds.",
-        style="bold green" if audit.holds else "bold red",
+        style="bold green" if holds else "bold red",
     )
+
+
+def _differing(windows: WindowAudit) -> int:
+    """Windows that are wrong, missing, or should not be."""
+    return max(windows.expected, windows.closed - windows.twice) - windows.equal
 
 
 def _must_be_zero(count: int) -> str:

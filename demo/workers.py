@@ -19,7 +19,10 @@ from demo import flights
 from demo.clients import CLIENTS, Client, Cut, Received, Refused
 from demo.ledger import ACCEPTED, CUT, DELETED, DELIVERED, Event, Page
 
-QUEUE: Final = "flights"
+SENT_TO: Final = "flights"
+"""The inbox of the topic: plain SQS clients send to it, and so publish."""
+WORK: Final = "flights-work"
+"""The consumers' subscription."""
 CHUNK: Final = 100
 """Rows that a producer takes at once."""
 RETRY_PAUSE_S: Final = 0.05
@@ -77,7 +80,7 @@ def read_flights(chunks: Queue[Chunk | None], limit: int, producers: int) -> Non
 def produce(worker: Worker, chunks: Queue[Chunk | None], rate_max: float) -> None:
     """A producer: send each row until a send of it has been answered, and write down every id. At most `rate_max`/s."""
     _leave_interrupts_to_the_parent()
-    client = CLIENTS[worker.client](worker.endpoint, QUEUE)
+    client = CLIENTS[worker.client](worker.endpoint, SENT_TO)
     page = Page(worker.ledger, worker.name)
     started, sent = time.monotonic(), 0
     while (chunk := chunks.get()) is not None and not worker.finished.is_set():
@@ -110,7 +113,7 @@ def _send(client: Client, page: Page, first: int, bodies: list[bytes], finished:
 def consume(worker: Worker) -> None:
     """A consumer: receive, process, delete, until `finished`. It goes on where it was when the broker is back."""
     _leave_interrupts_to_the_parent()
-    client = CLIENTS[worker.client](worker.endpoint, QUEUE)
+    client = CLIENTS[worker.client](worker.endpoint, WORK)
     page = Page(worker.ledger, worker.name)
     processed = 0
     while not worker.finished.is_set():

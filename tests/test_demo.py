@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from demo import flights
 from demo.ledger import ACCEPTED, CUT, DELETED, DELIVERED, Audit, Event, Page, audit, read
+from demo.pipeline import Window, audit_windows, one_shot
 from demo.view import curve
 
 ROOT = Path(__file__).parent.parent
@@ -96,12 +99,40 @@ def test_flights_are_numbered_rows_of_the_package() -> None:
     assert second.startswith(b'{"row":1,')
 
 
+def test_flights_come_in_the_order_of_the_year() -> None:
+    months = [msgspec.json.decode(body)["month"] for body in flights.read(90_000)]
+    assert months == sorted(months)
+    assert set(months) == {1, 2, 3, 4}
+
+
+def test_one_shot_windows_count_a_flight_as_often_as_it_was_a_message() -> None:
+    expected = one_shot([0, 1, 1])
+    assert {key: window.flights for key, window in expected.items()} == {
+        ("2013-01-01", "EWR"): 1,
+        ("2013-01-01", "LGA"): 2,
+    }
+    assert expected["2013-01-01", "LGA"].delay == 4.0
+
+
+def test_window_audit_finds_wrong_missing_and_doubled_windows() -> None:
+    expected = one_shot([0, 1])
+    right = list(expected.values())
+    wrong = msgspec.structs.replace(right[0], flights=2)
+    assert audit_windows(right, expected, late=0).holds
+    assert not audit_windows(right, expected, late=1).holds
+    assert not audit_windows(right[:1], expected, late=0).holds
+    assert not audit_windows([wrong, right[1]], expected, late=0).holds
+    doubled = audit_windows([*right, right[0]], expected, late=0)
+    assert (doubled.twice, doubled.holds) == (1, False)
+    assert not audit_windows([*right, Window(dt.datetime(2014, 1, 1, tzinfo=dt.UTC), "EWR", 1, 1, 1.0)], expected, late=0).holds
+
+
 def test_curve_is_blocks_of_height() -> None:
     assert curve([0, 1, 2, 4, 8], 8) == " ▁▂▄█"
 
 
 @pytest.mark.serial
-def test_demo_loses_nothing_when_the_broker_is_killed_twice(tmp_path: Path) -> None:
+def test_demo_loses_nothing_when_broker_and_pipeline_are_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "demo", "--flights", "4000", "--kills", "2", "--rate", "2000", "--plain"]
     done = subprocess.run(
         [*command, "--clients", "boto3,native", "--data", str(tmp_path / "run")],
@@ -109,4 +140,5 @@ def test_demo_loses_nothing_when_the_broker_is_killed_twice(tmp_path: Path) -> N
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("broker killed with SIGKILL") == 2
-    assert "Nothing was lost. 4,000 flights, 2 SIGKILL" in done.stdout
+    assert done.stdout.count("pipeline killed with SIGKILL") == 1
+    assert "Nothing was lost, every window is right. 4,000 flights, 3 SIGKILL" in done.stdout
