@@ -1,0 +1,87 @@
+"""Topics while a commit is on its way to a slow disk, or is refused: no gap, no duplicate, nothing counted that was not done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headrace.errors import StoreFull
+from headrace.queue import limits
+from headrace.queue import operations as ops
+from headrace.queue.model import topic_arn_of
+from headrace.testing import entry
+from tests.queue.local.hands import Hands
+
+TOPIC = topic_arn_of("t")
+
+
+def shown(hands: Hands, queue: str) -> list[str]:
+    return [one.message.body.decode() for one in hands.peek(queue)]
+
+
+def create(hands: Hands, **settings: Any) -> None:
+    hands.run(ops.CreateTopic(TOPIC, {"retention_ms": limits.HOUR_MS, **settings}))
+
+
+@pytest.mark.parametrize("slice_", [2, 3, 100])
+def test_queue_that_catches_up_misses_nothing_that_is_on_its_way(
+    hands: Hands, slice_: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CATCH_UP_SLICE", slice_)
+    create(hands)
+    queue = hands.create("q")
+    hands.send_all(TOPIC, [entry(str(number)) for number in range(5)])
+    hands.hold_commits()
+    hands.ask(ops.Send(TOPIC, [entry("5")]))
+    hands.ask(ops.Send(TOPIC, [entry("6")]), ops.Subscribe(TOPIC, queue, after=0), ops.Send(TOPIC, [entry("7")]))
+    for number in range(8, 20):
+        hands.store.advance()
+        hands.ask(ops.Send(TOPIC, [entry(str(number))]))
+        hands.let_go()
+        hands.store.advance()
+    for _ in range(10):
+        hands.let_go()
+        hands.store.advance()
+    hands.let_go()
+    assert shown(hands, queue) == [str(number) for number in range(20)]
+
+
+def test_refused_publishing_leaves_no_trace(hands: Hands) -> None:
+    create(hands)
+    queue = hands.create("q")
+    hands.run(ops.Subscribe(TOPIC, queue))
+    hands.disk.refuses = StoreFull("here")
+    assert isinstance(hands.outcome(ops.Send(TOPIC, [entry("x")])), StoreFull)
+    counts = hands.run(ops.GetTopic(TOPIC)).counts
+    assert (counts.published, counts.logged, counts.log_bytes) == (0, 0, 0)
+    assert hands.counts(queue).visible == 0
+
+
+def test_refused_subscription_is_none(hands: Hands) -> None:
+    create(hands)
+    queue = hands.create("q")
+    hands.send(TOPIC, "1")
+    hands.disk.refuses = StoreFull("here")
+    assert isinstance(hands.outcome(ops.Subscribe(TOPIC, queue, after=0)), StoreFull)
+    assert hands.run(ops.GetTopic(TOPIC)).subscriptions == []
+    assert shown(hands, queue) == []
+
+
+def test_refused_change_and_creation_and_deletion_are_taken_back(hands: Hands) -> None:
+    inbox, other = hands.create("in"), hands.create("other")
+    hands.disk.refuses = StoreFull("here")
+    assert isinstance(hands.outcome(ops.CreateTopic(TOPIC, {"inbox": inbox})), StoreFull)
+    hands.send(inbox, "kept")
+    assert shown(hands, inbox) == ["kept"]
+    create(hands, inbox=inbox)
+    hands.disk.refuses = StoreFull("here")
+    assert isinstance(hands.outcome(ops.ChangeTopic(TOPIC, {"inbox": other})), StoreFull)
+    hands.send(other, "kept")
+    assert shown(hands, other) == ["kept"]
+    hands.send(inbox, "published")
+    hands.disk.refuses = StoreFull("here")
+    hands.outcome(ops.DeleteTopic(TOPIC))
+    assert [m.body for m in hands.run(ops.ReadLog(TOPIC))] == [b"published"]
+    hands.send(inbox, "published too")
+    assert hands.run(ops.GetTopic(TOPIC)).counts.logged == 2
