@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -126,10 +127,11 @@ def _run(
     from headrace.cli.stream_live import watcher  # noqa: PLC0415
     from headrace.stream.runner import run as run_pipeline  # noqa: PLC0415
 
-    with watcher(pipeline.name) as on_progress:
+    broker = nullcontext() if target == NOWHERE else connected(target)
+    with broker as client, watcher(pipeline.name) as on_progress:
         return run_pipeline(
             pipeline.plan,
-            None if target == NOWHERE else connected(target),
+            client,
             until=until,
             batch_rows=settings.batch_rows,
             batch_ms=settings.batch_ms,

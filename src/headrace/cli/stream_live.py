@@ -96,9 +96,8 @@ def bar(share: float, width: int = 20) -> str:
 
 
 def size(size_bytes: int) -> str:
-    value, unit = float(size_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):  # noqa: B007 - the last one is used below
-        if value < 1_024:
-            break
-        value /= 1_024
-    return f"{value:,.0f} {unit}" if unit == "B" else f"{value:,.1f} {unit}"
+    """`1.5 MiB`"""
+    if size_bytes < 1_024:
+        return f"{size_bytes} B"
+    power = min((size_bytes.bit_length() - 1) // 10, 3)
+    return f"{size_bytes / 1_024**power:,.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"

@@ -122,9 +122,10 @@ def test_pipeline_with_queues_needs_a_broker() -> None:
 
 
 def test_settings_out_of_range_are_refused(client: headrace.Client) -> None:
-    for settings in ({"batch_rows": 0}, {"batch_ms": -1}):
-        with pytest.raises(InvalidParameter):
-            copied().run(client, **settings)
+    with pytest.raises(InvalidParameter):
+        copied().run(client, batch_rows=0)
+    with pytest.raises(InvalidParameter):
+        copied().run(client, batch_ms=-1)
 
 
 def test_stateless_change_goes_on(client: headrace.Client) -> None:

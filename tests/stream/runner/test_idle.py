@@ -1,0 +1,91 @@
+"""Sources that are silent: their windows close by a timer that is in the store."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+
+import pytest
+
+import headrace
+from headrace.stream.runner import keys
+from headrace.stream.runner.commit import Ledger
+from headrace.stream.runner.feeds import News
+from headrace.stream.runner.job import Job, Settings
+from headrace.stream.runner.queues import prepare_queues
+from headrace.stream.runner.session import Session
+from headrace.stream.runner.store import BrokerStore, Patience
+from tests.stream.runner.pipelines import counts, event, send, taken
+
+
+class Clocked(BrokerStore):
+    """Its time is moved by hand, ahead of the broker's."""
+
+    later_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.later_ms
+
+
+@pytest.fixture
+def store(client: headrace.Client) -> Clocked:
+    return Clocked(client, keys.state_name("counts"), Patience(5, threading.Event()))
+
+
+def opened(client: headrace.Client, store: BrokerStore) -> Session:
+    pipeline = counts(idle="1 hour")
+    job = Job(pipeline.plan, pipeline.physical, Settings(until="idle"))
+    prepare_queues(job, client)
+    ledger = Ledger(store, "counts", 0, None)
+    session = Session(job, store, client, ledger, news=News(), patience=Patience(5, threading.Event()))
+    session.open()
+    return session
+
+
+def settled(session: Session) -> None:
+    while not session.quiet:
+        if session.turn() is None:
+            session.wait(0.05)
+
+
+def test_silent_source_closes_its_windows_after_the_timeout(client: headrace.Client, store: Clocked) -> None:
+    send(client, [event(1)])
+    with closing(opened(client, store)) as session:
+        settled(session)
+        store.later_ms = 3_500_000
+        assert session.turn() is None and taken(client, "out") == []
+        store.later_ms = 3_600_000
+        rows = session.turn()
+        assert rows is not None and rows.num_rows == 1
+        assert len(taken(client, "out")) == 1
+
+
+def test_timer_goes_on_through_a_restart(client: headrace.Client, store: Clocked) -> None:
+    send(client, [event(1)])
+    with closing(opened(client, store)) as session:
+        settled(session)
+    store.later_ms = 3_600_000
+    with closing(opened(client, store)) as session:
+        rows = session.turn()
+        assert rows is not None and rows.num_rows == 1
+
+
+def test_windows_are_closed_once(client: headrace.Client, store: Clocked) -> None:
+    send(client, [event(1)])
+    with closing(opened(client, store)) as session:
+        settled(session)
+        store.later_ms = 3_600_000
+        assert session.turn() is not None
+        store.later_ms = 36_000_000
+        assert session.turn() is None
+        assert len(taken(client, "out")) == 1
+
+
+def test_idle_pipeline_commits_nothing(client: headrace.Client, store: Clocked) -> None:
+    send(client, [event(1)])
+    with closing(opened(client, store)) as session:
+        settled(session)
+        before = client.state(keys.state_name("counts"))
+        for _ in range(20):
+            assert session.turn() is None
+        assert client.state(keys.state_name("counts")) == before
