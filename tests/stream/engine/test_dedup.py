@@ -29,7 +29,7 @@ def expected(rows: list[Row], within_us: int) -> list[Row]:
     return passed
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(steps=arrivals(), within_us=st.sampled_from([0, S, 3 * S, 5 * S, 60 * S]), restarts=st.integers(0, 255))
 def test_any_batching_lets_the_same_rows_through(
     steps: list[tuple[list[Row], ...]], within_us: int, restarts: int

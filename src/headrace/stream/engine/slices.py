@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.stream import limits
 from headrace.stream.engine.parts import Parts
@@ -23,6 +24,7 @@ OPEN: Final = "_open"
 
 _WIDTH_MIN_US: Final = 1_000_000  # buckets below a second would be many, and save nothing
 _WIDTH_PARTS: Final = 8  # of the time that rows are kept: a batch reads a quarter more than it must
+_HASHES: Final = 2**31  # a power of two, so that a hash says the slice, too; one in so many keys is taken for another
 _CHUNK_ROWS: Final = 2_048  # DuckDB's vectors have as many
 
 
@@ -132,18 +134,25 @@ class KeySlices:
         self._shrink = shrink
 
     def append(self, rows: pa.Table) -> None:
-        for number, group in grouped(rows, self._slices(rows, self._keys)):
+        for number, group in grouped(rows, self._hashes(rows, self._keys) % self.COUNT):
             self._add(number, group, level=0)
 
     def near(self, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
         """All rows that have a key of `rows`, and others. `keys`: what its key columns are called."""
-        wanted = set(self._slices(rows, keys).tolist())
+        wanted = set((np.unique(self._hashes(rows, keys)) % self.COUNT).tolist())
         return joined(self._parts.read(bucket for bucket in self._parts.buckets() if bucket % self.COUNT in wanted))
 
-    def _slices(self, rows: pa.Table, keys: Sequence[str]) -> npt.NDArray[np.int64]:
+    def matching(self, rows: pa.Table) -> pa.Table:
+        """All rows that have a key of `rows`, and hardly any others."""
+        found = self.near(rows, self._keys)
+        hashes = pa.array(np.unique(self._hashes(rows, self._keys)))
+        return found.filter(pc.is_in(pa.array(self._hashes(found, self._keys)), value_set=hashes))
+
+    def _hashes(self, rows: pa.Table, keys: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Equal for equal keys; the last bits are the slice."""
         if not keys:
             return np.zeros(rows.num_rows, np.int64)
-        return np.asarray(shard_of(rows, tuple(keys), self.COUNT), np.int64)
+        return np.asarray(shard_of(rows, tuple(keys), _HASHES), np.int64)
 
     def _add(self, number: int, rows: pa.Table, *, level: int) -> None:
         bucket = number - level * self.COUNT
