@@ -50,8 +50,14 @@ QUERIES: list[tuple[physical.Aggregation, str]] = [
     (aggregate("approx_count_distinct", ("k",), BIGINT), "count(DISTINCT k)"),
     (aggregate("first", ("i",), pa.int32()), "arg_min({'v': i}, (ts, place)).v"),
     (aggregate("last", ("i",), pa.int32(), where="w"), "(arg_max({'v': i}, (ts, place)) FILTER (WHERE w)).v"),
-    (aggregate("min_by", ("k", "i"), pa.string()), "(arg_min({'v': k}, (i, place)) FILTER (WHERE i IS NOT NULL)).v"),
-    (aggregate("max_by", ("k", "i"), pa.string()), "(arg_max({'v': k}, (i, -place)) FILTER (WHERE i IS NOT NULL)).v"),
+    (
+        aggregate("min_by", ("k", "i"), pa.string()),
+        "(arg_min({'v': k}, (i, ts, place)) FILTER (WHERE i IS NOT NULL)).v",
+    ),
+    (
+        aggregate("max_by", ("k", "i"), pa.string()),
+        "(arg_max({'v': k}, (i, -epoch_us(ts), -place)) FILTER (WHERE i IS NOT NULL)).v",
+    ),
     (aggregate("stddev_samp", ("d",), DOUBLE), "stddev_samp(d)"),
     (aggregate("var_pop", ("d",), DOUBLE, where="w"), "var_pop(d) FILTER (WHERE w)"),
     (aggregate("var_samp", ("i",), DOUBLE), "var_samp(i)"),

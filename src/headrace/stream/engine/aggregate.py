@@ -29,6 +29,8 @@ from headrace.stream.engine.tables import conform, micros, split
 from headrace.stream.schema import Schema
 
 TIMES = pa.timestamp("us")
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +59,34 @@ class Windows:
 
     def ends(self, panes: Sequence[int], after: int, to: int) -> list[int]:
         """The ends in (after, to] of the windows that hold any of these panes, sorted."""
-        steps = range(self.per_row)
-        ends = {
-            self.last_end(pane) - step * self.slide_us for pane in panes for step in steps if self._holds(pane, step)
-        }
-        return sorted(end for end in ends if after < end <= to)
+        found: set[int] = set()
+        for pane in panes:
+            last = self.last_end(pane)
+            beyond = max(0, -((to - last) // self.slide_us))
+            found.update(range(last - beyond * self.slide_us, max(after, pane), -self.slide_us))
+        return sorted(found)
 
-    def _holds(self, pane: int, step: int) -> bool:
-        return self.last_end(pane) - step * self.slide_us > pane
+    def expand(self, rows: pa.Table, ends: Sequence[int]) -> pa.Table:
+        """Each row of partials once for each window from the first to the last of these ends that holds its pane.
 
-    def expand(self, rows: pa.Table, after: int, to: int) -> pa.Table:
-        """Each row of partials once for each window with an end in (after, to] that holds its pane; `window`: its start."""
+        `window` is its start. The rows of a window are in the order of their panes, if `rows` are.
+        """
         panes = rows["pane"].to_numpy()
+        pieces = self._by_window(panes, ends) if len(ends) < self.per_row else self._by_step(panes, ends)
+        return pa.concat_tables([_marked(rows, starts, mask) for starts, mask in pieces])
+
+    def _by_window(self, panes: Ints, ends: Sequence[int]) -> Iterator[tuple[Ints, Flags]]:
+        for end in ends:
+            start = end - self.size_us
+            yield np.full(len(panes), start), (panes >= start) & (panes < end)
+
+    def _by_step(self, panes: Ints, ends: Sequence[int]) -> Iterator[tuple[Ints, Flags]]:
+        """The last window of every row, then the one before that, …: fewer steps than windows."""
         last = panes // self.slide_us * self.slide_us
-        pieces = []
-        for step in reversed(range(self.per_row)):
+        for step in range(self.per_row):
             starts = last - step * self.slide_us
-            ends = starts + self.size_us
-            pieces.append(_marked(rows, starts, (ends > panes) & (ends > after) & (ends <= to)))
-        return pa.concat_tables(pieces)
+            found = starts + self.size_us
+            yield starts, (found > panes) & (found >= ends[0]) & (found <= ends[-1])
 
 
 def windows_of(window: physical.Window | None) -> Windows | None:
@@ -160,7 +171,7 @@ class AggregateOperator(Operator):
         assert self._windows is not None
         ends = self._windows.ends(self._parts.buckets(), self.reached, watermark)
         for some in self._at_a_time(ends):
-            rows = self._windows.expand(self._read(some), some[0] - 1, some[-1])
+            rows = self._windows.expand(self._read(some), some)
             yield self._groups.merge(rows, ["window"])
 
     def _at_a_time(self, ends: list[int]) -> Iterator[list[int]]:
@@ -183,9 +194,8 @@ class AggregateOperator(Operator):
             by, rows, fresh = "pane", self._parts.read(), created
         else:
             ends = self._windows.ends(np.unique(created["pane"].to_numpy()).tolist(), watermark, END)
-            by, after = "window", ends[0] - 1
-            rows = self._windows.expand(self._read(ends), after, ends[-1])
-            fresh = self._windows.expand(created, after, ends[-1])
+            by, rows = "window", self._windows.expand(self._read(ends), ends)
+            fresh = self._windows.expand(created, ends)
         return self._result(self._groups.merge(self._groups.among(rows, fresh, [by]), [by]))
 
     def _result(self, merged: pa.Table) -> pa.Table:
@@ -201,6 +211,6 @@ class AggregateOperator(Operator):
         return [starts.cast(TIMES), ends.cast(TIMES), pc.subtract(ends, 1).cast(TIMES)]
 
 
-def _marked(rows: pa.Table, starts: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> pa.Table:
+def _marked(rows: pa.Table, starts: Ints, mask: Flags) -> pa.Table:
     rows = rows.append_column("window", pa.array(starts))
     return rows if mask.all() else rows.filter(pa.array(mask))

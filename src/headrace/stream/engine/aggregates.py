@@ -198,12 +198,13 @@ def _first_last(layout: Layout, it: physical.Aggregation) -> Result:
 
 
 def _by_order(layout: Layout, it: physical.Aggregation) -> Result:
-    """min_by, max_by: the value of the row with the least (greatest) order; of equal ones the first to arrive."""
-    pick, tie = ("arg_min", "r") if it.function == "min_by" else ("arg_max", "-r")
+    """min_by, max_by: the value of the row with the least (greatest) order; of equal ones the oldest, the first to arrive."""
+    pick, sign = ("arg_min", "") if it.function == "min_by" else ("arg_max", "-")
     value, order = layout.argument(it.arguments[0], None), layout.argument(it.arguments[1], it.where)
     p = layout.partial(
-        f"{pick}({{'v': {value}, 'o': {order}}}, {{'o': {order}, 'r': {tie}}}) FILTER (WHERE {order} IS NOT NULL)",
-        f"{pick}({{p}}, {{{{'o': {{p}}.o, 'r': {tie}}}}}) FILTER (WHERE {{p}} IS NOT NULL)",
+        f"{pick}({{'v': {value}, 'o': {order}, 't': t}}, {{'o': {order}, 't': {sign}t, 'r': {sign}r}})"
+        f" FILTER (WHERE {order} IS NOT NULL)",
+        f"{pick}({{p}}, {{{{'o': {{p}}.o, 't': {sign}{{p}}.t, 'r': {sign}r}}}}) FILTER (WHERE {{p}} IS NOT NULL)",
     )
     return Result(f"{p}.v")
 
