@@ -11,6 +11,9 @@ from headrace.stream import plan
 from headrace.stream.errors import PlanRefused
 from headrace.stream.sources.base import Chunk, Progress, Reader
 
+TOPIC: Final = "topic"
+"""What `backfill` says to have a topic's log read from its beginning, instead of files."""
+
 _FORMATS: Final[dict[str, Literal["parquet", "csv", "jsonl"]]] = {
     ".parquet": "parquet",
     ".csv": "csv",

@@ -6,7 +6,9 @@ from headrace.errors import QueueNotFound
 from headrace.native.client import Client
 from headrace.stream import plan
 from headrace.stream.errors import PlanRefused
+from headrace.stream.runner.backfill import source_to_backfill
 from headrace.stream.runner.job import Job
+from headrace.stream.sources.topic import inbox_name, subscribe
 
 
 def prepare_queues(job: Job, client: Client) -> None:
@@ -28,6 +30,21 @@ def prepare_queues(job: Job, client: Client) -> None:
     for sink in job.pipeline.sinks:
         if isinstance(sink, plan.QueueSink) and not sink.topic:
             make_queue(client, sink.queue)
+
+
+def backfill_topic(job: Job, client: Client, pipeline: str) -> None:
+    """Let the pipeline's only topic be read from the beginning of its log; it is subscribed here, before it is read.
+
+    Raises:
+        PlanRefused: its only live source is no topic.
+        SubscriptionRefused: the topic keeps no log.
+    """
+    source = source_to_backfill(job.sources)
+    if not isinstance(source, plan.TopicSource):
+        raise PlanRefused(
+            "backfill 'topic'", f"source {source.name!r} is a queue, which keeps no log", "the name of files"
+        )
+    subscribe(client, source.topic, inbox_name(pipeline, source.topic), start="beginning")
 
 
 def make_queue(client: Client, name: str) -> None:

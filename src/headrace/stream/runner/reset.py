@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from headrace.errors import QueueNotFound, StateChanged
+from headrace.errors import QueueNotFound, StateChanged, SubscriptionRefused, TopicNotFound
 from headrace.native.client import Client
 from headrace.queue import operations as ops
 from headrace.queue.model import arn_of
@@ -63,6 +63,8 @@ def _release(client: Client, pipeline: str, sources: Iterable[str], slots: Itera
         if kind in ("queue", "topic"):
             for slot in slots:
                 _release_slot(client, queue, reader_name(pipeline, slot))
+        if kind == "topic":
+            _replay(client, source, queue)
 
 
 def _release_slot(client: Client, queue: str, reader: str) -> None:
@@ -70,6 +72,14 @@ def _release_slot(client: Client, queue: str, reader: str) -> None:
         client.call(ops.ReleaseClaims(arn_of(queue), reader))
     except QueueNotFound:
         return  # it is gone, and its claims with it
+
+
+def _replay(client: Client, topic: str, inbox: str) -> None:
+    """The inbox is given the log again, and nothing else. A topic that keeps no log leaves it as it is."""
+    try:
+        client.topic(topic).replay(inbox, purge=True)
+    except (TopicNotFound, QueueNotFound, SubscriptionRefused):
+        return
 
 
 def _remove(store: Store, name: str) -> int:

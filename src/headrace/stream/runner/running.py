@@ -12,9 +12,9 @@ from headrace.stream import limits, plan
 from headrace.stream.errors import PlanRefused
 from headrace.stream.result import Report, Result
 from headrace.stream.runner import keys
-from headrace.stream.runner.backfill import source_to_backfill
+from headrace.stream.runner.backfill import TOPIC, source_to_backfill
 from headrace.stream.runner.job import Job, Settings, Until
-from headrace.stream.runner.queues import prepare_queues
+from headrace.stream.runner.queues import backfill_topic, prepare_queues
 from headrace.stream.runner.reset import reset as drop_state
 from headrace.stream.runner.runner import Runner
 from headrace.stream.runner.store import BrokerStore, MemoryStore, Patience, Store
@@ -55,7 +55,8 @@ def run(
         patience_s: how long to go on trying while the broker or a sink is away. None: for ever, or PATIENCE_S with
             `until`.
         reset: drop the pipeline's state first, and give back what it has claimed.
-        backfill: files that are read before the one source that is a queue or topic; at the pipeline's first start.
+        backfill: files that are read before the one source that is a queue or topic; or "topic": that topic's log from
+            its beginning. At the pipeline's first start.
         on_progress: called with a Report, at most twice a second and at the end, by the thread that runs.
         stop: set it to end the run: the batch that is being processed is finished.
         text: the plan in words, kept with the state for `headrace stream show`.
@@ -101,6 +102,9 @@ def run_job(
         if client is not None:
             prepare_queues(job, client)
         path = str(backfill) if backfill is not None else None
+        if path == TOPIC and client is not None:
+            backfill_topic(job, client, job.pipeline.name)
+            path = None
         runner = Runner(
             job, store, client,
             stop=stop, patience=patience, text=text, backfill=path, on_progress=on_progress,
