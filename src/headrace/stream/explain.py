@@ -212,6 +212,6 @@ def _boxes(pipeline: plan.Pipeline, compiled: physical.Physical) -> list[Box]:
 
 def _entities(text: str) -> str:
     """Mermaid reads quotes and brackets as its own."""
-    for character in '&"<>[]{}#':
-        text = text.replace(character, f"#{ord(character)};") if character != "#" else text
+    for character in '&"<>[]{}':
+        text = text.replace(character, f"#{ord(character)};")
     return text

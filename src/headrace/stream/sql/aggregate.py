@@ -81,15 +81,25 @@ class Group:
 
 def compile_group(
     query: Query, node: exp.Select, scope: Scope, named: list[Named], conditions: list[exp.Expr]
-) -> tuple[Scope, list[Named], list[exp.Expr]]:
-    """The scope of the groups, the SELECT list and HAVING over it."""
+) -> tuple[Scope, list[Named], list[exp.Expr], list[exp.Expr]]:
+    """The scope of the groups; the SELECT list, HAVING and QUALIFY over it."""
     group = Group(query, scope, query.writer(scope))
     _read_keys(group, node, named)
     having = node.args.get("having")
     over = conjuncts(having.this if having is not None else None)
     rewritten = [(column, _rewrite(group, item, column)) for column, item in named]
     over = [_rewrite(group, item, "") for item in over]
-    return Scope.of(_aggregate(group, conditions), "", query.compiler.types), rewritten, over
+    qualify = (
+        [_rewrite_rank(group, item) for item in conjuncts(node.args["qualify"].this)]
+        if node.args.get("qualify")
+        else []
+    )
+    return Scope.of(_aggregate(group, conditions), "", query.compiler.types), rewritten, over, qualify
+
+
+def _rewrite_rank(group: Group, node: exp.Expr) -> exp.Expr:
+    """A conjunct of QUALIFY: of columns, it names only the number itself."""
+    return _with_children(group, node) if node.find(exp.Window) else node
 
 
 def _read_keys(group: Group, node: exp.Select, named: list[Named]) -> None:
@@ -191,7 +201,7 @@ def _with_children(group: Group, node: exp.Expr) -> exp.Expr:
     """A copy of the node whose children are rewritten. The original stays, for its places in the text."""
     copy = node.copy()
     for old, new in zip(list(node.iter_expressions()), list(copy.iter_expressions()), strict=True):
-        if isinstance(old, exp.Expr):
+        if isinstance(old, exp.Expr) and not (isinstance(node, exp.Window) and old is node.this):
             new.replace(_rewrite(group, old, ""))
     return copy
 

@@ -31,9 +31,9 @@ class Roles:
         """The roles after a projection: `names` old column → new column, of the columns that pass unchanged."""
         return replace(
             self,
-            time=names.get(self.time or ""),
-            start=names.get(self.start or ""),
-            end=names.get(self.end or ""),
+            time=names.get(self.time) if self.time else None,
+            start=names.get(self.start) if self.start else None,
+            end=names.get(self.end) if self.end else None,
         )
 
     @property

@@ -6,6 +6,7 @@ call stays a name with arguments, and `functions*.py` alone say what there is an
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import sqlglot
@@ -16,6 +17,8 @@ from sqlglot.parsers.spark import SparkParser
 
 from headrace.stream.errors import PlanRefused
 
+_WINDOW = re.compile(r"\b(window|session)\s*\(", re.IGNORECASE)
+_HINT = "tumble(ts, '10 seconds'), hop(ts, '10 seconds', '2 seconds') or session_window(ts, '10 seconds')"
 _KEPT = {"CAST", "TRY_CAST", "EXTRACT"}
 
 
@@ -39,7 +42,7 @@ def parse(text: str, step: str = "") -> exp.Expr:
         first = error.errors[0] if error.errors else {}
         raise PlanRefused(
             str(first.get("highlight") or "the text"), f"this is not SQL: {first.get('description', error)}",
-            "", int(first.get("line") or 0), _column_of(text, first), step,
+            _HINT if _WINDOW.search(text) else "", int(first.get("line") or 0), _column_of(text, first), step,
         ) from None  # fmt: skip
     except SqlglotError as error:
         raise PlanRefused("the text", f"this is not SQL: {str(error).splitlines()[0]}", step=step) from None

@@ -113,7 +113,7 @@ def _literal(_: Writer, node: exp.Literal) -> str:
     number = node.name.lower()
     if "e" in number:
         return f"CAST({number} AS DOUBLE)"
-    whole, _, fraction = number.partition(".")
+    whole, _point, fraction = number.partition(".")
     if fraction and not whole.strip("0"):  # DuckDB counts the zero in front of the point as a digit
         return f"CAST({number} AS DECIMAL({len(fraction)},{len(fraction)}))"
     return number

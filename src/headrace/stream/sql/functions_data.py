@@ -62,7 +62,9 @@ def _struct(call: Call) -> str:
 def _sequence(call: Call) -> str:
     if not pa.types.is_integer(call.type(0)):
         raise call.refused("it counts integers here")
-    return f"CAST(generate_series({call.sql(0)}, {call.sql(1)}) AS {sql_type(call.type(0))}[])"
+    first, last = call.sql(0), call.sql(1)
+    step = f"CASE WHEN {first} <= {last} THEN 1 ELSE -1 END"
+    return f"CAST(generate_series({first}, {last}, {step}) AS {sql_type(call.type(0))}[])"
 
 
 def _map(call: Call) -> str:

@@ -138,7 +138,6 @@ TABLE: Final[dict[str, Function]] = {
     "year": _part("year({0})"),
     "quarter": _part("quarter({0})"),
     "month": _part("month({0})"),
-    "week": _part("week({0})"),
     "weekofyear": _part("week({0})"),
     "day": _part("day({0})"),
     "dayofmonth": _part("day({0})"),

@@ -41,15 +41,17 @@ def from_clause(
     if isinstance(first, plan.TableRef):
         raise refused(clause, first.name, "a table stands still: only a stream makes a stream",
                       f"FROM a stream JOIN {first.name} ON …")  # fmt: skip
-    first, conditions = _bounded(query, first, conditions)
+    first, conditions = _bounded(query, first, conditions, _used(node))
     scope = Scope.of(first, clause.this.alias_or_name, query.compiler.types)
     for join in node.args.get("joins") or []:
         scope, conditions = _joined(query, node, scope, join, known, conditions)
     return scope, conditions
 
 
-def _bounded(query: Query, relation: Relation, conditions: list[exp.Expr]) -> tuple[Relation, list[exp.Expr]]:
-    return (relation, conditions) if relation.rank is None else top.bounded(query, relation, conditions)
+def _bounded(
+    query: Query, relation: Relation, conditions: list[exp.Expr], used: set[str] | None
+) -> tuple[Relation, list[exp.Expr]]:
+    return (relation, conditions) if relation.rank is None else top.bounded(query, relation, conditions, used)
 
 
 def _joined(
@@ -62,7 +64,7 @@ def _joined(
     if isinstance(right, plan.TableRef):
         return join_table(query, scope, right, alias, kind, on, _used(node)), conditions
     used = _used(node, join)
-    right, conditions = _bounded(query, right, conditions)
+    right, conditions = _bounded(query, right, conditions, _used(node))
     return _Join(query, node, scope, right, alias, kind, used).compiled(join, on, conditions)
 
 

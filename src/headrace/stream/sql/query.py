@@ -136,11 +136,11 @@ class Query:
         conditions = conjuncts(where.this if where is not None else None)
         scope, conditions = joins.from_clause(self, node, known, conditions)
         named = self._names(node, scope)
+        qualify = conjuncts(node.args["qualify"].this) if node.args.get("qualify") else []
         if aggregate.wanted(node):
-            scope, named, conditions = aggregate.compile_group(self, node, scope, named, conditions)
-        qualify = node.args.get("qualify")
-        if qualify is not None or any(isinstance(item, exp.Window) for _, item in named):
-            return top.ranked(self, scope, named, conditions, conjuncts(qualify.this if qualify is not None else None))
+            scope, named, conditions, qualify = aggregate.compile_group(self, node, scope, named, conditions)
+        if qualify or any(isinstance(item, exp.Window) for _, item in named):
+            return top.ranked(self, scope, named, conditions, qualify)
         return self.projected(scope, named, conditions)
 
     def projected(

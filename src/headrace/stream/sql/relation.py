@@ -146,7 +146,8 @@ def project(
     ]
     names: dict[str, str] = {}
     for item in items:
-        names.setdefault(item.column or "", item.name)
+        if item.column:
+            names.setdefault(item.column, item.name)
     return replace(
         relation,
         query=f"({_select(relation.query, cast, where)})",

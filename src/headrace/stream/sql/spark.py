@@ -1,7 +1,7 @@
 """A step's SQL for Spark: the text as it was written, but for windows.
 
     tumble(ts, '10 s'), hop(ts, '10 s', '2 s')   window(ts, '10 seconds'[, '2 seconds'])
-    window_start, window_end, window_time        window.start, window.end, window_time(window)
+    window_start, window_end, window_time        window.start, window.end, and in a SELECT around: window_time(window)
     GROUP BY window_start, window_end            … and window(_window_time, '1 microsecond'), see below
     a.window_end = b.window_end                  a._window_time = b._window_time
     count(DISTINCT x), first(x), last(x)         size(collect_set(x)), min_by(x, ts), max_by(x, ts)
@@ -26,7 +26,11 @@ from headrace.stream.sql.expressions import conjuncts, interval_us
 
 WINDOW_TIME: Final = "_window_time"
 """The hidden column of windowed queries."""
-_OWN: Final = {"window_start": "{}.start", "window_end": "{}.end", "window_time": "window_time({})"}
+_OWN: Final = {
+    "window_start": "{}.start",
+    "window_end": "{}.end",
+    "window_time": "({}.end - INTERVAL '1' MICROSECOND)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +127,44 @@ def _windowed_select(node: exp.Select, window: exp.Anonymous) -> bool:
     time = window.expressions[0].sql(dialect=Spark)
     window.replace(exp.Anonymous(this=function, expressions=[window.expressions[0], *lengths]))
     _aggregates(node, time)
+    times = {place for place, item in enumerate(node.expressions) if _is_window_time(item.unalias())}
     for item in list(node.expressions):
         _own_columns(item, function)
     having = node.args.get("having")
     if having is not None:
         _own_columns(having.this, function)
-    node.append("expressions", exp.alias_(_expression(f"window_time({function})"), WINDOW_TIME))
+    _around(node, function, times)
     return True
+
+
+def _is_window_time(item: exp.Expr) -> bool:
+    return isinstance(item, exp.Column) and item.name.lower() == "window_time" and not item.table
+
+
+def _around(node: exp.Select, function: str, times: set[int]) -> None:
+    """Put a SELECT around, that gives WINDOW_TIME: Spark refuses window_time(window) in the SELECT that aggregates.
+
+    `times`: the places of items that are nothing but window_time: they keep the watermark, too.
+    """
+    names = []
+    for place, item in enumerate(node.expressions):
+        names.append(item.alias_or_name or f"_{place}")
+        if not item.alias_or_name:
+            item.replace(exp.alias_(item.copy(), names[-1], quoted=True))
+    inner = node.copy()
+    inner.set("with_", None)
+    inner.append("expressions", exp.column(function))
+    for key in [key for key in node.args if key != "with_"]:
+        node.set(key, None)
+    time = _expression(f"window_time({function})")
+    outer = [
+        exp.alias_(time.copy(), name, quoted=True) if place in times else exp.column(name, quoted=True)
+        for place, name in enumerate(names)
+    ]
+    node.set("expressions", [*outer, exp.alias_(time, WINDOW_TIME)])
+    node.set(
+        "from_", exp.From(this=exp.Subquery(this=inner, alias=exp.TableAlias(this=exp.to_identifier("_windowed"))))
+    )
 
 
 def _own_columns(item: exp.Expr, function: str) -> None:
@@ -156,7 +191,7 @@ def _same_window(node: exp.Select, group: exp.Group, source: str) -> bool:
     time = exp.column(WINDOW_TIME, source or None)
     _aggregates(node, time.sql(dialect=Spark))
     group.append("expressions", exp.Anonymous(this="window", expressions=[time, exp.Literal.string("1 microsecond")]))
-    node.append("expressions", exp.alias_(_expression("window_time(window)"), WINDOW_TIME))
+    _around(node, "window", set())
     return True
 
 

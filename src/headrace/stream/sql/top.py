@@ -44,17 +44,39 @@ def ranked(
     return top(query, replace(below, rank=rank), limits[0], keep)
 
 
-def bounded(query: Query, relation: Relation, conditions: list[exp.Expr]) -> tuple[Relation, list[exp.Expr]]:
-    """A query with ROW_NUMBER() in its list, read by one whose WHERE bounds it; the conditions that are left."""
+def bounded(
+    query: Query, relation: Relation, conditions: list[exp.Expr], used: set[str] | None
+) -> tuple[Relation, list[exp.Expr]]:
+    """A query with ROW_NUMBER() in its list, read by one whose WHERE bounds it; the conditions that are left.
+
+    `used`: the names that the reading query uses, so that the Top keeps no other columns; None: all.
+    """
     rank = relation.rank
     assert rank is not None
     for condition in conditions:
         limit = _bound(condition, rank.node, rank.column)
         if limit is not None:
             rest = [other for other in conditions if other is not condition]
-            visible = [*(column for column in relation.schema.names if column not in relation.hidden), rank.column]
-            return top(query, relation, limit, visible), rest
+            narrow = _narrowed(query, relation, rank, used)
+            visible = [*(column for column in narrow.schema.names if column not in narrow.hidden), rank.column]
+            return top(query, narrow, limit, visible), rest
     raise unbounded(rank)
+
+
+def _narrowed(query: Query, relation: Relation, rank: Rank, used: set[str] | None) -> Relation:
+    """Only the columns that are used, or that the Top goes by."""
+    if used is None:
+        return relation
+    own = {
+        *rank.partition,
+        *(column for column, _, _ in rank.order),
+        relation.roles.time,
+        relation.roles.end,
+        relation.roles.start,
+    }
+    keep = [column for column in relation.schema.names if column in own or column.lower() in used]
+    scope = Scope.of(relation, "", query.compiler.types)
+    return replace(project(scope, [item_of(column) for column in keep]), hidden=relation.hidden & set(keep))
 
 
 def _the_window(named: list[Named], qualify: list[exp.Expr]) -> tuple[exp.Window, str]:
