@@ -38,7 +38,7 @@ from headrace.stream.spark.claims import reader_of
 from headrace.stream.spark.convert import arrow_of, from_spark, struct_of, zoned
 from headrace.stream.spark.python_step import DeadRows, python_step
 from headrace.stream.spark.source import NAME
-from headrace.stream.sql import analyse_node, to_spark
+from headrace.stream.sql import WINDOW_TIME, analyse_node, to_spark
 
 FAR_US: Final = 253_370_764_800_000_000
 """9999-01-01: the event time of the row that closes the windows of finite sources. Beyond it Spark's dates end."""
@@ -130,7 +130,10 @@ class Frames:
             frame.createOrReplaceTempView(name)
         for function in step.functions:
             self.spark.udf.register(function.name, _udf(function))
-        return self.spark.sql(to_spark(step).text)
+        query = to_spark(step)
+        frame = self.spark.sql(query.text)
+        names = iter(query.columns)  # Spark gives other names to columns that the text gives none
+        return frame.toDF(*(name if name == WINDOW_TIME else next(names) for name in frame.columns))
 
     def _table(self, table: TableRef) -> DataFrame:
         rows = load_table(table)

@@ -25,7 +25,7 @@ CONFIGURATION: Final = {
 _AT_START: Final = {
     "spark.ui.showConsoleProgress": "false",
     "spark.executorEnv.PYSPARK_PYTHON": sys.executable,  # else executors take the first python3 of their PATH
-    "spark.executorEnv.PYTHONPATH": _SOURCES,
+    "spark.executorEnv.PYTHONPATH": os.pathsep.join([_SOURCES, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
     "spark.executorEnv.TZ": "UTC",
 }
 
