@@ -10,25 +10,28 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from headrace.errors import QueueNotFound
+from headrace.queue import topics
 from headrace.queue.fifo import FifoOrder
 from headrace.queue.receipts import Receipts
 from headrace.queue.redrive import judge
 from headrace.queue.store import sqlite
+from headrace.queue.store.disk import key_of
 from headrace.queue.store.journal import LeaseJournal
-from headrace.queue.store.local import messages, sending
+from headrace.queue.store.local import messages, publishing, sending
 from headrace.queue.store.local.state import LocalState
 from headrace.testing.driver import StoreKind
-from headrace.testing.machine import machine_for
+from headrace.testing.machine import StoreMachine, machine_for
 from headrace.testing.model import Violation
 from headrace.testing.stores import MEMORY, SQLITE
+from headrace.testing.topic_machine import topic_machine_for
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-def find(kind: StoreKind, examples: int = 400) -> None:
+def find(kind: StoreKind, examples: int = 400, make: Callable[[StoreKind], type[StoreMachine]] = machine_for) -> None:
     """Run the machine until it finds something; no shrinking, what it is does not matter here."""
     run_state_machine_as_test(
-        seed(5)(machine_for(kind)),
+        seed(5)(make(kind)),
         settings=settings(
             max_examples=examples,
             stateful_step_count=50,
@@ -182,3 +185,43 @@ def test_forgetful_disk_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) 
     plant(monkeypatch)
     with pytest.raises((Violation, QueueNotFound, TimeoutError)):
         find(SQLITE)
+
+
+def log_ends_too_early(patch: pytest.MonkeyPatch) -> None:
+    rule = topics.droppable
+
+    def greedy(front: Sequence[topics.Logged], *args: Any, **options: Any) -> int:
+        count = rule(front, *args, **options)
+        return min(count + 1, len(front)) if count else 0
+
+    patch.setattr(topics, "droppable", greedy)
+
+
+def order_is_turned(patch: pytest.MonkeyPatch) -> None:
+    put = publishing.put
+    patch.setattr(
+        publishing,
+        "put",
+        lambda state, topic, queue, found, now, *, kept: put(state, topic, queue, found[::-1], now, kept=kept),
+    )
+
+
+def bodies_in_use_are_trimmed(patch: pytest.MonkeyPatch) -> None:
+    trim = sqlite.SqliteDisk._trim
+
+    def careless(self: sqlite.SqliteDisk, topic: int, after: int, before: int, limit: int) -> tuple[int, int, int]:
+        first, last = key_of(topic, after) + 1, key_of(topic, before) - 1
+        if last >= first:
+            self._db.execute("DELETE FROM message WHERE key BETWEEN ? AND ?", (first, last))
+        return trim(self, topic, after, before, limit)
+
+    patch.setattr(sqlite.SqliteDisk, "_trim", careless)
+
+
+@pytest.mark.parametrize(
+    ("plant", "kind"), [(log_ends_too_early, MEMORY), (order_is_turned, MEMORY), (bodies_in_use_are_trimmed, SQLITE)]
+)
+def test_wrong_topic_is_found(plant: Plant, kind: StoreKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    with pytest.raises(Violation):
+        find(kind, make=topic_machine_for)

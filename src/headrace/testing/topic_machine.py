@@ -21,7 +21,7 @@ from headrace.testing.driver import StoreKind
 from headrace.testing.machine import DEDUP_IDS, FIFO, GROUPS, LATE, SECOND, StoreMachine
 from headrace.testing.model import FIVE_MINUTES_MS, ModelMessage, ModelQueue, require
 
-RETENTION_MS: Final = 600_000
+RETENTION_MS: Final = 60_000
 LATE_MAX_MS: Final = SECOND
 """How long the log may keep a message beyond its retention."""
 
