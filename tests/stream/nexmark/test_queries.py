@@ -29,7 +29,7 @@ def events() -> Events:
     return Events(made.persons, made.auctions, made.bids.append_column("sent_at", sent_at))
 
 
-CASES = [(name, 800) for name in QUERIES] + [(name, COUNT // 3) for name in ("q3", "q4", "q5", "q7", "q8", "q9", "q11")]
+CASES = [(name, 800) for name in QUERIES] + [(name, COUNT // 3) for name in ("q5", "q7", "q9", "q11")]
 
 
 @pytest.mark.parametrize(("name", "rows"), CASES)
@@ -58,7 +58,7 @@ def _run(name: str, query: Query, rows: int) -> list[Row]:
 
 def _outputs(harness: PipelineHarness, steps: Iterable[Mapping[str, pa.Table]]) -> Iterable[pa.Table]:
     for number, step in enumerate(steps):
-        if number % 10 == 5:
+        if number == 2:
             harness.restart()
         yield harness.step(step)
     yield harness.end()
