@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import msgspec
+
+from headrace.stream.runner.definition import Definition, changes, decode, define, encode
+from tests.stream.runner.pipelines import counts
+
+STORED = Definition({"aggregate-1": "A"}, {"events": "queue events"}, 8, "the plan", 5)
+
+
+def changed(**fields: object) -> list[str]:
+    return changes(STORED, msgspec.structs.replace(STORED, **fields))
+
+
+def test_same_definition_goes_on_whatever_its_text_and_age() -> None:
+    assert changed(text="other words", made_ms=99) == []
+
+
+def test_what_state_depends_on_is_named() -> None:
+    assert changed(shards=4) == ["shards 8 → 4"]
+    assert changed(signatures={"aggregate-1": "B"}) == ["operator aggregate-1 was A, is B"]
+    assert changed(signatures={}) == ["operator aggregate-1 is gone"]
+    assert changed(signatures={"aggregate-1": "A", "join-1": "J"}) == ["operator join-1 is new"]
+    assert changed(sources={"events": "queue other"}) == ["source events was queue events, is queue other"]
+    assert "layout" in changed(layout=2)[0]
+
+
+def test_half_removed_state_fits_nothing() -> None:
+    assert changes(msgspec.structs.replace(STORED, layout=0), STORED) == ["a reset of it was not finished"]
+
+
+def test_long_signatures_are_cut() -> None:
+    [text] = changed(signatures={"aggregate-1": "B" * 1_000})
+    assert len(text) < 300
+
+
+def test_definition_of_a_pipeline_is_the_same_when_it_is_read() -> None:
+    pipeline = counts()
+    made = define(pipeline.plan, pipeline.physical, text="t", now_ms=7)
+    assert decode(encode(made)) == made
+    assert made.sources == {"events": "queue events"} and list(made.signatures) == ["aggregate-1"]

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from headrace.stream import limits
+from headrace.stream.errors import SinkFailed
+from headrace.stream.runner.deliveries import Deliveries
+from headrace.stream.runner.feeds import News
+from headrace.stream.sinks.base import Outbox
+
+
+class Sink(Outbox):
+    """Takes what a test lets it."""
+
+    name = "sink"
+
+    def __init__(self, answer: Callable[[int], None] = lambda _: None) -> None:
+        self.delivered: list[tuple[int, bytes]] = []
+        self.collected: list[bytes] = []
+        self.closed = False
+        self._answer = answer
+
+    def stage(self, batch: int, rows: object) -> bytes:
+        return b"%d" % batch
+
+    def deliver(self, batch: int, staged: bytes) -> None:
+        self._answer(batch)
+        self.delivered.append((batch, staged))
+
+    def collect(self, staged: Sequence[bytes]) -> None:
+        self.collected = list(staged)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def started(sink: Sink, *left: tuple[int, bytes], patience_s: float | None = None) -> tuple[Deliveries, News]:
+    news = News()
+    deliveries = Deliveries(sink, news=news, patience_s=patience_s)
+    deliveries.start(list(left))
+    return deliveries, news
+
+
+def done(deliveries: Deliveries, news: News, count: int) -> list[int]:
+    found: list[int] = []
+    while len(found) < count:
+        news.wait(5)
+        found += deliveries.take_done()
+    return found
+
+
+def test_batches_are_delivered_in_order_those_left_first() -> None:
+    sink = Sink()
+    deliveries, news = started(sink, (3, b"3"), (4, b"4"))
+    deliveries.put(5, b"5")
+    assert done(deliveries, news, 3) == [3, 4, 5]
+    assert sink.delivered == [(3, b"3"), (4, b"4"), (5, b"5")] and sink.collected == [b"3", b"4"]
+    deliveries.close()
+    assert sink.closed
+
+
+def test_failed_batch_comes_again_before_the_next() -> None:
+    failures = iter([True, True, False, False])
+
+    def refuse(_: int) -> None:
+        if next(failures):
+            raise SinkFailed("sink", "busy")
+
+    sink = Sink(refuse)
+    deliveries, news = started(sink)
+    deliveries.put(1, b"1")
+    deliveries.put(2, b"2")
+    assert done(deliveries, news, 2) == [1, 2]
+    assert [number for number, _ in sink.delivered] == [1, 2]
+    deliveries.close()
+
+
+def test_patience_ends_with_the_error() -> None:
+    def refuse(_: int) -> None:
+        raise SinkFailed("sink", "broken")
+
+    deliveries, news = started(Sink(refuse), patience_s=0.01)
+    deliveries.put(1, b"1")
+    with pytest.raises(SinkFailed, match="broken"):
+        done(deliveries, news, 1)
+    deliveries.close()
+
+
+def test_it_is_full_when_a_sink_is_behind() -> None:
+    gate = threading.Event()
+
+    def wait(_: int) -> None:
+        assert gate.wait(10)
+
+    deliveries, news = started(Sink(wait))
+    for number in range(limits.OUTBOX_BATCHES_MAX):
+        assert not deliveries.full
+        deliveries.put(number, b"")
+    assert deliveries.full
+    gate.set()
+    done(deliveries, news, limits.OUTBOX_BATCHES_MAX)
+    assert not deliveries.full
+    deliveries.close()
+
+
+def test_close_does_not_wait_for_a_sink_that_fails() -> None:
+    tried = threading.Event()
+
+    def refuse(_: int) -> None:
+        tried.set()
+        raise SinkFailed("sink", "down")
+
+    sink = Sink(refuse)
+    deliveries, _ = started(sink)
+    deliveries.put(1, b"1")
+    assert tried.wait(5)
+    deliveries.close()
+    assert sink.closed and deliveries.under_way == 1

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+import pyarrow as pa
+import pytest
+
+from headrace.errors import Unavailable
+from headrace.stream import limits
+from headrace.stream.runner.batch import Batch
+from headrace.stream.runner.feeds import Feed, News
+from headrace.stream.runner.store import Patience
+from headrace.stream.schema import ORIGIN
+from headrace.stream.sources.base import Chunk, Dead, Origins, Progress, Reader
+
+
+class Named(Origins):
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def dead(self, origin: int, reason: str, step: str) -> Dead:
+        return Dead(b"", reason, f"{self.name}:{origin}", self.name, step)
+
+
+def chunk(name: str, rows: int) -> Chunk:
+    table = pa.table({"v": pa.array(range(rows), pa.int64()), ORIGIN: pa.array(range(rows), pa.int32())})
+    return Chunk(table, Named(name), position=name.encode(), claims=[(name, "r", 1)], messages=rows, size_bytes=rows)
+
+
+class Scripted(Reader):
+    """Gives chunks and errors, then ends."""
+
+    def __init__(self, *answers: Chunk | Exception | None) -> None:
+        self.answers = deque(answers)
+        self.reads = 0
+        self.closed = False
+        self.opened: bytes | None = None
+
+    def open(self, position: bytes | None) -> None:
+        self.opened = position
+
+    def read(self, rows_max: int, wait_s: float) -> Chunk | None:
+        self.reads += 1
+        answer = self.answers.popleft()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @property
+    def finished(self) -> bool:
+        return not self.answers
+
+    def progress(self) -> Progress:
+        return Progress(0, None, "rows")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def started(reader: Scripted) -> tuple[Feed, News]:
+    news = News()
+    feed = Feed("s", reader, rows_max=10, wait_s=0, news=news, patience=Patience(5, threading.Event()))
+    feed.start(b"at")
+    return feed, news
+
+
+def next_of(feed: Feed, news: News) -> Chunk:
+    while (got := feed.take()) is None:
+        news.wait(5)
+    return got
+
+
+def all_of(feed: Feed, news: News) -> list[Chunk]:
+    found = []
+    while not feed.finished:
+        got = feed.take()
+        if got is None:
+            news.wait(5)
+        else:
+            found.append(got)
+    return found
+
+
+def test_chunks_come_in_order_until_the_source_ends() -> None:
+    chunks = [chunk(name, 1) for name in "abcde"]
+    reader = Scripted(*chunks[:2], None, *chunks[2:])
+    feed, news = started(reader)
+    assert all_of(feed, news) == chunks
+    assert feed.quiet and reader.opened == b"at"
+    feed.close()
+    assert reader.closed
+
+
+def test_reader_is_a_bounded_number_of_chunks_ahead() -> None:
+    reader = Scripted(*(chunk(str(number), 1) for number in range(9)))
+    feed, news = started(reader)
+    while reader.reads < limits.BATCHES_AHEAD:
+        news.wait(5)
+    feed.take()
+    assert reader.reads <= limits.BATCHES_AHEAD + 1
+    feed.close()
+
+
+def test_error_comes_after_the_chunks_before_it() -> None:
+    feed, news = started(Scripted(chunk("a", 1), ValueError("broken"), chunk("b", 1)))
+    assert next_of(feed, news).messages == 1
+    with pytest.raises(ValueError, match="broken"):
+        next_of(feed, news)
+    feed.close()
+
+
+def test_broker_that_is_away_for_a_moment_is_borne_with() -> None:
+    feed, news = started(Scripted(Unavailable("away"), chunk("a", 1)))
+    assert len(all_of(feed, news)) == 1
+    feed.close()
+
+
+def test_feed_is_quiet_when_a_read_has_waited_in_vain() -> None:
+    feed, news = started(Scripted(chunk("a", 1), None, None, chunk("b", 1)))
+    assert not feed.quiet
+    assert len(all_of(feed, news)) == 2
+    feed.close()
+
+
+def test_batch_counts_origins_through_its_chunks() -> None:
+    batch = Batch()
+    for name, rows in (("a", 3), ("b", 0), ("c", 2)):
+        batch.add("s", chunk(name, rows))
+    batch.add("t", chunk("d", 2))
+    inputs = batch.inputs()
+    assert inputs["s"].column(ORIGIN).to_pylist() == [0, 1, 2, 3, 4]
+    assert [batch.dead_of(origin, "r", "x").message_id for origin in (0, 2, 3, 4, 5, 6)] == [
+        "a:0", "a:2", "c:0", "c:1", "d:0", "d:1",
+    ]  # fmt: skip
+    assert (batch.rows, batch.size_bytes, len(batch.claims())) == (7, 7, 4)
