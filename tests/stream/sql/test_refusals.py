@@ -98,7 +98,7 @@ def test_a_session_is_refused_as_a_result_that_changes() -> None:
     text = "SELECT count(*) AS n FROM bid GROUP BY session_window(ts, '10 s')"
     with pytest.raises(PlanRefused, match=r"session_window in mode 'update' \(line 1, column 40\)"):
         compiled(text, "update")
-    assert len(compiled(text, "append").operators) == 2
+    assert len(compiled(text, "append").operators) == 3
 
 
 def test_an_aggregate_over_results_that_change_is_refused() -> None:

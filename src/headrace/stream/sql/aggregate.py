@@ -201,7 +201,7 @@ def _with_children(group: Group, node: exp.Expr) -> exp.Expr:
     """A copy of the node whose children are rewritten. The original stays, for its places in the text."""
     copy = node.copy()
     for old, new in zip(list(node.iter_expressions()), list(copy.iter_expressions()), strict=True):
-        if isinstance(old, exp.Expr) and not (isinstance(node, exp.Window) and old is node.this):
+        if not (isinstance(node, exp.Window) and old is node.this):
             new.replace(_rewrite(group, old, ""))
     return copy
 
