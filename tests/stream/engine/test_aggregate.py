@@ -238,8 +238,8 @@ def test_windows_are_those_that_counting_finds(size: int, slide: int, time: int,
 
 
 def test_a_window_that_slides_in_small_steps_costs_no_more_than_what_closes() -> None:
-    hour = 3_600 * S
-    with running(counts(physical.Hop(hour, S))) as it:
-        it.step(events(*((second * S, "a", 1) for second in range(3_600))), -hour)
+    minutes = 600 * S
+    with running(counts(physical.Hop(minutes, S))) as it:
+        it.step(events(*((second * S, "a", 1) for second in range(600))), -minutes)
         found = rows_of(it.step({}, 2 * S).output)
     assert sorted((row[1] // S, row[4]) for row in found) == [(1, 1), (2, 2)]
