@@ -38,7 +38,7 @@ def test_answer_is_held_for_a_moment_and_while_it_is_small() -> None:
 
 def finish(pace: Pace, now_s: float, *, long: bool, times: int = 1) -> None:
     for _ in range(times):
-        pace.finished(now_s, long=long)
+        pace.finished(now_s, begun_s=now_s, long=long)
 
 
 def test_pace_begins_fast_and_forgives_some_long_requests() -> None:
@@ -69,6 +69,17 @@ def test_trials_that_fail_come_later_and_later() -> None:
         pauses.append(now_s - begun_s)
     assert pauses == sorted(pauses)
     assert pauses[0] <= 2.1 * TRIAL_MIN_S and TRIAL_MAX_S <= pauses[-1] <= TRIAL_MAX_S + 2 * TRIAL_MIN_S
+
+
+def test_trial_is_not_judged_by_what_had_begun_before() -> None:
+    pace = Pace()
+    finish(pace, 100.0, long=True, times=8)
+    finish(pace, 101.0, long=True)
+    for _ in range(20):
+        pace.finished(101.5, begun_s=100.9, long=True)
+    assert pace.fast
+    finish(pace, 101.5, long=True, times=8)
+    assert not pace.fast
 
 
 def test_trial_that_goes_well_makes_the_next_pause_short() -> None:

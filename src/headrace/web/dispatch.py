@@ -151,7 +151,7 @@ class Dispatcher(Queueing):
         if (moved_s := link.moved_s) > ticket.given_s:
             ticket.given_s = moved_s  # until then it had waited behind another one
         now_s = link.moved_s = self._end(ticket)
-        self.pipelines.finished(worker, link, now_s, long=long)
+        self.pipelines.finished(worker, link, now_s, begun_s=ticket.given_s, long=long)
 
     def returned(self, link: Link, ticket: Ticket) -> None:
         """It was not begun: it goes to another link, before all that wait."""

@@ -61,15 +61,12 @@ class Pipelines:
         back what waits would have to wait for the interpreter, too."""
         return self.pace.fast and not worker.alone and not worker.load and worker.pid in self._owner.keepers
 
-    def finished(self, worker: Worker, link: Link, now_s: float, *, long: bool) -> None:
+    def finished(self, worker: Worker, link: Link, now_s: float, *, begun_s: float, long: bool) -> None:
         """A request has ended."""
-        # Of the others that end now, all were in each other's way: they have begun before this trial, or beside a long one.
-        tells = worker.hot is link or link.load > 0
         if link.load:
             self._unload(worker, link)
         was_fast = self.pace.fast
-        if tells or not was_fast:
-            self.pace.finished(now_s, long=long)
+        self.pace.finished(now_s, begun_s=begun_s, long=long)
         if was_fast and not self.pace.fast:
             self._cool_all()
             self._owner.fill()  # the other threads have room now

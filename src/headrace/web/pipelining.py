@@ -67,9 +67,11 @@ class Pace:
         self._since_s = 0.0
         """Since when `fast` is what it is."""
 
-    def finished(self, now_s: float, *, long: bool) -> None:
-        """A request has ended."""
+    def finished(self, now_s: float, *, begun_s: float, long: bool) -> None:
+        """A request has ended. What had begun before a trial ran side by side with others, and says nothing about it."""
         if self.fast:
+            if begun_s < self._since_s:
+                return
             self._long += (long - self._long) * _SHARE
             if self._long > LONG_MAX:
                 self._slow_down(now_s)
