@@ -12,19 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal, cast
 
 import pyarrow as pa
 
 from headrace.stream import plan
 from headrace.stream.durations import Duration, duration_us
 from headrace.stream.errors import PlanRefused, SchemaInvalid
+from headrace.stream.file_schema import FileFormat, file_format, file_schema
 from headrace.stream.names import caller_variables, table_names
 from headrace.stream.schema import Schema, SchemaLike
 from headrace.stream.sql import analyse_node
-
-_SUFFIXES: Final = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-FileFormat = Literal["parquet", "csv", "jsonl", "access_log"]
 
 
 class Table:
@@ -224,8 +222,8 @@ def files(
         follow: go on with files and lines that come; else the stream ends.
         name: what SQL calls it; the path's last part without suffix, if not given.
     """
-    found = format or _format(path)
-    columns = Schema.of(schema) if schema is not None else _file_schema(path, found)
+    found = format or file_format(path)
+    columns = Schema.of(schema) if schema is not None else file_schema(path, found)
     return Stream(
         plan.FileSource(name or Path(path).stem.strip("*") or "files", str(path), found, columns, None, follow)
     )
@@ -259,7 +257,7 @@ def table(
     elif isinstance(data, pa.Table):
         columns = Schema.of(data.schema)
     elif url.endswith((".parquet", ".pq")):
-        columns = _file_schema(url, "parquet")
+        columns = file_schema(url, "parquet")
     else:
         raise PlanRefused(f"table({name!r})", "its columns are not known", 'schema="id bigint, name string"')
     rows = _table(data, columns) if data is not None else None
@@ -380,39 +378,6 @@ def _positive(what: str, value: Duration) -> int:
 
 def _names(value: Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _format(path: str | Path) -> FileFormat:
-    found = _SUFFIXES.get(Path(str(path)).suffix.lower())
-    if found is None and Path(path).is_dir():
-        found = next(
-            (_SUFFIXES[item.suffix] for item in sorted(Path(path).iterdir()) if item.suffix in _SUFFIXES), None
-        )
-    if found is None:
-        raise PlanRefused(
-            f"files({str(path)!r})",
-            "the suffix does not say the format",
-            "format='parquet', 'csv', 'jsonl' or 'access_log'",
-        )
-    return cast("FileFormat", found)
-
-
-def _file_schema(path: str | Path, found: FileFormat) -> Schema:
-    import glob  # noqa: PLC0415
-
-    import pyarrow.parquet as pq  # noqa: PLC0415 # only where a file is read
-
-    if found != "parquet":
-        raise PlanRefused(
-            f"files({str(path)!r})",
-            f"a {found} file does not say its columns' types",
-            'schema="id bigint, ts timestamp"',
-        )
-    pattern = str(Path(path) / "**" / "*.parquet") if Path(path).is_dir() else str(path)
-    first = next(iter(sorted(glob.glob(pattern, recursive=True))), None)  # noqa: PTH207 # an absolute pattern
-    if first is None:
-        raise PlanRefused(f"files({str(path)!r})", "there is no such file yet that would say the columns", "schema=…")
-    return Schema.of(pq.read_schema(first))
 
 
 def _table(rows: pa.Table | Sequence[Mapping[str, Any]], schema: Schema) -> pa.Table:

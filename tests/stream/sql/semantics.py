@@ -107,6 +107,10 @@ def _run(project: physical.Project) -> list[Any]:
 def sparks(session: Any, expressions: Iterable[str]) -> dict[str, str]:
     """What Spark makes of them, many in one query; one by one where that raises."""
     session.conf.set("spark.sql.session.timeZone", "UTC")
+    session.conf.set(
+        "spark.sql.codegen.wholeStage", "false"
+    )  # compiling 400 expressions takes a minute, one row nothing
+    session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
     frame = session.createDataFrame([_spark_row()], _spark_ddl())
     return _asked(frame, list(expressions))
 

@@ -1,0 +1,46 @@
+"""What files say of themselves, before anybody reads them: the format by the suffix, the columns by Parquet's own schema."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import Final, Literal, cast
+
+from headrace.stream.errors import PlanRefused
+from headrace.stream.schema import Schema
+
+_SUFFIXES: Final = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FileFormat = Literal["parquet", "csv", "jsonl", "access_log"]
+
+
+def file_format(path: str | Path) -> FileFormat:
+    """The format of a file, or of the first in a folder, by its suffix. Raises PlanRefused."""
+    found = _SUFFIXES.get(Path(str(path)).suffix.lower())
+    if found is None and Path(path).is_dir():
+        found = next(
+            (_SUFFIXES[item.suffix] for item in sorted(Path(path).iterdir()) if item.suffix in _SUFFIXES), None
+        )
+    if found is None:
+        raise PlanRefused(
+            f"files({str(path)!r})",
+            "the suffix does not say the format",
+            "format='parquet', 'csv', 'jsonl' or 'access_log'",
+        )
+    return cast("FileFormat", found)
+
+
+def file_schema(path: str | Path, found: FileFormat) -> Schema:
+    """The columns that a Parquet file, or the first in a folder or of a glob, says it has. Raises PlanRefused."""
+    import pyarrow.parquet as pq  # noqa: PLC0415 # only where a file is read
+
+    if found != "parquet":
+        raise PlanRefused(
+            f"files({str(path)!r})",
+            f"a {found} file does not say its columns' types",
+            'schema="id bigint, ts timestamp"',
+        )
+    pattern = str(Path(path) / "**" / "*.parquet") if Path(path).is_dir() else str(path)
+    first = next(iter(sorted(glob.glob(pattern, recursive=True))), None)  # noqa: PTH207 # an absolute pattern
+    if first is None:
+        raise PlanRefused(f"files({str(path)!r})", "there is no such file yet that would say the columns", "schema=…")
+    return Schema.of(pq.read_schema(first))
