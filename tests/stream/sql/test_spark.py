@@ -60,8 +60,10 @@ def test_spark_refuses_what_the_subset_refuses() -> None:
             "ROW_NUMBER()",
         ),
         (
-            "SELECT sum(n) AS n FROM (SELECT window_time, count(*) AS n FROM bid GROUP BY tumble(ts, '1 s')) GROUP BY"
-            " tumble(window_time, '10 s')",
+            (
+                "SELECT sum(n) AS n FROM (SELECT window_time, count(*) AS n FROM bid GROUP BY tumble(ts, '1 s')) GROUP BY"
+                " tumble(window_time, '10 s')"
+            ),
             "update",
             "mode 'update'",
         ),
