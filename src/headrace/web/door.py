@@ -18,7 +18,7 @@ from headrace.http.listener import Listener
 from headrace.native.endpoint import SOCKET_NAME
 from headrace.web.metrics import EdgeStatistics, listener_statistics
 from headrace.web.serving import Serving, build
-from headrace.web.settings import WebSettings
+from headrace.web.settings import ASKED, DurableSettings, WebSettings
 from headrace.web.tls import make_tls
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Door:
         from headrace.web.stored.requests import DurableRequests  # noqa: PLC0415
 
         ledger = Ledger(broker_of(settings), settings.durable_queue)
-        return DurableRequests(ledger, settings.durable, self._dispatch, marks)
+        return DurableRequests(ledger, _durable_rules(settings), self._dispatch, marks)
 
     def _take_durable(self, marks: Marks) -> Callable[[Exchange], bool] | None:
         if self._durable is not None:
@@ -106,7 +106,7 @@ class Door:
         self.serving.reload(settings, apps=dispatchers)
         self._dispatchers = dispatchers
         if self._durable is not None:
-            self._durable.change(settings.durable)
+            self._durable.change(_durable_rules(settings))
         if self._tls is not None and settings.certfile is not None:
             self._tls.load_cert_chain(settings.certfile, settings.keyfile)
 
@@ -156,6 +156,10 @@ def limits_of(settings: WebSettings) -> Limits:
         body_bytes=max(1, settings.body_max),
         idle_s=float(settings.keep_alive),
     )
+
+
+def _durable_rules(settings: WebSettings) -> tuple[DurableSettings, ...]:
+    return (*settings.durable, ASKED) if settings.respond_async else settings.durable
 
 
 def broker_of(settings: WebSettings) -> str:

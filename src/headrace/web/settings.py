@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -60,6 +60,10 @@ class DurableSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How long the result, and the Idempotency-Key, are kept."""
     key_required: bool = False
     """Without Idempotency-Key: 400."""
+
+
+ASKED: Final = DurableSettings(path="/", methods=("GET", "HEAD", *METHODS), always=False)
+"""Any request whose client asks: behind every other rule."""
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,6 +144,10 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     broker: Annotated[str, setting("Broker for durable requests: http://host:port, or a data folder.")] = ""
     durable_queue: Annotated[str, setting("Queue of the durable requests.")] = "headrace-requests"
+    respond_async: Annotated[
+        bool,
+        setting("With --broker: any request that says Prefer: respond-async is durable; off: only where a rule is."),
+    ] = True
     routes: Annotated[tuple[RouteSettings, ...], setting("What answers which host and path; tables of a file.")] = ()
     durable: Annotated[
         tuple[DurableSettings, ...], setting("Requests that are stored before 202; tables of a file.")

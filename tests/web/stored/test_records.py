@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.web.settings import DurableSettings
+from headrace.web.settings import ASKED, DurableSettings
 from headrace.web.stored import limits, records
 from headrace.web.stored.records import Record, Response, Rules, StoredRequest
 
@@ -46,13 +46,13 @@ def test_request_and_record_survive_their_encoding() -> None:
         ("POST", "/hooks/slow", True, "/hooks/slow"),
         ("POST", "/hookses", False, None),
         ("GET", "/hooks", False, None),
-        ("GET", "/hooks", True, None),
-        ("POST", "/other", True, None),
+        ("GET", "/hooks", True, "/"),
+        ("POST", "/other", True, "/"),
         ("POST", "/other", False, None),
     ],
 )
 def test_longest_rule_decides(method: str, path: str, asked: bool, found: str | None) -> None:
-    rules = Rules([DurableSettings(path="/hooks"), DurableSettings(path="/hooks/slow/", always=False)])
+    rules = Rules([DurableSettings(path="/hooks"), DurableSettings(path="/hooks/slow/", always=False), ASKED])
     rule = rules.find(method, path, asked=asked)
     assert (rule.path.rstrip("/") or "/" if rule else None) == found
 
