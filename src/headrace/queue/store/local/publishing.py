@@ -19,9 +19,13 @@ from headrace.queue.store.local.topic import LocalSubscription, LocalTopic
 
 
 def send(state: LocalState, operation: Send, now: int) -> list[Sent | CallerError]:
-    target = destination(state, operation.queue)
+    queue = state.queues.get(operation.queue)
+    target = queue if queue is not None else destination(state, operation.queue)
     sending.check_batch(operation.entries)
-    return send_to(state, target, operation.entries, now)
+    if queue is None or queue.inbox_of is not None:
+        return send_to(state, target, operation.entries, now)
+    state.watched[queue.number] = queue  # nearly all is sent to queues: it costs them no more than before
+    return sending.store(state, queue, operation.entries, now)
 
 
 def destination(state: LocalState, arn: str) -> LocalQueue | LocalTopic:

@@ -32,7 +32,10 @@ class Door(Protocol):
 
 def store(state: LocalState, queue: LocalQueue, entries: list[Entry], now: int) -> list[Sent | CallerError]:
     """Store entries in the queue: an outcome an entry."""
-    outcomes, messages = plan_entries(state, queue, entries, now)
+    settings = queue.info.settings
+    if queue.expire_check_ms is None:
+        queue.expire_check_ms = now + settings.retention_ms
+    outcomes, messages = number_entries(state, queue, settings, queue.allot, entries, now)
     if messages:
         state.insert(queue, messages)
     return outcomes
@@ -48,20 +51,11 @@ def check_batch(entries: list[Entry]) -> None:
             raise BatchTooLong(size, limits.NATIVE_BATCH_BYTES_MAX)
 
 
-def plan_entries(
-    state: LocalState, queue: LocalQueue, entries: list[Entry], now: int
-) -> tuple[list[Sent | CallerError], list[Message]]:
-    """Number the valid entries: (an outcome an entry, the messages to store)."""
-    settings = queue.info.settings
-    if queue.expire_check_ms is None:
-        queue.expire_check_ms = now + settings.retention_ms
-    return number_entries(state, queue, settings, queue.allot, entries, now)
-
-
 def number_entries(
     state: LocalState, door: Door, settings: QueueSettings, allot: Callable[[], int], entries: list[Entry], now: int
 ) -> tuple[list[Sent | CallerError], list[Message]]:
-    """As `plan_entries`; what comes in by `door` is checked by `settings` and gets the next number of `allot`."""
+    """Number the valid entries: (an outcome an entry, the messages to store). What comes in by `door` is checked by
+    `settings` and gets the next number of `allot`."""
     ids = os.urandom(16 * len(entries))
     outcomes: list[Sent | CallerError] = []
     messages: list[Message] = []
