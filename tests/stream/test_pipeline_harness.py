@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime as dt
 
 import pyarrow as pa
+import pytest
 
 import headrace.stream as hs
-from headrace.testing.pipelines import PipelineHarness, run_in_memory
+from headrace.errors import InvalidParameter
+from headrace.testing.pipelines import Harness, run_in_memory
 
 SCHEMA = "origin string, delay double, ts timestamp"
 
@@ -31,35 +33,57 @@ def counts() -> hs.Pipeline:
     )
 
 
+def named() -> hs.Pipeline:
+    flights = hs.queue("flights", schema=SCHEMA)
+    airports = hs.table("airports", data=[{"code": "JFK", "city": "New York"}], schema="code string, city string")
+    text = "SELECT a.city FROM flights f JOIN airports a ON f.origin = a.code"
+    return hs.pipeline("named", hs.sql(text, flights=flights, airports=airports))
+
+
 def test_rows_come_out_when_the_watermark_passes_their_window() -> None:
-    with PipelineHarness(counts()) as harness:
-        assert harness.send("flights", [row(1), row(2)]).num_rows == 0
-        assert harness.send("flights", [row(12)]).to_pylist() == [{"window_start": at(0), "origin": "JFK", "n": 2}]
+    with Harness(counts()) as harness:
+        assert harness.send("flights", [row(1), row(2)]) == []
+        assert harness.send("flights", [row(12)]) == [{"window_start": at(0), "origin": "JFK", "n": 2}]
+
+
+def test_times_may_be_text_as_in_the_json_of_messages() -> None:
+    with Harness(counts()) as harness:
+        harness.send("flights", [{"origin": "JFK", "delay": 1, "ts": "2026-01-01T00:00:01"}])
+        assert harness.end() == [{"window_start": at(0), "origin": "JFK", "n": 1}]
+
+
+def test_all_that_came_out_is_kept() -> None:
+    with Harness(counts()) as harness:
+        harness.send("flights", [row(1)])
+        harness.send("flights", [row(12)])
+        harness.end()
+        assert [row["window_start"] for row in harness.rows] == [at(0), at(10)]
 
 
 def test_a_silent_source_closes_its_windows_by_time() -> None:
-    with PipelineHarness(counts()) as harness:
+    with Harness(counts()) as harness:
         harness.send("flights", [row(1)])
-        assert harness.wait(29).num_rows == 0
-        assert harness.wait(1).num_rows == 1
+        assert harness.wait(29) == []
+        assert len(harness.wait(1)) == 1
         assert harness.now_ms == 30_000
 
 
 def test_a_restart_loses_and_repeats_nothing() -> None:
-    with PipelineHarness(counts()) as harness:
+    with Harness(counts()) as harness:
         harness.send("flights", [row(1)])
         harness.restart()
         harness.send("flights", [row(2), row(12)])
         harness.restart()
-        assert harness.end()["n"].to_pylist() == [1]
+        assert [row["n"] for row in harness.end()] == [1]
 
 
 def test_late_rows_are_kept_with_the_reason() -> None:
-    with PipelineHarness(counts()) as harness:
+    with Harness(counts()) as harness:
         harness.send("flights", [row(30)])
         harness.send("flights", [row(1)])
-        assert [late.rows.num_rows for late in harness.late] == [1]
-        assert "watermark" in harness.late[0].reason
+        [late] = harness.late
+        assert (late["origin"], late["ts"]) == ("JFK", at(1))
+        assert "watermark" in late["_reason"]
 
 
 def test_a_row_that_cannot_be_processed_is_dead() -> None:
@@ -67,9 +91,16 @@ def test_a_row_that_cannot_be_processed_is_dead() -> None:
     pipeline = hs.pipeline(
         "numbers", flights.map(lambda flight: {"number": int(flight["origin"])}, schema="number int")
     )
-    with PipelineHarness(pipeline) as harness:
-        assert harness.send("flights", [row(1, "7"), row(1, "x")])["number"].to_pylist() == [7]
-        assert [dead.rows["origin"].to_pylist() for dead in harness.dead] == [["x"]]
+    with Harness(pipeline) as harness:
+        assert harness.send("flights", [row(1, "7"), row(1, "x")]) == [{"number": 7}]
+        assert [dead["origin"] for dead in harness.dead] == ["x"]
+
+
+def test_a_row_that_cannot_be_read_is_dead_with_its_body() -> None:
+    with Harness(counts()) as harness:
+        harness.send("flights", [{"origin": 7, "ts": at(1)}])
+        [dead] = harness.dead
+        assert dead["body"] == '{"origin":7,"ts":"2026-01-01T00:00:01"}' and "origin" in dead["_reason"]
 
 
 def test_all_at_once() -> None:
@@ -78,8 +109,24 @@ def test_all_at_once() -> None:
 
 
 def test_rows_may_be_arrow_tables_and_sources_say_their_names() -> None:
-    with PipelineHarness(counts()) as harness:
+    with Harness(counts()) as harness:
         assert harness.sources == ["flights"]
         table = pa.Table.from_pylist([row(1)], hs.Schema.of(SCHEMA).arrow())
-        assert harness.send("flights", table).num_rows == 0
-        assert harness.end().num_rows == 1
+        assert harness.send("flights", table) == []
+        assert harness.step({}, last=True).num_rows == 1
+
+
+def test_a_source_that_is_not_there_is_named() -> None:
+    with Harness(counts()) as harness, pytest.raises(InvalidParameter, match="sources are flights"):
+        harness.send("fligths", [row(1)])
+
+
+def test_tables_are_those_of_the_pipeline_or_of_the_test() -> None:
+    with Harness(named()) as harness:
+        assert harness.send("flights", [row(1)]) == [{"city": "New York"}]
+    with Harness(named(), tables={"airports": [{"code": "JFK", "city": "Queens"}]}) as harness:
+        assert harness.send("flights", [row(1)]) == [{"city": "Queens"}]
+        harness.restart()
+        assert harness.send("flights", [row(1)]) == [{"city": "Queens"}]
+    with pytest.raises(InvalidParameter, match="tables are airports"):
+        Harness(named(), tables={"airport": []})

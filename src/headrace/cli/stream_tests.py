@@ -53,7 +53,7 @@ def _passes(path: Path, name: str, check: Callable[[], None]) -> bool:
 
 def _call(test: Callable[..., Any], pipelines: dict[str, Pipeline]) -> None:
     """The function, a harness for each parameter: the pipeline of that variable."""
-    from headrace.stream.runner.harness import Harness  # noqa: PLC0415 - heavy
+    from headrace.testing.pipelines import Harness  # noqa: PLC0415 - heavy
 
     wanted = list(inspect.signature(test).parameters)
     unknown = [name for name in wanted if name not in pipelines]
@@ -62,13 +62,13 @@ def _call(test: Callable[..., Any], pipelines: dict[str, Pipeline]) -> None:
             f"{test.__name__}({', '.join(wanted)}): {unknown[0]} is no pipeline of the file; it has {', '.join(pipelines)}"
         )
     with ExitStack() as closing:
-        test(**{name: closing.enter_context(Harness(pipelines[name].plan)) for name in wanted})
+        test(**{name: closing.enter_context(Harness(pipelines[name])) for name in wanted})
 
 
 def _run_dry(pipeline: Pipeline) -> None:
-    from headrace.stream.runner.harness import Harness  # noqa: PLC0415 - heavy
+    from headrace.testing.pipelines import Harness  # noqa: PLC0415 - heavy
 
-    with Harness(pipeline.plan) as harness:
+    with Harness(pipeline) as harness:
         harness.end()
 
 

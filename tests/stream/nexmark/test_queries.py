@@ -12,7 +12,7 @@ import pytest
 from benchmarks.nexmark.generator import Events, batches, generate
 from benchmarks.nexmark.queries import QUERIES, Query, pipeline
 from benchmarks.nexmark.references import reference
-from headrace.testing.pipelines import PipelineHarness
+from headrace.testing.pipelines import Harness
 
 Row = tuple[Hashable, ...]
 
@@ -45,7 +45,7 @@ def _run(name: str, query: Query, rows: int) -> list[Row]:
     """All rows that came out; of results that change, the last of each partition."""
     changing: dict[Row, list[Row]] = {}
     final: list[Row] = []
-    with PipelineHarness(pipeline(name)) as harness:
+    with Harness(pipeline(name)) as harness:
         read = harness.sources
         steps = [{kind: table for kind, table in batch.items() if kind in read} for batch in batches(events(), rows)]
         for output in _outputs(harness, steps):
@@ -56,12 +56,12 @@ def _run(name: str, query: Query, rows: int) -> list[Row]:
     return [row for partition in changing.values() for row in partition] if query.partition else final
 
 
-def _outputs(harness: PipelineHarness, steps: Iterable[Mapping[str, pa.Table]]) -> Iterable[pa.Table]:
+def _outputs(harness: Harness, steps: Iterable[Mapping[str, pa.Table]]) -> Iterable[pa.Table]:
     for number, step in enumerate(steps):
         if number == 2:
             harness.restart()
         yield harness.step(step)
-    yield harness.end()
+    yield harness.step({}, last=True)
 
 
 def _partitions(rows: pa.Table, columns: tuple[str, ...]) -> dict[Row, list[Row]]:
