@@ -1,6 +1,7 @@
 """How people write pipelines, and what is refused where they write it."""
 
 import datetime as dt
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,3 +181,13 @@ def test_durations(value: str | float | dt.timedelta, us: int) -> None:
 def test_what_is_no_duration_is_refused(value: str) -> None:
     with pytest.raises(DurationInvalid, match="'10 minutes'"):
         duration_us(value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "word"), [("origin strin, ts timestamp", "'strin'"), ("a int b", "'b'"), ("a decimal(", "')'")]
+)
+def test_a_schema_that_cannot_be_read_names_the_word(schema: str, word: str) -> None:
+    with pytest.raises(
+        hs.SchemaInvalid, match=re.escape(f"{word} is not expected there; a column is a name and a type")
+    ):
+        hs.Schema.of(schema)

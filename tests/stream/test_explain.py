@@ -24,7 +24,7 @@ def test_the_text_names_operators_state_and_sql() -> None:
     text = explain(pipeline().plan, sql=True)
     assert "Pipeline p (mode append, 8 shards) → queue out, console" in text
     assert "inner join of 0, 2: id = b_id, right from 0 seconds to 1 minute after left" in text
-    assert "aggregate of 4: tumble 10 seconds by s: count_all() n" in text
+    assert "aggregate of 4: tumble 10 seconds by s: n = count(*)" in text
     assert "remembers a row for each open window and key" in text
     assert "WINDOW(ts, '10 seconds')" in text
 

@@ -206,7 +206,7 @@ def plan(place: str, svg: Path | None) -> None:
     from headrace.cli.stream_file import load  # noqa: PLC0415
 
     pipeline = load(place)
-    click.echo(pipeline.explain())
+    click.echo(pipeline.explain(sql=True))
     if svg is not None:
         from headrace.stream.explain import picture  # noqa: PLC0415
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -244,5 +245,9 @@ def _queried(client: Client, name: str, query: str) -> pa.Table:
 
 
 def _plain(row: dict[str, Any]) -> out.Row:
-    """What JSON has no form for, as text."""
-    return {key: msgspec.to_builtins(value, enc_hook=str) for key, value in row.items()}
+    """What JSON has no form for, as text. A sum of integers is a decimal in DuckDB; it is a number again."""
+    return {key: msgspec.to_builtins(_whole(value), enc_hook=str) for key, value in row.items()}
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, Decimal) and value.as_tuple().exponent == 0 else value

@@ -6,31 +6,38 @@ A newcomer opens `plan.py` (what a pipeline is), `api.py` (how one is written), 
 
 from __future__ import annotations
 
-from headrace.stream.api import (
-    Channel,
-    Function,
-    Sink,
-    Stream,
-    Table,
-    callback,
-    console,
-    files,
-    function,
-    http,
-    memory,
-    parquet,
-    queue,
-    sql_table,
-    table,
-    topic,
-)
-from headrace.stream.api import sql_ as sql
-from headrace.stream.errors import DefinitionChanged, PlanRefused, SchemaInvalid, SinkFailed, TooManyFailures
-from headrace.stream.pipelines import Pipeline, pipeline
-from headrace.stream.schema import Schema
+from headrace.stream.errors import ExtraMissing
+
+try:
+    from headrace.stream.api import (
+        Channel,
+        Function,
+        Sink,
+        Stream,
+        Table,
+        callback,
+        console,
+        files,
+        function,
+        http,
+        memory,
+        parquet,
+        queue,
+        sql_table,
+        table,
+        topic,
+    )
+    from headrace.stream.api import sql_ as sql
+    from headrace.stream.errors import DefinitionChanged, PlanRefused, SchemaInvalid, SinkFailed, TooManyFailures
+    from headrace.stream.pipelines import Pipeline, pipeline
+    from headrace.stream.schema import Schema
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] in ("duckdb", "numpy", "pyarrow", "sqlglot"):
+        raise ExtraMissing(str(error.name), "stream") from None
+    raise
 
 __all__ = [
-    "Channel", "DefinitionChanged", "Function", "Pipeline", "PlanRefused", "Schema", "SchemaInvalid", "Sink", "SinkFailed",
+    "Channel", "DefinitionChanged", "ExtraMissing", "Function", "Pipeline", "PlanRefused", "Schema", "SchemaInvalid", "Sink", "SinkFailed",
     "Stream", "Table", "TooManyFailures", "callback", "console", "files", "function", "http", "memory", "parquet", "pipeline",
     "queue", "sql", "sql_table", "table", "topic",
 ]  # fmt: skip

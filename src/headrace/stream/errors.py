@@ -105,7 +105,7 @@ class SinkFailed(HeadraceError):
 
 
 @dataclass(eq=False)
-class ExtraMissing(CallerError):
+class ExtraMissing(CallerError, ImportError):
     """A library is needed that the base package does not bring."""
 
     library: str

@@ -147,7 +147,8 @@ def window_text(window: physical.Window | None) -> str:
 
 
 def _aggregation(item: physical.Aggregation) -> str:
-    return f"{item.function}({', '.join(item.arguments)}){' filtered' if item.where else ''} {item.name}"
+    called = "count(*)" if item.function == "count_all" else f"{item.function}({', '.join(item.arguments)})"
+    return f"{item.name} = {called}{' filtered' if item.where else ''}"
 
 
 def _order(item: tuple[str, bool, bool]) -> str:

@@ -77,7 +77,7 @@ class Result:
     def __str__(self) -> str:
         refused = f", {self.late:,} late, {self.dead:,} dead" if self.late or self.dead else ""
         return (
-            f"{self.pipeline}: {self.rows_in:,} rows in, {self.rows_out:,} out{refused}, {self.batches:,} batches in"
+            f"{self.pipeline}: {self.rows_in:,} rows in, {self.rows_out:,} out{refused}, {counted(self.batches, 'batch', 'batches')} in"
             f" {self.seconds:.1f} s; watermark {watermark_text(self.watermark)}"
         )
 
@@ -113,6 +113,11 @@ class Collector:
         return pa.concat_tables(self._tables) if self._tables else self._schema.empty_table()
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """`1 batch`, `2 batches`."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def watermark_text(watermark: int) -> str:
     """A watermark for people."""
     if watermark >= END:
@@ -120,4 +125,4 @@ def watermark_text(watermark: int) -> str:
     if watermark <= NEVER:
         return "none yet"
     moment = dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=watermark)  # noqa: DTZ001 - UTC without zone, as inside
-    return moment.isoformat(sep=" ", timespec="milliseconds")
+    return moment.isoformat(sep=" ", timespec="milliseconds" if moment.microsecond else "seconds")

@@ -191,12 +191,22 @@ def _from_ddl(text: str) -> Schema:
     try:
         table = sqlglot.parse_one(f"CREATE TABLE t ({text})", read="spark")
     except SqlglotError as error:
-        raise SchemaInvalid(text, f"it is not a list of `name type`: {str(error).splitlines()[0]}") from None
+        raise SchemaInvalid(text, _place(error)) from None
     columns = [node for node in table.find_all(exp.ColumnDef) if isinstance(node.parent, exp.Schema)]
     schema = table.find(exp.Schema)
     if schema is None or len(columns) != len(schema.expressions) or not columns:
         raise SchemaInvalid(text, "it is not a list of `name type`")
     return Schema(tuple(_from_column(text, column) for column in columns))
+
+
+def _place(error: SqlglotError) -> str:
+    """Where a list of columns is none. An unknown type is only what was not expected there, to the parser."""
+    found = getattr(error, "errors", None) or [{}]
+    word = str(found[0].get("highlight") or "").strip()
+    what = f"{word!r} is not expected there" if word else "it is not a list of columns"
+    return (
+        f"{what}; a column is a name and a type, such as string, bigint, double, decimal(10,2), timestamp, array<int>"
+    )
 
 
 def _from_column(text: str, column: exp.ColumnDef) -> Field:

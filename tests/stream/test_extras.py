@@ -1,0 +1,39 @@
+"""Without the libraries of the extra, whoever imports or runs streams is told what to install."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WITHOUT = """
+import sys
+sys.modules["pyarrow"] = None   # what Python does with a module that is not there: ModuleNotFoundError
+sys.modules["duckdb"] = None
+"""
+FILE = "import headrace.stream as hs\npipeline = hs.pipeline('p', hs.memory([], schema='k string'))\n"
+
+
+def _run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT + code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_importing_streams_says_what_to_install_and_is_an_import_error() -> None:
+    ran = _run("try:\n    import headrace.stream\nexcept ImportError as error:\n    print(error)")
+    assert ran.stdout == "pyarrow is not installed; pip install 'headrace[stream]'\n", ran.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "test"])
+def test_commands_say_it_in_one_line(command: str, tmp_path: Path) -> None:
+    (tmp_path / "p.py").write_text(FILE)
+    ran = _run("from headrace.cli.main import main\nmain()", "stream", command, str(tmp_path / "p.py"))
+    assert ran.returncode == 1
+    assert ran.stderr.endswith("p.py, line 1: pyarrow is not installed; pip install 'headrace[stream]'\n"), ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_help_needs_nothing() -> None:
+    assert _run("from headrace.cli.main import main\nmain()", "stream", "run", "--help").returncode == 0
