@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 import headrace
-from headrace.errors import QueueNotFound
+from headrace.errors import QueueNotFound, Unavailable
+from headrace.queue import operations as ops
 from headrace.stream import limits
 from headrace.stream.errors import PlanRefused
 from headrace.stream.formats.encoding import arrow_stream
@@ -66,6 +67,32 @@ def test_the_acknowledgement_of_a_chunk_is_that_of_all_its_claims(client: headra
     assert (values(chunk), chunk.messages) == ([0, 1, 2], 3)
     acknowledge(client, chunk)
     assert queue.counts().in_flight == 0 and opened(client).read(10, 0) is None
+
+
+class Away(headrace.Client):
+    """Another client, whose claims fail when their number is in `failing`, once each."""
+
+    def __init__(self, inner: headrace.Client, *failing: int) -> None:
+        super().__init__(inner._transport)
+        self._failing = set(failing)
+
+    def call(self, operation: ops.Operation, *, wait: float = 0) -> Any:
+        if isinstance(operation, ops.Claim) and operation.number in self._failing:
+            self._failing.remove(operation.number)
+            raise Unavailable("away")
+        return super().call(operation, wait=wait)
+
+
+def test_claim_that_fails_does_not_leave_those_before_it_behind(client: headrace.Client) -> None:
+    """They would be acknowledged with the next, and nobody would have seen them."""
+    queue = client.queue("numbers", create=True)
+    for number in range(3):
+        queue.send({"n": number})
+        read(opened(client))  # a claim of its own
+    reader = opened(Away(client, 2))
+    with pytest.raises(Unavailable):
+        reader.read(1_000, 0)
+    assert values(read(reader)) == [0, 1, 2]
 
 
 def test_open_claims_of_a_purged_queue_are_passed(client: headrace.Client) -> None:

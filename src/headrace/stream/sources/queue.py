@@ -7,6 +7,7 @@ first, then new ones.
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Final
 
@@ -28,7 +29,12 @@ def reader_name(pipeline: str, slot: int) -> str:
 
 
 class QueueReader(Reader):
-    """See Reader. `name` is the queue's; every chunk is whole claims, so that its commit can acknowledge them."""
+    """See Reader. `name` is the queue's; every chunk is whole claims, so that its commit can acknowledge them.
+
+    `_claims_new`: whether it claims when nothing is open.
+    """
+
+    _claims_new = True
 
     def __init__(self, source: QueueSource | TopicSource, queue: str, client: Client, *, reader: str) -> None:
         self._name = source.name
@@ -48,7 +54,7 @@ class QueueReader(Reader):
         self._number, self._last = state.acknowledged + 1, state.last
 
     def read(self, rows_max: int, wait_s: float) -> Chunk | None:
-        messages, numbers = self._claims(rows_max, wait_s)
+        messages, last = self._claims(rows_max, wait_s)
         if not messages:
             return None
         rows, dead = self._decoder.decode(messages)
@@ -58,7 +64,7 @@ class QueueReader(Reader):
             rows,
             MessageOrigins(self._name, messages),
             dead,
-            claims=[(self._arn, self._reader, numbers[-1])],  # it acknowledges those before it, too
+            claims=[(self._arn, self._reader, last)],  # it acknowledges those before it, too
             messages=len(messages),
             size_bytes=sum(len(message.body) for message in messages),
         )
@@ -70,26 +76,28 @@ class QueueReader(Reader):
     def close(self) -> None:
         self._closed = True
 
-    def _claims(self, rows_max: int, wait_s: float) -> tuple[list[Message], list[int]]:
-        """The messages of the next claims: those that are there, until they are about `rows_max` rows."""
+    def _claims(self, rows_max: int, wait_s: float) -> tuple[list[Message], int]:
+        """The messages of the next claims, those that are there, until they are about `rows_max` rows; the last's number."""
         messages: list[Message] = []
-        numbers: list[int] = []
+        number = self._number  # noted at the end: a claim that fails must not leave those before it behind
+        last = number - 1
         limit = self._limit(rows_max)
         size_bytes = 0
         while len(messages) < limit and size_bytes < limits.BATCH_BYTES_MAX:
             ask = min(limit - len(messages), queue_limits.NATIVE_BATCH_MAX)
-            again = self._number <= self._last
-            found = self._claim(ask, 0 if messages or again else wait_s)
+            again = number <= self._last
+            found = self._claim(number, ask, 0 if messages or again else wait_s)
             if not found and not again:
                 break
-            self._number += 1  # also behind an open claim whose messages are gone: the queue was purged
+            number += 1  # also behind an open claim whose messages are gone: the queue was purged
             if found:
-                numbers.append(self._number - 1)
+                last = number - 1
                 messages += found
                 size_bytes += sum(len(message.body) for message in found)
             if not again and len(found) < ask:  # no more are ready now
                 break
-        return messages, numbers
+        self._number = number
+        return messages, last
 
     def _limit(self, rows_max: int) -> int:
         """How many messages are about `rows_max` rows, as the last ones were."""
@@ -97,12 +105,35 @@ class QueueReader(Reader):
             return min(rows_max, limits.FIRST_MESSAGES)
         return max(1, int(rows_max / self._rows_a_message))
 
-    def _claim(self, limit: int, wait_s: float) -> list[Message]:
+    def _claim(self, number: int, limit: int, wait_s: float) -> list[Message]:
         deadline_s = time.monotonic() + wait_s
         while not self._closed:
             left_s = max(0.0, deadline_s - time.monotonic())
-            claim = ops.Claim(self._arn, self._reader, self._number, limit)
+            claim = ops.Claim(self._arn, self._reader, number, limit)
             messages: list[Message] = self._client.call(claim, wait=min(left_s, _WAIT_S))
             if messages or left_s <= _WAIT_S:
                 return messages
         return []
+
+
+class LeftReader(QueueReader):
+    """The claims that a slot has open whose process is gone: nothing else is claimed. More may turn up while a process
+    that was thought dead is not aware of it."""
+
+    _claims_new = False
+    _closing: threading.Event
+
+    def open(self, position: bytes | None) -> None:
+        super().open(position)
+        self._closing = threading.Event()
+
+    def read(self, rows_max: int, wait_s: float) -> Chunk | None:
+        if self._number > self._last:
+            self._closing.wait(min(wait_s, _WAIT_S))
+            state: ClaimState = self._client.call(ops.GetClaims(self._arn, self._reader))
+            self._last = state.last
+        return super().read(rows_max, 0)
+
+    def close(self) -> None:
+        super().close()
+        self._closing.set()
