@@ -8,6 +8,8 @@ from contextlib import closing
 import pytest
 
 import headrace
+import headrace.stream as hs
+from headrace.stream.pipelines import Pipeline
 from headrace.stream.runner import keys
 from headrace.stream.runner.commit import Ledger
 from headrace.stream.runner.feeds import News
@@ -32,8 +34,8 @@ def store(client: headrace.Client) -> Clocked:
     return Clocked(client, keys.state_name("counts"), Patience(5, threading.Event()))
 
 
-def opened(client: headrace.Client, store: BrokerStore) -> Session:
-    pipeline = counts(idle="1 hour")
+def opened(client: headrace.Client, store: BrokerStore, pipeline: Pipeline | None = None) -> Session:
+    pipeline = pipeline or counts(idle="1 hour")
     job = Job(pipeline.plan, pipeline.physical, Settings(until="idle"))
     prepare_queues(job, client)
     ledger = Ledger(store, "counts", 0, None)
@@ -89,3 +91,21 @@ def test_idle_pipeline_commits_nothing(client: headrace.Client, store: Clocked) 
         for _ in range(20):
             assert session.turn() is None
         assert client.state(keys.state_name("counts")) == before
+
+
+def test_silent_source_holds_nothing_up_while_another_is_busy(client: headrace.Client, store: Clocked) -> None:
+    """A backlog of one source would otherwise keep all of its windows in memory until it is done."""
+    schema = "k string, ts timestamp"
+    busy = hs.queue("busy", schema=schema).event_time("ts", delay="0 seconds")
+    still = hs.queue("still", schema=schema).event_time("ts", delay="0 seconds", idle="1 hour")
+    both = hs.sql("SELECT * FROM busy UNION ALL SELECT * FROM still", busy=busy, still=still)
+    windows = hs.sql("SELECT window_start, count(*) AS n FROM both GROUP BY tumble(ts, '1 second')", both=both)
+    send(client, [event(1)], "still")
+    send(client, [event(1)], "busy")
+    with closing(opened(client, store, hs.pipeline("counts", windows, sink=hs.queue("out")))) as session:
+        settled(session)
+        store.later_ms = 3_600_000
+        send(client, [event(1), event(300)], "busy")
+        while (rows := session.turn()) is None:
+            session.wait(0.05)
+        assert rows.num_rows == 1, "the first second is over in the batch in which its end came"

@@ -62,5 +62,10 @@ def test_ended_and_timeless_sources_hold_nobody_up() -> None:
 
 def test_next_deadline_is_the_first_timeout() -> None:
     sources = {"a": SourceProgress(heard_ms=1_000), "b": SourceProgress(heard_ms=500, watermark=END)}
-    assert watermarks.next_deadline_ms(sources, {"a": IDLE, "b": IDLE}) == 6_000
-    assert watermarks.next_deadline_ms(sources, {"a": TIME, "b": None}) is None
+    assert watermarks.next_deadline_ms(sources, {"a": IDLE, "b": IDLE}, 5_999) == 6_000
+    assert watermarks.next_deadline_ms(sources, {"a": TIME, "b": None}, 0) is None
+
+
+def test_timeout_that_is_over_is_no_deadline() -> None:
+    """A run that waits for one would never wait."""
+    assert watermarks.next_deadline_ms({"a": SourceProgress(heard_ms=1_000)}, {"a": IDLE}, 6_000) is None

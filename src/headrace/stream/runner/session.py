@@ -181,9 +181,10 @@ class Session:
 
     def wait(self, seconds: float | None) -> None:
         """Until something has come, or time may have done something."""
-        deadline_ms = watermarks.next_deadline_ms(self._sources, self._times)
+        now_ms = self._store.now_ms()
+        deadline_ms = watermarks.next_deadline_ms(self._sources, self._times, now_ms)
         if deadline_ms is not None:
-            left_s = (deadline_ms - self._store.now_ms()) / 1_000
+            left_s = (deadline_ms - now_ms) / 1_000
             seconds = left_s if seconds is None else min(seconds, left_s)
         self._news.wait(None if seconds is None else max(seconds, 0.001))
 
@@ -238,15 +239,16 @@ class Session:
                 messages=before.messages + sum(chunk.messages for chunk in chunks),
                 heard_ms=now_ms,
             )
-        moved = self._silent(sources, now_ms) if not batch.chunks else {}
+        moved = self._silent(sources, now_ms, came=bool(batch.chunks))
         moved |= {name: END for name, feed in self._feeds.items() if feed.finished}
         return sources | {
             name: msgspec.structs.replace(sources[name], watermark=watermark) for name, watermark in moved.items()
         }
 
-    def _silent(self, sources: dict[str, SourceProgress], now_ms: int) -> dict[str, int]:
+    def _silent(self, sources: dict[str, SourceProgress], now_ms: int, *, came: bool) -> dict[str, int]:
+        """Also while others are busy: a backlog of theirs must not hold everything back until it is done."""
         idle = watermarks.silent(sources, self._times, now_ms)
-        if self._job.settings.until == "end" and self.quiet:
+        if self._job.settings.until == "end" and not came and self.quiet:
             idle = frozenset(sources)
         return watermarks.of_silence(sources, self._times, idle, self._engine.pending()) if idle else {}
 

@@ -55,11 +55,13 @@ def of_silence(
     return {name: goal for name in timed if name in idle and sources[name].watermark < goal}
 
 
-def next_deadline_ms(sources: Mapping[str, SourceProgress], times: Mapping[str, plan.EventTime | None]) -> int | None:
-    """When the next idle timeout ends, steady ms; None: there is none."""
+def next_deadline_ms(
+    sources: Mapping[str, SourceProgress], times: Mapping[str, plan.EventTime | None], now_ms: int
+) -> int | None:
+    """When the next idle timeout ends, steady ms; None: none will, by time alone. What has ended was dealt with."""
     ends = [
         sources[name].heard_ms + time.idle_us // 1_000
         for name, time in times.items()
         if time is not None and time.idle_us is not None and not sources[name].ended
     ]
-    return min(ends, default=None)
+    return min((end for end in ends if end > now_ms), default=None)
