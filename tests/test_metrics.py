@@ -19,6 +19,7 @@ from headrace.queue.model import (
     topic_arn_of,
 )
 from headrace.queue.store.base import StoreStatistics
+from headrace.stream_state import PipelineState, Process, SourceState
 
 NOW_MS = 1_700_000_000_000
 STORE = StoreStatistics(
@@ -42,13 +43,23 @@ TOPIC = TopicDescription(
 )
 
 
+PIPELINE = PipelineState(
+    "delays",
+    (SourceState("flights", "orders", 10, 1_357_000_000_500_000), SourceState("old", "", 3, None)),
+    batches=4, rows_out=2, late=1, dead=5, committed_ms=NOW_MS - 3_000, state_bytes=99, paused=True,
+    processes=(Process("here/1", 7),),
+)  # fmt: skip
+
+
 def queue(arn: str, counts: QueueCounts) -> QueueDescription:
     return QueueDescription(QueueInfo(arn, QueueSettings(), {}, NOW_MS, NOW_MS), counts)
 
 
 def rendered(*queues: QueueDescription) -> list[str]:
     http = HttpStatistics(accepted=9, open=3, requests=100, refused=1)
-    text = render(Snapshot("1.2.3", NOW_MS, queues, STORE, http, polls_waiting=4, topics=[TOPIC])).decode()
+    text = render(
+        Snapshot("1.2.3", NOW_MS, queues, STORE, http, polls_waiting=4, topics=[TOPIC], pipelines=[PIPELINE])
+    ).decode()
     assert text.endswith("\n")
     return text.splitlines()
 
@@ -80,6 +91,24 @@ def test_topics_are_told_with_their_logs_and_lags() -> None:
         'headrace_topic_subscription_lag_messages{topic="flights",queue="late"} 2',
     ):
         assert expected in lines
+
+
+def test_pipelines_are_told_with_their_lag_and_watermark() -> None:
+    lines = rendered(queue(arn_of("orders"), QueueCounts(visible=6)))
+    assert [line for line in lines if line.startswith("headrace_stream_")] == [
+        'headrace_stream_rows_in_total{pipeline="delays",source="flights"} 10',
+        'headrace_stream_rows_in_total{pipeline="delays",source="old"} 3',
+        'headrace_stream_rows_out_total{pipeline="delays"} 2',
+        'headrace_stream_late_total{pipeline="delays"} 1',
+        'headrace_stream_dead_total{pipeline="delays"} 5',
+        'headrace_stream_batches_total{pipeline="delays"} 4',
+        'headrace_stream_lag_messages{pipeline="delays",source="flights"} 6',
+        'headrace_stream_watermark_seconds{pipeline="delays",source="flights"} 1357000000.5',
+        'headrace_stream_last_commit_age_seconds{pipeline="delays"} 3',
+        'headrace_stream_state_bytes{pipeline="delays"} 99',
+        'headrace_stream_processes{pipeline="delays"} 1',
+        'headrace_stream_paused{pipeline="delays"} 1',
+    ]
 
 
 def test_an_empty_queue_has_age_zero_and_a_step_back_gives_no_negative_one() -> None:

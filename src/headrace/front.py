@@ -33,6 +33,7 @@ from headrace.sqs.codec_json import JSON
 from headrace.sqs.codec_query import QUERY
 from headrace.sqs.context import Context
 from headrace.sqs.signature import SignatureFault, Verifier
+from headrace.stream_state import read_pipelines
 
 NATIVE_PREFIX: Final = "/headrace/v1/"
 UNIX_PEER: Final = "unix"
@@ -123,11 +124,12 @@ class MetricsPage:
     async def _answer(self, request: Request) -> None:
         try:
             queues, topics = await self._queues(), await self._topics()
+            pipelines = await read_pipelines(self._broker.call)
         except HeadraceError as error:
             request.respond(503, f"{error}\n".encode(), _TEXT)
             return
         store, http, waiting = self._broker.store.statistics(), self._http(), self._broker.waiting()
-        snapshot = metrics.Snapshot(__version__, self._clock(), queues, store, http, waiting, topics)
+        snapshot = metrics.Snapshot(__version__, self._clock(), queues, store, http, waiting, topics, pipelines)
         request.respond(200, metrics.render(snapshot), exposition.CONTENT_TYPE)
 
     async def _queues(self) -> list[QueueDescription]:

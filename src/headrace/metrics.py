@@ -27,6 +27,7 @@ from headrace.queue.model import (
     topic_arn_of,
 )
 from headrace.queue.store.base import StoreStatistics
+from headrace.stream_state import PipelineState
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Snapshot:
     http: HttpStatistics
     polls_waiting: int
     topics: Sequence[TopicDescription] = ()
+    pipelines: Sequence[PipelineState] = ()
 
 
 def _of_queues(read: Callable[[QueueCounts], int]) -> Reader[Snapshot]:
@@ -86,6 +88,37 @@ def _subscription_lag(snapshot: Snapshot) -> Iterable[Sample]:
             yield labels(topic=_topic_name(topic), queue=_short(one.subscription.queue)), str(one.lag)
 
 
+def _of_pipelines(read: Callable[[PipelineState], int]) -> Reader[Snapshot]:
+    return lambda snapshot: ((labels(pipeline=p.name), str(read(p))) for p in snapshot.pipelines)
+
+
+def _stream_rows(snapshot: Snapshot) -> Iterable[Sample]:
+    for pipeline in snapshot.pipelines:
+        for source in pipeline.sources:
+            yield labels(pipeline=pipeline.name, source=source.name), str(source.rows)
+
+
+def _stream_watermark(snapshot: Snapshot) -> Iterable[Sample]:
+    for pipeline in snapshot.pipelines:
+        for source in pipeline.sources:
+            if source.watermark_us is not None:
+                yield labels(pipeline=pipeline.name, source=source.name), number(source.watermark_us / 1_000_000)
+
+
+def _stream_lag(snapshot: Snapshot) -> Iterable[Sample]:
+    waiting = {_name(queue): queue.counts.visible for queue in snapshot.queues}
+    for pipeline in snapshot.pipelines:
+        for source in pipeline.sources:
+            if source.queue in waiting:
+                yield labels(pipeline=pipeline.name, source=source.name), str(waiting[source.queue])
+
+
+def _stream_age(snapshot: Snapshot) -> Iterable[Sample]:
+    for pipeline in snapshot.pipelines:
+        if pipeline.committed_ms:
+            yield labels(pipeline=pipeline.name), number(max(0, snapshot.now_ms - pipeline.committed_ms) / 1_000)
+
+
 METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
     (Metric("headrace_build_info", "gauge", "Always 1; the labels say what runs."), _build),
     (Metric("headrace_queue_messages", "gauge", "Messages by state: visible, in_flight, delayed."), _states),
@@ -120,6 +153,17 @@ METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
         Metric("headrace_topic_subscription_lag_messages", "gauge", "Logged messages that a queue which catches up has yet to be given."),
         _subscription_lag,
     ),
+    (Metric("headrace_stream_rows_in_total", "counter", "Rows that a pipeline has read from a source."), _stream_rows),
+    (Metric("headrace_stream_rows_out_total", "counter", "Rows that came out."), _of_pipelines(lambda p: p.rows_out)),
+    (Metric("headrace_stream_late_total", "counter", "Rows that came too late."), _of_pipelines(lambda p: p.late)),
+    (Metric("headrace_stream_dead_total", "counter", "Messages that could not be processed."), _of_pipelines(lambda p: p.dead)),
+    (Metric("headrace_stream_batches_total", "counter", "Batches processed."), _of_pipelines(lambda p: p.batches)),
+    (Metric("headrace_stream_lag_messages", "gauge", "Messages that wait for a pipeline in a source's queue."), _stream_lag),
+    (Metric("headrace_stream_watermark_seconds", "gauge", "Event time that a source has reached, seconds since 1970."), _stream_watermark),
+    (Metric("headrace_stream_last_commit_age_seconds", "gauge", "Time since a pipeline's last commit."), _stream_age),
+    (Metric("headrace_stream_state_bytes", "gauge", "State of a pipeline's operators."), _of_pipelines(lambda p: p.state_bytes)),
+    (Metric("headrace_stream_processes", "gauge", "Processes that run a pipeline, by its record."), _of_pipelines(lambda p: len(p.processes))),
+    (Metric("headrace_stream_paused", "gauge", "1 while a pipeline is paused."), _of_pipelines(lambda p: int(p.paused))),
     (Metric("headrace_polls_waiting", "gauge", "Long polls that wait for a message."), plain(lambda s: s.polls_waiting)),
     (Metric("headrace_store_commit_seconds", "histogram", "Time of a commit, the sync included."), _commits),
     (

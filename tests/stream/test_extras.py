@@ -13,7 +13,7 @@ import sys
 sys.modules["pyarrow"] = None   # what Python does with a module that is not there: ModuleNotFoundError
 sys.modules["duckdb"] = None
 """
-FILE = "import headrace.stream as hs\npipeline = hs.pipeline('p', hs.memory([], schema='k string'))\n"
+FILE = "import headrace.stream as hs\npipeline = hs.pipeline('p', hs.memory('k string', []))\n"
 
 
 def _run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
