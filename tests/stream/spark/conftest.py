@@ -26,9 +26,18 @@ def client(served: ServedBroker) -> Iterator[headrace.Client]:
         yield client
 
 
+LEAN = (
+    '--driver-java-options "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" --conf spark.ui.enabled=false'
+    " --conf spark.sql.codegen.wholeStage=false --conf spark.sql.codegen.factoryMode=NO_CODEGEN pyspark-shell"
+)
+"""What compiles less: a few rows a query are not worth it. Half the CPU time of the tests."""
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    found = session("tests", "local[2]")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_SUBMIT_ARGS", LEAN)
+        found = session("tests", "local[2]")
     found.sparkContext.setLogLevel("OFF")  # failures that tests cause on purpose fill pages
     yield found
     found.stop()

@@ -67,7 +67,7 @@ def label(price: int | None, at: dt.datetime) -> str | None:
 
 
 def doubled(row: dict[str, Any]) -> dict[str, Any]:
-    return {"bidder": row["bidder"], "twice": (row["price"] or 0) * 2, "ts": row["ts"] + dt.timedelta(seconds=1)}
+    return {"bidder": row["bidder"], "twice": (row["price"] or 0) * 2, "ts": row["ts"]}
 
 
 def pairs(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -129,7 +129,10 @@ def with_table() -> hs.Stream:
 
 def with_python() -> hs.Stream:
     stream = bid_stream().filter(has_price).map(doubled, schema="bidder string, twice bigint, ts timestamp")
-    return stream.sql("SELECT bidder, twice, hour(ts) AS hour, second(ts) AS second FROM input WHERE twice > 100")
+    return stream.sql(
+        "SELECT window_start, bidder, sum(twice) AS total, max(second(ts)) AS last FROM input WHERE twice > 100"
+        " GROUP BY tumble(ts, '10 seconds'), bidder"
+    )
 
 
 PLANS: Final[dict[str, Callable[[], hs.Stream]]] = {

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.streaming.readwriter import DataStreamReader
@@ -147,11 +147,18 @@ class Frames:
     def _python(self, step: PythonStep) -> DataFrame:
         struct = struct_of(step.schema)
         given = analyse_node(step.input).schema
-        call = python_step(step, given, arrow_of(struct), self.dead)
-        return self.made[id(step.input)].mapInArrow(call, struct)
+        rows = self.made[id(step.input)].mapInArrow(python_step(step, given, arrow_of(struct), self.dead), struct)
+        time = analyse_node(step).time
+        return rows if time is None else rows.withColumn(time, _watermarked(time))
 
 
 _FILE_FORMATS: Final = {"parquet": "parquet", "csv": "csv", "jsonl": "json"}
+
+
+def _watermarked(column: str) -> Column:
+    """The column, marked as Spark marks those for which a watermark holds. Python's output has lost the mark; a watermark
+    of its own would see only the rows that Python lets through."""
+    return F.col(quoted(column)).alias(column, metadata={"spark.watermarkDelayMs": 0})
 
 
 def finite(source: Source) -> bool:
