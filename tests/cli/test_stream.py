@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
 import headrace
-from headrace.cli.stream_live import bar, line, size
+from headrace.cli.stream_list import Sample, rows, standing
+from headrace.cli.stream_live import Pace, bar, line, size
+from headrace.clock import boot_id
 from headrace.settings import describe
 from headrace.stream import limits
 from headrace.stream.result import Report
 from headrace.stream.sources.base import Progress
 from headrace.stream_settings import StreamSettings
+from headrace.stream_state import PipelineState, Process, SourceState
 from tests.cli.conftest import CommandLine
 from tests.stream.runner.pipelines import event
 
@@ -49,6 +54,7 @@ def test_run_until_idle_and_look_at_it(run: CommandLine, file: Path, filled: hea
     assert ran.code == 0 and "200 rows in, 3 out" in ran.err
     [listed] = run("stream", "ls", "-o", "json").json
     assert (listed["pipeline"], listed["rows_in"], listed["run_by"]) == ("counts", 200, None)
+    assert (listed["state"], listed["lag"], listed["watermark"]) == ("stopped", 0, "2024-01-01 00:00:17.900")
     shown = run("stream", "show", "counts", "-o", "json").json
     assert shown["sources"] == {"events": "queue events"} and shown["state_parts"] > 0 and shown["plan"]
     [lag] = run("stream", "lag", "counts", "-o", "json").json
@@ -165,10 +171,46 @@ def test_live_line_tells_what_matters() -> None:
     sources = {"events": Progress(10, 7, "messages"), "old": Progress(250, 750, "bytes")}
     report = Report("p", 3, 1_000, 20, 1, 2, 123.4, 0, 2_048, sources, 4)
     assert line(report) == (
-        "p: 1,000 in (123/s) · 20 out · events 7 behind · old [#####               ] 25% · watermark 1970-01-01"
-        " 00:00:00 · state 2.0 KiB · 1 late, 2 dead · 4 batches to deliver"
+        "p: events 7 behind · old [####            ] 25% · 1,000 in (123/s) · 20 out · watermark 1970-01-01 00:00:00"
+        " · state 2.0 KiB · 1 late, 2 dead · 4 batches to deliver"
     )
     assert "standing by" in line(Report("p", standby=True))
     assert line(Report("p", paused=True)).startswith("p: paused: ")
-    assert bar(1.0) == f"[{'#' * 20}] 100%"
+    assert bar(1.0) == f"[{'#' * 16}] 100%"
     assert [size(value) for value in (1, 5 * 2**20, 3 * 2**40)] == ["1 B", "5.0 MiB", "3,072.0 GiB"]
+
+
+def test_time_left_is_told_by_how_fast_files_were_read() -> None:
+    pace = Pace()
+    report = Report("p", sources={"old": Progress(100, 900, "bytes"), "events": Progress(5, 5, "messages")})
+    assert pace.left_s(report, 10.0) is None, "nothing was read yet"
+    later = Report("p", sources={"old": Progress(400, 600, "bytes")})
+    assert pace.left_s(later, 13.0) == 6.0
+    assert "25% · 6s left" in line(Report("p", sources={"old": Progress(250, 750, "bytes")}), 6.0)
+    assert pace.left_s(Report("p", sources={"old": Progress(1_000, 0, "bytes")}), 14.0) is None
+
+
+def pipeline_state(
+    rows_in: int, *, pid: int | None = None, host: str = "elsewhere/1", paused: bool = False
+) -> PipelineState:
+    processes = () if pid is None else (Process(host, pid),)
+    source = SourceState("events", "events", rows_in, 0)
+    return PipelineState("p", (source,), 1, rows_in // 10, 0, 0, 1_000, 0, paused, processes)
+
+
+def test_live_list_has_rates_and_lag() -> None:
+    before = Sample(1_000, {"p": pipeline_state(100)}, {"events": 9})
+    now = Sample(3_000, {"p": pipeline_state(300)}, {"events": 7, "other": 5})
+    [row] = rows(before, now)
+    assert (row["in_rate"], row["out_rate"], row["lag"], row["last_commit_seconds"]) == (100, 10, 7, 2)
+    [row] = rows(now, Sample(4_000, {"p": pipeline_state(0)}, {}))
+    assert (row["in_rate"], row["lag"]) == (0, None), "it was reset, and the queue deleted"
+
+
+def test_whether_a_pipeline_runs_is_told() -> None:
+    here = f"{socket.gethostname()}/{boot_id()[:8]}"
+    assert standing(pipeline_state(0)) == "stopped"
+    assert standing(pipeline_state(0, pid=os.getpid(), host=here)) == "running"
+    assert standing(pipeline_state(0, pid=os.getpid(), host=here, paused=True)) == "paused"
+    assert standing(pipeline_state(0, pid=2**22 + 1, host=here)) == "lost", "no process has such an id"
+    assert standing(pipeline_state(0, pid=2**22 + 1)) == "running", "of another machine nobody knows"

@@ -9,6 +9,7 @@ import sys
 import time
 
 import msgspec
+import pytest
 
 import headrace
 from headrace.cli.top import Sample, compare
@@ -64,7 +65,10 @@ def test_interval_has_a_bound(run: CommandLine) -> None:
     assert run("top", "--every", "1ms").code == 2
 
 
-def test_live_view_on_a_terminal_until_interrupted(served: ServedBroker, client: headrace.Client) -> None:
+@pytest.mark.parametrize(("arguments", "shown"), [(["top"], b"orders"), (["stream", "ls", "--watch"], b"0 pipelines")])
+def test_live_view_on_a_terminal_until_interrupted(
+    served: ServedBroker, client: headrace.Client, arguments: list[str], shown: bytes
+) -> None:
     client.queue("orders", create=True)
     master, terminal = pty.openpty()
     environment = {
@@ -74,11 +78,11 @@ def test_live_view_on_a_terminal_until_interrupted(served: ServedBroker, client:
         "COLUMNS": "160",
         "LINES": "40",
     }
-    command = [sys.executable, "-m", "headrace", "top", "--every", "100ms", "--broker", served.url]
+    command = [sys.executable, "-m", "headrace", *arguments, "--every", "100ms", "--broker", served.url]
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
     os.close(terminal)
     try:
-        _read_until(master, b"orders")
+        _read_until(master, shown)
         process.send_signal(signal.SIGINT)
         _read_until(master, b"\x1b[?1049l")  # back from the alternate screen
         assert process.wait(10) == 0

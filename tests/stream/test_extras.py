@@ -37,3 +37,15 @@ def test_commands_say_it_in_one_line(command: str, tmp_path: Path) -> None:
 
 def test_help_needs_nothing() -> None:
     assert _run("from headrace.cli.main import main\nmain()", "stream", "run", "--help").returncode == 0
+
+
+def test_listing_pipelines_needs_only_the_base_package(tmp_path: Path) -> None:
+    code = f"""
+import headrace
+from headrace.cli.main import main
+with headrace.connect({str(tmp_path / "store")!r}) as client:
+    client.queue("orders", create=True)
+main()
+"""
+    ran = _run(code, "stream", "ls", "--broker", str(tmp_path / "store"), "-o", "json")
+    assert (ran.returncode, ran.stdout.strip()) == (0, "[]"), ran.stderr

@@ -16,7 +16,8 @@ from headrace import logs
 from headrace.cli.options import BROKER_DEFAULT
 from headrace.cli.queue import OrderedGroup
 from headrace.cli.setting_options import setting_options
-from headrace.cli.stream_state import lag, ls, pause, reset, resume, show, state
+from headrace.cli.stream_list import ls
+from headrace.cli.stream_state import lag, pause, reset, resume, show, state
 from headrace.settings import SettingsError, resolve
 from headrace.stream_settings import StreamSettings
 

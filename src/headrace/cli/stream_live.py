@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from headrace.cli.output import make_console
+from headrace.cli.output import age, make_console
 
 if TYPE_CHECKING:
     from headrace.stream.result import Report
@@ -28,8 +28,28 @@ def watcher(pipeline: str) -> Iterator[Callable[[Report], None]]:
     from rich.live import Live  # noqa: PLC0415 - loaded when seen
     from rich.text import Text  # noqa: PLC0415
 
+    pace = Pace()
     with Live(Text(f"{pipeline}: starting"), console=make_console(stderr=True), refresh_per_second=4) as live:
-        yield lambda report: live.update(Text(line(report), no_wrap=True, overflow="ellipsis"))
+        yield lambda report: live.update(
+            Text(line(report, pace.left_s(report, time.monotonic())), no_wrap=True, overflow="ellipsis")
+        )
+
+
+class Pace:
+    """How long files will take still, by how fast they were read so far."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def left_s(self, report: Report, now_s: float) -> float | None:
+        """None: nobody knows yet, or there are no files."""
+        files = [source for source in report.sources.values() if source.unit != "messages" and source.lag is not None]
+        done = sum(source.done for source in files)
+        if self._first is None:
+            self._first = (done, now_s)
+        first, since_s = self._first
+        lag = sum(source.lag or 0 for source in files)
+        return lag * (now_s - since_s) / (done - first) if lag and done > first else None
 
 
 class Logger:
@@ -54,23 +74,24 @@ class Logger:
         )  # fmt: skip
 
 
-def line(report: Report) -> str:
-    """A report in one line."""
-    from headrace.stream.result import watermark_text  # noqa: PLC0415 - needs the extra
+def line(report: Report, left_s: float | None = None) -> str:
+    """A report in one line, what matters first: a terminal may cut it."""
+    from headrace.stream.result import counted, watermark_text  # noqa: PLC0415 - needs the extra
 
     if report.standby:
         return f"{report.pipeline}: another process runs it; standing by"
     parts = [
+        *sources(report),
+        *([f"{age(left_s)} left"] if left_s is not None else []),
         f"{report.rows_in:,} in ({report.rows_in_s:,.0f}/s)",
         f"{report.rows_out:,} out",
-        *sources(report),
         f"watermark {watermark_text(report.watermark)}",
         f"state {size(report.state_bytes)}",
     ]
     if report.late or report.dead:
         parts.append(f"{report.late:,} late, {report.dead:,} dead")
     if report.undelivered:
-        parts.append(f"{report.undelivered} batches to deliver")
+        parts.append(f"{counted(report.undelivered, 'batch', 'batches')} to deliver")
     paused = "paused: " if report.paused else ""
     return f"{report.pipeline}: {paused}" + " · ".join(parts)
 
@@ -89,8 +110,8 @@ def sources(report: Report) -> list[str]:
     return found
 
 
-def bar(share: float, width: int = 20) -> str:
-    """`[######              ] 30 %`"""
+def bar(share: float, width: int = 16) -> str:
+    """`[####            ] 25%`"""
     filled = round(share * width)
     return f"[{'#' * filled}{' ' * (width - filled)}] {share:.0%}"
 

@@ -1,4 +1,4 @@
-"""`headrace stream ls|show|lag|state|pause|resume|reset`: pipelines by their state in the broker alone."""
+"""`headrace stream show|lag|state|pause|resume|reset`: pipelines by their state in the broker alone."""
 
 from __future__ import annotations
 
@@ -19,25 +19,9 @@ if TYPE_CHECKING:
     from headrace.stream.runner.inspect import Lag, Standing
     from headrace.stream.runner.store import Store
 
-COLUMNS = ("pipeline", "run_by", "paused", "rows_in", "rows_out", "late", "dead", "watermark", "last_commit_seconds")
 LAG_COLUMNS = ("source", "reads", "waiting", "claimed", "oldest_seconds", "rows", "watermark")
 
 pipeline_argument = click.argument("name", metavar="PIPELINE")
-
-
-@click.command("ls")
-@broker_option
-@output_option
-def ls(target: str, output: str | None) -> None:
-    """List the pipelines that have state in the broker."""
-    from headrace.stream.runner import inspect  # noqa: PLC0415 - heavy: help needs none of it
-
-    with open_client(target) as client:
-        now_ms = client.statistics().now_ms
-        rows = [_row(found, now_ms) for found in inspect.pipelines(client)]
-    out.print_rows(
-        rows, output, COLUMNS, none="No pipeline has state here yet; `headrace stream run FILE.py` runs one."
-    )
 
 
 @click.command("show")

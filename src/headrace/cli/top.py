@@ -10,10 +10,10 @@ import msgspec
 
 from headrace.cli import output as out
 from headrace.cli.options import broker_option, duration, open_client, output_option
+from headrace.cli.watching import watch
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.live import Live
 
     from headrace.native.client import Client
     from headrace.native.protocol import BrokerStatistics
@@ -45,7 +45,7 @@ def top(every: float, once: bool, target: str, output: str | None) -> None:
         raise click.UsageError("--every: 100ms is the shortest")
     with open_client(target) as client:
         if out.chosen(output) == "table" and not once:
-            _watch(client, every, target)
+            watch(every, lambda: sample(client), lambda before, now: _screen(compare(before, now), target))
             return
         before = sample(client)
         while True:
@@ -107,36 +107,6 @@ def _commits(before: BrokerStatistics, now: BrokerStatistics, seconds: float) ->
     }
 
 
-def _watch(client: Client, every: float, target: str) -> None:
-    """Until Ctrl-C, which may come at any moment: the terminal is given back in every case."""
-    from rich.live import Live  # noqa: PLC0415 - only on a terminal
-
-    live = Live(console=out.make_console(), screen=True, auto_refresh=False)
-    try:
-        live.start()
-        _follow(client, every, target, live)
-    except KeyboardInterrupt:
-        return
-    finally:
-        live.stop()
-
-
-def _follow(client: Client, every: float, target: str, live: Live) -> None:
-    from headrace.errors import OutcomeUnknown, Unavailable  # noqa: PLC0415 - help needs no client
-
-    before = sample(client)
-    live.update(_screen(compare(before, before), target), refresh=True)
-    while True:
-        time.sleep(every)
-        try:
-            now = sample(client)
-        except (Unavailable, OutcomeUnknown) as error:
-            live.update(_message(str(error)), refresh=True)
-            continue
-        live.update(_screen(compare(before, now), target), refresh=True)
-        before = now
-
-
 def _screen(report: dict[str, Any], target: str) -> RenderableType:
     from rich.console import Group  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -149,9 +119,3 @@ def _screen(report: dict[str, Any], target: str) -> RenderableType:
         f"   store {commits['store_bytes'] / 1_048_576:,.1f} MiB"
     )
     return Group(Text(line, style="bold"), out.table(rows, COLUMNS))
-
-
-def _message(text: str) -> RenderableType:
-    from rich.text import Text  # noqa: PLC0415
-
-    return Text(f"{text}\nTrying again …", style="red")
