@@ -3,13 +3,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+import pyarrow as pa
 import pytest
 
-from headrace.stream import limits
+import headrace
+import headrace.stream as hs
+from headrace.stream import limits, plan
 from headrace.stream.errors import SinkFailed
+from headrace.stream.runner import keys
 from headrace.stream.runner.deliveries import Deliveries
 from headrace.stream.runner.feeds import News
+from headrace.stream.runner.outlets import _parts
 from headrace.stream.sinks.base import Outbox
+from tests.stream.runner.pipelines import copied, event, send
 
 
 class Sink(Outbox):
@@ -119,3 +125,42 @@ def test_close_does_not_wait_for_a_sink_that_fails() -> None:
     assert tried.wait(5)
     deliveries.close()
     assert sink.closed and deliveries.under_way == 1
+
+
+def test_sink_that_fails_for_good_ends_the_run_even_if_it_is_far_behind(client: headrace.Client) -> None:
+    """When no more may be given to it, nobody puts another batch, and nobody would look."""
+    go_on = threading.Event()
+
+    def fails(batch: int, rows: pa.Table) -> None:
+        assert go_on.wait(10)
+        raise ValueError("no more")
+
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            copied(sink=hs.callback(fails)).run(client, batch_rows=1, stop=stop)
+        except ValueError as error:
+            failed.append(error)
+
+    send(client, [event(number) for number in range(10)])
+    stop = threading.Event()
+    runner = threading.Thread(target=run)
+    runner.start()
+    outbox = keys.outbox_key(0, 0)
+    while len(client.state(keys.state_name("copied"), outbox)) < limits.OUTBOX_BATCHES_MAX:
+        assert not stop.wait(0.01)
+    go_on.set()
+    runner.join(10)
+    stop.set()
+    runner.join()
+    assert len(failed) == 1
+
+
+def test_rows_are_staged_in_halves_until_each_is_small_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal shares would put all the long ones into one."""
+    monkeypatch.setattr(limits, "STAGED_BYTES_MAX", 1_000)
+    rows = pa.table({"v": ["x" * 300] * 9 + ["y"] * 400})
+    parts = list(_parts(rows, plan.ConsoleSink()))
+    assert max(part.nbytes for part in parts) <= 1_000
+    assert pa.concat_tables(parts).equals(rows)

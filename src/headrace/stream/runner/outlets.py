@@ -57,7 +57,8 @@ class Outlets:
 
     @property
     def full(self) -> bool:
-        """A sink is so far behind that no more may be given."""
+        """A sink is so far behind that no more may be given. Raises what one failed with for good: it takes no more."""
+        self._look()
         return any(deliveries.full for _, _, deliveries in self._outside)
 
     @property
@@ -122,9 +123,9 @@ class Outlets:
 
 def _parts(rows: pa.Table, sink: plan.Sink) -> Iterator[pa.Table]:
     """What is staged at a time: all for a folder, which stages the name of a file; else what a state value takes."""
-    if isinstance(sink, plan.ParquetSink) or rows.nbytes <= limits.STAGED_BYTES_MAX:
+    if isinstance(sink, plan.ParquetSink) or rows.nbytes <= limits.STAGED_BYTES_MAX or rows.num_rows == 1:
         yield rows
         return
-    at_once = max(1, rows.num_rows * limits.STAGED_BYTES_MAX // rows.nbytes)
-    for start in range(0, rows.num_rows, at_once):
-        yield rows.slice(start, at_once)
+    middle = rows.num_rows // 2  # halves, not equal shares: a few rows may be as large as all others
+    yield from _parts(rows.slice(0, middle), sink)
+    yield from _parts(rows.slice(middle), sink)
