@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
@@ -120,6 +121,21 @@ def test_feed_is_quiet_when_a_read_has_waited_in_vain() -> None:
     feed, news = started(Scripted(chunk("a", 1), None, None, chunk("b", 1)))
     assert not feed.quiet
     assert len(all_of(feed, news)) == 2
+    feed.close()
+
+
+def test_asking_how_far_a_source_is_bears_with_a_broker_that_is_away() -> None:
+    answers: Iterator[Progress | Exception] = iter([Progress(7, 1, "rows"), Unavailable("away")])
+
+    class Asked(Scripted):
+        def progress(self) -> Progress:
+            answer = next(answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    feed, _ = started(Asked(None))
+    assert [feed.progress().done, feed.progress().done] == [7, 7]
     feed.close()
 
 

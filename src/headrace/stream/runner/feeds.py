@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -48,6 +49,7 @@ class Feed:
         self._error: BaseException | None = None
         self._ended = False
         self._nothing_came = False
+        self._progress = Progress(0, None, "rows")
         self._thread = threading.Thread(target=self._run, name=f"headrace read {name}", daemon=True)
 
     def start(self, position: bytes | None) -> None:
@@ -74,7 +76,10 @@ class Feed:
         return not self._chunks and (self._ended or self._nothing_came)
 
     def progress(self) -> Progress:
-        return self.reader.progress()
+        """How far the source is; while its broker is away, how far it was: who only asks must not end the run."""
+        with contextlib.suppress(*PASSING):
+            self._progress = self.reader.progress()
+        return self._progress
 
     def close(self) -> None:
         self._closing = True
