@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,9 @@ from headrace.stream.plan import FileSource
 from headrace.stream.schema import Schema
 from headrace.stream.sources.base import Chunk
 from headrace.stream.sources.files import FileReader
+from headrace.stream.sources.lines import LinePart
 from headrace.stream.sources.listing import list_files
+from headrace.stream.sources.part import Piece
 
 Form = Literal["parquet", "csv", "jsonl", "access_log"]
 
@@ -279,3 +282,43 @@ def test_positions_are_small_and_json(tmp_path: Path) -> None:
     (chunk,) = read_all(opened(tmp_path))
     position: dict[str, Any] = json.loads(chunk.position)
     assert (position["file"], position["at"]["offset"], position["at"]["line"]) == ("a.jsonl", len(lines(range(5))), 6)
+
+
+def test_progress_can_be_asked_while_files_are_opened_and_closed(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(lines(range(10))))
+    part = LinePart(FileSource("files", str(path), "jsonl", Schema.of("n bigint")), path, {})
+    part.read(100, whole=True)
+    part.close()
+    assert part.done_bytes == path.stat().st_size, "by another thread, just when the file has been left"
+
+
+def test_close_waits_for_a_read_in_another_thread(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines(range(10)))
+    reader = opened(path)
+    begun, go_on, order = threading.Event(), threading.Event(), []
+
+    class Slow(LinePart):
+        def read(self, rows_max: int, *, whole: bool) -> Piece | None:
+            begun.set()
+            assert go_on.wait(10)
+            order.append("read")
+            return super().read(rows_max, whole=whole)
+
+        def close(self) -> None:
+            order.append("closed")
+            super().close()
+
+    reader.read(1, 0)
+    reader._close_part()
+    reader._part = Slow(FileSource("files", str(path), "jsonl", Schema.of("n bigint")), path, {})
+    threads = [threading.Thread(target=reader.read, args=(10, 0)), threading.Thread(target=reader.close)]
+    threads[0].start()
+    assert begun.wait(10)
+    threads[1].start()
+    threads[1].join(0.02)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert order == ["read", "closed"]

@@ -53,6 +53,7 @@ class FileReader(Reader):
         self._part: Part | None = None
         self._finished = False
         self._closed = threading.Event()
+        self._reading = threading.Lock()
 
     def open(self, position: bytes | None) -> None:
         self._at = msgspec.json.decode(position, type=FilePosition) if position else FilePosition()
@@ -63,7 +64,10 @@ class FileReader(Reader):
             self._part = self._reopen(self._at.file, self._at.at)
 
     def read(self, rows_max: int, wait_s: float) -> Chunk | None:
-        deadline_s = time.monotonic() + wait_s
+        with self._reading:
+            return self._next_chunk(rows_max, time.monotonic() + wait_s)
+
+    def _next_chunk(self, rows_max: int, deadline_s: float) -> Chunk | None:
         while not self._closed.is_set() and not self._finished:
             piece = self._read(rows_max)
             if piece is not None:
@@ -88,7 +92,8 @@ class FileReader(Reader):
 
     def close(self) -> None:
         self._closed.set()
-        self._close_part()
+        with self._reading:  # no file is taken from under who reads it
+            self._close_part()
 
     # ------------------------------------------------------------------------------------------------- one file
 

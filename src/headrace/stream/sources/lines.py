@@ -47,6 +47,7 @@ class Lines:
         self._unpacked = pa.CompressedInputStream(self._raw, compression) if compression else None
         self._lines: list[bytes] = []
         self._tail = b""
+        self._read_bytes = 0  # of the file as it is on the disk
         self._seek(offset)
 
     def take(self, count: int, *, whole: bool) -> list[bytes]:
@@ -84,7 +85,8 @@ class Lines:
 
     @property
     def done_bytes(self) -> int:
-        return self._raw.tell() if self.packed else self.offset
+        """For any thread, and when it is closed, too."""
+        return self._read_bytes if self.packed else self.offset
 
     def close(self) -> None:
         self._raw.close()
@@ -105,6 +107,7 @@ class Lines:
     def _read(self, size_bytes: int = limits.READ_BLOCK_BYTES) -> bytes:
         try:
             block: bytes = (self._unpacked or self._raw).read(size_bytes)
+            self._read_bytes = self._raw.tell()
         except (OSError, pa.ArrowException) as error:
             raise SourceFailed(str(self._path), f"it cannot be read: {error}") from None
         return block
