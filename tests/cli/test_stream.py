@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import headrace
+from headrace.cli.output import table
 from headrace.cli.stream_list import Sample, rows, standing
 from headrace.cli.stream_live import Pace, bar, line, size
 from headrace.clock import boot_id
@@ -214,3 +217,12 @@ def test_whether_a_pipeline_runs_is_told() -> None:
     assert standing(pipeline_state(0, pid=os.getpid(), host=here, paused=True)) == "paused"
     assert standing(pipeline_state(0, pid=2**22 + 1, host=here)) == "lost", "no process has such an id"
     assert standing(pipeline_state(0, pid=2**22 + 1)) == "running", "of another machine nobody knows"
+
+
+def test_narrow_tables_break_lines_between_words_and_cut_no_numbers() -> None:
+    row = {"pipeline": "delays", "lag": 1_234_567, "rows_in": 920_000, "watermark": "2013-01-02 01:00:00"}
+    console = Console(width=48, file=io.StringIO())
+    console.print(table([row], tuple(row)))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "1,234,567" in text and "920,000" in text and "2013-01-02" in text and "…" not in text

@@ -101,10 +101,21 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
-        shown.add_column(_heading(column), justify="right" if numeric else "left", no_wrap=column == columns[0])
+        shown.add_column(
+            _heading(column),
+            justify="right" if numeric else "left",
+            no_wrap=column == columns[0],
+            min_width=_word_width(column, rows),
+        )
     for row in rows:
         shown.add_row(*[Text(_cell(column, row.get(column))) for column in columns])
     return shown
+
+
+def _word_width(column: str, rows: Sequence[Row]) -> int:
+    """Of the longest word, so that a narrow terminal breaks lines between words and cuts no numbers; within reason."""
+    texts = [_heading(column), *(_cell(column, row.get(column)) for row in rows)]
+    return min(20, max((len(word) for text in texts for word in text.split()), default=1))
 
 
 def moment(at: datetime) -> str:

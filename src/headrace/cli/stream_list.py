@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from headrace.native.client import Client
     from headrace.stream_state import PipelineState, Process
 
-COLUMNS = ("pipeline", "state", "lag", "rows_in", "rows_out", "late", "dead", "watermark", "last_commit_seconds")
-LIVE_COLUMNS = ("pipeline", "state", "lag", "in_rate", "out_rate", *COLUMNS[3:])
+COLUMNS = ("pipeline", "state", "lag", "rows_in", "late", "dead", "watermark", "last_commit_seconds")
+LIVE_COLUMNS = ("pipeline", "state", "lag", "in_rate", "out_rate", "late", "dead", "watermark", "last_commit_seconds")
 NONE = "No pipeline has state here yet; `headrace stream run FILE.py` runs one."
 
 
