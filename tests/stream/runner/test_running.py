@@ -34,6 +34,17 @@ def test_windows_stay_open_until_the_watermark_passes(client: headrace.Client) -
     assert counts().run(client, until="idle").rows_out == 27  # the last window ends at 100 s; the watermark is at 97.9
 
 
+def test_end_closes_windows_also_behind_a_slow_sink(client: headrace.Client) -> None:
+    """The run was over when the delivery was noted: with the last windows still open."""
+    rows = [event(number) for number in range(1_000)]
+    send(client, rows)
+    stop = threading.Event()
+    slow = hs.callback(lambda _number, _rows: None if stop.wait(0.3) else None)
+    result = counts(sink=[hs.queue("out"), slow]).run(client, until="end")
+    assert result.rows_out == 30
+    assert counted(taken(client, "out")) == expected_counts(rows)
+
+
 def test_pipeline_goes_on_where_it_was(client: headrace.Client) -> None:
     rows = [event(number) for number in range(900)]
     for start in range(0, 900, 300):

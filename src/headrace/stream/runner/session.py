@@ -59,6 +59,7 @@ class Session:
         self._backfill = backfill
         self._times = {source.name: source.time for source in job.sources}
         self._feeds: dict[str, Feed] = {}
+        self._quiet = False
         self._closing = ExitStack()
 
     # --- from the store, and back ---
@@ -167,6 +168,7 @@ class Session:
             TakenOver: somebody else has the pipeline.
             TooManyFailures: nothing of this turn was committed.
         """
+        self._quiet = self._is_quiet()
         if self._outlets.full:
             return None
         batch = self._gather()
@@ -190,7 +192,13 @@ class Session:
 
     @property
     def quiet(self) -> bool:
-        """Nothing is here to be processed, and nothing has come for a while."""
+        """When the last turn began, nothing was here to be processed, and nothing had come for a while.
+
+        Not now: what a turn did not take for quiet, it has not closed windows for (`until` end).
+        """
+        return self._quiet
+
+    def _is_quiet(self) -> bool:
         return all(feed.quiet for feed in self._feeds.values()) and not self._outlets.under_way
 
     @property
@@ -277,3 +285,4 @@ class Session:
         if change.state:
             self._ledger.commit(change, self.progress)
             self._outlets.committed()
+            self._news.tell()  # only the next turn is quiet
