@@ -46,6 +46,7 @@ def test_log_is_read_and_replayed(client: headrace.Client) -> None:
     assert texts(queue) == ["0", "1", "2", "3", "4"]
     topic.replay("q", start=topic.read_log(max=3)[-1].sequence, purge=True)
     assert texts(queue) == ["3", "4"]
+    topic.subscribe("q", start="beginning", if_absent=True)
     topic.replay("q", start=datetime.now(UTC) + timedelta(hours=1))
     topic.publish("5")
     assert texts(queue) == ["5"]

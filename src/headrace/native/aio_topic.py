@@ -63,10 +63,12 @@ class AsyncTopic:
         scope: str = "MessageAttributes",
         start: Start = "now",
         purge: bool = False,
+        if_absent: bool = False,
     ) -> None:
-        await self._transport.call(
-            topic_calls.subscribe(self.arn, queue, filter_=filter, scope=scope, start=start, purge=purge)
+        operation = topic_calls.subscribe(
+            self.arn, queue, filter_=filter, scope=scope, start=start, purge=purge, if_absent=if_absent
         )
+        await self._transport.call(operation)
 
     async def replay(self, queue: str, start: Start = "beginning", *, purge: bool = False) -> None:
         await self.subscribe(queue, start=start, purge=purge)

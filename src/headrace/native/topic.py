@@ -74,6 +74,7 @@ class Topic:
         scope: str = "MessageAttributes",
         start: Start = "now",
         purge: bool = False,
+        if_absent: bool = False,
     ) -> None:
         """Give a queue what is published; or change how it is given. Durable.
 
@@ -84,14 +85,16 @@ class Topic:
             start: "now"; or "beginning", a datetime, or a sequence number behind which to begin: then the queue is given
                 the log from there, in order, and goes on live, without a gap or a duplicate.
             purge: delete what is in the queue first, in the same commit.
+            if_absent: leave a subscription that is there as it is, and give it nothing: idempotent, whatever `start` is.
 
         Raises:
             SubscriptionRefused: the two do not fit, or there is no log to begin from.
             InvalidFilter: the policy is none; the error names the place.
         """
-        self._transport.call(
-            topic_calls.subscribe(self.arn, queue, filter_=filter, scope=scope, start=start, purge=purge)
+        operation = topic_calls.subscribe(
+            self.arn, queue, filter_=filter, scope=scope, start=start, purge=purge, if_absent=if_absent
         )
+        self._transport.call(operation)
 
     def replay(self, queue: str, start: Start = "beginning", *, purge: bool = False) -> None:
         """Give a queue the log once more, from `start`. Its filter stays. As `subscribe`."""

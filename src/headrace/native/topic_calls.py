@@ -108,12 +108,18 @@ def to_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def subscribe(
-    topic: str, queue: str, *, filter_: Mapping[str, Any] | None, scope: str, start: Start, purge: bool
+    topic: str,
+    queue: str,
+    *,
+    filter_: Mapping[str, Any] | None,
+    scope: str,
+    start: Start,
+    purge: bool,
+    if_absent: bool,
 ) -> ops.Subscribe:
+    policy = dict(filter_) if filter_ is not None else None
     after, since_ms = _start(start)
-    return ops.Subscribe(
-        topic, arn_of(queue), dict(filter_) if filter_ is not None else None, scope, after, since_ms, purge
-    )
+    return ops.Subscribe(topic, arn_of(queue), policy, scope, after, since_ms, purge, if_absent)
 
 
 def _start(start: Start) -> tuple[int | None, int | None]:

@@ -275,6 +275,8 @@ class Subscribe(Operation, gc=False, frozen=True):
             catching up, as it was).
         since_ms: start with the first message sent at or after this steady time.
         purge: the queue's messages are deleted in the same commit, first.
+        if_absent: a subscription that is there stays as it is, and nothing is done: so many may subscribe at once from the
+            log's beginning, and the queue is given it once.
     """
 
     topic: str
@@ -284,6 +286,7 @@ class Subscribe(Operation, gc=False, frozen=True):
     after: int | None = None
     since_ms: int | None = None
     purge: bool = False
+    if_absent: bool = False
 
 
 class Unsubscribe(Operation, gc=False, frozen=True):

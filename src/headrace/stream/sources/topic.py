@@ -8,7 +8,7 @@ from headrace.errors import QueueNotFound
 from headrace.native.client import Client
 from headrace.queue import limits as queue_limits
 from headrace.queue import operations as ops
-from headrace.queue.model import TopicDescription, arn_of, topic_arn_of
+from headrace.queue.model import TopicDescription, topic_arn_of
 from headrace.stream.errors import PlanRefused
 from headrace.stream.plan import TopicSource
 from headrace.stream.sources.queue import QueueReader
@@ -54,5 +54,4 @@ def subscribe(client: Client, topic: str, inbox: str, *, start: Literal["now", "
         client.queue(inbox)
     except QueueNotFound:
         client.queue(inbox, create=True, fifo=description.info.settings.fifo, retention=_RETENTION_S)
-    if arn_of(inbox) not in {state.subscription.queue for state in description.subscriptions}:
-        client.topic(topic).subscribe(inbox, start=start)
+    client.topic(topic).subscribe(inbox, start=start, if_absent=True)

@@ -428,6 +428,16 @@ class TestCatchingUp(SuitePart):
         driver.run(ops.Subscribe(topic, queue, after=0))
         assert shown(driver, queue) == ["0", "2", "0", "2"]
 
+    def test_subscribing_if_absent_gives_the_log_once(self, driver: StoreDriver) -> None:
+        topic, queue = create(driver, retention_ms=HOUR), driver.create("q")
+        driver.send(topic, "0")
+        subscribe = ops.Subscribe(topic, queue, after=0, if_absent=True)
+        first, second = driver.outcomes([subscribe, subscribe])
+        assert first == second
+        driver.run(ops.Subscribe(topic, queue, {"kind": ["a"]}, after=0, purge=True, if_absent=True))
+        assert shown(driver, queue) == ["0"]
+        assert describe(driver, topic).subscriptions[0].subscription.filter is None
+
     def test_purge_comes_first_in_the_same_commit(self, driver: StoreDriver) -> None:
         topic = create(driver, retention_ms=HOUR)
         queue = subscribed(driver, topic, "q")

@@ -139,6 +139,8 @@ def subscribe(state: LocalState, operation: Subscribe, now: int) -> Subscription
     topic = state.topic(operation.topic)
     queue = state.queue(operation.queue)
     known = topic.subscriptions.get(queue.number)
+    if known is not None and operation.if_absent:
+        return known.stored
     if known is None:
         _check_subscriber(topic, queue)
     stored = _wanted(state, topic, known.stored if known is not None else None, operation)
