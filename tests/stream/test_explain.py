@@ -34,6 +34,14 @@ def test_what_spark_cannot_run_is_said() -> None:
     last = stream.sql("SELECT * FROM input QUALIFY row_number() OVER (PARTITION BY id ORDER BY ts DESC) = 1")
     text = hs.pipeline("p", last, mode="update").explain()
     assert "Not on Spark" in text and "Warnings" in text
+    assert "SQL on Spark" not in hs.pipeline("p", last, mode="update").explain(sql=True)
+
+
+def test_the_plan_says_what_sql_calls_each_stream_and_names_no_step_twice() -> None:
+    rows = hs.memory("n bigint", [], name="rows")
+    large = rows.filter(lambda row: row["n"] > 1)
+    text = hs.pipeline("p", hs.sql("SELECT n FROM large")).explain()
+    assert "\n  sql: SELECT n FROM large\n    large = filter: n bigint\n      memory rows: n bigint\n" in text
 
 
 def test_the_picture_is_xml_with_a_box_for_everything() -> None:
@@ -42,7 +50,8 @@ def test_the_picture_is_xml_with_a_box_for_everything() -> None:
     arrows = [node for node in found.iter() if node.get("class") == "arrow"]
     assert len(boxes) == len(pipeline().physical.operators) + 2
     assert len(arrows) == len(boxes) - 1
-    assert "memory a<b>" in [node.text for node in found.iter()]
+    texts = [node.text for node in found.iter()]
+    assert "memory a<b> (event time ts," in texts and "delay 2 seconds)" in texts
 
 
 def test_mermaid_escapes_what_it_would_read() -> None:

@@ -79,17 +79,27 @@ class PipelineBusy(CallerError):
 
 @dataclass(eq=False)
 class TooManyFailures(CallerError):
-    """More rows were dead than the pipeline allows. What was committed stands; the rest is where it was."""
+    """More rows were dead than the pipeline allows. What was committed stands; the rest is where it was.
+
+    Attributes:
+        queue: whether there is a queue for dead rows; without one none is allowed.
+    """
 
     pipeline: str
     failures: int
     rows: int
     last: str
+    queue: bool = True
 
     def __str__(self) -> str:
+        way = (
+            "allow more with failures_max and failures_share"
+            if self.queue
+            else f"give the pipeline a queue for them: dead='{self.pipeline}-dead'"
+        )
         return (
             f"pipeline {self.pipeline!r} stopped: {self.failures} of {self.rows} rows could not be processed; the last:"
-            f" {self.last}. Mend the step or the data, or allow more with failures_max and failures_share"
+            f" {self.last}. Mend the step or the data, or {way}"
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from headrace.stream import physical, plan
 from headrace.stream.durations import duration_text
-from headrace.stream.errors import PlanRefused
 from headrace.stream.picture import Box, draw
 from headrace.stream.sql import compile as compile_plan
 from headrace.stream.sql import spark_refusals, to_spark
@@ -23,7 +22,9 @@ def explain(pipeline: plan.Pipeline, *, sql: bool = False) -> str:
     refusals = spark_refusals(pipeline)
     if refusals:
         parts += ["", "Not on Spark", *(f"  {refusal}" for refusal in refusals)]
-    return "\n".join(parts + (_sql(pipeline, compiled) if sql else [])) + "\n"
+    if sql:
+        parts += _sql_on_duckdb(compiled) + ([] if refusals else _sql_on_spark(pipeline))
+    return "\n".join(parts) + "\n"
 
 
 def mermaid(pipeline: plan.Pipeline) -> str:
@@ -46,11 +47,16 @@ def _heading(pipeline: plan.Pipeline) -> str:
     return f"Pipeline {pipeline.name} (mode {pipeline.mode}, {pipeline.shards} shards) → {sinks}\n{'; '.join(asides)}\n\nPlan"
 
 
-def _tree(node: plan.Node, indent: str) -> list[str]:
-    lines = [f"{indent}  {node_text(node)}"]
-    for below in plan.inputs_of(node):
-        lines += _tree(below, indent + "  ")
-    if isinstance(node, plan.SqlStep):
+def _tree(node: plan.Node, indent: str, name: str = "") -> list[str]:
+    """A line for each node below the one that reads it. `name`: what that one's SQL calls it."""
+    called = f"{name} = " if name not in ("", "input", getattr(node, "name", "")) else ""
+    lines = [f"{indent}  {called}{node_text(node)}"]
+    if not isinstance(node, plan.SqlStep):
+        for below in plan.inputs_of(node):
+            lines += _tree(below, indent + "  ")
+    else:
+        for below_name, below in node.inputs:
+            lines += [] if isinstance(below, plan.TableRef) else _tree(below, indent + "  ", below_name)
         tables = [item for _, item in node.inputs if isinstance(item, plan.TableRef)]
         lines += [f"{indent}    table {table.name}: {table.schema}" for table in tables]
     return lines
@@ -59,12 +65,17 @@ def _tree(node: plan.Node, indent: str) -> list[str]:
 def node_text(node: plan.Node) -> str:
     """A node of the plan in one line."""
     if isinstance(node, plan.SqlStep):
-        return f"sql {node.name}: {' '.join(node.text.split())}"
+        return f"{_step('sql', node.name)}: {' '.join(node.text.split())}"
     if isinstance(node, plan.PythonStep):
-        return f"{node.kind} {node.name}: {node.schema}"
+        return f"{_step(node.kind, node.name)}: {node.schema}"
     if isinstance(node, plan.DedupStep):
         return f"dedup by {', '.join(node.keys)} within {duration_text(node.within_us)}"
     return f"{source_text(node)}: {node.schema}{_time_text(node.time)}"
+
+
+def _step(kind: str, name: str) -> str:
+    """`filter by_delay`; a step without a name of its own has its kind's."""
+    return kind if name == kind else f"{kind} {name}"
 
 
 def source_text(source: plan.Source) -> str:
@@ -113,7 +124,7 @@ def _operators(compiled: physical.Physical) -> list[str]:
 def operator_text(operator: physical.Operator) -> tuple[str, str]:
     """(what it is, what it does) of an operator."""
     if isinstance(operator, physical.Read):
-        return "read", source_text(operator.source)
+        return "read", f"{source_text(operator.source)}{_time_text(operator.source.time)}"
     if isinstance(operator, physical.Aggregate):
         keys = f" by {', '.join(operator.keys)}" if operator.keys else ""
         return (
@@ -181,25 +192,22 @@ def _state(operator: physical.Operator) -> str:
     return f"each key, for {duration_text(operator.within_us)}" if isinstance(operator, physical.Dedup) else ""
 
 
-def _sql(pipeline: plan.Pipeline, compiled: physical.Physical) -> list[str]:
+def _sql_on_duckdb(compiled: physical.Physical) -> list[str]:
     lines = ["", "SQL on DuckDB"]
     for place, operator in enumerate(compiled.operators):
         if isinstance(operator, physical.Project):
             lines.append(f"  {place}  {operator.sql.replace('/*origin*/', '')}")
         elif isinstance(operator, physical.Join) and operator.condition:
             lines.append(f"  {place}  {operator.condition}")
-    lines += ["", "SQL on Spark"]
-    for node in plan.walk(pipeline.output):
-        if isinstance(node, plan.SqlStep):
-            lines += [f"  {node.name}", *(f"    {line}" for line in _spark_text(node).splitlines())]
     return lines
 
 
-def _spark_text(step: plan.SqlStep) -> str:
-    try:
-        return to_spark(step).text
-    except PlanRefused as error:
-        return str(error)
+def _sql_on_spark(pipeline: plan.Pipeline) -> list[str]:
+    lines = ["", "SQL on Spark"]
+    for node in plan.walk(pipeline.output):
+        if isinstance(node, plan.SqlStep):
+            lines += [f"  {node.name}", *(f"    {line}" for line in to_spark(node).text.splitlines())]
+    return lines
 
 
 def _boxes(pipeline: plan.Pipeline, compiled: physical.Physical) -> list[Box]:

@@ -47,7 +47,7 @@ class Report:
     paused: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a run came to.
 
@@ -80,6 +80,9 @@ class Result:
             f"{self.pipeline}: {self.rows_in:,} rows in, {self.rows_out:,} out{refused}, {counted(self.batches, 'batch', 'batches')} in"
             f" {self.seconds:.1f} s; watermark {watermark_text(self.watermark)}"
         )
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.rows.column_names)

@@ -18,10 +18,10 @@ def test_same_definition_goes_on_whatever_its_text_and_age() -> None:
 
 def test_what_state_depends_on_is_named() -> None:
     assert changed(shards=4) == ["shards 8 → 4"]
-    assert changed(signatures={"aggregate-1": "B"}) == ["operator aggregate-1 was A, is B"]
+    assert changed(signatures={"aggregate-1": "B"}) == ["operator aggregate-1: A → B"]
     assert changed(signatures={}) == ["operator aggregate-1 is gone"]
     assert changed(signatures={"aggregate-1": "A", "join-1": "J"}) == ["operator join-1 is new"]
-    assert changed(sources={"events": "queue other"}) == ["source events was queue events, is queue other"]
+    assert changed(sources={"events": "queue other"}) == ["source events: queue events → queue other"]
     assert "layout" in changed(layout=2)[0]
 
 
@@ -39,3 +39,15 @@ def test_definition_of_a_pipeline_is_the_same_when_it_is_read() -> None:
     made = define(pipeline.plan, pipeline.physical, text="t", now_ms=7)
     assert decode(encode(made)) == made
     assert made.sources == {"events": "queue events"} and list(made.signatures) == ["aggregate-1"]
+
+
+def test_only_the_part_of_an_operator_that_changed_is_told() -> None:
+    def signed(size: int) -> str:
+        return f'{{"operator":{{"window":["Tumble",{size}],"keys":["k"]}},"reads":["k string"]}}'
+
+    stored = Definition({"aggregate-1": signed(10)}, {"events": "queue a"}, 8)
+    given = Definition({"aggregate-1": signed(20)}, {"events": "queue b"}, 8)
+    assert changes(stored, given) == [
+        "source events: queue a → queue b",
+        'operator aggregate-1: window ["Tumble",10] → ["Tumble",20]',
+    ]

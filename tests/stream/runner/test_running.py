@@ -100,7 +100,7 @@ def test_first_poison_message_stops_a_pipeline_without_dead_letters(client: head
     send(client, [event(1)])
     copied().run(client, until="idle")
     send(client, [event(2), b"junk"])
-    with pytest.raises(TooManyFailures, match="failures_max"):
+    with pytest.raises(TooManyFailures, match="dead=.copied-dead"):
         copied().run(client, until="idle")
     assert len(taken(client, "out")) == 1, "nothing of the batch was committed"
     assert client.queue("events").counts().deleted == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from headrace.stream import plan
@@ -79,11 +81,33 @@ def _differences(what: str, stored: dict[str, str], given: dict[str, str]) -> li
     gone = [f"{what} {name} is gone" for name in stored if name not in given]
     new = [f"{what} {name} is new" for name in given if name not in stored]
     changed = [
-        f"{what} {name} was {_short(stored[name])}, is {_short(given[name])}"
+        f"{what} {name}: {_changed(stored[name], given[name])}"
         for name in given
         if name in stored and stored[name] != given[name]
     ]
     return gone + new + changed
+
+
+def _changed(stored: str, given: str) -> str:
+    """What differs; of signatures, which are JSON, only the parts that do."""
+    try:
+        parts = list(_parts_changed(msgspec.json.decode(stored), msgspec.json.decode(given)))
+    except msgspec.DecodeError:
+        parts = []
+    return ", ".join(parts) or f"{_short(stored)} → {_short(given)}"
+
+
+def _parts_changed(stored: object, given: object, name: str = "") -> Iterator[str]:
+    if isinstance(stored, dict) and isinstance(given, dict):
+        for key in [*given, *(key for key in stored if key not in given)]:
+            if stored.get(key) != given.get(key):
+                yield from _parts_changed(stored.get(key), given.get(key), str(key))
+    elif name:
+        yield f"{name} {_short(_json(stored))} → {_short(_json(given))}"
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _short(text: str) -> str:

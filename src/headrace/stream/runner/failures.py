@@ -20,7 +20,9 @@ def check_failures(pipeline: plan.Pipeline, progress: Progress, dead: Sequence[D
         return
     many = progress.dead > pipeline.failures_max and progress.dead > pipeline.failures_share * progress.rows_in
     if pipeline.dead is None or many:
-        raise TooManyFailures(pipeline.name, progress.dead, progress.rows_in, _text(dead[-1]))
+        raise TooManyFailures(
+            pipeline.name, progress.dead, progress.rows_in, _text(dead[-1]), pipeline.dead is not None
+        )
 
 
 def _text(dead: Dead) -> str:

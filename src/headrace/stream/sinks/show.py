@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import pyarrow as pa
 import rich.console
 import rich.table
 import rich.text
@@ -27,11 +28,11 @@ class ConsoleOutbox(RowsOutbox):
         _, rows = unpack(staged)
         shown = rows.slice(0, self._rows_max)
         left = len(rows) - len(shown)
-        caption = f"and {left:,} rows more" if left else None
+        caption = f"and {left:,} more row{'' if left == 1 else 's'}" if left else None
         table = rich.table.Table(title=f"{self._title}, batch {batch}", caption=caption)
-        for name in rows.schema.names:
-            table.add_column(rich.text.Text(name))
-        for row in zip(*(plain(column.combine_chunks()) for column in shown.columns), strict=True):
+        for field in rows.schema:
+            table.add_column(rich.text.Text(field.name), overflow="fold", justify=_side(field.type))
+        for row in zip(*(_texts(column.combine_chunks()) for column in shown.columns), strict=True):
             table.add_row(*map(_text, row))
         self._console.print(table)
 
@@ -45,6 +46,18 @@ class CallbackOutbox(RowsOutbox):
 
     def deliver(self, batch: int, staged: bytes) -> None:
         self._call(batch, unpack(staged)[1])
+
+
+def _side(kind: pa.DataType) -> Literal["left", "right"]:
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return "right" if numeric else "left"
+
+
+def _texts(column: pa.Array) -> list[Any]:
+    """A time without the fraction that no row has: narrow enough for people's terminals."""
+    if not pa.types.is_timestamp(column.type):
+        return plain(column)
+    return [value if value is None else value.isoformat(sep=" ") for value in column.to_pylist()]
 
 
 def _text(value: Any) -> Any:

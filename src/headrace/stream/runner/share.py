@@ -1,0 +1,201 @@
+"""What a member does because there are others: rows of their keys go to them, theirs come, and time is that of all.
+
+The order of a look is what makes it right. The others' progress is read first, then who has claims open, then the rows
+that came: what somebody commits in between is among these, and what he claims in between lies behind in the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from headrace.native.client import Client
+from headrace.queue import operations as ops
+from headrace.queue.model import ClaimState, arn_of
+from headrace.stream import limits, physical, plan
+from headrace.stream.engine.operator import NEVER
+from headrace.stream.runner import keys, sharing, watermarks
+from headrace.stream.runner.commit import Change
+from headrace.stream.runner.exchange import Exchange
+from headrace.stream.runner.job import Job
+from headrace.stream.runner.members import Owners
+from headrace.stream.runner.progress import Progress, SourceProgress, decode
+from headrace.stream.runner.sharing import Cut, Reached
+from headrace.stream.runner.store import Store
+from headrace.stream.schema import Schema
+from headrace.stream.sources.open import inbox_name, reader_name
+
+
+class Share:
+    """One slot's part. `look` before a step, `note` into its commit, `committed` after it.
+
+    Attributes:
+        owned: the slot's shards.
+        reached: by which watermarks their state was judged last.
+        together: the sources as all slots together see them.
+    """
+
+    def __init__(self, job: Job, cut: Cut, store: Store, client: Client, *, slot: int, owners: Owners) -> None:
+        self._job = job
+        self._store = store
+        self._client = client
+        self._slot = slot
+        self._owners = owners
+        self.owned = owners.shards_of(slot)
+        self._timed: Final = {source.name: source.time for source in job.sources if source.time is not None}
+        self._queues = {source.name: _queue_of(source, job.pipeline.name) for source in job.sources}
+        self.exchange = Exchange(cut, _schemas(job.physical, cut), shards=job.shards, owned=self.owned)
+        self._records: dict[int, Progress] = {}
+        self._seen: dict[int, int] | None = None
+        self._come: list[bytes] = []
+        self.reached: Reached = {}
+        self.together: dict[str, SourceProgress] = {}
+        self._pause_s = limits.EXCHANGE_LOOK_MIN_S
+
+    # --- at the beginning ---
+
+    def behind(self) -> dict[frozenset[int], Reached]:
+        """The own shards by what their state was judged by, if that is less than the furthest of them is at. They come
+        from members that were not equally far."""
+        records = self._read().values()
+        names = list(self._timed)
+        reached = {shard: sharing.reached_by(records, shard, names) for shard in self.owned}
+        self.reached = sharing.furthest(reached.values(), names)
+        groups: dict[tuple[int, ...], set[int]] = {}
+        for shard, at in reached.items():
+            if at != self.reached:
+                groups.setdefault(tuple(at.values()), set()).add(shard)
+        return {frozenset(shards): dict(zip(names, at, strict=True)) for at, shards in groups.items()}
+
+    def take_in(self, shards: frozenset[int]) -> None:
+        """Give the rows that came for these shards to the exchange."""
+        found: dict[bytes, bytes] = {}
+        for shard in sorted(shards):
+            found |= self._store.read(keys.exchange_key(shard))
+        self.exchange.take_in(found)
+        self._come += found
+
+    # --- turns ---
+
+    @property
+    def stalled(self) -> bool:
+        """Another is so far behind with the rows that it gets from this one, that it must not be given more."""
+        mine = self._records.get(self._slot, Progress()).batch
+        return any(
+            mine - self._records.get(slot, Progress()).seen.get(self._slot, 0) > limits.EXCHANGE_BATCHES_MAX
+            for slot in self._owners.slots
+            if slot != self._slot
+        )
+
+    def look(
+        self, sources: Mapping[str, SourceProgress], *, came: bool, ended: bool, pending: Callable[[], int | None]
+    ) -> Reached:
+        """Take in what others have sent. Returns the watermarks for the step.
+
+        Args:
+            sources: this slot's, with the batch that is about to be processed. `came`: it is not empty.
+            ended: silent sources are to be taken as idle at once.
+            pending: the engine's.
+        """
+        before = self._read()
+        holding = {name: self._holding(name) for name in self._timed}
+        settled = self._drain() and not any(record.unfinished for record in before.values())
+        of_slots = {slot: record.sources for slot, record in before.items()} | {self._slot: dict(sources)}
+        self.together = {name: _together(name, of_slots, holding.get(name, [])) for name in sources}
+        if not settled:  # rows are on their way that nobody can see yet
+            return self._forward({})
+        goal = self._forward({name: self.together[name].watermark for name in self._timed})
+        rests = not (came or self._come or any(holding.values()))
+        return self._forward(goal | self._silent(goal, holding, ended=ended and rests, pending=pending))
+
+    def has_news(self, goal: Reached) -> bool:
+        """Whether there is something to commit, though nothing was read."""
+        if self._come or goal != self.reached or self._owes():
+            self._pause_s = limits.EXCHANGE_LOOK_MIN_S
+            return True
+        return False
+
+    def pause_s(self) -> float:
+        """How long to wait before the next look: longer and longer, while nothing happens."""
+        pause_s = self._pause_s
+        self._pause_s = min(pause_s * 2, limits.EXCHANGE_LOOK_MAX_S)
+        return pause_s
+
+    def note(self, change: Change, progress: Progress, goal: Reached) -> Progress:
+        change.state += self.exchange.take_puts(self._slot, progress.batch)
+        change.state += [(key, None) for key in self._come]
+        shards = None if len(self.owned) == self._job.shards else tuple(sorted(self.owned))
+        return msgspec.structs.replace(progress, shards=shards, reached=goal, seen=progress.seen | (self._seen or {}))
+
+    def committed(self, progress: Progress, goal: Reached) -> None:
+        self._records[self._slot] = progress
+        self.reached = goal
+        self._come = []
+        self._pause_s = limits.EXCHANGE_LOOK_MIN_S
+
+    def _read(self) -> dict[int, Progress]:
+        found = self._store.read(keys.PROGRESS)
+        self._records = {keys.read_number(key): decode(value) for key, value in found.items()}
+        return self._records
+
+    def _holding(self, source: str) -> list[int]:
+        """The slots with claims of this source open."""
+        found = []
+        for slot in range(self._owners.used):
+            reader = reader_name(self._job.pipeline.name, slot)
+            state: ClaimState = self._client.call(ops.GetClaims(self._queues[source], reader))
+            if state.acknowledged < state.last:
+                found.append(slot)
+        return found
+
+    def _drain(self) -> bool:
+        """Take in what others have sent; False: there is more, which cannot be seen yet."""
+        records = self._read()
+        others = {slot: record for slot, record in records.items() if slot != self._slot}
+        seen = {slot: record.batch for slot, record in others.items() if not record.unfinished}
+        if seen != self._seen:
+            self.take_in(self.owned)
+            self._seen = seen
+        return len(seen) == len(others)
+
+    def _owes(self) -> bool:
+        """Whether somebody may be waiting for this slot to say what it has seen."""
+        said = self._records.get(self._slot, Progress()).seen
+        return any(
+            batch - said.get(slot, 0) >= limits.EXCHANGE_BATCHES_MAX // 2 for slot, batch in (self._seen or {}).items()
+        )
+
+    def _forward(self, goal: Mapping[str, int]) -> Reached:
+        return {name: max(before, goal.get(name, NEVER)) for name, before in self.reached.items()}
+
+    def _silent(
+        self, goal: Reached, holding: Mapping[str, list[int]], *, ended: bool, pending: Callable[[], int | None]
+    ) -> dict[str, int]:
+        """Where the watermarks of idle sources move to; rows that somebody has claimed are not silence."""
+        sources = {
+            name: msgspec.structs.replace(source, watermark=goal.get(name, source.watermark))
+            for name, source in self.together.items()
+        }
+        silent = watermarks.silent(sources, self._timed, self._store.now_ms())
+        idle = [name for name in self._timed if ended or (name in silent and not holding[name])]
+        return watermarks.of_silence(sources, self._timed, idle, pending()) if idle else {}
+
+
+def _together(name: str, of_slots: Mapping[int, Mapping[str, SourceProgress]], holding: list[int]) -> SourceProgress:
+    """A source as all slots see it."""
+    found = {slot: sources[name] for slot, sources in of_slots.items() if name in sources}
+    return SourceProgress(
+        watermark=sharing.watermark({slot: source.watermark for slot, source in found.items()}, holding),
+        heard_ms=max(source.heard_ms for source in found.values()),
+    )
+
+
+def _queue_of(source: plan.Source, pipeline: str) -> str:
+    assert isinstance(source, plan.QueueSource | plan.TopicSource)  # others are not shared
+    return arn_of(source.queue if isinstance(source, plan.QueueSource) else inbox_name(pipeline, source.topic))
+
+
+def _schemas(plan_: physical.Physical, cut: Cut) -> list[Schema]:
+    return [plan_.operators[place].schema for place in physical.inputs_of(plan_.operators[cut.place])]

@@ -1,0 +1,92 @@
+"""How several processes share a pipeline: what can be shared, and how far time is for all of them. Pure.
+
+Rows are read by whoever gets them, and go to whoever has the state of their keys: the plan is cut in front of its only
+operator with state. Without one nothing has to be put together: everybody reads and writes for himself.
+
+A source's watermark, for all, is the greatest that a slot has come to by the rows that it has read and committed, held
+back by the slots that have claims open: their rows came before. What nobody has claimed yet lies behind all that in the
+queue, as it would for one process alone. So no row is late because the work is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from headrace.stream import physical, plan
+from headrace.stream.engine.operator import NEVER
+from headrace.stream.runner.progress import Progress
+
+Reached: TypeAlias = dict[str, int]
+"""Source → watermark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The operator that rows are brought together for: its place in the plan, and its keys, for each of its inputs."""
+
+    place: int
+    keys: tuple[tuple[str, ...], ...]
+
+
+def cut_of(plan_: physical.Physical) -> Cut | None:
+    """Where the plan is cut; None: it has no state, or it cannot be shared."""
+    places = [place for place, node in enumerate(plan_.operators) if isinstance(node, physical.STATEFUL)]
+    if len(places) != 1:
+        return None
+    keys = _keys_of(plan_.operators[places[0]])
+    return Cut(places[0], keys) if all(keys) else None
+
+
+def one_owner(plan_: physical.Physical) -> str | None:
+    """Why the plan's state cannot be cut by key; None: it can, or there is none."""
+    stateful = [node for node in plan_.operators if isinstance(node, physical.STATEFUL)]
+    if len(stateful) > 1:
+        names = ", ".join(type(node).__name__.lower() for node in stateful)
+        return f"it has several operators with state ({names})"
+    if stateful and not all(_keys_of(stateful[0])):
+        return f"its {type(stateful[0]).__name__.lower()} has no keys"
+    return None
+
+
+def why_alone(pipeline: plan.Pipeline, plan_: physical.Physical) -> str | None:
+    """Why one process has to run the pipeline, while others stand by; None: several can share it."""
+    for source in plan.sources_of(pipeline.output):
+        if not isinstance(source, plan.QueueSource | plan.TopicSource):
+            return f"source {source.name!r} is no queue or topic"
+    if not all(isinstance(sink, plan.QueueSink) for sink in pipeline.sinks):
+        return "a sink is no queue or topic"
+    return one_owner(plan_)
+
+
+def watermark(of_slots: Mapping[int, int], holding: Collection[int]) -> int:
+    """Of one source, for all.
+
+    Args:
+        of_slots: what each slot has come to, by its committed rows.
+        holding: the slots with claims open. They were asked after `of_slots` was.
+    """
+    return min([max(of_slots.values(), default=NEVER), *(of_slots.get(slot, NEVER) for slot in holding)])
+
+
+def reached_by(records: Iterable[Progress], shard: int, sources: Sequence[str]) -> Reached:
+    """The watermarks by which a shard's state was judged last, whoever had it. What others say who had it before is less."""
+    had = [record for record in records if record.shards is None or shard in record.shards]
+    return {name: max((record.reached_of(name) for record in had), default=NEVER) for name in sources}
+
+
+def furthest(reached: Iterable[Reached], sources: Sequence[str]) -> Reached:
+    found = list(reached)
+    return {name: max((one[name] for one in found), default=NEVER) for name in sources}
+
+
+def _keys_of(node: physical.Operator) -> tuple[tuple[str, ...], ...]:
+    match node:
+        case physical.Aggregate() | physical.Dedup():
+            return (node.keys,)
+        case physical.Join():
+            return (node.left_keys, node.right_keys)
+        case physical.Top():
+            return (node.partition,)
+    return ()
