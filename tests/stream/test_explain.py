@@ -39,8 +39,7 @@ def test_what_spark_cannot_run_is_said() -> None:
 
 def test_the_plan_says_what_sql_calls_each_stream_and_names_no_step_twice() -> None:
     rows = hs.memory("n bigint", [], name="rows")
-    large = rows.filter(lambda row: row["n"] > 1)
-    text = hs.pipeline("p", hs.sql("SELECT n FROM large")).explain()
+    text = hs.pipeline("p", hs.sql("SELECT n FROM large", large=rows.filter(lambda row: row["n"] > 1))).explain()
     assert "\n  sql: SELECT n FROM large\n    large = filter: n bigint\n      memory rows: n bigint\n" in text
 
 

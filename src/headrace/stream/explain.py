@@ -51,15 +51,18 @@ def _tree(node: plan.Node, indent: str, name: str = "") -> list[str]:
     """A line for each node below the one that reads it. `name`: what that one's SQL calls it."""
     called = f"{name} = " if name not in ("", "input", getattr(node, "name", "")) else ""
     lines = [f"{indent}  {called}{node_text(node)}"]
-    if not isinstance(node, plan.SqlStep):
-        for below in plan.inputs_of(node):
-            lines += _tree(below, indent + "  ")
-    else:
-        for below_name, below in node.inputs:
-            lines += [] if isinstance(below, plan.TableRef) else _tree(below, indent + "  ", below_name)
+    for below_name, below in _named_inputs(node):
+        lines += _tree(below, indent + "  ", below_name)
+    if isinstance(node, plan.SqlStep):
         tables = [item for _, item in node.inputs if isinstance(item, plan.TableRef)]
         lines += [f"{indent}    table {table.name}: {table.schema}" for table in tables]
     return lines
+
+
+def _named_inputs(node: plan.Node) -> list[tuple[str, plan.Node]]:
+    if isinstance(node, plan.SqlStep):
+        return [(name, below) for name, below in node.inputs if not isinstance(below, plan.TableRef)]
+    return [("", below) for below in plan.inputs_of(node)]
 
 
 def node_text(node: plan.Node) -> str:

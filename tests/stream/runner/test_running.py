@@ -39,7 +39,7 @@ def test_end_closes_windows_also_behind_a_slow_sink(client: headrace.Client) -> 
     rows = [event(number) for number in range(1_000)]
     send(client, rows)
     stop = threading.Event()
-    slow = hs.callback(lambda _number, _rows: None if stop.wait(0.3) else None)
+    slow = hs.callback(lambda _number, _rows: stop.wait(0.3) and None)
     result = counts(sink=[hs.queue("out"), slow]).run(client, until="end")
     assert result.rows_out == 30
     assert counted(taken(client, "out")) == expected_counts(rows)
@@ -100,7 +100,7 @@ def test_first_poison_message_stops_a_pipeline_without_dead_letters(client: head
     send(client, [event(1)])
     copied().run(client, until="idle")
     send(client, [event(2), b"junk"])
-    with pytest.raises(TooManyFailures, match="dead=.copied-dead"):
+    with pytest.raises(TooManyFailures, match=r"dead=.copied-dead"):
         copied().run(client, until="idle")
     assert len(taken(client, "out")) == 1, "nothing of the batch was committed"
     assert client.queue("events").counts().deleted == 1
