@@ -141,4 +141,5 @@ def test_files_that_end_close_their_windows(spark: SparkSession, tmp_path: Path)
     stream = hs.files(tmp_path, schema=SCHEMA, format="parquet").event_time("ts").sql(COUNT)
     result = run_on_spark(hs.pipeline("p", stream, shards=2).plan, None, spark=spark)
     assert sorted(row["n"] for row in result.rows.to_pylist()) == [5, 10, 15]
+    assert result.rows_in == 30
     assert str(result).endswith("watermark at the end")

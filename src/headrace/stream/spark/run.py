@@ -129,10 +129,13 @@ class _Run:
         self._read = {**read, **({"broker": broker} if broker is not None else {})}
         self._batches = Batches(client, pipeline, self._schema, self._dead, adopt, self._counts)
         self._failure: HeadraceError | None = None
+        self._flush_rows = 0
         spark.conf.set("spark.sql.shuffle.partitions", str(pipeline.shards))
 
     def until_end(self, trigger: str | None, until: Until | None, stop: threading.Event) -> None:
-        ends = all(finite(source) for source in sources_of(self._pipeline.output))
+        sources = sources_of(self._pipeline.output)
+        ends = all(finite(source) for source in sources)
+        self._flush_rows = sum(finite(source) and source.time is not None for source in sources) if ends else 0
         make_flush_folders(self._pipeline, self._folder)
         self._query(trigger, stop, now=ends or until is not None)
         if ends and not stop.is_set() and write_flush(self._pipeline, self._folder):
@@ -143,7 +146,7 @@ class _Run:
         return Result(
             self._pipeline.name,
             counts.batches,
-            counts.rows_in,
+            max(0, counts.rows_in - self._flush_rows),
             counts.rows_out,
             counts.late,
             counts.dead,

@@ -31,10 +31,7 @@ _AT_START: Final = {
 
 
 def session(name: str, master: str | None = None) -> SparkSession:
-    """A session for a pipeline: that which runs already (spark-submit, a notebook), or a new one at `master`.
-
-    Raises ExtraMissing (where this package is imported) without PySpark.
-    """
+    """A session for a pipeline: that which runs already (spark-submit, a notebook), or a new one at `master`."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(name)
     active = SparkSession.getActiveSession()
