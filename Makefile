@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Which tests `make test` runs, and how many processes the bulk of them may use.
 TESTS ?= tests
 JOBS ?= 2
-# `make bench MODE=full` takes about an hour; quick about a quarter of one.
+# `make bench MODE=full` takes about an hour and a half; quick about half an hour.
 MODE ?= quick
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -24,7 +24,7 @@ test: .venv/.dev ## All tests, in parallel where they are independent (about a q
 	$(BIN)/python -m pytest -n $(JOBS) -m "not serial" $(TESTS) || { bulk=$$?; [ $$bulk = 5 ] || exit $$bulk; }; \
 	$(BIN)/python -m pytest -m serial $(TESTS) || { alone=$$?; [ $$alone = 5 ] && [ "$${bulk:-0}" = 0 ]; }
 
-bench: .venv/.demo ## Compare with other queues and web servers on this machine: make bench MODE=quick|full
+bench: .venv/.demo ## Compare with other queues, web servers and Spark on this machine: make bench MODE=quick|full
 	@$(BIN)/python -m benchmarks --mode $(MODE)
 
 lint: .venv/.dev ## Format, lint, types, and who may import whom

@@ -1,6 +1,6 @@
 """`python -m benchmarks --mode quick|full`: measure, show tables, write benchmarks/results/*.json.
 
-`python -m benchmarks web` measures the web server alone, with options of its own.
+`python -m benchmarks web` measures the web server alone, `python -m benchmarks stream` streams, with options of their own.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from benchmarks import machine, native, others, report, servers, sqs_http
 from benchmarks.plan import PLANS, Plan
 from benchmarks.report import Results
 from benchmarks.store import StoreFigures
+from benchmarks.stream.cases import PARTS as STREAM_PARTS
+from benchmarks.stream.command import failed as stream_failed
+from benchmarks.stream.command import measure_stream, stream
 from benchmarks.web.command import PARTS as WEB_PARTS
 from benchmarks.web.command import measure_web, web
 
 ROOT: Final = Path(__file__).parent.parent
-PARTS: Final = ("http", "store", "native", "others", "web")
+PARTS: Final = ("http", "store", "native", "others", "web", "stream")
 TABLE_WIDTH: Final = 120
 
 
@@ -77,10 +80,14 @@ def main(
     if "web" in parts:
         measured = measure_web(console, mode, WEB_PARTS, peers=bool(peers), cache=cache, data=data / "web", out=out)
         failed += [remark for remark in measured[0].remarks if "headrace" in remark]
+    if "stream" in parts:
+        streams, _ = measure_stream(console, mode, STREAM_PARTS, peers=bool(peers), data=data / "stream", out=out)
+        failed += streams.remarks if stream_failed(streams) else []
     sys.exit(1 if failed else 0)
 
 
 main.add_command(web)
+main.add_command(stream)
 
 
 def _succeeds(part: str, measure: Callable[[], None], say: Callable[[str], None]) -> bool:

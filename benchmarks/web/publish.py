@@ -64,17 +64,17 @@ def markdown(table: TextTable) -> Iterator[str]:
         yield f"| {' | '.join(row)} |"
 
 
-def insert(text: str, figures: str) -> str:
+def insert(text: str, figures: str, *, begin: str = BEGIN, end: str = END) -> str:
     """The document with these figures between the marks.
 
     Raises:
         ValueError: it has no marks.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no place for figures: {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n\n{figures}\n{END}{after}"
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"no place for figures: {begin} … {end}")
+    return f"{before}{begin}\n\n{figures}\n{end}{after}"
 
 
 def publish(results: WebResults, path: Path, *, python: Path) -> None:

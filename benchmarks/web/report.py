@@ -42,15 +42,16 @@ def show(console: Console, results: WebResults) -> None:
     facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in results.machine.items())
     console.print(f"[bold]web, {results.mode} run of {results.started}[/]: {facts}", highlight=False)
     for each in tables(results):
-        console.print(_rich(each))
+        console.print(rich_table(each))
     if judged := verdicts(results):
         table = TextTable("Aims", ("aim", "measured", "bound"), [(v.aim, v.measured, v.bound) for v in judged])
-        console.print(_rich(table, [verdict.reached for verdict in judged]))
+        console.print(rich_table(table, [verdict.reached for verdict in judged]))
     for remark in results.remarks:
         console.print(f"- {remark}", markup=False, highlight=False)
 
 
-def _rich(text: TextTable, reached: Sequence[bool] = ()) -> Table:
+def rich_table(text: TextTable, reached: Sequence[bool] = ()) -> Table:
+    """For the terminal. `reached`: of each row, if it is an aim: green or red."""
     table = Table(title=text.title, title_justify="left", box=box.SIMPLE_HEAD)
     for place, column in enumerate(text.columns):
         table.add_column(column, justify="right" if place else "left", no_wrap=place > 0)
