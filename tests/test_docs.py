@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,10 +44,10 @@ def test_readme_links_every_page_of_docs() -> None:
 
 def test_readme_has_examples_for_boto3_and_for_the_own_client() -> None:
     blocks = PYTHON.findall(README)
-    assert ["boto3" in block for block in blocks] == [True, False]
+    assert ["boto3" in block for block in blocks] == [True, False, False]
 
 
-@pytest.mark.parametrize("example", PYTHON.findall(README), ids=["boto3", "headrace"])
+@pytest.mark.parametrize("example", PYTHON.findall(README)[:2], ids=["boto3", "headrace"])
 def test_readme_example_runs_against_a_broker(
     example: str, broker: BrokerProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,6 +63,17 @@ def test_readme_example_runs_without_a_broker_on_a_folder(tmp_path: Path, capsys
     example = PYTHON.findall(README)[1].replace("http://127.0.0.1:9324", str(tmp_path / "store"))
     exec(example, {})
     assert capsys.readouterr().out == "{'book': 7}\n"
+
+
+def test_readme_example_of_streams_is_a_pipeline_that_counts(tmp_path: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(PYTHON.findall(README)[2], names)
+    with headrace.connect(tmp_path / "store") as client:
+        flights = client.queue("flights", create=True)
+        flights.send_many([{"origin": "JFK", "dep_delay": delay, "ts": "2013-01-01T05:17:00"} for delay in (1, 5)])
+        names["pipeline"].run(client, until="end")
+        [message] = client.queue("delays").receive()
+        assert message.json() == {"window_start": "2013-01-01T05:00:00.000000Z", "origin": "JFK", "n": 2, "delay": 3.0}
 
 
 def test_make_tasks_in_the_documents_exist_and_are_listed_by_help() -> None:
