@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import pytest
 
 import headrace
-from headrace.errors import OutcomeUnknown, Unavailable
+import headrace.stream as hs
+from headrace.errors import HeadraceError, OutcomeUnknown, StoreFull, Unavailable
+from headrace.native.protocol import BrokerStatistics
+from headrace.native.transport import Transport
 from headrace.queue import operations as ops
 from headrace.stream.runner.store import Patience
-from tests.stream.runner.pipelines import counted, counts, event, expected_counts, send, taken
+from tests.stream.runner.pipelines import SCHEMA, counted, counts, event, expected_counts, send, taken
 
 
 class Lossy(headrace.Client):
@@ -46,6 +50,49 @@ def test_lost_requests_and_answers_change_nothing(client: headrace.Client, seed:
     assert lossy.lost > 3
     assert counted(taken(client, "out")) == expected_counts(rows)
     assert client.queue("events").counts().in_flight == 0
+
+
+class FirstCallsFail(headrace.Client):
+    """The first call of each kind of operation fails."""
+
+    def __init__(self, inner: headrace.Client, error: HeadraceError) -> None:
+        super().__init__(FirstCallsFailTransport(inner._transport, error))
+
+
+class FirstCallsFailTransport:
+    def __init__(self, inner: Transport, error: HeadraceError) -> None:
+        self._inner = inner
+        self._error = error
+        self.failed: set[type[ops.Operation]] = set()
+
+    def call(self, operation: ops.Operation, wait_ms: int = 0) -> Any:
+        if type(operation) not in self.failed:
+            self.failed.add(type(operation))
+            if isinstance(self._error, OutcomeUnknown):
+                self._inner.call(operation, wait_ms)  # it is done, only the answer is lost
+            raise self._error
+        return self._inner.call(operation, wait_ms)
+
+    def statistics(self) -> BrokerStatistics:
+        return self._inner.statistics()
+
+    def close(self) -> None:
+        """The inner one stays open."""
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), OutcomeUnknown("cut"), StoreFull("disk")])
+def test_run_starts_while_the_broker_is_away(client: headrace.Client, error: HeadraceError) -> None:
+    rows = [event(number) for number in range(300)]
+    client.topic("events", create=True, retention="7 days").publish_many(json.dumps(row).encode() for row in rows)
+    source = hs.topic("events", schema=SCHEMA, start="beginning").event_time("ts", delay="2 seconds")
+    counts = hs.sql(
+        "SELECT window_start, k, count(*) AS n, sum(v) AS s FROM events GROUP BY tumble(ts, '10 seconds'), k",
+        events=source,
+    )
+    pipeline = hs.pipeline("counts", counts, sink=hs.queue("out"), late="late", dead="dead")
+    for _ in range(2):
+        pipeline.run(FirstCallsFail(client, error), until="end", reset=True)
+    assert counted(taken(client, "out")) == expected_counts(rows) + expected_counts(rows)
 
 
 def test_patience_ends_with_the_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 import pyarrow as pa
@@ -19,7 +20,7 @@ from headrace.stream.runner.feeds import News
 from headrace.stream.runner.job import Job
 from headrace.stream.runner.progress import Progress
 from headrace.stream.runner.refused import late_entries
-from headrace.stream.runner.store import Store
+from headrace.stream.runner.store import Patience, Store
 from headrace.stream.sinks.base import Entries, Outbox
 from headrace.stream.sinks.open import open_sink
 from headrace.stream.sources.base import Dead
@@ -28,12 +29,15 @@ from headrace.stream.sources.base import Dead
 class Outlets:
     """All sinks of a session. `stage` before a commit, `committed` after it."""
 
-    def __init__(self, job: Job, store: Store, client: Client | None, slot: int, *, news: News) -> None:
+    def __init__(
+        self, job: Job, store: Store, client: Client | None, slot: int, *, news: News, patience: Patience
+    ) -> None:
         self._job = job
         self._store = store
         self._client = client
         self._slot = slot
         self._news = news
+        self._patience = patience
         self._inside: list[Entries] = []
         self._outside: list[tuple[int, plan.Sink, Deliveries]] = []
         self._staged: list[tuple[Deliveries, int, bytes]] = []
@@ -42,10 +46,7 @@ class Outlets:
     def open(self) -> None:
         """Open the sinks, and go on with what was committed and not delivered."""
         for index, sink in enumerate(self._job.pipeline.sinks):
-            schema = self._job.physical.output.schema
-            opened = open_sink(
-                sink, schema, self._client, pipeline=self._job.pipeline.name, index=index, slot=self._slot
-            )
+            opened = self._patience.call(partial(self._opened, index, sink))
             if isinstance(opened, Entries):
                 self._inside.append(opened)
             else:
@@ -97,6 +98,10 @@ class Outlets:
         for deliveries, number, staged in self._staged:
             deliveries.put(number, staged)
         self._staged = []
+
+    def _opened(self, index: int, sink: plan.Sink) -> Entries | Outbox:
+        schema = self._job.physical.output.schema
+        return open_sink(sink, schema, self._client, pipeline=self._job.pipeline.name, index=index, slot=self._slot)
 
     def _open_outside(self, index: int, sink: plan.Sink, opened: Outbox) -> None:
         deliveries = Deliveries(opened, news=self._news, patience_s=self._job.settings.patience_s)

@@ -97,14 +97,14 @@ def run_job(
         client = _client(job, broker, closing)
         store = _store(job, client, patience)
         if reset:
-            drop_state(store, client, job.pipeline.name)
+            patience.call(lambda: drop_state(store, client, job.pipeline.name))
         _check_backfill(job, store, backfill)
-        if client is not None:
-            prepare_queues(job, client)
         path = str(backfill) if backfill is not None else None
-        if path == TOPIC and client is not None:
-            backfill_topic(job, client, job.pipeline.name)
-            path = None
+        if client is not None:
+            patience.call(lambda: prepare_queues(job, client))
+            if path == TOPIC:
+                patience.call(lambda: backfill_topic(job, client, job.pipeline.name))
+                path = None
         runner = Runner(
             job, store, client,
             stop=stop, patience=patience, text=text, backfill=path, on_progress=on_progress,

@@ -71,7 +71,9 @@ class Session:
         self._engine = self._closing.enter_context(closing(self._open_engine()))
         self._tables = Tables(self._job.physical, self._engine)
         self._tables.load(self._store.now_ms())
-        self._outlets = Outlets(self._job, self._store, self._client, self._ledger.slot, news=self._news)
+        self._outlets = Outlets(
+            self._job, self._store, self._client, self._ledger.slot, news=self._news, patience=self._patience
+        )
         self._closing.callback(self._outlets.close)
         self._outlets.open()
         self._open_feeds()
