@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import decimal
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -43,6 +44,21 @@ def test_a_window_comes_once_when_the_watermark_reaches_its_end() -> None:
         assert rows_of(it.end().output) == [(10 * S, 20 * S, 20 * S - 1, "b", 1, 3)]
         assert it.engine.pending() is None
         assert it.stored == {}
+
+
+def test_open_windows_cost_nothing_in_a_batch_that_closes_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    ends = Windows.ends
+
+    def counted(self: Windows, panes: Sequence[int], after: int, to: int) -> list[int]:
+        looked_at.append(len(panes))
+        return ends(self, panes, after, to)
+
+    monkeypatch.setattr(Windows, "ends", counted)
+    with running(counts(physical.Tumble(S))) as it:
+        it.step(events(*((number * S, "a", 1) for number in range(500))))
+        assert it.step({}, 2 * S).output.num_rows == 2
+    assert max(looked_at) <= 3
 
 
 def test_windows_before_1970_begin_where_later_ones_do() -> None:

@@ -138,6 +138,16 @@ def test_parts_beyond_the_memory_are_fetched_again_but_never_those_whose_commit_
     assert disk.parts().rows() == 4
 
 
+def test_a_part_keeps_nothing_in_memory_but_itself() -> None:
+    """Not the table that it was cut from: one row of a far window would keep a whole batch."""
+    disk = Disk()
+    given = rows(*((1, "x" * 100) for _ in range(1_000)))
+    disk.parts().append(1, given.slice(0, 999))
+    disk.parts().append(2, given.slice(999))
+    disk.commit()
+    assert 100 <= disk.parts().read([2]).get_total_buffer_size() < 1_000
+
+
 OPERATIONS = st.lists(
     st.tuples(
         st.sampled_from(["append", "append", "replace", "drop", "commit", "reopen", "read"]),
@@ -173,4 +183,6 @@ def test_durable_parts_are_what_parts_in_memory_are(
             ]
             assert of_key[0] == of_key[1]
         assert disk.parts().buckets() == model.buckets()
+        assert disk.parts().buckets(bucket, bucket + 1) == [n for n in model.buckets() if n in {bucket, bucket + 1}]
+        assert disk.parts().buckets(last=bucket) == [number for number in model.buckets() if number <= bucket]
         assert disk.parts().rows() == model.rows()

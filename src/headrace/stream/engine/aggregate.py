@@ -128,7 +128,7 @@ class AggregateOperator(Operator):
         if self._windows is None:
             return None
         closed = [self._result(merged) for merged in self._closing(watermark)] if self._node.mode == "append" else []
-        for pane in self._parts.buckets():
+        for pane in self._parts.buckets(last=watermark):
             if self._windows.last_end(pane) > watermark:
                 break
             self._parts.drop(pane)
@@ -169,7 +169,7 @@ class AggregateOperator(Operator):
     def _closing(self, watermark: int) -> Iterator[pa.Table]:
         """The merged windows that close, so many at a time that memory stays bounded."""
         assert self._windows is not None
-        ends = self._windows.ends(self._parts.buckets(), self.reached, watermark)
+        ends = self._windows.ends(self._parts.buckets(last=watermark), self.reached, watermark)
         for some in self._at_a_time(ends):
             rows = self._windows.expand(self._read(some), some)
             yield self._groups.merge(rows, ["window"])
@@ -186,7 +186,7 @@ class AggregateOperator(Operator):
         """The partials of all panes of the windows with these ends."""
         assert self._windows is not None
         first = ends[0] - self._windows.size_us
-        return self._parts.read(pane for pane in self._parts.buckets() if first <= pane < ends[-1])
+        return self._parts.read(self._parts.buckets(first, ends[-1] - 1))
 
     def _changed(self, created: pa.Table, watermark: int) -> pa.Table | None:
         """Update mode: the groups that these partials, which are in their panes already, are part of."""

@@ -74,6 +74,8 @@ class Groups:
     def merge(self, rows: pa.Table, by: Sequence[str]) -> pa.Table:
         """A row for each group by `by` and the keys, from rows of partials that have these columns, oldest first."""
         by = [*by, *self.key_names]
+        if rows.num_rows == 1:
+            return rows.select([*by, *self._names])  # with nothing to merge it is what it is
         if self._kernels and self._is_safe(rows, self._names):
             kernels = [partial.kernels for partial in self._layout.partials if partial.kernels is not None]
             aggregates = [(name, kernel.merge) for name, kernel in zip(self._names, kernels, strict=True)]

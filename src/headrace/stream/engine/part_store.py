@@ -6,16 +6,22 @@ the step in which it came (a window that opens and closes within a batch) never 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.stream import limits
 from headrace.stream.engine.part_keys import bucket_prefix, part_key, read_part_key
 from headrace.stream.engine.shards import shard_of
+
+Ints = npt.NDArray[Any]
 
 Fetch = Callable[[bytes], Mapping[bytes, bytes]]
 """All committed keys that begin with a prefix, and their values."""
@@ -38,16 +44,43 @@ class MemoryPartStore:
         return sum(parts.size_bytes() for parts in self._parts.values())
 
 
+class _Sorted:
+    """Which buckets there are. Kept sorted, since a plan may have a hundred thousand windows open, and asks each batch."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+
+    def add(self, number: int) -> None:
+        """Idempotent; as `remove`."""
+        place = bisect_left(self._numbers, number)
+        if self._numbers[place : place + 1] != [number]:
+            self._numbers.insert(place, number)
+
+    def remove(self, number: int) -> None:
+        place = bisect_left(self._numbers, number)
+        if self._numbers[place : place + 1] == [number]:
+            del self._numbers[place]
+
+    def between(self, first: int | None, last: int | None) -> list[int]:
+        start = 0 if first is None else bisect_left(self._numbers, first)
+        end = len(self._numbers) if last is None else bisect_right(self._numbers, last)
+        return self._numbers[start:end]
+
+
 class MemoryParts:
     """One operator's rows, by bucket."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._tables: dict[int, list[pa.Table]] = {}
+        self._sorted = _Sorted()
+        self._rows = 0
 
     def append(self, bucket: int, rows: pa.Table) -> None:
         if rows.num_rows:
+            self._sorted.add(bucket)
             self._tables.setdefault(bucket, []).append(rows.select(self._schema.names))
+            self._rows += rows.num_rows
 
     def read(self, buckets: Iterable[int] | None = None) -> pa.Table:
         wanted = self.buckets() if buckets is None else buckets
@@ -58,16 +91,17 @@ class MemoryParts:
         self.append(bucket, rows)
 
     def drop(self, bucket: int) -> None:
-        self._tables.pop(bucket, None)
+        self._sorted.remove(bucket)
+        self._rows -= sum(table.num_rows for table in self._tables.pop(bucket, []))
 
-    def buckets(self) -> list[int]:
-        return sorted(self._tables)
+    def buckets(self, first: int | None = None, last: int | None = None) -> list[int]:
+        return self._sorted.between(first, last)
 
     def count(self, bucket: int) -> int:
         return len(self._tables.get(bucket, []))
 
     def rows(self) -> int:
-        return sum(table.num_rows for tables in self._tables.values() for table in tables)
+        return self._rows
 
     def size_bytes(self) -> int:
         return sum(table.nbytes for tables in self._tables.values() for table in tables)
@@ -163,6 +197,8 @@ class DurableParts:
         self._fetch = fetch
         self._memory = memory
         self._buckets: dict[int, _Bucket] = {}
+        self._sorted = _Sorted()
+        self._rows = 0
         self._changes: dict[bytes, bytes | None] = {}
         self._touched: set[int] = set()
 
@@ -172,12 +208,14 @@ class DurableParts:
             name = read_part_key(key)
             batch = pa.ipc.read_record_batch(pa.py_buffer(value), self.schema)
             part = _Part(key, batch.num_rows, len(value), batch)
-            self._buckets.setdefault(name.bucket, _Bucket()).parts.setdefault(name.shard, []).append(part)
+            self._bucket(name.bucket).parts.setdefault(name.shard, []).append(part)
+            self._rows += part.rows
             self._memory.add(part)
 
     def append(self, bucket: int, rows: pa.Table) -> None:
         if rows.num_rows:
-            self._buckets.setdefault(bucket, _Bucket()).fresh.append(rows.select(self.schema.names))
+            self._bucket(bucket).fresh.append(rows.select(self.schema.names))
+            self._rows += rows.num_rows
             self._touched.add(bucket)
 
     def read(self, buckets: Iterable[int] | None = None) -> pa.Table:
@@ -191,22 +229,22 @@ class DurableParts:
     def drop(self, bucket: int) -> None:
         gone = self._buckets.pop(bucket, None)
         if gone is not None:
+            self._sorted.remove(bucket)
+            self._rows -= sum(table.num_rows for table in gone.fresh)
             for part in gone.all_parts():
+                self._rows -= part.rows
                 self._changes[part.key] = None
                 self._memory.remove(part)
 
-    def buckets(self) -> list[int]:
-        return sorted(self._buckets)
+    def buckets(self, first: int | None = None, last: int | None = None) -> list[int]:
+        return self._sorted.between(first, last)
 
     def count(self, bucket: int) -> int:
         found = self._buckets.get(bucket, _Bucket())
         return max((len(parts) for parts in found.parts.values()), default=0) + bool(found.fresh)
 
     def rows(self) -> int:
-        return sum(
-            sum(part.rows for part in bucket.all_parts()) + sum(table.num_rows for table in bucket.fresh)
-            for bucket in self._buckets.values()
-        )
+        return self._rows
 
     def size_bytes(self) -> int:
         return sum(
@@ -216,24 +254,38 @@ class DurableParts:
 
     def take_changes(self) -> dict[bytes, bytes | None]:
         """Cut and serialise what came; see PartStore."""
-        for number in sorted(self._touched):
-            bucket = self._buckets.get(number)
-            if bucket is not None and bucket.fresh:
-                self._settle(number, bucket)
+        touched = [(number, self._buckets[number]) for number in sorted(self._touched) if number in self._buckets]
         self._touched.clear()
+        fresh = [(number, table) for number, bucket in touched for table in bucket.fresh]
+        for _, bucket in touched:
+            bucket.fresh.clear()
+        if fresh:
+            self._settle(fresh)
         changes, self._changes = self._changes, {}
         return changes
 
-    def _settle(self, number: int, bucket: _Bucket) -> None:
-        rows = _concatenated(bucket.fresh, self.schema)
-        bucket.fresh.clear()
-        for shard, batch in _by_shard(rows, self._keys, self._shards):
-            for piece in _pieces(batch):
-                self._write(number, bucket.parts.setdefault(shard, []), shard, piece)
+    def _bucket(self, number: int) -> _Bucket:
+        if number not in self._buckets:
+            self._sorted.add(number)
+            self._buckets[number] = _Bucket()
+        return self._buckets[number]
 
-    def _write(self, bucket: int, parts: list[_Part], shard: int, batch: pa.RecordBatch) -> None:
+    def _settle(self, fresh: Sequence[tuple[int, pa.Table]]) -> None:
+        """All buckets at once: small windows are many, and most of the cost of a cut is that there is one."""
+        rows = pa.concat_tables([table for _, table in fresh]).combine_chunks()
+        numbers = np.repeat([number for number, _ in fresh], [table.num_rows for _, table in fresh])
+        shards = shard_of(rows, self._keys, self._shards).to_numpy()
+        for number, shard, group in _groups(rows, numbers, shards):
+            parts = self._buckets[number].parts.setdefault(shard, [])
+            for batch in group.to_batches():  # several only where texts are longer than one array takes
+                for piece in pieces(batch):
+                    self._write(number, parts, shard, piece)
+
+    def _write(self, bucket: int, parts: list[_Part], shard: int, piece: pa.RecordBatch) -> None:
         after = read_part_key(parts[-1].key).number + 1 if parts else 0
-        value = batch.serialize().to_pybytes()
+        value = piece.serialize().to_pybytes()
+        # Read from what was written: a slice would keep all of the table in memory that it is cut from.
+        batch = pa.ipc.read_record_batch(pa.py_buffer(value), self.schema)
         part = _Part(part_key(self._operator, shard, bucket, after), batch.num_rows, len(value), batch)
         parts.append(part)
         self._changes[part.key] = value
@@ -299,11 +351,27 @@ def _concatenated(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
-def _by_shard(rows: pa.Table, keys: Sequence[str], shards: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _groups(rows: pa.Table, numbers: Ints, shards: Ints) -> Iterator[tuple[int, int, pa.Table]]:
+    """(bucket, shard, its rows in their order), for rows sorted by bucket."""
+    changes = np.flatnonzero((np.diff(numbers) != 0) | (np.diff(shards) != 0)) + 1
+    if len(changes):
+        order = np.lexsort((shards, numbers))
+        if (np.diff(order) != 1).any():
+            rows, shards = rows.take(pa.array(order)).combine_chunks(), shards[order]
+            changes = np.flatnonzero((np.diff(numbers) != 0) | (np.diff(shards) != 0)) + 1
+    for start, end in pairwise([0, *changes.tolist(), len(numbers)]):
+        yield int(numbers[start]), int(shards[start]), rows.slice(start, end - start)
+
+
+def by_shard(rows: pa.Table, keys: Sequence[str], shards: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of each shard that has any, in their order."""
     if shards == 1 or not keys:
         yield 0, _batch(rows)
         return
     numbers = shard_of(rows, keys, shards).to_numpy()
+    if (numbers == numbers[0]).all():  # most often, in small batches
+        yield int(numbers[0]), _batch(rows)
+        return
     order = np.argsort(numbers, kind="stable")
     sorted_rows = _batch(rows.take(pa.array(order)))
     found, starts = np.unique(numbers[order], return_index=True)
@@ -315,11 +383,11 @@ def _batch(rows: pa.Table) -> pa.RecordBatch:
     return rows.combine_chunks().to_batches()[0]
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The batch in pieces of at most STATE_PART_BYTES_MAX each; a single row is never cut."""
     if batch.nbytes <= limits.STATE_PART_BYTES_MAX or batch.num_rows == 1:
         yield batch
         return
     middle = batch.num_rows // 2
-    yield from _pieces(batch.slice(0, middle))
-    yield from _pieces(batch.slice(middle))
+    yield from pieces(batch.slice(0, middle))
+    yield from pieces(batch.slice(middle))

@@ -36,14 +36,14 @@ class Parts(Protocol):
     def drop(self, bucket: int) -> None:
         """The bucket is gone. Nothing happens if it is not there."""
 
-    def buckets(self) -> list[int]:
-        """The buckets that have rows, sorted."""
+    def buckets(self, first: int | None = None, last: int | None = None) -> list[int]:
+        """The buckets that have rows, from `first` to `last` (None: no bound), sorted. O(those)."""
 
     def count(self, bucket: int) -> int:
         """How many parts the bucket has in its fullest shard: what `limits.COMPACT_PARTS` bounds."""
 
     def rows(self) -> int:
-        """How many rows there are."""
+        """How many rows there are. O(1)."""
 
 
 class PartStore(Protocol):

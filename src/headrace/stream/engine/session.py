@@ -71,7 +71,7 @@ class SessionOperator(Operator):
         return None
 
     def advance(self, watermark: int) -> pa.Table | None:
-        looked_at = [number for number in self._parts.buckets() if number * self._slice_us < watermark]
+        looked_at = self._parts.buckets(last=(watermark - 1) // self._slice_us)
         if self._stops_from >= watermark or not looked_at:
             return None
         rows, count = self._read(looked_at)

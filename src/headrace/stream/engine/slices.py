@@ -77,9 +77,7 @@ class TimeSlices:
 
     def drop_before(self, limit_us: int) -> None:
         """Forget the buckets that hold only rows older than `limit_us`. Nothing is read."""
-        for bucket in self._parts.buckets():
-            if self._end(bucket) > limit_us:
-                break
+        for bucket in self._parts.buckets(last=limit_us // self._width_us - 1):
             self._parts.drop(bucket)
 
     def latest(self) -> int | None:
@@ -90,11 +88,7 @@ class TimeSlices:
     def _buckets(self, first_us: int | None, last_us: int | None) -> list[int]:
         first = None if first_us is None else first_us // self._width_us
         last = None if last_us is None else last_us // self._width_us
-        return [
-            bucket
-            for bucket in self._parts.buckets()
-            if (first is None or first <= bucket) and (last is None or bucket <= last)
-        ]
+        return self._parts.buckets(first, last)
 
     def _end(self, bucket: int) -> int:
         return (bucket + 1) * self._width_us
