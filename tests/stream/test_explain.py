@@ -1,10 +1,11 @@
 """A pipeline in words and as a picture."""
 
+import re
 from xml.etree import ElementTree as ET
 
 import headrace.stream as hs
 from headrace.stream.explain import explain, mermaid, picture
-from headrace.stream.picture import Box, place
+from headrace.stream.picture import PAD, Box, place
 
 
 def pipeline() -> hs.Pipeline:
@@ -66,3 +67,24 @@ def test_boxes_stand_right_of_their_inputs_and_do_not_overlap() -> None:
         assert all(placed[below].x < item.x for below in item.box.inputs)
     assert placed[1].y >= placed[0].y + placed[0].box.height
     assert len(boxes[0].lines()) == 4
+
+
+def test_a_source_stands_beside_what_reads_it_so_that_no_arrow_passes_behind_boxes() -> None:
+    boxes = [
+        Box("early", "", ()),
+        Box("source", "", ()),
+        Box("filter", "", (1,)),
+        Box("join", "", (0, 2)),
+        Box("sink", "", (3,)),
+    ]
+    placed = place(boxes)
+    assert placed[0].x == placed[2].x < placed[3].x < placed[4].x
+    assert place([Box("alone", "", ())])[0].x == PAD
+    assert place([]) == []
+
+
+def test_the_picture_styles_nothing_but_itself() -> None:
+    style = next(node.text for node in ET.fromstring(picture(pipeline().plan)).iter() if node.tag.endswith("style"))
+    rules = re.findall(r"([^{}]+)\{[^{}]*\}", (style or "").replace("@media (prefers-color-scheme: dark) {", ""))
+    assert len(rules) > 5
+    assert all(rule.strip().startswith(".plan ") for rule in rules)

@@ -1,4 +1,4 @@
-"""Boxes and arrows as an SVG: layers from left to right, by the longest way from a source."""
+"""Boxes and arrows as an SVG: layers from left to right, each box close to what reads it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _TEXT_CHARACTERS: Final = 32  # of a line of text in a box, at 12 px
 _TEXT_LINES: Final = 4
 
 _STYLE: Final = """
-  .box { fill: #f4f7fa; stroke: #6b7c8f } .state { fill: #e3effb; stroke: #2f6db3; stroke-width: 1.5 }
-  .arrow { stroke: #6b7c8f; fill: none } .head { fill: #6b7c8f } text { font: 12px sans-serif; fill: #1c2733 }
-  .title { font-weight: 600 }
+  .plan .box { fill: #f4f7fa; stroke: #6b7c8f } .plan .state { fill: #e3effb; stroke: #2f6db3; stroke-width: 1.5 }
+  .plan .arrow { stroke: #6b7c8f; fill: none } .plan .head { fill: #6b7c8f }
+  .plan text { font: 12px sans-serif; fill: #1c2733 } .plan .title { font-weight: 600 }
   @media (prefers-color-scheme: dark) {
-    .box { fill: #1f2933; stroke: #7b8b9c } .state { fill: #17314d; stroke: #5b9be0 }
-    .arrow { stroke: #9aa8b6 } .head { fill: #9aa8b6 } text { fill: #e4e9ee }
+    .plan .box { fill: #1f2933; stroke: #7b8b9c } .plan .state { fill: #17314d; stroke: #5b9be0 }
+    .plan .arrow { stroke: #9aa8b6 } .plan .head { fill: #9aa8b6 } .plan text { fill: #e4e9ee }
   }
 """
+# All under .plan: in a notebook the picture is part of the page, where other pictures have texts and boxes, too.
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def draw(boxes: list[Box], title: str) -> str:
     height = max((item.y + item.box.height for item in placed), default=0) + PAD
     arrows = [_arrow(placed[below], item) for item in placed for below in item.box.inputs]
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img">'
+        f'<svg class="plan" xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
         '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
         '<path class="head" d="M0 0L8 4L0 8z"/></marker></defs>'
@@ -75,15 +76,28 @@ def draw(boxes: list[Box], title: str) -> str:
 
 def place(boxes: list[Box]) -> list[Placed]:
     """Where each box stands: no two of a layer overlap, and each is right of its inputs."""
-    layers: list[int] = []
-    for box in boxes:
-        layers.append(1 + max((layers[below] for below in box.inputs), default=-1))
+    layers = _layers(boxes)
     bottom: dict[int, int] = defaultdict(lambda: PAD)
     placed = []
     for box, layer in zip(boxes, layers, strict=True):
         placed.append(Placed(box, PAD + layer * (WIDTH + GAP_X), bottom[layer]))
         bottom[layer] += box.height + GAP_Y
     return placed
+
+
+def _layers(boxes: list[Box]) -> list[int]:
+    """Which layer each box is in: right of its inputs, and as near as it can be to what reads it, so that no arrow has to
+    pass behind boxes for want of a better place."""
+    layers: list[int] = []
+    for box in boxes:
+        layers.append(1 + max((layers[below] for below in box.inputs), default=-1))
+    nearest = [max(layers, default=0)] * len(boxes)
+    for number in reversed(range(len(boxes))):
+        if any(number in box.inputs for box in boxes):
+            layers[number] = nearest[number] - 1
+        for below in boxes[number].inputs:
+            nearest[below] = min(nearest[below], layers[number])
+    return layers
 
 
 def _box(item: Placed) -> str:
