@@ -11,7 +11,7 @@ from headrace.errors import StoreFailed, Unavailable
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.operations import CreateQueue, Operation, Send
 from headrace.queue.store.base import Request
-from headrace.queue.store.local import store as local_store
+from headrace.queue.store.local import planners
 from headrace.queue.store.local.store import LocalStore
 from headrace.queue.store.memory import open_memory_store
 
@@ -27,15 +27,15 @@ def run(store: LocalStore, operation: Operation) -> Any:
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, *, late: bool) -> None:
-    real = local_store.PLANNERS[Send]
+    real = planners.PLANNERS[Send]
 
     def planner(state: Any, operation: Any, now: int) -> Any:
         if late:
             real(state, operation, now)
         raise ZeroDivisionError
 
-    planners: dict[Any, Any] = local_store.PLANNERS
-    monkeypatch.setitem(planners, Send, planner)
+    table: dict[Any, Any] = planners.PLANNERS
+    monkeypatch.setitem(table, Send, planner)
 
 
 def test_bug_before_anything_is_planned_costs_that_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:

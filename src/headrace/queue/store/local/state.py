@@ -41,7 +41,7 @@ class Plan(msgspec.Struct):
     """
 
     batch: Batch
-    waiting: list[tuple[Done, Any, Operation | None]] = []
+    waiting: list[tuple[Done, Any, Operation]] = []
     sent: list[tuple[LocalQueue, list[Message], bool]] = []
     held: list[Held] = []
     settle: list[Callable[[int], None]] = []

@@ -16,96 +16,21 @@ from headrace.clock import Clock
 from headrace.errors import CallerError, HeadraceError, StoreError, StoreFailed, StoreFull, Unavailable
 from headrace.queue import limits
 from headrace.queue.model import QueueInfo
-from headrace.queue.operations import (
-    AcknowledgeClaims,
-    CancelMove,
-    ChangeSettings,
-    ChangeTopic,
-    ChangeVisibility,
-    Claim,
-    CreateQueue,
-    CreateTopic,
-    Delete,
-    DeleteQueue,
-    DeleteTopic,
-    Fence,
-    GetClaims,
-    GetQueue,
-    GetState,
-    GetTopic,
-    ListMoves,
-    ListQueues,
-    ListTopics,
-    Operation,
-    Peek,
-    Purge,
-    ReadLog,
-    Receive,
-    ReleaseClaims,
-    Send,
-    StartMove,
-    Subscribe,
-    TagQueue,
-    Transact,
-    Unsubscribe,
-)  # fmt: skip
+from headrace.queue.operations import Claim, Operation
 from headrace.queue.store.base import Done, Offload, Request, StoreStatistics
 from headrace.queue.store.disk import Batch, Disk
-from headrace.queue.store.local import claims, log_work, messages, moves, publishing, queues, recovery, topics, transact
+from headrace.queue.store.local import expiry, log_work, moves, recovery
+from headrace.queue.store.local.commit_times import CommitTimes
 from headrace.queue.store.local.head import LocalQueue
+from headrace.queue.store.local.planners import FREES, LEASES, PLANNERS, READS
 from headrace.queue.store.local.state import LocalState, Plan
 
 log = logging.getLogger("headrace.store")
 
-PLANNERS: Final[dict[type[Operation], Callable[[LocalState, Any, int], Any]]] = {
-    Send: publishing.send,
-    Receive: messages.receive,
-    Delete: messages.delete,
-    ChangeVisibility: messages.change_visibility,
-    Peek: messages.peek,
-    Transact: transact.transact,
-    Fence: transact.fence,
-    GetState: transact.get_state,
-    Claim: claims.claim,
-    AcknowledgeClaims: claims.acknowledge_claims,
-    ReleaseClaims: claims.release_claims,
-    GetClaims: claims.get_claims,
-    CreateQueue: queues.create_queue,
-    ChangeSettings: queues.change_settings,
-    TagQueue: queues.tag_queue,
-    Purge: queues.purge,
-    DeleteQueue: queues.delete_queue,
-    GetQueue: queues.get_queue,
-    ListQueues: queues.list_queues,
-    StartMove: moves.start_move,
-    CancelMove: moves.cancel_move,
-    ListMoves: moves.list_moves,
-    CreateTopic: topics.create_topic,
-    ChangeTopic: topics.change_topic,
-    DeleteTopic: topics.delete_topic,
-    GetTopic: topics.get_topic,
-    ListTopics: topics.list_topics,
-    Subscribe: topics.subscribe,
-    Unsubscribe: topics.unsubscribe,
-    ReadLog: topics.read_log,
-}
-
-READS: Final = (
-    Receive, ChangeVisibility, Peek, GetState, GetQueue, ListQueues, ListMoves, GetClaims, GetTopic, ListTopics, ReadLog
-)  # fmt: skip
-"""Answered without waiting for the commit: nothing that they promise is in it (FIFO leases excepted)."""
-
-LEASES: Final = (Receive, ChangeVisibility)
-
-FREES: Final = (Delete, AcknowledgeClaims, Purge, DeleteQueue, DeleteTopic, Unsubscribe)
-"""Go on when the disk is full: they make room."""
-
 SLOW_SYNC_S: Final = 0.001  # measured: a sync of 0.13–0.2 ms is faster on the loop, one of 4 ms in a thread
-EXPIRE_SLICE: Final = 1_000  # messages expired in one go
 SWEEP_SLICE: Final = 2_000  # purged rows deleted in one go
 RESERVE_RETRY_MS: Final = 1_000
 LOG_REFUSED_EACH_MS: Final = limits.MINUTE_MS
-BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 def tell(done: Done, outcome: Any) -> None:
@@ -137,9 +62,7 @@ class LocalStore:
         self._aside = False  # a checkpoint in the thread, with commits going on
         self._refused_logged_ms = 0
         self._reserve_ms = 0
-        self._commits = self._operations = 0
-        self._seconds = self._recent_s = 0.0
-        self._buckets = [0] * (len(BUCKETS_S) + 1)
+        self._times = CommitTimes()
         recovery.restore(self.state, stored, clock())
 
     # --- the contract ---
@@ -156,9 +79,9 @@ class LocalStore:
             outcome = self._plan(operation, now)
             plan = state.plan
             leased = (
-                plan.batch.sync_leases and isinstance(operation, LEASES) and isinstance(outcome, list) and outcome != []
+                plan.batch.sync_leases and type(operation) in LEASES and isinstance(outcome, list) and outcome != []
             )
-            if isinstance(operation, READS) and not leased:
+            if type(operation) in READS and not leased:
                 answers.append((request.done, outcome))
             else:
                 plan.waiting.append((request.done, outcome, operation))
@@ -202,12 +125,7 @@ class LocalStore:
 
     def statistics(self) -> StoreStatistics:
         return StoreStatistics(
-            commits=self._commits,
-            commit_operations=self._operations,
-            commit_seconds=self._seconds,
-            commit_seconds_recent=self._recent_s,
-            commit_buckets=tuple(self._buckets),
-            commit_bounds=BUCKETS_S,
+            **self._times.statistics(),
             size_bytes=self._disk.size_bytes(),
             damaged=self.state.damaged,
             failed=str(self._failed) if self._failed is not None else None,
@@ -222,7 +140,7 @@ class LocalStore:
     def _plan(self, operation: Operation, now: int) -> Any:
         if self._failed is not None:
             return self._failed
-        if self._full and not isinstance(operation, READS + FREES):
+        if self._full and type(operation) not in READS | FREES:
             return StoreFull(str(self._disk))
         before = self.state.plan.weight()
         try:
@@ -239,7 +157,7 @@ class LocalStore:
         committed any more."""
         name = type(operation).__name__
         log.error("planning %s failed", name, exc_info=error, extra={"action": "store.bug"})
-        if unchanged and not isinstance(operation, (*LEASES, Claim)):
+        if unchanged and type(operation) not in LEASES | {Claim}:
             return Unavailable(f"an error of headrace itself in {name}, nothing was changed: {error!r}")
         return self._refuse(StoreFailed(f"a bug in planning {name}: {error!r}"))
 
@@ -270,8 +188,7 @@ class LocalStore:
         until their timeout; nobody has them.)"""
         waiting = self.state.plan.waiting
         waiting[:] = [
-            (done, error if isinstance(operation, LEASES) else outcome, operation)
-            for done, outcome, operation in waiting
+            (done, error if type(operation) in LEASES else outcome, operation) for done, outcome, operation in waiting
         ]
 
     # --- committing ---
@@ -315,19 +232,14 @@ class LocalStore:
             return StoreFailed(f"a bug in the store: {error!r}")
         return None
 
-    def _measure(self, seconds: float, operations: int) -> None:
-        self._commits += 1
-        self._operations += operations
-        self._seconds += seconds
-        self._recent_s += (seconds - self._recent_s) * 0.05
-        self._buckets[next((i for i, bound in enumerate(BUCKETS_S) if seconds <= bound), len(BUCKETS_S))] += 1
-
     def _written(self, plan: Plan, error: StoreError | None, started: float) -> None:
         """The commit is done, or has failed."""
         self.state.flying = None
         if error is None:
             batch = plan.batch
-            self._measure(time.perf_counter() - started, len(batch.inserts) + len(batch.deletes) + len(batch.changes))
+            self._times.note(
+                time.perf_counter() - started, len(batch.inserts) + len(batch.deletes) + len(batch.changes)
+            )
             self._settled(plan)
         elif isinstance(error, StoreFailed):
             self._fail(error)
@@ -370,7 +282,7 @@ class LocalStore:
         )  # without them it did not fit even with the reserved room: no second try
         now = self._clock()
         for done, outcome, operation in plan.waiting + later.waiting:
-            if again and isinstance(operation, FREES):
+            if again and type(operation) in FREES:
                 self.state.plan.waiting.append((done, self._plan(operation, now), operation))
             elif isinstance(outcome, HeadraceError):
                 tell(done, outcome)
@@ -417,41 +329,7 @@ class LocalStore:
         if queue.advance(now):
             self.state.ready.add(queue.info.arn)
         if queue.expire_check_ms is not None and queue.expire_check_ms <= now and self._may_plan():
-            self._expire(queue, now)
-
-    def _expire(self, queue: LocalQueue, now: int) -> None:
-        """Delete messages past their retention, a slice of them; those in flight when their lease ends."""
-        retention_ms = queue.info.settings.retention_ms
-        after = max(0, queue.floor - 1)
-        seqs = self._disk.expired(queue.number, after=after, sent_before_ms=now - retention_ms, limit=EXPIRE_SLICE)
-        leases = queue.order.leases
-        gone = [
-            seq
-            for seq in seqs
-            if seq not in leases.active and seq not in leases.claimed and not self.state.deleting(queue.key(seq))
-        ]
-        if gone:
-            self._expire_these(queue, gone)
-            queue.expire_check_ms = now
-        else:
-            first = self._disk.first(queue.number, after=after)
-            queue.expire_check_ms = max(now + limits.SECOND_MS, first[1] + retention_ms) if first else None
-
-    def _expire_these(self, queue: LocalQueue, seqs: list[int]) -> None:
-        held = [(seq, queue.order.hold(seq)) for seq in seqs]
-        keys = [queue.key(seq) for seq in seqs]
-        self.state.cache.pop(keys)
-        counted = self.state.remove(queue, keys)
-        queue.expired += len(seqs)
-
-        def put_back() -> None:
-            queue.messages += counted
-            queue.expired -= len(seqs)
-            for seq, lease in held:
-                if lease is not None:
-                    queue.order.put_back(seq, lease[0], active=lease[1])
-
-        self.state.plan.undo.append(put_back)
+            expiry.expire(self.state, queue, now)
 
     def _may_sweep(self) -> bool:
         return self.state.flying is None and not self._tidying

@@ -1,0 +1,90 @@
+"""Which planner plans which operation, and which kinds of operations there are.
+
+Kinds are sets of types: `isinstance` of eleven types would cost a send 0.3 µs, a tenth of its plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from headrace.queue.operations import (
+    AcknowledgeClaims,
+    CancelMove,
+    ChangeSettings,
+    ChangeTopic,
+    ChangeVisibility,
+    Claim,
+    CreateQueue,
+    CreateTopic,
+    Delete,
+    DeleteQueue,
+    DeleteTopic,
+    Fence,
+    GetClaims,
+    GetQueue,
+    GetState,
+    GetTopic,
+    ListMoves,
+    ListQueues,
+    ListTopics,
+    Operation,
+    Peek,
+    Purge,
+    ReadLog,
+    Receive,
+    ReleaseClaims,
+    Send,
+    StartMove,
+    Subscribe,
+    TagQueue,
+    Transact,
+    Unsubscribe,
+)  # fmt: skip
+from headrace.queue.store.local import claims, messages, moves, publishing, queues, topics, transact
+from headrace.queue.store.local.state import LocalState
+
+PLANNERS: Final[dict[type[Operation], Callable[[LocalState, Any, int], Any]]] = {
+    Send: publishing.send,
+    Receive: messages.receive,
+    Delete: messages.delete,
+    ChangeVisibility: messages.change_visibility,
+    Peek: messages.peek,
+    Transact: transact.transact,
+    Fence: transact.fence,
+    GetState: transact.get_state,
+    Claim: claims.claim,
+    AcknowledgeClaims: claims.acknowledge_claims,
+    ReleaseClaims: claims.release_claims,
+    GetClaims: claims.get_claims,
+    CreateQueue: queues.create_queue,
+    ChangeSettings: queues.change_settings,
+    TagQueue: queues.tag_queue,
+    Purge: queues.purge,
+    DeleteQueue: queues.delete_queue,
+    GetQueue: queues.get_queue,
+    ListQueues: queues.list_queues,
+    StartMove: moves.start_move,
+    CancelMove: moves.cancel_move,
+    ListMoves: moves.list_moves,
+    CreateTopic: topics.create_topic,
+    ChangeTopic: topics.change_topic,
+    DeleteTopic: topics.delete_topic,
+    GetTopic: topics.get_topic,
+    ListTopics: topics.list_topics,
+    Subscribe: topics.subscribe,
+    Unsubscribe: topics.unsubscribe,
+    ReadLog: topics.read_log,
+}
+
+READS: Final[frozenset[type[Operation]]] = frozenset((
+    Receive, ChangeVisibility, Peek, GetState, GetQueue, ListQueues, ListMoves, GetClaims, GetTopic, ListTopics, ReadLog,
+))  # fmt: skip
+"""Answered without waiting for the commit: nothing that they promise is in it (FIFO leases excepted)."""
+
+LEASES: Final[frozenset[type[Operation]]] = frozenset((Receive, ChangeVisibility))
+
+FREES: Final[frozenset[type[Operation]]] = frozenset(
+    (Delete, AcknowledgeClaims, Purge, DeleteQueue, DeleteTopic, Unsubscribe)
+)
+"""Go on when the disk is full: they make room."""
