@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.queue import operations as ops
 from headrace.stream import limits
@@ -33,10 +37,65 @@ def test_silent_member_is_lost_after_the_bound(member: Member) -> None:
 
 
 def test_every_change_of_owners_is_a_new_record() -> None:
-    joined = members.join(Owners(), A)
-    assert joined == Owners(1, {0: A})
-    assert members.join(joined, B) == Owners(2, {0: B})
-    assert members.leave(joined, A) == Owners(2, {})
+    one = joined(Owners(), A)
+    assert one == Owners(1, {0: A}, (0,), 1)
+    assert members.leave(one, [A]) == Owners(2, {}, (0,), 1)
+
+
+def joined(owners: Owners, member: Member, *, shards: int = 1, alone: bool = False) -> Owners:
+    found = members.join(owners, member, shards=shards, alone=alone)
+    assert found is not None
+    return found
+
+
+def test_there_is_a_place_for_each_shard() -> None:
+    both = joined(joined(Owners(), A, shards=2), B, shards=2)
+    assert both.slots == {0: A, 1: B}
+    assert members.join(both, C, shards=2) is None
+
+
+@pytest.mark.parametrize(("first", "second"), [(True, False), (False, True), (True, True)])
+def test_who_is_alone_shares_with_nobody(first: bool, second: bool) -> None:
+    one = joined(Owners(), A, shards=8, alone=first)
+    assert members.join(one, B, shards=8, alone=second) is None
+    assert joined(members.leave(one, [A]), B, shards=8, alone=second).slots == {0: B}
+
+
+def test_free_slots_are_looked_after_by_the_first_member() -> None:
+    three = joined(joined(joined(Owners(), A, shards=8), B, shards=8), C, shards=8)
+    two = members.leave(three, [A])
+    assert (two.left_to(1), two.left_to(2)) == ([0], [])
+    assert joined(two, A, shards=8).slots[0] == A, "the smallest that is free"
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.sets(st.integers(0, 5), min_size=1))
+def test_shards_are_dealt_evenly_and_few_change_hands(before: list[int], slots: set[int]) -> None:
+    after = members.dealt(before, slots)
+    counts = Counter(dict.fromkeys(slots, 0))
+    counts.update(after)
+    assert set(counts) == slots and len(after) == len(before)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    moved = sum(old != new for old, new in zip(before, after, strict=True))
+    few, more = divmod(len(before), len(slots))
+    had = sorted((before.count(slot) for slot in slots), reverse=True)
+    assert moved == len(before) - sum(min(count, few + (place < more)) for place, count in enumerate(had))
+    assert members.dealt(after, slots) == after
+
+
+@given(st.lists(st.tuples(st.sampled_from("jl"), st.integers(0, 6)), max_size=30), st.integers(1, 9))
+def test_whoever_comes_and_goes_every_shard_has_an_owner(moves: list[tuple[str, int]], shards: int) -> None:
+    owners = Owners()
+    for move, number in moves:
+        member = Member(str(number), "here", number, 0)
+        if move == "j" and owners.slot_of(member) is None:
+            owners = members.join(owners, member, shards=shards) or owners
+        elif move == "l":
+            owners = members.leave(owners, [member])
+        assert len(owners.slots) <= shards and set(owners.slots) <= set(range(owners.used))
+        if owners.slots:
+            assert sorted(shard for slot in owners.slots for shard in owners.shards_of(slot)) == list(range(shards))
+            left = [slot for taken in owners.slots for slot in owners.left_to(taken)]
+            assert sorted([*left, *owners.slots]) == list(range(owners.used)), "each slot is somebody's to look after"
 
 
 def test_member_is_watched_while_another_beats() -> None:

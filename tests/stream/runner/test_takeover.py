@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 import headrace
+import headrace.stream as hs
 from headrace.stream import limits
 from headrace.stream.errors import PipelineBusy
 from headrace.stream.result import Report
@@ -67,6 +68,8 @@ def test_zombie_changes_nothing_and_nothing_is_lost(client: headrace.Client, sto
 
 
 def test_second_run_stands_by_and_takes_over(client: headrace.Client) -> None:
+    """A plan that cannot be shared: it has a sink outside the broker."""
+    pipeline = counts(sink=[hs.queue("out"), hs.callback(lambda *_: None)])
     rows = [event(number) for number in range(300)]
     send(client, rows)
     stops = [threading.Event(), threading.Event()]
@@ -82,7 +85,7 @@ def test_second_run_stands_by_and_takes_over(client: headrace.Client) -> None:
 
     watchers = [watch_first, watch_second]
     threads = [
-        threading.Thread(target=counts().run, args=(client,), kwargs={"stop": stop, "on_progress": watch})
+        threading.Thread(target=pipeline.run, args=(client,), kwargs={"stop": stop, "on_progress": watch})
         for stop, watch in zip(stops, watchers, strict=True)
     ]
     threads[0].start()

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -50,6 +50,19 @@ class Step:
     dead: list[Refused]
 
 
+class Exchange(Protocol):
+    """Where rows change hands between processes that share a plan: in front of one operator.
+
+    Attributes:
+        place: of that operator in the plan.
+    """
+
+    place: int
+
+    def swap(self, port: int, rows: pa.Table | None) -> pa.Table | None:
+        """What the operator is given instead of the rows of its input `port`. Called once a step for each input."""
+
+
 class Engine:
     """A running plan. One thread uses it, that which made it.
 
@@ -60,6 +73,7 @@ class Engine:
         tables: static tables by name, as `set_table` takes them.
         memory_bytes: of DuckDB; beyond it spills to disk.
         threads: of DuckDB.
+        exchange: where rows go to other processes, and theirs come.
     """
 
     def __init__(
@@ -71,8 +85,10 @@ class Engine:
         tables: Mapping[str, pa.Table] | None = None,
         memory_bytes: int = limits.ENGINE_MEMORY_BYTES_DEFAULT,
         threads: int = limits.ENGINE_THREADS_DEFAULT,
+        exchange: Exchange | None = None,
     ) -> None:
         self._plan = plan_
+        self._exchange = exchange
         self._closing = ExitStack()
         with ExitStack() as failed:
             failed.callback(self.close)
@@ -126,6 +142,8 @@ class Engine:
         given = []
         for port, source in enumerate(physical.inputs_of(self._plan.operators[place])):
             rows = outputs[source]
+            if self._exchange is not None and self._exchange.place == place:
+                rows = self._exchange.swap(port, rows)
             if rows is not None and rows.num_rows:
                 given.append(operator.process(port, rows, operator.reached))
         watermark = self._before(reached, place)

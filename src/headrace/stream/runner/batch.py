@@ -13,20 +13,31 @@ from headrace.stream.sources.base import Chunk, Dead, Origins
 
 @dataclass(slots=True)
 class Batch:
-    """Chunks by source. ORIGIN is counted through: it tells the message in all of the batch, not in its chunk."""
+    """Chunks by source. ORIGIN is counted through: it tells the message in all of the batch, not in its chunk.
+
+    `left`: those of `chunks` that a slot had claimed whose process is gone, by slot.
+    """
 
     chunks: dict[str, list[Chunk]] = field(default_factory=dict)
+    left: dict[int, dict[str, list[Chunk]]] = field(default_factory=dict)
     rows: int = 0
     size_bytes: int = 0
     _inputs: dict[str, list[pa.Table]] = field(default_factory=dict)
     _origins: list[tuple[int, Origins]] = field(default_factory=list)
     _next_origin: int = 0
 
-    def add(self, source: str, chunk: Chunk) -> None:
+    def add(self, source: str, chunk: Chunk, left_by: int | None = None) -> None:
+        if left_by is not None:
+            self.left.setdefault(left_by, {}).setdefault(source, []).append(chunk)
         self.chunks.setdefault(source, []).append(chunk)
         self._inputs.setdefault(source, []).append(self._renumbered(chunk))
         self.rows += chunk.rows.num_rows
         self.size_bytes += chunk.size_bytes
+
+    def own(self, source: str) -> list[Chunk]:
+        """The chunks that nobody has left."""
+        left = {id(chunk) for chunks in self.left.values() for chunk in chunks.get(source, [])}
+        return [chunk for chunk in self.chunks.get(source, []) if id(chunk) not in left]
 
     def inputs(self) -> dict[str, pa.Table]:
         """The rows, by source."""

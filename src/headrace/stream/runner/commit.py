@@ -31,7 +31,8 @@ Put: TypeAlias = tuple[bytes, bytes | None]
 
 
 class TakenOver(HeadraceError):
-    """Another process has this slot, or its progress, now. What was not committed is done by that one."""
+    """Who runs the pipeline has changed: this process no longer does, or with others. What was not committed comes again
+    to whoever has it now."""
 
 
 @dataclass(slots=True)
@@ -55,13 +56,18 @@ class Ledger:
 
     def __init__(self, store: Store, pipeline: str, slot: int, owners: bytes | None) -> None:
         self._store = store
+        self._pipeline = pipeline
         self._name = keys.state_name(pipeline)
         self.slot = slot
-        self._owners = owners
+        self.owners = owners
         self._by = secrets.token_hex(6)
         self._key = keys.progress_key(slot)
         self._written = store.read(self._key).get(self._key)
         self.progress = decode(self._written)
+
+    def of_slot(self, slot: int) -> Ledger:
+        """That of another slot, which nobody has."""
+        return Ledger(self._store, self._pipeline, slot, self.owners)
 
     def recover(self) -> None:
         """Finish a large commit that was begun, and remove pieces of one that was not."""
@@ -108,7 +114,7 @@ class Ledger:
         self.progress, self._written = progress, written
 
     def _expected(self) -> list[Put]:
-        return [(keys.OWNERS, self._owners), (self._key, self._written)]
+        return [(keys.OWNERS, self.owners), (self._key, self._written)]
 
     def _transact(self, operation: ops.Transact, written: bytes | None = None) -> None:
         try:

@@ -8,6 +8,7 @@ import msgspec
 
 from headrace.stream import plan
 from headrace.stream.physical import Physical
+from headrace.stream.runner import sharing
 
 LAYOUT = 1
 """The layout of a pipeline's state. A change of what `keys.py` says makes it 2, with a step that reads 1."""
@@ -23,6 +24,7 @@ class Definition(msgspec.Struct, frozen=True):
         shards: into how many parts state is cut.
         text: the plan, for people.
         made_ms: steady time of the first start with it.
+        alone: why one process has to run it; empty: several can share it.
     """
 
     signatures: dict[str, str]
@@ -31,6 +33,7 @@ class Definition(msgspec.Struct, frozen=True):
     text: str = ""
     made_ms: int = 0
     layout: int = LAYOUT
+    alone: str = ""
 
 
 def encode(definition: Definition) -> bytes:
@@ -43,7 +46,9 @@ def decode(data: bytes) -> Definition:
 
 def define(pipeline: plan.Pipeline, physical: Physical, *, text: str, now_ms: int) -> Definition:
     sources = {source.name: source_text(source) for source in plan.sources_of(pipeline.output)}
-    return Definition(physical.signatures(), sources, pipeline.shards, text, now_ms)
+    shards = pipeline.shards if sharing.one_owner(physical) is None else 1
+    alone = sharing.why_alone(pipeline, physical) or ""
+    return Definition(physical.signatures(), sources, shards, text, now_ms, alone=alone)
 
 
 def source_text(source: plan.Source) -> str:

@@ -7,11 +7,13 @@ shards change hands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import pyarrow as pa
 
-from headrace.stream.engine.part_store import by_shard, pieces
+from headrace.stream import limits
+from headrace.stream.engine.shards import shard_of
 from headrace.stream.engine.tables import nullable, plain
 from headrace.stream.runner import keys
 from headrace.stream.runner.commit import Put
@@ -66,11 +68,19 @@ class Exchange:
     def _own(self, port: int, rows: pa.Table) -> pa.Table | None:
         if len(self._owned) == self._shards:
             return rows
-        own = []
-        for shard, batch in by_shard(rows, self._keys[port], self._shards):
-            if shard in self._owned:
-                own.append(batch)
-            else:
-                table = plain(pa.Table.from_batches([batch]), self._schemas[port])
-                self._leaving += [(shard, port, piece) for piece in pieces(table.combine_chunks().to_batches()[0])]
-        return pa.Table.from_batches(own) if own else None
+        numbers = shard_of(rows, self._keys[port], self._shards).to_numpy()
+        own = np.isin(numbers, list(self._owned))
+        for shard in np.unique(numbers[~own]).tolist():
+            theirs = plain(rows.filter(pa.array(numbers == shard)), self._schemas[port])
+            self._leaving += [(shard, port, piece) for piece in _pieces(theirs.combine_chunks())]
+        return rows.filter(pa.array(own))
+
+
+def _pieces(rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    """What one value takes each; a single row is never cut."""
+    if rows.nbytes <= limits.STATE_PART_BYTES_MAX or rows.num_rows == 1:
+        yield from rows.to_batches()
+        return
+    middle = rows.num_rows // 2
+    yield from _pieces(rows.slice(0, middle))
+    yield from _pieces(rows.slice(middle))

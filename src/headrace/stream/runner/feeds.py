@@ -32,7 +32,11 @@ class Feed:
     """A source being read ahead: at most BATCHES_AHEAD chunks, and one in the making.
 
     The thread ends when the source does, when it fails, or with `close`.
+
+    `left_by`: the slot whose claims it reads, if that is one whose process is gone.
     """
+
+    left_by: int | None = None
 
     def __init__(
         self, name: str, reader: Reader, *, rows_max: int, wait_s: float, news: News, patience: Patience

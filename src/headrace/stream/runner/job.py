@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from headrace.errors import InvalidParameter
 from headrace.stream import limits, plan
 from headrace.stream.physical import Physical
+from headrace.stream.runner import sharing
 
 Until: TypeAlias = Literal["idle", "end"]
 
@@ -55,6 +56,11 @@ class Job:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", tuple(plan.sources_of(self.pipeline.output)))
+
+    @property
+    def shards(self) -> int:
+        """Into how many its state is cut, and so many processes can share it: one, if it cannot be cut by key."""
+        return self.pipeline.shards if sharing.one_owner(self.physical) is None else 1
 
     @property
     def needs_broker(self) -> bool:

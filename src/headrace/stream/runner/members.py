@@ -1,8 +1,9 @@
 """Who runs a pipeline: pure rules over the members, what they said last, and the time.
 
-A pipeline is run by the members that its `owners` record names. The others stand by, and look at the beats: a member
-that is silent for MEMBER_LOST_MS, or whose process is known to be dead, is lost, and its place is taken. Every commit of
-a member expects the record unchanged: so a lost member that is alive after all changes nothing any more.
+A pipeline is run by the members that its `owners` record names. Each has a slot, under which it claims messages and
+commits, and shards: the keys whose state it has. Who finds no place stands by. All look at the beats: a member that is
+silent for MEMBER_LOST_MS, or whose process is known to be dead, is lost, and its shards are given to others. Every commit
+of a member expects the record unchanged: so a lost member that is alive after all changes nothing any more.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -29,10 +31,31 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Owners(msgspec.Struct, frozen=True):
-    """Who has which slot. `epoch` grows with every change, so that no two records are equal."""
+    """Who has which slot and shards.
+
+    Attributes:
+        epoch: grows with every change, so that no two records are equal.
+        slots: by number; a new member has the smallest that is free.
+        shards: the slot that has each.
+        used: how many slots there ever were: in those that are free now, claims may be open still.
+        alone: who is here shares with nobody.
+    """
 
     epoch: int = 0
     slots: dict[int, Member] = {}
+    shards: tuple[int, ...] = ()
+    used: int = 0
+    alone: bool = False
+
+    def slot_of(self, member: Member) -> int | None:
+        return next((slot for slot, holder in self.slots.items() if holder.id == member.id), None)
+
+    def shards_of(self, slot: int) -> frozenset[int]:
+        return frozenset(shard for shard, holder in enumerate(self.shards) if holder == slot)
+
+    def left_to(self, slot: int) -> list[int]:
+        """The free slots that this one looks after: the first does."""
+        return [free for free in range(self.used) if free not in self.slots] if slot == min(self.slots) else []
 
 
 class Beat(msgspec.Struct, frozen=True):
@@ -54,15 +77,41 @@ def read_beat(data: bytes) -> Beat:
     return msgspec.json.decode(data, type=Beat)
 
 
-def join(owners: Owners, member: Member, slot: int = 0) -> Owners:
-    """The record in which `member` has the slot, whoever had it."""
-    return Owners(owners.epoch + 1, {**owners.slots, slot: member})
+def join(owners: Owners, member: Member, *, shards: int = 1, alone: bool = False) -> Owners | None:
+    """The record with the member in it; None: there is no place, it stands by.
+
+    Args:
+        shards: of the pipeline: so many members have work.
+        alone: it would share with nobody.
+    """
+    if owners.slots and (alone or owners.alone or len(owners.slots) >= shards):
+        return None
+    slot = next(free for free in range(shards) if free not in owners.slots)
+    slots = {**owners.slots, slot: member}
+    before = owners.shards if len(owners.shards) == shards else [-1] * shards
+    return Owners(owners.epoch + 1, slots, dealt(before, slots), max(owners.used, slot + 1), alone)
 
 
-def leave(owners: Owners, member: Member) -> Owners:
-    """The record without the member."""
-    kept = {slot: other for slot, other in owners.slots.items() if other.id != member.id}
-    return Owners(owners.epoch + 1, kept)
+def leave(owners: Owners, gone: Iterable[Member]) -> Owners:
+    """The record without these members; the others have their shards."""
+    ids = {member.id for member in gone}
+    slots = {slot: holder for slot, holder in owners.slots.items() if holder.id not in ids}
+    shards = dealt(owners.shards, slots) if slots else owners.shards
+    return Owners(owners.epoch + 1, slots, shards, owners.used, owners.alone and bool(slots))
+
+
+def dealt(shards: Sequence[int], slots: Collection[int]) -> tuple[int, ...]:
+    """The slot that each shard goes to: evenly, and as few as can be change hands. `shards`: who had each."""
+    had = Counter(shards)
+    few, more = divmod(len(shards), len(slots))
+    most = sorted(slots, key=lambda slot: (-had[slot], slot))  # one more goes to those who have the most already
+    room = Counter({slot: few + (place < more) for place, slot in enumerate(most)})
+    kept: list[int | None] = []
+    for slot in shards:
+        kept.append(slot if room[slot] else None)
+        room[slot] -= room[slot] > 0
+    free = room.elements()
+    return tuple(next(free) if slot is None else slot for slot in kept)
 
 
 def is_lost(member: Member, *, heard_ms: int, now_ms: int, host: str, alive: Callable[[Member], bool]) -> bool:

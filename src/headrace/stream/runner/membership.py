@@ -35,26 +35,38 @@ class Membership:
         self._since_ms = store.now_ms()
         self._beaten = False
 
-    def take(self, slot: int = 0) -> bool:
-        """Take the slot if nobody has it, or who had it is lost; True if this member has it now."""
+    def take(self, *, shards: int = 1, alone: bool = False) -> bool:
+        """Take a slot if there is one, or who had it is lost; True if this member has one now. See `members.join`."""
         self.owners = self._store.read(keys.OWNERS).get(keys.OWNERS)
         owners = members.read_owners(self.owners)
-        holder = owners.slots.get(slot)
-        if holder is not None and holder.id == self.member.id:
+        if owners.slot_of(self.member) is not None:
             return True
-        if holder is not None and not self._is_lost(holder):
+        lost = self._lost(owners)
+        joined = members.join(members.leave(owners, lost), self.member, shards=shards, alone=alone)
+        if joined is None or not self._put(joined):
             return False
-        if not self._put(members.join(owners, self.member, slot)):
-            return False
-        self._say_taken(slot, holder)
+        self._say_taken(joined, lost)
         return True
+
+    @property
+    def slot(self) -> int:
+        """Which one this member has."""
+        slot = members.read_owners(self.owners).slot_of(self.member)
+        assert slot is not None
+        return slot
+
+    def drop_lost(self) -> bool:
+        """Give what lost members have to the others; True if there was one: then the owners have changed."""
+        owners = members.read_owners(self.owners)
+        lost = self._lost(owners) if len(owners.slots) > 1 else []
+        return bool(lost) and self._put(members.leave(owners, lost))
 
     def leave(self) -> None:
         """Give the slot up at once: somebody who stands by need not wait until this member is lost."""
         self.owners = self._store.read(keys.OWNERS).get(keys.OWNERS)
         owners = members.read_owners(self.owners)
-        if any(holder.id == self.member.id for holder in owners.slots.values()):
-            self._put(members.leave(owners, self.member))
+        if owners.slot_of(self.member) is not None:
+            self._put(members.leave(owners, [self.member]))
         if self._beaten:
             self._write([(self._beat_key(), None)])
 
@@ -71,14 +83,17 @@ class Membership:
             for name, beat in beats.items()
             if now_ms - beat.at_ms > limits.MEMBER_FORGOTTEN_MS and name != self.member.id
         ]
-        if always or members.watched(beats, self.member, now_ms):
-            self._write(
-                [(self._beat_key(), members.encode(Beat(self.member, now_ms))), *((key, None) for key in stale)]
-            )
+        shared = len(members.read_owners(self.owners).slots) > 1
+        if always or shared or members.watched(beats, self.member, now_ms):
+            self._write([self._beat(), *((key, None) for key in stale)])
             self._beaten = True
 
-    def _is_lost(self, holder: Member) -> bool:
-        beat = self._beats().get(holder.id)
+    def _lost(self, owners: Owners) -> list[Member]:
+        others = [holder for holder in owners.slots.values() if holder.id != self.member.id]
+        beats = self._beats() if others else {}
+        return [holder for holder in others if self._is_lost(holder, beats.get(holder.id))]
+
+    def _is_lost(self, holder: Member, beat: Beat | None) -> bool:
         heard_ms = max(beat.at_ms if beat is not None else 0, self._since_ms)
         return members.is_lost(
             holder, heard_ms=heard_ms, now_ms=self._store.now_ms(), host=self.member.host, alive=self._alive
@@ -91,26 +106,31 @@ class Membership:
     def _beat_key(self) -> bytes:
         return keys.BEAT + self.member.id.encode()
 
+    def _beat(self) -> tuple[bytes, bytes | None]:
+        return self._beat_key(), members.encode(Beat(self.member, self._store.now_ms()))
+
     def _put(self, owners: Owners) -> bool:
-        """Write the record if nobody else has written one meanwhile."""
+        """Write the record if nobody else has written one meanwhile; with a beat if there are others, who look for it."""
         written = members.encode(owners)
+        state = [(keys.OWNERS, written), *([self._beat()] if len(owners.slots) > 1 else [])]
         try:
-            self._store.transact(
-                ops.Transact(name=self._name, state=[(keys.OWNERS, written)], expect=[(keys.OWNERS, self.owners)])
-            )
+            self._store.transact(ops.Transact(name=self._name, state=state, expect=[(keys.OWNERS, self.owners)]))
         except StateChanged:
             # An earlier try may have been done, and only its answer lost.
             if self._store.read(keys.OWNERS).get(keys.OWNERS) != written:
                 return False
         self.owners = written
+        self._beaten |= len(state) > 1
         return True
 
     def _write(self, state: list[tuple[bytes, bytes | None]]) -> None:
         self._store.transact(ops.Transact(name=self._name, state=state))
 
-    def _say_taken(self, slot: int, holder: Member | None) -> None:
-        before = f", after {holder.id} was lost" if holder is not None else ""
+    def _say_taken(self, owners: Owners, lost: list[Member]) -> None:
+        others = len(owners.slots) - 1
+        shared = f" and {others} more" if others else ""
+        before = f", after {', '.join(member.id for member in lost)} was lost" if lost else ""
         _log.info(
-            "pipeline %s is run by this process%s", self._pipeline, before,
-            extra={"action": "stream.taken", "pipeline": self._pipeline, "member": self.member.id, "slot": slot},
+            "pipeline %s is run by this process%s%s", self._pipeline, shared, before,
+            extra={"action": "stream.taken", "pipeline": self._pipeline, "member": self.member.id, "slot": self.slot},
         )  # fmt: skip

@@ -41,6 +41,13 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
         outbox: sink (by its place) → number of the last batch that it was given.
         redo, redone: a commit that was too large for one is written down in so many pieces, of which so many are done.
         committed_ms: steady time.
+        state_bytes: of the state that this slot had.
+        shards: of which this slot had the state at this commit; None: all.
+        reached: source → the watermark by which the state of these shards was judged; None: the sources' own. It is
+            another where several slots share the work.
+        left: slot whose process was gone → source → the watermark of the rows that were read in its place. Not this slot's
+            own: it may have claimed older rows that it has not read yet.
+        seen: slot → the last of its batches of which this slot has all rows that were for it.
     """
 
     commit: int = 0
@@ -54,6 +61,21 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     redo: int = 0
     redone: int = 0
     committed_ms: int = 0
+    state_bytes: int = 0
+    shards: tuple[int, ...] | None = None
+    reached: dict[str, int] | None = None
+    left: dict[int, dict[str, int]] = {}
+    seen: dict[int, int] = {}
+
+    @property
+    def unfinished(self) -> bool:
+        """Its last commit was too large for one, and not all of it is done yet."""
+        return self.redone < self.redo
+
+    def reached_of(self, source: str) -> int:
+        if self.reached is not None:
+            return self.reached.get(source, NEVER)
+        return self.sources.get(source, SourceProgress()).watermark
 
     @property
     def rows_in(self) -> int:

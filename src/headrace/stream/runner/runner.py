@@ -19,13 +19,13 @@ from headrace.stream.engine.operator import NEVER
 from headrace.stream.errors import DefinitionChanged, PipelineBusy
 from headrace.stream.result import Collector, Report, Result
 from headrace.stream.runner import definition as definitions
-from headrace.stream.runner import keys
+from headrace.stream.runner import keys, sharing
 from headrace.stream.runner.commit import Ledger, TakenOver
 from headrace.stream.runner.control import Control, read_control
 from headrace.stream.runner.feeds import News
 from headrace.stream.runner.job import Job
 from headrace.stream.runner.membership import Membership
-from headrace.stream.runner.progress import Progress
+from headrace.stream.runner.progress import Progress, decode
 from headrace.stream.runner.rates import Rate
 from headrace.stream.runner.session import Session
 from headrace.stream.runner.store import Patience, Store
@@ -84,7 +84,7 @@ class Runner:
     def _stood_by(self) -> bool:
         """Wait until the pipeline is this process's; False: it is to end before that."""
         waited_ms = self._store.now_ms()
-        while not self._membership.take():
+        while not self._membership.take(shards=self._job.shards, alone=self._is_alone()):
             self._membership.beat(always=True)
             if self._job.settings.until is not None and self._store.now_ms() - waited_ms > 2 * limits.MEMBER_LOST_MS:
                 raise PipelineBusy(self._job.pipeline.name)
@@ -93,11 +93,21 @@ class Runner:
                 return False
         return True
 
+    def _is_alone(self) -> bool:
+        """Whether this run can share with nobody: the plan does not allow it, it is to end by itself, or it reads old
+        files first, which nobody else's rows may overtake."""
+        if self._job.settings.until is not None or self._backfill is not None:
+            return True
+        if sharing.why_alone(self._job.pipeline, self._job.physical) is not None:
+            return True
+        records = [decode(value) for value in self._store.read(keys.PROGRESS).values()]
+        return any(source.backfill is not None for record in records for source in record.sources.values())
+
     def _served(self) -> bool:
         """Run it until it is over, or was taken over by somebody else (False)."""
         try:
             self._check_definition()
-            ledger = Ledger(self._store, self._job.pipeline.name, 0, self._membership.owners)
+            ledger = Ledger(self._store, self._job.pipeline.name, self._membership.slot, self._membership.owners)
             session = Session(
                 self._job, self._store, self._client, ledger,
                 news=self._news, patience=self._patience, backfill=self._backfill,
@@ -110,7 +120,7 @@ class Runner:
             return True
         except TakenOver:
             _log.info(
-                "pipeline %s was taken over by another process", self._job.pipeline.name,
+                "pipeline %s is run by others, or with others, now", self._job.pipeline.name,
                 extra={"action": "stream.lost", "pipeline": self._job.pipeline.name},
             )  # fmt: skip
             return False
@@ -145,7 +155,7 @@ class Runner:
         """Nothing was done in a turn: whether that is the end."""
         if self._control.paused:
             return False
-        return session.ended or (self._job.settings.until is not None and session.quiet)
+        return session.ended or (self._job.settings.until is not None and session.rested)
 
     def _keep(self) -> None:
         """Every MEMBER_BEAT_MS: the clock, the beat, what people ask for."""
@@ -156,7 +166,8 @@ class Runner:
         self._store.synchronise()
         self._membership.beat()
         self._control = read_control(self._store)
-        if self._store.read(keys.OWNERS).get(keys.OWNERS) != self._membership.owners:
+        changed = self._store.read(keys.OWNERS).get(keys.OWNERS) != self._membership.owners
+        if changed or self._membership.drop_lost():
             raise TakenOver
 
     def _check_definition(self) -> None:

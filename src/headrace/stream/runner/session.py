@@ -18,7 +18,7 @@ from headrace.stream.engine.engine import Engine, Step
 from headrace.stream.engine.operator import END
 from headrace.stream.engine.part_store import DurablePartStore, MemoryPartStore
 from headrace.stream.engine.parts import PartStore
-from headrace.stream.runner import keys, watermarks
+from headrace.stream.runner import keys, members, sharing, watermarks
 from headrace.stream.runner.backfill import Backfill, files_of, source_to_backfill
 from headrace.stream.runner.batch import Batch
 from headrace.stream.runner.commit import Change, Ledger
@@ -29,15 +29,22 @@ from headrace.stream.runner.outlets import Outlets
 from headrace.stream.runner.progress import Progress, SourceProgress
 from headrace.stream.runner.refused import dead_of
 from headrace.stream.runner.schemas import RecordingParts
+from headrace.stream.runner.share import Share
+from headrace.stream.runner.sharing import Reached
 from headrace.stream.runner.store import Patience, Store
 from headrace.stream.runner.tables import Tables
+from headrace.stream.runner.used import used_columns
 from headrace.stream.sources.base import Progress as SourceReport
 from headrace.stream.sources.base import Reader
-from headrace.stream.sources.open import open_reader
+from headrace.stream.sources.open import open_left_reader, open_reader
 
 
 class Session:
-    """From `open` to `close`. One thread calls it; readers and sinks have threads of their own, which tell `news`."""
+    """From `open` to `close`. One thread calls it; readers and sinks have threads of their own, which tell `news`.
+
+    Attributes:
+        rested: whether the last turn found nothing, and did what is to be done then.
+    """
 
     def __init__(
         self,
@@ -59,6 +66,9 @@ class Session:
         self._backfill = backfill
         self._times = {source.name: source.time for source in job.sources}
         self._feeds: dict[str, Feed] = {}
+        self._left: list[Feed] = []
+        self.rested = False
+        self._share: Share | None = None
         self._quiet = False
         self._closing = ExitStack()
 
@@ -67,41 +77,86 @@ class Session:
     def open(self) -> None:
         """Load the state, and begin to read. Raises TakenOver; what readers and sinks cannot be opened for."""
         self._ledger.recover()
-        self._parts = RecordingParts(self._open_parts(), self._store)
-        self._engine = self._closing.enter_context(closing(self._open_engine()))
-        self._tables = Tables(self._job.physical, self._engine)
-        self._tables.load(self._store.now_ms())
+        for slot in self._left_slots():
+            self._ledger.of_slot(slot).recover()
         self._outlets = Outlets(
             self._job, self._store, self._client, self._ledger.slot, news=self._news, patience=self._patience
         )
         self._closing.callback(self._outlets.close)
         self._outlets.open()
+        self._share = self._open_share()
+        if self._share is not None:
+            self._catch_up(self._share)
+        self._open_engine(self._share.owned if self._share is not None else None, self._reached())
+        self._closing.callback(self._engine.close)
         self._open_feeds()
 
     def close(self) -> None:
         """Idempotent. What was not committed comes again."""
         self._closing.close()
 
-    def _open_parts(self) -> PartStore:
+    def _left_slots(self) -> list[int]:
+        """The slots without a process that are this one's to look after."""
+        owners = members.read_owners(self._ledger.owners)
+        return owners.left_to(self._ledger.slot) if owners.slots else []
+
+    def _open_share(self) -> Share | None:
+        """None: nobody else has, or ever had, part in this pipeline, or there is no state to be shared."""
+        owners = members.read_owners(self._ledger.owners)
+        cut = sharing.cut_of(self._job.physical)
+        if owners.used < 2 or cut is None or self._client is None:
+            return None
+        return Share(self._job, cut, self._store, self._client, slot=self._ledger.slot, owners=owners)
+
+    def _reached(self) -> Reached:
+        """The watermarks by which the state was judged last."""
+        if self._share is not None:
+            return self._share.reached
+        return {name: source.watermark for name, source in self.progress.sources.items()}
+
+    def _open_parts(self, owned: frozenset[int] | None) -> PartStore:
         if not self._store.durable:
             return MemoryPartStore()
-        shards = self._job.pipeline.shards
         return DurablePartStore(
             self._store.read(keys.PARTS).items(),
             self._store.read,
-            shards=shards,
+            shards=self._job.shards,
+            owned=owned,
             memory_bytes=self._job.settings.state_memory_bytes,
         )
 
-    def _open_engine(self) -> Engine:
+    def _open_engine(self, owned: frozenset[int] | None, reached: Reached) -> None:
+        """The engine over the state of these shards (None: all)."""
         settings = self._job.settings
-        return Engine(
+        self._parts = RecordingParts(self._open_parts(owned), self._store, self._job.pipeline.name)
+        self._engine = Engine(
             self._job.physical,
             self._parts,
             memory_bytes=settings.memory_bytes,
             threads=settings.threads,
-            watermarks={name: source.watermark for name, source in self.progress.sources.items()},
+            watermarks=reached,
+            exchange=self._share.exchange if self._share is not None else None,
         )
+        self._tables = Tables(self._job.physical, self._engine)
+        self._tables.load(self._store.now_ms())
+
+    def _catch_up(self, share: Share) -> None:
+        """Bring the shards that come from members which were behind others to where those are. One commit."""
+        change = Change()
+        steps: list[Step] = []
+        for shards, reached in share.behind().items():
+            share.take_in(shards)
+            self._open_engine(shards, reached)
+            with closing(self._engine):
+                steps.append(self._engine.step({}, share.reached))
+            change.state += self._parts.take_puts()
+        if steps:
+            step = Step(
+                pa.concat_tables([step.output for step in steps]),
+                [refused for step in steps for refused in step.late],
+                [refused for step in steps for refused in step.dead],
+            )
+            self._put(change, Batch(), step, self.progress, share.reached)
 
     def _open_feeds(self) -> None:
         now_ms = self._store.now_ms()
@@ -111,6 +166,17 @@ class Session:
             if not at.ended:
                 self._open_feed(source, at)
         self._sources = sources
+        for slot in self._left_slots():
+            for source in self._job.sources:
+                self._open_left(source, slot)
+
+    def _open_left(self, source: plan.Source, slot: int) -> None:
+        assert isinstance(source, plan.QueueSource | plan.TopicSource)  # others are not shared
+        assert self._client is not None
+        reader = open_left_reader(source, self._client, pipeline=self._job.pipeline.name, slot=slot)
+        feed = self._started(source.name, reader, None)
+        feed.left_by = slot
+        self._left.append(feed)
 
     def _backfilled(self, source: plan.Source) -> str | None:
         """The files that come before this source."""
@@ -119,21 +185,27 @@ class Session:
         return self._backfill if source_to_backfill(self._job.sources) is source else None
 
     def _open_feed(self, source: plan.Source, at: SourceProgress) -> None:
+        self._feeds[source.name] = self._started(source.name, self._reader(source, at), at.position or None)
+
+    def _started(self, name: str, reader: Reader, position: bytes | None) -> Feed:
         settings = self._job.settings
         feed = Feed(
-            source.name,
-            self._reader(source, at),
+            name,
+            reader,
             rows_max=settings.batch_rows,
             wait_s=limits.READ_WAIT_S if settings.until is None else limits.QUIET_S,
             news=self._news,
             patience=self._patience,
         )
         self._closing.callback(feed.close)
-        self._patience.call(lambda: feed.start(at.position or None))
-        self._feeds[source.name] = feed
+        self._patience.call(lambda: feed.start(position))
+        return feed
 
     def _reader(self, source: plan.Source, at: SourceProgress) -> Reader:
-        reader = open_reader(source, self._client, pipeline=self._job.pipeline.name, slot=self._ledger.slot)
+        columns = used_columns(self._job.pipeline, self._job.physical, source.name)
+        reader = open_reader(
+            source, self._client, pipeline=self._job.pipeline.name, slot=self._ledger.slot, columns=columns
+        )
         if at.backfill is None:
             return reader
         files = open_reader(
@@ -171,25 +243,32 @@ class Session:
             TooManyFailures: nothing of this turn was committed.
         """
         self._quiet = self._is_quiet()
+        self.rested = False
         if self._outlets.full:
             return None
-        batch = self._gather()
+        batch = Batch() if self._share is not None and self._share.stalled else self._gather()
+        self.rested = not batch.chunks and self.quiet
         sources = self._advanced(batch)
-        if batch.rows == 0 and not batch.chunks and sources == self._sources:
+        goal = self._goal(batch, sources)
+        if not batch.chunks and sources == self._sources and not (self._share and self._share.has_news(goal)):
             self._forget()
             return None
         self._tables.load(self._store.now_ms())
-        step = self._engine.step(batch.inputs(), {name: source.watermark for name, source in sources.items()})
-        self._commit(batch, sources, step)
+        step = self._engine.step(batch.inputs(), goal)
+        self._commit(batch, sources, step, goal)
         return step.output
 
     def wait(self, seconds: float | None) -> None:
         """Until something has come, or time may have done something."""
         now_ms = self._store.now_ms()
-        deadline_ms = watermarks.next_deadline_ms(self._sources, self._times, now_ms)
+        sources = self._sources if self._share is None else self._share.together
+        deadline_ms = watermarks.next_deadline_ms(sources, self._times, now_ms)
         if deadline_ms is not None:
             left_s = (deadline_ms - now_ms) / 1_000
             seconds = left_s if seconds is None else min(seconds, left_s)
+        if self._share is not None:
+            pause_s = self._share.pause_s()
+            seconds = pause_s if seconds is None else min(seconds, pause_s)
         self._news.wait(None if seconds is None else max(seconds, 0.001))
 
     @property
@@ -201,12 +280,15 @@ class Session:
         return self._quiet
 
     def _is_quiet(self) -> bool:
-        return all(feed.quiet for feed in self._feeds.values()) and not self._outlets.under_way
+        return all(feed.quiet for feed in self._all_feeds()) and not self._outlets.under_way
 
     @property
     def ended(self) -> bool:
         """All sources have ended, and everything is delivered and noted."""
         return all(source.ended for source in self._sources.values()) and not self._outlets.under_way
+
+    def _all_feeds(self) -> list[Feed]:
+        return [*self._feeds.values(), *self._left]
 
     def _gather(self) -> Batch:
         """The chunks that are there, up to `batch_rows`; for `batch_ms` after the first it is waited for more."""
@@ -218,17 +300,17 @@ class Session:
                 return batch
             left_s = deadline_s - time.monotonic()
             if not took:
-                if not batch.chunks or left_s <= 0 or all(feed.finished for feed in self._feeds.values()):
+                if not batch.chunks or left_s <= 0 or all(feed.finished for feed in self._all_feeds()):
                     return batch
                 self._news.wait(left_s)
 
     def _take_round(self, batch: Batch) -> bool:
         """A chunk of each source that has one."""
         took = False
-        for name, feed in self._feeds.items():
+        for feed in self._all_feeds():
             chunk = feed.take()
             if chunk is not None:
-                batch.add(name, chunk)
+                batch.add(feed.name, chunk, feed.left_by)
                 took = True
         return took
 
@@ -238,47 +320,61 @@ class Session:
         sources = dict(self._sources)
         for name, chunks in batch.chunks.items():
             before = sources[name]
-            after = before.watermark
-            for chunk in chunks:
-                after = watermarks.of_rows(chunk.rows, self._times[name], after)
+            own = batch.own(name)
             sources[name] = msgspec.structs.replace(
                 before,
-                watermark=after,
-                position=chunks[-1].position,
+                watermark=watermarks.of_chunks(own, self._times[name], before.watermark),
+                position=own[-1].position if own else before.position,
                 rows=before.rows + sum(chunk.rows.num_rows + len(chunk.dead) for chunk in chunks),
                 messages=before.messages + sum(chunk.messages for chunk in chunks),
                 heard_ms=now_ms,
             )
-        moved = self._silent(sources, now_ms, came=bool(batch.chunks))
+        moved = self._silent(sources, now_ms) if self._share is None else {}
         moved |= {name: END for name, feed in self._feeds.items() if feed.finished}
         return sources | {
             name: msgspec.structs.replace(sources[name], watermark=watermark) for name, watermark in moved.items()
         }
 
-    def _silent(self, sources: dict[str, SourceProgress], now_ms: int, *, came: bool) -> dict[str, int]:
+    def _goal(self, batch: Batch, sources: dict[str, SourceProgress]) -> Reached:
+        """The sources' watermarks for the step: this process's own, if there is no other."""
+        if self._share is None:
+            return {name: source.watermark for name, source in sources.items()}
+        return self._share.look(
+            sources,
+            batch,
+            ended=self._job.settings.until == "end" and self.rested,
+            pending=self._engine.pending,
+        )
+
+    def _silent(self, sources: dict[str, SourceProgress], now_ms: int) -> dict[str, int]:
         """Also while others are busy: a backlog of theirs must not hold everything back until it is done."""
         idle = watermarks.silent(sources, self._times, now_ms)
-        if self._job.settings.until == "end" and not came and self.quiet:
+        if self._job.settings.until == "end" and self.rested:
             idle = frozenset(sources)
         return watermarks.of_silence(sources, self._times, idle, self._engine.pending()) if idle else {}
 
-    def _commit(self, batch: Batch, sources: dict[str, SourceProgress], step: Step) -> None:
-        before = self.progress
+    def _commit(self, batch: Batch, sources: dict[str, SourceProgress], step: Step, goal: Reached) -> None:
+        progress = msgspec.structs.replace(self.progress, batch=self.progress.batch + 1, sources=sources)
+        self._put(Change(state=self._parts.take_puts(), claims=batch.claims()), batch, step, progress, goal)
+        self._sources = sources
+
+    def _put(self, change: Change, batch: Batch, step: Step, before: Progress, goal: Reached) -> None:
         dead = batch.dead() + dead_of(step.dead, batch)
         progress = msgspec.structs.replace(
             before,
-            batch=before.batch + 1,
-            sources=sources,
+            state_bytes=self.state_bytes,
             rows_out=before.rows_out + step.output.num_rows,
             late=before.late + sum(group.rows.num_rows for group in step.late),
             dead=before.dead + len(dead),
         )
         check_failures(self._job.pipeline, progress, dead)
-        change = Change(state=self._parts.take_puts(), claims=batch.claims())
         progress = self._outlets.stage(step, dead, change, progress)
+        if self._share is not None:
+            progress = self._share.note(change, progress, goal)
         self._ledger.commit(change, progress)
-        self._sources = sources
         self._outlets.committed()
+        if self._share is not None:
+            self._share.committed(self.progress, goal)
 
     def _forget(self) -> None:
         """Note that batches were delivered; with the next batch if there is one, else by a commit of its own."""

@@ -17,6 +17,7 @@ from headrace.queue.model import ClaimState, arn_of
 from headrace.stream import limits, physical, plan
 from headrace.stream.engine.operator import NEVER
 from headrace.stream.runner import keys, sharing, watermarks
+from headrace.stream.runner.batch import Batch
 from headrace.stream.runner.commit import Change
 from headrace.stream.runner.exchange import Exchange
 from headrace.stream.runner.job import Job
@@ -50,6 +51,7 @@ class Share:
         self._records: dict[int, Progress] = {}
         self._seen: dict[int, int] | None = None
         self._come: list[bytes] = []
+        self._left: dict[int, dict[str, int]] = {}
         self.reached: Reached = {}
         self.together: dict[str, SourceProgress] = {}
         self._pause_s = limits.EXCHANGE_LOOK_MIN_S
@@ -59,9 +61,10 @@ class Share:
     def behind(self) -> dict[frozenset[int], Reached]:
         """The own shards by what their state was judged by, if that is less than the furthest of them is at. They come
         from members that were not equally far."""
-        records = self._read().values()
+        records = self._read()
+        self._left = records.get(self._slot, Progress()).left
         names = list(self._timed)
-        reached = {shard: sharing.reached_by(records, shard, names) for shard in self.owned}
+        reached = {shard: sharing.reached_by(records.values(), shard, names) for shard in self.owned}
         self.reached = sharing.furthest(reached.values(), names)
         groups: dict[tuple[int, ...], set[int]] = {}
         for shard, at in reached.items():
@@ -90,24 +93,31 @@ class Share:
         )
 
     def look(
-        self, sources: Mapping[str, SourceProgress], *, came: bool, ended: bool, pending: Callable[[], int | None]
+        self,
+        sources: Mapping[str, SourceProgress],
+        batch: Batch,
+        *,
+        ended: bool,
+        pending: Callable[[], int | None],
     ) -> Reached:
         """Take in what others have sent. Returns the watermarks for the step.
 
         Args:
-            sources: this slot's, with the batch that is about to be processed. `came`: it is not empty.
+            sources: this slot's, with `batch`, which is about to be processed.
             ended: silent sources are to be taken as idle at once.
             pending: the engine's.
         """
         before = self._read()
         holding = {name: self._holding(name) for name in self._timed}
         settled = self._drain() and not any(record.unfinished for record in before.values())
-        of_slots = {slot: record.sources for slot, record in before.items()} | {self._slot: dict(sources)}
-        self.together = {name: _together(name, of_slots, holding.get(name, [])) for name in sources}
+        self._left = self._read_for_others(batch)
+        mine = msgspec.structs.replace(before.get(self._slot, Progress()), sources=dict(sources), left=self._left)
+        records = before | {self._slot: mine}
+        self.together = {name: _together(name, records, holding.get(name, [])) for name in sources}
         if not settled:  # rows are on their way that nobody can see yet
             return self._forward({})
         goal = self._forward({name: self.together[name].watermark for name in self._timed})
-        rests = not (came or self._come or any(holding.values()))
+        rests = not (batch.chunks or self._come or any(holding.values()))
         return self._forward(goal | self._silent(goal, holding, ended=ended and rests, pending=pending))
 
     def has_news(self, goal: Reached) -> bool:
@@ -127,7 +137,9 @@ class Share:
         change.state += self.exchange.take_puts(self._slot, progress.batch)
         change.state += [(key, None) for key in self._come]
         shards = None if len(self.owned) == self._job.shards else tuple(sorted(self.owned))
-        return msgspec.structs.replace(progress, shards=shards, reached=goal, seen=progress.seen | (self._seen or {}))
+        return msgspec.structs.replace(
+            progress, shards=shards, reached=goal, left=self._left, seen=progress.seen | (self._seen or {})
+        )
 
     def committed(self, progress: Progress, goal: Reached) -> None:
         self._records[self._slot] = progress
@@ -148,6 +160,17 @@ class Share:
             state: ClaimState = self._client.call(ops.GetClaims(self._queues[source], reader))
             if state.acknowledged < state.last:
                 found.append(slot)
+        return found
+
+    def _read_for_others(self, batch: Batch) -> dict[int, dict[str, int]]:
+        """How far slots are whose claims this one reads, by what it has read of them."""
+        found = dict(self._records.get(self._slot, Progress()).left)
+        for slot, sources in batch.left.items():
+            before = found.get(slot, {})
+            found[slot] = before | {
+                name: watermarks.of_chunks(chunks, self._timed.get(name), before.get(name, NEVER))
+                for name, chunks in sources.items()
+            }
         return found
 
     def _drain(self) -> bool:
@@ -183,12 +206,11 @@ class Share:
         return watermarks.of_silence(sources, self._timed, idle, pending()) if idle else {}
 
 
-def _together(name: str, of_slots: Mapping[int, Mapping[str, SourceProgress]], holding: list[int]) -> SourceProgress:
+def _together(name: str, records: Mapping[int, Progress], holding: list[int]) -> SourceProgress:
     """A source as all slots see it."""
-    found = {slot: sources[name] for slot, sources in of_slots.items() if name in sources}
     return SourceProgress(
-        watermark=sharing.watermark({slot: source.watermark for slot, source in found.items()}, holding),
-        heard_ms=max(source.heard_ms for source in found.values()),
+        watermark=sharing.watermark(sharing.of_slots(records, name), holding),
+        heard_ms=max(record.sources[name].heard_ms for record in records.values() if name in record.sources),
     )
 
 

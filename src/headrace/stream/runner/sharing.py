@@ -60,14 +60,23 @@ def why_alone(pipeline: plan.Pipeline, plan_: physical.Physical) -> str | None:
     return one_owner(plan_)
 
 
-def watermark(of_slots: Mapping[int, int], holding: Collection[int]) -> int:
+def of_slots(records: Mapping[int, Progress], source: str) -> dict[int, int]:
+    """What each slot has come to in a source: by its own rows, and those that were read in its place."""
+    found = {slot: record.sources[source].watermark for slot, record in records.items() if source in record.sources}
+    for record in records.values():
+        for slot, left in record.left.items():
+            found[slot] = max(found.get(slot, NEVER), left.get(source, NEVER))
+    return found
+
+
+def watermark(slots: Mapping[int, int], holding: Collection[int]) -> int:
     """Of one source, for all.
 
     Args:
-        of_slots: what each slot has come to, by its committed rows.
-        holding: the slots with claims open. They were asked after `of_slots` was.
+        slots: what each has come to, by its committed rows.
+        holding: the slots with claims open. They were asked for this after `slots` was found.
     """
-    return min([max(of_slots.values(), default=NEVER), *(of_slots.get(slot, NEVER) for slot in holding)])
+    return min([max(slots.values(), default=NEVER), *(slots.get(slot, NEVER) for slot in holding)])
 
 
 def reached_by(records: Iterable[Progress], shard: int, sources: Sequence[str]) -> Reached:

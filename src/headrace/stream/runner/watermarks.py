@@ -6,13 +6,14 @@ as far as those that are not silent; if all are, as far as it takes for everythi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.stream import plan
 from headrace.stream.runner.progress import SourceProgress
+from headrace.stream.sources.base import Chunk
 
 
 def of_rows(rows: pa.Table, time: plan.EventTime | None, before: int) -> int:
@@ -21,6 +22,13 @@ def of_rows(rows: pa.Table, time: plan.EventTime | None, before: int) -> int:
         return before
     latest = pc.max(rows.column(time.column).cast(pa.int64())).as_py()
     return before if latest is None else max(before, latest - time.delay_us)
+
+
+def of_chunks(chunks: Iterable[Chunk], time: plan.EventTime | None, before: int) -> int:
+    """The watermark after all of these."""
+    for chunk in chunks:
+        before = of_rows(chunk.rows, time, before)
+    return before
 
 
 def silent(
@@ -62,6 +70,6 @@ def next_deadline_ms(
     ends = [
         sources[name].heard_ms + time.idle_us // 1_000
         for name, time in times.items()
-        if time is not None and time.idle_us is not None and not sources[name].ended
+        if time is not None and time.idle_us is not None and name in sources and not sources[name].ended
     ]
     return min((end for end in ends if end > now_ms), default=None)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from headrace.native.client import Client
 from headrace.stream.errors import PlanRefused
-from headrace.stream.plan import FileSource, MemorySource, QueueSource, Source
+from headrace.stream.plan import FileSource, MemorySource, QueueSource, Source, TopicSource
 from headrace.stream.sources.base import Reader
 from headrace.stream.sources.files import FileReader
 from headrace.stream.sources.memory import MemoryReader
-from headrace.stream.sources.queue import QueueReader, reader_name
+from headrace.stream.sources.queue import LeftReader, QueueReader, reader_name
 from headrace.stream.sources.topic import TopicReader, inbox_name
 
 
-def open_reader(source: Source, client: Client | None, *, pipeline: str, slot: int) -> Reader:
+def open_reader(
+    source: Source, client: Client | None, *, pipeline: str, slot: int, columns: frozenset[str] | None = None
+) -> Reader:
     """A reader that is not opened yet.
 
     Args:
         source: what is read.
         client: of the broker; None if the pipeline has none: then queues are refused.
         pipeline, slot: whose claims a queue's are.
+        columns: those that are looked at, None: all. The others may be NULL, where that is cheaper.
 
     Raises:
         PlanRefused: a queue without a broker.
@@ -27,7 +30,7 @@ def open_reader(source: Source, client: Client | None, *, pipeline: str, slot: i
     if isinstance(source, MemorySource):
         return MemoryReader(source)
     if isinstance(source, FileSource):
-        return FileReader(source)
+        return FileReader(source, columns)
     if client is None:
         kind = "queue" if isinstance(source, QueueSource) else "topic"
         raise PlanRefused(f"{kind} {source.name!r}", "there is no broker to read it from", "name one with --broker")
@@ -37,4 +40,10 @@ def open_reader(source: Source, client: Client | None, *, pipeline: str, slot: i
     return TopicReader(source, inbox_name(pipeline, source.topic), client, reader=reader)
 
 
-__all__ = ["inbox_name", "open_reader"]
+def open_left_reader(source: QueueSource | TopicSource, client: Client, *, pipeline: str, slot: int) -> Reader:
+    """A reader, not opened yet, of what a slot had claimed whose process is gone."""
+    queue = source.queue if isinstance(source, QueueSource) else inbox_name(pipeline, source.topic)
+    return LeftReader(source, queue, client, reader=reader_name(pipeline, slot))
+
+
+__all__ = ["inbox_name", "open_left_reader", "open_reader", "reader_name"]

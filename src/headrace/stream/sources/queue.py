@@ -54,17 +54,19 @@ class QueueReader(Reader):
         self._number, self._last = state.acknowledged + 1, state.last
 
     def read(self, rows_max: int, wait_s: float) -> Chunk | None:
-        messages, last = self._claims(rows_max, wait_s)
-        if not messages:
+        before = self._number
+        messages = self._claims(rows_max, wait_s)
+        if self._number == before:
             return None
         rows, dead = self._decoder.decode(messages)
-        self._rows_a_message = max(len(rows) / len(messages), 1.0)
+        if messages:
+            self._rows_a_message = max(len(rows) / len(messages), 1.0)
         self._done += len(messages)
         return Chunk(
             rows,
             MessageOrigins(self._name, messages),
             dead,
-            claims=[(self._arn, self._reader, last)],  # it acknowledges those before it, too
+            claims=[(self._arn, self._reader, self._number - 1)],  # it acknowledges those before it, too
             messages=len(messages),
             size_bytes=sum(len(message.body) for message in messages),
         )
@@ -76,28 +78,30 @@ class QueueReader(Reader):
     def close(self) -> None:
         self._closed = True
 
-    def _claims(self, rows_max: int, wait_s: float) -> tuple[list[Message], int]:
-        """The messages of the next claims, those that are there, until they are about `rows_max` rows; the last's number."""
+    def _claims(self, rows_max: int, wait_s: float) -> list[Message]:
+        """The messages of the next claims: those that are there, until they are about `rows_max` rows.
+
+        An open claim may have none any more (the queue was purged): it is acknowledged with the others.
+        """
         messages: list[Message] = []
         number = self._number  # noted at the end: a claim that fails must not leave those before it behind
-        last = number - 1
         limit = self._limit(rows_max)
         size_bytes = 0
         while len(messages) < limit and size_bytes < limits.BATCH_BYTES_MAX:
             ask = min(limit - len(messages), queue_limits.NATIVE_BATCH_MAX)
             again = number <= self._last
-            found = self._claim(number, ask, 0 if messages or again else wait_s)
-            if not found and not again:
+            if not (again or self._claims_new):
                 break
-            number += 1  # also behind an open claim whose messages are gone: the queue was purged
-            if found:
-                last = number - 1
-                messages += found
-                size_bytes += sum(len(message.body) for message in found)
+            found = self._claim(number, ask, 0 if messages or again else wait_s)
+            if not found and (self._closed or not again):
+                break
+            number += 1
+            messages += found
+            size_bytes += sum(len(message.body) for message in found)
             if not again and len(found) < ask:  # no more are ready now
                 break
         self._number = number
-        return messages, last
+        return messages
 
     def _limit(self, rows_max: int) -> int:
         """How many messages are about `rows_max` rows, as the last ones were."""

@@ -1,0 +1,156 @@
+"""Several processes share a pipeline: what comes out is what one alone would have written, whoever comes, goes or dies."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+import headrace
+from headrace.stream.runner import keys, members
+from headrace.stream.runner.commit import TakenOver
+from tests.stream.runner.fleet import Fleet, fleet
+from tests.stream.runner.pipelines import copied, counted, counts, event, expected_counts, send, taken
+
+ROWS = [event(number) for number in range(600)]
+
+
+def owners(made: Fleet) -> members.Owners:
+    return members.read_owners(made.store.read(keys.OWNERS).get(keys.OWNERS))
+
+
+def finished(client: headrace.Client) -> None:
+    """Everybody has left; one closes every window. Nothing was late, nothing is left."""
+    counts(late="late").run(client, until="end")
+    assert taken(client, "late") == []
+    assert client.queue("events").counts().in_flight == client.queue("events").counts().visible == 0
+    assert client.state(keys.state_name("counts"), keys.EXCHANGE) == {}
+
+
+def test_two_members_count_what_one_would(client: headrace.Client) -> None:
+    send(client, ROWS)
+    with fleet(client, counts(late="late"), "a", "b") as made:
+        assert sorted(map(len, (owners(made).shards_of(slot) for slot in (0, 1)))) == [4, 4]
+        made.settle()
+        assert all(one.rows for one in made.members.values()), "both have windows of their keys"
+        assert len(taken(client, "out")) == 15, "all windows that the watermark has passed"
+    finished(client)
+    assert counted(taken(client, "out")) == expected_counts(ROWS)
+
+
+def test_window_waits_for_rows_that_another_has_claimed(client: headrace.Client) -> None:
+    send(client, ROWS)
+    with fleet(client, counts(late="late"), "a", "b") as made:
+        made.turns("a", rounds=4)
+        while made.members["b"].turn():
+            pass
+        assert all(made.members[name].session for name in "ab")
+        made.settle()
+    finished(client)
+    assert counted(taken(client, "out")) == expected_counts(ROWS)
+
+
+def test_idle_member_holds_nobody_up(client: headrace.Client) -> None:
+    send(client, [])
+    with fleet(client, counts(late="late"), "a", "b") as made:
+        made.settle()
+        made.members["b"].drop()  # it reads nothing
+        send(client, ROWS)
+        made.settle("a")
+        assert client.queue("events").counts().deleted == 600
+        made.turns("b", rounds=3)
+        assert len(taken(client, "out")) == 15
+    finished(client)
+
+
+@pytest.mark.parametrize("how", ["leave", "kill"])
+def test_what_a_member_had_goes_to_the_others(client: headrace.Client, how: str) -> None:
+    send(client, ROWS[:300])
+    with fleet(client, counts(late="late"), "a", "b", "c") as made:
+        made.turns(rounds=2)
+        getattr(made, how)("b")
+        send(client, ROWS[300:])
+        made.turns(rounds=2)
+        getattr(made, how)("a")
+        made.settle()
+        assert owners(made).shards_of(2) == set(range(8))
+    finished(client)
+    assert counted(taken(client, "out")) == expected_counts(ROWS)
+
+
+def test_zombie_changes_nothing(client: headrace.Client) -> None:
+    send(client, ROWS)
+    with fleet(client, counts(late="late"), "a", "b") as made:
+        made.turns(rounds=2)
+        zombie = made.members.pop("b")
+        made.killed.add("b")
+        made.settle()
+        before = client.state(keys.state_name("counts")), len(taken(client, "out"))
+        with pytest.raises(TakenOver):
+            zombie.come_back()
+        assert (client.state(keys.state_name("counts")), len(taken(client, "out"))) == before
+        zombie.drop()
+    finished(client)
+    assert counted(taken(client, "out")) == expected_counts(ROWS)
+
+
+def test_silent_member_is_lost_by_the_clock(client: headrace.Client) -> None:
+    send(client, ROWS)
+    with fleet(client, counts(late="late"), "a", "b") as made:
+        made.turns(rounds=2)
+        silent = made.members.pop("b")
+        for _ in range(6):
+            made.store.later_ms += 2_000
+            made.members["a"].membership.beat()
+            made.turns("a")
+        assert list(owners(made).slots) == [0]
+        made.settle()
+        silent.drop()
+    finished(client)
+    assert counted(taken(client, "out")) == expected_counts(ROWS)
+
+
+def test_without_state_everybody_reads_and_writes_alone(client: headrace.Client) -> None:
+    send(client, ROWS)
+    with fleet(client, copied(), "a", "b") as made:
+        made.turns(rounds=2)
+        made.kill("a")
+        made.settle()
+    assert sorted(row["v"] for row in taken(client, "out")) == list(range(600))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whoever_comes_and_goes(client: headrace.Client, seed: int) -> None:
+    chance = random.Random(seed)
+    rows = list(ROWS)
+    for start in range(0, len(rows), 15):  # disorder of 1.5 s, below the delay
+        rows[start : start + 15] = chance.sample(rows[start : start + 15], 15)
+    send(client, [])
+    with fleet(client, counts(late="late"), "m0", batch_rows=20) as made:
+        zombies = []
+        for number in range(1, 40):
+            send(client, rows[(number - 1) * 15 : number * 15])
+            names = list(made.members)
+            match chance.randrange(8):
+                case 0 if len(names) < 4:
+                    made.join(f"m{number}")
+                case 1 if len(names) > 1:
+                    made.leave(chance.choice(names))
+                case 2 if len(names) > 1:
+                    made.kill(chance.choice(names))
+                case 3 if len(names) > 1:
+                    made.killed.add(name := chance.choice(names))
+                    zombies.append(made.members.pop(name))
+                case _:
+                    for _ in range(4):
+                        made.turns(chance.choice(names))
+        send(client, rows[39 * 15 :])
+        made.settle()
+        for zombie in zombies:
+            if zombie.session is not None:
+                with pytest.raises(TakenOver):
+                    zombie.come_back()
+            zombie.drop()
+        made.settle()
+    finished(client)
+    assert counted(taken(client, "out")) == expected_counts(rows)
