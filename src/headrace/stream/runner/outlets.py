@@ -77,7 +77,7 @@ class Outlets:
             progress = self._stage_outside(step.output, change, progress)
         pipeline = self._job.pipeline
         if pipeline.late is not None and step.late:
-            change.sends.append((arn_of(pipeline.late), late_entries(step.late)))
+            change.sends.append((arn_of(pipeline.late), late_entries(step.late, pipeline=pipeline.name)))
         if pipeline.dead is not None and dead:
             change.sends.append((arn_of(pipeline.dead), [dead_letter(one, pipeline=pipeline.name) for one in dead]))
         return progress

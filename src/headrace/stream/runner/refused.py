@@ -6,23 +6,29 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
+from headrace.queue import limits as queue_limits
 from headrace.queue.model import Entry
 from headrace.stream.engine.operator import Refused
 from headrace.stream.formats.encoding import JsonEncoder
+from headrace.stream.letters import dead_letter
 from headrace.stream.runner.batch import Batch
 from headrace.stream.schema import ORIGIN
 from headrace.stream.sources.base import Dead
 
 
-def late_entries(refused: Iterable[Refused]) -> list[Entry]:
+def late_entries(refused: Iterable[Refused], *, pipeline: str) -> list[Entry]:
     """A message a row: its columns as they are, `_reason` and `_step` behind them. So that what reads the source's
-    messages reads these, too."""
+    messages reads these, too. A row that is too long by that is a dead letter here: no commit must fail by a late row."""
     found: list[Entry] = []
     for group in refused:
         rows = without_origin(group.rows)
         for name, value in (("_reason", group.reason), ("_step", group.step)):
             rows = rows.append_column(name, pa.repeat(pa.scalar(value), rows.num_rows))
-        found += map(Entry, JsonEncoder(rows.schema).rows(rows))
+        for body in JsonEncoder(rows.schema).rows(rows):
+            if len(body) <= queue_limits.MESSAGE_BYTES_MAX:
+                found.append(Entry(body))
+            else:
+                found.append(dead_letter(Dead(body, group.reason, "", "", group.step), pipeline=pipeline))
     return found
 
 
