@@ -1,4 +1,4 @@
-"""The schemas of an operator's parts, kept with them: so that state can be read without the pipeline that made it."""
+"""The schemas of operators' parts, kept with them: so that state is read by who has no pipeline, and never misread."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from headrace.stream.engine.parts import Parts, PartStore
+from headrace.stream.errors import DefinitionChanged
 from headrace.stream.runner import keys
 from headrace.stream.runner.store import Store
 
@@ -14,15 +15,23 @@ from headrace.stream.runner.store import Store
 class RecordingParts(PartStore):
     """Another PartStore, whose operators' schemas go into the first commit that follows, if they are new."""
 
-    def __init__(self, parts: PartStore, store: Store) -> None:
+    def __init__(self, parts: PartStore, store: Store, pipeline: str) -> None:
         self._parts = parts
+        self._pipeline = pipeline
         self._kept = store.read(keys.SCHEMA)
         self._new: list[tuple[bytes, bytes | None]] = []
 
     def open(self, operator: str, keys_: Sequence[str], schema: pa.Schema) -> Parts:
-        key, value = keys.SCHEMA + operator.encode(), schema.serialize().to_pybytes()
-        if self._kept.get(key) != value:
-            self._new.append((key, value))
+        """Raises DefinitionChanged: the operator's parts have other columns. Parts are without their schema, and would be
+        read as what they are not."""
+        key = keys.SCHEMA + operator.encode()
+        if key not in self._kept:
+            self._new.append((key, schema.serialize().to_pybytes()))
+        else:
+            kept = pa.ipc.read_schema(pa.py_buffer(self._kept[key]))
+            if not kept.equals(schema):
+                change = f"state of {operator} has columns {_text(kept)}; this version keeps {_text(schema)}"
+                raise DefinitionChanged(self._pipeline, [change])
         return self._parts.open(operator, keys_, schema)
 
     def take_changes(self) -> Mapping[bytes, bytes | None]:
@@ -35,3 +44,7 @@ class RecordingParts(PartStore):
 
     def size_bytes(self) -> int:
         return self._parts.size_bytes()
+
+
+def _text(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)
