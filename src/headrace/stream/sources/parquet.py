@@ -22,9 +22,16 @@ from headrace.stream.sources.part import Part, Piece
 
 
 class ParquetPart(Part):
-    """See Part. A position is the number of the next row; the file's size tells whether it is the same still."""
+    """See Part. A position is the number of the next row; the file's size tells whether it is the same still.
 
-    def __init__(self, source: FileSource, path: Path, name: str, at: dict[str, Any]) -> None:
+    Of columns that nobody looks at there are NULLs: not reading them is what a columnar file is for. Columns that are NOT
+    NULL are read always.
+    """
+
+    def __init__(
+        self, source: FileSource, path: Path, name: str, at: dict[str, Any], columns: frozenset[str] | None = None
+    ) -> None:
+        """Args: columns: those that are looked at; None: all."""
         self._source = source
         self._path = path
         self._file = _open(path)
@@ -34,7 +41,11 @@ class ParquetPart(Part):
             raise SourceFailed(str(path), "it was written anew since it was read; give the pipeline the old file")
         self._partitions = values_of(name)
         inside = set(self._file.schema_arrow.names)
-        self._columns = [column for column in source.schema.names if column in inside]
+        self._columns = [
+            field.name
+            for field in source.schema.fields
+            if field.name in inside and (columns is None or field.name in columns or not field.nullable)
+        ]
         self._batches: Iterator[pa.RecordBatch] | None = None
         self._rest: pa.Table | None = None
 
