@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import pytest
 
 from headrace.errors import StoreError
 from headrace.queue import limits
-from headrace.queue.store import files, folder, journal, sqlite, wal
-from headrace.queue.store.disk import PutFence, key_of
+from headrace.queue.store import deleting, files, folder, journal, sqlite, wal
+from headrace.queue.store.disk import PutFence, Trimmed, key_of
 from headrace.queue.store.local import log_work
-from headrace.queue.store.sqlite import SqliteDisk
 from headrace.testing.driver import StoreDriver
 from headrace.testing.stores import SQLITE
 from tests.faults.crash_states import crash_state
@@ -137,11 +137,9 @@ def test_position_that_is_not_kept_is_caught(memory_path: Path, monkeypatch: pyt
 def test_body_deleted_too_early_is_caught(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same test must fail when bodies go that queues refer to."""
 
-    def trim(disk: SqliteDisk, topic: int, after: int, before: int, limit: int) -> tuple[int, int, int]:
-        disk._db.execute(
-            "DELETE FROM message WHERE key BETWEEN ? AND ?", (key_of(topic, after), key_of(topic, before) - 1)
-        )
-        return 0, 0, after
+    def trim(db: apsw.Connection, topic: int, *, after: int, before: int, limit: int) -> Trimmed:
+        db.execute("DELETE FROM message WHERE key BETWEEN ? AND ?", (key_of(topic, after), key_of(topic, before) - 1))
+        return Trimmed(0, 1, after, more=False)
 
-    monkeypatch.setattr(SqliteDisk, "_trim", trim)
+    monkeypatch.setattr(deleting, "trim", trim)
     assert any("lost" in one or "taken" in one for one in run_all(memory_path, runs=1))

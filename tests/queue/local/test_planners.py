@@ -13,5 +13,5 @@ def test_every_operation_has_a_planner() -> None:
 
 
 def test_kinds_are_operations_and_exclude_each_other() -> None:
-    assert READS | FREES <= PLANNERS.keys() and LEASES <= READS
+    assert PLANNERS.keys() >= READS | FREES and LEASES <= READS
     assert not READS & FREES

@@ -7,14 +7,16 @@ import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 import pytest
 
+from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import arn_of, topic_arn_of
-from headrace.queue.store import schema
+from headrace.queue.store import deleting, schema
+from headrace.queue.store.disk import Trimmed
 from headrace.queue.store.wal import PAGE_BYTES
 from headrace.testing.driver import StoreDriver, bodies, entry
 from headrace.testing.stores import SQLITE
@@ -146,6 +148,57 @@ def test_rows_go_when_nobody_needs_them(sample: tuple[Path, int], tmp_path: Path
     driver.close()
     with closing(apsw.Connection(str(driver.folder / DATABASE))) as db:
         assert db.execute("SELECT count(*) FROM topic").fetchall() == [(0,)]
+
+
+def held_by_a_slow_queue(root: Path, count: int) -> StoreDriver:
+    """A store with a topic without a log, whose two queues hold `count` messages each; the topic's rows are theirs alone."""
+    driver = StoreDriver(SQLITE, root)
+    driver.run(ops.CreateTopic(TOPIC))
+    for queue in QUEUES:
+        driver.run(ops.CreateQueue(queue))
+        driver.run(ops.Subscribe(TOPIC, queue))
+    driver.send_all(TOPIC, [entry(f"{number}-{'x' * LONG}") for number in range(count)])
+    return driver
+
+
+def test_rows_in_use_are_looked_through_ever_more_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LOG_SLICE", 4)
+    driver = held_by_a_slow_queue(tmp_path, 400)
+    slices = []
+    trim = deleting.trim
+
+    def counted(*args: Any, **how: Any) -> Trimmed:
+        slices.append(how)
+        return trim(*args, **how)
+
+    monkeypatch.setattr(deleting, "trim", counted)
+    driver.pass_time(60_000)
+    assert 60 < len(slices) < 150
+    driver.close()
+
+
+def test_rows_that_the_front_of_the_queues_frees_go_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LOG_SLICE", 4)
+    driver = held_by_a_slow_queue(tmp_path, 400)
+    driver.pass_time(30_000)  # a round over all of them is on its way
+    for queue in QUEUES:
+        driver.delete(queue, *[one.receipt for one in driver.receive(queue, 100)])
+    driver.pass_time(2_000)
+    assert rows_of(driver) == 3 * 300
+    driver.close()
+
+
+def test_rows_between_those_in_use_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LOG_SLICE", 4)
+    driver = held_by_a_slow_queue(tmp_path, 40)
+    for queue in QUEUES:
+        taken = driver.receive(queue, 40)
+        driver.delete(queue, *[one.receipt for number, one in enumerate(taken) if number % 3])
+    driver.pass_time(60_000)
+    assert rows_of(driver) == 3 * 14
+    for queue in QUEUES:
+        assert len(driver.peek(queue)) == 14
+    driver.close()
 
 
 def rows_of(driver: StoreDriver) -> int:

@@ -241,6 +241,15 @@ class Stored(msgspec.Struct):
     fifo_closed_until_ms: int = 0
 
 
+class Trimmed(msgspec.Struct, frozen=True):
+    """What a slice of trimming did: rows deleted, references met, up to which seq; whether there is more behind it."""
+
+    gone: int
+    references: int
+    last: int
+    more: bool
+
+
 class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Messages of a queue leased, or their visibility changed: what the lease journal keeps.
 
@@ -314,9 +323,9 @@ class Disk(Protocol):
     def log_front(self, topic: int, *, after: int, limit: int) -> list[tuple[int, int, int]]:
         """(seq, sent_ms, bytes of body and attributes) of the first messages with seq > after."""
 
-    def trim(self, topic: int, *, after: int, before: int, limit: int) -> tuple[int, int, int]:
-        """Of a topic's first `limit` rows with after < seq < before, delete those that no message refers to, in a commit.
-        (How many were looked at, how many deleted, the last seq looked at.)"""
+    def trim(self, topic: int, *, after: int, before: int, limit: int) -> Trimmed:
+        """Of a topic's rows with after < seq < before, delete those that no message refers to, in a commit; at most so many
+        of them, and over at most so many references."""
 
     def sweep(self, limit: int) -> bool:
         """Delete up to `limit` rows of garbage, in a commit; whether more is left."""

@@ -9,7 +9,7 @@ from itertools import islice, takewhile
 
 from headrace.clock import Anchor, Clock
 from headrace.queue.model import Message
-from headrace.queue.store.disk import Batch, Key, LeaseRecord, PutGarbage, PutState, Stored, key_of, seq_of
+from headrace.queue.store.disk import Batch, Key, LeaseRecord, PutGarbage, PutState, Stored, Trimmed, key_of, seq_of
 from headrace.queue.store.local.store import LocalStore
 from headrace.queue.timers import SEQ_BITS
 
@@ -119,12 +119,12 @@ class MemoryDisk:
         found = [self._messages[key] for key in islice(self._after(topic, after), limit)]
         return [(message.seq, message.sent_ms, len(message.body) + len(message.attributes)) for message in found]
 
-    def trim(self, topic: int, *, after: int, before: int, limit: int) -> tuple[int, int, int]:
+    def trim(self, topic: int, *, after: int, before: int, limit: int) -> Trimmed:
         """Whoever refers to a body has it: they share the object."""
         keys = list(takewhile(lambda key: seq_of(key) < before, islice(self._after(topic, after), limit)))
         for key in keys:
             del self._messages[key]
-        return len(keys), len(keys), seq_of(keys[-1]) if keys else after
+        return Trimmed(len(keys), 0, seq_of(keys[-1]) if keys else after, more=len(keys) == limit)
 
     def sweep(self, limit: int) -> bool:
         del limit  # a dict takes it all at once

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from array import array
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
@@ -20,9 +19,18 @@ import apsw
 
 from headrace.clock import Anchor, Clock, SteadyClock
 from headrace.errors import StoreError, StoreFailed, StoreFull, Unavailable
-from headrace.queue.store import rows
+from headrace.queue.store import deleting, rows
 from headrace.queue.store.changes import apply
-from headrace.queue.store.disk import Batch, Dedup, Key, LeaseRecord, PutQueue, Stored, TopicLog, key_of, seq_of
+from headrace.queue.store.disk import (
+    Batch,
+    Dedup,
+    Key,
+    LeaseRecord,
+    PutQueue,
+    Stored,
+    TopicLog,
+    Trimmed,
+)
 from headrace.queue.store.folder import Folder, Noted
 from headrace.queue.store.local.store import LocalStore
 from headrace.queue.store.opening import SqliteOpening
@@ -126,7 +134,7 @@ class SqliteDisk(SqliteOpening, SqliteReads):
             if batch.inserts:
                 self._insert(_rows(batch, seq))
             if batch.deletes:
-                self._delete(batch.deletes)
+                deleting.delete(db, batch.deletes)
             if batch.dedups:
                 self._dedup(batch.dedups, batch.now_ms)
             if batch.progress:
@@ -192,15 +200,6 @@ class SqliteDisk(SqliteOpening, SqliteReads):
             while len(new) - start >= count:
                 self._db.execute(sql, tuple(chain.from_iterable(new[start : start + count])))
                 start += count
-
-    def _delete(self, keys: set[Key]) -> None:
-        """Runs of keys as ranges, the rest as one list: in order of arrival a thousand deletes are one range."""
-        ordered = sorted(keys)
-        first = ordered[0]
-        if ordered[-1] - first == len(ordered) - 1:
-            self._db.execute("DELETE FROM message WHERE key BETWEEN ? AND ?", (first, ordered[-1]))
-        else:
-            self._db.execute("DELETE FROM message WHERE key IN carray(?)", (apsw.carray(array("q", ordered)),))
 
     def _dedup(self, dedups: list[Dedup], now_ms: int) -> None:
         self._db.executemany(
@@ -269,54 +268,19 @@ class SqliteDisk(SqliteOpening, SqliteReads):
         if self._failed is not None:
             return False
         try:
-            return self._sweep(limit)
+            return deleting.sweep(self._db, limit)
         except Exception as error:
             self._roll_back()
             raise self._explain(error) from error
 
-    def _sweep(self, limit: int) -> bool:
-        db = self._db
-        row = db.execute("SELECT id, first, last FROM garbage ORDER BY id LIMIT 1").fetchone()
-        if row is None:
-            return False
-        number, first, last = row
-        with db:
-            db.execute(
-                "DELETE FROM message WHERE key IN (SELECT key FROM message WHERE key BETWEEN ? AND ? LIMIT ?)",
-                (first, last, limit),
-            )
-            if db.changes() < limit:
-                db.execute("DELETE FROM garbage WHERE id = ?", (number,))
-        return True
-
-    def trim(self, topic: int, *, after: int, before: int, limit: int) -> tuple[int, int, int]:
+    def trim(self, topic: int, *, after: int, before: int, limit: int) -> Trimmed:
         if self._failed is not None:
-            return 0, 0, after
+            return Trimmed(0, 0, after, more=False)
         try:
-            return self._trim(topic, after, before, limit)
+            return deleting.trim(self._db, topic, after=after, before=before, limit=limit)
         except Exception as error:
             self._roll_back()
             raise self._explain(error) from error
-
-    def _trim(self, topic: int, after: int, before: int, limit: int) -> tuple[int, int, int]:
-        db = self._db
-        looked = array("q")
-        for (key,) in db.execute(
-            "SELECT key FROM message WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?",
-            (key_of(topic, after) + 1, key_of(topic, before) - 1, limit),
-        ):
-            looked.append(key)
-        if not looked:
-            return 0, 0, after
-        needed = db.execute(
-            "SELECT DISTINCT body FROM message WHERE typeof(body) = 'integer' AND body BETWEEN ? AND ?",
-            (looked[0], looked[-1]),
-        )
-        gone = set(looked) - {key for (key,) in needed}
-        if gone:
-            with db:
-                self._delete(gone)
-        return len(looked), len(gone), seq_of(looked[-1])
 
     # --- leases ---
 

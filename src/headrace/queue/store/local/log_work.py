@@ -7,8 +7,6 @@ there is no gap, no duplicate, and the order is kept.
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from headrace.queue import limits
@@ -18,9 +16,7 @@ from headrace.queue.model import Message
 from headrace.queue.store.disk import ForgetTopic, PutSubscription
 from headrace.queue.store.local import publishing
 from headrace.queue.store.local.state import LocalState
-from headrace.queue.store.local.topic import TRIM_ROUND_MS, LocalSubscription, LocalTopic
-
-_TRIM_PAUSE_MS: Final = 50  # after a slice that found most rows in use: a large backlog must not keep the disk busy
+from headrace.queue.store.local.topic import TRIM_PAUSE_MS, TRIM_ROUND_MS, LocalSubscription, LocalTopic
 
 
 def next_ms(state: LocalState, now: int) -> int | None:
@@ -126,12 +122,23 @@ def trim(state: LocalState, now: int) -> None:
 
 
 def _trim(state: LocalState, topic: LocalTopic, now: int) -> None:
-    looked, gone, last = state.disk.trim(topic.number, after=topic.trimmed, before=topic.first, limit=limits.LOG_SLICE)
-    topic.trimmed = last
-    topic.kept += looked - gone
-    if looked == limits.LOG_SLICE:
-        topic.trim_ms = now if 2 * gone >= looked else now + _TRIM_PAUSE_MS
+    """A slice of a round over all references, and the front again each time: consumers mostly free what is oldest."""
+    limit = limits.LOG_SLICE
+    front = found = state.disk.trim(topic.number, after=0, before=topic.first, limit=limit)
+    if topic.trimmed >= front.last:
+        found = state.disk.trim(topic.number, after=topic.trimmed, before=topic.first, limit=limit)
+    topic.trimmed = found.last
+    topic.kept += found.references
+    if 2 * max(front.gone, found.gone) >= limit:
+        topic.trim_ms, topic.trim_pause_ms = now, TRIM_PAUSE_MS
         return
+    topic.trim_ms = now + topic.trim_pause_ms
+    topic.trim_pause_ms = min(2 * topic.trim_pause_ms, TRIM_ROUND_MS)
+    if not found.more:
+        _end_round(topic, now)
+
+
+def _end_round(topic: LocalTopic, now: int) -> None:
     topic.trim_ms = now + TRIM_ROUND_MS if topic.kept else None
     topic.bare = topic.deleted and not topic.kept
     topic.trimmed = topic.kept = 0

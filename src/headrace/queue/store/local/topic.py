@@ -17,6 +17,8 @@ from headrace.queue.model import QueueSettings, Subscription, TopicInfo, TopicSe
 from headrace.queue.store.disk import Key, TopicLog, key_of
 from headrace.queue.store.local.head import LocalQueue
 
+TRIM_PAUSE_MS: Final = 50  # after the first slice that freed little; after each further one twice as long, up to …
+TRIM_ROUND_MS: Final = limits.SECOND_MS  # … this, which is also the pause between two rounds
 _RESERVE: Final = 65_536  # as a queue's
 _DELETED: Final = TopicInfo("", TopicSettings(), 0, 0)
 
@@ -59,7 +61,8 @@ class LocalTopic:
         self.retain_ms: int | None = None  # when to look at the log's retention again
         self.trim_ms: int | None = None  # when to look again for rows before the log that nobody refers to
         self.trimmed = 0  # up to where this round has looked
-        self.kept = 0  # how many rows it has found in use
+        self.kept = 0  # how many references to rows it has met
+        self.trim_pause_ms = TRIM_PAUSE_MS  # after a slice that freed little
         self.bare = False  # deleted, and no row is left
 
     @property
@@ -124,7 +127,3 @@ class LocalTopic:
 
     def with_settings(self, settings: TopicSettings, now: int) -> TopicInfo:
         return msgspec.structs.replace(self.info, settings=settings, modified_ms=now)
-
-
-TRIM_ROUND_MS: Final = limits.SECOND_MS
-"""Between two rounds over rows that are in use."""
