@@ -245,9 +245,11 @@ def test_backfill_reads_files_first_then_the_queue(client: headrace.Client, tmp_
     result = counts().run(client, until="end", backfill=tmp_path / "old.jsonl")
     assert result.late == 0
     assert counted(taken(client, "out")) == expected_counts(old + new)
-    with pytest.raises(PlanRefused, match="--reset"):
-        counts().run(client, until="end", backfill=tmp_path / "old.jsonl")
     assert counts().run(client, until="idle").rows_in == 0, "it remembers that the files are done"
+    again = counts().run(client, until="idle", backfill=tmp_path / "old.jsonl")
+    assert again.rows_in == 0, "started again with the same command it goes on"
+    with pytest.raises(PlanRefused, match="--reset"):
+        counts().run(client, until="end", backfill=tmp_path / "other.jsonl")
 
 
 def test_paused_pipeline_takes_nothing_until_it_is_resumed(client: headrace.Client) -> None:

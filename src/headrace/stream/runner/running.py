@@ -14,6 +14,7 @@ from headrace.stream.result import Report, Result
 from headrace.stream.runner import keys
 from headrace.stream.runner.backfill import TOPIC, source_to_backfill
 from headrace.stream.runner.job import Job, Settings, Until
+from headrace.stream.runner.progress import decode
 from headrace.stream.runner.queues import backfill_topic, prepare_queues
 from headrace.stream.runner.reset import reset as drop_state
 from headrace.stream.runner.runner import Runner
@@ -127,8 +128,11 @@ def _store(job: Job, client: Client | None, patience: Patience) -> Store:
 
 
 def _check_backfill(job: Job, store: Store, backfill: str | Path | None) -> None:
+    """At the first start; started again with the same files, as whoever supervises it does, it goes on."""
     if backfill is None:
         return
     source_to_backfill(job.sources)
-    if store.read(keys.PROGRESS, 1):
+    begun = [decode(value) for value in store.read(keys.PROGRESS).values()]
+    known = {source.backfill for progress in begun for source in progress.sources.values()}
+    if begun and str(backfill) not in known:
         raise PlanRefused("backfill", f"pipeline {job.pipeline.name!r} has begun already", "reset it, too: --reset")
