@@ -30,7 +30,9 @@ MEMBER_LOST_MS: Final = 10_000  # silent for so long: its work is given to other
 MEMBER_FORGOTTEN_MS: Final = 60_000  # a beat that is older was left by somebody who was killed: it is removed
 
 EXCHANGE_BATCHES_MAX: Final = 8  # batches that a process may be behind with the rows that another gives it
-EXCHANGE_LOOK_MIN_S: Final = 0.002  # how soon one looks again whether rows came from another; doubles while none do up to …
+EXCHANGE_LOOK_MIN_S: Final = (
+    0.002  # how soon one looks again whether rows came from another; doubles while none do up to …
+)
 EXCHANGE_LOOK_MAX_S: Final = 0.1  # ten looks a second cost some 0.5 % of a core
 
 COMMIT_BYTES_MAX: Final = 32 * 1_048_576  # one transaction: half of what one may send, a third of a request's bound
@@ -38,6 +40,10 @@ PIECE_BYTES_MAX: Final = 4 * 1_048_576  # of a commit that is larger: below the 
 REMOVED_AT_ONCE: Final = 5_000  # keys that one transaction removes: some 50 ms
 OUTBOX_BATCHES_MAX: Final = 4  # batches that a sink outside the store may be behind; then the pipeline waits
 STAGED_BYTES_MAX: Final = 8 * 1_048_576  # rows that are staged for such a sink at a time: half of a state value
+
+SCAN_KEYS_FIRST: Final = 16  # of state that is read in pages: 128 MiB if all are the largest parts
+SCAN_KEYS_MAX: Final = 1_000
+SCAN_BYTES: Final = 16 * 1_048_576
 
 RETRY_FIRST_S: Final = 0.05  # pause before a call to a broker that is away is tried again; doubles up to …
 RETRY_MAX_S: Final = 2.0

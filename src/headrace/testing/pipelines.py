@@ -126,7 +126,7 @@ class Harness:
         self.close()
 
     def _started(self) -> tuple[Engine, DurablePartStore]:
-        store = DurablePartStore(self._stored.items(), self._fetch, shards=self._plan.shards)
+        store = DurablePartStore(self._fetch, shards=self._plan.shards)
         reached = {name: progress.watermark for name, progress in self._progress.items()}
         return Engine(self._physical, store, watermarks=reached, tables=self._tables), store
 
@@ -168,8 +168,8 @@ class Harness:
     def _set(self, name: str, **changes: int) -> None:
         self._progress[name] = msgspec.structs.replace(self._progress[name], **changes)
 
-    def _fetch(self, prefix: bytes) -> dict[bytes, bytes]:
-        return {key: value for key, value in self._stored.items() if key.startswith(prefix)}
+    def _fetch(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return sorted(item for item in self._stored.items() if item[0].startswith(prefix))
 
 
 def run_in_memory(

@@ -57,7 +57,7 @@ class Driver:
         self.restart()
 
     def restart(self) -> None:
-        self.store = DurablePartStore(self.stored.items(), self._fetch, shards=self.shards)
+        self.store = DurablePartStore(self._fetch, shards=self.shards)
         self.context = Context(self.connection, self.store)
         self.operator = self.make(self.context)
 
@@ -88,8 +88,8 @@ class Driver:
             self.late.append((rows_of(refused.rows), refused.reason))
         self.context.late.clear()
 
-    def _fetch(self, prefix: bytes) -> dict[bytes, bytes]:
-        return {key: value for key, value in self.stored.items() if key.startswith(prefix)}
+    def _fetch(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return sorted(item for item in self.stored.items() if item[0].startswith(prefix))
 
 
 DELAY = 3 * S

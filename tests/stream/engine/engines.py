@@ -86,10 +86,8 @@ class Running:
         self.engine.close()
 
     def _made(self) -> Engine:
-        self.store = DurablePartStore(
-            self.stored.items(), self._fetch, shards=self.shards, memory_bytes=self.memory_bytes
-        )
+        self.store = DurablePartStore(self._fetch, shards=self.shards, memory_bytes=self.memory_bytes)
         return Engine(physical.Physical(tuple(self.operators)), self.store, watermarks=self.reached, threads=1)
 
-    def _fetch(self, prefix: bytes) -> dict[bytes, bytes]:
-        return {key: value for key, value in self.stored.items() if key.startswith(prefix)}
+    def _fetch(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return sorted(item for item in self.stored.items() if item[0].startswith(prefix))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 import pytest
@@ -35,9 +35,7 @@ class Disk:
         self.store = self.opened()
 
     def opened(self, owned: set[int] | None = None) -> DurablePartStore:
-        self.store = DurablePartStore(
-            self.values.items(), self.fetch, shards=self.shards, owned=owned, memory_bytes=self.memory_bytes
-        )
+        self.store = DurablePartStore(self.fetch, shards=self.shards, owned=owned, memory_bytes=self.memory_bytes)
         return self.store
 
     def parts(self) -> DurableParts:
@@ -50,9 +48,9 @@ class Disk:
             else:
                 self.values[key] = value
 
-    def fetch(self, prefix: bytes) -> dict[bytes, bytes]:
+    def fetch(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         self.fetched.append(prefix)
-        return {key: value for key, value in self.values.items() if key.startswith(prefix)}
+        return sorted(item for item in self.values.items() if item[0].startswith(prefix))
 
 
 def test_key_names_its_part_and_sorts_by_bucket() -> None:
@@ -131,11 +129,29 @@ def test_parts_beyond_the_memory_are_fetched_again_but_never_those_whose_commit_
         disk.parts().append(number, rows((1, str(number))))
         disk.commit()
     assert texts(disk.parts().read([3])) == ["3"]
-    assert disk.fetched == []
+    assert disk.fetched == [b"p/op-1/"], "when it was opened"
     assert texts(disk.parts().read([0, 1])) == ["0", "1"]
-    assert len(disk.fetched) == 2
+    assert len(disk.fetched) == 3
     assert disk.store.size_bytes() == sum(len(value) for value in disk.values.values())
     assert disk.parts().rows() == 4
+
+
+def test_state_larger_than_memory_is_opened_a_part_at_a_time() -> None:
+    disk = Disk(shards=2)
+    for number in range(50):
+        disk.parts().append(number, rows((number, "x" * 1_000)))
+    disk.commit()
+    kept: list[int] = []
+
+    def read(prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for item in disk.fetch(prefix):
+            yield item
+            kept.append(store._memory._bytes)
+
+    store = DurablePartStore(read, shards=2, memory_bytes=5_000)
+    parts = store.open("op-1", ("k",), SCHEMA)
+    assert len(kept) == 50 and max(kept) <= 5_000
+    assert parts.rows() == 50 and len(texts(parts.read())) == 50
 
 
 def test_a_part_keeps_nothing_in_memory_but_itself() -> None:

@@ -28,6 +28,11 @@ def bucket_prefix(operator: str, shard: int, bucket: int) -> bytes:
     return PARTS + f"{operator}/{shard:02x}/{bucket + BUCKET_BIAS:016x}/".encode()
 
 
+def operator_prefix(operator: str, shard: int | None = None) -> bytes:
+    """What the keys of all parts of an operator (and shard) begin with."""
+    return PARTS + (f"{operator}/" if shard is None else f"{operator}/{shard:02x}/").encode()
+
+
 def read_part_key(key: bytes) -> PartName:
     """The part that a key made by `part_key` names."""
     operator, shard, bucket, number = key.removeprefix(PARTS).decode().rsplit("/", 3)

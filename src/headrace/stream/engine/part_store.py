@@ -7,7 +7,6 @@ the step in which it came (a window that opens and closes within a batch) never 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,13 +17,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.stream import limits
-from headrace.stream.engine.part_keys import bucket_prefix, part_key, read_part_key
+from headrace.stream.engine.part_keys import bucket_prefix, operator_prefix, part_key, read_part_key
+from headrace.stream.engine.part_memory import Part, PartMemory
 from headrace.stream.engine.shards import shard_of
 
 Ints = npt.NDArray[Any]
 
-Fetch = Callable[[bytes], Mapping[bytes, bytes]]
-"""All committed keys that begin with a prefix, and their values."""
+Read = Callable[[bytes], Iterable[tuple[bytes, bytes]]]
+"""All committed keys that begin with a prefix, with their values, sorted; so that no more than a few are in memory at once
+if who reads them forgets them."""
 
 
 class MemoryPartStore:
@@ -108,23 +109,13 @@ class MemoryParts:
 
 
 @dataclass(slots=True, eq=False)
-class _Part:
-    """A part that was taken for a commit, or came from one. `batch` None: it has to be fetched."""
-
-    key: bytes
-    rows: int
-    size_bytes: int
-    batch: pa.RecordBatch | None
-
-
-@dataclass(slots=True, eq=False)
 class _Bucket:
     """The parts of each shard in the order of their numbers, and behind them rows that no commit has seen yet."""
 
-    parts: dict[int, list[_Part]] = field(default_factory=dict)
+    parts: dict[int, list[Part]] = field(default_factory=dict)
     fresh: list[pa.Table] = field(default_factory=list)
 
-    def all_parts(self) -> Iterator[_Part]:
+    def all_parts(self) -> Iterator[Part]:
         for shard in sorted(self.parts):
             yield from self.parts[shard]
 
@@ -136,8 +127,7 @@ class DurablePartStore:
     of a step has to be done before the next step's changes are taken, and may run beside the next step.
 
     Args:
-        rows: all that the store has under `part_keys.PARTS`.
-        fetch: reads committed keys again.
+        read: reads committed keys, when an operator is opened and again.
         shards: into how many shards rows are cut, 1 to 256; the same for the pipeline's life.
         owned: the shards that this process has; None: all. Rows of others are not taken in, and are never given.
         memory_bytes: how much of the parts stays in memory.
@@ -145,27 +135,22 @@ class DurablePartStore:
 
     def __init__(
         self,
-        rows: Iterable[tuple[bytes, bytes]],
-        fetch: Fetch,
+        read: Read,
         *,
         shards: int,
         owned: Collection[int] | None = None,
         memory_bytes: int = limits.STATE_MEMORY_BYTES_DEFAULT,
     ) -> None:
         self.shards = shards
-        self._fetch = fetch
-        self._memory = _Memory(memory_bytes)
+        self._read = read
+        self._owned = owned
+        self._memory = PartMemory(memory_bytes)
         self._parts: dict[str, DurableParts] = {}
-        self._unopened: dict[str, list[tuple[bytes, bytes]]] = {}
-        for key, value in sorted(rows):
-            name = read_part_key(key)
-            if owned is None or name.shard in owned:
-                self._unopened.setdefault(name.operator, []).append((key, value))
 
     def open(self, operator: str, keys: Sequence[str], schema: pa.Schema) -> DurableParts:
         if operator not in self._parts:
-            parts = DurableParts(operator, tuple(keys), schema, self.shards, self._fetch, self._memory)
-            parts.load(self._unopened.pop(operator, []))
+            parts = DurableParts(operator, tuple(keys), schema, self.shards, self._read, self._memory)
+            parts.load(None if self._owned is None else sorted(self._owned))
             self._parts[operator] = parts
         return self._parts[operator]
 
@@ -188,13 +173,13 @@ class DurableParts:
     """One operator's parts. Invariant: what `_buckets` has, less its fresh rows, is what the store has with `_changes`."""
 
     def __init__(
-        self, operator: str, keys: tuple[str, ...], schema: pa.Schema, shards: int, fetch: Fetch, memory: _Memory
+        self, operator: str, keys: tuple[str, ...], schema: pa.Schema, shards: int, read: Read, memory: PartMemory
     ) -> None:
         self._operator = operator
         self._keys = keys
         self.schema = schema
         self._shards = shards
-        self._fetch = fetch
+        self._read = read
         self._memory = memory
         self._buckets: dict[int, _Bucket] = {}
         self._sorted = _Sorted()
@@ -202,15 +187,20 @@ class DurableParts:
         self._changes: dict[bytes, bytes | None] = {}
         self._touched: set[int] = set()
 
-    def load(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take in what the store has, sorted by key. Once, at the start."""
-        for key, value in rows:
+    def load(self, owned: Iterable[int] | None) -> None:
+        """Take in what the store has of these shards (None: of all). Once, at the start."""
+        for shard in [None] if owned is None else owned:
+            self._load(operator_prefix(self._operator, shard))
+
+    def _load(self, prefix: bytes) -> None:
+        for key, value in self._read(prefix):
             name = read_part_key(key)
             batch = pa.ipc.read_record_batch(pa.py_buffer(value), self.schema)
-            part = _Part(key, batch.num_rows, len(value), batch)
+            part = Part(key, batch.num_rows, len(value), batch)
             self._bucket(name.bucket).parts.setdefault(name.shard, []).append(part)
             self._rows += part.rows
-            self._memory.add(part)
+            self._memory.add(part, committed=True)
+            self._memory.forget()
 
     def append(self, bucket: int, rows: pa.Table) -> None:
         if rows.num_rows:
@@ -281,12 +271,12 @@ class DurableParts:
                 for piece in pieces(batch):
                     self._write(number, parts, shard, piece)
 
-    def _write(self, bucket: int, parts: list[_Part], shard: int, piece: pa.RecordBatch) -> None:
+    def _write(self, bucket: int, parts: list[Part], shard: int, piece: pa.RecordBatch) -> None:
         after = read_part_key(parts[-1].key).number + 1 if parts else 0
         value = piece.serialize().to_pybytes()
         # Read from what was written: a slice would keep all of the table in memory that it is cut from.
         batch = pa.ipc.read_record_batch(pa.py_buffer(value), self.schema)
-        part = _Part(part_key(self._operator, shard, bucket, after), batch.num_rows, len(value), batch)
+        part = Part(part_key(self._operator, shard, bucket, after), batch.num_rows, len(value), batch)
         parts.append(part)
         self._changes[part.key] = value
         self._memory.add(part)
@@ -304,47 +294,11 @@ class DurableParts:
     def _fetch_again(self, number: int, bucket: _Bucket) -> None:
         for shard, parts in bucket.parts.items():
             if any(part.batch is None for part in parts):
-                values = self._fetch(bucket_prefix(self._operator, shard, number))
+                values = dict(self._read(bucket_prefix(self._operator, shard, number)))
                 for part in parts:
                     if part.batch is None:
                         part.batch = pa.ipc.read_record_batch(pa.py_buffer(values[part.key]), self.schema)
-                        self._memory.add(part)
-
-
-class _Memory:
-    """Which parts are in memory, those used least lately first, and how much they take.
-
-    Parts of the last two generations (calls of `shrink`) are never given up: their commit may be on its way.
-    """
-
-    def __init__(self, bound_bytes: int) -> None:
-        self._bound_bytes = bound_bytes
-        self._used: OrderedDict[int, tuple[_Part, int]] = OrderedDict()  # by id: part, the generation that it came in
-        self._bytes = 0
-        self._generation = 0
-
-    def add(self, part: _Part) -> None:
-        self._used[id(part)] = (part, self._generation)
-        self._bytes += part.size_bytes
-
-    def remove(self, part: _Part) -> None:
-        if self._used.pop(id(part), None) is not None:
-            self._bytes -= part.size_bytes
-
-    def use(self, parts: Iterable[_Part]) -> None:
-        for part in parts:
-            self._used.move_to_end(id(part))
-
-    def shrink(self) -> None:
-        self._generation += 1
-        if self._bytes <= self._bound_bytes:
-            return
-        for part, generation in list(self._used.values()):
-            if self._bytes <= self._bound_bytes:
-                break
-            if generation < self._generation - 1:
-                part.batch = None
-                self.remove(part)
+                        self._memory.add(part, committed=True)
 
 
 def _concatenated(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:

@@ -12,11 +12,13 @@ from headrace.errors import CallerError, QueueNotFound
 from headrace.native.client import Client
 from headrace.queue import operations as ops
 from headrace.queue.model import arn_of
+from headrace.stream.engine.part_keys import operator_prefix
 from headrace.stream.runner import definition, keys, members
 from headrace.stream.runner.control import Control
 from headrace.stream.runner.definition import Definition
 from headrace.stream.runner.members import Member
-from headrace.stream.runner.progress import Progress, SourceProgress, decode
+from headrace.stream.runner.progress import Progress, SourceProgress, decode, merged
+from headrace.stream.runner.store import scan
 from headrace.stream.sources.open import inbox_name
 
 
@@ -97,7 +99,7 @@ def state_rows(client: Client, pipeline: str, operator: str) -> Iterator[pa.Tabl
     Raises PipelineUnknown.
     """
     schema = state_schemas(client, pipeline)[operator]
-    for key, value in client.state(keys.state_name(pipeline), keys.PARTS + f"{operator}/".encode()).items():
+    for key, value in scan(client.call, keys.state_name(pipeline), operator_prefix(operator)):
         name = keys.read_part_key(key)
         batch = pa.ipc.read_record_batch(pa.py_buffer(value), schema)
         rows = pa.Table.from_batches([batch])
@@ -112,15 +114,15 @@ def _standing(client: Client, pipeline: str, *, measured: bool) -> Standing | No
         return None
     owners = members.read_owners(client.state(name, keys.OWNERS).get(keys.OWNERS))
     control = client.state(name, keys.CONTROL).get(keys.CONTROL)
-    parts = client.state(name, keys.PARTS) if measured else None
+    sizes = [len(value) for _, value in scan(client.call, name, keys.PARTS)] if measured else None
     return Standing(
         pipeline,
         definition.decode(found),
-        decode(client.state(name, keys.progress_key(0)).get(keys.progress_key(0))),
+        merged(map(decode, client.state(name, keys.PROGRESS).values())),
         tuple(owners.slots.values()),
         control is not None and msgspec.json.decode(control, type=Control).paused,
-        None if parts is None else sum(map(len, parts.values())),
-        None if parts is None else len(parts),
+        None if sizes is None else sum(sizes),
+        None if sizes is None else len(sizes),
     )
 
 

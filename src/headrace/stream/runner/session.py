@@ -18,7 +18,7 @@ from headrace.stream.engine.engine import Engine, Step
 from headrace.stream.engine.operator import END
 from headrace.stream.engine.part_store import DurablePartStore, MemoryPartStore
 from headrace.stream.engine.parts import PartStore
-from headrace.stream.runner import keys, members, sharing, watermarks
+from headrace.stream.runner import members, sharing, watermarks
 from headrace.stream.runner.backfill import Backfill, files_of, source_to_backfill
 from headrace.stream.runner.batch import Batch
 from headrace.stream.runner.commit import Change, Ledger
@@ -118,8 +118,7 @@ class Session:
         if not self._store.durable:
             return MemoryPartStore()
         return DurablePartStore(
-            self._store.read(keys.PARTS).items(),
-            self._store.read,
+            self._store.scan,
             shards=self._job.shards,
             owned=owned,
             memory_bytes=self._job.settings.state_memory_bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from headrace.clock import SteadyClock
@@ -33,6 +33,9 @@ class Store(Protocol):
 
     def read(self, prefix: bytes, limit: int | None = None) -> dict[bytes, bytes]:
         """Values whose keys start with `prefix`, sorted; no more than `limit`."""
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The same, without a limit, some SCAN_BYTES at a time: for what may be larger than memory."""
 
     def transact(self, operation: ops.Transact) -> None:
         """All of it or nothing; `operation.name` is filled in.
@@ -89,8 +92,25 @@ class BrokerStore:
     def read(self, prefix: bytes, limit: int | None = None) -> dict[bytes, bytes]:
         return self._patience.call(lambda: self._client.state(self._name, prefix, limit=limit))
 
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return scan(lambda operation: self._patience.call(lambda: self._client.call(operation)), self._name, prefix)
+
     def transact(self, operation: ops.Transact) -> None:
         self._patience.call(lambda: self._client.call(operation))
+
+
+def scan(
+    call: Callable[[ops.GetState], Sequence[tuple[bytes, bytes]]], name: str, prefix: bytes
+) -> Iterator[tuple[bytes, bytes]]:
+    """State in pages of about SCAN_BYTES, by what the values before were long: an answer has no other bound."""
+    count, after = limits.SCAN_KEYS_FIRST, b""
+    while page := call(ops.GetState(name, prefix, count, after)):
+        yield from page
+        if len(page) < count:
+            return
+        size_bytes = sum(len(value) for _, value in page)
+        fitting = limits.SCAN_BYTES * len(page) // max(1, size_bytes)
+        count, after = max(1, min(fitting, 2 * count, limits.SCAN_KEYS_MAX)), page[-1][0]
 
 
 class MemoryStore:
@@ -110,6 +130,9 @@ class MemoryStore:
         with self._lock:
             found = sorted(key for key in self._values if key.startswith(prefix))[:limit]
             return {key: self._values[key] for key in found}
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self.read(prefix).items())
 
     def transact(self, operation: ops.Transact) -> None:
         if operation.sends or operation.claims:
