@@ -31,7 +31,17 @@ Rule: TypeAlias = Callable[[Value], bool]
 Tree: TypeAlias = Mapping[str, Any]
 
 _MISSING: Final = object()
-_json = msgspec.json.Decoder(float_hook=Decimal).decode  # 0.1 is 0.1
+
+
+def _exact(text: str) -> Decimal | float:
+    """0.1 is 0.1. What is beyond any Decimal is a float, which is no number to the rules: publishers write what they like."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return float(text)
+
+
+_json = msgspec.json.Decoder(float_hook=_exact).decode
 
 
 class Subject:
@@ -97,7 +107,10 @@ class Policy:
     def __init__(self, data: Mapping[str, Any], scope: str) -> None:
         if scope not in SCOPES:
             raise InvalidFilter("scope", f"{str(scope)[:100]!r} is neither MessageAttributes nor MessageBody")
-        size = len(msgspec.json.encode(data))
+        try:
+            size = len(msgspec.json.encode(data))
+        except (TypeError, ValueError) as error:
+            raise InvalidFilter("", f"it is no JSON: {error}") from None
         if size > limits.FILTER_BYTES_MAX:
             raise InvalidFilter("", f"it has {size} bytes; at most {limits.FILTER_BYTES_MAX} are taken")
         self._scope = scope
@@ -233,7 +246,7 @@ def _number(value: Any, at: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise InvalidFilter(at, f"{str(value)[:100]!r} is neither text, number, true, false nor null")
     number = Decimal(str(value))
-    if not abs(number) <= limits.FILTER_NUMBER_MAX:  # NaN is not, either
+    if number.is_nan() or abs(number) > limits.FILTER_NUMBER_MAX:
         raise InvalidFilter(at, f"{value} is not from -{limits.FILTER_NUMBER_MAX} to {limits.FILTER_NUMBER_MAX}")
     return number
 
@@ -328,7 +341,7 @@ def _numeric(operand: Any, at: str) -> Rule:
         raise InvalidFilter(at, "a range is > or >= and a number, then < or <= and a number")
     bounds = []
     for sign, number in zip(operand[::2], operand[1::2], strict=True):
-        if sign not in _COMPARISONS:
+        if not isinstance(sign, str) or sign not in _COMPARISONS:
             raise InvalidFilter(at, f"{str(sign)[:20]!r} is none of {', '.join(_COMPARISONS)}")
         bounds.append((_COMPARISONS[sign], _number(number, at)))
     if len(bounds) == 2 and not bounds[0][1] < bounds[1][1]:

@@ -101,6 +101,16 @@ def test_body_that_is_no_object_is_not_let_in(body: bytes) -> None:
     assert not policy.lets_in(Subject(b"", body))
 
 
+@pytest.mark.parametrize("number", ["1e99999999999999999999", "-1e-99999999999999999999", "9" * 5_000, "1e999999999"])
+def test_number_beyond_everything_is_there_and_is_no_value(number: str) -> None:
+    """Publishers write what they like: none of it may stop the broker."""
+    body, listed = f'{{"a": {number}}}'.encode(), attributes.encode({"a": ("String.Array", f"[{number}]")})
+    for scope in ("MessageAttributes", "MessageBody"):
+        assert not Policy({"a": [1, {"prefix": "9"}, {"cidr": "10.0.0.0/8"}]}, scope).lets_in(Subject(listed, body))
+        assert Policy({"a": [{"exists": True}]}, scope).lets_in(Subject(listed, body))
+        Policy({"a": [{"numeric": [">", 0, "<", 1]}]}, scope).lets_in(Subject(listed, body))
+
+
 def test_attributes_are_matched_by_type() -> None:
     assert by_attributes({"n": [1]}, n=("Number", "1.0"))
     assert not by_attributes({"n": ["1"]}, n=("Number", "1"))
@@ -133,6 +143,10 @@ def test_attributes_are_matched_by_type() -> None:
         ({"a": [{"numeric": [">", 5, "<", 5]}]}, "a[0].numeric"),
         ({"a": [{"numeric": ["=", "5"]}]}, "a[0].numeric"),
         ({"a": [2e9]}, "a[0]"),
+        ({"a": [10**400]}, "a[0]"),
+        ({"a": [float("nan")]}, "a[0]"),
+        ({"a": [{"numeric": [[], 1]}]}, "a[0].numeric"),
+        ({"a": ["\ud800"]}, ""),
         ({"a": [{"cidr": "10.0.0.0/40"}]}, "a[0].cidr"),
         ({"a": [{"anything-but": []}]}, "a[0].anything-but"),
         ({"a": [{"anything-but": {"numeric": ["=", 1]}}]}, "a[0].anything-but"),
