@@ -37,6 +37,10 @@ class _Progress(msgspec.Struct, frozen=True):
     dead: int = 0
     committed_ms: int = 0
     state_bytes: int = 0
+    reached: dict[str, int] | None = None
+
+    def reached_of(self, source: str) -> int:
+        return self.sources[source].watermark if self.reached is None else self.reached.get(source, -_END_US)
 
 
 class _Definition(msgspec.Struct, frozen=True):
@@ -137,7 +141,13 @@ def _decode(name: str, values: dict[bytes, bytes]) -> PipelineState:
     definition = msgspec.json.decode(values[_DEFINITION], type=_Definition)
     control = msgspec.json.decode(values.get(_CONTROL, b"{}"), type=_Control)
     owners = msgspec.json.decode(values.get(_OWNERS, b"{}"), type=_Owners)
-    slots = [msgspec.json.decode(value, type=_Progress) for key, value in values.items() if key.startswith(_PROGRESS)]
+    by_slot = {
+        int(key.removeprefix(_PROGRESS), 16): msgspec.json.decode(value, type=_Progress)
+        for key, value in values.items()
+        if key.startswith(_PROGRESS)
+    }
+    slots = list(by_slot.values())
+    held = [by_slot[slot] for slot in owners.slots if slot in by_slot] or slots  # others have what the rest had
     return PipelineState(
         name,
         tuple(_source(name, source, reads, slots) for source, reads in definition.sources.items()),
@@ -146,15 +156,17 @@ def _decode(name: str, values: dict[bytes, bytes]) -> PipelineState:
         late=sum(slot.late for slot in slots),
         dead=sum(slot.dead for slot in slots),
         committed_ms=max((slot.committed_ms for slot in slots), default=0),
-        state_bytes=sum(slot.state_bytes for slot in slots),
+        state_bytes=sum(slot.state_bytes for slot in held),
         paused=control.paused,
         processes=tuple(owners.slots.values()),
     )
 
 
 def _source(pipeline: str, name: str, reads: str, slots: Iterable[_Progress]) -> SourceState:
-    found = [slot.sources[name] for slot in slots if name in slot.sources]
-    watermark = min((source.watermark for source in found), default=-_END_US)
+    having = [slot for slot in slots if name in slot.sources]
+    found = [slot.sources[name] for slot in having]
+    # Who is behind may be gone, and his work others'.
+    watermark = max((slot.reached_of(name) for slot in having), default=-_END_US)
     return SourceState(
         name,
         queue_of(pipeline, reads),

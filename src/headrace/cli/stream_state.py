@@ -40,6 +40,7 @@ def show(name: str, target: str, output: str | None) -> None:
         "state_parts": found.state_parts,
         "batches": found.progress.batch,
         "shards": found.definition.shards,
+        "run_by_at_most": _places(found),
         "sources": found.definition.sources,
     }
     if out.chosen(output) != "table":
@@ -47,6 +48,12 @@ def show(name: str, target: str, output: str | None) -> None:
     out.print_row(row, output)
     if out.chosen(output) == "table" and found.definition.text:
         click.echo("\n" + found.definition.text)
+
+
+def _places(found: Standing) -> str:
+    """How many processes can share the pipeline, and why not several."""
+    alone = found.definition.alone
+    return f"1 process: {alone}" if alone else f"{found.definition.shards} processes"
 
 
 @click.command("lag")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import headrace
+from headrace.stream import plan
 from headrace.stream.pipelines import Pipeline
 from headrace.stream.runner import keys
 from headrace.stream.runner.commit import Ledger, TakenOver
@@ -122,8 +123,14 @@ class Fleet:
                 idle = 0
                 continue
             sessions = [one.session for one in some if one.session is not None]
-            idle = idle + 1 if all(session.quiet for session in sessions) else 0
+            quiet = all(session.quiet for session in sessions) and not self._waiting()
+            idle = idle + 1 if quiet else 0
             sessions[0].wait(0.01)
+
+    def _waiting(self) -> int:
+        """Messages that nobody has claimed: a read that is under way does not know of them."""
+        queues = [source.queue for source in self.job.sources if isinstance(source, plan.QueueSource)]
+        return sum(self.client.queue(queue).counts().visible for queue in queues)
 
     def close(self) -> None:
         for name in list(self.members):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import headrace
-from headrace.stream.runner import keys, members
+import headrace.stream as hs
+from headrace.stream.pipelines import Pipeline
+from headrace.stream.runner import inspect, keys, members, sharing
 from headrace.stream.runner.commit import TakenOver
 from tests.stream.runner.fleet import Fleet, fleet
-from tests.stream.runner.pipelines import copied, counted, counts, event, expected_counts, send, taken
+from tests.stream.runner.pipelines import SCHEMA, copied, counted, counts, event, expected_counts, send, taken
 
 ROWS = [event(number) for number in range(600)]
 
@@ -119,7 +123,7 @@ def test_without_state_everybody_reads_and_writes_alone(client: headrace.Client)
     assert sorted(row["v"] for row in taken(client, "out")) == list(range(600))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_whoever_comes_and_goes(client: headrace.Client, seed: int) -> None:
     chance = random.Random(seed)
     rows = list(ROWS)
@@ -154,3 +158,80 @@ def test_whoever_comes_and_goes(client: headrace.Client, seed: int) -> None:
         made.settle()
     finished(client)
     assert counted(taken(client, "out")) == expected_counts(rows)
+
+
+JOINED = """
+    SELECT l.k, l.v, r.v AS w FROM left_rows l JOIN right_rows r
+    ON l.k = r.k AND r.ts BETWEEN l.ts - INTERVAL 2 SECONDS AND l.ts + INTERVAL 2 SECONDS"""
+SESSIONS = "SELECT window_start, k, count(*) AS n, sum(v) AS s FROM events GROUP BY session_window(ts, '3 seconds'), k"
+LAST = "SELECT k, v FROM events QUALIFY row_number() OVER (PARTITION BY k ORDER BY ts DESC) <= 1"
+
+
+def source(queue: str) -> hs.Stream:
+    return hs.queue(queue, schema=SCHEMA).event_time("ts", delay="2 seconds")
+
+
+def shared_and_alone(client: headrace.Client, pipeline: Pipeline, queues: list[str]) -> tuple[list[str], list[str]]:
+    """What comes out of two members that come and go, and what of the same rows through one."""
+    rows = {queue: [event(number, step_ms=700) for number in range(200)] for queue in queues}
+    for queue in queues:
+        send(client, [], queue)
+    with fleet(client, pipeline, "a", batch_rows=20) as made:
+        for start in range(0, 200, 50):
+            for queue in queues:
+                send(client, rows[queue][start : start + 50], queue)
+            made.turns(rounds=3)
+            made.join(f"m{start}") if start % 100 == 0 else made.kill(f"m{start - 50}")
+        made.settle()
+    pipeline.run(client, until="end")
+    out = sorted(message.body.decode() for message in client.queue("out").peek(10_000))
+    client.queue("out").purge()
+    for queue in queues:
+        send(client, rows[queue], queue)
+    replace(pipeline, plan=replace(pipeline.plan, name="alone")).run(client, until="end")
+    return out, sorted(message.body.decode() for message in client.queue("out").peek(10_000))
+
+
+def test_joins_are_shared(client: headrace.Client) -> None:
+    stream = hs.sql(JOINED, left_rows=source("left"), right_rows=source("right"))
+    out, alone = shared_and_alone(client, hs.pipeline("joined", stream, sink=hs.queue("out")), ["left", "right"])
+    assert out == alone and len(out) == 200
+
+
+def test_sessions_are_shared(client: headrace.Client) -> None:
+    stream = hs.sql(SESSIONS, events=source("events"))
+    out, alone = shared_and_alone(client, hs.pipeline("sessions", stream, sink=hs.queue("out")), ["events"])
+    assert out == alone and len(out) == 3
+
+
+def test_duplicates_are_found_whoever_reads_them(client: headrace.Client) -> None:
+    """Both copies of a row are near each other in the queue, and read by different members."""
+    stream = source("events").dedup("v", within="1 minute")
+    send(client, [row for row in ROWS[:300] for _ in range(2)])
+    with fleet(client, hs.pipeline("firsts", stream, sink=hs.queue("out")), "a", "b", batch_rows=25) as made:
+        made.turns(rounds=4)
+        made.kill("a")
+        made.settle()
+    assert sorted(row["v"] for row in taken(client, "out")) == list(range(300))
+
+
+@pytest.mark.parametrize(
+    ("sql", "sinks", "reason"),
+    [
+        ("SELECT count(*) AS n FROM events GROUP BY tumble(ts, '1 minute')", ["out"], "no keys"),
+        ("SELECT k, count(*) AS n FROM events GROUP BY tumble(ts, '1 minute'), k", [hs.console()], "no queue or topic"),
+    ],
+)
+def test_what_cannot_be_shared_says_why(sql: str, sinks: list[Any], reason: str) -> None:
+    made = hs.pipeline(
+        "p", hs.sql(sql, events=source("events")), sink=[hs.queue(s) if s == "out" else s for s in sinks]
+    )
+    found = sharing.why_alone(made.plan, made.physical)
+    assert found is not None and reason in found
+
+
+def test_state_that_cannot_be_shared_is_not_cut(client: headrace.Client) -> None:
+    send(client, ROWS)
+    stream = hs.sql("SELECT count(*) AS n FROM events GROUP BY tumble(ts, '1 minute')", events=source("events"))
+    hs.pipeline("all", stream, sink=hs.queue("out")).run(client, until="idle")
+    assert inspect.standing(client, "all").definition.shards == 1

@@ -154,9 +154,11 @@ def is_alive(member: Member) -> bool:
 
 
 def _started(pid: int) -> int:
-    """When the process began, in ticks since the machine did; 0 where the system does not tell."""
+    """When the process began, in ticks since the machine did; 0 where the system does not tell, and -1 if it is dead and
+    only its parent has not asked yet: where there is no init, nobody ever does."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
-    return int(text.rpartition(")")[2].split()[19])
+    fields = text.rpartition(")")[2].split()
+    return -1 if fields[0] in ("Z", "X") else int(fields[19])

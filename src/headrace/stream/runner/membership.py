@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from headrace.errors import StateChanged
 from headrace.queue import operations as ops
 from headrace.stream import limits
 from headrace.stream.runner import keys, members
 from headrace.stream.runner.members import Beat, Member, Owners
-from headrace.stream.runner.store import Store
+from headrace.stream.runner.store import PASSING, Store
 
 _log = logging.getLogger("headrace.stream")
 
@@ -87,6 +89,23 @@ class Membership:
         if always or shared or members.watched(beats, self.member, now_ms):
             self._write([self._beat(), *((key, None) for key in stale)])
             self._beaten = True
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Within it a thread beats: a batch may take longer than members are waited for."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._beat_until, args=(over,), name="headrace beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _beat_until(self, over: threading.Event) -> None:
+        while not over.wait(limits.MEMBER_BEAT_MS / 1_000):
+            with suppress(*PASSING):  # who cannot beat is not there
+                self.beat()
 
     def _lost(self, owners: Owners) -> list[Member]:
         others = [holder for holder in owners.slots.values() if holder.id != self.member.id]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from headrace.stream.engine.operator import END, NEVER
@@ -80,6 +82,30 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def rows_in(self) -> int:
         return sum(source.rows for source in self.sources.values())
+
+
+def merged(records: Iterable[Progress]) -> Progress:
+    """All slots together, for people: rows summed, times the latest."""
+    records = list(records)
+    names = dict.fromkeys(name for record in records for name in record.sources)
+    return Progress(
+        batch=sum(record.batch for record in records),
+        sources={name: _merged_source(name, [one for one in records if name in one.sources]) for name in names},
+        rows_out=sum(record.rows_out for record in records),
+        late=sum(record.late for record in records),
+        dead=sum(record.dead for record in records),
+        committed_ms=max((record.committed_ms for record in records), default=0),
+    )
+
+
+def _merged_source(name: str, records: list[Progress]) -> SourceProgress:
+    found = [record.sources[name] for record in records]
+    return SourceProgress(
+        watermark=max(record.reached_of(name) for record in records),
+        rows=sum(source.rows for source in found),
+        messages=sum(source.messages for source in found),
+        heard_ms=max(source.heard_ms for source in found),
+    )
 
 
 def encode(progress: Progress) -> bytes:

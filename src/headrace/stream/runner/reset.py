@@ -11,6 +11,7 @@ from headrace.queue.model import arn_of
 from headrace.stream import limits
 from headrace.stream.runner import keys, members
 from headrace.stream.runner.definition import Definition, decode, encode
+from headrace.stream.runner.members import Owners
 from headrace.stream.runner.store import Store
 from headrace.stream.sources.open import inbox_name
 from headrace.stream.sources.queue import reader_name
@@ -26,28 +27,40 @@ def reset(store: Store, client: Client | None, pipeline: str) -> int:
         How many keys were removed.
     """
     name = keys.state_name(pipeline)
-    _fence(store, name)
+    owners = _fence(store, name)
     found = store.read(keys.DEFINITION).get(keys.DEFINITION)
     definition = decode(found) if found is not None else Definition({}, {}, 0)
     _mark(store, name, definition)
     if client is not None:
-        slots = [keys.read_number(key) for key in store.read(keys.PROGRESS)] or [0]
-        _release(client, pipeline, definition.sources.values(), slots)
+        _release(client, pipeline, definition.sources.values(), range(max(owners.used, 1)))
     removed = _remove(store, name)
+    _forget_slots(store, name, owners)
     store.transact(ops.Transact(name=keys.DIRECTORY, state=[(pipeline.encode(), None)]))
     return removed
 
 
-def _fence(store: Store, name: str) -> None:
+def _fence(store: Store, name: str) -> Owners:
     """Nobody is an owner any more. The record stays, so that its epoch goes on."""
     while True:
         before = store.read(keys.OWNERS).get(keys.OWNERS)
-        after = members.encode(members.Owners(members.read_owners(before).epoch + 1))
-        try:
-            store.transact(ops.Transact(name=name, state=[(keys.OWNERS, after)], expect=[(keys.OWNERS, before)]))
-            return
-        except StateChanged:
-            continue
+        owners = members.read_owners(before)
+        after = Owners(owners.epoch + 1, used=owners.used)
+        if _put_owners(store, name, before, after):
+            return after
+
+
+def _forget_slots(store: Store, name: str, owners: Owners) -> None:
+    """What they had claimed was given back. Whoever has joined meanwhile keeps them."""
+    _put_owners(store, name, members.encode(owners), Owners(owners.epoch + 1))
+
+
+def _put_owners(store: Store, name: str, before: bytes | None, after: Owners) -> bool:
+    state: list[tuple[bytes, bytes | None]] = [(keys.OWNERS, members.encode(after))]
+    try:
+        store.transact(ops.Transact(name=name, state=state, expect=[(keys.OWNERS, before)]))
+    except StateChanged:
+        return False
+    return True
 
 
 def _mark(store: Store, name: str, definition: Definition) -> None:

@@ -72,9 +72,10 @@ class Runner:
         """Raises TooManyFailures, DefinitionChanged, PipelineBusy, and what sources, steps and sinks fail with."""
         started_s = time.monotonic()
         try:
-            while not self._stop.is_set():
-                if self._stood_by() and self._served():
-                    break
+            with self._membership.beating():
+                while not self._stop.is_set():
+                    if self._stood_by() and self._served():
+                        break
         finally:
             self._leave()
         return self._result(time.monotonic() - started_s)
@@ -158,13 +159,12 @@ class Runner:
         return session.ended or (self._job.settings.until is not None and session.rested)
 
     def _keep(self) -> None:
-        """Every MEMBER_BEAT_MS: the clock, the beat, what people ask for."""
+        """Every MEMBER_BEAT_MS: the clock, what people ask for, who else is there."""
         now_ms = self._store.now_ms()
         if now_ms - self._kept_ms < limits.MEMBER_BEAT_MS:
             return
         self._kept_ms = now_ms
         self._store.synchronise()
-        self._membership.beat()
         self._control = read_control(self._store)
         changed = self._store.read(keys.OWNERS).get(keys.OWNERS) != self._membership.owners
         if changed or self._membership.drop_lost():
