@@ -108,6 +108,21 @@ def test_update_mode_gives_the_groups_that_changed_as_they_are_now() -> None:
         assert it.engine.pending() is None
 
 
+def test_update_mode_reads_a_share_of_what_is_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    among = Groups.among
+
+    def counted(self: Groups, rows: pa.Table, others: pa.Table, by: Sequence[str]) -> pa.Table:
+        read.append(rows.num_rows)
+        return among(self, rows, others, by)
+
+    monkeypatch.setattr(Groups, "among", counted)
+    with running(counts(None, mode="update")) as it:
+        it.step(events(*((0, str(number), 1) for number in range(1_000))))
+        assert rows_of(it.step(events((0, "7", 1))).output) == [("7", 2, 2)]
+    assert read[-1] < 200
+
+
 def test_update_mode_with_windows_gives_the_open_ones_and_forgets_those_that_closed() -> None:
     with running(counts(physical.Hop(10 * S, 5 * S), mode="update")) as it:
         it.step(events((1 * S, "a", 1), (1 * S, "b", 1)), 7 * S)

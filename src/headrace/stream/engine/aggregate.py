@@ -3,7 +3,7 @@
 Windows are cut into panes as long as the greatest common divisor of size and slide, so windows that overlap share their
 panes: a row is added to one pane, however many windows hold it. A batch becomes one row of partials per pane and key, and
 these are appended to the pane's bucket; a window that closes merges those of its panes. Without windows there is one pane
-for ever, 0.
+for ever, 0, in slices by key.
 
 A row is late if all its windows have closed: if it lies before the start of the first open one. If some are open, it
 counts in those, since closed windows are never looked at again.
@@ -24,7 +24,7 @@ from headrace.stream import limits, physical
 from headrace.stream.engine.groups import Groups
 from headrace.stream.engine.late import moment, refuse_timeless
 from headrace.stream.engine.operator import END, NEVER, Context, Operator, Refused
-from headrace.stream.engine.slices import grouped
+from headrace.stream.engine.slices import KeySlices, grouped
 from headrace.stream.engine.tables import conform, micros, split
 from headrace.stream.schema import Schema
 
@@ -96,7 +96,7 @@ def windows_of(window: physical.Window | None) -> Windows | None:
 
 
 class AggregateOperator(Operator):
-    """State: partials by pane and key, a bucket a pane. Invariant: there are no panes whose windows have all closed."""
+    """State: partials by pane and key, a bucket a pane (without windows: a slice of the keys). Invariant: there are no panes whose windows have all closed."""
 
     def __init__(
         self,
@@ -113,6 +113,8 @@ class AggregateOperator(Operator):
         self._windows = windows_of(node.window)
         self._groups = Groups(node, inputs[0], ("pane",), context, kernels=kernels)
         self._parts = context.parts(name, self._groups.key_names, self._groups.schema)
+        # Without windows: kept for ever, so a batch must not read, or a merge write, all of it.
+        self._slices = KeySlices(self._parts, self._groups.key_names, lambda rows: self._groups.merge(rows, ["pane"]))
 
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
         del port
@@ -120,8 +122,11 @@ class AggregateOperator(Operator):
         if not rows.num_rows:
             return None
         created = self._groups.create(self._groups.columns(rows, pane=self._panes(rows)))
-        for pane, group in grouped(created, created["pane"].to_numpy()):
-            self._append(pane, group)
+        if self._windows is None:
+            self._slices.append(created)
+        else:
+            for pane, group in grouped(created, created["pane"].to_numpy()):
+                self._append(pane, group)
         return self._changed(created, watermark) if self._node.mode == "update" else None
 
     def advance(self, watermark: int) -> pa.Table | None:
@@ -191,7 +196,7 @@ class AggregateOperator(Operator):
     def _changed(self, created: pa.Table, watermark: int) -> pa.Table | None:
         """Update mode: the groups that these partials, which are in their panes already, are part of."""
         if self._windows is None:
-            by, rows, fresh = "pane", self._parts.read(), created
+            by, rows, fresh = "pane", self._slices.near(created, self._groups.key_names), created
         else:
             ends = self._windows.ends(np.unique(created["pane"].to_numpy()).tolist(), watermark, END)
             by, rows = "window", self._windows.expand(self._read(ends), ends)

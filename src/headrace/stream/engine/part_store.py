@@ -268,7 +268,7 @@ class DurableParts:
         for number, shard, group in _groups(rows, numbers, shards):
             parts = self._buckets[number].parts.setdefault(shard, [])
             for batch in group.to_batches():  # several only where texts are longer than one array takes
-                for piece in pieces(batch):
+                for piece in _pieces(batch):
                     self._write(number, parts, shard, piece)
 
     def _write(self, bucket: int, parts: list[Part], shard: int, piece: pa.RecordBatch) -> None:
@@ -317,31 +317,11 @@ def _groups(rows: pa.Table, numbers: Ints, shards: Ints) -> Iterator[tuple[int, 
         yield int(numbers[start]), int(shards[start]), rows.slice(start, end - start)
 
 
-def by_shard(rows: pa.Table, keys: Sequence[str], shards: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows of each shard that has any, in their order."""
-    if shards == 1 or not keys:
-        yield 0, _batch(rows)
-        return
-    numbers = shard_of(rows, keys, shards).to_numpy()
-    if (numbers == numbers[0]).all():  # most often, in small batches
-        yield int(numbers[0]), _batch(rows)
-        return
-    order = np.argsort(numbers, kind="stable")
-    sorted_rows = _batch(rows.take(pa.array(order)))
-    found, starts = np.unique(numbers[order], return_index=True)
-    for shard, start, end in zip(found.tolist(), starts, [*starts[1:], len(numbers)], strict=True):
-        yield shard, sorted_rows.slice(start, end - start)
-
-
-def _batch(rows: pa.Table) -> pa.RecordBatch:
-    return rows.combine_chunks().to_batches()[0]
-
-
-def pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The batch in pieces of at most STATE_PART_BYTES_MAX each; a single row is never cut."""
     if batch.nbytes <= limits.STATE_PART_BYTES_MAX or batch.num_rows == 1:
         yield batch
         return
     middle = batch.num_rows // 2
-    yield from pieces(batch.slice(0, middle))
-    yield from pieces(batch.slice(middle))
+    yield from _pieces(batch.slice(0, middle))
+    yield from _pieces(batch.slice(middle))
