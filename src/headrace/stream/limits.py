@@ -46,6 +46,7 @@ SCAN_KEYS_MAX: Final = 1_000
 SCAN_BYTES: Final = 16 * 1_048_576
 
 RETRY_FIRST_S: Final = 0.05  # pause before a call to a broker that is away is tried again; doubles up to …
+AWAY_TOLD_S: Final = 0.5  # a broker that is started again by systemd is away about as long: nothing to tell
 RETRY_MAX_S: Final = 2.0
 PATIENCE_S: Final = 60.0  # how long a run that is to end by itself bears with a broker or sink that is away
 READ_WAIT_S: Final = 1.0  # how long a reader waits for rows before it looks whether it is to end

@@ -16,6 +16,7 @@ from headrace.errors import HeadraceError, OutcomeUnknown, StoreFull, Unavailabl
 from headrace.native.protocol import BrokerStatistics
 from headrace.native.transport import Transport
 from headrace.queue import operations as ops
+from headrace.stream import limits
 from headrace.stream.runner.store import Patience
 from tests.stream.runner.pipelines import SCHEMA, counted, counts, event, expected_counts, send, taken
 
@@ -132,3 +133,20 @@ def test_folder_is_given_up_after_the_run(tmp_path: Path) -> None:
     counts().run(tmp_path / "store", until="idle")
     with headrace.connect(tmp_path / "store") as client:
         assert client.queue("events").counts().visible == 0
+
+
+def test_who_waits_for_the_broker_says_so_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "AWAY_TOLD_S", 0.0)
+    monkeypatch.setattr(limits, "RETRY_FIRST_S", 0.0)
+    failures = iter([Unavailable("no broker at x"), Unavailable("no broker at x"), None])
+
+    def call() -> str:
+        error = next(failures)
+        if error is not None:
+            raise error
+        return "answer"
+
+    assert Patience(None, threading.Event()).call(call) == "answer"
+    assert [record.getMessage() for record in caplog.records] == ["waiting: no broker at x"]

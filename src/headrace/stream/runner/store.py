@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ from headrace.stream import limits
 from headrace.stream.runner import keys
 
 T = TypeVar("T")
+
+_log = logging.getLogger("headrace.stream")
 
 PASSING = (Unavailable, OutcomeUnknown, StoreFull)
 """What passes by itself: a broker that is started again, a disk on which somebody makes room."""
@@ -55,18 +58,28 @@ class Patience:
         self._stop = stop
 
     def call(self, function: Callable[[], T]) -> T:
-        started_s, pause_s = time.monotonic(), limits.RETRY_FIRST_S
+        started_s, pause_s, told = time.monotonic(), limits.RETRY_FIRST_S, False
         while True:
             try:
                 return function()
             except PASSING as error:
-                self._wait(error, pause_s, time.monotonic() - started_s)
+                waited_s = time.monotonic() - started_s
+                told = told or _tell(error, waited_s)
+                self._wait(error, pause_s, waited_s)
                 pause_s = min(pause_s * 2, limits.RETRY_MAX_S)
 
     def _wait(self, error: HeadraceError, pause_s: float, waited_s: float) -> None:
         over = self._seconds is not None and waited_s + pause_s > self._seconds
         if over or self._stop.wait(pause_s):
             raise error
+
+
+def _tell(error: HeadraceError, waited_s: float) -> bool:
+    """Say that it is waited for, once an outage, so that nobody looks at a silent process; not for a moment's."""
+    if waited_s < limits.AWAY_TOLD_S:
+        return False
+    _log.warning("waiting: %s", error, extra={"action": "stream.broker_away"})
+    return True
 
 
 class BrokerStore:
