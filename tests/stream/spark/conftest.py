@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 import headrace
 from headrace.stream.spark.session import session
 from tests.native.served import ServedBroker
+from tests.stream.spark.lean import LEAN
 
 
 @pytest.fixture
@@ -24,13 +25,6 @@ def served(tmp_path: Path) -> Iterator[ServedBroker]:
 def client(served: ServedBroker) -> Iterator[headrace.Client]:
     with headrace.connect(served.url, patience=0) as client:
         yield client
-
-
-LEAN = (
-    '--driver-java-options "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" --conf spark.ui.enabled=false'
-    " --conf spark.sql.codegen.wholeStage=false --conf spark.sql.codegen.factoryMode=NO_CODEGEN pyspark-shell"
-)
-"""What compiles less: a few rows a query are not worth it. Half the CPU time of the tests."""
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,12 @@ import pytest
 import headrace
 from tests.broker_process import wait_until
 from tests.native.served import ServedBroker
+from tests.stream.spark.lean import LEAN
 
 MESSAGES = 8_000
 ROOT = Path(__file__).parents[3]
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(900)]
 
 
 def executors(driver: int) -> dict[int, str]:
@@ -58,17 +59,17 @@ def test_executors_killed_in_turn_double_and_lose_nothing(
     with (tmp_path / "driver.log").open("wb") as log:
         driver = subprocess.Popen(
             [sys.executable, "-m", "tests.stream.spark.cluster_driver", served.url, str(tmp_path)],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}, stdout=log, stderr=log,
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PYSPARK_SUBMIT_ARGS": LEAN}, stdout=log, stderr=log,
         )  # fmt: skip
     try:
         killed: set[str] = set()
         for published in (1, 1_500, 3_000):
-            wait_until(lambda: out.counts().visible >= published or driver.poll() is not None, within_s=240)  # noqa: B023
+            wait_until(lambda: out.counts().visible >= published or driver.poll() is not None, within_s=400)  # noqa: B023
             victims = {pid: name for pid, name in executors(driver.pid).items() if name not in killed}
             for pid, name in sorted(victims.items())[:1]:
                 os.kill(pid, signal.SIGKILL)
                 killed.add(name)
-        assert driver.wait(300) == 0, (tmp_path / "driver.log").read_text()[-3_000:]
+        assert driver.wait(400) == 0, (tmp_path / "driver.log").read_text()[-3_000:]
     finally:
         driver.kill()
     assert len(killed) >= 2
