@@ -76,13 +76,7 @@ def test_each_lost_page_costs_what_it_held_and_nothing_is_wrong(sample: tuple[Pa
     pages = (sample[0] / DATABASE).stat().st_size // PAGE_BYTES
     lost = {}
     for number in range(2, pages + 1):
-
-        def zero(database: Path, number: int = number) -> None:
-            with database.open("r+b") as file:
-                file.seek((number - 1) * PAGE_BYTES)
-                file.write(bytes(PAGE_BYTES))
-
-        driver = reopened(sample, tmp_path / str(number), zero)
+        driver = reopened(sample, tmp_path / str(number), zeroed(number))
         whole = {body(n) for n in range(COUNT)}
         found = []
         for queue in (arn for arn in QUEUES if driver.store.find(arn)):
@@ -208,33 +202,67 @@ def rows_of(driver: StoreDriver) -> int:
         return count
 
 
-def test_store_of_version_1_becomes_current(tmp_path: Path) -> None:
-    queue = arn_of("q")
+OLD: Final = arn_of("old")
 
-    def make_old(folder: Path) -> None:
-        """What the first version left behind: made by its own statements."""
-        new = StoreDriver(SQLITE, tmp_path / "old", now_ms=1_700_000_000_000)
-        new.create("q")
-        new.send(queue, "kept")
-        new.close()
-        shutil.copytree(new.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("reserve"))
-        execute(
-            "DROP INDEX message_reference", "DROP TABLE topic", "DROP TABLE topic_log", "DROP TABLE subscription",
-            "DELETE FROM sqlite_sequence WHERE name = 'topic'", "PRAGMA user_version = 1",
-        )(folder / DATABASE)  # fmt: skip
-        with closing(apsw.Connection(str(folder / DATABASE))) as db, closing(apsw.Connection(":memory:")) as first:
-            first.execute(schema.STEPS[0])
-            names = "SELECT name, sql FROM sqlite_schema ORDER BY name"
-            assert db.execute(names).fetchall() == first.execute(names).fetchall()
 
-    (tmp_path / "old").mkdir()
-    (tmp_path / "now").mkdir()
-    driver = StoreDriver(SQLITE, tmp_path / "now", now_ms=1_700_000_000_000, prepare=make_old)
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The folder of a stopped store as the first version left it: tables made by its own statements; and its time."""
+    root = tmp_path_factory.mktemp("old")
+    driver = StoreDriver(SQLITE, root)
+    driver.run(ops.CreateQueue(OLD))
+    driver.send_all(OLD, [entry(body(number)) for number in range(COUNT)])
+    driver.close()
+    database = driver.folder / DATABASE
+    newer = database.rename(root / "newer.db")
+    with closing(apsw.Connection(str(database))) as db:
+        db.execute(schema.STEPS[0])
+        tables: list[Any] = db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        db.execute("ATTACH ? AS newer", (str(newer),))
+        for (name,) in tables:
+            db.execute(f"DELETE FROM main.{name}")
+            db.execute(f"INSERT INTO main.{name} SELECT * FROM newer.{name}")
+        db.execute("DELETE FROM main.sqlite_sequence WHERE name = 'topic'")
+        db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}; PRAGMA user_version = 1")
+    database.chmod(0o600)
+    return driver.folder, driver.clock()
+
+
+def test_store_of_version_1_becomes_current(old: tuple[Path, int], tmp_path: Path) -> None:
+    driver = reopened(old, tmp_path / "x", execute())
     driver.run(ops.CreateTopic(TOPIC))
-    driver.run(ops.Subscribe(TOPIC, queue))
+    driver.run(ops.Subscribe(TOPIC, OLD))
     driver.send(TOPIC, "new")
     driver.reopen()
-    assert bodies(driver.receive(queue)) == ["kept", "new"]
+    assert bodies(driver.receive(OLD, 2 * COUNT)) == [*[body(n) for n in range(COUNT)], "new"]
     driver.close()
     with closing(apsw.Connection(str(driver.folder / DATABASE))) as db:
         assert db.pragma("user_version") == schema.VERSION == 2
+
+
+def test_damaged_store_of_version_1_is_salvaged(old: tuple[Path, int], tmp_path: Path) -> None:
+    """Page by page: most damage is met before there is a current table; each costs what it held, and topics work after."""
+    lost = {}
+    for number in range(1, (old[0] / DATABASE).stat().st_size // PAGE_BYTES + 1):
+        driver = reopened(old, tmp_path / str(number), zeroed(number))
+        shown = [one.message.body.decode() for one in driver.peek(OLD)]
+        assert shown == [body(n) for n in range(COUNT) if body(n) in shown], number
+        lost[number] = COUNT - len(shown)
+        assert lost[number] <= driver.counts(OLD).damaged, number
+        driver.run(ops.CreateTopic(TOPIC, {"retention_ms": 3_600_000}))
+        driver.run(ops.Subscribe(TOPIC, OLD))
+        driver.send(TOPIC, "new")
+        driver.reopen()
+        assert driver.peek(OLD)[-1].message.body == b"new"
+        driver.close()
+    assert max(lost.values()) <= 5  # a leaf of messages
+    assert sum(count > 0 for count in lost.values()) > 5 and lost[1] == 0
+
+
+def zeroed(number: int) -> Callable[[Path], None]:
+    def change(database: Path) -> None:
+        with database.open("r+b") as file:
+            file.seek((number - 1) * PAGE_BYTES)
+            file.write(bytes(PAGE_BYTES))
+
+    return change

@@ -56,13 +56,23 @@ class Root(msgspec.Struct, frozen=True):
     sql: str | None
 
 
-def reference() -> dict[str, Root]:
-    """The tables and indexes of this version, and the pages that their roots have in a new database."""
+def reference(version: int = schema.VERSION) -> dict[str, Root]:
+    """The tables and indexes of a version, and the pages that their roots have in a new database."""
     with apsw.Connection(":memory:") as db:
-        for step in schema.STEPS:
+        for step in schema.STEPS[:version]:
             db.execute(step).fetchall()
         found: list[Any] = db.execute("SELECT name, rootpage, sql FROM sqlite_schema").fetchall()
     return {name: Root(name, page, sql) for name, page, sql in found}
+
+
+def _version_of(found: dict[str, Root]) -> dict[str, Root]:
+    """The tables that the store should have. Those of an older version only if the schema has them all, and no other: where a
+    newer version has its tables, an older store has messages."""
+    for version in range(1, schema.VERSION):
+        expected = reference(version)
+        if {root.name: root.sql for root in found.values()} == {root.name: root.sql for root in expected.values()}:
+            return expected
+    return reference()
 
 
 class Remains:
@@ -77,11 +87,14 @@ class Remains:
         self._free = self._free_pages()
         self._now = SCHEMA
         self.damaged: set[str] = set()
-        self._expected = reference()
-        self._roots = self._find_roots()
+        found = self._read_schema()
+        self._expected = _version_of(found)
+        self._roots = self._find_roots(found)
 
     def rows(self, name: str) -> Iterator[Row]:
-        """The rows of a table or index, as far as its tree leads to them."""
+        """The rows of a table or index, as far as its tree leads to them. None if the store's version had no such table."""
+        if name not in self._roots:
+            return
         self._now = name
         yield from self._walk(self._roots[name].page)
         usual = self._expected[name].page
@@ -102,13 +115,16 @@ class Remains:
 
     # --- roots and free pages ---
 
-    def _find_roots(self) -> dict[str, Root]:
-        """Where the schema says they are; where a new database has them, for what it does not say."""
+    def _read_schema(self) -> dict[str, Root]:
         found = {}
         for row in self._walk(1):
             values = row.values or ()
             if len(values) == 5 and isinstance(values[1], str) and isinstance(values[3], int):
                 found[values[1]] = Root(values[1], values[3], values[4])
+        return found
+
+    def _find_roots(self, found: dict[str, Root]) -> dict[str, Root]:
+        """Where the schema says they are; where a new database has them, for what it does not say."""
         expected = self._expected
         pages = [root.page for name, root in found.items() if name in expected]
         good = {
