@@ -78,7 +78,7 @@ def run(
     """Run a pipeline: of the file, or the one that NAME names.
 
     Each batch is one commit: what was read is acknowledged, state and output are written. It goes on where it was,
-    whatever happened. Started twice, the second stands by until the first leaves or dies.
+    whatever happened. Started twice, both share the work by key; where the plan does not allow it, the second stands by.
 
     TERM or Ctrl-C finishes the batch and leaves. Exit codes: 0 ended, 1 failed, 2 called wrongly.
     """

@@ -100,7 +100,7 @@ class Membership:
             yield
         finally:
             over.set()
-            thread.join()
+            thread.join(limits.RETRY_MAX_S)  # the broker may be away, and the beat wait for it
 
     def _beat_until(self, over: threading.Event) -> None:
         while not over.wait(limits.MEMBER_BEAT_MS / 1_000):

@@ -66,6 +66,7 @@ class Runner:
         self._control = Control()
         self._kept_ms = 0  # at once: what is asked for holds from the first batch on
         self._told_s = 0.0
+        self._says_standby = True  # once
         self._rate = Rate(time.monotonic())
 
     def run(self) -> Result:
@@ -85,7 +86,9 @@ class Runner:
     def _stood_by(self) -> bool:
         """Wait until the pipeline is this process's; False: it is to end before that."""
         waited_ms = self._store.now_ms()
-        while not self._membership.take(shards=self._job.shards, alone=self._is_alone()):
+        alone = self._why_alone()
+        while not self._membership.take(shards=self._job.shards, alone=alone is not None):
+            self._say_standby(alone)
             self._membership.beat(always=True)
             if self._job.settings.until is not None and self._store.now_ms() - waited_ms > 2 * limits.MEMBER_LOST_MS:
                 raise PipelineBusy(self._job.pipeline.name)
@@ -94,15 +97,24 @@ class Runner:
                 return False
         return True
 
-    def _is_alone(self) -> bool:
-        """Whether this run can share with nobody: the plan does not allow it, it is to end by itself, or it reads old
-        files first, which nobody else's rows may overtake."""
-        if self._job.settings.until is not None or self._backfill is not None:
-            return True
-        if sharing.why_alone(self._job.pipeline, self._job.physical) is not None:
-            return True
+    def _why_alone(self) -> str | None:
+        """Why this run can share with nobody; None: it can."""
+        if self._job.settings.until is not None:
+            return "it is to end by itself"
         records = [decode(value) for value in self._store.read(keys.PROGRESS).values()]
-        return any(source.backfill is not None for record in records for source in record.sources.values())
+        sources = [source for record in records for source in record.sources.values()]
+        if self._backfill is not None or any(source.backfill is not None for source in sources):
+            return "old files come first, and nobody's rows may overtake them"
+        return sharing.why_alone(self._job.pipeline, self._job.physical)
+
+    def _say_standby(self, alone: str | None) -> None:
+        if self._says_standby:
+            self._says_standby = False
+            why = alone or "there are as many processes as shards, or one that shares with nobody"
+            _log.info(
+                "pipeline %s is run by others, this process stands by: %s", self._job.pipeline.name, why,
+                extra={"action": "stream.standby", "pipeline": self._job.pipeline.name},
+            )  # fmt: skip
 
     def _served(self) -> bool:
         """Run it until it is over, or was taken over by somebody else (False)."""

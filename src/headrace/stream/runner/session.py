@@ -70,6 +70,8 @@ class Session:
         self.rested = False
         self._share: Share | None = None
         self._quiet = False
+        self._measured_s = -limits.TELL_S  # at once
+        self._measured_bytes = 0
         self._closing = ExitStack()
 
     # --- from the store, and back ---
@@ -357,11 +359,18 @@ class Session:
         self._put(Change(state=self._parts.take_puts(), claims=batch.claims()), batch, step, progress, goal)
         self._sources = sources
 
+    def _measured(self) -> int:
+        """The state's size, not always the latest: with many windows open it takes longer than a batch."""
+        now_s = time.monotonic()
+        if now_s - self._measured_s >= limits.TELL_S:
+            self._measured_s, self._measured_bytes = now_s, self.state_bytes
+        return self._measured_bytes
+
     def _put(self, change: Change, batch: Batch, step: Step, before: Progress, goal: Reached) -> None:
         dead = batch.dead() + dead_of(step.dead, batch)
         progress = msgspec.structs.replace(
             before,
-            state_bytes=self.state_bytes,
+            state_bytes=self._measured(),
             rows_out=before.rows_out + step.output.num_rows,
             late=before.late + sum(group.rows.num_rows for group in step.late),
             dead=before.dead + len(dead),
