@@ -72,7 +72,8 @@ def measure_stream(
         measure(results, PLANS[mode], parts, peers=peers, data=data.resolve(), say=say)
     finally:
         path = results.save(out)
-        shutil.rmtree(data / "nexmark", ignore_errors=True)  # large; the logs stay
+        for large in ("nexmark", "tmp"):  # the logs stay
+            shutil.rmtree(data / large, ignore_errors=True)
     report.show(console, results)
     console.print(f"Written to {path}", highlight=False)
     return results, path

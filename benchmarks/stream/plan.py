@@ -51,7 +51,7 @@ PLANS: Final = {
     ),
     "quick": Plan(
         events=1_000_000, rounds=3, arrow_events=1_000_000, json_events=100_000, latency_s=10, batches=1_000,
-        spark_messages=200_000, timeout_s=180,
+        spark_messages=200_000, timeout_s=240,
     ),
     "full": Plan(
         events=5_000_000, rounds=5, arrow_events=5_000_000, json_events=500_000, latency_s=60, batches=5_000,

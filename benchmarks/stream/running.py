@@ -38,12 +38,14 @@ def run(module: str, *arguments: object, timeout_s: float, log: Path) -> dict[st
 @contextmanager
 def started(module: str, *arguments: object, log: Path) -> Iterator[subprocess.Popen[str]]:
     """The process, in a group of its own; the whole group has ended when the block has."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    temporary = log.parent / "tmp"  # what a process that was killed leaves there, goes with the folder
+    temporary.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", f"benchmarks.stream.{module}", *map(str, arguments)]
     with log.open("ab") as errors:
         process = subprocess.Popen(
             [*command, "--spawned-s", str(time.monotonic())],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
+            cwd=ROOT, env={**os.environ, "TMPDIR": str(temporary)},
+            stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
         )  # fmt: skip
     try:
         yield process
