@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 
+import headrace
 from benchmarks.nexmark.generator import BID
 from benchmarks.stream.measuring import Stopwatch
 from benchmarks.stream.nexmark_files import SPARK_MEMORY
@@ -20,6 +21,8 @@ def copy(url: str, spawned_s: float) -> None:
     os.environ["PYSPARK_SUBMIT_ARGS"] = f"--driver-memory {SPARK_MEMORY} pyspark-shell"
     from headrace.stream.spark.session import session  # noqa: PLC0415
 
+    with headrace.connect(url) as client:
+        client.queue("copies", create=True)  # the sink wants it to be there
     spark = session("benchmark", "local[2]")
     spark.sparkContext.setLogLevel("ERROR")
     rows = spark.readStream.format("headrace").schema(BID)
