@@ -124,7 +124,9 @@ def test_window_audit_finds_wrong_missing_and_doubled_windows() -> None:
     assert not audit_windows([wrong, right[1]], expected, late=0).holds
     doubled = audit_windows([*right, right[0]], expected, late=0)
     assert (doubled.twice, doubled.holds) == (1, False)
-    assert not audit_windows([*right, Window(dt.datetime(2014, 1, 1, tzinfo=dt.UTC), "EWR", 1, 1, 1.0)], expected, late=0).holds
+    assert not audit_windows(
+        [*right, Window(dt.datetime(2014, 1, 1, tzinfo=dt.UTC), "EWR", 1, 1, 1.0)], expected, late=0
+    ).holds
 
 
 def test_curve_is_blocks_of_height() -> None:
