@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 import pyarrow as pa
 import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.spark import Spark
 from sqlglot.errors import SqlglotError
 
 from headrace.stream.errors import SchemaInvalid
@@ -44,6 +45,8 @@ _SIMPLE: Final[dict[str, pa.DataType]] = {
     "TIMESTAMPLTZ": pa.timestamp("us"),
     "TIMESTAMPNTZ": pa.timestamp("us"),
 }
+
+_WORDS: Final = frozenset(Spark.tokenizer_class.KEYWORDS) | {"TRUE", "FALSE", "NULL"}
 
 _PYTHON: Final[dict[Any, pa.DataType]] = {
     bool: pa.bool_(),
@@ -78,7 +81,7 @@ class Schema:
     def __post_init__(self) -> None:
         seen: set[str] = set()
         for field in self.fields:
-            if not field.name or field.name == ORIGIN:
+            if not field.name or field.name.lower() == ORIGIN or "\0" in field.name:
                 raise SchemaInvalid(str(self), f"{field.name!r} cannot be a column's name")
             if field.name.lower() in seen:
                 raise SchemaInvalid(
@@ -121,8 +124,9 @@ class Schema:
 
 
 def quoted(name: str) -> str:
-    """A column's name in Spark's SQL: as it is, or in backticks."""
-    return name if name.isidentifier() and name.isascii() else "`" + name.replace("`", "``") + "`"
+    """A column's name in Spark's SQL: as it is, or in backticks; so if it could be a word of SQL."""
+    plain = name.isidentifier() and name.isascii() and name.upper() not in _WORDS
+    return name if plain else "`" + name.replace("`", "``") + "`"
 
 
 def type_name(kind: pa.DataType) -> str:
