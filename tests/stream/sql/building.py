@@ -20,9 +20,10 @@ AUCTION = plan.MemorySource(
 )
 PERSON = plan.MemorySource("person", Schema.of("id bigint, name string, state string, ts timestamp"), (), DELAY)
 UNTIMED = plan.MemorySource("untimed", Schema.of("id bigint, name string, ts timestamp"), ())
+WINDOWED = plan.MemorySource("windowed", Schema.of("window_start bigint, ts timestamp"), (), DELAY)
 RATES = plan.TableRef("rates", Schema.of("id bigint, rate double"), url="rates.parquet")
 INPUTS: tuple[tuple[str, plan.Node | plan.TableRef], ...] = (
-    ("bid", BID), ("auction", AUCTION), ("person", PERSON), ("untimed", UNTIMED), ("rates", RATES),
+    ("bid", BID), ("auction", AUCTION), ("person", PERSON), ("untimed", UNTIMED), ("windowed", WINDOWED), ("rates", RATES),
 )  # fmt: skip
 
 

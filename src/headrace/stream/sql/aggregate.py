@@ -157,6 +157,7 @@ def _add_keys(group: Group, plain: list[tuple[exp.Expr, str]]) -> None:
     for expression, alias in plain:
         if _aggregates(expression):
             raise nested(expression)
+        _not_ambiguous(group, expression)
         column = group.writer.column(expression)
         if group.window is not None and column is not None and column == roles.time and group.window.node is None:
             group.keys["window_time"] = group.writer(expression)
@@ -164,6 +165,14 @@ def _add_keys(group: Group, plain: list[tuple[exp.Expr, str]]) -> None:
         sql = group.writer(expression)
         group.scope.type_of(sql, expression)
         group.key(Item(alias, sql, column))
+
+
+def _not_ambiguous(group: Group, expression: exp.Expr) -> None:
+    """A key that has a name of the window's own columns: the SELECT list would mean the window's."""
+    own = group.window is not None and group.window.node is not None
+    if own and isinstance(expression, exp.Column) and not expression.table and expression.name.lower() in _OWN:
+        raise refused(expression, written(expression), "it is a column of the input and one of the window's",
+                      "another name for the input's: SELECT … AS other in a query below")  # fmt: skip
 
 
 def _same_window(roles: Roles, columns: set[str | None]) -> bool:

@@ -20,6 +20,7 @@ _INTEGERS: Final = {pa.int8(): 3, pa.int16(): 5, pa.int32(): 10, pa.int64(): 20}
 
 def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
     """The operation in DuckDB's SQL. Raises PlanRefused for types that Spark does not combine."""
+    left, right = doubled(left, right)
     (one, one_type), (other, other_type) = left, right
     if _dates(operator, one_type, other_type):
         return f"({one} {operator} {other})"
@@ -31,6 +32,18 @@ def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
         return _divided(operator, left, right)
     result = _decimal_type(operator, left, right)
     return f"({one} {operator} {other})" if result is None else _decimal(operator, one, other, result)
+
+
+def doubled(left: Typed, right: Typed) -> tuple[Typed, Typed]:
+    """A float meets something exact: both become doubles, in Spark, since a float would lose digits of the other."""
+    for one, other in ((left[1], right[1]), (right[1], left[1])):
+        if pa.types.is_float32(one) and (other in _INTEGERS or pa.types.is_decimal(other)):
+            return _double(left), _double(right)
+    return left, right
+
+
+def _double(value: Typed) -> Typed:
+    return f"CAST({value[0]} AS DOUBLE)", pa.float64()
 
 
 def numeric(kind: pa.DataType) -> bool:

@@ -19,6 +19,8 @@ def cast(sql: str, source: pa.DataType, target: pa.DataType, *, strict: bool) ->
         return f"make_timestamp(CAST({sql} * 1000000 AS BIGINT))"  # Spark: seconds since 1970
     if pa.types.is_string(target):
         return text(sql, source)
+    if pa.types.is_binary(target) and pa.types.is_string(source):
+        return f"encode({sql})"  # a CAST would read \\x41 as a byte
     if pa.types.is_boolean(target) and pa.types.is_string(source):
         return _boolean(sql, strict=strict)
     if pa.types.is_string(source) and pa.types.is_timestamp(target):

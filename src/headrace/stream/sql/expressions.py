@@ -123,6 +123,17 @@ def _binary(operator: str) -> _Write:
     return lambda writer, node: f"({writer(node.left)} {operator} {writer(node.right)})"
 
 
+def _comparison(operator: str) -> _Write:
+    def write(writer: Writer, node: exp.Binary) -> str:
+        left, right = arithmetic.doubled(writer.typed(node.left), writer.typed(node.right))
+        for one, other in ((left[1], right[1]), (right[1], left[1])):
+            if pa.types.is_boolean(one) and arithmetic.numeric(other):
+                raise refused(node, written(node), f"{one} and {other} are not compared", "a CAST")
+        return f"({left[0]} {operator} {right[0]})"
+
+    return write
+
+
 def _is(writer: Writer, node: exp.Is) -> str:
     return f"({writer(node.this)} IS {writer(node.expression)})"
 
@@ -246,14 +257,14 @@ _WRITERS: Final[dict[type[exp.Expr], _Write]] = {
     exp.And: _binary("AND"),
     exp.Or: _binary("OR"),
     exp.Not: _not,
-    exp.EQ: _binary("="),
-    exp.NEQ: _binary("<>"),
-    exp.LT: _binary("<"),
-    exp.LTE: _binary("<="),
-    exp.GT: _binary(">"),
-    exp.GTE: _binary(">="),
-    exp.NullSafeEQ: _binary("IS NOT DISTINCT FROM"),
-    exp.NullSafeNEQ: _binary("IS DISTINCT FROM"),
+    exp.EQ: _comparison("="),
+    exp.NEQ: _comparison("<>"),
+    exp.LT: _comparison("<"),
+    exp.LTE: _comparison("<="),
+    exp.GT: _comparison(">"),
+    exp.GTE: _comparison(">="),
+    exp.NullSafeEQ: _comparison("IS NOT DISTINCT FROM"),
+    exp.NullSafeNEQ: _comparison("IS DISTINCT FROM"),
     exp.Is: _is,
     exp.Between: _between,
     exp.In: _in,

@@ -32,13 +32,16 @@ def _rounded_as_written(half: str, sql: str, digits: str, kind: str) -> str:
 
 
 def _whole(function: str) -> Function:
-    """ceil and floor give integers; of a decimal a decimal without fraction."""
+    """ceil and floor give integers, of NaN 0, and raise where there is none; of a decimal a decimal without fraction."""
 
     def write(call: Call) -> str:
         kind = call.type(0)
         if pa.types.is_decimal(kind):
             return f"CAST({function}({call.sql(0)}) AS DECIMAL({min(kind.precision - kind.scale + 1, 38)},0))"
-        return f"CAST({function}({call.sql(0)}) AS BIGINT)"
+        if pa.types.is_integer(kind):
+            return f"CAST({call.sql(0)} AS BIGINT)"
+        whole = f"{function}(CAST({call.sql(0)} AS DOUBLE))"
+        return f"CASE WHEN isnan({whole}) THEN 0 ELSE CAST({whole} AS BIGINT) END"
 
     return Function(1, 1, write)
 
@@ -87,8 +90,8 @@ def _extreme(function: str) -> Function:
 
 TABLE: Final[dict[str, Function]] = {
     "abs": template("abs({0})"),
-    "sign": _double("CAST(sign({0}) AS DOUBLE)"),
-    "signum": _double("CAST(sign({0}) AS DOUBLE)"),
+    "sign": _double("CASE WHEN isnan({0}) OR {0} = 0 THEN {0} ELSE CAST(sign({0}) AS DOUBLE) END"),
+    "signum": _double("CASE WHEN isnan({0}) OR {0} = 0 THEN {0} ELSE CAST(sign({0}) AS DOUBLE) END"),
     "negative": template("(-{0})"),
     "positive": template("({0})"),
     "round": _round("round"),
@@ -133,7 +136,7 @@ TABLE: Final[dict[str, Function]] = {
     "nanvl": _double("CASE WHEN isnan({0}) THEN {1} ELSE {0} END", 2),
     "shiftleft": template("({0} << {1})", 2),
     "shiftright": template("({0} >> {1})", 2),
-    "bit_count": template("CAST(bit_count({0}) AS INTEGER)"),
+    "bit_count": template("CAST(bit_count(CAST({0} AS BIGINT)) AS INTEGER)"),
     "bin": template("bin(CAST({0} AS BIGINT))"),
     "hex": template("hex({0})"),
     "width_bucket": template(

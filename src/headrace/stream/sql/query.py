@@ -8,19 +8,20 @@ refusals.py    what a SELECT must not have
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
 from headrace.stream import physical, plan
+from headrace.stream.errors import PlanRefused
 from headrace.stream.sql import aggregate, joins, refusals, top
 from headrace.stream.sql.compiler import Compiler
 from headrace.stream.sql.dialect import parse, refused, written
 from headrace.stream.sql.expressions import Writer, conjuncts, internal
 from headrace.stream.sql.near import near
 from headrace.stream.sql.relation import Item, Relation, Scope, item_of, project
-from headrace.stream.sql.types import sql_type
+from headrace.stream.sql.types import Untyped, sql_type
 
 Named = tuple[str, exp.Expr]
 """A column of a SELECT list: its name and its expression."""
@@ -40,7 +41,10 @@ class Query:
     def relation(self) -> Relation:
         """The rows that the step gives."""
         self.compiler.types.declare(self.step.functions)
-        relation = self.query(parse(self.step.text, self.step.name), {})
+        try:
+            relation = self.query(parse(self.step.text, self.step.name), {})
+        except Untyped as error:
+            raise PlanRefused("the query", f"its types do not fit: {error}", "a CAST", step=self.step.name) from None
         if relation.rank is not None:
             raise top.unbounded(relation.rank)
         return relation
@@ -144,13 +148,18 @@ class Query:
         return self.projected(scope, named, conditions)
 
     def projected(
-        self, scope: Scope, named: Iterable[Named], conditions: Iterable[exp.Expr], extra: Iterable[Item] = ()
+        self, scope: Scope, named: Sequence[Named], conditions: Iterable[exp.Expr], extra: Iterable[Item] = ()
     ) -> Relation:
         """SELECT named, extra FROM scope WHERE conditions."""
         writer = self.writer(scope)
         items = [Item(name, writer(node), writer.column(node)) for name, node in named]
         where = [self.condition(writer, node) for node in conditions]
-        return project(scope, [*items, *extra], where, self.step.functions)
+        try:
+            return project(scope, [*items, *extra], where, self.step.functions)
+        except Untyped:
+            for _, node in named:
+                writer.typed(node)  # refuses the one that is to blame, with its place
+            raise
 
     def condition(self, writer: Writer, node: exp.Expr) -> str:
         """A WHERE conjunct; it must be true or false."""
