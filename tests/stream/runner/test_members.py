@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -112,6 +115,16 @@ def test_this_process_lives_and_another_with_its_pid_does_not() -> None:
     assert not members.is_alive(Member("x", me.host, 2**22 + 1, 0))
 
 
+def test_process_that_nobody_has_asked_for_since_it_died_is_dead() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    member = Member("x", "here", child.pid, members._started(child.pid))
+    assert members.is_alive(member)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and still listed
+    assert not members.is_alive(member)
+    child.communicate()
+
+
 class Clocked(MemoryStore):
     """With a clock moved by hand, and counting what is written."""
 
@@ -178,6 +191,32 @@ def test_member_that_nobody_watches_writes_nothing() -> None:
         store.at_ms += limits.MEMBER_BEAT_MS
         first.beat()
     assert store.written == written
+
+
+def test_thread_beats_while_a_batch_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MEMBER_BEAT_MS", 1)
+    store = Clocked()
+    first = membership(store, A)
+    assert first.take(shards=2) and membership(store, B).take(shards=2)
+    first.take(shards=2)
+    before = store.written
+    with first.beating():
+        while store.written < before + 3:
+            pass
+    assert keys.BEAT + b"a" in store.read(keys.BEAT)
+
+
+def test_newcomer_is_not_taken_for_lost_before_its_first_beat() -> None:
+    store = Clocked()
+    first = membership(store, A)
+    assert first.take(shards=2)
+    store.at_ms += limits.MEMBER_LOST_MS * 100
+    assert membership(store, C).take(shards=2)
+    first.take(shards=2)
+    assert not first.drop_lost()
+    store.at_ms += limits.MEMBER_LOST_MS + 1
+    assert first.drop_lost()
+    assert members.read_owners(first.owners).shards == (0, 0)
 
 
 def test_beats_of_those_who_were_killed_are_removed() -> None:

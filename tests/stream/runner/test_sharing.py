@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +11,15 @@ import pytest
 
 import headrace
 import headrace.stream as hs
+from headrace.errors import Unavailable
+from headrace.queue import operations as ops
+from headrace.queue.model import arn_of
+from headrace.stream import limits
 from headrace.stream.pipelines import Pipeline
 from headrace.stream.runner import inspect, keys, members, sharing
 from headrace.stream.runner.commit import TakenOver
-from tests.stream.runner.fleet import Fleet, fleet
+from headrace.stream.runner.reset import reset
+from tests.stream.runner.fleet import Fleet, One, fleet
 from tests.stream.runner.pipelines import SCHEMA, copied, counted, counts, event, expected_counts, send, taken
 
 ROWS = [event(number) for number in range(600)]
@@ -56,7 +62,7 @@ def test_window_waits_for_rows_that_another_has_claimed(client: headrace.Client)
 
 def test_idle_member_holds_nobody_up(client: headrace.Client) -> None:
     send(client, [])
-    with fleet(client, counts(late="late"), "a", "b") as made:
+    with fleet(client, counts(late="late"), "a", "b", batch_rows=200) as made:
         made.settle()
         made.members["b"].drop()  # it reads nothing
         send(client, ROWS)
@@ -123,8 +129,14 @@ def test_without_state_everybody_reads_and_writes_alone(client: headrace.Client)
     assert sorted(row["v"] for row in taken(client, "out")) == list(range(600))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_whoever_comes_and_goes(client: headrace.Client, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "commit_bytes"), [(0, None), (1, None), (3, 600)])
+def test_whoever_comes_and_goes(
+    client: headrace.Client, monkeypatch: pytest.MonkeyPatch, seed: int, commit_bytes: int | None
+) -> None:
+    """`commit_bytes`: commits that are larger are done in pieces."""
+    if commit_bytes is not None:
+        monkeypatch.setattr(limits, "COMMIT_BYTES_MAX", commit_bytes)
+        monkeypatch.setattr(limits, "PIECE_BYTES_MAX", commit_bytes)
     chance = random.Random(seed)
     rows = list(ROWS)
     for start in range(0, len(rows), 15):  # disorder of 1.5 s, below the delay
@@ -158,6 +170,77 @@ def test_whoever_comes_and_goes(client: headrace.Client, seed: int) -> None:
         made.settle()
     finished(client)
     assert counted(taken(client, "out")) == expected_counts(rows)
+
+
+def test_purge_of_claimed_messages_holds_nobody_up(client: headrace.Client) -> None:
+    send(client, ROWS[:200])
+    with fleet(client, counts(late="late"), "a", "b") as made:
+        while client.queue("events").counts().in_flight < 150:
+            made.turns("a")
+        made.kill("b")
+        client.queue("events").purge()
+        made.settle()
+        send(client, ROWS[200:])
+        made.settle()
+        state = client.call(ops.GetClaims(arn_of("events"), "counts/1"))
+        assert state.acknowledged == state.last, "what it had claimed is acknowledged, though it is gone"
+        assert len(taken(client, "out")) >= 9
+
+
+def test_reset_gives_back_what_every_slot_has_claimed(client: headrace.Client) -> None:
+    send(client, [])
+    counts().run(client, until="idle")  # its definition says what is read
+    send(client, ROWS[:200])
+    with fleet(client, counts(), "a", "b") as made:
+        while client.queue("events").counts().in_flight < 150:
+            made.turns("a")
+        made.kill("a")
+        made.kill("b")
+        reset(made.store, client, "counts")
+        assert client.queue("events").counts().in_flight == 0
+        assert owners(made).used == 0
+
+
+def test_who_does_not_take_its_rows_slows_down_who_sends_them(client: headrace.Client) -> None:
+    send(client, ROWS)
+    with fleet(client, counts(late="late"), "a", "b", batch_rows=10) as made:
+        made.settle()
+        made.members["b"].drop()
+        send(client, ROWS)
+        while not made.members["a"].ready() or not stalled(made.members["a"]):
+            made.turns("a")
+        before = client.queue("events").counts().deleted
+        assert before < 1_200
+        made.turns("a", rounds=5)
+        assert client.queue("events").counts().deleted == before
+        made.settle()
+        assert client.queue("events").counts().deleted == 1_200
+
+
+def test_broker_that_is_away_for_a_moment_ends_no_shared_run(
+    client: headrace.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(client, ROWS[:100])
+    call, failing = client.call, [True]
+
+    def flaky(operation: Any, *, wait: float = 0.0) -> Any:
+        if isinstance(operation, ops.GetClaims) and failing and threading.current_thread() is threading.main_thread():
+            failing.pop()
+            raise Unavailable("away")
+        return call(operation, wait=wait)
+
+    with fleet(client, counts(late="late"), "a", "b") as made:
+        made.turns()
+        monkeypatch.setattr(client, "call", flaky)
+        made.settle()
+        assert not failing
+        assert client.queue("events").counts().deleted == 100
+
+
+def stalled(one: One) -> bool:
+    assert one.session is not None
+    share = one.session._share
+    return share is not None and share.stalled
 
 
 JOINED = """

@@ -108,7 +108,10 @@ class Session:
         cut = sharing.cut_of(self._job.physical)
         if owners.used < 2 or cut is None or self._client is None:
             return None
-        return Share(self._job, cut, self._store, self._client, slot=self._ledger.slot, owners=owners)
+        return Share(
+            self._job, cut, self._store, self._client,
+            slot=self._ledger.slot, owners=owners, patience=self._patience,
+        )  # fmt: skip
 
     def _reached(self) -> Reached:
         """The watermarks by which the state was judged last."""

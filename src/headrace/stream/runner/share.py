@@ -7,6 +7,7 @@ that came: what somebody commits in between is among these, and what he claims i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -24,7 +25,7 @@ from headrace.stream.runner.job import Job
 from headrace.stream.runner.members import Owners
 from headrace.stream.runner.progress import Progress, SourceProgress, decode
 from headrace.stream.runner.sharing import Cut, Reached
-from headrace.stream.runner.store import Store
+from headrace.stream.runner.store import Patience, Store
 from headrace.stream.schema import Schema
 from headrace.stream.sources.open import inbox_name, reader_name
 
@@ -38,8 +39,19 @@ class Share:
         together: the sources as all slots together see them.
     """
 
-    def __init__(self, job: Job, cut: Cut, store: Store, client: Client, *, slot: int, owners: Owners) -> None:
+    def __init__(
+        self,
+        job: Job,
+        cut: Cut,
+        store: Store,
+        client: Client,
+        *,
+        slot: int,
+        owners: Owners,
+        patience: Patience,
+    ) -> None:
         self._job = job
+        self._patience = patience
         self._store = store
         self._client = client
         self._slot = slot
@@ -156,8 +168,8 @@ class Share:
         """The slots with claims of this source open."""
         found = []
         for slot in range(self._owners.used):
-            reader = reader_name(self._job.pipeline.name, slot)
-            state: ClaimState = self._client.call(ops.GetClaims(self._queues[source], reader))
+            asked = ops.GetClaims(self._queues[source], reader_name(self._job.pipeline.name, slot))
+            state: ClaimState = self._patience.call(partial(self._client.call, asked))
             if state.acknowledged < state.last:
                 found.append(slot)
         return found

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from headrace.stream.engine.operator import NEVER
+from headrace.stream.runner import sharing
+from headrace.stream.runner.progress import Progress, SourceProgress, merged
+
+
+def record(watermark: int, **more: object) -> Progress:
+    return Progress(sources={"s": SourceProgress(watermark=watermark, rows=10, heard_ms=watermark)}, **more)  # type: ignore[arg-type] # by name
+
+
+@pytest.mark.parametrize(
+    ("slots", "holding", "expected"),
+    [
+        ({0: 100, 1: 50}, [], 100),  # who has nothing claimed holds nothing back
+        ({0: 100, 1: 50}, [0], 100),
+        ({0: 100, 1: 50}, [0, 1], 50),
+        ({0: 100}, [0, 1], NEVER),  # it has claimed, and committed nothing yet
+        ({}, [], NEVER),
+    ],
+)
+def test_watermark_is_the_greatest_that_open_claims_allow(
+    slots: dict[int, int], holding: list[int], expected: int
+) -> None:
+    assert sharing.watermark(slots, holding) == expected
+
+
+def test_rows_that_were_read_for_another_count_as_his() -> None:
+    records = {0: record(30, left={1: {"s": 70}, 2: {"s": 5}}), 1: record(60)}
+    assert sharing.of_slots(records, "s") == {0: 30, 1: 70, 2: 5}
+
+
+def test_shard_was_judged_by_the_furthest_who_had_it() -> None:
+    records = [
+        record(80),  # had all shards, alone
+        record(0, shards=(0, 1), reached={"s": 90}),
+        record(0, shards=(2,), reached={"s": 70}),
+    ]
+    assert [sharing.reached_by(records, shard, ["s"])["s"] for shard in (0, 1, 2)] == [90, 90, 80]
+    assert sharing.reached_by([], 0, ["s"]) == {"s": NEVER}
+
+
+def test_people_see_all_slots_as_one() -> None:
+    found = merged([record(80, batch=3, late=1), record(20, batch=2, dead=4, shards=(1,), reached={"s": 90})])
+    assert (found.batch, found.late, found.dead, found.rows_in) == (5, 1, 4, 20)
+    assert found.sources["s"].watermark == 90
