@@ -10,6 +10,7 @@ from headrace.errors import StoreFull
 from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import topic_arn_of
+from headrace.queue.store.local.topic import LocalTopic
 from headrace.testing import entry
 from tests.queue.local.hands import Hands
 
@@ -85,3 +86,26 @@ def test_refused_change_and_creation_and_deletion_are_taken_back(hands: Hands) -
     assert [m.body for m in hands.run(ops.ReadLog(TOPIC))] == [b"published"]
     hands.send(inbox, "published too")
     assert hands.run(ops.GetTopic(TOPIC)).counts.logged == 2
+
+
+def test_idle_topics_cost_the_traffic_of_queues_nothing(hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(hands)
+    queue = hands.create("q")
+    hands.run(ops.Subscribe(TOPIC, queue))
+    hands.send(TOPIC, "logged")
+    hands.pass_time(2_000)
+    looks: list[LocalTopic] = []
+    held = LocalTopic.held
+
+    def seen(topic: LocalTopic) -> int | None:
+        looks.append(topic)
+        return held(topic)
+
+    monkeypatch.setattr(LocalTopic, "held", seen)
+    for _ in range(20):
+        hands.send(queue, "x")
+    assert looks == []
+    hands.send(TOPIC, "more")
+    assert looks
+    hands.pass_time(2 * limits.HOUR_MS)  # retention is not forgotten over it
+    assert hands.run(ops.ReadLog(TOPIC)) == []

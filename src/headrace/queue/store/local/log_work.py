@@ -19,12 +19,20 @@ from headrace.queue.store.local.state import LocalState
 from headrace.queue.store.local.topic import TRIM_PAUSE_MS, TRIM_ROUND_MS, LocalSubscription, LocalTopic
 
 
+def due(state: LocalState, now: int) -> bool:
+    """Whether anything here may be. A thousand idle topics cost the traffic of queues nothing."""
+    return state.topics_due_ms is not None and state.topics_due_ms <= now
+
+
 def next_ms(state: LocalState, now: int) -> int | None:
     """When something here is due; None while nothing is."""
-    times = []
-    for topic in state.topics_by_number.values():
-        times += [topic.retain_ms, topic.trim_ms, now if topic.bare or topic.held() is not None else None]
-    return min((ms for ms in times if ms is not None), default=None)
+    if due(state, now):
+        times = []
+        for topic in state.topics_by_number.values():
+            times += [topic.retain_ms, topic.trim_ms, now if topic.bare or topic.held() is not None else None]
+            times.append(now + limits.MINUTE_MS if topic.dedup else None)
+        state.topics_due_ms = min((ms for ms in times if ms is not None), default=None)
+    return state.topics_due_ms
 
 
 # --- catching up ---
@@ -32,7 +40,7 @@ def next_ms(state: LocalState, now: int) -> int | None:
 
 def catch_up(state: LocalState, now: int) -> None:
     """Give every queue that is catching up its next slice; one slice a commit."""
-    if state.plan.caught_up:
+    if state.plan.caught_up or not due(state, now):
         return
     for topic in state.topics.values():
         for one in topic.catching_up():
@@ -73,7 +81,7 @@ def _on_the_way(state: LocalState, topic: LocalTopic, after: int) -> list[Messag
 
 def retain(state: LocalState, now: int) -> None:
     """Let what is past its retention leave the logs, a slice of each."""
-    for topic in list(state.topics_by_number.values()):
+    for topic in list(state.topics_by_number.values()) if due(state, now) else ():
         topic.dedup.expire(now)
         if topic.bare:
             _forget(state, topic)
@@ -116,7 +124,7 @@ def _drop_front(state: LocalState, topic: LocalTopic, dropped: list[rules.Logged
 def trim(state: LocalState, now: int) -> None:
     """Delete rows before the logs that nobody refers to, a slice of each. Call while no commit is being planned or on its
     way: a reference that is only planned would not be seen."""
-    for topic in list(state.topics_by_number.values()):
+    for topic in list(state.topics_by_number.values()) if due(state, now) else ():
         if topic.trim_ms is not None and topic.trim_ms <= now:
             _trim(state, topic, now)
 

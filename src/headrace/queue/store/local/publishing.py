@@ -86,6 +86,7 @@ def _stored(topic: LocalTopic, messages: list[Message], taken: Sequence[list[Mes
 def _append(state: LocalState, topic: LocalTopic, stored: list[Message], published: int, now: int) -> None:
     """Write the topic's rows and count them; without a log they stand before its beginning from the start."""
     plan = state.plan
+    state.topics_due_ms = 0
     plan.batch.inserts += [(topic.number, message) for message in stored]
     plan.logs[topic.number] = topic
     before = (topic.logged, topic.log_bytes, topic.first)

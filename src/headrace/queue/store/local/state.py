@@ -70,6 +70,9 @@ class LocalState:
         self.by_number: dict[int, LocalQueue] = {}
         self.topics: dict[str, LocalTopic] = {}
         self.topics_by_number: dict[int, LocalTopic] = {}  # deleted ones too, until nobody refers to their messages
+        self.topics_due_ms: int | None = (
+            0  # before, time changes nothing in a topic (None: ever); 0 when one is changed
+        )
         self.watched: dict[int, LocalQueue] = {}  # queues in which time may change something
         self.next_number = 1
         self.deleted_queues: dict[str, int] = {}
@@ -93,6 +96,7 @@ class LocalState:
         topic = self.topics.get(arn)
         if topic is None:
             raise TopicNotFound(arn)
+        self.topics_due_ms = 0
         return topic
 
     def advance_queue(self, queue: LocalQueue, now: int) -> None:

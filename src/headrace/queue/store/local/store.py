@@ -290,6 +290,7 @@ class LocalStore:
                 tell(done, error)
 
     def _take_back(self, plan: Plan) -> None:
+        self.state.topics_due_ms = 0
         for undo in reversed(plan.undo):
             undo()
         for queue, seq, lease, active, rows in reversed(plan.held):

@@ -39,6 +39,7 @@ def create_topic(state: LocalState, operation: CreateTopic, now: int) -> TopicIn
     _check_inbox(state, info, None)
     topic = LocalTopic(state.next_number, info)
     state.next_number += 1
+    state.topics_due_ms = 0
     state.topics[info.arn] = state.topics_by_number[topic.number] = topic
     _mark_inbox(state, topic, None)
     state.plan.logs[topic.number] = topic
@@ -123,6 +124,7 @@ def delete_topic(state: LocalState, operation: DeleteTopic, now: int) -> None:
 
 def forget_queue(state: LocalState, queue: LocalQueue, now: int) -> None:
     """A queue is deleted: it is nobody's subscriber or inbox any more. (Its row's deletion takes its subscriptions.)"""
+    state.topics_due_ms = 0
     for topic in state.topics.values():
         one = topic.subscriptions.pop(queue.number, None)
         if one is not None:
