@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import apsw
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -14,8 +15,8 @@ from headrace.queue import topics
 from headrace.queue.fifo import FifoOrder
 from headrace.queue.receipts import Receipts
 from headrace.queue.redrive import judge
-from headrace.queue.store import sqlite
-from headrace.queue.store.disk import key_of
+from headrace.queue.store import deleting, sqlite
+from headrace.queue.store.disk import Trimmed, key_of
 from headrace.queue.store.journal import LeaseJournal
 from headrace.queue.store.local import messages, publishing, sending
 from headrace.queue.store.local.state import LocalState
@@ -117,7 +118,7 @@ def dedup_only_in_memory(patch: pytest.MonkeyPatch) -> None:
 
 
 def deletes_written_never(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sqlite.SqliteDisk, "_delete", lambda self, keys: None)
+    patch.setattr(deleting, "delete", lambda db, keys: None)
 
 
 def visibility_change_only_in_memory(patch: pytest.MonkeyPatch) -> None:
@@ -207,15 +208,15 @@ def order_is_turned(patch: pytest.MonkeyPatch) -> None:
 
 
 def bodies_in_use_are_trimmed(patch: pytest.MonkeyPatch) -> None:
-    trim = sqlite.SqliteDisk._trim
+    trim = deleting.trim
 
-    def careless(self: sqlite.SqliteDisk, topic: int, after: int, before: int, limit: int) -> tuple[int, int, int]:
+    def careless(db: apsw.Connection, topic: int, *, after: int, before: int, limit: int) -> Trimmed:
         first, last = key_of(topic, after) + 1, key_of(topic, before) - 1
         if last >= first:
-            self._db.execute("DELETE FROM message WHERE key BETWEEN ? AND ?", (first, last))
-        return trim(self, topic, after, before, limit)
+            db.execute("DELETE FROM message WHERE key BETWEEN ? AND ?", (first, last))
+        return trim(db, topic, after=after, before=before, limit=limit)
 
-    patch.setattr(sqlite.SqliteDisk, "_trim", careless)
+    patch.setattr(deleting, "trim", careless)
 
 
 @pytest.mark.parametrize(
