@@ -72,6 +72,8 @@ REFUSED = [
     ("SELECT regexp_replace(url, '(a)\\\\1', '') AS x FROM bid", "regexp_replace(", (1, 8), "Python"),
     ("SELECT url RLIKE auction AS x FROM bid", "RLIKE", (1, 8), "'…'"),
     ("SELECT price AS p,\n (CAST(price AS double) / INTERVAL 3 SECONDS) AS x FROM bid", "(CAST(price AS DOUBLE) /", (2, 8), "CAST"),
+    ("SELECT url IN (auction, 'x') AS x FROM bid", "auction", (1, 16), "CAST"),
+    ("SELECT CAST(price AS double) div 2 AS x FROM bid", "CAST(price AS double) div 2", (1, 13), "bigint"),
     ("SELECT (price > 1) = price AS x FROM bid", "(price > 1) = price", (1, 9), "CAST"),
     ("SELECT window_start, count(*) AS n FROM windowed GROUP BY tumble(ts, '2 s'), window_start", "window_start", (1, 78), "AS other"),
     ("SELECT date_format(ts, 'qqq') AS x FROM bid", "date_format(", (1, 8), "yyyy"),

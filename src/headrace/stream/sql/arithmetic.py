@@ -28,6 +28,8 @@ def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
         if not numeric(sql_type_):
             raise refused(node, written(node), f"{operator} needs numbers, not {sql_type_}",
                           "a CAST; for time: ts + INTERVAL 10 MINUTES, or timestampdiff(SECOND, a, b)")  # fmt: skip
+    if operator == "div" and (pa.types.is_floating(one_type) or pa.types.is_floating(other_type)):
+        raise refused(node, written(node), "div is for whole numbers and decimals", "CAST(a / b AS bigint)")
     if operator in {"/", "%", "div"}:
         return _divided(operator, left, right)
     result = _decimal_type(operator, left, right)
@@ -98,7 +100,7 @@ def _divided(operator: str, left: Typed, right: Typed) -> str:
     one, other = left[0], right[0]
     result = _decimal_type("/" if operator == "div" else operator, left, right)
     if operator == "div":
-        quotient = f"CAST(trunc({one} / {other}) AS BIGINT)" if result or _floating(left, right) else (
+        quotient = f"CAST(trunc({one} / {other}) AS BIGINT)" if result else (
             f"(CAST({one} AS BIGINT) // CAST({other} AS BIGINT))"
         )  # fmt: skip
     elif operator == "%":
@@ -106,10 +108,6 @@ def _divided(operator: str, left: Typed, right: Typed) -> str:
     else:
         quotient = f"(CAST({one} AS DOUBLE) / {other})" if result is None else _decimal("/", one, other, result)
     return quotient if _surely_not_zero(other) else f"CASE WHEN {other} = 0 THEN {_BY_ZERO} ELSE {quotient} END"
-
-
-def _floating(left: Typed, right: Typed) -> bool:
-    return bool(pa.types.is_floating(left[1]) or pa.types.is_floating(right[1]))
 
 
 _BY_ZERO: Final = f"error({literal('division by zero; use try_divide, or nullif(divisor, 0)')})"

@@ -15,8 +15,12 @@ def cast(sql: str, source: pa.DataType, target: pa.DataType, *, strict: bool) ->
     wanted = sql_type(target)
     if pa.types.is_integer(target):
         return _integer(sql, source, wanted, word)
-    if pa.types.is_timestamp(target) and (pa.types.is_integer(source) or pa.types.is_floating(source)):
-        return f"make_timestamp(CAST({sql} * 1000000 AS BIGINT))"  # Spark: seconds since 1970
+    if pa.types.is_timestamp(target) and pa.types.is_integer(source):
+        return f"make_timestamp(CAST({sql} AS BIGINT) * 1000000)"  # Spark: seconds since 1970
+    if pa.types.is_timestamp(target) and pa.types.is_decimal(source):
+        return f"make_timestamp(CAST(CAST({sql} AS DECIMAL(30,6)) * CAST(1000000 AS DECIMAL(7,0)) AS BIGINT))"
+    if pa.types.is_timestamp(target) and pa.types.is_floating(source):
+        return f"make_timestamp(CAST(CAST({sql} AS DOUBLE) * 1000000 AS BIGINT))"
     if pa.types.is_string(target):
         return text(sql, source)
     if pa.types.is_binary(target) and pa.types.is_string(source):

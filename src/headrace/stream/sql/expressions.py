@@ -150,7 +150,13 @@ def _in(writer: Writer, node: exp.In) -> str:
     if not node.expressions:
         raise refused(node, "IN (SELECT …)", "a subquery in a condition has no meaning on a stream that goes on",
                       "a JOIN with it")  # fmt: skip
-    return f"({writer(node.this)} IN ({', '.join(writer(item) for item in node.expressions)}))"
+    sql, kind = writer.typed(node.this)
+    items = [writer.typed(item) for item in node.expressions]
+    for item, (_, other) in zip(node.expressions, items, strict=True):
+        written_out = isinstance(item, exp.Literal | exp.Null) or isinstance(node.this, exp.Literal)
+        if not written_out and pa.types.is_string(kind) != pa.types.is_string(other):
+            raise refused(item, written(item), f"{other} is not compared with {kind}", "a CAST")
+    return f"({sql} IN ({', '.join(item for item, _ in items)}))"
 
 
 def _like(operator: str) -> _Write:

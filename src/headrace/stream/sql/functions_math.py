@@ -17,12 +17,30 @@ def _round(half: str) -> Function:
     def write(call: Call) -> str:
         kind, digits = call.type(0), call.sql(1, "0")
         if pa.types.is_decimal(kind):
-            return f"{half}({call.sql(0)}, {digits})"
+            return _rounded_decimal(f"{half}({call.sql(0)}, {digits})", kind, digits)
         if pa.types.is_floating(kind) and digits.removeprefix("-").isdigit():
             return _rounded_as_written(half, call.sql(0), digits, sql_type(kind))
         return f"CAST({half}({call.sql(0)}, {digits}) AS {sql_type(kind)})"
 
     return Function(1, 2, write)
+
+
+def _rounded_decimal(sql: str, kind: pa.Decimal128Type, digits: str) -> str:
+    """Spark's type: as many digits in front of the point as before and one, and only those behind it that can be there."""
+    if not digits.strip("()").removeprefix("-").isdigit():
+        return sql
+    wanted = int(digits.strip("()"))
+    scale = max(min(kind.scale, wanted), 0)
+    precision = max(kind.precision - kind.scale + 1, -wanted + 1) + scale
+    return f"CAST({sql} AS DECIMAL({min(precision, 38)},{scale}))"
+
+
+def _hex(call: Call) -> str:
+    """Of a text or binary its bytes; of a number without what is behind its point."""
+    kind = call.type(0)
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_integer(kind):
+        return f"hex({call.sql(0)})"
+    return f"hex(CAST(trunc({call.sql(0)}) AS BIGINT))"
 
 
 def _rounded_as_written(half: str, sql: str, digits: str, kind: str) -> str:
@@ -115,8 +133,8 @@ TABLE: Final[dict[str, Function]] = {
     "cos": _double("cos({0})"),
     "tan": _double("tan({0})"),
     "cot": _double("cot({0})"),
-    "asin": _double("CASE WHEN abs({0}) <= 1 THEN asin({0}) ELSE CAST('NaN' AS DOUBLE) END"),
-    "acos": _double("CASE WHEN abs({0}) <= 1 THEN acos({0}) ELSE CAST('NaN' AS DOUBLE) END"),
+    "asin": _double("CASE WHEN abs({0}) > 1 THEN CAST('NaN' AS DOUBLE) ELSE asin({0}) END"),
+    "acos": _double("CASE WHEN abs({0}) > 1 THEN CAST('NaN' AS DOUBLE) ELSE acos({0}) END"),
     "atan": _double("atan({0})"),
     "atan2": _double("atan2({0}, {1})", 2),
     "sinh": _double("sinh({0})"),
@@ -138,7 +156,7 @@ TABLE: Final[dict[str, Function]] = {
     "shiftright": template("({0} >> {1})", 2),
     "bit_count": template("CAST(bit_count(CAST({0} AS BIGINT)) AS INTEGER)"),
     "bin": template("bin(CAST({0} AS BIGINT))"),
-    "hex": template("hex({0})"),
+    "hex": Function(1, 1, _hex),
     "width_bucket": template(
         "CASE WHEN {0} < {1} THEN CAST(0 AS BIGINT) WHEN {0} >= {2} THEN CAST({3} AS BIGINT) + 1"
         " ELSE CAST(floor(({0} - {1}) * CAST({3} AS DOUBLE) / ({2} - {1})) AS BIGINT) + 1 END",
