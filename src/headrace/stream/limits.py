@@ -33,7 +33,7 @@ EXCHANGE_BATCHES_MAX: Final = 8  # batches that a process may be behind with the
 EXCHANGE_LOOK_MIN_S: Final = (
     0.002  # how soon one looks again whether rows came from another; doubles while none do up to …
 )
-EXCHANGE_LOOK_MAX_S: Final = 0.1  # ten looks a second cost some 0.5 % of a core
+EXCHANGE_LOOK_MAX_S: Final = 0.25  # an idle process that shares takes some 1 % of a core, its broker included
 
 COMMIT_BYTES_MAX: Final = 32 * 1_048_576  # one transaction: half of what one may send, a third of a request's bound
 PIECE_BYTES_MAX: Final = 4 * 1_048_576  # of a commit that is larger: below the 8 MiB a remote broker's request may have
@@ -75,6 +75,7 @@ LINE_BYTES_MAX: Final = 16 * 1_048_576  # of a file: one that is longer is no li
 READ_BLOCK_BYTES: Final = 1_048_576  # read from a file at a time
 RECORD_LINES_MAX: Final = 1_000  # of one CSV record: beyond, a quote was never closed
 LIST_EVERY_S: Final = 0.5  # how often a folder, or a file that grows, is looked at: how late new rows are noticed
+SETTLED_S: Final = 2.0  # a followed file that is not the last is left when nobody has written to it for so long
 PRINT_BYTES: Final = 1_024  # of a file's beginning, by which it is known again
 
 POST_ATTEMPTS_MAX: Final = 5  # of one delivery: with the pauses below about 3 s; then the pipeline tries again, later
