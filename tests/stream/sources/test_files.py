@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -188,6 +190,11 @@ def test_a_file_that_comes_in_front_of_the_position_is_an_error(tmp_path: Path) 
 # ------------------------------------------------------------------------------------------------------------ follow
 
 
+def leave_alone(path: Path) -> None:
+    """Make it as old as if nobody had written to it for a while."""
+    os.utime(path, (time.time() - limits.SETTLED_S - 1,) * 2)
+
+
 def append(path: Path, data: bytes) -> None:
     with path.open("ab") as file:
         file.write(data)
@@ -220,9 +227,23 @@ def test_new_files_are_read_and_end_the_one_before(tmp_path: Path) -> None:
     reader = opened(tmp_path, follow=True)
     assert values(read_all(reader)) == [1]
     (tmp_path / "b.jsonl").write_bytes(lines([3]))
+    leave_alone(tmp_path / "a.jsonl")
     assert values(read_all(reader)) == [2, 3]
     (tmp_path / "c.jsonl").write_bytes(lines([4]))
+    leave_alone(tmp_path / "b.jsonl")
     assert values(read_all(reader)) == [4]
+
+
+def test_lines_that_come_to_a_file_after_the_next_one_was_begun_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines([1]))
+    reader = opened(tmp_path, follow=True)
+    assert values(read_all(reader)) == [1]
+    (tmp_path / "b.jsonl").write_bytes(lines([3]))
+    assert values(read_all(reader)) == []
+    append(tmp_path / "a.jsonl", lines([2]))
+    assert values(read_all(reader)) == [2]
+    leave_alone(tmp_path / "a.jsonl")
+    assert values(read_all(reader)) == [3]
 
 
 def test_a_log_that_is_renamed_is_read_to_its_end_and_the_new_one_behind_it(

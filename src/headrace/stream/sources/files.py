@@ -109,9 +109,12 @@ class FileReader(Reader):
         return piece
 
     def _grows(self) -> bool:
-        """Whether lines may be appended to the file that is open: it is followed, and the last one."""
+        """Whether lines may be appended to the file that is open: it is followed, and the last one; or it was written a
+        moment ago (whoever writes logs by the day may have lines for the old one when the new one is there)."""
+        if not self._source.follow or not isinstance(self._part, LinePart) or self._part.lines.packed:
+            return False
         last = not self._files or self._at.file >= self._files[-1].name
-        return self._source.follow and last and isinstance(self._part, LinePart) and not self._part.lines.packed
+        return last or time.time() - self._part.lines.status().st_mtime < limits.SETTLED_S
 
     def _leave(self) -> None:
         self._close_part()
