@@ -18,6 +18,7 @@ from headrace.stream.runner.members import Owners, read_owners
 from tests.broker_process import wait_until
 from tests.faults.stream.cluster import Cluster, assert_same, cluster, left, messages_of
 from tests.faults.stream.events import columns, events, windows
+from tests.faults.stream.nursery import Fault
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20251126"))
 KILLS = int(os.environ.get("HEADRACE_STREAM_KILLS", "4"))
@@ -113,3 +114,27 @@ def test_members_come_and_go(tmp_path: Path) -> None:
             f"seed {SEED}: {ROWS} messages, {dict(seen)}, members at work {sorted(members)}: {found.total()} rows equal"
         )
         assert max(members) > 1, "nobody shared: this run proves little"
+
+
+def test_one_that_freezes_before_its_commit_changes_nothing_later(tmp_path: Path) -> None:
+    """Taken for dead with a batch in its hands, which its successor does; then it goes on with its commit."""
+    chance = random.Random(SEED)
+    rows = events(1_500, chance)
+    freezes = Fault("headrace.stream.runner.commit:Ledger.commit", "before", 8, signal.SIGSTOP)
+    with cluster(tmp_path, FILE, chance, limits=LIMITS) as one, headrace.connect(one.target) as client:
+        client.queue("events", create=True).send_many(row.body() for row in rows)
+        frozen = one.process("shared", *BATCH, fault=freezes)
+        one.processes.append(("shared", frozen))
+        wait_until(lambda: is_frozen(frozen.pid), within_s=60)
+        one.start("shared", *BATCH)
+        wait_until(lambda: not owns(one, frozen.pid), within_s=60)
+        wait_until(lambda: left(client, "events") == 0, within_s=60)
+        frozen.send(signal.SIGCONT)
+        one.stop()
+        one.finish("shared", "end")
+        found = columns((message.body for message in messages_of(client, "out")), "window_start", "k", "n", "s")
+        assert_same(found, windows(rows, 10), "windows")
+
+
+def is_frozen(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
