@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
 import pyarrow as pa
@@ -18,9 +18,12 @@ _INTEGERS: Final = {pa.int8(): 3, pa.int16(): 5, pa.int32(): 10, pa.int64(): 20}
 """How many decimal digits Spark gives an integer type."""
 
 
+_NARROW: Final = {pa.int8(), pa.int16()}
+
+
 def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
     """The operation in DuckDB's SQL. Raises PlanRefused for types that Spark does not combine."""
-    left, right = doubled(left, right)
+    left, right = doubled(*widened([left, right]))
     (one, one_type), (other, other_type) = left, right
     if _dates(operator, one_type, other_type):
         return f"({one} {operator} {other})"
@@ -33,7 +36,18 @@ def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
     if operator in {"/", "%", "div"}:
         return _divided(operator, left, right)
     result = _decimal_type(operator, left, right)
+    if operator == "*" and result is not None and pa.types.is_decimal(one_type):
+        one = f"CAST({one} AS DECIMAL(38,{one_type.scale}))"  # DuckDB would multiply within 18 digits, and raise beyond
+    elif operator == "*" and result is not None:
+        other = f"CAST({other} AS DECIMAL(38,{other_type.scale}))"
     return f"({one} {operator} {other})" if result is None else _decimal(operator, one, other, result)
+
+
+def widened(values: Sequence[Typed]) -> list[Typed]:
+    """An integer written out is an int in Spark, so what it meets becomes one; in DuckDB it takes the other's type."""
+    if not any(sql.isdigit() for sql, _ in values):
+        return list(values)
+    return [(f"CAST({sql} AS INTEGER)", pa.int32()) if kind in _NARROW else (sql, kind) for sql, kind in values]
 
 
 def doubled(left: Typed, right: Typed) -> tuple[Typed, Typed]:
@@ -46,6 +60,21 @@ def doubled(left: Typed, right: Typed) -> tuple[Typed, Typed]:
 
 def _double(value: Typed) -> Typed:
     return f"CAST({value[0]} AS DOUBLE)", pa.float64()
+
+
+def mixed(values: Iterable[tuple[exp.Expr, pa.DataType]]) -> None:
+    """Refuses values that are compared, or chosen from, and that Spark does not bring to one type, or another than DuckDB:
+    a boolean and a number, a text that is not written out and anything else."""
+    known = [(node, kind) for node, kind in values if not isinstance(node, exp.Null | exp.Literal)]
+    for node, kind in known[1:]:
+        first = known[0][1]
+        text = pa.types.is_string(kind) != pa.types.is_string(first)
+        if text or _flag_and_number(kind, first) or _flag_and_number(first, kind):
+            raise refused(node, written(node), f"{kind} does not go with {first}", "a CAST")
+
+
+def _flag_and_number(one: pa.DataType, other: pa.DataType) -> bool:
+    return bool(pa.types.is_boolean(one) and numeric(other))
 
 
 def numeric(kind: pa.DataType) -> bool:

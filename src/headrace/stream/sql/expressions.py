@@ -5,7 +5,7 @@ What is not in the table at the end is refused, so nothing runs that nobody has 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -125,10 +125,9 @@ def _binary(operator: str) -> _Write:
 
 def _comparison(operator: str) -> _Write:
     def write(writer: Writer, node: exp.Binary) -> str:
-        left, right = arithmetic.doubled(writer.typed(node.left), writer.typed(node.right))
-        for one, other in ((left[1], right[1]), (right[1], left[1])):
-            if pa.types.is_boolean(one) and arithmetic.numeric(other):
-                raise refused(node, written(node), f"{one} and {other} are not compared", "a CAST")
+        left, right = writer.typed(node.left), writer.typed(node.right)
+        arithmetic.mixed([(node.left, left[1]), (node.right, right[1])])
+        left, right = arithmetic.doubled(left, right)
         return f"({left[0]} {operator} {right[0]})"
 
     return write
@@ -152,10 +151,7 @@ def _in(writer: Writer, node: exp.In) -> str:
                       "a JOIN with it")  # fmt: skip
     sql, kind = writer.typed(node.this)
     items = [writer.typed(item) for item in node.expressions]
-    for item, (_, other) in zip(node.expressions, items, strict=True):
-        written_out = isinstance(item, exp.Literal | exp.Null) or isinstance(node.this, exp.Literal)
-        if not written_out and pa.types.is_string(kind) != pa.types.is_string(other):
-            raise refused(item, written(item), f"{other} is not compared with {kind}", "a CAST")
+    arithmetic.mixed([(node.this, kind), *((item, of) for item, (_, of) in zip(node.expressions, items, strict=True))])
     return f"({sql} IN ({', '.join(item for item, _ in items)}))"
 
 
@@ -170,17 +166,25 @@ def _escape(writer: Writer, node: exp.Escape) -> str:
     return f"({writer(like.this)} {operator} {writer(like.expression)} ESCAPE {writer(node.expression)})"
 
 
+def _alike(writer: Writer, values: Iterable[exp.Expr | None]) -> list[str]:
+    """The branches that there are, of one type. Raises PlanRefused if theirs do not go together."""
+    there = [value for value in values if value is not None]
+    typed = [writer.typed(value) for value in there]
+    arithmetic.mixed(zip(there, [kind for _, kind in typed], strict=True))
+    return [sql for sql, _ in arithmetic.widened(typed)]
+
+
 def _case(writer: Writer, node: exp.Case) -> str:
+    ifs, default = node.args["ifs"], node.args.get("default")
+    values = _alike(writer, [*(item.args["true"] for item in ifs), default])
     subject = f" {writer(node.this)}" if node.this is not None else ""
-    branches = "".join(f" WHEN {writer(item.this)} THEN {writer(item.args['true'])}" for item in node.args["ifs"])
-    default = node.args.get("default")
-    return f"CASE{subject}{branches}{f' ELSE {writer(default)}' if default is not None else ''} END"
+    branches = "".join(f" WHEN {writer(item.this)} THEN {value}" for item, value in zip(ifs, values, strict=False))
+    return f"CASE{subject}{branches}{f' ELSE {values[-1]}' if default is not None else ''} END"
 
 
 def _if(writer: Writer, node: exp.If) -> str:
-    false = node.args.get("false")
-    rest = f" ELSE {writer(false)}" if false is not None else ""
-    return f"CASE WHEN {writer(node.this)} THEN {writer(node.args['true'])}{rest} END"
+    true, *false = _alike(writer, [node.args["true"], node.args.get("false")])
+    return f"CASE WHEN {writer(node.this)} THEN {true}{f' ELSE {false[0]}' if false else ''} END"
 
 
 def _cast(writer: Writer, node: exp.Cast) -> str:
@@ -200,6 +204,14 @@ def _arithmetic(operator: str) -> _Write:
         if isinstance(left, exp.Interval) or isinstance(right, exp.Interval):
             return f"({writer(left)} {operator} {writer(right)})"
         return arithmetic.write(operator, writer.typed(left), writer.typed(right), node)
+
+    return write
+
+
+def _bits(pattern: str) -> _Write:
+    def write(writer: Writer, node: exp.Binary) -> str:
+        left, right = arithmetic.widened([writer.typed(node.left), writer.typed(node.right)])
+        return pattern.format(left[0], right[0])
 
     return write
 
@@ -239,6 +251,9 @@ def _call(writer: Writer, node: exp.Anonymous) -> str:
         raise refused(node, f"{node.this}()", "there is no such function in the SQL of streams", near(called, names))
     unit = called in functions.UNIT_FIRST and len(node.expressions) == 3
     typed = [writer.typed(argument) for argument in node.expressions[unit:]]
+    if called in functions.CHOOSING:
+        arithmetic.mixed(zip(node.expressions, [kind for _, kind in typed], strict=True))
+        typed = arithmetic.widened(typed) if called != "nullif" else typed
     return functions.call(called, [("''", pa.string()), *typed] if unit else typed, node)
 
 
@@ -290,9 +305,9 @@ _WRITERS: Final[dict[type[exp.Expr], _Write]] = {
     exp.DPipe: lambda writer, node: (
         f"({casts.text(*writer.typed(node.left))} || {casts.text(*writer.typed(node.right))})"
     ),
-    exp.BitwiseAnd: _binary("&"),
-    exp.BitwiseOr: _binary("|"),
-    exp.BitwiseXor: lambda writer, node: f"xor({writer(node.left)}, {writer(node.right)})",
+    exp.BitwiseAnd: _bits("({} & {})"),
+    exp.BitwiseOr: _bits("({} | {})"),
+    exp.BitwiseXor: _bits("xor({}, {})"),
     exp.BitwiseNot: lambda writer, node: f"(~{writer(node.this)})",
     exp.Case: _case,
     exp.If: _if,

@@ -28,6 +28,9 @@ TABLE: Final[dict[str, Function]] = {
 UNIT_FIRST: Final = {"timestampdiff", "timestampadd", "datediff", "date_diff"}
 """Functions of three arguments whose first is a unit, written as a bare word."""
 
+CHOOSING: Final = {"coalesce", "nvl", "ifnull", "nullif", "array", "greatest", "least"}
+"""Functions whose arguments become of one type."""
+
 _NOW = (
     "the time of the run differs from run to run, so a repeat would give other rows",
     "an event-time column, or sent_at of hs.queue(metadata=…)",

@@ -35,6 +35,13 @@ def _rounded_decimal(sql: str, kind: pa.Decimal128Type, digits: str) -> str:
     return f"CAST({sql} AS DECIMAL({min(precision, 38)},{scale}))"
 
 
+def _bit_count(call: Call) -> str:
+    """Of 64 bits, whatever the type."""
+    if not (pa.types.is_integer(call.type(0)) or pa.types.is_boolean(call.type(0))):
+        raise call.refused(f"it counts the bits of integers, not of {call.type(0)}", "CAST(… AS bigint)")
+    return f"CAST(bit_count(CAST({call.sql(0)} AS BIGINT)) AS INTEGER)"
+
+
 def _hex(call: Call) -> str:
     """Of a text or binary its bytes; of a number without what is behind its point."""
     kind = call.type(0)
@@ -106,6 +113,9 @@ def _extreme(function: str) -> Function:
     return Function(2, None, lambda call: f"{function}({', '.join(sql for sql, _ in call.arguments)})")
 
 
+_SMALL: Final = 1e-5
+"""Below, 1 + x has lost digits of x, and three terms of the series have not."""
+
 TABLE: Final[dict[str, Function]] = {
     "abs": template("abs({0})"),
     "sign": _double("CASE WHEN isnan({0}) OR {0} = 0 THEN {0} ELSE CAST(sign({0}) AS DOUBLE) END"),
@@ -121,12 +131,16 @@ TABLE: Final[dict[str, Function]] = {
     "sqrt": _double("CASE WHEN {0} < 0 THEN CAST('NaN' AS DOUBLE) ELSE sqrt(abs({0})) END"),
     "cbrt": _double("cbrt({0})"),
     "exp": _double("exp({0})"),
-    "expm1": _double("(exp({0}) - 1)"),
+    "expm1": _double(
+        f"CASE WHEN abs({{0}}) < {_SMALL} THEN {{0}} * (1 + {{0}} / 2 + {{0}} * {{0}} / 6) ELSE exp({{0}}) - 1 END"
+    ),
     "ln": _logarithm("ln({0})"),
     "log": Function(1, 2, _log),
     "log10": _logarithm("log10({0})"),
     "log2": _logarithm("log2({0})"),
-    "log1p": _double("CASE WHEN {0} > -1 THEN ln(1 + {0}) END"),
+    "log1p": _double(
+        f"CASE WHEN abs({{0}}) < {_SMALL} THEN {{0}} * (1 - {{0}} / 2 + {{0}} * {{0}} / 3) WHEN {{0}} > -1 THEN ln(1 + {{0}}) END"
+    ),
     "pow": _double("pow({0}, {1})", 2),
     "power": _double("pow({0}, {1})", 2),
     "sin": _double("sin({0})"),
@@ -154,8 +168,8 @@ TABLE: Final[dict[str, Function]] = {
     "nanvl": _double("CASE WHEN isnan({0}) THEN {1} ELSE {0} END", 2),
     "shiftleft": template("({0} << {1})", 2),
     "shiftright": template("({0} >> {1})", 2),
-    "bit_count": template("CAST(bit_count(CAST({0} AS BIGINT)) AS INTEGER)"),
-    "bin": template("bin(CAST({0} AS BIGINT))"),
+    "bit_count": Function(1, 1, _bit_count),
+    "bin": template("bin(CAST(trunc({0}) AS BIGINT))"),
     "hex": Function(1, 1, _hex),
     "width_bucket": template(
         "CASE WHEN {0} < {1} THEN CAST(0 AS BIGINT) WHEN {0} >= {2} THEN CAST({3} AS BIGINT) + 1"

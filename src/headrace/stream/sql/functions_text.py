@@ -186,6 +186,9 @@ TABLE: Final[dict[str, Function]] = {
     "regexp_count": Function(2, 2, _regexp_count),
     "split": Function(2, 3, _split),
     "parse_url": Function(2, 3, _parse_url),
-    "url_decode": template("url_decode(replace({0}, '+', ' '))"),
+    "url_decode": template(
+        "CASE WHEN contains(regexp_replace({0}, '%[0-9A-Fa-f]{{2}}', '', 'g'), '%') THEN error('not URL-encoded: ' || {0})"
+        " ELSE url_decode(replace({0}, '+', ' ')) END"
+    ),
     "url_encode": template("replace(url_encode({0}), '%20', '+')"),
 }
