@@ -30,7 +30,7 @@ counts = hs.sql('''SELECT window_start, k, count(*) AS n, sum(v) AS s FROM event
 first = hs.pipeline("first", counts, sink=hs.queue("windows"), late="late", dead="dead")
 
 windows = hs.queue("windows", schema="window_start timestamp, k string, n bigint, s bigint").event_time(
-    "window_start", delay="30 minutes")
+    "window_start", delay="3 days")  # windows come in order of each process of `first`, not across them
 minutes = hs.sql('''SELECT window_start, k, count(*) AS w, sum(n) AS n, sum(s) AS s FROM windows
                     GROUP BY tumble(window_start, '1 minute'), k''')
 second = hs.pipeline("second", minutes, sink=hs.queue("out"), late="late", dead="dead")
