@@ -18,7 +18,7 @@ from typing import Final
 import apsw
 
 from headrace.clock import Anchor, Clock, SteadyClock
-from headrace.errors import StoreError, StoreFailed, StoreFull, Unavailable
+from headrace.errors import StoreError, StoreFailed, StoreFull, StoreUnusable, Unavailable
 from headrace.queue.store import deleting, rows
 from headrace.queue.store.changes import apply
 from headrace.queue.store.disk import (
@@ -64,7 +64,7 @@ def open_store(
         The store and the clock that it runs on.
 
     Raises:
-        StoreUnusable: locked by another process, not writable, made by a newer version.
+        StoreUnusable: locked by another process, not writable, made by a newer version; the disk fails.
         StoreDamaged: acknowledged commits are missing.
     """
     data = Folder(folder)
@@ -76,6 +76,9 @@ def open_store(
             disk.anchor(steady.anchor())
             clock = steady
         return LocalStore(disk, clock, cooldowns=cooldowns), clock
+    except OSError as error:  # of a file beside the database
+        data.close()
+        raise StoreUnusable(str(folder), error.strerror or str(error)) from error
     except BaseException:
         data.close()
         raise
