@@ -21,7 +21,7 @@ demo: .venv/.demo ## 336,776 real flights, consumed and windowed; broker and pip
 
 test: .venv/.dev ## All tests, in parallel where they are independent (about a quarter of an hour on two cores)
 	@# pytest answers 5 when it finds no test: one of the two runs may have none, as with TESTS=tests/sqs.
-	$(BIN)/python -m pytest -n $(JOBS) -m "not serial" $(TESTS) || { bulk=$$?; [ $$bulk = 5 ] || exit $$bulk; }; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not serial" $(TESTS) || { bulk=$$?; [ $$bulk = 5 ] || exit $$bulk; }; \
 	$(BIN)/python -m pytest -m serial $(TESTS) || { alone=$$?; [ $$alone = 5 ] && [ "$${bulk:-0}" = 0 ]; }
 
 bench: .venv/.demo ## Compare with other queues, web servers and Spark on this machine: make bench MODE=quick|full

@@ -92,7 +92,6 @@ def test_variants_set_a_threshold_that_exists() -> None:
     assert store.SLOW_SYNC_S > 0
 
 
-@pytest.mark.serial
 def test_every_benchmark_runs(tmp_path: Path) -> None:
     folders = ["--cache", str(tmp_path / "cache"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     done = subprocess.run(

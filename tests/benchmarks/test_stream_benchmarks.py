@@ -80,7 +80,6 @@ def test_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         running.run("nexmark_files", "headrace", "q1", tmp_path, timeout_s=0.01, log=tmp_path / "log")
 
 
-@pytest.mark.serial
 def test_parts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "QUERIES", ("q5",))
     monkeypatch.setattr(cases, "QUEUE_QUERIES", ("q1",))

@@ -161,7 +161,6 @@ def test_shared_memory_is_divided() -> None:
 
 
 @needs_wrk
-@pytest.mark.serial
 def test_web_benchmark_runs(tmp_path: Path) -> None:
     folders = ["--cache", str(tmp_path / "cache"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     done = subprocess.run(

@@ -16,8 +16,6 @@ from tests.faults.load import FIFO, STANDARD, Load
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
 ROUNDS = int(os.environ.get("HEADRACE_KILL_ROUNDS", "100"))
 
-pytestmark = pytest.mark.serial
-
 
 class Killer:
     """Kills the broker when the load has started so many calls: half of the time right then, else a moment later."""

@@ -14,8 +14,6 @@ from headrace.stream.runner import inspect, keys
 from tests.broker_process import BrokerProcess, ServerProcess, run_command, wait_until
 from tests.stream.runner.pipelines import counted, event, expected_counts, send, taken
 
-pytestmark = pytest.mark.serial
-
 FILE = """
 import headrace.stream as hs
 

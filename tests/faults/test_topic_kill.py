@@ -17,8 +17,6 @@ from tests.faults.broker_process import BrokerProcess
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
 ROUNDS = int(os.environ.get("HEADRACE_KILL_ROUNDS", "100")) // 10
 
-pytestmark = pytest.mark.serial
-
 
 def publish(topic: headrace.Topic, sent: list[int], numbers: range, killed: threading.Event) -> None:
     """Publish numbers until the broker dies; what was acknowledged goes to `sent`."""

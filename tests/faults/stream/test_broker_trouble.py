@@ -28,7 +28,7 @@ from tests.faults.test_disk_errors import Capacity
 SEED = int(os.environ.get("HEADRACE_SEED", "20251126"))
 ROWS = int(os.environ.get("HEADRACE_STREAM_ROWS", "1000"))
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(3_600)]
+pytestmark = pytest.mark.timeout(3_600)
 
 
 def test_cut_connections_lose_nothing_and_double_nothing(tmp_path: Path) -> None:

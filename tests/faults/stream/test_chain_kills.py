@@ -19,7 +19,7 @@ SEED = int(os.environ.get("HEADRACE_SEED", "20251126"))
 KILLS = int(os.environ.get("HEADRACE_STREAM_KILLS", "5"))
 ROWS = int(os.environ.get("HEADRACE_STREAM_ROWS", "2500"))
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(3_600)]
+pytestmark = pytest.mark.timeout(3_600)
 
 FILE = """
 import headrace.stream as hs

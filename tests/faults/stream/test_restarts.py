@@ -20,7 +20,7 @@ SEED = int(os.environ.get("HEADRACE_SEED", "20251126"))
 EVERY = bool(os.environ.get("HEADRACE_STREAM_EVERY_STEP"))
 """Whether to die at every step of a reset, and more often elsewhere."""
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(3_600)]
+pytestmark = pytest.mark.timeout(3_600)
 
 FILE = """
 import headrace.stream as hs

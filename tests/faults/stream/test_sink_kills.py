@@ -24,7 +24,7 @@ SEED = int(os.environ.get("HEADRACE_SEED", "20251126"))
 ROUNDS = int(os.environ.get("HEADRACE_STREAM_SINK_ROUNDS", "0"))
 """How often every place is visited; 0: the worst ones, once."""
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(3_600)]
+pytestmark = pytest.mark.timeout(3_600)
 
 FILE = """
 import headrace.stream as hs

@@ -25,7 +25,7 @@ SEED = int(os.environ.get("HEADRACE_SEED", "20251126"))
 KILLS = int(os.environ.get("HEADRACE_STREAM_KILLS", "4"))
 ROWS = int(os.environ.get("HEADRACE_STREAM_ROWS", "2000"))
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(3_600)]
+pytestmark = pytest.mark.timeout(3_600)
 
 FILE = """
 import headrace.stream as hs
