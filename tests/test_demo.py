@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from demo import flights
 from demo.ledger import ACCEPTED, CUT, DELETED, DELIVERED, Audit, Event, Page, audit, read
@@ -133,12 +132,11 @@ def test_curve_is_blocks_of_height() -> None:
     assert curve([0, 1, 2, 4, 8], 8) == " ▁▂▄█"
 
 
-@pytest.mark.serial
 def test_demo_loses_nothing_when_broker_and_pipeline_are_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "demo", "--flights", "4000", "--kills", "2", "--rate", "2000", "--plain"]
     done = subprocess.run(
         [*command, "--clients", "boto3,native", "--data", str(tmp_path / "run")],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("broker killed with SIGKILL") == 2
