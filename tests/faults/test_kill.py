@@ -14,7 +14,7 @@ from tests.faults.history import Deletion, History, Receipt, Send
 from tests.faults.load import FIFO, STANDARD, Load
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
-ROUNDS = int(os.environ.get("HEADRACE_KILL_ROUNDS", "100"))
+ROUNDS = int(os.environ.get("HEADRACE_KILL_ROUNDS", "40"))
 
 
 class Killer:

@@ -22,7 +22,7 @@ from tests.faults.promises import Promises, Workload, broken
 from tests.faults.recording import Event, recorded
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
-RUNS = int(os.environ.get("HEADRACE_POWER_CUT_RUNS", "10"))
+RUNS = int(os.environ.get("HEADRACE_POWER_CUT_RUNS", "6"))
 STATES_A_RUN = int(os.environ.get("HEADRACE_POWER_CUT_STATES", "100"))
 
 
