@@ -129,7 +129,12 @@ def test_one_that_freezes_before_its_commit_changes_nothing_later(tmp_path: Path
         one.start("shared", *BATCH)
         wait_until(lambda: not owns(one, frozen.pid), within_s=60)
         wait_until(lambda: left(client, "events") == 0, within_s=60)
+        noted = client.state(keys.state_name("shared"), keys.progress_key(0))
+        frozen.send(signal.SIGTERM)  # so that it does not join anew after that commit
         frozen.send(signal.SIGCONT)
+        assert frozen.wait() == 0, frozen.text
+        assert client.state(keys.state_name("shared"), keys.progress_key(0)) == noted
+        one.processes.remove(("shared", frozen))
         one.stop()
         one.finish("shared", "end")
         found = columns((message.body for message in messages_of(client, "out")), "window_start", "k", "n", "s")
