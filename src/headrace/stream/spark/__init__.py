@@ -6,13 +6,6 @@ A newcomer opens `run.py` for pipelines, `source.py` and `sink.py` for the data 
 
 from __future__ import annotations
 
-import importlib.util
-
-from headrace.stream.errors import ExtraMissing
-
-if importlib.util.find_spec("pyspark") is None:
-    raise ExtraMissing("pyspark", "spark")
-
 from importlib.util import find_spec
 
 from headrace.stream.errors import ExtraMissing
