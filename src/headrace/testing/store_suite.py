@@ -43,15 +43,9 @@ from headrace.testing.suite.standard import (
     TestSendChecks,
     TestVisibility,
 )
-from headrace.testing.suite.topics import (
-    TestCatchingUp,
-    TestFifoTopics,
-    TestFilters,
-    TestInboxes,
-    TestLogs,
-    TestPublishing,
-    TestTopicDirectory,
-)
+from headrace.testing.suite.topic_inboxes import TestInboxes
+from headrace.testing.suite.topic_logs import TestCatchingUp, TestLogs
+from headrace.testing.suite.topics import TestFifoTopics, TestFilters, TestPublishing, TestTopicDirectory
 from headrace.testing.suite.transactions import TestExpectations, TestFences, TestState, TestTransactions
 
 __all__ = [
