@@ -48,6 +48,22 @@ def test_queue_that_catches_up_misses_nothing_that_is_on_its_way(
     assert shown(hands, queue) == [str(number) for number in range(20)]
 
 
+def test_lag_falls_to_nothing_with_each_slice(hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CATCH_UP_SLICE", 2)
+    create(hands)
+    queue = hands.create("q")
+    hands.send_all(TOPIC, [entry(str(number)) for number in range(5)])
+    hands.hold_commits()
+    hands.ask(ops.Subscribe(TOPIC, queue, after=0), ops.Send(TOPIC, [entry("5")]))
+    lags = []
+    for _ in range(4):
+        (told,) = hands.ask(ops.GetTopic(TOPIC))
+        lags.append(told.subscriptions[0].lag)
+        hands.let_go()
+        hands.store.advance()
+    assert lags == [4, 2, 0, 0]
+
+
 def test_refused_publishing_leaves_no_trace(hands: Hands) -> None:
     create(hands)
     queue = hands.create("q")

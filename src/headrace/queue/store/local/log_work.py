@@ -50,7 +50,7 @@ def catch_up(state: LocalState, now: int) -> None:
 
 def give_slice(state: LocalState, topic: LocalTopic, one: LocalSubscription, now: int) -> None:
     """Give a queue that is catching up the next messages of the log, with the commit that is being planned."""
-    before, lag = one.stored, one.lag
+    before = one.stored
     assert before.position is not None
     start = max(before.position, topic.first - 1)
     found, last, more = state.disk.scan(
@@ -61,10 +61,9 @@ def give_slice(state: LocalState, topic: LocalTopic, one: LocalSubscription, now
     chosen = [message for message in found if one.lets_in(Subject(message.attributes, message.body))]
     publishing.put(state, topic, one.queue, chosen, now, kept=None)
     one.stored = msgspec.structs.replace(before, position=last if more else None)
-    one.lag = max(0, lag - len(found))
 
     def undo() -> None:
-        one.stored, one.lag = before, lag
+        one.stored = before
 
     state.change(PutSubscription(topic.number, one.queue.number, one.stored), undo)
 

@@ -96,8 +96,6 @@ def _append(state: LocalState, topic: LocalTopic, stored: list[Message], publish
         topic.logged += len(stored)
         topic.log_bytes += size
         topic.retain_ms = now + limits.SECOND_MS if topic.retain_ms is None else topic.retain_ms
-        for one in topic.catching_up():
-            one.lag += len(stored)
     else:
         topic.first = topic.next_seq
         if stored:

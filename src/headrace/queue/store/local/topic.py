@@ -24,15 +24,14 @@ _DELETED: Final = TopicInfo("", TopicSettings(), 0, 0)
 
 
 class LocalSubscription:
-    """A queue that is given what a topic publishes. `lag`: about how many logged messages it has yet to be given."""
+    """A queue that is given what a topic publishes."""
 
-    __slots__ = ("lag", "policy", "queue", "stored")
+    __slots__ = ("policy", "queue", "stored")
 
-    def __init__(self, queue: LocalQueue, stored: Subscription, lag: int) -> None:
+    def __init__(self, queue: LocalQueue, stored: Subscription) -> None:
         self.queue = queue
         self.stored = stored
         self.policy = Policy(stored.filter, stored.scope) if stored.filter else None
-        self.lag = lag
 
     @property
     def live(self) -> bool:
@@ -93,15 +92,14 @@ class LocalTopic:
 
     def subscribe(self, queue: LocalQueue, stored: Subscription) -> LocalSubscription:
         """Subscribe a queue, or change its subscription, which keeps its place."""
-        one = LocalSubscription(queue, stored, self.lag_from(stored.position))
+        one = LocalSubscription(queue, stored)
         self.subscriptions[queue.number] = one
         return one
 
-    def lag_from(self, position: int | None) -> int:
-        """About how many logged messages are behind a position: numbers have gaps where the broker was restarted."""
-        if position is None:
-            return 0
-        return min(self.logged, max(0, self.next_seq - 1 - position))
+    def lag(self, one: LocalSubscription) -> int:
+        """About how many logged messages the queue has yet to be given: numbers have gaps where the broker was restarted."""
+        position = one.stored.position
+        return 0 if position is None else min(self.logged, max(0, self.next_seq - 1 - position))
 
     def live(self) -> list[LocalSubscription]:
         return [one for one in self.subscriptions.values() if one.live]

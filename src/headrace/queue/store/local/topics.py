@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from headrace.errors import InvalidParameter, QueueNotFound, SubscriptionRefused
+from headrace.errors import InvalidParameter, SubscriptionRefused
 from headrace.queue import filters, limits
 from headrace.queue import topics as rules
 from headrace.queue.model import Message, Subscription, SubscriptionState, TopicCounts, TopicDescription, TopicInfo
@@ -225,9 +225,7 @@ def _resubscribe(topic: LocalTopic, one: LocalSubscription) -> Callable[[], None
 def unsubscribe(state: LocalState, operation: Unsubscribe, now: int) -> None:
     del now
     topic = state.topic(operation.topic)
-    queue = state.queues.get(operation.queue)
-    if queue is None:
-        raise QueueNotFound(operation.queue)
+    queue = state.queue(operation.queue)
     one = topic.subscriptions.pop(queue.number, None)
     if one is not None:
         state.change(PutSubscription(topic.number, queue.number, None), _resubscribe(topic, one))
@@ -256,7 +254,7 @@ def _describe(state: LocalState, topic: LocalTopic) -> TopicDescription:
         oldest[1] if oldest is not None else None, topic.first, topic.next_seq - 1,
     )  # fmt: skip
     subscribed = [
-        SubscriptionState(one.stored, one.lag if not one.live else 0, one.queue.messages)
+        SubscriptionState(one.stored, topic.lag(one), one.queue.messages)
         for one in sorted(topic.subscriptions.values(), key=lambda one: one.queue.info.arn)
     ]
     return TopicDescription(topic.info, counts, subscribed)
