@@ -59,7 +59,9 @@ def stream() -> None:
 )
 @click.option("--reset", is_flag=True, help="Drop the pipeline's state first, and give back what it has claimed.")
 @click.option(
-    "--backfill", metavar="FILES", help="Read these files (a file, folder or glob) before the queue or topic."
+    "--backfill",
+    metavar="FILES|topic",
+    help="Read these files (a file, folder or glob) before the queue or topic; topic: the topic's log first.",
 )
 @setting_options(StreamSettings, SECTION)
 @click.option(

@@ -40,8 +40,17 @@ def test_backfill_reads_the_log_then_goes_on_live(client: headrace.Client) -> No
     publish(client, range(5_000))
     reading("late").run(client, until="idle", backfill="topic")
     publish(client, range(5_000, 5_010))
-    reading("late").run(client, until="idle")
-    assert values(client, "late") == list(range(5_010))
+    reading("late").run(client, until="idle", backfill="topic")
+    assert values(client, "late") == list(range(5_010)), "started again with the same command it goes on"
+
+
+def test_pipeline_that_has_begun_without_the_log_says_so(client: headrace.Client) -> None:
+    publish(client, range(10))
+    reading("a").run(client, until="idle")
+    publish(client, range(10, 20))
+    reading("a").run(client, until="idle")
+    with pytest.raises(PlanRefused, match="--reset"):
+        reading("a").run(client, until="idle", backfill="topic")
 
 
 def test_reset_reads_the_log_again(client: headrace.Client) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from headrace.stream.engine.operator import END, NEVER
+from headrace.stream.runner.backfill import TOPIC
 
 
 class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -17,7 +18,7 @@ class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
         position: where its reader goes on; empty: its beginning, or (queues) what the store knows.
         rows, messages: how many came, since the pipeline's beginning.
         heard_ms: steady time of its last input, or of the start: the durable timer of idle closing.
-        backfill: the files that are read before the source itself; None: none. Then `position` is a Backfill's.
+        backfill: what is read before new rows, as it was asked for: files, or TOPIC; None: nothing.
     """
 
     watermark: int = NEVER
@@ -30,6 +31,11 @@ class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def ended(self) -> bool:
         return self.watermark >= END
+
+    @property
+    def files(self) -> str | None:
+        """Those that are read before the source itself. If there are some, `position` is a Backfill's."""
+        return None if self.backfill == TOPIC else self.backfill
 
 
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -20,6 +20,7 @@ from headrace.stream.errors import DefinitionChanged, PipelineBusy
 from headrace.stream.result import Collector, Report, Result
 from headrace.stream.runner import definition as definitions
 from headrace.stream.runner import keys, sharing
+from headrace.stream.runner.backfill import TOPIC
 from headrace.stream.runner.commit import Ledger, TakenOver
 from headrace.stream.runner.control import Control, read_control
 from headrace.stream.runner.feeds import News
@@ -103,7 +104,7 @@ class Runner:
             return "it is to end by itself"
         records = [decode(value) for value in self._store.read(keys.PROGRESS).values()]
         sources = [source for record in records for source in record.sources.values()]
-        if self._backfill is not None or any(source.backfill is not None for source in sources):
+        if self._backfill not in (None, TOPIC) or any(source.files is not None for source in sources):
             return "old files come first, and nobody's rows may overtake them"
         return sharing.why_alone(self._job.pipeline, self._job.physical)
 

@@ -100,15 +100,14 @@ def run_job(
         if reset:
             patience.call(lambda: drop_state(store, client, job.pipeline.name))
         _check_backfill(job, store, backfill)
-        path = str(backfill) if backfill is not None else None
+        before = str(backfill) if backfill is not None else None
         if client is not None:
             patience.call(lambda: prepare_queues(job, client))
-            if path == TOPIC:
+            if before == TOPIC:
                 patience.call(lambda: backfill_topic(job, client, job.pipeline.name))
-                path = None
         runner = Runner(
             job, store, client,
-            stop=stop, patience=patience, text=text, backfill=path, on_progress=on_progress,
+            stop=stop, patience=patience, text=text, backfill=before, on_progress=on_progress,
         )  # fmt: skip
         return runner.run()
 
@@ -128,7 +127,7 @@ def _store(job: Job, client: Client | None, patience: Patience) -> Store:
 
 
 def _check_backfill(job: Job, store: Store, backfill: str | Path | None) -> None:
-    """At the first start; started again with the same files, as whoever supervises it does, it goes on."""
+    """At the first start; started again with the same, as whoever supervises it does, it goes on."""
     if backfill is None:
         return
     source_to_backfill(job.sources)

@@ -183,7 +183,7 @@ class Session:
         self._left.append(feed)
 
     def _backfilled(self, source: plan.Source) -> str | None:
-        """The files that come before this source."""
+        """What comes before this source's new rows."""
         if self._backfill is None:
             return None
         return self._backfill if source_to_backfill(self._job.sources) is source else None
@@ -210,10 +210,10 @@ class Session:
         reader = open_reader(
             source, self._client, pipeline=self._job.pipeline.name, slot=self._ledger.slot, columns=columns
         )
-        if at.backfill is None:
+        if at.files is None:
             return reader
         files = open_reader(
-            files_of(source, at.backfill), None, pipeline=self._job.pipeline.name, slot=self._ledger.slot
+            files_of(source, at.files), None, pipeline=self._job.pipeline.name, slot=self._ledger.slot
         )
         return Backfill(files, reader)
 
