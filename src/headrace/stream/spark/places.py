@@ -17,7 +17,7 @@ def prepare_places(pipeline: Pipeline, client: Client) -> None:
         if isinstance(source, QueueSource):
             client.queue(source.queue)
         elif isinstance(source, TopicSource):
-            subscribe(client, source.topic, inbox_name(pipeline.name, source.topic))
+            subscribe(client, source.topic, inbox_name(pipeline.name, source.topic), start=source.start)
     sinks = [sink.queue for sink in pipeline.sinks if isinstance(sink, QueueSink) and not sink.topic]
     for queue in [*sinks, *([pipeline.dead] if pipeline.dead is not None else [])]:
         _make(client, queue)
