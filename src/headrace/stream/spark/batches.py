@@ -19,11 +19,12 @@ from headrace.native.client import Client
 from headrace.queue.model import Entry, arn_of
 from headrace.stream.engine.operator import NEVER
 from headrace.stream.errors import TooManyFailures
-from headrace.stream.plan import Pipeline, QueueSource, Sink, sources_of
+from headrace.stream.plan import Pipeline, QueueSource, Sink, TopicSource, sources_of
 from headrace.stream.result import Collector
 from headrace.stream.schema import Schema
 from headrace.stream.sinks.base import Entries, Outbox
 from headrace.stream.sinks.open import open_sink
+from headrace.stream.sources.topic import inbox_name
 from headrace.stream.spark import stages
 from headrace.stream.spark.claims import dead_state, reader_of
 from headrace.stream.spark.convert import plain
@@ -141,8 +142,11 @@ class Batches:
     def _undecoded(self, client: Client) -> Iterator[int]:
         """How many messages of this batch could not be decoded: their letters wait for its acknowledgement."""
         for source in sources_of(self.pipeline.output):
-            if isinstance(source, QueueSource):
-                name = dead_state(arn_of(source.queue), reader_of(self.pipeline.name))
+            if isinstance(source, QueueSource | TopicSource):
+                queue = (
+                    source.queue if isinstance(source, QueueSource) else inbox_name(self.pipeline.name, source.topic)
+                )
+                name = dead_state(arn_of(queue), reader_of(self.pipeline.name))
                 yield from (len(msgspec.msgpack.decode(part)) for part in client.state(name).values())
 
     def _check_failures(self) -> None:
