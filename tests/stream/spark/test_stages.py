@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 import headrace
-from headrace.errors import Unavailable
+from headrace.errors import OutcomeUnknown, Unavailable
 from headrace.native.client import Client
 from headrace.queue.model import Entry, arn_of
 from headrace.stream.spark import limits, stages
@@ -89,6 +89,19 @@ def test_lost_answer_loses_and_doubles_nothing(client: headrace.Client, fault: s
     assert [part.messages for part in parts] == [10, 10, 5]
     faulty = lossy(client, lambda number: fault if number == lost else "")
     stages.publish(faulty, NAME, checkpoint="a", batch=0, parts=parts)
+    assert published(client) == Counter(range(25))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_commit_gives_up_after_outcomes_in_a_row_that_nobody_knows(
+    client: headrace.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "UNKNOWN_MAX", 2)
+    parts = stages.stage(client, NAME, sends(0, 25))
+    with pytest.raises(OutcomeUnknown):
+        stages.publish(lossy(client, lambda _: "before"), NAME, checkpoint="a", batch=0, parts=parts)
+    every_other = lossy(client, lambda number: "before" if number % 2 else "")
+    stages.publish(every_other, NAME, checkpoint="a", batch=0, parts=parts)
     assert published(client) == Counter(range(25))
 
 

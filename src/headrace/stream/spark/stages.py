@@ -115,6 +115,8 @@ def publish(
             unknown += 1
             if unknown == limits.UNKNOWN_MAX:
                 raise
+        else:
+            unknown = 0
 
 
 def decide(name: str, record: Record | None, wanted: Record, *, adopt: bool) -> Record | None:
