@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 
 from headrace.native.client import Client
-from headrace.queue.model import Entry, arn_of
+from headrace.queue.model import arn_of
 from headrace.stream.engine.operator import NEVER
 from headrace.stream.errors import TooManyFailures
 from headrace.stream.plan import Pipeline, QueueSource, Sink, TopicSource, sources_of
@@ -28,6 +28,7 @@ from headrace.stream.sources.topic import inbox_name
 from headrace.stream.spark import stages
 from headrace.stream.spark.claims import dead_state, reader_of
 from headrace.stream.spark.convert import plain
+from headrace.stream.spark.parts import letters_of
 from headrace.stream.spark.python_step import LETTERS, DeadRows
 from headrace.stream.spark.sink import QUERY_ID
 from headrace.stream.spark.staging import sends_of, stage_task
@@ -132,8 +133,7 @@ class Batches:
         """The letters of Python steps, as parts of this batch. Raises TooManyFailures."""
         if self.pipeline.dead is None:
             return []
-        staged = client.state(stages.state_name(self.pipeline.name), self.letters.prefix(batch))
-        letters = [entry for part in staged.values() for entry in msgspec.msgpack.decode(part, type=list[Entry])]
+        letters = letters_of(client.state(stages.state_name(self.pipeline.name), self.letters.prefix(batch)))
         self.count.dead += len(letters) + sum(self._undecoded(client))
         self._check_failures()
         queue = arn_of(self.pipeline.dead)
@@ -147,7 +147,7 @@ class Batches:
                     source.queue if isinstance(source, QueueSource) else inbox_name(self.pipeline.name, source.topic)
                 )
                 name = dead_state(arn_of(queue), reader_of(self.pipeline.name))
-                yield from (len(msgspec.msgpack.decode(part)) for part in client.state(name).values())
+                yield len(letters_of(client.state(name)))
 
     def _check_failures(self) -> None:
         dead, rows = self.count.dead, self.count.rows_in

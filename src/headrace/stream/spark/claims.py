@@ -17,15 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
 from headrace.errors import OutcomeUnknown, StateChanged
 from headrace.native.client import Client
 from headrace.queue.model import ClaimState, Entry, Message
 from headrace.queue.operations import AcknowledgeClaims, Claim, GetClaims, GetQueue, Transact
 from headrace.stream.spark import limits
 from headrace.stream.spark.errors import CheckpointBehind
-from headrace.stream.spark.parts import cut
+from headrace.stream.spark.parts import keep_letters, letters_of
 
 
 def dead_state(queue: str, reader: str) -> str:
@@ -40,9 +38,7 @@ def reader_of(pipeline: str) -> str:
 
 def stage_dead(client: Client, queue: str, reader: str, claim: int, letters: Iterable[Entry]) -> None:
     """In a task: keep the dead letters of a claim for its acknowledgement. Idempotent."""
-    for number, (part, _) in enumerate(cut(letters, lambda letter: len(letter.body))):
-        value = msgspec.msgpack.encode(part)
-        client.call(Transact(name=dead_state(queue, reader), state=[(_dead_key(claim, number), value)]))
+    keep_letters(client, dead_state(queue, reader), _dead_prefix(claim), letters)
 
 
 class Claims:
@@ -136,18 +132,11 @@ class Claims:
         return Transact(
             name=dead_state(self._queue, self._reader),
             claims=[(self._queue, self._reader, claim)],
-            sends=[(dead, [letter for part in staged.values() for letter in _decode(part)])],
+            sends=[(dead, letters_of(staged))],
             state=[(key, None) for key in staged],
             expect=list(staged.items()),
         )
 
 
-_decode = msgspec.msgpack.Decoder(list[Entry]).decode
-
-
 def _dead_prefix(claim: int) -> str:
     return f"dead/{claim:016x}/"
-
-
-def _dead_key(claim: int, number: int) -> bytes:
-    return f"{_dead_prefix(claim)}{number:06d}".encode()

@@ -1,10 +1,15 @@
-"""Messages cut into parts that fit into a state value and into a transaction."""
+"""Messages cut into parts that fit into a state value and into a transaction; dead letters that are kept so."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+import msgspec
+
+from headrace.native.client import Client
+from headrace.queue.model import Entry
+from headrace.queue.operations import Transact
 from headrace.stream.spark import limits
 
 T = TypeVar("T")
@@ -23,3 +28,14 @@ def cut(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[tuple[list[
         size += length
     if part:
         yield part, size
+
+
+def keep_letters(client: Client, name: str, prefix: str, letters: Iterable[Entry]) -> None:
+    """In a task: dead letters into the state `name`, as keys that start with `prefix`. Idempotent."""
+    for number, (part, _) in enumerate(cut(letters, lambda letter: len(letter.body))):
+        client.call(Transact(name=name, state=[(f"{prefix}{number:06d}".encode(), msgspec.msgpack.encode(part))]))
+
+
+def letters_of(kept: dict[bytes, bytes]) -> list[Entry]:
+    """The letters of a state's keys and values."""
+    return [letter for part in kept.values() for letter in msgspec.msgpack.decode(part, type=list[Entry])]

@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-import msgspec
 import pyarrow as pa
 from pyspark import TaskContext
 
 from headrace.queue.model import Entry
-from headrace.queue.operations import Transact
 from headrace.stream import physical
 from headrace.stream.engine.operator import Context, Refused
 from headrace.stream.engine.python import PythonOperator
@@ -28,7 +26,7 @@ from headrace.stream.spark import stages
 from headrace.stream.spark.convert import from_spark, to_spark
 from headrace.stream.spark.errors import RowsDead
 from headrace.stream.spark.options import connect_to
-from headrace.stream.spark.parts import cut
+from headrace.stream.spark.parts import keep_letters
 
 BATCH_ID: Final = "streaming.sql.batchId"
 """The local property in which Spark tells tasks the batch."""
@@ -61,11 +59,9 @@ class DeadRows:
         assert context is not None
         assert self.broker is not None
         batch = int(context.getLocalProperty(BATCH_ID) or 0)
-        key = f"{self.prefix(batch)}{step}/{context.partitionId():06d}"
+        prefix = f"{self.prefix(batch)}{step}/{context.partitionId():06d}/"
         with connect_to(self.broker) as client:
-            for number, (part, _) in enumerate(cut(self._letters(refused), lambda letter: len(letter.body))):
-                state = [(f"{key}/{number:06d}".encode(), msgspec.msgpack.encode(part))]
-                client.call(Transact(name=stages.state_name(self.pipeline), state=cast("Any", state)))
+            keep_letters(client, stages.state_name(self.pipeline), prefix, self._letters(refused))
 
     def _letters(self, refused: Iterable[Refused]) -> Iterator[Entry]:
         for one in refused:
