@@ -116,9 +116,8 @@ class Batches:
 
     def _by_driver(self, client: Client, frame: DataFrame, number: int) -> list[stages.Part]:
         rows = self._deliver(frame, number)
-        return stages.stage(
-            client, self.pipeline.name, sends_of(client, self.pipeline.name, self._queues, self.schema, rows)
-        )
+        name = self.pipeline.name
+        return stages.stage(client, name, sends_of(client, name, self._queues, self.schema, [rows]))
 
     def _deliver(self, frame: DataFrame, number: int) -> pa.Table:
         """Bring the rows to the driver, and to the sinks outside the store. Returns them."""

@@ -14,15 +14,12 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql.datasource import DataSourceArrowWriter, DataSourceStreamArrowWriter, WriterCommitMessage
 
-from headrace.native.client import Client
-from headrace.queue.model import Entry
 from headrace.stream.schema import Schema
-from headrace.stream.sinks.base import Entries
-from headrace.stream.sinks.open import open_sink
 from headrace.stream.spark import stages
 from headrace.stream.spark.convert import from_spark
 from headrace.stream.spark.errors import OptionInvalid
 from headrace.stream.spark.options import WriteOptions, connect_to
+from headrace.stream.spark.staging import sends_of
 
 QUERY_ID = "sql.streaming.queryId"
 """The local property in which Spark tells tasks the query's id."""
@@ -48,15 +45,10 @@ class _Writer:
         """In a task, perhaps more than once."""
         context = TaskContext.get()
         with connect_to(self._options.broker) as client:
-            parts = stages.stage(client, self._name, self._sends(client, iterator))
+            tables = map(from_spark, iterator)
+            sends = sends_of(client, self._name, [self._options.sink()], self._schema, tables)
+            parts = stages.stage(client, self._name, sends)
         return Staged(parts, (context.getLocalProperty(QUERY_ID) if context else None) or "")
-
-    def _sends(self, client: Client, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, Entry]]:
-        maker = open_sink(self._options.sink(), self._schema, client, pipeline=self._name, index=0)
-        assert isinstance(maker, Entries)
-        for batch in batches:
-            for entry in maker.entries(from_spark(batch)):
-                yield maker.arn, entry
 
     def _discard(self, messages: Sequence[WriterCommitMessage | None]) -> None:
         parts = [part for staged in _known(messages) for part in staged.parts]

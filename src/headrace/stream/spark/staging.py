@@ -1,9 +1,8 @@
-"""Rows staged by tasks: the executors' half of `batches.py`. Imports little: every Python worker loads it."""
+"""Rows staged by tasks: the executors' half of `batches.py` and `sink.py`. Imports little: every Python worker loads it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 import pyarrow as pa
@@ -12,13 +11,11 @@ from headrace.native.client import Client
 from headrace.queue.model import Entry
 from headrace.stream.plan import Sink
 from headrace.stream.schema import Schema
-from headrace.stream.sinks.base import Entries
+from headrace.stream.sinks.base import Entries, Outbox
 from headrace.stream.sinks.open import open_sink
 from headrace.stream.spark import stages
 from headrace.stream.spark.convert import from_spark
 from headrace.stream.spark.options import connect_to
-
-Sends: TypeAlias = Iterator[tuple[str, Entry]]
 
 
 def stage_task(
@@ -29,24 +26,28 @@ def stage_task(
     def call(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         count = 0
 
-        def sends(client: Client) -> Sends:
+        def counted() -> Iterator[pa.Table]:
             nonlocal count
             for batch in batches:
                 count += batch.num_rows
-                yield from sends_of(client, name, sinks, schema, from_spark(batch))
+                yield from_spark(batch)
 
         with connect_to(broker) as client:
-            parts = stages.stage(client, name, sends(client))
+            parts = stages.stage(client, name, sends_of(client, name, sinks, schema, counted()))
         told = [pa.array([count], pa.int64()), pa.array([msgspec.msgpack.encode(parts)], pa.binary())]
         yield pa.RecordBatch.from_arrays(told, ["rows", "parts"])
 
     return call
 
 
-def sends_of(client: Client, name: str, sinks: list[Sink], schema: Schema, rows: pa.Table) -> Sends:
-    """The messages that rows are in each of the queues."""
-    for index, sink in enumerate(sinks):
-        maker = open_sink(sink, schema, client, pipeline=name, index=index)
-        assert isinstance(maker, Entries)
-        for entry in maker.entries(rows):
-            yield maker.arn, entry
+def sends_of(
+    client: Client, name: str, sinks: Sequence[Sink], schema: Schema, tables: Iterable[pa.Table]
+) -> Iterator[tuple[str, Entry]]:
+    """The messages (ARN and entry) that rows are in each of the queues."""
+    makers: list[Entries | Outbox] = []
+    for rows in tables:  # a task without any asks the broker nothing
+        makers = makers or [open_sink(one, schema, client, pipeline=name, index=at) for at, one in enumerate(sinks)]
+        for maker in makers:
+            assert isinstance(maker, Entries)
+            for entry in maker.entries(rows):
+                yield maker.arn, entry
