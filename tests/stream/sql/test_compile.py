@@ -1,10 +1,13 @@
 """Which operators a SELECT becomes."""
 
 import pyarrow as pa
+import pytest
 
 from headrace.stream import physical, plan
 from headrace.stream.physical import Aggregation, Hop, Session, Tumble
-from tests.stream.sql.building import BID, PERSON, UNTIMED, analysed, compiled, kinds, only
+from headrace.stream.sql import analyse
+from headrace.stream.sql import compile as compile_plan
+from tests.stream.sql.building import BID, PERSON, UNTIMED, analysed, compiled, kinds, only, step
 
 TEN = 10_000_000
 
@@ -172,11 +175,22 @@ def test_steps_of_other_kinds_keep_what_they_can_of_the_event_time() -> None:
     assert only(compiled("SELECT * FROM k", "append", ("k", dedup)), physical.Dedup).keys == ("auction",)
 
 
+@pytest.mark.parametrize("kind", ["filter", "dedup"])
+def test_a_step_over_renamed_columns_gives_them_under_their_new_names(kind: str) -> None:
+    swapped = step("SELECT auction AS bidder, bidder AS auction, ts FROM bid")
+    schema = analyse(swapped).schema
+    over: plan.Node = plan.PythonStep("f", "filter", bool, schema, swapped)
+    if kind == "dedup":
+        over = plan.DedupStep("d", ("auction",), TEN, swapped)
+    assert compiled("SELECT * FROM k", "append", ("k", over)).output.schema == schema
+    project = compiled("SELECT bidder FROM k", "append", ("k", over)).output
+    assert isinstance(project, physical.Project)
+    assert project.sql == 'SELECT "bidder"/*origin*/ FROM input'
+
+
 def test_python_functions_are_called_with_their_types() -> None:
     twice = plan.Function("twice", lambda x: 2 * x, (pa.int64(),), pa.int64())
-    step = plan.SqlStep("q", "SELECT twice(3) AS x FROM bid", (("bid", BID),), (twice,))
-    from headrace.stream.sql import compile as compile_plan
-
-    project = only(compile_plan(plan.Pipeline("p", step, ())), physical.Project)
+    query = plan.SqlStep("q", "SELECT twice(3) AS x FROM bid", (("bid", BID),), (twice,))
+    project = only(compile_plan(plan.Pipeline("p", query, ())), physical.Project)
     assert project.functions == (twice,)
     assert '"twice"(CAST(3 AS BIGINT))' in project.sql

@@ -115,6 +115,12 @@ def test_a_table_is_joined_by_a_projection() -> None:
     assert project.time == "ts"
 
 
+@pytest.mark.parametrize("key", ["auction", "other"])
+def test_a_join_with_a_table_stays_where_the_query_below_only_chooses_columns(key: str) -> None:
+    found = compiled(f"SELECT x.{key} FROM (SELECT auction AS {key} FROM bid) x JOIN rates r ON x.{key} = r.id")
+    assert f'JOIN (SELECT "id" AS "id" FROM "rates") ON ("{key}" = "id")' in only(found, physical.Project).sql
+
+
 def test_keys_of_different_types_meet_in_the_wider() -> None:
     found = compiled("SELECT a.id FROM auction a JOIN bid b ON a.category = b.auction AND a.ts = b.ts")
     join = only(found, Join)

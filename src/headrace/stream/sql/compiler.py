@@ -50,7 +50,7 @@ class Compiler:
         if relation.query == INPUT:
             return relation
         place = self.add(project_operator(relation, step))
-        return replace(relation, place=place, query=INPUT, tables=(), functions=())
+        return replace(relation, place=place, query=INPUT, tables=(), functions=(), renames=None)
 
     def warn(self, text: str) -> None:
         if text not in self.warnings:

@@ -57,6 +57,7 @@ def _scope(
         left,
         query=f"({sql})",
         schema=schema,
+        renames=None,
         tables=(*(one for one in left.tables if one.name != table.name), table),
         functions=tuple({one.name: one for one in (*left.functions, *query.step.functions)}.values()),
     )
