@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.errors import CallerError, QueueNotFound
+from headrace.errors import CallerError
 from headrace.queue import limits, topics
 from headrace.queue.filters import Subject
 from headrace.queue.model import Entry, Message, Sent
@@ -24,19 +24,15 @@ def send(state: LocalState, operation: Send, now: int) -> list[Sent | CallerErro
     sending.check_batch(operation.entries)
     if queue is None or queue.inbox_of is not None:
         return send_to(state, target, operation.entries, now)
-    state.watched[queue.number] = queue  # nearly all is sent to queues: it costs them no more than before
+    state.watched[queue.number] = queue  # nearly all is sent to queues: `send_to` would cost them 0.2 µs of 2
     return sending.store(state, queue, operation.entries, now)
 
 
 def destination(state: LocalState, arn: str) -> LocalQueue | LocalTopic:
     """The queue or topic of that name; raises QueueNotFound or TopicNotFound."""
-    queue = state.queues.get(arn)
-    if queue is not None:
-        state.watched[queue.number] = queue
-        return queue
-    if topics.is_topic(arn):
+    if arn not in state.queues and topics.is_topic(arn):
         return state.topic(arn)
-    raise QueueNotFound(arn)
+    return state.queue(arn)
 
 
 def send_to(
