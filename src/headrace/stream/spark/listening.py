@@ -19,10 +19,12 @@ LISTENER_LATE_S: Final = 10.0
 
 
 class Listener(StreamingQueryListener):
-    """Adds what one query does to counts. Spark calls it from a thread of its own, one event after the other."""
+    """Adds what the query `name` does to counts. Spark calls it from a thread of its own, one event after the other, with
+    the news of all queries of a session."""
 
-    def __init__(self, spark: SparkSession, counts: Counts) -> None:
+    def __init__(self, spark: SparkSession, name: str, counts: Counts) -> None:
         self._spark = spark
+        self._name = name
         self._counts = counts
         self._ended: dict[str, threading.Event] = {}
         self._run = ""
@@ -47,8 +49,9 @@ class Listener(StreamingQueryListener):
         pass
 
     def onQueryProgress(self, event: Any) -> None:  # noqa: N802
-        progress = event.progress
-        counts = self._counts
+        progress, counts = event.progress, self._counts
+        if progress.name != self._name:
+            return
         counts.batches += progress.numInputRows > 0
         counts.rows_in += progress.numInputRows
         counts.watermark_us = max(counts.watermark_us, _micros(progress.eventTime.get("watermark")))

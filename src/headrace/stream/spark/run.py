@@ -162,10 +162,11 @@ class _Run:
     def _query(self, trigger: str | None, stop: threading.Event, *, now: bool) -> None:
         """One query, to its end or until it is stopped."""
         frames = Frames(self._spark, self._pipeline, self._folder, self._dead, self._read)
-        writer = frames.output().writeStream.foreachBatch(self._process).queryName(f"headrace-{self._pipeline.name}")
+        name = f"headrace-{self._pipeline.name}"
+        writer = frames.output().writeStream.foreachBatch(self._process).queryName(name)
         writer = writer.outputMode(self._pipeline.mode).option("checkpointLocation", str(self._folder / "spark"))
         writer = writer.trigger(availableNow=True) if now else writer.trigger(processingTime=trigger or "0 seconds")
-        with Listener(self._spark, self._counts) as listener:
+        with Listener(self._spark, name, self._counts) as listener:
             query = writer.start()
             listener.follow(str(query.runId))
             self._wait(query, stop)
