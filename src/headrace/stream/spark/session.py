@@ -22,13 +22,6 @@ CONFIGURATION: Final = {
 }
 """What a session must have that runs pipelines. All of it can be set while the session runs."""
 
-_AT_START: Final = {
-    "spark.ui.showConsoleProgress": "false",
-    "spark.executorEnv.PYSPARK_PYTHON": sys.executable,  # else executors take the first python3 of their PATH
-    "spark.executorEnv.PYTHONPATH": os.pathsep.join([_SOURCES, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
-    "spark.executorEnv.TZ": "UTC",
-}
-
 
 def session(name: str, master: str | None = None) -> SparkSession:
     """A session for a pipeline: that which runs already (spark-submit, a notebook), or a new one at `master`."""
@@ -36,7 +29,7 @@ def session(name: str, master: str | None = None) -> SparkSession:
     builder = SparkSession.builder.appName(name)
     active = SparkSession.getActiveSession()
     if active is None:
-        for key, value in _AT_START.items():
+        for key, value in _at_start().items():
             builder = builder.config(key, value)
         if master is not None:
             builder = builder.master(master)
@@ -49,3 +42,14 @@ def prepare(spark: SparkSession) -> SparkSession:
         spark.conf.set(key, value)
     spark.dataSource.register(HeadraceSource)
     return spark
+
+
+def _at_start() -> dict[str, str]:
+    """What only a new session takes."""
+    path = os.environ.get("PYTHONPATH")
+    return {
+        "spark.ui.showConsoleProgress": "false",
+        "spark.executorEnv.PYSPARK_PYTHON": sys.executable,  # else executors take the first python3 of their PATH
+        "spark.executorEnv.PYTHONPATH": os.pathsep.join([_SOURCES, *([path] if path else [])]),
+        "spark.executorEnv.TZ": "UTC",
+    }
