@@ -92,11 +92,16 @@ def test_each_lost_page_costs_what_it_held_and_nothing_is_wrong(sample: tuple[Pa
 
 def test_body_that_was_changed_is_not_delivered(sample: tuple[Path, int], tmp_path: Path) -> None:
     key = "(SELECT body FROM message WHERE typeof(body) = 'integer' ORDER BY body LIMIT 1)"
-    driver = reopened(sample, tmp_path / "x", execute(f"UPDATE message SET body = x'00' WHERE key = {key}"))
+    driver = reopened(
+        sample, tmp_path / "x", execute(f"UPDATE message SET body = zeroblob(length(body)) WHERE key = {key}")
+    )
     for queue in QUEUES:
         assert bodies(driver.receive(queue, COUNT)) == [body(n) for n in range(COUNT) if n != 1]
         assert driver.counts(queue).damaged == 1
-    assert len(driver.run(ops.ReadLog(TOPIC))) == COUNT - 1
+    shown = driver.run(ops.ReadLog(TOPIC))
+    counts = driver.run(ops.GetTopic(TOPIC)).counts
+    assert (counts.logged, counts.damaged, len(shown)) == (COUNT - 1, 1, COUNT - 1)
+    assert counts.log_bytes == sum(len(message.body) for message in shown)
     driver.close()
 
 

@@ -208,19 +208,24 @@ class LocalState:
             return
         self.damaged += 1
         topic.damaged += 1
-        logged = int(key & SEQ_MASK >= topic.first)
-        topic.logged -= logged
+        seq, size = key & SEQ_MASK, 0  # how long one on a damaged page was, the next start counts
+        logged = int(seq >= topic.first)
         if reason == CHECKSUM:
             self.plan.batch.deletes.add(key)
+            if logged:
+                ((_, _, size),) = self.disk.log_front(topic.number, after=seq - 1, limit=1)
+        topic.logged -= logged
+        topic.log_bytes -= size
         self.plan.logs[topic.number] = topic
 
         def undo() -> None:
             self.damaged -= 1
             topic.damaged -= 1
             topic.logged += logged
+            topic.log_bytes += size
 
         self.change(Quarantine(key, reason, now), undo)
         log.error(
-            "message %d of %s is damaged (%s): quarantined, not delivered", key & SEQ_MASK, topic.info.arn, reason,
-            extra={"action": "message.damaged", "queue": topic.info.arn, "seq": key & SEQ_MASK},
+            "message %d of %s is damaged (%s): quarantined, not delivered", seq, topic.info.arn, reason,
+            extra={"action": "message.damaged", "queue": topic.info.arn, "seq": seq},
         )  # fmt: skip
