@@ -59,6 +59,7 @@ def test_run_until_idle_and_look_at_it(run: CommandLine, file: Path, filled: hea
     assert (listed["pipeline"], listed["rows_in"], listed["run_by"]) == ("counts", 200, None)
     assert (listed["state"], listed["lag"], listed["watermark"]) == ("stopped", 0, "2024-01-01 00:00:17.900")
     shown = run("stream", "show", "counts", "-o", "json").json
+    assert shown["last_commit_seconds"] >= 0
     assert shown["sources"] == {"events": "queue events"} and shown["state_parts"] > 0 and shown["plan"]
     [lag] = run("stream", "lag", "counts", "-o", "json").json
     assert (lag["waiting"], lag["rows"]) == (0, 200)

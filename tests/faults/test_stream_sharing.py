@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import headrace
-from headrace.stream.runner import inspect, keys
+from headrace.stream.runner import keys
+from headrace.stream.runner.members import read_owners
 from tests.broker_process import BrokerProcess, ServerProcess, run_command, wait_until
 from tests.stream.runner.pipelines import counted, event, expected_counts, send, taken
 
@@ -39,7 +40,7 @@ def end(process: ServerProcess, number: signal.Signals) -> int:
 
 
 def shared_by(client: headrace.Client, processes: int) -> bool:
-    return any(len(found.members) == processes for found in inspect.pipelines(client))
+    return len(read_owners(client.state(keys.state_name("counts")).get(keys.OWNERS)).slots) == processes
 
 
 def has_read(client: headrace.Client, rows: int) -> bool:

@@ -33,7 +33,7 @@ def show(name: str, target: str, output: str | None) -> None:
     from headrace.stream.runner import inspect  # noqa: PLC0415
 
     with open_client(target) as client:
-        found = inspect.standing(client, name)
+        found = inspect.standing(client, name, measured=True)
         row = _row(found, client.statistics().now_ms)
     row |= {
         "state_bytes": found.state_bytes,
@@ -171,7 +171,7 @@ def _row(found: Standing, now_ms: int) -> out.Row:
         "late": progress.late,
         "dead": progress.dead,
         "watermark": watermark_text(min(timed)) if timed else None,
-        "last_commit_seconds": (now_ms - progress.committed_ms) / 1_000 if progress.commit else None,
+        "last_commit_seconds": (now_ms - progress.committed_ms) / 1_000 if progress.committed_ms else None,
     }
 
 

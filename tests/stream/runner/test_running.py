@@ -169,7 +169,8 @@ def test_reset_gives_claimed_messages_back_and_drops_state(client: headrace.Clie
     assert reset(store, client, "counts") > 0
     assert client.queue("events").counts().visible == 1
     assert list(client.state(keys.state_name("counts"))) == [keys.OWNERS]
-    assert inspect.pipelines(client) == []
+    with pytest.raises(inspect.PipelineUnknown):
+        inspect.standing(client, "counts")
 
 
 def test_reset_that_was_cut_short_is_asked_for_again(client: headrace.Client) -> None:
@@ -298,8 +299,8 @@ def test_more_messages_than_one_transaction_takes(client: headrace.Client) -> No
 def test_inspection_tells_what_is_there(client: headrace.Client) -> None:
     send(client, [event(number) for number in range(100)])
     counts().run(client, until="idle")
-    [found] = inspect.pipelines(client)
-    assert found.pipeline == "counts" and found.progress.rows_in == 100 and not found.members
+    found = inspect.standing(client, "counts", measured=True)
+    assert found.state_bytes and found.state_parts and found.progress.rows_in == 100 and not found.members
     [lag] = inspect.lags(client, "counts")
     assert (lag.reads, lag.waiting) == ("queue events", 0)
     [operator] = inspect.state_schemas(client, "counts")

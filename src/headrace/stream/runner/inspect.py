@@ -63,18 +63,28 @@ class Lag:
     oldest_ms: int | None = None
 
 
-def pipelines(client: Client) -> list[Standing]:
-    """All pipelines that have state, sorted by name; state is not measured."""
-    names = [key.decode() for key in client.state(keys.DIRECTORY)]
-    return [found for name in names if (found := _standing(client, name, measured=False)) is not None]
+def standing(client: Client, pipeline: str, *, measured: bool = False) -> Standing:
+    """One pipeline. Raises PipelineUnknown.
 
-
-def standing(client: Client, pipeline: str) -> Standing:
-    """One pipeline. Raises PipelineUnknown."""
-    found = _standing(client, pipeline, measured=True)
+    Args:
+        measured: whether its state is, which reads all of it.
+    """
+    name = keys.state_name(pipeline)
+    found = client.state(name, keys.DEFINITION).get(keys.DEFINITION)
     if found is None:
         raise PipelineUnknown(pipeline)
-    return found
+    owners = members.read_owners(client.state(name, keys.OWNERS).get(keys.OWNERS))
+    control = client.state(name, keys.CONTROL).get(keys.CONTROL)
+    sizes = [len(value) for _, value in scan(client.call, name, keys.PARTS)] if measured else None
+    return Standing(
+        pipeline,
+        definition.decode(found),
+        merged(map(decode, client.state(name, keys.PROGRESS).values())),
+        tuple(owners.slots.values()),
+        control is not None and msgspec.json.decode(control, type=Control).paused,
+        None if sizes is None else sum(sizes),
+        None if sizes is None else len(sizes),
+    )
 
 
 def lags(client: Client, pipeline: str) -> list[Lag]:
@@ -85,8 +95,7 @@ def lags(client: Client, pipeline: str) -> list[Lag]:
 
 def state_schemas(client: Client, pipeline: str) -> dict[str, pa.Schema]:
     """The operators that have state, and the columns of it. Raises PipelineUnknown."""
-    if _standing(client, pipeline, measured=False) is None:
-        raise PipelineUnknown(pipeline)
+    standing(client, pipeline)
     found = client.state(keys.state_name(pipeline), keys.SCHEMA)
     return {
         key.removeprefix(keys.SCHEMA).decode(): pa.ipc.read_schema(pa.py_buffer(value)) for key, value in found.items()
@@ -105,25 +114,6 @@ def state_rows(client: Client, pipeline: str, operator: str) -> Iterator[pa.Tabl
         rows = pa.Table.from_batches([batch])
         rows = rows.add_column(0, "bucket", pa.repeat(pa.scalar(name.bucket, pa.int64()), rows.num_rows))
         yield rows.add_column(0, "shard", pa.repeat(pa.scalar(name.shard, pa.int16()), rows.num_rows))
-
-
-def _standing(client: Client, pipeline: str, *, measured: bool) -> Standing | None:
-    name = keys.state_name(pipeline)
-    found = client.state(name, keys.DEFINITION).get(keys.DEFINITION)
-    if found is None:
-        return None
-    owners = members.read_owners(client.state(name, keys.OWNERS).get(keys.OWNERS))
-    control = client.state(name, keys.CONTROL).get(keys.CONTROL)
-    sizes = [len(value) for _, value in scan(client.call, name, keys.PARTS)] if measured else None
-    return Standing(
-        pipeline,
-        definition.decode(found),
-        merged(map(decode, client.state(name, keys.PROGRESS).values())),
-        tuple(owners.slots.values()),
-        control is not None and msgspec.json.decode(control, type=Control).paused,
-        None if sizes is None else sum(sizes),
-        None if sizes is None else len(sizes),
-    )
 
 
 def _lag(client: Client, pipeline: str, source: str, reads: str, progress: Progress) -> Lag:
