@@ -123,7 +123,7 @@ class Fleet:
                 idle = 0
                 continue
             sessions = [one.session for one in some if one.session is not None]
-            quiet = all(session.quiet for session in sessions) and not self._waiting()
+            quiet = all(session.rested for session in sessions) and not self._waiting()
             idle = idle + 1 if quiet else 0
             sessions[0].wait(0.01)
 

@@ -45,7 +45,7 @@ def opened(client: headrace.Client, store: BrokerStore, pipeline: Pipeline | Non
 
 
 def settled(session: Session) -> None:
-    while not session.quiet:
+    while not session.rested:
         if session.turn() is None:
             session.wait(0.05)
 

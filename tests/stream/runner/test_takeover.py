@@ -59,7 +59,7 @@ def test_zombie_changes_nothing_and_nothing_is_lost(client: headrace.Client, sto
             with pytest.raises(TakenOver):
                 turned(zombie)
             assert (client.state(keys.state_name("counts")), len(taken(client, "out"))) == before
-            while not session.quiet:
+            while not session.rested:
                 if session.turn() is None:
                     session.wait(0.05)
         new.leave()

@@ -43,7 +43,8 @@ class Session:
     """From `open` to `close`. One thread calls it; readers and sinks have threads of their own, which tell `news`.
 
     Attributes:
-        rested: whether the last turn found nothing, and did what is to be done then.
+        rested: whether the last turn found nothing, and nothing had come for a while when it began; then it did what is to
+            be done in silence.
     """
 
     def __init__(
@@ -69,7 +70,6 @@ class Session:
         self._left: list[Feed] = []
         self.rested = False
         self._share: Share | None = None
-        self._quiet = False
         self._measured_s = -limits.TELL_S  # at once
         self._measured_bytes = 0
         self._closing = ExitStack()
@@ -212,9 +212,7 @@ class Session:
         )
         if at.files is None:
             return reader
-        files = open_reader(
-            files_of(source, at.files), None, pipeline=self._job.pipeline.name, slot=self._ledger.slot
-        )
+        files = open_reader(files_of(source, at.files), None, pipeline=self._job.pipeline.name, slot=self._ledger.slot)
         return Backfill(files, reader)
 
     # --- turns ---
@@ -246,12 +244,12 @@ class Session:
             TakenOver: somebody else has the pipeline.
             TooManyFailures: nothing of this turn was committed.
         """
-        self._quiet = self._is_quiet()
+        quiet = self._is_quiet()
         self.rested = False
         if self._outlets.full:
             return None
         batch = Batch() if self._share is not None and self._share.stalled else self._gather()
-        self.rested = not batch.chunks and self.quiet
+        self.rested = not batch.chunks and quiet
         sources = self._advanced(batch)
         goal = self._goal(batch, sources)
         if not batch.chunks and sources == self._sources and not (self._share and self._share.has_news(goal)):
@@ -275,15 +273,8 @@ class Session:
             seconds = pause_s if seconds is None else min(seconds, pause_s)
         self._news.wait(None if seconds is None else max(seconds, 0.001))
 
-    @property
-    def quiet(self) -> bool:
-        """When the last turn began, nothing was here to be processed, and nothing had come for a while.
-
-        Not now: what a turn did not take for quiet, it has not closed windows for (`until` end).
-        """
-        return self._quiet
-
     def _is_quiet(self) -> bool:
+        """Nothing is here to be processed, and nothing has come for a while."""
         return all(feed.quiet for feed in self._all_feeds()) and not self._outlets.under_way
 
     @property
