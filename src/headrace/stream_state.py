@@ -102,7 +102,7 @@ class PipelineState(msgspec.Struct, frozen=True):
 
     @property
     def watermark_us(self) -> int | None:
-        """The least of the sources'; None if one has none, or all have ended."""
+        """The least of the sources that have one; None: none has, or all have ended."""
         found = [source.watermark_us for source in self.sources]
         return min((one for one in found if one is not None), default=None)
 
