@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -21,14 +20,14 @@ from rich.console import Console
 from benchmarks import machine, native, others, report, servers, sqs_http
 from benchmarks.plan import PLANS, Plan
 from benchmarks.report import Results
+from benchmarks.runs import ROOT, now, sayer
 from benchmarks.store import StoreFigures
-from benchmarks.stream.cases import PARTS as STREAM_PARTS
 from benchmarks.stream.command import failed as stream_failed
 from benchmarks.stream.command import measure_stream, stream
+from benchmarks.stream.results import PARTS as STREAM_PARTS
 from benchmarks.web.command import PARTS as WEB_PARTS
 from benchmarks.web.command import measure_web, web
 
-ROOT: Final = Path(__file__).parent.parent
 PARTS: Final = ("http", "store", "native", "others", "web", "stream")
 TABLE_WIDTH: Final = 120
 
@@ -63,9 +62,8 @@ def main(
     plan, parts = PLANS[mode], only or PARTS
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
-    started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    results = Results(mode, started, machine.describe(data))
-    say = _sayer(console, results)
+    results = Results(mode, now(), machine.describe(data))
+    say = sayer(console, results.remarks)
     measure: dict[str, Callable[[], None]] = {
         "http": lambda: _measure_http(results, plan, peers, cache=cache, data=data, say=say),
         "store": lambda: _measure_store(results, plan, data, say),
@@ -98,17 +96,6 @@ def _succeeds(part: str, measure: Callable[[], None], say: Callable[[str], None]
         say(f"{part} is left out: {failed}")
         return False
     return True
-
-
-def _sayer(console: Console, results: Results) -> Callable[[str], None]:
-    """Progress goes to the terminal; what a reader of the results must know also into them."""
-
-    def say(text: str) -> None:
-        console.print(f"  {text}", style="dim", markup=False, highlight=False)
-        if "left out" in text:
-            results.remarks.append(text)
-
-    return say
 
 
 def _measure_http(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 from rich import box
 from rich.console import Console
@@ -14,6 +12,7 @@ from rich.table import Table
 
 from benchmarks.native import NativeFigures
 from benchmarks.others import OtherFigures
+from benchmarks.runs import Run
 from benchmarks.sqs_http import Row
 from benchmarks.store import StoreFigures
 
@@ -42,26 +41,13 @@ OPEN_TARGET_S: Final = 5.0
 
 
 @dataclass
-class Results:
+class Results(Run):
     """All that a run measured."""
 
-    mode: str
-    started: str
-    machine: dict[str, Any]
     http: list[Row] = field(default_factory=list)
     store: list[StoreFigures] = field(default_factory=list)
     native: list[NativeFigures] = field(default_factory=list)
     others: list[OtherFigures] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-    def save(self, folder: Path) -> Path:
-        """Write the results to a file named by mode and time; also as `latest.json`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(self), indent=2) + "\n"
-        path = folder / f"{self.mode}-{self.started.replace(':', '')}.json"
-        path.write_text(text)
-        (folder / "latest.json").write_text(text)
-        return path
 
 
 def show(console: Console, results: Results) -> None:

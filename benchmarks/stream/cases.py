@@ -6,17 +6,25 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from benchmarks import servers
 from benchmarks.nexmark.generator import write_parquet
 from benchmarks.stream import latency, running
 from benchmarks.stream.measuring import Usage
 from benchmarks.stream.plan import DISORDER_US, PART_EVENTS, QUERIES, QUEUE_QUERIES, Plan
-from benchmarks.stream.results import DUCKDB, HEADRACE, SPARK, FileRow, FixedRow, QueueRow, StreamResults
+from benchmarks.stream.results import (
+    DUCKDB,
+    HEADRACE,
+    PARTS,
+    SPARK,
+    SPARK_CASE,
+    FileRow,
+    FixedRow,
+    QueueRow,
+    StreamResults,
+)
 
 Say = Callable[[str], None]
-PARTS: Final = ("files", "queues", "latency", "fixed", "spark")
 
 
 def measure(results: StreamResults, plan: Plan, parts: Sequence[str], *, peers: bool, data: Path, say: Say) -> None:
@@ -110,8 +118,7 @@ def _spark(results: StreamResults, plan: Plan, data: Path, say: Say) -> None:
         filled = _fill(broker, "json", plan.spark_messages, plan, log)
         used_s = broker.cpu_s()
         usage = Usage(**running.run("spark_source", broker.endpoint, timeout_s=plan.timeout_s, log=log))
-        case = "Spark data source, queue to queue"
-        results.queues.append(QueueRow(case, **filled, broker_cpu_s=broker.cpu_s() - used_s, usage=usage))
+        results.queues.append(QueueRow(SPARK_CASE, **filled, broker_cpu_s=broker.cpu_s() - used_s, usage=usage))
 
 
 def _fill(broker: servers.Running, form: str, events: int, plan: Plan, log: Path) -> dict[str, int]:

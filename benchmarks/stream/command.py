@@ -5,24 +5,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import click
 from rich.console import Console
 
-from benchmarks import machine
+from benchmarks import machine, runs
+from benchmarks.runs import DOCUMENT, PICTURES, ROOT
 from benchmarks.servers import CannotInstall
 from benchmarks.stream import publish, report
-from benchmarks.stream.cases import PARTS, measure
+from benchmarks.stream.cases import measure
 from benchmarks.stream.plan import PLANS
-from benchmarks.stream.results import StreamResults
+from benchmarks.stream.results import PARTS, StreamResults
 from benchmarks.web import environment
-from benchmarks.web.command import sayer
-from benchmarks.web.publish import DOCUMENT, PICTURES
 
-ROOT: Final = Path(__file__).parent.parent.parent
 TABLE_WIDTH: Final = 120
 
 
@@ -32,7 +30,11 @@ TABLE_WIDTH: Final = 120
 @click.option("--peers/--no-peers", default=True, help="headrace alone, without Spark and DuckDB.")
 @click.option("--publish", "publishes", is_flag=True, help="Write the figures into docs/benchmarks.md, too.")
 @click.option(
-    "--of", type=click.Path(path_type=Path, exists=True), help="Measure nothing: show (and publish) these results."
+    "--of",
+    "given",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    help="Measure nothing: show (and publish) these results; several may have a part each.",
 )
 @click.option(
     "--cache", type=click.Path(path_type=Path), default=ROOT / ".cache/peers", help="Where matplotlib is installed."
@@ -44,19 +46,22 @@ TABLE_WIDTH: Final = 120
     "--out", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results", help="Folder of the results."
 )
 def stream(
-    mode: str, only: tuple[str, ...], peers: bool, publishes: bool, of: Path | None, cache: Path, data: Path, out: Path
-) -> None:
+    mode: str, only: tuple[str, ...], peers: bool, publishes: bool, given: tuple[Path, ...], cache: Path, data: Path,
+    out: Path,
+) -> None:  # fmt: skip
     """Measure streams, alone and against Spark and DuckDB."""
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
-    if of:
-        results, path = StreamResults.load(of), of
-        report.show(console, results)
+    if given:
+        found = {path: StreamResults.load(path) for path in given}
+        for results in found.values():
+            report.show(console, results)
     else:
         results, path = measure_stream(console, mode, only or PARTS, peers=peers, data=data, out=out)
+        found = {path: results}
     if publishes:
-        _publish(console, results, path, cache)
-    sys.exit(1 if failed(results) else 0)
+        _publish(console, found, cache)
+    sys.exit(1 if any(map(failed, found.values())) else 0)
 
 
 def measure_stream(
@@ -65,9 +70,8 @@ def measure_stream(
     """Measure the parts, show and save them. What could not be measured is among the remarks."""
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
-    started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    results = StreamResults(mode, started, machine.describe(data))
-    say = sayer(console, results.remarks)
+    results = StreamResults(mode, runs.now(), machine.describe(data))
+    say = runs.sayer(console, results.remarks)
     try:
         measure(results, PLANS[mode], parts, peers=peers, data=data.resolve(), say=say)
     finally:
@@ -84,9 +88,9 @@ def failed(results: StreamResults) -> bool:
     return any("left out" in remark and not remark.startswith(("Spark", "DuckDB")) for remark in results.remarks)
 
 
-def _publish(console: Console, results: StreamResults, path: Path, cache: Path) -> None:
+def _publish(console: Console, found: Mapping[Path, StreamResults], cache: Path) -> None:
     try:
-        publish.publish(results, path, python=environment.install(cache) / "python")
+        publish.publish(found, python=environment.install(cache) / "python")
     except (CannotInstall, subprocess.CalledProcessError) as error:
         raise click.ClickException(f"the figures are not published: {error}") from error
     console.print(f"Written to {DOCUMENT} and {PICTURES}", highlight=False)

@@ -1,29 +1,32 @@
-"""Put a run's tables and picture into docs/benchmarks.md, between two marks."""
+"""Put the tables and the picture of one or several runs into docs/benchmarks.md, between two marks."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.stream.report import tables, verdict_table
-from benchmarks.stream.results import StreamResults, verdicts
-from benchmarks.web.publish import DOCUMENT, PICTURES, ROOT, insert, markdown
+from benchmarks import runs
+from benchmarks.runs import DOCUMENT, PICTURES, ROOT
+from benchmarks.stream.report import tables
+from benchmarks.stream.results import PARTS, StreamResults, verdicts
 
 BEGIN: Final = "<!-- stream figures: written by `python -m benchmarks stream --publish` -->"
 END: Final = "<!-- end of the stream figures -->"
+LINK: Final = "![Nexmark from files, by query and engine](img/stream-speed.svg)"
 
 
-def publish(results: StreamResults, path: Path, *, python: Path) -> None:
-    """Write picture and section. `path` is the results' file, `python` an interpreter that has matplotlib.
+def publish(found: Mapping[Path, StreamResults], *, python: Path) -> None:
+    """Write picture and section of results by their files. `python`: an interpreter that has matplotlib.
 
     Raises:
         subprocess.CalledProcessError: the picture could not be drawn.
     """
-    draw(path, PICTURES, python=python)
-    DOCUMENT.write_text(insert(DOCUMENT.read_text(), section(results), begin=BEGIN, end=END))
+    for path, results in found.items():
+        if results.files:
+            draw(path, PICTURES, python=python)
+    DOCUMENT.write_text(runs.insert(DOCUMENT.read_text(), section(list(found.values())), begin=BEGIN, end=END))
 
 
 def draw(results: Path, folder: Path, *, python: Path) -> None:
@@ -32,27 +35,16 @@ def draw(results: Path, folder: Path, *, python: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True)
 
 
-def section(results: StreamResults) -> str:
-    """The figures as Markdown."""
-    return "\n".join(_lines(results))
+def section(found: Sequence[StreamResults]) -> str:
+    """The figures as Markdown, run by run, and which parts none of them measured."""
+    missing = [part for part in PARTS if not any(part in results.parts() for results in found)]
+    lines = [f"**Not measured**: {', '.join(missing)}.\n"] if missing else []
+    return "\n".join([*map(_one, found), *lines])
 
 
-def _lines(results: StreamResults) -> Iterator[str]:
-    day = datetime.fromisoformat(results.started).strftime("%d %B %Y").lstrip("0")
-    machine = results.machine
-    yield (
-        f"{machine['cores']} shared cores ({machine['processor']}), {machine['system']}, Python {machine['python']}, "
-        f"on {day}, load before the run {machine['load_before']}: `python -m benchmarks stream --mode {results.mode}`."
-    )
-    yield "\n![Nexmark from files, by query and engine](img/stream-speed.svg)\n"
-    for table in tables(results):
-        yield f"**{table.title}**\n"
-        yield from markdown(table)
-        yield ""
-    judged = verdicts(results)
-    if judged:
-        yield f"**Aims**: {sum(verdict.reached for verdict in judged)} of {len(judged)} reached.\n"
-        yield from markdown(verdict_table(results))
-        yield ""
-    for remark in results.remarks:
-        yield f"- {remark.splitlines()[0]}"
+def _one(results: StreamResults) -> str:
+    parts = results.parts()
+    only = "" if len(parts) == len(PARTS) else "".join(f" --only {part}" for part in parts)
+    command = f"python -m benchmarks stream --mode {results.mode}{only}"
+    pictures = [LINK] if results.files else []
+    return runs.section(results, command, tables(results), verdicts(results), pictures=pictures)

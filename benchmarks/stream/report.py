@@ -7,8 +7,9 @@ from itertools import groupby
 
 from rich.console import Console
 
+from benchmarks import runs
+from benchmarks.runs import TextTable
 from benchmarks.stream.results import DUCKDB, HEADRACE, SPARK, StreamResults, rates, verdicts
-from benchmarks.web.report import TextTable, rich_table
 
 
 def tables(results: StreamResults) -> Iterator[TextTable]:
@@ -24,22 +25,9 @@ def tables(results: StreamResults) -> Iterator[TextTable]:
         yield _fixed(results)
 
 
-def verdict_table(results: StreamResults) -> TextTable:
-    """The aims. Its rows are those of `verdicts`."""
-    rows = [(v.aim, v.measured, v.bound, "yes" if v.reached else "**no**") for v in verdicts(results)]
-    return TextTable("Aims", ("aim", "measured", "bound", "reached"), rows)
-
-
 def show(console: Console, results: StreamResults) -> None:
     """Everything, for the terminal."""
-    facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in results.machine.items())
-    console.print(f"[bold]stream, {results.mode} run of {results.started}[/]: {facts}", highlight=False)
-    for each in tables(results):
-        console.print(rich_table(each))
-    if judged := verdicts(results):
-        console.print(rich_table(verdict_table(results), [verdict.reached for verdict in judged]))
-    for remark in results.remarks:
-        console.print(f"- {remark}", markup=False, highlight=False)
+    runs.show(console, results, tables(results), verdicts(results))
 
 
 def _ratios(results: StreamResults) -> TextTable:

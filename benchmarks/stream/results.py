@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import ClassVar, Final, Self
 
+from benchmarks.runs import Run, Verdict
 from benchmarks.stream.latency import LatencyRow
 from benchmarks.stream.measuring import Usage
 from benchmarks.stream.plan import ENGINES
-from benchmarks.web.results import Verdict
 
+PARTS: Final = ("files", "queues", "latency", "fixed", "spark")
+SPARK_CASE: Final = "Spark data source, queue to queue"
 HEADRACE, SPARK, DUCKDB = ENGINES
 TIMES_SPARK: Final = {"q1": 4, "q2": 4, "q3": 10, "q5": 10, "q7": 10, "q8": 10, "q11": 10}
 SHARE_OF_DUCKDB: Final = 0.4
@@ -63,41 +65,33 @@ class FixedRow:
 
 
 @dataclass
-class StreamResults:
+class StreamResults(Run):
     """One run."""
 
-    mode: str
-    started: str
-    machine: dict[str, Any]
+    prefix: ClassVar[str] = "stream-"
+
     files: list[FileRow] = field(default_factory=list)
     queues: list[QueueRow] = field(default_factory=list)
     latency: list[LatencyRow] = field(default_factory=list)
     fixed: list[FixedRow] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
 
-    def save(self, folder: Path) -> Path:
-        """Write `stream-MODE-TIME.json`, and the same as `stream-latest.json`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(self), indent=2) + "\n"
-        path = folder / f"stream-{self.mode}-{self.started.replace(':', '')}.json"
-        path.write_text(text)
-        (folder / "stream-latest.json").write_text(text)
-        return path
+    def parts(self) -> list[str]:
+        """Those that there are figures for, in the order of PARTS."""
+        spark = [row.case == SPARK_CASE for row in self.queues]
+        there = (self.files, not all(spark), self.latency, self.fixed, any(spark))
+        return [part for part, found in zip(PARTS, there, strict=True) if found]
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` has written."""
         found = json.loads(path.read_text())
-        return cls(
-            mode=found["mode"],
-            started=found["started"],
-            machine=found["machine"],
-            files=[FileRow(**row | {"usage": Usage(**row["usage"])}) for row in found["files"]],
-            queues=[QueueRow(**row | {"usage": Usage(**row["usage"])}) for row in found["queues"]],
-            latency=[LatencyRow(**row) for row in found["latency"]],
-            fixed=[FixedRow(**row) for row in found["fixed"]],
-            remarks=found["remarks"],
-        )
+        figures = {
+            "files": [FileRow(**row | {"usage": Usage(**row["usage"])}) for row in found["files"]],
+            "queues": [QueueRow(**row | {"usage": Usage(**row["usage"])}) for row in found["queues"]],
+            "latency": [LatencyRow(**row) for row in found["latency"]],
+            "fixed": [FixedRow(**row) for row in found["fixed"]],
+        }
+        return cls(**found | figures)
 
 
 def rates(results: StreamResults) -> dict[str, dict[str, float]]:
@@ -128,7 +122,7 @@ def _files(results: StreamResults) -> Iterator[Verdict]:
 
 def _queues(results: StreamResults) -> Iterator[Verdict]:
     for row in results.queues:
-        bound = ARROW_PER_S if "Arrow" in row.case else SPARK_SOURCE_PER_S if "Spark" in row.case else JSON_PER_S
+        bound = ARROW_PER_S if "Arrow" in row.case else SPARK_SOURCE_PER_S if row.case == SPARK_CASE else JSON_PER_S
         yield _at_least(f"{row.case}: events/s", row.per_s, bound, "{:,.0f}")
 
 

@@ -6,21 +6,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import click
 from rich.console import Console
 
-from benchmarks import machine
+from benchmarks import machine, runs
+from benchmarks.runs import DOCUMENT, PICTURES, ROOT
 from benchmarks.servers import CannotInstall
 from benchmarks.web import environment, files, publish, report, speed, trouble, wrk
 from benchmarks.web.plan import PLANS, Plan
 from benchmarks.web.results import WebResults
 from benchmarks.web.trouble import OverloadRow
 
-ROOT: Final = Path(__file__).parent.parent.parent
 PARTS: Final = ("speed", "files", "trouble")
 TABLE_WIDTH: Final = 120
 
@@ -53,7 +52,7 @@ def web(
         results, path = measure_web(console, mode, only or PARTS, peers=peers, cache=cache, data=data, out=out)
     if publishes:
         publish.publish(results, path, python=cache / "web/bin/python")
-        console.print(f"Written to {publish.DOCUMENT} and {publish.PICTURES}", highlight=False)
+        console.print(f"Written to {DOCUMENT} and {PICTURES}", highlight=False)
     sys.exit(1 if any(remark.startswith("headrace") for remark in results.remarks) else 0)
 
 
@@ -63,9 +62,8 @@ def measure_web(
     """Measure the parts, show and save them. What could not be measured is among the remarks."""
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
-    started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    results = WebResults(mode, started, machine.describe(data))
-    say = sayer(console, results.remarks)
+    results = WebResults(mode, runs.now(), machine.describe(data))
+    say = runs.sayer(console, results.remarks)
     programs = _programs(cache, peers=peers, say=say)
     if programs is not None:
         measure_parts(results, PLANS[mode], parts, programs=programs, data=data.resolve(), peers=peers, say=say)
@@ -113,17 +111,6 @@ def measure_parts(
                 results.overload.append(row)
             else:
                 results.mixed.append(row)
-
-
-def sayer(console: Console, remarks: list[str]) -> Callable[[str], None]:
-    """Progress goes to the terminal; what a reader of the results must know also into them."""
-
-    def say(text: str) -> None:
-        console.print(f"  {text}", style="dim", markup=False, highlight=False)
-        if "left out" in text:
-            remarks.append(text)
-
-    return say
 
 
 def _draw(path: Path, out: Path, programs: Path, say: Callable[[str], None]) -> None:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks import runs
+from benchmarks.runs import TextTable
 from benchmarks.web.files import FileRow
 from benchmarks.web.plan import CONNECTIONS, WORKERS
-from benchmarks.web.results import OURS, WebResults, verdicts
+from benchmarks.web.results import WebResults, verdicts
 from benchmarks.web.speed import SpeedRow
 from benchmarks.web.trouble import MixedRow, OverloadRow
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table: its first column is text, the others are figures."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
 
 
 def tables(results: WebResults) -> Iterator[TextTable]:
@@ -39,26 +29,7 @@ def tables(results: WebResults) -> Iterator[TextTable]:
 
 def show(console: Console, results: WebResults) -> None:
     """Everything, for the terminal."""
-    facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in results.machine.items())
-    console.print(f"[bold]web, {results.mode} run of {results.started}[/]: {facts}", highlight=False)
-    for each in tables(results):
-        console.print(rich_table(each))
-    if judged := verdicts(results):
-        table = TextTable("Aims", ("aim", "measured", "bound"), [(v.aim, v.measured, v.bound) for v in judged])
-        console.print(rich_table(table, [verdict.reached for verdict in judged]))
-    for remark in results.remarks:
-        console.print(f"- {remark}", markup=False, highlight=False)
-
-
-def rich_table(text: TextTable, reached: Sequence[bool] = ()) -> Table:
-    """For the terminal. `reached`: of each row, if it is an aim: green or red."""
-    table = Table(title=text.title, title_justify="left", box=box.SIMPLE_HEAD)
-    for place, column in enumerate(text.columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=place > 0)
-    for place, row in enumerate(text.rows):
-        style = ("green" if reached[place] else "red") if reached else "bold" if row[0] in OURS else None
-        table.add_row(*row, style=style)
-    return table
+    runs.show(console, results, tables(results), verdicts(results))
 
 
 def _speed(app: str, rows: Sequence[SpeedRow]) -> TextTable:

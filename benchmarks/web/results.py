@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import ClassVar, Final, Self
 
+from benchmarks.runs import Run, Verdict
 from benchmarks.web.files import FileRow
 from benchmarks.web.open_loop import Outcomes
 from benchmarks.web.speed import SpeedRow
@@ -22,51 +23,27 @@ LARGE_FILES: Final = 0.95
 
 
 @dataclass
-class WebResults:
+class WebResults(Run):
     """One run."""
 
-    mode: str
-    started: str
-    machine: dict[str, Any]
+    prefix: ClassVar[str] = "web-"
+
     speed: list[SpeedRow] = field(default_factory=list)
     overload: list[OverloadRow] = field(default_factory=list)
     mixed: list[MixedRow] = field(default_factory=list)
     files: list[FileRow] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-    def save(self, folder: Path) -> Path:
-        """Write `web-MODE-TIME.json`, and the same as `web-latest.json`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(self), indent=2) + "\n"
-        path = folder / f"web-{self.mode}-{self.started.replace(':', '')}.json"
-        path.write_text(text)
-        (folder / "web-latest.json").write_text(text)
-        return path
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` has written."""
         found = json.loads(path.read_text())
-        return cls(
-            mode=found["mode"],
-            started=found["started"],
-            machine=found["machine"],
-            speed=[SpeedRow(**row) for row in found["speed"]],
-            overload=[OverloadRow(**row | {"outcomes": Outcomes(**row["outcomes"])}) for row in found["overload"]],
-            mixed=[MixedRow(**row | {"outcomes": Outcomes(**row["outcomes"])}) for row in found["mixed"]],
-            files=[FileRow(**row) for row in found["files"]],
-            remarks=found["remarks"],
-        )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One aim: what was measured, the bound, and whether it is kept."""
-
-    aim: str
-    measured: str
-    bound: str
-    reached: bool
+        figures = {
+            "speed": [SpeedRow(**row) for row in found["speed"]],
+            "overload": [OverloadRow(**row | {"outcomes": Outcomes(**row["outcomes"])}) for row in found["overload"]],
+            "mixed": [MixedRow(**row | {"outcomes": Outcomes(**row["outcomes"])}) for row in found["mixed"]],
+            "files": [FileRow(**row) for row in found["files"]],
+        }
+        return cls(**found | figures)
 
 
 def verdicts(results: WebResults) -> list[Verdict]:

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import machine
+from benchmarks.runs import DOCUMENT, insert
 from benchmarks.web import nginx, publish, report, wrk
 from benchmarks.web.command import web
 from benchmarks.web.contenders import SPEED_APPS, TROUBLE_APPS, contenders
@@ -122,17 +123,17 @@ def test_figures_go_between_their_marks() -> None:
     assert "| **no** |" in figures
     assert all(table.title in figures for table in report.tables(some_results()))
     text = f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n"
-    changed = publish.insert(text, figures)
+    changed = insert(text, figures, begin=publish.BEGIN, end=publish.END)
     assert changed.startswith("before\n")
     assert changed.endswith("\nafter\n")
     assert "old" not in changed
-    assert publish.insert(changed, figures) == changed
+    assert insert(changed, figures, begin=publish.BEGIN, end=publish.END) == changed
 
 
 def test_document_has_a_place_for_the_figures() -> None:
-    assert publish.insert(publish.DOCUMENT.read_text(), "x")
+    assert insert(DOCUMENT.read_text(), "x", begin=publish.BEGIN, end=publish.END)
     with pytest.raises(ValueError, match="no place"):
-        publish.insert("nothing", "x")
+        insert("nothing", "x", begin=publish.BEGIN, end=publish.END)
 
 
 def test_each_interface_has_peers(monkeypatch: pytest.MonkeyPatch) -> None:
