@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 
 from headrace.native.client import Client
-from headrace.queue.model import arn_of
+from headrace.queue.model import Entry, arn_of
 from headrace.stream.engine.operator import NEVER
 from headrace.stream.errors import TooManyFailures
 from headrace.stream.plan import Pipeline, QueueSource, Sink, TopicSource, sources_of
@@ -133,22 +133,23 @@ class Batches:
         if self.pipeline.dead is None:
             return []
         letters = letters_of(client.state(stages.state_name(self.pipeline.name), self.letters.prefix(batch)))
-        self.count.dead += len(letters) + sum(self._undecoded(client))
-        self._check_failures()
+        failures = [*self._undecoded(client), *letters]
+        self.count.dead += len(failures)
+        self._check_failures(failures)
         queue = arn_of(self.pipeline.dead)
         return stages.stage(client, self.pipeline.name, ((queue, letter) for letter in letters))
 
-    def _undecoded(self, client: Client) -> Iterator[int]:
-        """How many messages of this batch could not be decoded: their letters wait for its acknowledgement."""
+    def _undecoded(self, client: Client) -> Iterator[Entry]:
+        """Letters of this batch's messages that could not be decoded: they wait for its acknowledgement."""
         for source in sources_of(self.pipeline.output):
             if isinstance(source, QueueSource | TopicSource):
                 queue = (
                     source.queue if isinstance(source, QueueSource) else inbox_name(self.pipeline.name, source.topic)
                 )
                 name = dead_state(arn_of(queue), reader_of(self.pipeline.name))
-                yield len(letters_of(client.state(name)))
+                yield from letters_of(client.state(name))
 
-    def _check_failures(self) -> None:
+    def _check_failures(self, new: list[Entry]) -> None:
         dead, rows = self.count.dead, self.count.rows_in
-        if dead > self.pipeline.failures_max and dead > self.pipeline.failures_share * rows:
-            raise TooManyFailures(self.pipeline.name, dead, rows, f"in the queue {self.pipeline.dead!r}")
+        if new and dead > self.pipeline.failures_max and dead > self.pipeline.failures_share * rows:
+            raise TooManyFailures(self.pipeline.name, dead, rows, msgspec.json.decode(new[-1].body)["reason"])
