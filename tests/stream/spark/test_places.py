@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 import headrace
 import headrace.stream as hs
+from headrace.stream.errors import PlanRefused
 from headrace.stream.spark.places import prepare_places
 from tests.broker_process import wait_until
 
@@ -20,3 +25,14 @@ def test_topic_is_read_from_where_the_source_says(client: headrace.Client) -> No
     wait_until(lambda: late.counts().visible == 1 and early.counts().visible == 2)
     assert [message.json()["id"] for message in late.peek()] == [2]
     assert [message.json()["id"] for message in early.peek()] == [1, 2]
+
+
+@pytest.mark.parametrize("named", [{"sink": hs.queue("out")}, {"dead": "dead"}], ids=["sink", "dead"])
+def test_queues_need_a_broker(named: dict[str, Any]) -> None:
+    pipeline = hs.pipeline("p", hs.memory("id bigint", []), **named).plan
+    with pytest.raises(PlanRefused, match="no broker is named"):
+        prepare_places(pipeline, None)
+
+
+def test_pipeline_without_queues_needs_none() -> None:
+    prepare_places(hs.pipeline("p", hs.memory("id bigint", [])).plan, None)

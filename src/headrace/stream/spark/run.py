@@ -80,7 +80,7 @@ def run_on_spark(
         read: more options for reading queues, such as `maxMessagesPerTrigger`.
 
     Raises:
-        PlanRefused: only the embedded engine can run it.
+        PlanRefused: only the embedded engine can run it, or it has queues and no broker.
         OptionInvalid: no checkpoint where one is needed, or a broker that Spark cannot reach.
         HeadraceError: as the pipeline's own.
         StreamingQueryException: whatever else stopped the query.
@@ -93,8 +93,7 @@ def run_on_spark(
     with ExitStack() as stack:
         folder, kept = stack.enter_context(_folder(pipeline, checkpoint))
         client = stack.enter_context(connect_to(url)) if url is not None else None
-        if client is not None:
-            prepare_places(pipeline, client)
+        prepare_places(pipeline, client)
         own = spark is None
         spark = prepare(spark) if spark is not None else session(pipeline.name, master)
         if own:
