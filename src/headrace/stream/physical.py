@@ -79,7 +79,7 @@ class Aggregation:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The rows of a source, ORIGIN among them if `origin`."""
+    """The rows of a source, ORIGIN behind them where its reader gives it."""
 
     source: plan.Source
     schema: Schema
@@ -90,8 +90,8 @@ class Read:
 class Project:
     """A stateless SELECT: filter, columns, joins with tables that stand still (read by their names).
 
-    `sql` reads INPUT, and, if `keeps_origin`, gives ORIGIN as its last column where the input has it (the engine replaces
-    the text `/*origin*/` by `, _origin` or nothing). Row errors (casts, divisions) raise; the engine finds the rows.
+    `sql` reads INPUT, and gives ORIGIN as its last column where the input has it (the engine replaces the text
+    `/*origin*/` by `, _origin` or nothing). Row errors (casts, divisions) raise; the engine finds the rows.
     """
 
     input: int
@@ -129,8 +129,6 @@ class Aggregate:
     mode: plan.Mode
     schema: Schema
     step: str = ""
-
-    time_out = "window_time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +242,7 @@ def inputs_of(operator: Operator) -> tuple[int, ...]:
 
 
 def _signature(operator: Operator, operators: tuple[Operator, ...]) -> str:
-    ignored = {"input", "left", "right", "inputs", "schema", "step", "time_out"}
+    ignored = {"input", "left", "right", "inputs", "schema", "step"}
     fields = {name: _plain(getattr(operator, name)) for name in operator.__slots__ if name not in ignored}
     inputs = [str(operators[place].schema) for place in inputs_of(operator)]
     return msgspec.json.encode({"operator": fields, "reads": inputs, "gives": str(operator.schema)}).decode()

@@ -265,10 +265,6 @@ class Pipeline:
     shards: int = 8
 
 
-def name_of(node: Node | TableRef) -> str:
-    return node.name
-
-
 def inputs_of(node: Node) -> tuple[Node, ...]:
     """The nodes that a node reads, tables left out."""
     if isinstance(node, SqlStep):

@@ -225,12 +225,10 @@ def _own(group: Group, node: exp.Column) -> bool:
 
 
 def _key(group: Group, node: exp.Expr) -> str | None:
-    if not isinstance(node, exp.Column) and not group.keys:
+    if isinstance(node, _PARTS) or not group.keys:
         return None
-    if node.meta.get(INTERNAL) or isinstance(node, exp.Column) or not isinstance(node, _PARTS):
-        sql = _sql_or_none(group, node)
-        return next((key for key, stands_for in group.keys.items() if stands_for == sql), None)
-    return None
+    sql = _sql_or_none(group, node)
+    return next((key for key, stands_for in group.keys.items() if stands_for == sql), None)
 
 
 _PARTS: Final = (exp.Window, exp.Order, exp.Ordered, exp.DataType, exp.Identifier, exp.Literal, exp.Var, exp.Interval)
@@ -239,8 +237,6 @@ _PARTS: Final = (exp.Window, exp.Order, exp.Ordered, exp.DataType, exp.Identifie
 def _sql_or_none(group: Group, node: exp.Expr) -> str | None:
     """The SQL over the input, if the node has one without aggregates in it."""
     if _aggregates(node) or any(isinstance(item, exp.Window) for item in node.walk()):
-        return None
-    if isinstance(node, exp.Column) and not node.meta.get(INTERNAL) and not _known(group, node):
         return None
     return group.writer(node) if _only_known(group, node) else None
 
@@ -317,7 +313,7 @@ def _inputs(group: Group, where: list[str]) -> Relation:
     """What the Aggregate reads: only the columns that it needs; as they are if nothing is computed."""
     relation, items = group.scope.relation, list(group.inputs.values())
     plain = [item.column == item.name for item in items]
-    if not where and all(plain) and items and relation.query == "input" and not relation.hidden:
+    if not where and all(plain) and items and relation.query == physical.INPUT and not relation.hidden:
         return relation
     if not items:  # count(*) alone: rows need a column
         items = (
@@ -334,9 +330,9 @@ def _roles(group: Group) -> Roles:
     """Own window columns; or, for GROUP BY window_start, window_end, the keys that are these."""
     if group.window is None:
         return Roles()
-    below = group.scope.relation.roles
     if group.window.node is not None:
-        return group.window.roles(below)
+        return group.window.roles()
+    below = group.scope.relation.roles
     keys = {sql: key for key, sql in group.keys.items()}
     start = keys.get(name(below.start)) if below.start else None
     end = keys.get(name(below.end)) if below.end else None

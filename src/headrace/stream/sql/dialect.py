@@ -42,7 +42,7 @@ def parse(text: str, step: str = "") -> exp.Expr:
         first = error.errors[0] if error.errors else {}
         raise PlanRefused(
             str(first.get("highlight") or "the text"), f"this is not SQL: {first.get('description', error)}",
-            _HINT if _WINDOW.search(text) else "", int(first.get("line") or 0), _column_of(text, first), step,
+            _HINT if _WINDOW.search(text) else "", int(first.get("line") or 0), _column_of(first), step,
         ) from None  # fmt: skip
     except SqlglotError as error:
         raise PlanRefused("the text", f"this is not SQL: {str(error).splitlines()[0]}", step=step) from None
@@ -54,9 +54,8 @@ def parse(text: str, step: str = "") -> exp.Expr:
     return statements[0]
 
 
-def _column_of(text: str, error: dict[str, Any]) -> int:
+def _column_of(error: dict[str, Any]) -> int:
     """sqlglot counts a column at the end of a token; people look for its beginning."""
-    del text
     return max(int(error.get("col") or 0) - len(str(error.get("highlight") or "x")) + 1, 0)
 
 

@@ -48,9 +48,7 @@ _RANKING = (
 )
 
 REFUSED: Final[dict[str, tuple[str, str]]] = {
-    **dict.fromkeys(
-        ("now", "current_timestamp", "current_date", "curdate", "localtimestamp", "unix_timestamp_now"), _NOW
-    ),
+    **dict.fromkeys(("now", "current_timestamp", "current_date", "curdate", "localtimestamp"), _NOW),
     **dict.fromkeys(("rand", "random", "randn", "uuid", "shuffle", "randstr", "uniform"), _RANDOM),
     **dict.fromkeys(("tumble", "hop", "session_window", "window", "session"), _WINDOW),
     **dict.fromkeys(("explode", "explode_outer", "posexplode", "inline", "stack", "json_tuple"), _GENERATOR),

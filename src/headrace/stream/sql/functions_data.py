@@ -46,10 +46,6 @@ def _get_json_object(call: Call) -> str:
     return f"CASE WHEN json_valid({text}) THEN json_extract_string({text}, {literal(path)}) END"
 
 
-def _if(call: Call) -> str:
-    return f"CASE WHEN {call.sql(0)} THEN {call.sql(1)} ELSE {call.sql(2)} END"
-
-
 def _struct(call: Call) -> str:
     if len(call.arguments) % 2:
         raise call.refused("it takes pairs of name and value")
@@ -105,7 +101,6 @@ TABLE: Final[dict[str, Function]] = {
     "isnull": template("({0} IS NULL)"),
     "isnotnull": template("({0} IS NOT NULL)"),
     "equal_null": template("({0} IS NOT DISTINCT FROM {1})", 2),
-    "if": Function(3, 3, _if),
     "decode": Function(3, None, _decode),
     "array": Function(0, None, lambda call: f"[{', '.join(sql for sql, _ in call.arguments)}]"),
     "size": Function(1, 1, _size),

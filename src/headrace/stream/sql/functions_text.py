@@ -147,7 +147,6 @@ TABLE: Final[dict[str, Function]] = {
     "ltrim": template("ltrim({0}, ' ')"),
     "rtrim": template("rtrim({0}, ' ')"),
     "btrim": template("trim({0}, {1})", 1, 2, "' '"),
-    "reverse": template("reverse({0})"),
     "initcap": template(_INITCAP),
     "repeat": template("repeat({0}, CAST(greatest({1}, 0) AS BIGINT))", 2),
     "replace": template("replace({0}, {1}, {2})", 2, 3, "''"),

@@ -13,7 +13,7 @@ also gives `_window_time` = window_time(window), which has not, and what stands 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from sqlglot import exp
@@ -66,7 +66,6 @@ class _Rewrite:
     """Rewrites a tree in place. `windowed`: the names of inputs that have WINDOW_TIME."""
 
     windowed: set[str]
-    _counter: int = field(default=0)
 
     def query(self, node: exp.Expr, known: set[str]) -> bool:
         """Rewrite a query; whether it gives WINDOW_TIME. `known`: names of WITH that do."""
@@ -106,7 +105,7 @@ class _Rewrite:
     def _windowed(self, source: exp.Expr, known: set[str]) -> bool:
         if isinstance(source, exp.Subquery):
             return self.query(source.this, known)
-        return source.name.lower() in known or (source.name.lower() in self.windowed)
+        return source.name.lower() in known | self.windowed
 
 
 def _window_of(node: exp.Select, items: Iterable[exp.Expr]) -> exp.Anonymous | None:

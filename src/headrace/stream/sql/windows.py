@@ -29,15 +29,12 @@ class Grouped:
     window: Window
     node: exp.Expr | None = None
 
-    def roles(self, below: Roles) -> Roles:
-        """The roles of the aggregate's own columns."""
+    def roles(self) -> Roles:
+        """The roles of the aggregate's own columns, if it was a call."""
         if isinstance(self.window, Session):
             return Roles("window_time", "window_start", "window_end")
         size = self.window.size_us
         slide = self.window.slide_us if isinstance(self.window, Hop) else size
-        if self.node is None:
-            size_, slide_ = below.size_us, below.slide_us
-            return Roles("window_time", None, None, size_, slide_)
         return Roles("window_time", "window_start", "window_end", size, slide)
 
 
