@@ -22,9 +22,7 @@ from headrace.queue.model import (
     QueueDescription,
     TopicCounts,
     TopicDescription,
-    arn_of,
-    name_of,
-    topic_arn_of,
+    short_name,
 )
 from headrace.queue.store.base import StoreStatistics
 from headrace.stream_state import PipelineState
@@ -45,7 +43,7 @@ class Snapshot:
 
 
 def _of_queues(read: Callable[[QueueCounts], int]) -> Reader[Snapshot]:
-    return lambda snapshot: ((labels(queue=_name(q)), str(read(q.counts))) for q in snapshot.queues)
+    return lambda snapshot: ((labels(queue=short_name(q.info.arn)), str(read(q.counts))) for q in snapshot.queues)
 
 
 def _build(snapshot: Snapshot) -> Iterable[Sample]:
@@ -56,14 +54,14 @@ def _build(snapshot: Snapshot) -> Iterable[Sample]:
 def _states(snapshot: Snapshot) -> Iterable[Sample]:
     for queue in snapshot.queues:
         for state in ("visible", "in_flight", "delayed"):
-            yield labels(queue=_name(queue), state=state), str(getattr(queue.counts, state))
+            yield labels(queue=short_name(queue.info.arn), state=state), str(getattr(queue.counts, state))
 
 
 def _oldest(snapshot: Snapshot) -> Iterable[Sample]:
     for queue in snapshot.queues:
         since = queue.counts.oldest_ms
         age_ms = 0 if since is None else max(0, snapshot.now_ms - since)
-        yield labels(queue=_name(queue)), number(age_ms / 1_000)
+        yield labels(queue=short_name(queue.info.arn)), number(age_ms / 1_000)
 
 
 def _commits(snapshot: Snapshot) -> Iterable[Sample]:
@@ -72,20 +70,20 @@ def _commits(snapshot: Snapshot) -> Iterable[Sample]:
 
 
 def _of_topics(read: Callable[[TopicCounts], int]) -> Reader[Snapshot]:
-    return lambda snapshot: ((labels(topic=_topic_name(t)), str(read(t.counts))) for t in snapshot.topics)
+    return lambda snapshot: ((labels(topic=short_name(t.info.arn)), str(read(t.counts))) for t in snapshot.topics)
 
 
 def _topic_age(snapshot: Snapshot) -> Iterable[Sample]:
     for topic in snapshot.topics:
         since = topic.counts.oldest_ms
         age_ms = 0 if since is None else max(0, snapshot.now_ms - since)
-        yield labels(topic=_topic_name(topic)), number(age_ms / 1_000)
+        yield labels(topic=short_name(topic.info.arn)), number(age_ms / 1_000)
 
 
 def _subscription_lag(snapshot: Snapshot) -> Iterable[Sample]:
     for topic in snapshot.topics:
         for one in topic.subscriptions:
-            yield labels(topic=_topic_name(topic), queue=_short(one.subscription.queue)), str(one.lag)
+            yield labels(topic=short_name(topic.info.arn), queue=short_name(one.subscription.queue)), str(one.lag)
 
 
 def _of_pipelines(read: Callable[[PipelineState], int]) -> Reader[Snapshot]:
@@ -106,7 +104,7 @@ def _stream_watermark(snapshot: Snapshot) -> Iterable[Sample]:
 
 
 def _stream_lag(snapshot: Snapshot) -> Iterable[Sample]:
-    waiting = {_name(queue): queue.counts.visible for queue in snapshot.queues}
+    waiting = {short_name(queue.info.arn): queue.counts.visible for queue in snapshot.queues}
     for pipeline in snapshot.pipelines:
         for source in pipeline.sources:
             if source.queue in waiting:
@@ -193,20 +191,6 @@ METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
 def render(snapshot: Snapshot) -> bytes:
     """The snapshot as Prometheus reads it."""
     return exposition.render(METRICS, snapshot)
-
-
-def _name(queue: QueueDescription) -> str:
-    return _short(queue.info.arn)
-
-
-def _short(arn: str) -> str:
-    name = name_of(arn)
-    return name if arn_of(name) == arn else arn
-
-
-def _topic_name(topic: TopicDescription) -> str:
-    name = name_of(topic.info.arn)
-    return name if topic_arn_of(name) == topic.info.arn else topic.info.arn
 
 
 def _cpu_seconds() -> float:

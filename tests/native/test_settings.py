@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from headrace.errors import InvalidParameter, UnknownSetting
-from headrace.native.settings import Settings, SettingValues, from_stored, short_name, to_fields
+from headrace.native.settings import Settings, SettingValues, from_stored, to_fields
 from headrace.queue import settings as rules
-from headrace.queue.model import arn_of
 
 EVERY: dict[str, Any] = {
     "fifo": True,
@@ -58,8 +57,3 @@ def test_halves_and_times_that_are_none_are_refused(values: dict[str, Any]) -> N
 def test_unknown_setting_is_refused_by_name() -> None:
     with pytest.raises(UnknownSetting, match="visibility_timeuot"):
         to_fields({"visibility_timeuot": 30})
-
-
-def test_only_queues_of_the_default_region_and_account_have_short_names() -> None:
-    assert short_name(arn_of("q")) == "q"
-    assert short_name(arn_of("q", region="eu-west-1")) == "arn:aws:sqs:eu-west-1:000000000000:q"

@@ -81,7 +81,7 @@ def _watch(queue: Queue, task: MoveTask) -> MoveTask:
 
 
 def _row(task: MoveTask) -> out.Row:
-    from headrace.native.settings import short_name  # noqa: PLC0415 - help needs no client
+    from headrace.queue.model import short_name  # noqa: PLC0415 - help needs no client
 
     return {
         "status": task.status,

@@ -13,11 +13,11 @@ from headrace.native import calls
 from headrace.native.bodies import AttributeValue, Body
 from headrace.native.messages import Outgoing, PeekedMessage, Received, SentMessage, StoredMessage, entries_of
 from headrace.native.retry import PAUSE_FIRST_S
-from headrace.native.settings import Settings, SettingValues, from_stored, short_name, to_fields, to_ms
+from headrace.native.settings import Settings, SettingValues, from_stored, to_fields, to_ms
 from headrace.native.transaction import HasReceipt
 from headrace.native.transport import AsyncTransport
 from headrace.queue import operations as ops
-from headrace.queue.model import ClaimState, Delivery, MoveTask, QueueCounts, arn_of
+from headrace.queue.model import ClaimState, Delivery, MoveTask, QueueCounts, arn_of, short_name
 
 
 class AsyncQueue:

@@ -12,7 +12,7 @@ from headrace.native.messages import Outgoing, SentMessage, StoredMessage, entri
 from headrace.native.topic_calls import LOG_PAGE, Start, TopicSummary, TopicValues
 from headrace.native.transport import AsyncTransport
 from headrace.queue import operations as ops
-from headrace.queue.model import arn_of
+from headrace.queue.model import arn_of, short_name
 
 
 class AsyncTopic:
@@ -26,7 +26,7 @@ class AsyncTopic:
 
     @property
     def name(self) -> str:
-        return topic_calls.topic_name(self.arn)
+        return short_name(self.arn)
 
     def __repr__(self) -> str:
         return f"AsyncTopic({self.name!r})"
@@ -77,7 +77,7 @@ class AsyncTopic:
         await self._transport.call(ops.Unsubscribe(self.arn, arn_of(queue)))
 
     async def read_log(self, after: int = 0, max: int = LOG_PAGE) -> list[StoredMessage]:  # noqa: A002 - as in Queue.receive
-        return topic_calls.stored(await self._transport.call(topic_calls.read_log(self.arn, after, max)))
+        return topic_calls.stored(await self._transport.call(ops.ReadLog(self.arn, after, max)))
 
     async def log(self, after: int = 0) -> AsyncIterator[StoredMessage]:
         while page := await self.read_log(after):

@@ -11,8 +11,8 @@ import msgspec
 from headrace.errors import CallerError, HeadraceError
 from headrace.native import bodies
 from headrace.native.bodies import AttributeValue, Body
-from headrace.native.settings import short_name, to_ms
-from headrace.queue.model import Delivery, Entry, Message, Peeked, Sent, uuid_text
+from headrace.native.settings import to_ms
+from headrace.queue.model import Delivery, Entry, Message, Peeked, Sent, short_name, uuid_text
 
 T = TypeVar("T")
 

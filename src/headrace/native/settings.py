@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
 from headrace.errors import InvalidParameter, UnknownSetting
-from headrace.queue.model import QueueSettings, RedriveAllow, arn_of, name_of
+from headrace.queue.model import QueueSettings, RedriveAllow, arn_of, short_name
 
 
 class SettingValues(TypedDict, total=False):
@@ -97,12 +97,6 @@ def to_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     if "dead_letter" in values or "max_receives" in values:
         fields["redrive"] = _redrive(values.get("dead_letter"), values.get("max_receives"))
     return fields
-
-
-def short_name(arn: str) -> str:
-    """The plain name of a queue in the default region and account; the ARN of any other."""
-    name = name_of(arn)
-    return name if arn_of(name) == arn else arn
 
 
 def from_stored(stored: QueueSettings) -> Settings:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace.native.settings import Settings, from_stored, short_name
-from headrace.queue.model import QueueCounts, QueueDescription
+from headrace.native.settings import Settings, from_stored
+from headrace.queue.model import QueueCounts, QueueDescription, short_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from headrace.native.messages import Outgoing, SentMessage, StoredMessage, entri
 from headrace.native.topic_calls import LOG_PAGE, Start, TopicSummary, TopicValues
 from headrace.native.transport import Transport
 from headrace.queue import operations as ops
-from headrace.queue.model import arn_of
+from headrace.queue.model import arn_of, short_name
 
 
 class Topic:
@@ -26,7 +26,7 @@ class Topic:
 
     @property
     def name(self) -> str:
-        return topic_calls.topic_name(self.arn)
+        return short_name(self.arn)
 
     def __repr__(self) -> str:
         return f"Topic({self.name!r})"
@@ -108,7 +108,7 @@ class Topic:
 
     def read_log(self, after: int = 0, max: int = LOG_PAGE) -> list[StoredMessage]:  # noqa: A002 - as in Queue.receive
         """Logged messages behind sequence number `after`, oldest first, about 16 MiB of them; empty at the log's end."""
-        return topic_calls.stored(self._transport.call(topic_calls.read_log(self.arn, after, max)))
+        return topic_calls.stored(self._transport.call(ops.ReadLog(self.arn, after, max)))
 
     def log(self, after: int = 0) -> Iterator[StoredMessage]:
         """Every logged message behind sequence number `after`, oldest first, up to the log's end."""

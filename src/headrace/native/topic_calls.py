@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, TypedDict
 from headrace.errors import InvalidParameter, UnknownSetting
 from headrace.native import calls
 from headrace.native.messages import StoredMessage
-from headrace.native.settings import short_name, to_ms
+from headrace.native.settings import to_ms
 from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import (
@@ -19,7 +19,7 @@ from headrace.queue.model import (
     TopicCounts,
     TopicDescription,
     arn_of,
-    name_of,
+    short_name,
     topic_arn_of,
 )
 
@@ -28,6 +28,9 @@ Span: TypeAlias = float | str
 
 Start: TypeAlias = str | datetime | int
 """Where a subscription begins: "now", "beginning", a moment (aware, or local time), or behind a sequence number."""
+
+LOG_PAGE: Final = limits.NATIVE_BATCH_MAX
+"""Logged messages that are asked for at a time."""
 
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _SPAN: Final = re.compile(
@@ -135,10 +138,6 @@ def _start(start: Start) -> tuple[int | None, int | None]:
     return start, None
 
 
-def read_log(topic: str, after: int, limit: int) -> ops.ReadLog:
-    return ops.ReadLog(topic, after, limit)
-
-
 def stored(messages: Sequence[Any]) -> list[StoredMessage]:
     return [StoredMessage(message) for message in messages]
 
@@ -148,17 +147,11 @@ def list_topics(prefix: str, found: Sequence[TopicSummary]) -> ops.ListTopics:
     return ops.ListTopics(topic_arn_of(prefix) if prefix else "", found[-1].arn if found else "", calls.PAGE)
 
 
-def topic_name(arn: str) -> str:
-    """The plain name of a topic in the default region and account; the ARN of any other."""
-    name = name_of(arn)
-    return name if topic_arn_of(name) == arn else arn
-
-
 def summary_of(description: TopicDescription) -> TopicSummary:
     info = description.info
     settings = info.settings
     return TopicSummary(
-        topic_name(info.arn),
+        short_name(info.arn),
         info.arn,
         settings.fifo,
         settings.content_dedup,
@@ -176,7 +169,3 @@ def _subscription(state: SubscriptionState) -> SubscriptionSummary:
     return SubscriptionSummary(
         short_name(one.queue), one.filter, one.scope, one.position is not None, state.lag, state.waiting
     )
-
-
-LOG_PAGE: Final = limits.NATIVE_BATCH_MAX
-"""Logged messages that are asked for at a time."""

@@ -287,8 +287,14 @@ def arn_of(name: str, *, region: str = limits.REGION_DEFAULT, account: str = lim
 
 
 def name_of(arn: str) -> str:
-    """The queue's name, the last part of its ARN."""
+    """The name of a queue or topic, the last part of its ARN."""
     return arn.rpartition(":")[2]
+
+
+def short_name(arn: str) -> str:
+    """The plain name of a queue or topic in the default region and account; the ARN of any other."""
+    name = name_of(arn)
+    return name if arn in (arn_of(name), topic_arn_of(name)) else arn
 
 
 def uuid_text(id_bytes: bytes) -> str:
