@@ -3,17 +3,18 @@ from __future__ import annotations
 import msgspec
 
 from headrace.stream.runner.definition import Definition, changes, decode, define, encode
+from headrace.stream.runner.job import Job, Settings
 from tests.stream.runner.pipelines import counts
 
-STORED = Definition({"aggregate-1": "A"}, {"events": "queue events"}, 8, "the plan", 5)
+STORED = Definition({"aggregate-1": "A"}, {"events": "queue events"}, 8, "the plan")
 
 
 def changed(**fields: object) -> list[str]:
     return changes(STORED, msgspec.structs.replace(STORED, **fields))
 
 
-def test_same_definition_goes_on_whatever_its_text_and_age() -> None:
-    assert changed(text="other words", made_ms=99) == []
+def test_same_definition_goes_on_whatever_its_text() -> None:
+    assert changed(text="other words") == []
 
 
 def test_what_state_depends_on_is_named() -> None:
@@ -36,7 +37,7 @@ def test_long_signatures_are_cut() -> None:
 
 def test_definition_of_a_pipeline_is_the_same_when_it_is_read() -> None:
     pipeline = counts()
-    made = define(pipeline.plan, pipeline.physical, text="t", now_ms=7)
+    made = define(Job(pipeline.plan, pipeline.physical, Settings()), text="t")
     assert decode(encode(made)) == made
     assert made.sources == {"events": "queue events"} and list(made.signatures) == ["aggregate-1"]
 

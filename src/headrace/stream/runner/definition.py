@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import msgspec
 
 from headrace.stream import plan
-from headrace.stream.physical import Physical
 from headrace.stream.runner import sharing
+from headrace.stream.runner.job import Job
 
 LAYOUT = 1
 """The layout of a pipeline's state. A change of what `keys.py` says makes it 2, with a step that reads 1."""
@@ -23,7 +23,6 @@ class Definition(msgspec.Struct, frozen=True):
         sources: name → what is read, in words.
         shards: into how many parts state is cut.
         text: the plan, for people.
-        made_ms: steady time of the first start with it.
         alone: why one process has to run it; empty: several can share it.
     """
 
@@ -31,7 +30,6 @@ class Definition(msgspec.Struct, frozen=True):
     sources: dict[str, str]
     shards: int
     text: str = ""
-    made_ms: int = 0
     layout: int = LAYOUT
     alone: str = ""
 
@@ -44,11 +42,10 @@ def decode(data: bytes) -> Definition:
     return msgspec.json.decode(data, type=Definition)
 
 
-def define(pipeline: plan.Pipeline, physical: Physical, *, text: str, now_ms: int) -> Definition:
-    sources = {source.name: source_text(source) for source in plan.sources_of(pipeline.output)}
-    shards = pipeline.shards if sharing.one_owner(physical) is None else 1
-    alone = sharing.why_alone(pipeline, physical) or ""
-    return Definition(physical.signatures(), sources, shards, text, now_ms, alone=alone)
+def define(job: Job, *, text: str) -> Definition:
+    sources = {source.name: source_text(source) for source in job.sources}
+    alone = sharing.why_alone(job.pipeline, job.physical) or ""
+    return Definition(job.physical.signatures(), sources, job.shards, text, alone=alone)
 
 
 def source_text(source: plan.Source) -> str:

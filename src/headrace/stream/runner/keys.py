@@ -1,9 +1,9 @@
 """What stands where in a pipeline's state. The name is `stream:NAME`; keys sort by what is read together.
 
-definition              JSON: version of this layout, signatures, sources, shards, the plan's text, when it was made
+definition              JSON: version of this layout, signatures, sources, shards, the plan's text
 control                 JSON: {"paused": bool}, written by `headrace stream pause|resume`
 owners                  JSON: epoch, members, who has which shards and slots; every commit expects it unchanged
-beat/MEMBER             JSON: when the member was last alive (steady ms), host, pid, its rates
+beat/MEMBER             JSON: when the member was last alive (steady ms), host, pid
 progress/SLOT           JSON: batch number, per source watermark, position, rows; every commit expects its last value
 outbox/SLOT/SINK/NUMBER what a sink still has to deliver
 exchange/SHARD/SLOT/BATCH/NUMBER-PORT   rows that one slot has read for whoever has the shard (exchange.py)

@@ -91,7 +91,7 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def merged(records: Iterable[Progress]) -> Progress:
-    """All slots together, for people: rows summed, times the latest."""
+    """All slots together, as far as people look at it: rows summed, times the latest."""
     records = list(records)
     names = dict.fromkeys(name for record in records for name in record.sources)
     return Progress(
@@ -109,8 +109,6 @@ def _merged_source(name: str, records: list[Progress]) -> SourceProgress:
     return SourceProgress(
         watermark=max(record.reached_of(name) for record in records),
         rows=sum(source.rows for source in found),
-        messages=sum(source.messages for source in found),
-        heard_ms=max(source.heard_ms for source in found),
     )
 
 

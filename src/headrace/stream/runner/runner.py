@@ -9,8 +9,6 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TypeAlias
 
-import msgspec
-
 from headrace.errors import StateChanged
 from headrace.native.client import Client
 from headrace.queue import operations as ops
@@ -185,14 +183,14 @@ class Runner:
 
     def _check_definition(self) -> None:
         """Whether this definition can go on from the state that is there; it is noted, for the next."""
-        given = definitions.define(self._job.pipeline, self._job.physical, text=self._text, now_ms=self._store.now_ms())
+        given = definitions.define(self._job, text=self._text)
         found = self._store.read(keys.DEFINITION).get(keys.DEFINITION)
         if found is not None:
             stored = definitions.decode(found)
             changes = definitions.changes(stored, given)
             if changes:
                 raise DefinitionChanged(self._job.pipeline.name, changes)
-            if msgspec.structs.replace(given, made_ms=stored.made_ms) == stored:
+            if given == stored:
                 return
         name = self._job.pipeline.name
         self._store.transact(ops.Transact(name=keys.DIRECTORY, state=[(name.encode(), b"{}")]))
