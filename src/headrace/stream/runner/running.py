@@ -41,7 +41,8 @@ def run(
 ) -> Result:
     """Run a pipeline: input acknowledged, state and output written in one commit a batch.
 
-    If another process runs it already, this one stands by and takes over when that one leaves or dies.
+    If other processes run it already, this one shares the work; where the plan or `until` does not allow it, it stands by
+    and takes over when they leave or die.
 
     Args:
         pipeline: what runs.
