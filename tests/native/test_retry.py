@@ -23,6 +23,10 @@ GET = ops.GetQueue("q")
         ops.CancelMove("h"),
         ops.DeleteQueue("q"),
         ops.ChangeVisibility("q", [(b"r", 5), (b"s", 0)]),
+        ops.Subscribe("t", "q", after=0),
+        ops.Subscribe("t", "q", since_ms=0),
+        ops.Subscribe("t", "q", purge=True),
+        ops.DeleteTopic("t"),
     ],
 )
 def test_what_could_be_done_twice_is_not_repeated_when_its_outcome_is_unknown(operation: ops.Operation) -> None:
@@ -43,6 +47,10 @@ def test_what_could_be_done_twice_is_not_repeated_when_its_outcome_is_unknown(op
         ops.ChangeVisibility("q", [(b"r", 5)]),
         ops.Claim("q", "r", 1),
         ops.CreateQueue("q"),
+        ops.CreateTopic("t"),
+        ops.Subscribe("t", "q", {"kind": ["a"]}),
+        ops.Subscribe("t", "q", after=0, purge=True, if_absent=True),
+        ops.Unsubscribe("t", "q"),
     ],
 )
 def test_what_is_the_same_done_twice_is_repeated(operation: ops.Operation) -> None:

@@ -41,8 +41,9 @@ _ALWAYS_REPEATABLE: Final = (
 def repeatable(operation: ops.Operation) -> bool:
     """Whether doing `operation` twice leaves and answers the same as doing it once.
 
-    A subscription is if it does not give the log from a start: that would be given twice. A send is if every entry has a dedup id, a receive if it has an attempt id, an extension of leases if no lease is
-    ended by it.
+    A send is if every entry has a dedup id, a receive if it has an attempt id, an extension of leases if no lease is
+    ended by it. A subscription is if it does not give the log from a start, which would be given twice, or does so only
+    to a queue that is not subscribed.
     """
     if isinstance(operation, ops.Send):
         return all(entry.dedup_id is not None for entry in operation.entries)
@@ -51,7 +52,7 @@ def repeatable(operation: ops.Operation) -> bool:
     if isinstance(operation, ops.ChangeVisibility):
         return all(timeout_ms > 0 for _, timeout_ms in operation.changes)
     if isinstance(operation, ops.Subscribe):
-        return operation.after is None and operation.since_ms is None and not operation.purge
+        return operation.if_absent or (operation.after is None and operation.since_ms is None and not operation.purge)
     return isinstance(operation, _ALWAYS_REPEATABLE)
 
 

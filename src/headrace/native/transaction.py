@@ -63,8 +63,8 @@ class Collected:
         group: str | None = None,
         dedup_id: str | None = None,
     ) -> None:
-        """Send a message, arguments as in Outgoing, to any queue (a handle, a name or an ARN), or publish it to a topic (a handle or an
-        ARN)."""
+        """Send a message, arguments as in Outgoing, to any queue (a handle, a name or an ARN), or publish it to a topic
+        (a handle or an ARN)."""
         entry = Outgoing(body, attributes, delay, group, dedup_id).entry()
         arn = _arn(queue)
         if self._entries and self._entries[-1][0] == arn:
