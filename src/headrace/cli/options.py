@@ -60,7 +60,7 @@ def output_option(command: Command) -> Command:
 
 
 def yes_option(command: Command) -> Command:
-    return click.option("--yes", is_flag=True, help="Do not ask for the queue's name.")(command)
+    return click.option("--yes", is_flag=True, help="Do not ask for its name.")(command)
 
 
 def queue_argument(command: Command) -> Command:
@@ -93,7 +93,7 @@ def complete_queues(ctx: click.Context, _param: click.Parameter, incomplete: str
 
 
 def confirm_name(name: str, consequence: str, *, yes: bool) -> None:
-    """Ask for the queue's name before something that cannot be undone.
+    """Ask for a name before something that cannot be undone.
 
     Raises:
         UsageError: nobody can be asked.
@@ -104,6 +104,6 @@ def confirm_name(name: str, consequence: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError(f"{consequence} Pass --yes to do it without being asked.")
     click.secho(consequence, fg="yellow", err=True)
-    if click.prompt("Type the queue's name to go on", err=True) != name:
+    if click.prompt("Type its name to go on", err=True) != name:
         click.echo("That is another name; nothing was done.", err=True)
         raise click.Abort

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from headrace.cli import output as out
-from headrace.cli.options import broker_option, open_client, output_option
+from headrace.cli.options import broker_option, confirm_name, open_client, output_option, yes_option
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,26 +117,19 @@ def resume(name: str, target: str) -> None:
 
 @click.command("reset")
 @pipeline_argument
-@click.option("--yes", is_flag=True, help="Do not ask for the pipeline's name.")
+@yes_option
 @broker_option
 def reset(name: str, yes: bool, target: str) -> None:
     """Drop a pipeline's state, so that it starts anew.
 
     What it has claimed is visible again; what it has acknowledged is gone. A topic's log is read again from its beginning.
     """
-    import sys  # noqa: PLC0415
-
     from headrace.stream.runner import inspect  # noqa: PLC0415
     from headrace.stream.runner.reset import reset as drop_state  # noqa: PLC0415
 
     with open_client(target) as client:
         inspect.standing(client, name)
-        if not yes:
-            if not sys.stdin.isatty():
-                raise click.UsageError("This drops the pipeline's state. Pass --yes to do it without being asked.")
-            if click.prompt("This drops the pipeline's state. Type its name to go on", err=True) != name:
-                click.echo("That is another name; nothing was done.", err=True)
-                raise click.Abort
+        confirm_name(name, f"This drops the state of the pipeline {name}.", yes=yes)
         removed = drop_state(_store(client, name), client, name)
     click.echo(f"{name}: {removed:,} values of state were removed.", err=True)
 
