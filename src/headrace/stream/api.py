@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_type_hints
 
 import pyarrow as pa
 
 from headrace.stream import plan
 from headrace.stream.durations import Duration, duration_us
 from headrace.stream.errors import PlanRefused, SchemaInvalid
-from headrace.stream.file_schema import FileFormat, file_format, file_schema
+from headrace.stream.file_schema import file_format, file_schema
 from headrace.stream.names import caller_variables, table_names
 from headrace.stream.schema import Schema, SchemaLike
 from headrace.stream.sql import analyse_node
@@ -210,7 +210,7 @@ def topic(
 
 
 def files(
-    path: str | Path, *, schema: SchemaLike | None = None, format: FileFormat | None = None,  # noqa: A002 # Spark's word
+    path: str | Path, *, schema: SchemaLike | None = None, format: plan.FileFormat | None = None,  # noqa: A002 # Spark's word
     follow: bool = False, name: str = "",
 ) -> Stream:  # fmt: skip
     """Files: one, a folder or a glob, in the order of their names.
@@ -356,9 +356,7 @@ def _function(wanted: str, given: Mapping[str, object], around: Mapping[str, obj
 
 
 def _argument_types(fn: Callable[..., Any], called: str, arguments: Sequence[str] | None) -> tuple[pa.DataType, ...]:
-    import typing  # noqa: PLC0415
-
-    hints = {key: hint for key, hint in typing.get_type_hints(fn).items() if key != "return"}
+    hints = {key: hint for key, hint in get_type_hints(fn).items() if key != "return"}
     names = fn.__code__.co_varnames[: fn.__code__.co_argcount]
     given = dict(zip(names, arguments, strict=True)) if arguments is not None else hints
     missing = [argument for argument in names if argument not in given]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, cast
 
 from headrace.stream.errors import PlanRefused
+from headrace.stream.plan import FileFormat
 from headrace.stream.schema import Schema
 
 _SUFFIXES: Final = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-FileFormat = Literal["parquet", "csv", "jsonl", "access_log"]
 
 
 def file_format(path: str | Path) -> FileFormat:

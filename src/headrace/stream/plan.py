@@ -14,11 +14,14 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
+from headrace.stream import limits
 from headrace.stream.schema import Schema
 
 Format: TypeAlias = Literal["json", "arrow", "auto"]
 """What a message's body is: JSON (an object, or an array of objects), an Arrow IPC stream, or by its attribute
 `content-type` (`application/vnd.apache.arrow.stream`; anything else is JSON)."""
+
+FileFormat: TypeAlias = Literal["parquet", "csv", "jsonl", "access_log"]
 
 Mode: TypeAlias = Literal["append", "update"]
 """`append`: a result is final, and comes when its window has closed. `update`: results come as they change."""
@@ -83,7 +86,7 @@ class FileSource:
 
     name: str
     path: str
-    format: Literal["parquet", "csv", "jsonl", "access_log"]
+    format: FileFormat
     schema: Schema
     time: EventTime | None = None
     follow: bool = False
@@ -260,9 +263,9 @@ class Pipeline:
     late: str | None = None
     dead: str | None = None
     mode: Mode = "append"
-    failures_max: int = 1_000
-    failures_share: float = 0.01
-    shards: int = 8
+    failures_max: int = limits.FAILURES_MAX_DEFAULT
+    failures_share: float = limits.FAILURES_SHARE_DEFAULT
+    shards: int = limits.SHARDS_DEFAULT
 
 
 def inputs_of(node: Node) -> tuple[Node, ...]:

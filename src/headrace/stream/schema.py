@@ -97,7 +97,7 @@ class Schema:
         if isinstance(schema, str):
             return _from_ddl(schema)
         if isinstance(schema, pa.Schema):
-            return cls(tuple(Field(field.name, _normal(field.type), field.nullable) for field in schema))
+            return cls(tuple(Field(field.name, normal(field.type), field.nullable) for field in schema))
         hints = dict(schema) if isinstance(schema, Mapping) else typing.get_type_hints(schema)
         return cls(tuple(_from_python(name, hint) for name, hint in hints.items()))
 
@@ -160,7 +160,7 @@ _NAMES: Final[dict[pa.DataType, str]] = {
 }
 
 
-def _normal(kind: pa.DataType) -> pa.DataType:
+def normal(kind: pa.DataType) -> pa.DataType:
     """The type that a pipeline uses for an Arrow type: what is wider or zoned at the edge is plain inside."""
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us")
@@ -169,13 +169,13 @@ def _normal(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind):
         return pa.binary()
     if pa.types.is_dictionary(kind):
-        return _normal(kind.value_type)
+        return normal(kind.value_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(_normal(kind.value_type))
+        return pa.list_(normal(kind.value_type))
     if pa.types.is_map(kind):
-        return pa.map_(_normal(kind.key_type), _normal(kind.item_type))
+        return pa.map_(normal(kind.key_type), normal(kind.item_type))
     if pa.types.is_struct(kind):
-        return pa.struct([pa.field(field.name, _normal(field.type), field.nullable) for field in kind])
+        return pa.struct([pa.field(field.name, normal(field.type), field.nullable) for field in kind])
     if pa.types.is_uint8(kind):
         return pa.int16()
     if pa.types.is_uint16(kind):
@@ -186,9 +186,6 @@ def _normal(kind: pa.DataType) -> pa.DataType:
         return pa.date32()
     type_name(kind)  # raises for what there is no name for
     return kind
-
-
-normal = _normal
 
 
 def _from_ddl(text: str) -> Schema:
@@ -245,7 +242,7 @@ def _from_python(name: str, hint: Any) -> Field:
     if isinstance(hint, str):
         return dataclasses.replace(_from_ddl(f"{quoted(name)} {hint}").fields[0], name=name)
     if isinstance(hint, pa.DataType):
-        return Field(name, _normal(hint))
+        return Field(name, normal(hint))
     kind, nullable = _python_type(hint)
     return Field(name, kind, nullable)
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 import pyarrow as pa
 from sqlglot import exp
 
 from headrace.stream.sql.dialect import refused, written
-from headrace.stream.sql.types import literal, sql_type
-
-Typed: TypeAlias = tuple[str, pa.DataType]
+from headrace.stream.sql.types import Typed, literal, sql_type
 
 _PRECISION_MAX: Final = 38
 _INTEGERS: Final = {pa.int8(): 3, pa.int16(): 5, pa.int32(): 10, pa.int64(): 20}
 """How many decimal digits Spark gives an integer type."""
-
-
 _NARROW: Final = {pa.int8(), pa.int16()}
 
 
@@ -81,28 +77,20 @@ def numeric(kind: pa.DataType) -> bool:
     return bool(kind in _INTEGERS or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def decimal_result(operator: str, left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+def _decimal_type(operator: str, left: Typed, right: Typed) -> pa.DataType | None:
     """The decimal type that Spark gives the result; None if it is no decimal."""
-    if not (pa.types.is_decimal(left) or pa.types.is_decimal(right)):
+    kinds = (left[1], right[1])
+    if not any(map(pa.types.is_decimal, kinds)) or any(map(pa.types.is_floating, kinds)):
         return None
-    if pa.types.is_floating(left) or pa.types.is_floating(right):
-        return None
-    (p1, s1), (p2, s2) = _digits(left), _digits(right)
+    (p1, s1), (p2, s2) = _digits(*left), _digits(*right)
     return _bounded(*_RESULTS[operator](p1, s1, p2, s2))
 
 
-def _decimal_type(operator: str, left: Typed, right: Typed) -> pa.DataType | None:
-    decimals = pa.types.is_decimal(left[1]) or pa.types.is_decimal(right[1])
-    return decimal_result(operator, _exact(*left), _exact(*right)) if decimals else None
-
-
-def _exact(sql: str, kind: pa.DataType) -> pa.DataType:
-    """An integer written out has no more digits than one sees; a column as many as its type."""
-    return pa.decimal128(len(sql), 0) if sql.isdigit() and kind in _INTEGERS else kind
-
-
-def _digits(kind: pa.DataType) -> tuple[int, int]:
-    return (_INTEGERS[kind], 0) if kind in _INTEGERS else (kind.precision, kind.scale)
+def _digits(sql: str, kind: pa.DataType) -> tuple[int, int]:
+    """(precision, scale). An integer written out has no more digits than one sees; a column as many as its type."""
+    if kind in _INTEGERS:
+        return (len(sql) if sql.isdigit() else _INTEGERS[kind]), 0
+    return kind.precision, kind.scale
 
 
 _RESULTS: Final[dict[str, Callable[[int, int, int, int], tuple[int, int]]]] = {

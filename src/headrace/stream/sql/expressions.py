@@ -16,7 +16,7 @@ from headrace.stream import plan
 from headrace.stream.durations import DurationInvalid, duration_us
 from headrace.stream.errors import SchemaInvalid
 from headrace.stream.schema import from_sql_type
-from headrace.stream.sql import arithmetic, casts, functions
+from headrace.stream.sql import arithmetic, casts, functions, refusals
 from headrace.stream.sql.dialect import refused, written
 from headrace.stream.sql.near import near
 from headrace.stream.sql.relation import Scope
@@ -326,7 +326,7 @@ _REFUSED: Final[dict[type[exp.Expr], tuple[str, str]]] = {
     exp.Select: _SUBQUERY,
     exp.Exists: _SUBQUERY,
     exp.Window: (
-        "of the window functions streams have only ROW_NUMBER(), and only with a bound on it",
+        refusals.ONLY_ROW_NUMBER,
         "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= N, or an aggregate with GROUP BY tumble(…)",
     ),
     exp.Star: ("a star stands only in a SELECT list, or in count(*)", "the names of the columns"),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import pyarrow as pa
 from sqlglot import exp
 
 from headrace.stream.errors import PlanRefused
 from headrace.stream.sql.dialect import refused, written
-
-Typed: TypeAlias = tuple[str, pa.DataType]
-"""An argument: DuckDB's SQL, and its type."""
+from headrace.stream.sql.types import Typed
 
 
 @dataclass(frozen=True, slots=True)

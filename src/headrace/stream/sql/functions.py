@@ -12,9 +12,10 @@ from typing import Final
 
 from sqlglot import exp
 
-from headrace.stream.sql import functions_data, functions_math, functions_text, functions_time
+from headrace.stream.sql import functions_data, functions_math, functions_text, functions_time, refusals
 from headrace.stream.sql.dialect import refused, written
-from headrace.stream.sql.function import Call, Function, Typed
+from headrace.stream.sql.function import Call, Function
+from headrace.stream.sql.types import Typed
 
 element = functions_data.element
 
@@ -43,7 +44,7 @@ _WINDOW = ("it is a window, which stands only in GROUP BY", "GROUP BY tumble(ts,
 _GENERATOR = ("it makes many rows of one", ".flat_map(fn, schema=…)")
 _FIXED_ROW = ("rows of a stream have no fixed order or number", "an event-time column, or message_id")
 _RANKING = (
-    "of the window functions streams have only ROW_NUMBER(), and only with a bound on it",
+    refusals.ONLY_ROW_NUMBER,
     "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= N",
 )
 

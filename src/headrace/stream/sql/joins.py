@@ -83,7 +83,7 @@ def _used(node: exp.Select, join: exp.Join | None = None) -> set[str] | None:
     """The names that a SELECT uses, so that joins keep no other columns; None: a star, all. With `join`, only those beside
     its condition and WHERE, of which the join itself may need no more than a part."""
     for item in node.expressions:
-        if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
+        if item.is_star:
             return None
     beside: list[exp.Expr | None] = [] if join is None else [node.args.get("where"), join]
     found = _names([item for item in node.iter_expressions() if not any(item is one for one in beside)])

@@ -183,7 +183,7 @@ class Query:
         return named
 
     def _name(self, item: exp.Expr, scope: Scope) -> list[Named]:
-        if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
+        if item.is_star:
             return _starred(item, scope)
         if isinstance(item, exp.Alias):
             return [(item.alias, item.this)]

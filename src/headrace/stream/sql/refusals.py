@@ -9,6 +9,7 @@ from sqlglot import exp
 from headrace.stream.errors import PlanRefused
 from headrace.stream.sql.dialect import refused
 
+ONLY_ROW_NUMBER: Final = "of the window functions streams have only ROW_NUMBER(), and only with a bound on it"
 SET_OPERATIONS: Final = {exp.Except, exp.Intersect}
 
 _ORDER: Final = (

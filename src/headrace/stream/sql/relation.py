@@ -153,7 +153,7 @@ def project(
         query=f"({_select(relation.query, cast, where)})",
         schema=Schema(tuple(fields)),
         roles=_roles(relation, items, names),
-        functions=_merged(relation.functions, functions),
+        functions=merged(relation.functions, functions),
         hidden=frozenset(),
         renames=_renames(relation, items, where),
     )
@@ -211,7 +211,7 @@ def _select(source: str, items: list[Item], where: list[str]) -> str:
     return f"SELECT {columns}{ORIGIN_PLACE} FROM {source}{condition}"
 
 
-def _merged(first: tuple[plan.Function, ...], second: Iterable[plan.Function]) -> tuple[plan.Function, ...]:
+def merged(first: tuple[plan.Function, ...], second: Iterable[plan.Function]) -> tuple[plan.Function, ...]:
     return tuple({function.name: function for function in (*first, *second)}.values())
 
 

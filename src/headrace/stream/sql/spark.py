@@ -23,6 +23,7 @@ from headrace.stream import plan
 from headrace.stream.durations import duration_text
 from headrace.stream.sql.dialect import parse
 from headrace.stream.sql.expressions import conjuncts, interval_us
+from headrace.stream.sql.windows import is_window
 
 WINDOW_TIME: Final = "_window_time"
 """The hidden column of windowed queries."""
@@ -114,7 +115,7 @@ def _window_of(node: exp.Select, items: Iterable[exp.Expr]) -> exp.Anonymous | N
         meant = item
         if isinstance(item, exp.Literal) and not item.is_string:
             meant = node.expressions[int(item.name) - 1].unalias()
-        if isinstance(meant, exp.Anonymous) and str(meant.this).lower() in ("tumble", "hop", "session_window"):
+        if is_window(meant):
             return meant
     return None
 
@@ -218,12 +219,7 @@ def _end(condition: exp.Expr, column: exp.Column) -> exp.Expr:
 
 def _passed(node: exp.Select, source: str) -> bool:
     """A query without GROUP BY hands WINDOW_TIME on; a star has it already."""
-    stars = [
-        item
-        for item in node.expressions
-        if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star))
-    ]
-    if not stars:
+    if not node.is_star:
         node.append("expressions", exp.alias_(exp.column(WINDOW_TIME, source or None), WINDOW_TIME))
     return True
 

@@ -11,7 +11,7 @@ from headrace.stream import plan
 from headrace.stream.physical import INPUT
 from headrace.stream.schema import Field, Schema
 from headrace.stream.sql.dialect import refused
-from headrace.stream.sql.relation import Relation, Scope, item_of, unique
+from headrace.stream.sql.relation import Relation, Scope, item_of, merged, unique
 from headrace.stream.sql.types import ORIGIN_PLACE, name
 
 if TYPE_CHECKING:
@@ -59,6 +59,6 @@ def _scope(
         schema=schema,
         renames=None,
         tables=(*(one for one in left.tables if one.name != table.name), table),
-        functions=tuple({one.name: one for one in (*left.functions, *query.step.functions)}.values()),
+        functions=merged(left.functions, query.step.functions),
     )
     return Scope(relation, names, scope.types)

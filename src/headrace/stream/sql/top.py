@@ -14,6 +14,7 @@ from headrace.stream.schema import Field, Schema
 from headrace.stream.sql.analysis import Roles
 from headrace.stream.sql.dialect import refused, written
 from headrace.stream.sql.expressions import Writer
+from headrace.stream.sql.refusals import ONLY_ROW_NUMBER
 from headrace.stream.sql.relation import Item, Rank, Relation, Scope, item_of, project, time_item, unique
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ def unbounded(rank: Rank) -> PlanRefused:
                    f"WHERE {rank.column} <= 10 around it, or QUALIFY ROW_NUMBER() OVER (…) <= 10")  # fmt: skip
 
 
+def _no_bound(node: exp.Expr) -> PlanRefused:
+    return refused(node, f"QUALIFY {written(node)}", "it bounds ROW_NUMBER(), and does nothing else",
+                   "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= 10")  # fmt: skip
+
+
 def ranked(
     query: Query, scope: Scope, named: list[Named], conditions: list[exp.Expr], qualify: list[exp.Expr]
 ) -> Relation:
@@ -38,8 +44,7 @@ def ranked(
         return replace(below, rank=rank)
     limits = [_bound(condition, window, column) for condition in qualify]
     if len(limits) != 1 or limits[0] is None:
-        raise refused(qualify[0], f"QUALIFY {written(qualify[0])}", "it bounds ROW_NUMBER(), and does nothing else",
-                      "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= 10")  # fmt: skip
+        raise _no_bound(qualify[0])
     keep = [name for name, _ in named]
     return top(query, replace(below, rank=rank), limits[0], keep)
 
@@ -83,15 +88,14 @@ def _the_window(named: list[Named], qualify: list[exp.Expr]) -> tuple[exp.Window
     found = [(item, name) for name, item in named if isinstance(item, exp.Window)]
     inside = [item for condition in qualify for item in condition.find_all(exp.Window)]
     if not found and not inside:
-        raise refused(qualify[0], f"QUALIFY {written(qualify[0])}", "it bounds ROW_NUMBER(), and does nothing else",
-                      "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= 10")  # fmt: skip
+        raise _no_bound(qualify[0])
     window, column = found[0] if found else (inside[0], "")
     for other in [item for item, _ in found[1:]] + [item for item in inside if found or item is not inside[0]]:
         if other != window:
             raise refused(other, written(other), "a query has one ROW_NUMBER()", "a query over a query for the second")
     if not isinstance(window.this, exp.Anonymous) or str(window.this.this).lower() != "row_number":
-        raise refused(window, written(window.this) + " OVER …", "of the window functions streams have only ROW_NUMBER(), and only with a"
-                      " bound on it", "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= N")  # fmt: skip
+        raise refused(window, written(window.this) + " OVER …", ONLY_ROW_NUMBER,
+                      "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= N")  # fmt: skip
     return window, column
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -16,6 +16,9 @@ from headrace.stream.schema import Schema, normal
 
 ORIGIN_PLACE: Final = "/*origin*/"
 """Where the engine puts the hidden column, see physical.Project."""
+
+Typed: TypeAlias = tuple[str, pa.DataType]
+"""An expression: DuckDB's SQL, and its type."""
 
 
 def name(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 from sqlglot import exp
 
@@ -38,13 +38,12 @@ class Grouped:
         return Roles("window_time", "window_start", "window_end", size, slide)
 
 
-def is_window(node: exp.Expr) -> bool:
+def is_window(node: exp.Expr) -> TypeGuard[exp.Anonymous]:
     return isinstance(node, exp.Anonymous) and str(node.this).lower() in {*_ARGUMENTS, "window"}
 
 
-def read(node: exp.Expr, writer: Writer) -> Grouped:
+def read(node: exp.Anonymous, writer: Writer) -> Grouped:
     """The window that a call in GROUP BY is. Raises PlanRefused."""
-    assert isinstance(node, exp.Anonymous)
     function = str(node.this).lower()
     if function == "window":
         raise refused(
