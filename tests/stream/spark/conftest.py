@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +30,13 @@ def client(served: ServedBroker) -> Iterator[headrace.Client]:
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
+def java() -> None:
+    if shutil.which("java") is None and not os.environ.get("CI"):
+        pytest.skip("no Java here: apt-get install default-jre-headless")
+
+
+@pytest.fixture(scope="session")
+def spark(java: None) -> Iterator[SparkSession]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_SUBMIT_ARGS", LEAN)
         found = session("tests", "local[2]")

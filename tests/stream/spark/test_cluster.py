@@ -50,6 +50,7 @@ def descendants(pid: int) -> Iterator[int]:
         yield from descendants(child)
 
 
+@pytest.mark.usefixtures("java")
 def test_executors_killed_in_turn_double_and_lose_nothing(
     served: ServedBroker, client: headrace.Client, tmp_path: Path
 ) -> None:
