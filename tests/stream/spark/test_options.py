@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pyspark.sql.types import StructType
 
 from headrace.queue.model import arn_of
 from headrace.stream.plan import QueueSink
 from headrace.stream.spark.errors import OptionInvalid
 from headrace.stream.spark.options import ReadOptions, WriteOptions
+from headrace.stream.spark.source import HeadraceSource
 
 URL = {"broker": "http://127.0.0.1:9324"}
 
@@ -21,6 +23,11 @@ def test_reading_has_defaults_for_all_but_the_place() -> None:
 
 def test_topic_is_read_by_an_inbox_of_the_readers_own() -> None:
     assert ReadOptions.of({**URL, "topic": "flights", "reader": "r"}).queue == arn_of("r--flights")
+
+
+def test_topic_is_read_as_a_stream_only() -> None:
+    with pytest.raises(OptionInvalid, match="read as a stream"):
+        HeadraceSource({**URL, "topic": "flights"}).reader(StructType())
 
 
 def test_writing_names_a_queue_or_a_topic() -> None:
@@ -41,6 +48,7 @@ def test_broker_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
         ({"queue": "in", "broker": "./data"}, "a folder is opened by one process alone"),
         ({**URL}, "give the queue or topic to read"),
         ({**URL, "queue": "in", "format": "xml"}, "one of auto, json, arrow, raw"),
+        ({**URL, "queue": "in", "metadata": "sequence,offset"}, "'offset'.*one of message_id, sent_at"),
         ({**URL, "queue": "in", "maxMessagesPerTrigger": "0"}, "a number from 1 to 10000000"),
         ({**URL, "queue": "in", "maxMessagesPerPartition": "10001"}, "a number from 1 to 10000"),
         ({**URL, "queue": "in", "maxMessagesPerTrigger": "many"}, "'many'"),

@@ -14,6 +14,7 @@ from headrace.queue.limits import NATIVE_BATCH_MAX
 from headrace.queue.model import arn_of
 from headrace.stream.limits import BATCH_ROWS_MAX
 from headrace.stream.plan import QueueSink
+from headrace.stream.sources.messages import METADATA
 from headrace.stream.sources.topic import inbox_name
 from headrace.stream.spark import limits
 from headrace.stream.spark.errors import OptionInvalid
@@ -61,7 +62,7 @@ class ReadOptions:
             topic=topic,
             reader=reader,
             form=cast("BodyFormat", _one_of(options, "format", "auto", get_args(BodyFormat))),
-            metadata=tuple(name.strip() for name in options.get("metadata", "").split(",") if name.strip()),
+            metadata=_metadata(options.get("metadata", "")),
             dead=arn_of(dead) if dead else None,
             pipeline=pipeline,
             batch_messages=_number(
@@ -136,6 +137,14 @@ def _required(options: Mapping[str, str], name: str, what: str) -> str:
     if not options.get(name):
         raise OptionInvalid(name, "", f"give {what}")
     return options[name]
+
+
+def _metadata(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in METADATA:
+            raise OptionInvalid("metadata", name, f"it is one of {', '.join(METADATA)}")
+    return names
 
 
 def _one_of(options: Mapping[str, str], name: str, default: str, known: tuple[str, ...]) -> str:

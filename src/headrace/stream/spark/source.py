@@ -188,6 +188,8 @@ class SnapshotReader(DataSourceReader):
     done, so what it took could be lost."""
 
     def __init__(self, options: ReadOptions, schema: StructType) -> None:
+        if options.topic is not None:
+            raise OptionInvalid("topic", options.topic, "a topic is read as a stream; spark.read looks at a queue")
         self._options = options
         self._decoding = Decoding(options, schema)
 
