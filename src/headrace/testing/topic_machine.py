@@ -132,7 +132,7 @@ class TopicMachine(StoreMachine):
     def _published(self, name: str, group: str, dedup_id: str | None, kind: str | None, long: bool) -> Entry:
         blob = attributes.encode({"kind": ("String", kind)}) if kind is not None else b""
         body = self._body() + (FILL if long else b"")
-        if name in self.topics and name.endswith(".fifo"):
+        if name.endswith(".fifo"):
             return Entry(body, blob, group=group, dedup_id=dedup_id or f"unique-{self.bodies}")
         return Entry(body, blob)
 
