@@ -120,12 +120,14 @@ class Frames:
         """The rows as files, one a batch: Spark takes those in the order of their times, the oldest first."""
         folder = self.folder / "memory" / source.name
         if not folder.exists():
-            folder.mkdir(parents=True)
+            unfinished = folder.with_name(f".{source.name}")
+            unfinished.mkdir(parents=True, exist_ok=True)
             batches = [batch.select(source.schema.names) for batch in source.batches]
             if source.time is not None:
                 batches.append(_far_row(source.schema, source.time.column))
             for number, batch in enumerate(batches):
-                write_file(folder / f"{number:06d}.parquet", batch, age=len(batches) - number)
+                write_file(unfinished / f"{number:06d}.parquet", batch, age=len(batches) - number)
+            unfinished.rename(folder)  # all batches or none: a run that dies here leaves no shorter source
         return folder
 
     def _sql(self, step: SqlStep) -> DataFrame:
