@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import sqlite3
 from decimal import Decimal
@@ -52,6 +53,16 @@ def test_sqlite_values_become_the_schema_s_types(tmp_path: Path) -> None:
         "l": [1, 2], "t": dt.datetime.fromisoformat("2013-01-01T05:00:00"), "n": 1, "k": True, "m": Decimal("1.50"),
         "d": 2.0, "y": dt.date(2013, 1, 1), "code": "a",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", ["code string, absent string", "code array<int>"])
+def test_an_sql_table_that_is_not_of_the_schema_is_an_error(tmp_path: Path, columns: str) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.execute("CREATE TABLE t (code TEXT)")
+        connection.execute("INSERT INTO t VALUES ('[1,')")
+        connection.commit()
+    with pytest.raises(SourceFailed, match="'t'"):
+        load_table(TableRef("t", Schema.of(columns), f"sqlite:///{tmp_path}/x.db?table=t"))
 
 
 def test_what_cannot_be_read_is_an_error_that_names_the_table(tmp_path: Path) -> None:

@@ -73,18 +73,19 @@ def _from_database(ref: TableRef) -> pa.Table:
 
 def _select(database: Database, ref: TableRef, table: str) -> pa.Table:
     names = ref.schema.names
-    chosen = ", ".join(map(database.quoted, names))
-    rows = database.run(f"SELECT {chosen} FROM {database.quoted_table(table)}")
+    # With the table in front: SQLite takes a quoted name that is no column for a text.
+    chosen = ", ".join(f"t.{database.quoted(name)}" for name in names)
+    rows = database.run(f"SELECT {chosen} FROM {database.quoted_table(table)} AS t")
     nested = [pa.types.is_nested(field.type) for field in ref.schema.fields]
-    dicts = [{f"f{number}": _jsonlike(value, nested[number]) for number, value in enumerate(row)} for row in rows]
     record: Any = columns.record_type(ref.schema.arrow(), named=False)
     try:
+        dicts = [{f"f{number}": _jsonlike(value, nested[number]) for number, value in enumerate(row)} for row in rows]
         records = msgspec.convert(dicts, list[record], strict=False)  # SQLite has no booleans; its decimals are texts
         arrays = [
             columns.build(field.type, [getattr(record, f"f{number}") for record in records])
             for number, field in enumerate(ref.schema.fields)
         ]
-    except (msgspec.ValidationError, *columns.UNFIT) as error:
+    except (msgspec.DecodeError, *columns.UNFIT) as error:
         raise SourceFailed(f"table {ref.name!r}", f"it is not of the schema {ref.schema}: {error}") from None
     return pa.table(arrays, schema=ref.schema.arrow())
 
