@@ -112,6 +112,25 @@ def test_what_may_pass_is_tried_again_with_the_same_key(server: Server, outbox: 
     assert slept[1] == 7 and slept[3] == limits.POST_PAUSE_MAX_S
 
 
+def test_a_pause_that_is_no_number_is_not_one(server: Server, outbox: Make, slept: list[float]) -> None:
+    server.answers = [(503, {"Retry-After": "²"})]
+    sink = outbox()
+    sink.deliver(1, sink.stage(1, ROWS))
+    assert len(server.asked) == 2 and len(slept) == 1
+
+
+def test_a_server_that_listens_on_one_of_its_addresses_is_found(server: Server, slept: list[float]) -> None:
+    sink = HttpOutbox(
+        HttpSink(server.url.replace("127.0.0.1", "localhost"), ("localhost",)),
+        SCHEMA,
+        resolve=lambda host, port: ["127.0.0.2", "127.0.0.1"],
+        sleep=slept.append,
+    )
+    sink.deliver(1, sink.stage(1, ROWS))
+    sink.close()
+    assert len(server.asked) == 1 and slept == []
+
+
 def test_tries_are_bounded(server: Server, outbox: Make, slept: list[float]) -> None:
     server.answers = [(500, {})] * 20
     sink = outbox()

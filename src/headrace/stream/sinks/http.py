@@ -8,6 +8,7 @@ are not followed, proxies of the environment not used.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import random
@@ -60,7 +61,7 @@ class HttpOutbox(RowsOutbox):
         self._sink = sink
         self._json = JsonEncoder(schema.arrow())
         self._named = host.lower() in {entry.lower() for entry in sink.allow}
-        self._resolve = resolve or _addresses
+        self._resolve = resolve or _look_up
         self._sleep = sleep
         self._context = context
         self._connection: http.client.HTTPConnection | None = None
@@ -117,8 +118,7 @@ class HttpOutbox(RowsOutbox):
         return self._connection
 
     def _open_socket(self, host: str, port: int) -> socket.socket:
-        address = self._address(host, port)
-        plain = socket.create_connection((address, port), limits.POST_TIMEOUT_S)
+        plain = _connect(self._addresses(host, port), port)
         if self._url.scheme == "http":
             return plain
         context = self._context or ssl.create_default_context()
@@ -128,8 +128,8 @@ class HttpOutbox(RowsOutbox):
             plain.close()
             raise
 
-    def _address(self, host: str, port: int) -> str:
-        """The first address that may be connected to. All must be: a name with one bad address is a trap, or a mistake."""
+    def _addresses(self, host: str, port: int) -> list[str]:
+        """At least one. All must be allowed: a name with one bad address is a trap, or a mistake."""
         found = self._resolve(host, port)
         for address in found:
             reason = refusal(host, ipaddress.ip_address(address), named=self._named)
@@ -137,7 +137,7 @@ class HttpOutbox(RowsOutbox):
                 raise SinkFailed(self.name, f"{host} is {address}, {reason}")
         if not found:
             raise Passing(f"{host} has no address")
-        return found[0]
+        return found
 
 
 def refusal(host: str, address: Address, *, named: bool) -> str:
@@ -193,9 +193,20 @@ def _target(url: SplitResult) -> str:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    return float(retry_after) if retry_after is not None and retry_after.isdigit() else None
+    return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
 
 
-def _addresses(host: str, port: int) -> list[str]:
+def _connect(addresses: list[str], port: int) -> socket.socket:
+    """To the first that answers: a server need not listen on every address of its name (`localhost` is often ::1, too).
+
+    Raises OSError: none does; that of the last.
+    """
+    for address in addresses[:-1]:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((address, port), limits.POST_TIMEOUT_S)
+    return socket.create_connection((addresses[-1], port), limits.POST_TIMEOUT_S)
+
+
+def _look_up(host: str, port: int) -> list[str]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]).split("%")[0] for *_, address in found]
