@@ -268,6 +268,18 @@ def test_a_log_that_is_renamed_is_read_to_its_end_and_the_new_one_behind_it(
     assert values(read_all(again)) == [4]
 
 
+def test_a_csv_log_that_was_renamed_while_nobody_read_has_its_own_header(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"x,n\nq,1\n")
+    (chunk,) = read_all(opened(path, "csv", follow=True))
+    append(path, b"q,2\n")
+    path.rename(tmp_path / "log.csv.1")
+    reader = opened(path, "csv", position=chunk.position, follow=True)
+    assert values(read_all(reader)) == [2]
+    path.write_bytes(b"n,x\n3,q\n")
+    assert values(read_all(reader)) == [3]
+
+
 def test_a_log_that_is_cut_to_nothing_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     path.write_bytes(lines(range(5)))

@@ -131,6 +131,7 @@ class LinePart(Part):
     def __init__(self, source: FileSource, path: Path, at: dict[str, Any]) -> None:
         self._source = source
         self.path = path
+        self._opened = path  # `path` may become another: the name that it had before it was rotated
         self.lines = _open(path, at)
         self._decoder = _decoder(source)
 
@@ -190,7 +191,7 @@ class LinePart(Part):
         return joined.records, joined.numbers
 
     def _csv_decoder(self) -> CsvDecoder:
-        head = Lines(self.path)
+        head = Lines(self._opened)
         try:
             self._decoder = CsvDecoder(self._source.schema, b"".join(head.take(1, whole=True)))
         except Unfit as error:
