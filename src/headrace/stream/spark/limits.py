@@ -16,6 +16,8 @@ COMMIT_BYTES_MAX: Final = 32 * 1_048_576  # of parts in one transaction: half of
 LISTED_AT_ONCE: Final = 4  # stages read at a time while stale ones are sought: their values come with them
 UNKNOWN_MAX: Final = 20  # outcomes in a row that nobody knows, after which a commit gives up
 
+STOP_LOOK_S: Final = 1  # how often it is looked whether a run is to end
+LISTENER_LATE_S: Final = 10.0  # how long the last news of an ended query may take: they come by a bus of Spark's own
 PATIENCE_S: Final = 30.0  # how long a task waits for a broker that cannot be reached; local[N] has no task retry
 PEEKED_AT_ONCE: Final = 1_000  # messages of a batch read's page
 ROWS_AT_ONCE: Final = 10_000  # of one Arrow batch given to Spark: its own default

@@ -11,11 +11,10 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryListener
 
 from headrace.stream.engine.operator import END, NEVER
+from headrace.stream.spark import limits
 from headrace.stream.spark.batches import Counts
 
 FAR_SEEN_US: Final = 253_000_000_000_000_000  # no delay brings a far row's watermark below
-LISTENER_LATE_S: Final = 10.0
-"""How long the last news of a query that has ended may take: they come by a bus of Spark's own."""
 
 
 class Listener(StreamingQueryListener):
@@ -43,7 +42,7 @@ class Listener(StreamingQueryListener):
 
     def wait_end(self) -> None:
         """Until all news of the query have come."""
-        self._ended.setdefault(self._run, threading.Event()).wait(LISTENER_LATE_S)
+        self._ended.setdefault(self._run, threading.Event()).wait(limits.LISTENER_LATE_S)
 
     def onQueryStarted(self, event: Any) -> None:  # noqa: N802 - Spark's names
         pass

@@ -33,6 +33,7 @@ from headrace.native.client import Client
 from headrace.stream.plan import Pipeline, sources_of
 from headrace.stream.result import Collector, Result
 from headrace.stream.schema import Schema
+from headrace.stream.spark import limits
 from headrace.stream.spark.batches import Batches, Counts
 from headrace.stream.spark.errors import OptionInvalid
 from headrace.stream.spark.frames import Frames, finite, make_flush_folders, write_flush
@@ -45,9 +46,6 @@ from headrace.stream.spark.session import prepare, session
 from headrace.stream.sql import analyse_node
 
 Until: TypeAlias = Literal["idle", "end"]
-
-STOP_LOOK_S: Final = 1
-"""How often it is looked whether the run is to end."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -173,7 +171,7 @@ class _Run:
 
     def _wait(self, query: StreamingQuery, stop: threading.Event) -> None:
         try:
-            while not query.awaitTermination(STOP_LOOK_S):
+            while not query.awaitTermination(limits.STOP_LOOK_S):
                 if stop.is_set():
                     query.stop()
         except StreamingQueryException:
