@@ -60,6 +60,7 @@ ENGINE_MEMORY_BYTES_DEFAULT: Final = 512 * 1_048_576  # of DuckDB; a batch of 10
 ENGINE_THREADS_DEFAULT: Final = (
     2  # of DuckDB: a batch of 100,000 rows is one row group or two, more threads have no work
 )
+SPILL_LEFT_S: Final = 60.0  # a folder to spill into that is older, and not locked, was left by somebody who was killed
 DEAD_ROWS_SOUGHT: Final = (
     2_000  # of one step and batch: each costs some 20 queries; beyond, failing rows are dead in bulk
 )

@@ -5,7 +5,6 @@ An engine that has raised from `step` is in between two steps: drop it, and make
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from headrace.stream.engine.parts import PartStore
 from headrace.stream.engine.project import ProjectOperator
 from headrace.stream.engine.python import PythonOperator
 from headrace.stream.engine.session import SessionOperator
+from headrace.stream.engine.spill import spill_folder
 from headrace.stream.engine.tables import plain
 from headrace.stream.engine.top import TopOperator
 from headrace.stream.engine.union import UnionOperator
@@ -179,7 +179,7 @@ class Engine:
         return [(operator, place) for place, operator in enumerate(self._running) if operator is not None]
 
     def _connect(self, memory_bytes: int, threads: int) -> duckdb.DuckDBPyConnection:
-        folder = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="headrace-stream-"))
+        folder = self._closing.enter_context(spill_folder())
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{memory_bytes // 1024}KiB",
             "temp_directory": folder,
