@@ -11,6 +11,7 @@ from sqlglot import exp
 
 from headrace.stream.errors import PlanRefused
 from headrace.stream.physical import AggregateFunction
+from headrace.stream.schema import type_name
 from headrace.stream.sql.arithmetic import numeric
 from headrace.stream.sql.dialect import refused, written
 
@@ -104,7 +105,9 @@ class Call:
     def type(self, kinds: list[pa.DataType]) -> pa.DataType:
         """The result's type, from those of the arguments. Raises PlanRefused."""
         if self.kind.numbers and not numeric(kinds[0]):
-            raise refused(self.node, written(self.node), f"it needs a number, not {kinds[0]}", "CAST(… AS double)")
+            raise refused(
+                self.node, written(self.node), f"it needs a number, not {type_name(kinds[0])}", "CAST(… AS double)"
+            )
         return self.kind.type(kinds[0] if kinds else pa.int64())
 
 

@@ -8,6 +8,7 @@ from typing import Final
 import pyarrow as pa
 from sqlglot import exp
 
+from headrace.stream.schema import type_name
 from headrace.stream.sql.dialect import refused, written
 from headrace.stream.sql.types import Typed, literal, sql_type
 
@@ -23,9 +24,9 @@ def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
     (one, one_type), (other, other_type) = left, right
     if _dates(operator, one_type, other_type):
         return f"({one} {operator} {other})"
-    for sql_type_ in (one_type, other_type):
-        if not numeric(sql_type_):
-            raise refused(node, written(node), f"{operator} needs numbers, not {sql_type_}",
+    for kind in (one_type, other_type):
+        if not numeric(kind):
+            raise refused(node, written(node), f"{operator} needs numbers, not {type_name(kind)}",
                           "a CAST; for time: ts + INTERVAL 10 MINUTES, or timestampdiff(SECOND, a, b)")  # fmt: skip
     if operator == "div" and (pa.types.is_floating(one_type) or pa.types.is_floating(other_type)):
         raise refused(node, written(node), "div is for whole numbers and decimals", "CAST(a / b AS bigint)")
@@ -66,7 +67,7 @@ def mixed(values: Iterable[tuple[exp.Expr, pa.DataType]]) -> None:
         first = known[0][1]
         text = pa.types.is_string(kind) != pa.types.is_string(first)
         if text or _flag_and_number(kind, first) or _flag_and_number(first, kind):
-            raise refused(node, written(node), f"{kind} does not go with {first}", "a CAST")
+            raise refused(node, written(node), f"{type_name(kind)} does not go with {type_name(first)}", "a CAST")
 
 
 def _flag_and_number(one: pa.DataType, other: pa.DataType) -> bool:

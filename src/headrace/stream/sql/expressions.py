@@ -123,14 +123,15 @@ def _binary(operator: str) -> _Write:
     return lambda writer, node: f"({writer(node.left)} {operator} {writer(node.right)})"
 
 
-def _comparison(operator: str) -> _Write:
-    def write(writer: Writer, node: exp.Binary) -> str:
-        left, right = writer.typed(node.left), writer.typed(node.right)
-        arithmetic.mixed([(node.left, left[1]), (node.right, right[1])])
-        left, right = arithmetic.doubled(left, right)
-        return f"({left[0]} {operator} {right[0]})"
+def _compared(writer: Writer, one: exp.Expr, operator: str, other: exp.Expr) -> str:
+    left, right = writer.typed(one), writer.typed(other)
+    arithmetic.mixed([(one, left[1]), (other, right[1])])
+    left, right = arithmetic.doubled(left, right)
+    return f"({left[0]} {operator} {right[0]})"
 
-    return write
+
+def _comparison(operator: str) -> _Write:
+    return lambda writer, node: _compared(writer, node.left, operator, node.right)
 
 
 def _is(writer: Writer, node: exp.Is) -> str:
@@ -142,7 +143,13 @@ def _not(writer: Writer, node: exp.Not) -> str:
 
 
 def _between(writer: Writer, node: exp.Between) -> str:
-    return f"({writer(node.this)} BETWEEN {writer(node.args['low'])} AND {writer(node.args['high'])})"
+    """Two comparisons, as in Spark: each has its own common type."""
+    if node.args.get("symmetric"):
+        raise refused(node, "BETWEEN SYMMETRIC", "streams do not have this", "BETWEEN least(…) AND greatest(…)")
+    least, most = (
+        _compared(writer, node.this, *bound) for bound in ((">=", node.args["low"]), ("<=", node.args["high"]))
+    )
+    return f"({least} AND {most})"
 
 
 def _in(writer: Writer, node: exp.In) -> str:

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
 from sqlglot import exp
 
 from headrace.stream import physical, plan
 from headrace.stream.errors import PlanRefused
+from headrace.stream.schema import type_name
 from headrace.stream.sql import aggregate, joins, refusals, top
 from headrace.stream.sql.compiler import Compiler
 from headrace.stream.sql.dialect import parse, refused, written
@@ -164,8 +166,8 @@ class Query:
     def condition(self, writer: Writer, node: exp.Expr) -> str:
         """A WHERE conjunct; it must be true or false."""
         sql, kind = writer.typed(node)
-        if sql_type(kind) != "BOOLEAN" and not isinstance(node, exp.Null):
-            raise refused(node, written(node), f"a condition is true or false, not {sql_type(kind)}")
+        if not pa.types.is_boolean(kind) and not isinstance(node, exp.Null):
+            raise refused(node, written(node), f"a condition is true or false, not {type_name(kind)}")
         return sql
 
     def _names(self, node: exp.Select, scope: Scope) -> list[Named]:
