@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Which tests `make test` runs, and how many processes the bulk of them may use: one more than two cores, since many wait.
 TESTS ?= tests
 JOBS ?= 3
-# `make bench MODE=full` takes about an hour and a half; quick about half an hour.
+# `make bench MODE=full` takes an hour, quick a quarter of an hour, and what Spark takes for the streams.
 MODE ?= quick
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -19,7 +19,7 @@ help: ## Show this list
 demo: .venv/.demo ## 336,776 real flights, consumed and windowed; broker and pipeline are killed (about two minutes)
 	@$(BIN)/python -m demo
 
-test: .venv/.dev ## All tests, in parallel where they are independent (under twenty minutes on two cores)
+test: .venv/.dev ## All tests, in parallel where they are independent (about twenty minutes on two cores)
 	@# pytest answers 5 when it finds no test: one of the two runs may have none, as with TESTS=tests/sqs.
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not serial" $(TESTS) || { bulk=$$?; [ $$bulk = 5 ] || exit $$bulk; }; \
 	$(BIN)/python -m pytest -m serial $(TESTS) || { alone=$$?; [ $$alone = 5 ] && [ "$${bulk:-0}" = 0 ]; }
