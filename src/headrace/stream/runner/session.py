@@ -19,11 +19,12 @@ from headrace.stream.engine.operator import END
 from headrace.stream.engine.part_store import DurablePartStore, MemoryPartStore
 from headrace.stream.engine.parts import PartStore
 from headrace.stream.runner import members, sharing, watermarks
-from headrace.stream.runner.backfill import Backfill, files_of, source_to_backfill
+from headrace.stream.runner.backfill import source_to_backfill
 from headrace.stream.runner.batch import Batch
 from headrace.stream.runner.commit import Change, Ledger
 from headrace.stream.runner.failures import check_failures
-from headrace.stream.runner.feeds import Feed, News
+from headrace.stream.runner.feeds import News
+from headrace.stream.runner.inlets import Inlets
 from headrace.stream.runner.job import Job
 from headrace.stream.runner.outlets import Outlets
 from headrace.stream.runner.progress import Progress, SourceProgress
@@ -33,10 +34,7 @@ from headrace.stream.runner.share import Share
 from headrace.stream.runner.sharing import Reached
 from headrace.stream.runner.store import Patience, Store
 from headrace.stream.runner.tables import Tables
-from headrace.stream.runner.used import used_columns
 from headrace.stream.sources.base import Progress as SourceReport
-from headrace.stream.sources.base import Reader
-from headrace.stream.sources.open import open_left_reader, open_reader
 
 
 class Session:
@@ -66,8 +64,6 @@ class Session:
         self._patience = patience
         self._backfill = backfill
         self._times = {source.name: source.time for source in job.sources}
-        self._feeds: dict[str, Feed] = {}
-        self._left: list[Feed] = []
         self.rested = False
         self._share: Share | None = None
         self._measured_s = -limits.TELL_S  # at once
@@ -91,7 +87,7 @@ class Session:
             self._catch_up(self._share)
         self._open_engine(self._share.owned if self._share is not None else None, self._reached())
         self._closing.callback(self._engine.close)
-        self._open_feeds()
+        self._open_inlets()
 
     def close(self) -> None:
         """Idempotent. What was not committed comes again."""
@@ -162,58 +158,22 @@ class Session:
             )
             self._put(change, Batch(), step, self.progress, share.reached)
 
-    def _open_feeds(self) -> None:
+    def _open_inlets(self) -> None:
+        self._inlets = Inlets(self._job, self._client, self._ledger.slot, news=self._news, patience=self._patience)
+        self._closing.callback(self._inlets.close)
         now_ms = self._store.now_ms()
-        sources = dict(self.progress.sources)
-        for source in self._job.sources:
-            at = sources.setdefault(source.name, SourceProgress(heard_ms=now_ms, backfill=self._backfilled(source)))
-            if not at.ended:
-                self._open_feed(source, at)
-        self._sources = sources
-        for slot in self._left_slots():
-            for source in self._job.sources:
-                self._open_left(source, slot)
-
-    def _open_left(self, source: plan.Source, slot: int) -> None:
-        assert isinstance(source, plan.QueueSource | plan.TopicSource)  # others are not shared
-        assert self._client is not None
-        reader = open_left_reader(source, self._client, pipeline=self._job.pipeline.name, slot=slot)
-        feed = self._started(source.name, reader, None)
-        feed.left_by = slot
-        self._left.append(feed)
+        begun = {
+            source.name: SourceProgress(heard_ms=now_ms, backfill=self._backfilled(source))
+            for source in self._job.sources
+        }
+        self._sources = begun | self.progress.sources
+        self._inlets.open(self._sources, self._left_slots())
 
     def _backfilled(self, source: plan.Source) -> str | None:
         """What comes before this source's new rows."""
         if self._backfill is None:
             return None
         return self._backfill if source_to_backfill(self._job.sources) is source else None
-
-    def _open_feed(self, source: plan.Source, at: SourceProgress) -> None:
-        self._feeds[source.name] = self._started(source.name, self._reader(source, at), at.position or None)
-
-    def _started(self, name: str, reader: Reader, position: bytes | None) -> Feed:
-        settings = self._job.settings
-        feed = Feed(
-            name,
-            reader,
-            rows_max=settings.batch_rows,
-            wait_s=limits.READ_WAIT_S if settings.until is None else limits.QUIET_S,
-            news=self._news,
-            patience=self._patience,
-        )
-        self._closing.callback(feed.close)
-        self._patience.call(lambda: feed.start(position))
-        return feed
-
-    def _reader(self, source: plan.Source, at: SourceProgress) -> Reader:
-        columns = used_columns(self._job.pipeline, self._job.physical, source.name)
-        reader = open_reader(
-            source, self._client, pipeline=self._job.pipeline.name, slot=self._ledger.slot, columns=columns
-        )
-        if at.files is None:
-            return reader
-        files = open_reader(files_of(source, at.files), None, pipeline=self._job.pipeline.name, slot=self._ledger.slot)
-        return Backfill(files, reader)
 
     # --- turns ---
 
@@ -228,7 +188,7 @@ class Session:
 
     def source_progress(self) -> dict[str, SourceReport]:
         """How far each source is. Asks the broker."""
-        return {name: feed.progress() for name, feed in self._feeds.items()}
+        return self._inlets.progress()
 
     @property
     def undelivered(self) -> int:
@@ -248,7 +208,7 @@ class Session:
         self.rested = False
         if self._outlets.full:
             return None
-        batch = Batch() if self._share is not None and self._share.stalled else self._gather()
+        batch = Batch() if self._share is not None and self._share.stalled else self._inlets.gather()
         self.rested = not batch.chunks and quiet
         sources = self._advanced(batch)
         goal = self._goal(batch, sources)
@@ -275,39 +235,12 @@ class Session:
 
     def _is_quiet(self) -> bool:
         """Nothing is here to be processed, and nothing has come for a while."""
-        return all(feed.quiet for feed in self._all_feeds()) and not self._outlets.under_way
+        return self._inlets.quiet and not self._outlets.under_way
 
     @property
     def ended(self) -> bool:
         """All sources have ended, and everything is delivered and noted."""
         return all(source.ended for source in self._sources.values()) and not self._outlets.under_way
-
-    def _all_feeds(self) -> list[Feed]:
-        return [*self._feeds.values(), *self._left]
-
-    def _gather(self) -> Batch:
-        """The chunks that are there, up to `batch_rows`; for `batch_ms` after the first it is waited for more."""
-        batch = Batch()
-        deadline_s = time.monotonic() + self._job.settings.batch_ms / 1_000
-        while True:
-            took = self._take_round(batch)
-            if batch.rows >= self._job.settings.batch_rows or batch.size_bytes >= limits.BATCH_BYTES_MAX:
-                return batch
-            left_s = deadline_s - time.monotonic()
-            if not took:
-                if not batch.chunks or left_s <= 0 or all(feed.finished for feed in self._all_feeds()):
-                    return batch
-                self._news.wait(left_s)
-
-    def _take_round(self, batch: Batch) -> bool:
-        """A chunk of each source that has one."""
-        took = False
-        for feed in self._all_feeds():
-            chunk = feed.take()
-            if chunk is not None:
-                batch.add(feed.name, chunk, feed.left_by)
-                took = True
-        return took
 
     def _advanced(self, batch: Batch) -> dict[str, SourceProgress]:
         """The sources' progress after this batch: what their rows did, then what silence and ends do."""
@@ -325,7 +258,7 @@ class Session:
                 heard_ms=now_ms,
             )
         moved = self._silent(sources, now_ms) if self._share is None else {}
-        moved |= {name: END for name, feed in self._feeds.items() if feed.finished}
+        moved |= dict.fromkeys(self._inlets.finished, END)
         return sources | {
             name: msgspec.structs.replace(sources[name], watermark=watermark) for name, watermark in moved.items()
         }
