@@ -46,7 +46,7 @@ class QueueReader(Reader):
         self._number = 0
         self._last = 0
         self._done = 0
-        self._closed = False
+        self._closed = threading.Event()
 
     def open(self, position: bytes | None) -> None:
         del position  # the store has it
@@ -76,7 +76,7 @@ class QueueReader(Reader):
         return Progress(self._done, description.counts.visible, "messages")
 
     def close(self) -> None:
-        self._closed = True
+        self._closed.set()
 
     def _claims(self, rows_max: int, wait_s: float) -> list[Message]:
         """The messages of the next claims: those that are there, until they are about `rows_max` rows.
@@ -93,7 +93,7 @@ class QueueReader(Reader):
             if not (again or self._claims_new):
                 break
             found = self._claim(number, ask, 0 if messages or again else wait_s)
-            if not found and (self._closed or not again):
+            if not found and (self._closed.is_set() or not again):
                 break
             number += 1
             messages += found
@@ -111,7 +111,7 @@ class QueueReader(Reader):
 
     def _claim(self, number: int, limit: int, wait_s: float) -> list[Message]:
         deadline_s = time.monotonic() + wait_s
-        while not self._closed:
+        while not self._closed.is_set():
             left_s = max(0.0, deadline_s - time.monotonic())
             claim = ops.Claim(self._arn, self._reader, number, limit)
             messages: list[Message] = self._client.call(claim, wait=min(left_s, _WAIT_S))
@@ -125,19 +125,10 @@ class LeftReader(QueueReader):
     that was thought dead is not aware of it."""
 
     _claims_new = False
-    _closing: threading.Event
-
-    def open(self, position: bytes | None) -> None:
-        super().open(position)
-        self._closing = threading.Event()
 
     def read(self, rows_max: int, wait_s: float) -> Chunk | None:
         if self._number > self._last:
-            self._closing.wait(min(wait_s, _WAIT_S))
+            self._closed.wait(min(wait_s, _WAIT_S))
             state: ClaimState = self._client.call(ops.GetClaims(self._arn, self._reader))
             self._last = state.last
         return super().read(rows_max, 0)
-
-    def close(self) -> None:
-        super().close()
-        self._closing.set()
