@@ -220,7 +220,7 @@ def _running(plan_: physical.Physical, context: Context) -> list[Operator | None
     for node in plan_.operators:
         kind = type(node).__name__.lower()
         counts[kind] = counts.get(kind, 0) + 1
-        inputs = [_schema_of(plan_.operators[source]) for source in physical.inputs_of(node)]
+        inputs = [plan_.operators[source].schema for source in physical.inputs_of(node)]
         made.append(None if isinstance(node, physical.Read) else _made(node, f"{kind}-{counts[kind]}", inputs, context))
     return made
 
@@ -231,10 +231,6 @@ def _made(node: physical.Operator, name: str, inputs: list[Schema], context: Con
         kind = SessionOperator
     operator: Operator = kind(node, name, inputs, context)
     return operator
-
-
-def _schema_of(node: physical.Operator) -> Schema:
-    return node.schema
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table | None:

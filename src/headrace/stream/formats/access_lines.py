@@ -73,7 +73,7 @@ def _as_json(line: bytes) -> bytes:
         return line
     sent = 0 if values["sent_bytes"] == "-" else int(values["sent_bytes"])
     texts = {name: None if values.get(name) == "-" else values.get(name) for name in ("referer", "agent")}
-    version = values["version"].removesuffix(".0") if values["version"] == "2.0" else values["version"]
+    version = "2" if values["version"] == "2.0" else values["version"]
     numbers = {"ts": stamp, "status": int(values["status"]), "sent_bytes": sent, "version": version}
     return msgspec.json.encode({**values, **texts, **numbers})
 
