@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
-from typing import Final, cast
 
 from headrace.stream.errors import PlanRefused
 from headrace.stream.plan import FileFormat
 from headrace.stream.schema import Schema
-
-_SUFFIXES: Final = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+from headrace.stream.sources.listing import format_of
 
 
 def file_format(path: str | Path) -> FileFormat:
     """The format of a file, or of the first in a folder, by its suffix. Raises PlanRefused."""
-    found = _SUFFIXES.get(Path(str(path)).suffix.lower())
-    if found is None and Path(path).is_dir():
-        found = next(
-            (_SUFFIXES[item.suffix] for item in sorted(Path(path).iterdir()) if item.suffix in _SUFFIXES), None
-        )
+    found = format_of(Path(path))
     if found is None:
         raise PlanRefused(
             f"files({str(path)!r})",
             "the suffix does not say the format",
             "format='parquet', 'csv', 'jsonl' or 'access_log'",
         )
-    return cast("FileFormat", found)
+    return found
 
 
 def file_schema(path: str | Path, found: FileFormat) -> Schema:

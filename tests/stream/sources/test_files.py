@@ -21,7 +21,7 @@ from headrace.stream.schema import Schema
 from headrace.stream.sources.base import Chunk
 from headrace.stream.sources.files import FileReader
 from headrace.stream.sources.lines import LinePart
-from headrace.stream.sources.listing import list_files
+from headrace.stream.sources.listing import format_of, list_files
 from headrace.stream.sources.part import Piece
 
 Form = Literal["parquet", "csv", "jsonl", "access_log"]
@@ -78,6 +78,16 @@ def test_a_folder_is_read_by_name_and_hidden_and_unfinished_files_are_not(tmp_pa
     reader = opened(tmp_path)
     assert values(read_all(reader)) == [1, 2, 3, 4]
     assert reader.finished and reader.progress().lag == 0 and reader.progress().done == 4 * len(lines([1]))
+
+
+def test_a_suffix_tells_the_format_also_in_front_of_that_of_a_compression_or_in_a_folder(tmp_path: Path) -> None:
+    assert [format_of(Path(name)) for name in ("x.json.gz", "X.CSV", "*.pq", "x.log", "x.gz")] == [
+        "jsonl", "csv", "parquet", None, None,
+    ]  # fmt: skip
+    (tmp_path / "_SUCCESS").touch()
+    assert format_of(tmp_path) is None
+    (tmp_path / "x.csv.zst").touch()
+    assert format_of(tmp_path) == "csv"
 
 
 def test_a_glob_takes_what_it_says(tmp_path: Path) -> None:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from headrace.stream import plan
 from headrace.stream.errors import PlanRefused
 from headrace.stream.sources.base import Chunk, Progress, Reader
+from headrace.stream.sources.listing import FORMATS, format_of
 
 TOPIC: Final = "topic"
 """What `backfill` says to have a topic's log read from its beginning, instead of files."""
-
-_FORMATS: Final[dict[str, Literal["parquet", "csv", "jsonl"]]] = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
 
 
 class BackfillPosition(msgspec.Struct, frozen=True):
@@ -81,17 +75,10 @@ def files_of(source: plan.Source, path: str) -> plan.FileSource:
         raise PlanRefused(
             f"backfill {path!r}", f"source {source.name!r} has {', '.join(metadata)}, which files have not"
         )
-    return plan.FileSource(source.name, path, _format_of(path), source.schema, source.time)
-
-
-def _format_of(path: str) -> Literal["parquet", "csv", "jsonl"]:
-    place = Path(path)
-    names = [place.name] if not place.is_dir() else sorted(entry.name for entry in place.iterdir())
-    for name in names:
-        for suffix in Path(name).suffixes:
-            if suffix.lower() in _FORMATS:
-                return _FORMATS[suffix.lower()]
-    raise PlanRefused(f"backfill {path!r}", f"its format cannot be told by names; known: {', '.join(_FORMATS)}")
+    form = format_of(Path(path))
+    if form is None:
+        raise PlanRefused(f"backfill {path!r}", f"its format cannot be told by names; known: {', '.join(FORMATS)}")
+    return plan.FileSource(source.name, path, form, source.schema, source.time)
 
 
 def source_to_backfill(sources: tuple[plan.Source, ...]) -> plan.Source:

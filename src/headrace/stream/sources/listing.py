@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from headrace.stream.plan import FileFormat
+
 _UNFINISHED: Final = (".tmp", ".part", ".crc", "~")
-_SUFFIXES: Final = {"parquet": (".parquet", ".pq"), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
+FORMATS: Final[dict[str, FileFormat]] = {
+    ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
+}  # fmt: skip
 COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -23,6 +27,12 @@ class Listed:
     name: str
     path: Path
     size_bytes: int
+
+
+def format_of(path: Path) -> FileFormat | None:
+    """The format of a file by its suffix, or of the first in a folder that has one; None: no suffix tells it."""
+    files = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
+    return next((form for file in files if (form := _by_suffix(file)) is not None), None)
 
 
 def list_files(path: str, form: str) -> list[Listed]:
@@ -62,5 +72,9 @@ def _wanted(name: str) -> bool:
 
 
 def _other(file: Listed, form: str) -> bool:
-    name = file.path.with_suffix("").name if file.path.suffix in COMPRESSED else file.path.name
-    return form in _SUFFIXES and not name.endswith(_SUFFIXES[form])
+    return form in FORMATS.values() and _by_suffix(file.path) != form
+
+
+def _by_suffix(path: Path) -> FileFormat | None:
+    plain = path.with_suffix("") if path.suffix in COMPRESSED else path
+    return FORMATS.get(plain.suffix.lower())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -17,8 +17,7 @@ from headrace.stream.formats.conform import Unfit, conform
 from headrace.stream.plan import FileSource, TableRef
 from headrace.stream.schema import ORIGIN
 from headrace.stream.sources.files import FileReader
-
-_FORMATS: Final = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+from headrace.stream.sources.listing import FORMATS, format_of
 
 
 def load_table(ref: TableRef) -> pa.Table:
@@ -41,11 +40,10 @@ def load_table(ref: TableRef) -> pa.Table:
 
 
 def _from_files(ref: TableRef) -> pa.Table:
-    path = ref.url.removesuffix(".gz").removesuffix(".zst")
-    form = _FORMATS.get(Path(path).suffix)
+    form = format_of(Path(ref.url))
     if form is None:
-        raise PlanRefused(f"table {ref.name!r} at {ref.url!r}", "no such kind of file", f"one of {list(_FORMATS)}")
-    source = FileSource(ref.name, ref.url, cast("Literal['parquet', 'csv', 'jsonl']", form), ref.schema)
+        raise PlanRefused(f"table {ref.name!r} at {ref.url!r}", "no such kind of file", f"one of {list(FORMATS)}")
+    source = FileSource(ref.name, ref.url, form, ref.schema)
     reader = FileReader(source)
     tables = [ref.schema.arrow().empty_table()]
     try:
