@@ -20,7 +20,7 @@ _NARROW: Final = {pa.int8(), pa.int16()}
 
 def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
     """The operation in DuckDB's SQL. Raises PlanRefused for types that Spark does not combine."""
-    left, right = doubled(*widened([left, right]))
+    left, right = widened([left, right])
     (one, one_type), (other, other_type) = left, right
     if _dates(operator, one_type, other_type):
         return f"({one} {operator} {other})"
@@ -42,21 +42,18 @@ def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
 
 def widened(values: Sequence[Typed]) -> list[Typed]:
     """An integer written out is an int in Spark, so what it meets becomes one; in DuckDB it takes the other's type."""
-    if not any(sql.isdigit() for sql, _ in values):
+    if any(sql.isdigit() for sql, _ in values):
+        values = [(f"CAST({sql} AS INTEGER)", pa.int32()) if kind in _NARROW else (sql, kind) for sql, kind in values]
+    return doubled(values)
+
+
+def doubled(values: Sequence[Typed]) -> list[Typed]:
+    """A float meets something exact: all become doubles, in Spark, since a float would lose digits of the other."""
+    kinds = [kind for _, kind in values]
+    exact = any(kind in _INTEGERS or pa.types.is_decimal(kind) for kind in kinds)
+    if not exact or not any(map(pa.types.is_float32, kinds)):
         return list(values)
-    return [(f"CAST({sql} AS INTEGER)", pa.int32()) if kind in _NARROW else (sql, kind) for sql, kind in values]
-
-
-def doubled(left: Typed, right: Typed) -> tuple[Typed, Typed]:
-    """A float meets something exact: both become doubles, in Spark, since a float would lose digits of the other."""
-    for one, other in ((left[1], right[1]), (right[1], left[1])):
-        if pa.types.is_float32(one) and (other in _INTEGERS or pa.types.is_decimal(other)):
-            return _double(left), _double(right)
-    return left, right
-
-
-def _double(value: Typed) -> Typed:
-    return f"CAST({value[0]} AS DOUBLE)", pa.float64()
+    return [(f"CAST({sql} AS DOUBLE)", pa.float64()) for sql, _ in values]
 
 
 def mixed(values: Iterable[tuple[exp.Expr, pa.DataType]]) -> None:

@@ -126,7 +126,7 @@ def _binary(operator: str) -> _Write:
 def _compared(writer: Writer, one: exp.Expr, operator: str, other: exp.Expr) -> str:
     left, right = writer.typed(one), writer.typed(other)
     arithmetic.mixed([(one, left[1]), (other, right[1])])
-    left, right = arithmetic.doubled(left, right)
+    left, right = arithmetic.doubled([left, right])
     return f"({left[0]} {operator} {right[0]})"
 
 
@@ -156,10 +156,11 @@ def _in(writer: Writer, node: exp.In) -> str:
     if not node.expressions:
         raise refused(node, "IN (SELECT …)", "a subquery in a condition has no meaning on a stream that goes on",
                       "a JOIN with it")  # fmt: skip
-    sql, kind = writer.typed(node.this)
-    items = [writer.typed(item) for item in node.expressions]
-    arithmetic.mixed([(node.this, kind), *((item, of) for item, (_, of) in zip(node.expressions, items, strict=True))])
-    return f"({sql} IN ({', '.join(item for item, _ in items)}))"
+    nodes = [node.this, *node.expressions]
+    typed = [writer.typed(item) for item in nodes]
+    arithmetic.mixed(zip(nodes, [kind for _, kind in typed], strict=True))
+    sql, *items = [sql for sql, _ in arithmetic.doubled(typed)]
+    return f"({sql} IN ({', '.join(items)}))"
 
 
 def _like(operator: str) -> _Write:
@@ -184,9 +185,10 @@ def _alike(writer: Writer, values: Iterable[exp.Expr | None]) -> list[str]:
 def _case(writer: Writer, node: exp.Case) -> str:
     ifs, default = node.args["ifs"], node.args.get("default")
     values = _alike(writer, [*(item.args["true"] for item in ifs), default])
-    subject = f" {writer(node.this)}" if node.this is not None else ""
-    branches = "".join(f" WHEN {writer(item.this)} THEN {value}" for item, value in zip(ifs, values, strict=False))
-    return f"CASE{subject}{branches}{f' ELSE {values[-1]}' if default is not None else ''} END"
+    subject = node.this
+    whens = [writer(item.this) if subject is None else _compared(writer, subject, "=", item.this) for item in ifs]
+    branches = "".join(f" WHEN {when} THEN {value}" for when, value in zip(whens, values, strict=False))
+    return f"CASE{branches}{f' ELSE {values[-1]}' if default is not None else ''} END"
 
 
 def _if(writer: Writer, node: exp.If) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from headrace.stream.sql import arithmetic
 from headrace.stream.sql.function import Call, Function, template
 from headrace.stream.sql.types import literal, sql_type
 
@@ -44,6 +45,11 @@ def _get_json_object(call: Call) -> str:
     path = re.sub(r"\['([^']+)'\]", r'."\1"', path)
     text = call.sql(0)
     return f"CASE WHEN json_valid({text}) THEN json_extract_string({text}, {literal(path)}) END"
+
+
+def _nullif(call: Call) -> str:
+    one, other = arithmetic.doubled(call.arguments)
+    return f"CASE WHEN {one[0]} = {other[0]} THEN NULL ELSE {call.sql(0)} END"
 
 
 def _struct(call: Call) -> str:
@@ -95,7 +101,7 @@ TABLE: Final[dict[str, Function]] = {
     "nvl": template("coalesce({0}, {1})", 2),
     "ifnull": template("coalesce({0}, {1})", 2),
     "nvl2": template("CASE WHEN {0} IS NOT NULL THEN {1} ELSE {2} END", 3),
-    "nullif": template("nullif({0}, {1})", 2),
+    "nullif": Function(2, 2, _nullif),
     "zeroifnull": template("coalesce({0}, 0)"),
     "nullifzero": template("nullif({0}, 0)"),
     "isnull": template("({0} IS NULL)"),
