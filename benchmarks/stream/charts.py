@@ -1,26 +1,17 @@
 """The results as a picture: `python -m benchmarks.stream.charts RESULTS.json FOLDER` writes stream-speed.svg.
 
-It runs in the environment of the web server's peers, which has matplotlib; it therefore imports nothing of headrace.
+It runs where `benchmarks/charts.py` says.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.charts import given, pyplot, save
+
 COLOURS: Final = {"headrace": "#0b6e99", "Spark streaming": "#e0b04c", "DuckDB batch": "#b8bfc6"}
-STYLE: Final = {
-    "svg.hashsalt": "headrace",  # the same figures give the same file
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def speed(plot: Any, rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -38,19 +29,13 @@ def speed(plot: Any, rows: Sequence[dict[str, Any]], path: Path) -> None:
     panel.set_yscale("log")
     panel.set_title("Nexmark from files: million events a second", loc="left", fontsize=10)
     panel.legend(frameon=False, ncols=len(COLOURS), loc="upper right", bbox_to_anchor=(1, 1.12))
-    figure.savefig(path, metadata={"Date": None}, facecolor="white")
-    plot.close(figure)
+    save(plot, figure, path)
 
 
 def main() -> None:
     """RESULTS.json FOLDER."""
-    results = json.loads(Path(sys.argv[1]).read_text())
-    folder = Path(sys.argv[2])
-    folder.mkdir(parents=True, exist_ok=True)
-    matplotlib = importlib.import_module("matplotlib")
-    matplotlib.use("svg")
-    plot = importlib.import_module("matplotlib.pyplot")
-    plot.rcParams.update(STYLE)
+    results, folder = given()
+    plot = pyplot()
     speed(plot, results["files"], folder / "stream-speed.svg")
 
 

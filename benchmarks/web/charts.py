@@ -1,31 +1,20 @@
 """The results as pictures: `python -m benchmarks.web.charts RESULTS.json FOLDER` writes two SVG files.
 
-It runs in the environment of the peers, which has matplotlib; headrace's own does not need it. It therefore imports
-nothing of the benchmark.
+It runs where `benchmarks/charts.py` says.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from benchmarks.charts import given, pyplot, save
 
 OURS_COLOUR: Final = "#0b6e99"
 PEER_COLOUR: Final = "#b8bfc6"
 ANSWERED, REFUSED, LOST = "#2e8b57", "#e0b04c", "#c0504d"
 SPEED_APPS: Final = ("Flask", "Django", "FastAPI")
-STYLE: Final = {
-    "svg.hashsalt": "headrace",  # the same figures give the same file
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-}
 
 
 def speed(plot: Any, rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -35,7 +24,7 @@ def speed(plot: Any, rows: Sequence[dict[str, Any]], path: Path) -> None:
         found = sorted((row for row in rows if row["app"] == app), key=lambda row: -row["cpu_us"])
         _bars(panel, found, [row["cpu_us"] for row in found], "{:.0f}")
         panel.set_title(f"{app}: CPU µs a request", loc="left", fontsize=10)
-    _save(plot, figure, path)
+    save(plot, figure, path)
 
 
 def trouble(plot: Any, overload: Sequence[dict[str, Any]], mixed: Sequence[dict[str, Any]], path: Path) -> None:
@@ -54,7 +43,7 @@ def trouble(plot: Any, overload: Sequence[dict[str, Any]], mixed: Sequence[dict[
     slowest = sorted(mixed, key=lambda row: -row["outcomes"]["p99_ms"])
     _bars(right, slowest, [row["outcomes"]["p99_ms"] for row in slowest], "{:.0f}")
     right.set_title("One request in 20 burns 50 ms: p99 of the others, ms", loc="left", fontsize=10)
-    _save(plot, figure, path)
+    save(plot, figure, path)
 
 
 def _is_ours(row: dict[str, Any]) -> bool:
@@ -73,20 +62,10 @@ def _bars(panel: Any, rows: Sequence[dict[str, Any]], values: Sequence[float], f
     panel.tick_params(axis="y", length=0)
 
 
-def _save(plot: Any, figure: Any, path: Path) -> None:
-    figure.savefig(path, metadata={"Date": None}, facecolor="white")
-    plot.close(figure)
-
-
 def main() -> None:
     """RESULTS.json FOLDER."""
-    results = json.loads(Path(sys.argv[1]).read_text())
-    folder = Path(sys.argv[2])
-    folder.mkdir(parents=True, exist_ok=True)
-    matplotlib = importlib.import_module("matplotlib")
-    matplotlib.use("svg")
-    plot = importlib.import_module("matplotlib.pyplot")
-    plot.rcParams.update(STYLE)
+    results, folder = given()
+    plot = pyplot(**{"axes.spines.left": False})
     speed(plot, results["speed"], folder / "web-speed.svg")
     trouble(plot, results["overload"], results["mixed"], folder / "web-trouble.svg")
 
