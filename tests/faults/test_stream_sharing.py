@@ -82,7 +82,7 @@ def test_killed_stopped_and_late_processes_change_nothing_of_the_output(tmp_path
             assert done.returncode == 0, done.stderr
             assert counted(taken(client, "out")) == expected_counts(ROWS)
             assert [taken(client, queue) for queue in ("late", "dead", "events")] == [[], [], []]
-            assert client.state(keys.state_name("counts"), keys.EXCHANGE) == {}
+            assert client.state(keys.state_name("counts"), keys.SHUFFLE) == {}
     finally:
         for process in running:
             process.signal(signal.SIGCONT)

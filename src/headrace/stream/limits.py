@@ -29,11 +29,11 @@ MEMBER_BEAT_MS: Final = 2_000  # how often a member says that it lives
 MEMBER_LOST_MS: Final = 10_000  # silent for so long: its work is given to others
 MEMBER_FORGOTTEN_MS: Final = 60_000  # a beat that is older was left by somebody who was killed: it is removed
 
-EXCHANGE_BATCHES_MAX: Final = 8  # batches that a process may be behind with the rows that another gives it
-EXCHANGE_LOOK_MIN_S: Final = (
+SHUFFLE_BATCHES_MAX: Final = 8  # batches that a process may be behind with the rows that another gives it
+SHUFFLE_LOOK_MIN_S: Final = (
     0.002  # how soon one looks again whether rows came from another; doubles while none do up to …
 )
-EXCHANGE_LOOK_MAX_S: Final = 0.25  # an idle process that shares takes some 1 % of a core, its broker included
+SHUFFLE_LOOK_MAX_S: Final = 0.25  # an idle process that shares takes some 1 % of a core, its broker included
 
 COMMIT_BYTES_MAX: Final = 32 * 1_048_576  # one transaction: half of what one may send, a third of a request's bound
 PIECE_BYTES_MAX: Final = 4 * 1_048_576  # of a commit that is larger: below the 8 MiB a remote broker's request may have

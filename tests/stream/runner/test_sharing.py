@@ -34,7 +34,7 @@ def finished(client: headrace.Client) -> None:
     counts(late="late").run(client, until="end")
     assert taken(client, "late") == []
     assert client.queue("events").counts().in_flight == client.queue("events").counts().visible == 0
-    assert client.state(keys.state_name("counts"), keys.EXCHANGE) == {}
+    assert client.state(keys.state_name("counts"), keys.SHUFFLE) == {}
 
 
 def test_two_members_count_what_one_would(client: headrace.Client) -> None:

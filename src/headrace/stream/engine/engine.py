@@ -50,7 +50,7 @@ class Step:
     dead: list[Refused]
 
 
-class Exchange(Protocol):
+class Shuffle(Protocol):
     """Where rows change hands between processes that share a plan: in front of one operator.
 
     Attributes:
@@ -73,7 +73,7 @@ class Engine:
         tables: static tables by name, as `set_table` takes them.
         memory_bytes: of DuckDB; beyond it spills to disk.
         threads: of DuckDB.
-        exchange: where rows go to other processes, and theirs come.
+        shuffle: where rows go to other processes, and theirs come.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Engine:
         tables: Mapping[str, pa.Table] | None = None,
         memory_bytes: int = limits.ENGINE_MEMORY_BYTES_DEFAULT,
         threads: int = limits.ENGINE_THREADS_DEFAULT,
-        exchange: Exchange | None = None,
+        shuffle: Shuffle | None = None,
     ) -> None:
         self._plan = plan_
-        self._exchange = exchange
+        self._shuffle = shuffle
         self._closing = ExitStack()
         with ExitStack() as failed:
             failed.callback(self.close)
@@ -142,8 +142,8 @@ class Engine:
         given = []
         for port, source in enumerate(physical.inputs_of(self._plan.operators[place])):
             rows = outputs[source]
-            if self._exchange is not None and self._exchange.place == place:
-                rows = self._exchange.swap(port, rows)
+            if self._shuffle is not None and self._shuffle.place == place:
+                rows = self._shuffle.swap(port, rows)
             if rows is not None and rows.num_rows:
                 given.append(operator.process(port, rows, operator.reached))
         watermark = self._before(reached, place)

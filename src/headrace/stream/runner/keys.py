@@ -6,7 +6,7 @@ owners                  JSON: epoch, members, who has which shards and slots; ev
 beat/MEMBER             JSON: when the member was last alive (steady ms), host, pid
 progress/SLOT           JSON: batch number, per source watermark, position, rows; every commit expects its last value
 outbox/SLOT/SINK/NUMBER what a sink still has to deliver
-exchange/SHARD/SLOT/BATCH/NUMBER-PORT   rows that one slot has read for whoever has the shard (exchange.py)
+shuffle/SHARD/SLOT/BATCH/NUMBER-PORT   rows that one slot has read for whoever has the shard (shuffle.py)
 redo/SLOT/NUMBER        pieces of a commit that is too large for one transaction
 schema/OPERATOR         the Arrow schema of an operator's parts: so that state can be read without its pipeline
 p/OPERATOR/SHARD/BUCKET/NUMBER   parts of state (engine/part_keys.py)
@@ -24,7 +24,6 @@ __all__ = [
     "CONTROL",
     "DEFINITION",
     "DIRECTORY",
-    "EXCHANGE",
     "OUTBOX",
     "OWNERS",
     "PARTS",
@@ -32,14 +31,15 @@ __all__ = [
     "PROGRESS",
     "REDO",
     "SCHEMA",
-    "exchange_key",
+    "SHUFFLE",
     "outbox_key",
     "part_key",
     "progress_key",
-    "read_exchange_port",
     "read_number",
     "read_part_key",
+    "read_shuffle_port",
     "redo_key",
+    "shuffle_key",
     "state_name",
 ]
 
@@ -52,11 +52,11 @@ OWNERS: Final = b"owners"
 BEAT: Final = b"beat/"
 PROGRESS: Final = b"progress/"
 OUTBOX: Final = b"outbox/"
-EXCHANGE: Final = b"exchange/"
+SHUFFLE: Final = b"shuffle/"
 REDO: Final = b"redo/"
 SCHEMA: Final = b"schema/"
 
-ALL_BUT_DEFINITION: Final = (CONTROL, BEAT, PROGRESS, OUTBOX, EXCHANGE, REDO, SCHEMA, PARTS)
+ALL_BUT_DEFINITION: Final = (CONTROL, BEAT, PROGRESS, OUTBOX, SHUFFLE, REDO, SCHEMA, PARTS)
 """What a reset removes before the definition; the owners stay."""
 
 
@@ -78,14 +78,14 @@ def outbox_key(slot: int, sink: int, number: int | None = None) -> bytes:
     return _numbered(OUTBOX + f"{slot:04x}/{sink:02x}/".encode(), number)
 
 
-def exchange_key(shard: int, *, slot: int = 0, batch: int | None = None, number: int = 0, port: int = 0) -> bytes:
+def shuffle_key(shard: int, *, slot: int = 0, batch: int | None = None, number: int = 0, port: int = 0) -> bytes:
     """The key of rows for a shard; without a batch what all of the shard's begin with."""
-    prefix = EXCHANGE + f"{shard:02x}/".encode()
+    prefix = SHUFFLE + f"{shard:02x}/".encode()
     return prefix if batch is None else prefix + f"{slot:04x}/{batch:016x}/{number:04x}-{port:x}".encode()
 
 
-def read_exchange_port(key: bytes) -> int:
-    """The operator's input that the rows of an exchange key are for."""
+def read_shuffle_port(key: bytes) -> int:
+    """The operator's input that the rows of a shuffle key are for."""
     return int(key.rsplit(b"-", 1)[1], 16)
 
 

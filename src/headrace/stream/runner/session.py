@@ -135,7 +135,7 @@ class Session:
             memory_bytes=settings.memory_bytes,
             threads=settings.threads,
             watermarks=reached,
-            exchange=self._share.exchange if self._share is not None else None,
+            shuffle=self._share.shuffle if self._share is not None else None,
         )
         self._tables = Tables(self._job.physical, self._engine)
         self._tables.load(self._store.now_ms())

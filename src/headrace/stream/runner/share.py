@@ -20,11 +20,11 @@ from headrace.stream.engine.operator import NEVER
 from headrace.stream.runner import keys, sharing, watermarks
 from headrace.stream.runner.batch import Batch
 from headrace.stream.runner.commit import Change
-from headrace.stream.runner.exchange import Exchange
 from headrace.stream.runner.job import Job
 from headrace.stream.runner.members import Owners
 from headrace.stream.runner.progress import Progress, SourceProgress, decode
 from headrace.stream.runner.sharing import Cut, Reached
+from headrace.stream.runner.shuffle import Shuffle
 from headrace.stream.runner.store import Patience, Store
 from headrace.stream.schema import Schema
 from headrace.stream.sources.open import inbox_name, reader_name
@@ -59,14 +59,14 @@ class Share:
         self.owned = owners.shards_of(slot)
         self._timed: Final = {source.name: source.time for source in job.sources if source.time is not None}
         self._queues = {source.name: _queue_of(source, job.pipeline.name) for source in job.sources}
-        self.exchange = Exchange(cut, _schemas(job.physical, cut), shards=job.shards, owned=self.owned)
+        self.shuffle = Shuffle(cut, _schemas(job.physical, cut), shards=job.shards, owned=self.owned)
         self._records: dict[int, Progress] = {}
         self._seen: dict[int, int] | None = None
         self._come: list[bytes] = []
         self._left: dict[int, dict[str, int]] = {}
         self.reached: Reached = {}
         self.together: dict[str, SourceProgress] = {}
-        self._pause_s = limits.EXCHANGE_LOOK_MIN_S
+        self._pause_s = limits.SHUFFLE_LOOK_MIN_S
 
     # --- at the beginning ---
 
@@ -85,11 +85,11 @@ class Share:
         return {frozenset(shards): dict(zip(names, at, strict=True)) for at, shards in groups.items()}
 
     def take_in(self, shards: frozenset[int]) -> None:
-        """Give the rows that came for these shards to the exchange."""
+        """Give the rows that came for these shards to the shuffle."""
         found: dict[bytes, bytes] = {}
         for shard in sorted(shards):
-            found |= self._store.read(keys.exchange_key(shard))
-        self.exchange.take_in(found)
+            found |= self._store.read(keys.shuffle_key(shard))
+        self.shuffle.take_in(found)
         self._come += found
 
     # --- turns ---
@@ -99,7 +99,7 @@ class Share:
         """Another is so far behind with the rows that it gets from this one, that it must not be given more."""
         mine = self._records.get(self._slot, Progress()).batch
         return any(
-            mine - self._records.get(slot, Progress()).seen.get(self._slot, 0) > limits.EXCHANGE_BATCHES_MAX
+            mine - self._records.get(slot, Progress()).seen.get(self._slot, 0) > limits.SHUFFLE_BATCHES_MAX
             for slot in self._owners.slots
             if slot != self._slot
         )
@@ -135,18 +135,18 @@ class Share:
     def has_news(self, goal: Reached) -> bool:
         """Whether there is something to commit, though nothing was read."""
         if self._come or goal != self.reached or self._owes():
-            self._pause_s = limits.EXCHANGE_LOOK_MIN_S
+            self._pause_s = limits.SHUFFLE_LOOK_MIN_S
             return True
         return False
 
     def pause_s(self) -> float:
         """How long to wait before the next look: longer and longer, while nothing happens."""
         pause_s = self._pause_s
-        self._pause_s = min(pause_s * 2, limits.EXCHANGE_LOOK_MAX_S)
+        self._pause_s = min(pause_s * 2, limits.SHUFFLE_LOOK_MAX_S)
         return pause_s
 
     def note(self, change: Change, progress: Progress, goal: Reached) -> Progress:
-        change.state += self.exchange.take_puts(self._slot, progress.batch)
+        change.state += self.shuffle.take_puts(self._slot, progress.batch)
         change.state += [(key, None) for key in self._come]
         shards = None if len(self.owned) == self._job.shards else tuple(sorted(self.owned))
         return msgspec.structs.replace(
@@ -157,7 +157,7 @@ class Share:
         self._records[self._slot] = progress
         self.reached = goal
         self._come = []
-        self._pause_s = limits.EXCHANGE_LOOK_MIN_S
+        self._pause_s = limits.SHUFFLE_LOOK_MIN_S
 
     def _read(self) -> dict[int, Progress]:
         found = self._store.read(keys.PROGRESS)
@@ -199,7 +199,7 @@ class Share:
         """Whether somebody may be waiting for this slot to say what it has seen."""
         said = self._records.get(self._slot, Progress()).seen
         return any(
-            batch - said.get(slot, 0) >= limits.EXCHANGE_BATCHES_MAX // 2 for slot, batch in (self._seen or {}).items()
+            batch - said.get(slot, 0) >= limits.SHUFFLE_BATCHES_MAX // 2 for slot, batch in (self._seen or {}).items()
         )
 
     def _forward(self, goal: Mapping[str, int]) -> Reached:

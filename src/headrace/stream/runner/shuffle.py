@@ -21,7 +21,7 @@ from headrace.stream.runner.sharing import Cut
 from headrace.stream.schema import Schema
 
 
-class Exchange:
+class Shuffle:
     """What the engine calls with the rows in front of the cut: it gives those of the own shards, keeps the others'.
 
     Args:
@@ -42,7 +42,7 @@ class Exchange:
     def take_in(self, values: Mapping[bytes, bytes]) -> None:
         """Rows from others: they are in the next step."""
         for key, value in sorted(values.items()):
-            port = keys.read_exchange_port(key)
+            port = keys.read_shuffle_port(key)
             batch = pa.ipc.read_record_batch(pa.py_buffer(value), nullable(self._schemas[port]))
             self._come.setdefault(port, []).append(pa.Table.from_batches([batch]))
 
@@ -61,7 +61,7 @@ class Exchange:
         leaving, self._leaving = self._leaving, []
         found: list[Put] = []
         for number, (shard, port, rows) in enumerate(leaving):
-            key = keys.exchange_key(shard, slot=slot, batch=batch, number=number, port=port)
+            key = keys.shuffle_key(shard, slot=slot, batch=batch, number=number, port=port)
             found.append((key, rows.serialize().to_pybytes()))
         return found
 
