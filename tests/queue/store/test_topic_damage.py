@@ -125,6 +125,33 @@ def test_lost_topic_leaves_its_queues_whole(sample: tuple[Path, int], tmp_path: 
     driver.close()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE topic_log SET first = -1",
+        "UPDATE topic_log SET first = 1 << 60",
+        "UPDATE topic_log SET first = 'x'",
+        "UPDATE topic_log SET reserved = 1 << 60",
+        "UPDATE topic_log SET messages = -1",
+        "UPDATE topic SET id = -1",
+        "UPDATE topic SET id = 1 << 40",
+        "UPDATE topic SET id = (SELECT min(id) FROM queue)",
+        "UPDATE topic SET info = '{'",
+        "UPDATE subscription SET details = '{'",
+        """UPDATE subscription SET details = '{"queue": "q", "filter": {"a": []}}'""",
+        "UPDATE subscription SET topic = 99",
+    ],
+)
+def test_damaged_row_about_a_topic_costs_no_message_of_a_queue(
+    sample: tuple[Path, int], tmp_path: Path, damage: str
+) -> None:
+    driver = reopened(sample, tmp_path / "x", execute(damage))
+    for queue in QUEUES:
+        assert bodies(driver.receive(queue, COUNT)) == [body(n) for n in range(COUNT)]
+    driver.reopen()
+    driver.close()
+
+
 def test_body_is_stored_once_and_a_short_one_copied(sample: tuple[Path, int]) -> None:
     with closing(apsw.Connection(str(sample[0] / DATABASE))) as db:
         rows = dict(db.execute("SELECT typeof(body), count(*) FROM message GROUP BY 1"))

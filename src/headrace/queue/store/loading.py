@@ -36,7 +36,7 @@ from headrace.queue.store.disk import (
 )
 from headrace.queue.store.journal import NO_QUEUE, LeaseJournal
 from headrace.queue.store.remains import reference
-from headrace.queue.store.small_tables import QUEUE_NUMBER_MAX, RESERVED_MAX, FoundQueue, good_garbage
+from headrace.queue.store.small_tables import QUEUE_NUMBER_MAX, RESERVED_MAX, FoundQueue, can_filter, good_garbage
 from headrace.queue.store.wal import PAGE_BYTES
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
 
@@ -159,6 +159,14 @@ def _topic(
     return StoredTopic(number, info if arn is not None else None, log)
 
 
+def _keys(number: Any, first: Any) -> tuple[Key, Key]:
+    """Between which keys the messages of a queue or topic are, from number `first` on."""
+    _are_integers(number, first)
+    if not (0 < number <= QUEUE_NUMBER_MAX and 0 <= first < RESERVED_MAX):
+        raise Inconsistent(f"the numbers of queue or topic {number} cannot be")
+    return key_of(number, first), key_of(number, SEQ_MASK)
+
+
 def _are_integers(*values: Any) -> None:
     if not all(type(value) is int for value in values):
         raise Inconsistent("a number is none")
@@ -185,6 +193,8 @@ def _check(stored: Stored) -> None:
         raise Inconsistent("the number of the last queue cannot be")
     if {queue.number for queue in stored.queues} & {topic.number for topic in stored.topics}:
         raise Inconsistent("a queue and a topic have the same number")
+    if not all(one.details is not None and can_filter(one.details) for one in stored.subscriptions):
+        raise Inconsistent("a subscription's filter is none")
     queues = {queue.number: FoundQueue(queue.number, queue.info, queue.floor) for queue in stored.queues}
     for garbage in stored.garbage:
         _are_integers(garbage.first, garbage.last)
@@ -198,14 +208,11 @@ def check_whole(db: apsw.Connection) -> None:
     if found != "ok":
         raise Inconsistent(str(found))
     for number, arn, _, floor, _, messages, _ in _rows(db, _QUEUES):
-        _are_integers(number, floor)
-        keys = (key_of(number, floor), key_of(number, SEQ_MASK))
-        ((there,),) = _rows(db, "SELECT count(*) FROM message WHERE key BETWEEN ? AND ?", keys)
+        ((there,),) = _rows(db, "SELECT count(*) FROM message WHERE key BETWEEN ? AND ?", _keys(number, floor))
         if there != (messages or 0):
             raise Inconsistent(f"queue {arn} has {there} messages, and {messages or 0} by its count")
     for number, _, _, first, messages, *_ in _rows(db, _TOPICS):
-        keys = (key_of(number, first or 0), key_of(number, SEQ_MASK))
-        ((there,),) = _rows(db, "SELECT count(*) FROM message WHERE key BETWEEN ? AND ?", keys)
+        ((there,),) = _rows(db, "SELECT count(*) FROM message WHERE key BETWEEN ? AND ?", _keys(number, first or 0))
         if there != (messages or 0):
             raise Inconsistent(f"topic {number} has {there} messages, and {messages or 0} by its count")
     strays = _rows(

@@ -20,7 +20,7 @@ import apsw
 import msgspec
 
 from headrace.errors import StoreDamaged
-from headrace.queue.model import Subscription, TopicInfo, TopicSettings
+from headrace.queue.model import TopicInfo, TopicSettings
 from headrace.queue.store import files, rows, schema
 from headrace.queue.store.disk import CHECKSUM, PAGE, Key, key_of, seq_of
 from headrace.queue.store.folder import Folder
@@ -29,13 +29,12 @@ from headrace.queue.store.remains import Remains, Row
 from headrace.queue.store.small_tables import (
     RESERVED_MAX,
     SHAPES,
+    WHOLE,
     Directory,
     FoundQueue,
     claim_row,
-    decoded,
     fitting,
     good_garbage,
-    whole_task,
 )
 from headrace.queue.store.wal import PAGE_BYTES, wal_path
 from headrace.queue.store.wal_format import scan
@@ -208,7 +207,7 @@ class _Salvage:
     def _take(self, name: str, row: Row) -> bool:
         """Take a small table's row, if it fits; whether it does."""
         values = row.values if name == "queue" else fitting(name, row.key, row.values)
-        if values is None or not row.sure or (name == "move_task" and not whole_task(values)):
+        if values is None or not row.sure or not WHOLE.get(name, bool)(values):
             self._dropped[name] = self._dropped.get(name, 0) + 1
             return False
         if name in _WEIGHED:
@@ -242,7 +241,8 @@ class _Salvage:
         """The topics that can be read, and their logs counted anew. One that cannot, but to whose messages queues refer, is
         deleted as far as anybody can see. Returns their numbers."""
         logs = {row[0]: row for _, row in self._weighed["topic_log"]}
-        found = {key: (arn, text) for key, (_, arn, text) in self._weighed["topic"] if decoded(text, TopicInfo)}
+        queues = {key for key, _ in self._weighed["queue"]}
+        found = {key: (arn, text) for key, (_, arn, text) in self._weighed["topic"] if key not in queues}
         referred: list[Any] = self._db.execute(
             f"SELECT DISTINCT body >> {SEQ_BITS} FROM message WHERE typeof(body) = 'integer'"  # noqa: S608
         ).fetchall()
@@ -256,7 +256,7 @@ class _Salvage:
             )
             self._db.execute("INSERT INTO topic_log VALUES (?, ?, ?, ?, ?)", self._log(number, logs.get(number)))
         for _, row in self._weighed["subscription"]:
-            if row[0] in found and decoded(row[2], Subscription):
+            if row[0] in found:
                 self._db.execute("INSERT OR IGNORE INTO subscription VALUES (?, ?, ?)", row)
         return set(topics)
 

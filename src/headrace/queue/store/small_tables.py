@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from headrace.queue.model import MoveTask, QueueInfo, QueueSettings, arn_of
+from headrace.errors import InvalidFilter
+from headrace.queue.filters import Policy
+from headrace.queue.model import MoveTask, QueueInfo, QueueSettings, Subscription, TopicInfo, arn_of
 from headrace.queue.store.disk import key_of, seq_of
 from headrace.queue.store.pages import Values
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
@@ -89,9 +91,41 @@ def claim_row(row: Values) -> Values:
     return (*row[:3], msgspec.msgpack.encode([]))
 
 
-def whole_task(row: Values) -> bool:
+def _whole_task(row: Values) -> bool:
     """Whether a move task can be read; one that cannot is forgotten, its messages stay where they are."""
     return decoded(row[3], MoveTask) is not None
+
+
+def _whole_topic(row: Values) -> bool:
+    """Its messages are a topic's still if a queue refers to them, else those of a queue without a name."""
+    return 0 < row[0] <= QUEUE_NUMBER_MAX and decoded(row[2], TopicInfo) is not None
+
+
+def _whole_log(row: Values) -> bool:
+    _, first, _, _, reserved = row
+    return bool(0 <= first <= max(reserved, 1) < RESERVED_MAX)
+
+
+def _whole_subscription(row: Values) -> bool:
+    details = decoded(row[2], Subscription)
+    return details is not None and can_filter(details)
+
+
+def can_filter(subscription: Subscription) -> bool:
+    """Whether its filter is one."""
+    try:
+        return not subscription.filter or bool(Policy(subscription.filter, subscription.scope))
+    except InvalidFilter:
+        return False
+
+
+WHOLE: Final[dict[str, Callable[[Values], bool]]] = {
+    "move_task": _whole_task,
+    "topic": _whole_topic,
+    "topic_log": _whole_log,
+    "subscription": _whole_subscription,
+}
+"""Table -> whether a row that fits can be what was written."""
 
 
 class FoundQueue(msgspec.Struct):
