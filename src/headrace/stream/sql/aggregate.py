@@ -257,7 +257,7 @@ def _call(group: Group, node: exp.Expr, alias: str) -> str:
         if _aggregates(argument):
             raise nested(node)
     arguments = [group.writer.typed(argument) for argument in call.arguments]
-    where = group.query.condition(group.writer, call.where) if call.where is not None else None
+    where = group.writer.condition(call.where) if call.where is not None else None
     key = f"{call.function} {arguments} {where} {call.parameter}"
     if key not in group.calls:
         group.calls[key] = _added(group, call, alias, where)
@@ -281,7 +281,7 @@ def _aggregate(group: Group, conditions: list[exp.Expr]) -> Relation:
     """Append the operators; the relation of the groups."""
     query, compiler = group.query, group.query.compiler
     compiler.refuse_changes(group.scope.relation, "GROUP BY")
-    where = [query.condition(group.writer, condition) for condition in conditions]
+    where = [group.writer.condition(condition) for condition in conditions]
     below = query.settled(_inputs(group, where))
     keys = tuple(key for key in group.keys if key != "window_time")
     own = [Field(column, below_type) for column, below_type in _own_fields(group)]

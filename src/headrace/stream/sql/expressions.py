@@ -15,7 +15,7 @@ from sqlglot import exp
 from headrace.stream import plan
 from headrace.stream.durations import DurationInvalid, duration_us
 from headrace.stream.errors import SchemaInvalid
-from headrace.stream.schema import from_sql_type
+from headrace.stream.schema import from_sql_type, type_name
 from headrace.stream.sql import arithmetic, casts, functions, refusals
 from headrace.stream.sql.dialect import refused, written
 from headrace.stream.sql.near import near
@@ -45,6 +45,13 @@ class Writer:
         """(SQL, type) of an expression."""
         sql = self(node)
         return sql, self.scope.type_of(sql, node)
+
+    def condition(self, node: exp.Expr) -> str:
+        """SQL of what is true or false; Spark takes no number for it. Raises PlanRefused."""
+        sql, kind = self.typed(node)
+        if not pa.types.is_boolean(kind) and not isinstance(node, exp.Null):
+            raise refused(node, written(node), f"a condition is true or false, not {type_name(kind)}")
+        return sql
 
     def column(self, node: exp.Expr) -> str | None:
         """The relation's column that the expression plainly is, or None."""
@@ -119,8 +126,8 @@ def _literal(_: Writer, node: exp.Literal) -> str:
     return number
 
 
-def _binary(operator: str) -> _Write:
-    return lambda writer, node: f"({writer(node.left)} {operator} {writer(node.right)})"
+def _logical(operator: str) -> _Write:
+    return lambda writer, node: f"({writer.condition(node.left)} {operator} {writer.condition(node.right)})"
 
 
 def _compared(writer: Writer, one: exp.Expr, operator: str, other: exp.Expr) -> str:
@@ -139,7 +146,7 @@ def _is(writer: Writer, node: exp.Is) -> str:
 
 
 def _not(writer: Writer, node: exp.Not) -> str:
-    return f"(NOT {writer(node.this)})"
+    return f"(NOT {writer.condition(node.this)})"
 
 
 def _between(writer: Writer, node: exp.Between) -> str:
@@ -186,14 +193,16 @@ def _case(writer: Writer, node: exp.Case) -> str:
     ifs, default = node.args["ifs"], node.args.get("default")
     values = _alike(writer, [*(item.args["true"] for item in ifs), default])
     subject = node.this
-    whens = [writer(item.this) if subject is None else _compared(writer, subject, "=", item.this) for item in ifs]
+    whens = [
+        writer.condition(item.this) if subject is None else _compared(writer, subject, "=", item.this) for item in ifs
+    ]
     branches = "".join(f" WHEN {when} THEN {value}" for when, value in zip(whens, values, strict=False))
     return f"CASE{branches}{f' ELSE {values[-1]}' if default is not None else ''} END"
 
 
 def _if(writer: Writer, node: exp.If) -> str:
     true, *false = _alike(writer, [node.args["true"], node.args.get("false")])
-    return f"CASE WHEN {writer(node.this)} THEN {true}{f' ELSE {false[0]}' if false else ''} END"
+    return f"CASE WHEN {writer.condition(node.this)} THEN {true}{f' ELSE {false[0]}' if false else ''} END"
 
 
 def _cast(writer: Writer, node: exp.Cast) -> str:
@@ -284,8 +293,8 @@ _WRITERS: Final[dict[type[exp.Expr], _Write]] = {
     exp.Boolean: lambda _, node: "TRUE" if node.this else "FALSE",
     exp.Null: lambda *_: "NULL",
     exp.Paren: lambda writer, node: f"({writer(node.this)})",
-    exp.And: _binary("AND"),
-    exp.Or: _binary("OR"),
+    exp.And: _logical("AND"),
+    exp.Or: _logical("OR"),
     exp.Not: _not,
     exp.EQ: _comparison("="),
     exp.NEQ: _comparison("<>"),

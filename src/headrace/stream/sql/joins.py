@@ -242,7 +242,7 @@ class _Join:
         right = self._prepared(1, right_keys)
         schema = Schema((*left.schema.fields, *right.schema.fields))
         roles = self._roles(left, right)
-        condition = " AND ".join(self.query.condition(self.writer, item) for item in self.rest) or None
+        condition = " AND ".join(self.writer.condition(item) for item in self.rest) or None
         bounded = self.left.relation.roles.timed and self.right.roles.timed
         place = self.query.compiler.add(
             physical.Join(
@@ -296,7 +296,7 @@ class _Join:
             taken = {column.lower() for column in self.both.relation.schema.names}
             items.append(replace(time, name=unique("window_time" if side == 0 else f"{self.alias}_window_time", taken)))
         own = replace(self.both, relation=relation, names=self._own_names(side))
-        where = [self.query.condition(self.query.writer(own), condition) for condition in self.filters[side]]
+        where = [self.query.writer(own).condition(condition) for condition in self.filters[side]]
         computed = [item for item in keys if not item.column]
         first = project(own, items, where, self.query.step.functions)
         if computed:

@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import pyarrow as pa
 from sqlglot import exp
 
 from headrace.stream import physical, plan
 from headrace.stream.errors import PlanRefused
-from headrace.stream.schema import type_name
 from headrace.stream.sql import aggregate, joins, refusals, top
 from headrace.stream.sql.compiler import Compiler
 from headrace.stream.sql.dialect import parse, refused, written
@@ -155,20 +153,13 @@ class Query:
         """SELECT named, extra FROM scope WHERE conditions."""
         writer = self.writer(scope)
         items = [Item(name, writer(node), writer.column(node)) for name, node in named]
-        where = [self.condition(writer, node) for node in conditions]
+        where = [writer.condition(node) for node in conditions]
         try:
             return project(scope, [*items, *extra], where, self.step.functions)
         except Untyped:
             for _, node in named:
                 writer.typed(node)  # refuses the one that is to blame, with its place
             raise
-
-    def condition(self, writer: Writer, node: exp.Expr) -> str:
-        """A WHERE conjunct; it must be true or false."""
-        sql, kind = writer.typed(node)
-        if not pa.types.is_boolean(kind) and not isinstance(node, exp.Null):
-            raise refused(node, written(node), f"a condition is true or false, not {type_name(kind)}")
-        return sql
 
     def _names(self, node: exp.Select, scope: Scope) -> list[Named]:
         """The SELECT list, stars spelled out, everything with a name."""

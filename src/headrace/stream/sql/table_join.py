@@ -48,7 +48,7 @@ def _scope(
     names = (*scope.names, (alias, renamed))
     virtual = Scope(Relation(scope.types.virtual(schema), schema), names, scope.types)
     writer = query.writer(virtual)
-    condition = " AND ".join(query.condition(writer, item) for item in on)
+    condition = " AND ".join(writer.condition(item) for item in on)
     columns = ", ".join(item_of(column).sql for column in schema.names)
     inner = ", ".join(f"{name(column)} AS {name(internal)}" for column, internal in renamed.items())
     word = "LEFT JOIN" if kind == "left" else "JOIN"
