@@ -268,7 +268,7 @@ class DurableParts:
         for number, shard, group in _groups(rows, numbers, shards):
             parts = self._buckets[number].parts.setdefault(shard, [])
             for batch in group.to_batches():  # several only where texts are longer than one array takes
-                for piece in _pieces(batch):
+                for piece in pieces(batch):
                     self._write(number, parts, shard, piece)
 
     def _write(self, bucket: int, parts: list[Part], shard: int, piece: pa.RecordBatch) -> None:
@@ -317,11 +317,11 @@ def _groups(rows: pa.Table, numbers: Ints, shards: Ints) -> Iterator[tuple[int, 
         yield int(numbers[start]), int(shards[start]), rows.slice(start, end - start)
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The batch in pieces of at most STATE_PART_BYTES_MAX each; a single row is never cut."""
     if batch.nbytes <= limits.STATE_PART_BYTES_MAX or batch.num_rows == 1:
         yield batch
         return
     middle = batch.num_rows // 2
-    yield from _pieces(batch.slice(0, middle))
-    yield from _pieces(batch.slice(middle))
+    yield from pieces(batch.slice(0, middle))
+    yield from pieces(batch.slice(middle))

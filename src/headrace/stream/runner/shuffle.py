@@ -7,12 +7,12 @@ shards change hands.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 
-from headrace.stream import limits
+from headrace.stream.engine.part_store import pieces
 from headrace.stream.engine.shards import shard_of
 from headrace.stream.engine.tables import nullable, plain
 from headrace.stream.runner import keys
@@ -72,15 +72,7 @@ class Shuffle:
         own = np.isin(numbers, list(self._owned))
         for shard in np.unique(numbers[~own]).tolist():
             theirs = plain(rows.filter(pa.array(numbers == shard)), self._schemas[port])
-            self._leaving += [(shard, port, piece) for piece in _pieces(theirs.combine_chunks())]
+            self._leaving += [
+                (shard, port, piece) for batch in theirs.combine_chunks().to_batches() for piece in pieces(batch)
+            ]
         return rows.filter(pa.array(own))
-
-
-def _pieces(rows: pa.Table) -> Iterator[pa.RecordBatch]:
-    """What one value takes each; a single row is never cut."""
-    if rows.nbytes <= limits.STATE_PART_BYTES_MAX or rows.num_rows == 1:
-        yield from rows.to_batches()
-        return
-    middle = rows.num_rows // 2
-    yield from _pieces(rows.slice(0, middle))
-    yield from _pieces(rows.slice(middle))
