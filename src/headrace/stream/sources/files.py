@@ -4,8 +4,8 @@ Where it is: the name of a file and a place in it. Files in front of it are read
 turns up in front later, or one that changed behind the position, is an error that says so: silence would lose rows.
 
 A log that is followed may be rotated. Renamed: the old file is read to its end, then the new one of the old name (also if
-that happened while nobody read: it is looked for beside it). Cut to nothing (copytruncate): it begins anew. Both are
-logged.
+that happened while nobody read: it is looked for beside it; if it happened twice, the log in between is not known of).
+Cut to nothing (copytruncate): it begins anew. Both are logged.
 """
 
 from __future__ import annotations
