@@ -96,7 +96,10 @@ def windows_of(window: physical.Window | None) -> Windows | None:
 
 
 class AggregateOperator(Operator):
-    """State: partials by pane and key, a bucket a pane (without windows: a slice of the keys). Invariant: there are no panes whose windows have all closed."""
+    """State: partials by pane and key, a bucket a pane (without windows: a slice of the keys).
+
+    Invariant: there are no panes whose windows have all closed.
+    """
 
     def __init__(
         self,

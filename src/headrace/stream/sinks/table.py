@@ -6,6 +6,7 @@ own in PostgreSQL; decimals are text in SQLite, whose numbers are floats; arrays
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -52,7 +53,7 @@ class TableOutbox(RowsOutbox):
             self._database.close()
             self._database = None
 
-    def _guard(self, work: Any) -> None:
+    def _guard(self, work: Callable[[], object]) -> None:
         """Do it; what fails breaks the connection, so that the next try begins with a new one."""
         try:
             work()
@@ -112,7 +113,7 @@ def _column(database: Database, sink: TableSink, name: str, kind: pa.DataType) -
     return f"{database.quoted(name)} {database.type_of(kind, type_name(kind))}{required}"
 
 
-def _list(database: Database, names: Any) -> str:
+def _list(database: Database, names: Iterable[str]) -> str:
     return ", ".join(map(database.quoted, names))
 
 
