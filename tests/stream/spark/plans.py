@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import headrace.stream as hs
 
@@ -72,11 +73,11 @@ def doubled(row: dict[str, Any]) -> dict[str, Any]:
 
 def pairs(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for letter in "xy" if row["ok"] else "":
-        yield {"bidder": row["bidder"] + letter, "ts": row["ts"]}
+        yield {"bidder": row["bidder"] + letter, "price": row["price"]}
 
 
 def dear(rows: pa.Table) -> pa.Table:
-    return rows.select(["bidder", "price"])
+    return rows.filter(pc.greater(rows["price"], 500)).select(["bidder", "price"])
 
 
 def has_price(row: dict[str, Any]) -> bool:
@@ -154,7 +155,11 @@ PLANS: Final[dict[str, Callable[[], hs.Stream]]] = {
     "interval join, left": over_both(INTERVAL.format("LEFT")),
     "table, CASE, function": with_table,
     "Python steps": with_python,
-    "flat_map, batches": lambda: bid_stream().map_batches(dear, schema="bidder string, price bigint"),
+    "flat_map, batches": lambda: (
+        bid_stream()
+        .flat_map(pairs, schema="bidder string, price bigint")
+        .map_batches(dear, schema="bidder string, price bigint")
+    ),
     "union": over_bids("SELECT bidder, price FROM bids WHERE ok UNION ALL SELECT bidder, auction FROM bids WHERE NOT ok"),
 }  # fmt: skip
 

@@ -139,7 +139,8 @@ def test_files_that_end_close_their_windows(spark: SparkSession, tmp_path: Path)
         table = pa.table({"id": list(range(15)), "ts": pa.array(times, pa.timestamp("us"))})
         pq.write_table(table, tmp_path / f"{number}.parquet")
     stream = hs.files(tmp_path, schema=SCHEMA, format="parquet").event_time("ts").sql(COUNT)
-    result = run_on_spark(hs.pipeline("p", stream, shards=2).plan, None, spark=spark)
+    result = run_on_spark(hs.pipeline("p", stream, shards=2).plan, None)
     assert sorted(row["n"] for row in result.rows.to_pylist()) == [5, 10, 15]
     assert result.rows_in == 30
     assert str(result).endswith("watermark at the end")
+    assert spark.range(1).count() == 1  # the session that was there runs on

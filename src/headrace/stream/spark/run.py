@@ -71,7 +71,8 @@ def run_on_spark(
         checkpoint: a folder that the driver and all executors share, of this pipeline alone. Not needed if nothing has to be
             gone on with: all sources end.
         trigger: how often a batch is made, such as `1 second`; None: as soon as the last one is done.
-        spark: a session of one's own; it gets the settings that pipelines need, and stays open.
+        spark: a session of one's own; it gets the settings that pipelines need, and stays open. None: that which runs
+            already (it stays open, too), or a new one.
         until: None: until `stop` is set; `idle` and `end`: until what is there now is processed.
         adopt: take the output over from another checkpoint, which is given up.
         stop: ends the query when it is set. The batch in work is done again by the next run.
@@ -92,7 +93,7 @@ def run_on_spark(
         folder, kept = stack.enter_context(_folder(pipeline, checkpoint))
         client = stack.enter_context(connect_to(url)) if url is not None else None
         prepare_places(pipeline, client)
-        own = spark is None
+        own = spark is None and SparkSession.getActiveSession() is None  # a notebook's, say, stays open
         spark = prepare(spark) if spark is not None else session(pipeline.name, master)
         if own:
             stack.callback(spark.stop)

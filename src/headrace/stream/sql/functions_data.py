@@ -52,6 +52,11 @@ def _nullif(call: Call) -> str:
     return f"CASE WHEN {one[0]} = {other[0]} THEN NULL ELSE {call.sql(0)} END"
 
 
+def _nvl2(call: Call) -> str:
+    there, absent = (sql for sql, _ in arithmetic.widened(call.arguments[1:]))
+    return f"CASE WHEN {call.sql(0)} IS NOT NULL THEN {there} ELSE {absent} END"
+
+
 def _struct(call: Call) -> str:
     if len(call.arguments) % 2:
         raise call.refused("it takes pairs of name and value")
@@ -100,7 +105,7 @@ TABLE: Final[dict[str, Function]] = {
     "coalesce": Function(1, None, lambda call: f"coalesce({', '.join(sql for sql, _ in call.arguments)})"),
     "nvl": template("coalesce({0}, {1})", 2),
     "ifnull": template("coalesce({0}, {1})", 2),
-    "nvl2": template("CASE WHEN {0} IS NOT NULL THEN {1} ELSE {2} END", 3),
+    "nvl2": Function(3, 3, _nvl2),
     "nullif": Function(2, 2, _nullif),
     "zeroifnull": template("coalesce({0}, 0)"),
     "nullifzero": template("nullif({0}, 0)"),
