@@ -11,7 +11,7 @@ import pytest
 
 import headrace.stream as hs
 from headrace.stream import physical, plan
-from headrace.stream.durations import DurationInvalid, duration_text, duration_us
+from headrace.durations import DurationInvalid, duration_text, duration_us
 
 FLIGHTS = "origin string, dep_delay double, ts timestamp"
 

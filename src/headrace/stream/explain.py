@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.stream import physical, plan
-from headrace.stream.durations import duration_text
+from headrace.durations import duration_text
 from headrace.stream.picture import Box, draw
 from headrace.stream.sql import compile as compile_plan
 from headrace.stream.sql import spark_refusals, to_spark
