@@ -180,6 +180,16 @@ class MessageNotInFlight(CallerError):
 
 
 @dataclass(eq=False)
+class MessageNotVisible(CallerError):
+    """The very message that was asked for cannot be taken now."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the message cannot be taken: {self.reason}"
+
+
+@dataclass(eq=False)
 class MessageNotFound(CallerError):
     def __str__(self) -> str:
         return "the message does not exist any more"

@@ -2,8 +2,9 @@
 
     POST /headrace/v1/call        the body is one operation (`queue/operations.py`), a tagged map:
                                   {"type": "Receive", "queue": "arn:aws:sqs:us-east-1:000000000000:orders", "limit": 100}
-    headrace-wait-ms: 20000       Receive, Claim: how long to wait for the first message; absent: a Receive
-                                  as long as the queue is set to, a Claim not at all
+    headrace-wait-ms: 20000       Receive, ReceiveAny, Claim, GetState: how long to wait for the first message (or
+                                  value); Hold: how long to stay; absent: a Receive as long as the queue is set to, the
+                                  others not at all
 
     GET /headrace/v1/statistics   the broker's steady time and what its store has done
 
@@ -29,6 +30,7 @@ from headrace.queue import operations as ops
 from headrace.queue.model import (
     ClaimState,
     Delivery,
+    HolderState,
     Message,
     MoveTask,
     Peeked,
@@ -64,6 +66,10 @@ class _TransactAnswer(msgspec.Struct, frozen=True):
 _OUTCOMES: Final[dict[type[ops.Operation], Any]] = {
     ops.Send: list[Sent | _Refusal],
     ops.Receive: list[Delivery],
+    ops.ReceiveAny: list[tuple[str, list[Delivery]]],
+    ops.Take: list[Delivery | _Refusal],
+    ops.Hold: None,
+    ops.ListHolders: list[HolderState],
     ops.Delete: list[_Refusal | None],
     ops.ChangeVisibility: list[_Refusal | None],
     ops.Transact: _TransactAnswer,
@@ -95,7 +101,7 @@ _OUTCOMES: Final[dict[type[ops.Operation], Any]] = {
 }
 """Operation -> the type of its outcome on the wire. The one table to extend for a new operation."""
 
-_BATCHES: Final = frozenset({ops.Send, ops.Delete, ops.ChangeVisibility})
+_BATCHES: Final = frozenset({ops.Send, ops.Take, ops.Delete, ops.ChangeVisibility})
 """Operations whose outcome may hold errors in place."""
 
 _STATUSES: Final[tuple[tuple[type[HeadraceError], int], ...]] = (
@@ -109,6 +115,7 @@ _STATUSES: Final[tuple[tuple[type[HeadraceError], int], ...]] = (
     (errors.SubscriptionRefused, 409),
     (errors.ReceiptExpired, 409),
     (errors.MessageNotInFlight, 409),
+    (errors.MessageNotVisible, 409),
     (errors.Fenced, 409),
     (errors.StateChanged, 409),
     (errors.ClaimRefused, 409),

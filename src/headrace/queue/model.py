@@ -23,11 +23,14 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Attributes:
         body: 1 byte to the queue's `max_message_bytes`, attributes included.
         attributes: message attributes as `queue.attributes.encode` writes them; empty when there are none.
-        delay_ms: hidden for so long after sending, 0 to 900,000; None takes the queue's delay. FIFO: only None or 0.
+        delay_ms: hidden for so long after sending, 0 to 14 days and less than the queue's retention (SQS allows 900 s);
+            None takes the queue's delay. FIFO: only None or 0.
         group: `MessageGroupId`. FIFO: required, the unit of order. Standard: the tenant for fairness.
         dedup_id: `MessageDeduplicationId`; FIFO only.
         trace: `AWSTraceHeader`, kept as it is, not counted in the size.
         sender: who sent it (`SenderId`), when the listener knows.
+        source: the ARN of the queue that gives the message up: it is a dead letter of that queue, and a move task without
+            target brings it back there.
     """
 
     body: bytes
@@ -37,6 +40,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     dedup_id: str | None = None
     trace: str | None = None
     sender: str | None = None
+    source: str | None = None
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -192,6 +196,26 @@ class ClaimState(msgspec.Struct, frozen=True):
 
     acknowledged: int
     last: int
+
+
+class HolderState(msgspec.Struct, frozen=True):
+    """Somebody who is present (`Hold`): a worker, a pipeline, a web server.
+
+    Attributes:
+        holder: its name.
+        kind: what it is.
+        since_ms: present since then.
+        seen_ms: when it was last heard of.
+        leases: how many leases are tied to it.
+        facts: what it says of itself.
+    """
+
+    holder: str
+    kind: str
+    since_ms: int
+    seen_ms: int
+    leases: int
+    facts: dict[str, Any]
 
 
 class TopicSettings(msgspec.Struct, frozen=True):

@@ -34,13 +34,43 @@ class Receive(Operation, gc=False, frozen=True):
 
     Standard queues stop at about 64 MiB of bodies. `visibility_ms` None takes the queue's. `attempt_id` (FIFO): a
     repeat within five minutes answers the same deliveries. A standard queue with 120,000 messages in flight answers
-    InFlightLimit.
+    InFlightLimit. `holder` ties the leases to a holder (`Hold`): when it is gone, they end.
     """
 
     queue: str
     limit: int = 1
     visibility_ms: int | None = None
     attempt_id: str | None = None
+    holder: str | None = None
+
+
+class ReceiveAny(Operation, gc=False, frozen=True):
+    """Lease up to `limit` (1 to 10,000) ready messages of several queues (1 to 100), in one go.
+    → list[tuple[str, list[Delivery]]]: those queues that gave some, in the order asked; empty when none is ready.
+
+    The first queue that has ready messages gives all it has, up to the limit, then the next: so the order is a
+    priority. Each is as in Receive; a queue that is full in flight is passed over, and InFlightLimit is the answer only
+    if no other has anything.
+    """
+
+    queues: list[str]
+    limit: int = 1
+    visibility_ms: int | None = None
+    holder: str | None = None
+
+
+class Take(Operation, gc=False, frozen=True):
+    """Lease exactly the messages with these sequence numbers (1 to 10,000), visible or delayed ones, whatever the order.
+    → list[Delivery | CallerError], an item a seq: MessageNotFound for one that is gone, MessageNotVisible for one that
+    is in flight, or that is not the first of its FIFO group.
+
+    A message that has been received too often is delivered too: who names it wants this very one.
+    """
+
+    queue: str
+    seqs: list[int]
+    visibility_ms: int | None = None
+    holder: str | None = None
 
 
 class Delete(Operation, gc=False, frozen=True):
@@ -93,7 +123,10 @@ class Fence(Operation, gc=False, frozen=True):
 
 
 class GetState(Operation, gc=False, frozen=True):
-    """Values under `name` whose keys start with `prefix`, sorted by key. → list[tuple[bytes, bytes]]"""
+    """Values under `name` whose keys start with `prefix`, sorted by key. → list[tuple[bytes, bytes]]
+
+    With a wait: as soon as there is at least one.
+    """
 
     name: str
     prefix: bytes = b""
@@ -115,8 +148,35 @@ class Claim(Operation, gc=False, frozen=True):
     bytes_max: int = 16 * 1_048_576
 
 
-Waiting: TypeAlias = Receive | Claim
-"""Operations that may wait for the first message, as a long poll does."""
+class Hold(Operation, gc=False, frozen=True):
+    """ "I am here": while this waits, `holder` is present; when its connection breaks, every lease tied to it ends at once
+    (visible again, the receive count stays). → None, when the wait is over, or the next Hold of the name takes its place.
+
+    After an answer the holder has 5 s to come again. In memory only: a broker that restarts knows no holders, and what
+    was leased before is not tied any more.
+
+    Attributes:
+        holder: 1 to 128 alphanumeric and punctuation characters, unlike any other's: a host, a pid and a random part.
+        kind: what it is, such as `worker`; as `holder`.
+        facts: what the console shows of it; at most 64 KiB of JSON.
+    """
+
+    holder: str
+    kind: str
+    facts: dict[str, Any] = {}
+
+
+class ListHolders(Operation, gc=False, frozen=True):
+    """Those present, sorted by name; `kind`: only these, empty for all. → list[HolderState]"""
+
+    kind: str = ""
+
+
+Polling: TypeAlias = Receive | ReceiveAny | Claim | GetState
+"""Operations that may wait for the first message (or value), as a long poll does."""
+
+Waiting: TypeAlias = Polling | Hold
+"""All operations that may wait."""
 
 
 class AcknowledgeClaims(Operation, gc=False, frozen=True):
@@ -309,10 +369,10 @@ class ReadLog(Operation, gc=False, frozen=True):
 
 
 AnyOperation: TypeAlias = (
-    Send | Receive | Delete | ChangeVisibility | Transact | Fence | GetState | Claim | AcknowledgeClaims | ReleaseClaims
-    | GetClaims | Peek | Purge | CreateQueue | ChangeSettings | TagQueue | DeleteQueue | GetQueue | ListQueues
-    | StartMove | CancelMove | ListMoves | CreateTopic | ChangeTopic | DeleteTopic | GetTopic | ListTopics | Subscribe
-    | Unsubscribe | ReadLog
+    Send | Receive | ReceiveAny | Take | Delete | ChangeVisibility | Transact | Fence | GetState | Hold | ListHolders
+    | Claim | AcknowledgeClaims | ReleaseClaims | GetClaims | Peek | Purge | CreateQueue | ChangeSettings | TagQueue
+    | DeleteQueue | GetQueue | ListQueues | StartMove | CancelMove | ListMoves | CreateTopic | ChangeTopic | DeleteTopic
+    | GetTopic | ListTopics | Subscribe | Unsubscribe | ReadLog
 )  # fmt: skip
 
 
