@@ -7,10 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from headrace.children import BACKOFF_MAX_S, CALM_S, CRASH_S
 from headrace.web import fleet
 from headrace.web.fleet import (
-    BACKOFF_MAX_S,
-    CRASH_S,
     HUNG_GRACE_S,
     KILL_AFTER_S,
     LEAVING,
@@ -131,7 +130,7 @@ def test_crash_loop_backs_off_up_to_the_maximum_and_calms_down(yard: Yard) -> No
         assert len(of(ForkWorker, yard.run())) == 1
     assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
     assert delays[-1] == BACKOFF_MAX_S
-    yard.now_s += fleet.CALM_S
+    yard.now_s += CALM_S
     yard.fleet.worker_gone(1, yard.now_s, reason="killed")
     assert len(of(ForkWorker, yard.run())) == 1
 

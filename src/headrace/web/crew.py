@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from headrace.children import ending
 from headrace.settings import dump
 from headrace.web import control, fleet
 from headrace.web.control import Channel
@@ -340,13 +341,3 @@ def spawn(module: str, arguments: Sequence[str], *, sockets: Sequence[int]) -> s
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-P", "-m", module, *arguments], pass_fds=sockets, stdin=subprocess.DEVNULL
     )
-
-
-def ending(code: int) -> str:
-    """An exit code in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from headrace.children import CRASH_S, backoff_s, ending
 from headrace.web import control
 from headrace.web.control import Channel
-from headrace.web.crew import ending, spawn
-from headrace.web.fleet import CRASH_S, backoff_s
+from headrace.web.crew import spawn
 
 _log: Final = logging.getLogger("headrace.web")
 

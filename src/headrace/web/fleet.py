@@ -17,14 +17,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, TypeAlias
 
-BACKOFF_FIRST_S: Final = 0.1
-BACKOFF_MAX_S: Final = 10.0
-_DOUBLINGS_MAX: Final = 16
-"""The longest wait is reached before; a float does not hold all powers of two."""
-CRASH_S: Final = 3.0
-"""A worker that lived no longer has not died by chance: the next one waits, twice as long each time."""
-CALM_S: Final = 30.0
-"""Without such a death for so long, counting starts anew."""
+from headrace.children import CALM_S, CRASH_S, backoff_s
+
 HEARD_S: Final = 3.0
 """A worker on a loop reports each second; one that has not for so long has a loop that is stuck."""
 HUNG_GRACE_S: Final = 2.0
@@ -33,11 +27,6 @@ PATIENCE_S: Final = 30.0
 """New code that is not ready by then is given up, if the next reload waits for it: an import may hang for ever."""
 KILL_AFTER_S: Final = 11.0
 """Beyond its grace: the worker should have ended itself; 10 s are for its lifespan to shut down."""
-
-
-def backoff_s(crashes: int) -> float:
-    """How long the next start waits after so many early deaths in a row (see CRASH_S); after none not at all."""
-    return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(crashes - 1, _DOUBLINGS_MAX)) if crashes else 0.0
 
 
 class Stage(Enum):

@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from headrace import __version__
+from headrace.own_broker import OwnBroker
 from headrace.process import notify_systemd
 from headrace.settings import dump
 from headrace.web import control
 from headrace.web.control import Channel
 from headrace.web.crew import IDLE_S, Crew, Place
 from headrace.web.edges import Edges
-from headrace.web.own_broker import OwnBroker
 from headrace.web.process import usable_cores
 from headrace.web.reloading import Reloader, StartFailed
 from headrace.web.routes import apps_of

@@ -13,9 +13,9 @@ import pytest
 import uvloop
 
 import headrace
+from headrace import own_broker
 from headrace.native.endpoint import is_served
-from headrace.web import own_broker
-from headrace.web.own_broker import OwnBroker
+from headrace.own_broker import OwnBroker
 from tests.web.web_process import serve
 
 

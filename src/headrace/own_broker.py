@@ -1,34 +1,26 @@
-"""The broker of durable requests, when `--broker` names a folder: one process beside the edges, restarted if it dies.
+"""A broker beside another server, when its `--broker` names a folder: one process, restarted if it dies.
 
 Who may read the folder may use it, by the socket there. Its TCP port has a key that nobody knows: what is stored has the
-clients' cookies and Authorization, and loopback is everybody's on this machine.
+clients' cookies and Authorization, and tasks' arguments, and loopback is everybody's on this machine.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import secrets
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from headrace.children import Restarts, ending, spawn, wait_ready
 from headrace.native.endpoint import is_served
-from headrace.web.crew import ending
-from headrace.web.fleet import CRASH_S, backoff_s
 
-_log: Final = logging.getLogger("headrace.web")
-
-_PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
-_LOOK_EACH_S: Final = 0.02
 _READY_S: Final = 10.0
 _WATCH_S: Final = 1.0
 _TAKE_OVER_S: Final = 10.0
@@ -40,16 +32,20 @@ _END_S: Final = 15.0
 class OwnBroker:
     """`start`, `reap` at each SIGCHLD, `stop`. A folder that another broker serves is left to that one, while it does."""
 
-    def __init__(self, folder: Path, *, keys: Path, on_ended: Callable[[], None]) -> None:
-        """Args: keys: of the file that is made for the broker's key; in a folder that only the user may enter."""
+    def __init__(self, folder: Path, *, keys: Path, on_ended: Callable[[], None], owner: str = "web") -> None:
+        """Args:
+        keys: of the file that is made for the broker's key; in a folder that only the user may enter.
+        owner: whose log it is told in, as `{owner}.broker.ended`: `web` or `work`.
+        """
+        self._log = logging.getLogger(f"headrace.{owner}")
+        self._ids = {"action": f"{owner}.broker.ended"}
         self._folder = folder
         self._keys = keys
         self._on_ended = on_ended
         self._process: subprocess.Popen[bytes] | None = None
         self._loop = asyncio.get_running_loop()
         self._stopping = False
-        self._since_s = 0.0
-        self._crashes = 0
+        self._restarts = Restarts()
 
     async def start(self) -> None:
         """Wait until it answers, but not for ever: a long recovery is no reason to serve nothing else."""
@@ -58,11 +54,8 @@ class OwnBroker:
             self._watch(self._loop.time())
             return
         self._spawn()
-        deadline_s = self._loop.time() + _READY_S
-        while self._process is not None and self._loop.time() < deadline_s:
-            if is_served(self._folder):
-                return
-            await asyncio.sleep(_LOOK_EACH_S)
+        if self._process is not None:
+            await wait_ready(lambda: is_served(self._folder), self._process, within_s=_READY_S)
 
     def _watch(self, served_s: float) -> None:
         """Look after a broker that is not our child: perhaps of a server that was killed.
@@ -75,7 +68,7 @@ class OwnBroker:
         if is_served(self._folder):
             served_s = now_s
         elif now_s - served_s >= _TAKE_OVER_S:
-            _log.warning("the broker of the folder is gone; one is started", extra={"action": "web.broker.ended"})
+            self._log.warning("the broker of the folder is gone; one is started", extra=self._ids)
             self._spawn()
             return
         self._loop.call_later(_WATCH_S, self._watch, served_s)
@@ -88,10 +81,8 @@ class OwnBroker:
         self._on_ended()
         if self._stopping:
             return
-        _log.error("the broker has ended (%s); it is started again", ending(code), extra={"action": "web.broker.ended"})
-        early = self._loop.time() - self._since_s < CRASH_S
-        self._crashes = self._crashes + 1 if early else 0
-        self._loop.call_later(backoff_s(self._crashes), self._spawn)
+        self._log.error("the broker has ended (%s); it is started again", ending(code), extra=self._ids)
+        self._loop.call_later(self._restarts.ended(self._loop.time()), self._spawn)
 
     @property
     def over(self) -> bool:
@@ -111,20 +102,9 @@ class OwnBroker:
     def _spawn(self) -> None:
         if self._stopping:
             return
-        self._since_s = self._loop.time()
+        self._restarts.started(self._loop.time())
         arguments = ["broker", "--data", str(self._folder), "--host", "127.0.0.1", "--port", "0"]
-        arguments += ["--keys", str(self._keys)]
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
-            [sys.executable, "-P", "-m", "headrace", *arguments],
-            stdin=subprocess.DEVNULL,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one call of the kernel, nothing that threads could hold
-        )
-
-
-def _end_with_parent() -> None:
-    """In the child: TERM when the supervisor dies, however it does (Linux). It would not know otherwise."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        self._process = spawn([*arguments, "--keys", str(self._keys)])
 
 
 def _write_keys(path: Path) -> None:
