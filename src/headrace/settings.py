@@ -23,7 +23,7 @@ import msgspec
 
 from headrace.errors import CallerError
 
-SECTIONS: Final = ("broker", "web", "stream")
+SECTIONS: Final = ("broker", "web", "work", "stream")
 """The tables that a file may have: one a command."""
 
 CONFIG_VARIABLE: Final = "HEADRACE_CONFIG"

@@ -1,0 +1,19 @@
+"""Run the pool on an event loop, to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import uvloop
+
+from headrace.work.pool.parent import Parent
+from headrace.work_settings import WorkSettings
+
+
+def run_pool(settings: WorkSettings, *, reread: Callable[[], WorkSettings]) -> int:
+    """Until a signal ends it. Returns the exit code."""
+
+    async def main() -> int:
+        return await Parent(settings, reread=reread).run()
+
+    return uvloop.run(main())
