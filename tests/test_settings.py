@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace import settings_file
 from headrace.broker_settings import BrokerSettings, check, is_loopback, request_bytes_max
 from headrace.settings import (
     Duration,
@@ -304,3 +305,47 @@ def test_strangers_may_not_send_the_longest_bodies() -> None:
     assert request_bytes_max(BrokerSettings()) == 96 * 2**20
     assert request_bytes_max(BrokerSettings(host="192.0.2.1")) == 8 * 2**20
     assert request_bytes_max(BrokerSettings(host="192.0.2.1", request_max=Size(2**24))) == 2**24
+
+
+PARTS = """
+[broker]
+port = 1
+wait = "3s"
+[broker.main]
+port = 2
+[broker.side-by-side]
+level = "low"
+[[broker.parts]]
+path = "a"
+"""
+
+
+def test_a_part_inherits_what_its_section_says_and_may_say_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text(PARTS)
+
+    def part(name: str) -> Resolved[Example]:
+        return resolve(Example, "broker", flags={}, environ={"HEADRACE_PART": name}, folder=tmp_path)
+
+    assert (part("broker.main").settings.port, part("broker.main").settings.wait) == (2, 3.0)
+    assert part("broker.main").origins["port"].endswith("headrace.toml: broker.main.port")
+    assert (part("broker.side-by-side").settings.port, part("broker.side-by-side").settings.level) == (1, "low")
+    assert part("web.shop").settings.port == part("").settings.port == 1  # another command's part, and none
+
+
+def test_names_of_parts_are_the_tables_that_are_no_settings(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text(PARTS)
+    tables = settings_file.read(tmp_path / "headrace.toml")
+    assert settings_file.names_of(tables, "broker", ["port", "parts"]) == ["main", "side-by-side"]
+    assert settings_file.names_of(tables, "web", []) == []
+
+
+def test_a_part_that_is_not_in_the_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text(PARTS)
+    with pytest.raises(SettingsError, match=r"no table \[broker.mian\]"):
+        resolve(Example, "broker", flags={}, environ={"HEADRACE_PART": "broker.mian"}, folder=tmp_path)
+
+
+def test_a_part_with_an_odd_name_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text('[broker."a b"]\nport = 1\n')
+    with pytest.raises(SettingsError, match="letters, digits"):
+        resolve(Example, "broker", flags={}, environ={}, folder=tmp_path)

@@ -2,7 +2,7 @@
 
 A command declares its settings as one frozen `msgspec.Struct`, the command's name is their *section*, and everything
 else follows from it: a field `drain` of section `broker` is the flag `--drain`, the variable `HEADRACE_BROKER__DRAIN`
-and the key `drain` of table `[broker]` in `headrace.toml` (or `[tool.headrace.broker]` in `pyproject.toml`). `describe`
+and the key `drain` of table `[broker]` in `headrace.toml` (or `[tool.headrace.broker]` in `pyproject.toml`; `headrace.settings_file` reads them). `describe`
 lists them for help texts and for the documentation's test.
 
 Whatever is unknown or unfit is an error that names its place; nothing is guessed.
@@ -10,9 +10,7 @@ Whatever is unknown or unfit is an error that names its place; nothing is guesse
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +19,26 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from headrace.errors import CallerError
+from headrace.settings_file import CONFIG_VARIABLE, SECTIONS, SettingsError, entries, find_file, unknown
 
-SECTIONS: Final = ("broker", "web", "work", "stream")
-"""The tables that a file may have: one a command."""
-
-CONFIG_VARIABLE: Final = "HEADRACE_CONFIG"
+__all__ = [
+    "CONFIG_VARIABLE",
+    "SECTIONS",
+    "Duration",
+    "Resolved",
+    "Setting",
+    "SettingsError",
+    "Size",
+    "describe",
+    "dump",
+    "flag_of",
+    "load",
+    "parse_duration",
+    "parse_size",
+    "resolve",
+    "setting",
+    "variable_of",
+]
 
 _UNITS_BYTES: Final = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _UNITS_S: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -51,17 +63,6 @@ class Size(int):
 
 class Duration(float):
     """Seconds. Written as a number or with a unit: `1.5`, `"250ms"`, `"30s"`, `"7d"`."""
-
-
-@dataclass(eq=False)
-class SettingsError(CallerError):
-    """A setting cannot be used. `place` is where it was written: the flag, the variable, the file and key."""
-
-    place: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,12 @@ def resolve(
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     values: dict[str, Any] = {}
     origins = dict.fromkeys(fields, "default")
-    file = _find_file(folder, config, environ)
-    sources = [_from_file(file, section, fields), _from_environment(environ, section, fields), _from_flags(flags)]
+    file = find_file(folder, config, environ)
+    sources = [
+        _from_file(file, section, fields, environ),
+        _from_environment(environ, section, fields),
+        _from_flags(flags),
+    ]
     for source in sources:
         for name, (place, raw) in source.items():
             values[name] = _convert(
@@ -180,56 +185,20 @@ def _from_environment(environ: Mapping[str, str], section: str, fields: Mapping[
         if variable.startswith(prefix) and environ[variable]:
             name = variable.removeprefix(prefix).lower()
             if name not in fields:
-                raise _unknown(variable, "setting", variable, [variable_of(section, field) for field in fields])
+                raise unknown(variable, "setting", variable, [variable_of(section, field) for field in fields])
             found[name] = (variable, environ[variable])
     return found
 
 
-def _find_file(folder: Path, config: Path | None, environ: Mapping[str, str]) -> Path | None:
-    named = config or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
-    if named is not None:
-        return named
-    own, project = folder / "headrace.toml", folder / "pyproject.toml"
-    return own if own.is_file() else project if project.is_file() else None
-
-
-def _from_file(file: Path | None, section: str, fields: Mapping[str, Any]) -> _Source:
-    if file is None:
-        return {}
-    tables = _read(file)
-    for name in tables:
-        if name not in SECTIONS:
-            raise _unknown(str(file), "table", name, SECTIONS)
-    table = tables.get(section, {})
-    if not isinstance(table, dict):
-        raise SettingsError(f"{file}: {section}", "must be a table")
+def _from_file(file: Path | None, section: str, fields: Mapping[str, Any], environ: Mapping[str, str]) -> _Source:
     found: _Source = {}
-    for key, raw in table.items():
+    for key, (place, raw) in entries(file, section, fields, environ).items() if file is not None else ():
         name = key.replace("-", "_")
         if name not in fields:
-            raise _unknown(f"{file}: [{section}]", "setting", key, fields)
-        found[name] = (f"{file}: {section}.{key}", raw)
+            where, _, table = place.removesuffix(f".{key}").rpartition(": ")
+            raise unknown(f"{where}: [{table}]", "setting", key, fields)
+        found[name] = (place, raw)
     return found
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(str(file), f"cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(str(file), f"is not TOML: {error}") from None
-    if file.name != "pyproject.toml":
-        return content
-    tool: dict[str, Any] = content.get("tool", {}).get("headrace", {})
-    return tool
-
-
-def _unknown(place: str, what: str, name: str, known: typing.Iterable[str]) -> SettingsError:
-    names = list(known)
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-    return SettingsError(place, f"there is no {what} {name!r}; {hint}")
 
 
 # -------------------------------------------------------------------------------------------------------- conversion
@@ -294,7 +263,7 @@ def _convert_table(kind: type[msgspec.Struct], table: dict[str, Any], place: str
     for key, raw in table.items():
         name = key.replace("-", "_")
         if name not in fields:
-            raise _unknown(place, "key", key, fields)
+            raise unknown(place, "key", key, fields)
         values[name] = _convert(fields[name].type, raw, f"{place}.{key}", base)
     missing = [name for name, field in fields.items() if field.required and name not in values]
     if missing:
