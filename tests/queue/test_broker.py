@@ -9,8 +9,8 @@ import pytest
 from headrace.errors import InvalidParameter, QueueNotFound, Unavailable
 from headrace.queue import limits
 from headrace.queue import operations as ops
-from headrace.queue.broker import SERVED_AT_ONCE
 from headrace.queue.model import ClaimState, arn_of
+from headrace.queue.polls import SERVED_AT_ONCE
 from tests.queue.brokers import Claimer, Waiter, create, on_loop, running, send, slow, turns, until
 
 
@@ -95,7 +95,7 @@ class TestWaiting:
             queue = await create(broker)
             poll = Waiter(broker, queue, wait_ms=10)
             await until(lambda: poll.answered)
-            assert not broker._polls
+            assert not broker._polls._lines
 
     @pytest.mark.parametrize("wait_ms", [-1, limits.WAIT_MAX_MS + 1])
     @on_loop
@@ -255,8 +255,8 @@ class TestLeaving:
     async def test_cancelled_wait_takes_nothing(self) -> None:
         async with running() as broker:
             queue = await create(broker)
-            waiting = asyncio.create_task(broker.wait_receive(ops.Receive(queue), wait_ms=9_000))
-            at_once = asyncio.create_task(broker.wait_receive(ops.Receive(queue), wait_ms=0))
+            waiting = asyncio.create_task(broker.call(ops.Receive(queue), wait_ms=9_000))
+            at_once = asyncio.create_task(broker.call(ops.Receive(queue), wait_ms=0))
             await asyncio.sleep(0)
             at_once.cancel()
             await turns()
@@ -264,7 +264,7 @@ class TestLeaving:
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             await send(broker, queue, "x")
-            (delivery,) = await broker.wait_receive(ops.Receive(queue), wait_ms=9_000)
+            (delivery,) = await broker.call(ops.Receive(queue), wait_ms=9_000)
             assert delivery.receives == 1 and at_once.cancelled()
 
     @on_loop

@@ -16,10 +16,12 @@ from typing import Any
 import uvloop
 
 from headrace.clock import Clock
-from headrace.errors import HeadraceError, Unavailable
+from headrace.errors import Unavailable
 from headrace.native.protocol import BrokerStatistics
-from headrace.queue.broker import Broker, Poll
-from headrace.queue.operations import Operation, Waiting
+from headrace.queue.broker import Broker
+from headrace.queue.operations import Operation
+from headrace.queue.polls import Poll
+from headrace.queue.presence import Stay
 from headrace.queue.store.base import Store
 
 
@@ -46,13 +48,13 @@ class _Host:
 class _Waiter:
     """A thread that waits for an outcome. A bare lock: a Future costs more than the hop between the threads."""
 
-    __slots__ = ("_answered", "abandoned", "outcome", "poll")
+    __slots__ = ("_answered", "abandoned", "outcome", "waits")
 
     def __init__(self) -> None:
         self._answered = threading.Lock()
         self._answered.acquire()
         self.outcome: Any = None
-        self.poll: Poll | None = None
+        self.waits: Poll | Stay | None = None
         self.abandoned = False
 
     def done(self, outcome: Any) -> None:
@@ -72,8 +74,8 @@ class _Waiter:
 
     def abandon(self) -> None:
         """On the broker's thread: the waiting thread was interrupted."""
-        if self.poll is not None:
-            self.poll.cancel()
+        if self.waits is not None:
+            self.waits.cancel()
 
 
 class EmbeddedTransport:
@@ -163,10 +165,7 @@ class EmbeddedTransport:
 
     def _submit(self, operation: Operation, wait_ms: int, waiter: _Waiter) -> None:
         broker = self._opened().broker
-        if isinstance(operation, Waiting):
-            waiter.poll = broker.receive(operation, waiter.done, wait_ms=wait_ms, connected=waiter.connected)
-        else:
-            broker.submit(operation, waiter.done)
+        waiter.waits = broker.ask(operation, waiter.done, wait_ms=wait_ms, connected=waiter.connected)
 
 
 class AsyncEmbeddedTransport:
@@ -184,23 +183,7 @@ class AsyncEmbeddedTransport:
     async def call(self, operation: Operation, wait_ms: int = 0) -> Any:
         if self._closed:
             raise Unavailable("this client is closed")
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        poll: Poll | None = None
-        if isinstance(operation, Waiting):
-            poll = self._host.broker.receive(
-                operation, _set_result(answer), wait_ms=wait_ms, connected=lambda: not answer.done()
-            )
-        else:
-            self._host.broker.submit(operation, _set_result(answer))
-        try:
-            outcome = await answer
-        except asyncio.CancelledError:
-            if poll is not None:
-                poll.cancel()
-            raise
-        if isinstance(outcome, HeadraceError):
-            raise outcome
-        return outcome
+        return await self._host.broker.call(operation, wait_ms=wait_ms)
 
     async def statistics(self) -> BrokerStatistics:
         return self._host.statistics()
@@ -209,11 +192,3 @@ class AsyncEmbeddedTransport:
         if not self._closed:
             self._closed = True
             await self._host.broker.stop()
-
-
-def _set_result(answer: asyncio.Future[Any]) -> Any:
-    def done(outcome: Any) -> None:
-        if not answer.done():
-            answer.set_result(outcome)
-
-    return done

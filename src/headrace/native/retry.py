@@ -18,6 +18,8 @@ _ALWAYS_REPEATABLE: Final = (
     ops.Delete,
     ops.Fence,  # a second epoch supersedes the first, which nobody holds
     ops.GetState,
+    ops.Hold,
+    ops.ListHolders,
     ops.Claim,
     ops.AcknowledgeClaims,
     ops.ReleaseClaims,

@@ -73,15 +73,12 @@ class NativeService:
             request.on_disconnect = None
             _answer(request, operation, outcome, json=json)
 
-        if not isinstance(operation, Waiting):
-            self._broker.submit(operation, done)
-            return
-        poll = self._broker.receive(operation, done, wait_ms=wait_ms, connected=request.connected)
-        if poll is not None:
-            request.on_disconnect = poll.cancel
+        waits = self._broker.ask(operation, done, wait_ms=wait_ms, connected=request.connected)
+        if waits is not None:
+            request.on_disconnect = waits.cancel
 
     def _wait_ms(self, request: Request, operation: Operation) -> int:
-        """How long to wait: as the header says, else a receive as the queue is set, a claim not at all."""
+        """How long to wait: as the header says, else a receive as the queue is set, the others not at all."""
         if not isinstance(operation, Waiting):
             return 0
         text = request.headers.get(protocol.WAIT_HEADER)

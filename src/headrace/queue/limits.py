@@ -29,7 +29,7 @@ NAME_CHARACTERS_MAX: Final = 80
 # A message's own delay on the native API; SQS's 900 s are checked where SQS is spoken
 MESSAGE_DELAY_MAX_MS: Final = RETENTION_MAX_MS
 
-# Holders (Hold)
+# Who is present: the operation Hold
 HOLD_GRACE_MS: Final = 5 * SECOND_MS  # between two holds of one holder: a client's retries after a broken connection
 HOLDERS_MAX: Final = 1_000  # each keeps a connection open, and its facts in memory
 FACTS_BYTES_MAX: Final = 65_536

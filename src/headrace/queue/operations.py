@@ -149,8 +149,8 @@ class Claim(Operation, gc=False, frozen=True):
 
 
 class Hold(Operation, gc=False, frozen=True):
-    """ "I am here": while this waits, `holder` is present; when its connection breaks, every lease tied to it ends at once
-    (visible again, the receive count stays). → None, when the wait is over, or the next Hold of the name takes its place.
+    """Be present while this waits; when its connection breaks, every lease tied to `holder` ends at once (visible again,
+    the receive count stays). → None, when the wait is over, or the next Hold of the name takes its place.
 
     After an answer the holder has 5 s to come again. In memory only: a broker that restarts knows no holders, and what
     was leased before is not tied any more.

@@ -10,7 +10,7 @@ stateful machine. Nothing else changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -31,6 +31,10 @@ class Request(msgspec.Struct, gc=True):
 
 Offload = Callable[[Callable[[], Any], Callable[[Any], None]], None]
 """`offload(work, then)`: run `work` in another thread, then `then(its result)` on the owner's thread. Neither raises."""
+
+
+Ready: TypeAlias = str | tuple[str, bytes]
+"""What became ready: the ARN of a queue, or the name and key of a value of state."""
 
 
 class StoreStatistics(msgspec.Struct, frozen=True):
@@ -81,8 +85,9 @@ class Store(Protocol):
         Returns when to call again: steady ms, None when nothing is pending. Idempotent.
         """
 
-    def take_ready(self) -> set[str]:
-        """ARNs of queues in which messages became ready since the last call: whose waiting polls to serve."""
+    def take_ready(self) -> set[Ready]:
+        """What became ready since the last call: queues in which messages did, values of state that were put. Whose
+        waiting polls to serve."""
 
     def find(self, queue: str) -> QueueInfo | None:
         """The queue's info, from memory: no I/O, for every request's checks."""

@@ -11,7 +11,7 @@ from headrace.queue import limits
 from headrace.queue.model import ClaimState, Message
 from headrace.queue.operations import AcknowledgeClaims, Claim, GetClaims, ReleaseClaims
 from headrace.queue.store.disk import PutClaim, PutReader
-from headrace.queue.store.local import messages
+from headrace.queue.store.local import receiving
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
 
@@ -51,7 +51,7 @@ def _read(state: LocalState, queue: LocalQueue, seqs: list[int]) -> list[Message
 
 def _bind(state: LocalState, queue: LocalQueue, operation: Claim, now: int) -> list[Message]:
     room = min(operation.limit, max(0, queue.order.room()))
-    taken = messages.take_deliverable(state, queue, room, now, reader=operation.reader) if room else []
+    taken = receiving.take_deliverable(state, queue, room, now, reader=operation.reader) if room else []
     if not taken:
         return []  # nothing is ready: no claim is made, the same number binds later
     order = queue.order

@@ -19,7 +19,7 @@ from headrace.queue.operations import CancelMove, ListMoves, StartMove
 from headrace.queue.redrive import Verdict, judge, same_account
 from headrace.queue.store.disk import PutMove
 from headrace.queue.store.local.head import LocalQueue
-from headrace.queue.store.local.messages import drop_taken
+from headrace.queue.store.local.receiving import drop_taken
 from headrace.queue.store.local.state import LocalState
 
 ACTIVE: Final = ("RUNNING", "CANCELLING")

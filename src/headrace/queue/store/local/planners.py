@@ -33,6 +33,7 @@ from headrace.queue.operations import (
     Purge,
     ReadLog,
     Receive,
+    ReceiveAny,
     ReleaseClaims,
     Send,
     StartMove,
@@ -41,12 +42,13 @@ from headrace.queue.operations import (
     Transact,
     Unsubscribe,
 )  # fmt: skip
-from headrace.queue.store.local import claims, messages, moves, publishing, queues, topics, transact
+from headrace.queue.store.local import claims, messages, moves, publishing, queues, receiving, topics, transact
 from headrace.queue.store.local.state import LocalState
 
 PLANNERS: Final[dict[type[Operation], Callable[[LocalState, Any, int], Any]]] = {
     Send: publishing.send,
-    Receive: messages.receive,
+    Receive: receiving.receive,
+    ReceiveAny: receiving.receive_any,
     Delete: messages.delete,
     ChangeVisibility: messages.change_visibility,
     Peek: messages.peek,
@@ -78,11 +80,11 @@ PLANNERS: Final[dict[type[Operation], Callable[[LocalState, Any, int], Any]]] = 
 }
 
 READS: Final[frozenset[type[Operation]]] = frozenset((
-    Receive, ChangeVisibility, Peek, GetState, GetQueue, ListQueues, ListMoves, GetClaims, GetTopic, ListTopics, ReadLog,
+    Receive, ReceiveAny, ChangeVisibility, Peek, GetState, GetQueue, ListQueues, ListMoves, GetClaims, GetTopic, ListTopics, ReadLog,
 ))  # fmt: skip
 """Answered without waiting for the commit: nothing that they promise is in it (FIFO leases excepted)."""
 
-LEASES: Final[frozenset[type[Operation]]] = frozenset((Receive, ChangeVisibility))
+LEASES: Final[frozenset[type[Operation]]] = frozenset((Receive, ReceiveAny, ChangeVisibility))
 
 FREES: Final[frozenset[type[Operation]]] = frozenset(
     (Delete, AcknowledgeClaims, Purge, DeleteQueue, DeleteTopic, Unsubscribe)

@@ -19,7 +19,7 @@ from headrace.queue.leases import Lease
 from headrace.queue.model import Message, MoveTask
 from headrace.queue.operations import Operation
 from headrace.queue.receipts import Receipts
-from headrace.queue.store.base import Done
+from headrace.queue.store.base import Done, Ready
 from headrace.queue.store.disk import CHECKSUM, Batch, Change, Disk, Key, PutState, Quarantine
 from headrace.queue.store.local.head import BodyCache, LocalQueue
 from headrace.queue.store.local.topic import LocalTopic
@@ -81,7 +81,7 @@ class LocalState:
         self.move_credit: dict[str, tuple[int, float]] = {}  # handle -> (reckoned at, messages it may move)
         self.plan = Plan(Batch())
         self.flying: Plan | None = None  # the commit on its way to the disk
-        self.ready: set[str] = set()
+        self.ready: set[Ready] = set()
         self.garbage = False
         self.damaged = 0
 

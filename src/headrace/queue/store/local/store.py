@@ -17,7 +17,7 @@ from headrace.errors import CallerError, HeadraceError, StoreError, StoreFailed,
 from headrace.queue import limits
 from headrace.queue.model import QueueInfo
 from headrace.queue.operations import Claim, Operation
-from headrace.queue.store.base import Done, Offload, Request, StoreStatistics
+from headrace.queue.store.base import Done, Offload, Ready, Request, StoreStatistics
 from headrace.queue.store.disk import Batch, Disk
 from headrace.queue.store.local import expiry, log_work, moves, recovery
 from headrace.queue.store.local.commit_times import CommitTimes
@@ -109,7 +109,7 @@ class LocalStore:
         self._house_keeping(now)
         return self._next_ms(now)
 
-    def take_ready(self) -> set[str]:
+    def take_ready(self) -> set[Ready]:
         ready, self.state.ready = self.state.ready, set()
         return ready
 
@@ -262,6 +262,7 @@ class LocalStore:
         for queue, sent, _new in plan.sent:
             if not queue.dropped and queue.settle(sent, state.cache):
                 state.ready.add(queue.info.arn)
+        state.ready.update([place for place, value in plan.puts.items() if value is not None])
         for queue, seq, lease, active, _rows in plan.held:
             if lease.group is not None and not queue.dropped and seq >= queue.floor:
                 queue.order.deleted(lease, now, active=active)

@@ -1,0 +1,133 @@
+"""Who is present, and which leases end when a holder is gone. Pure: rules on time and names, no I/O.
+
+A holder is present while a Hold of its name is open, and for a grace after that was answered. Whose connection breaks is
+gone at once. A lease is tied by its receipt; one that has ended otherwise may stay tied for a while: to end it again has
+no effect, since a receipt is good for one delivery only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from headrace.errors import InvalidParameter
+from headrace.queue import limits
+from headrace.queue.model import ID, HolderState
+from headrace.queue.operations import Hold
+
+Leases: TypeAlias = dict[str, list[bytes]]
+"""Queue -> receipts."""
+
+SWEEP_MIN: Final = 1_000  # leases that are tied before it is looked for those that have ended
+
+
+class _Holder:
+    """One holder. `due_ms`: gone then, unless it comes again; None while a Hold is open. `kind` empty: it has leases and
+    has not held yet."""
+
+    __slots__ = ("due_ms", "facts", "kind", "leases", "name", "seen_ms", "since_ms", "sweep_at")
+
+    def __init__(self, name: str, now: int) -> None:
+        self.name = name
+        self.kind = ""
+        self.facts: dict[str, Any] = {}
+        self.since_ms = self.seen_ms = now
+        self.due_ms: int | None = now + limits.HOLD_GRACE_MS
+        self.leases: dict[bytes, tuple[str, int]] = {}  # receipt -> (queue, when it ends by itself)
+        self.sweep_at = SWEEP_MIN
+
+
+class Holders:
+    """The holders of one broker.
+
+    Invariant: `tied` has exactly the receipts of all holders' leases.
+    """
+
+    def __init__(self) -> None:
+        self._holders: dict[str, _Holder] = {}
+        self.tied: dict[bytes, _Holder] = {}
+
+    def check(self, operation: Hold) -> None:
+        """Raise InvalidParameter unless it may hold."""
+        for parameter in ("holder", "kind"):
+            value = getattr(operation, parameter)
+            if not ID.fullmatch(value):
+                raise InvalidParameter(parameter, value[:200], "1 to 128 alphanumeric and punctuation characters")
+        size = len(msgspec.json.encode(operation.facts))
+        if size > limits.FACTS_BYTES_MAX:
+            raise InvalidParameter("facts", f"{size} bytes", f"at most {limits.FACTS_BYTES_MAX} bytes of JSON")
+        if operation.holder not in self._holders and len(self._holders) >= limits.HOLDERS_MAX:
+            reason = f"{limits.HOLDERS_MAX} others are present; a process is one holder, whatever it does"
+            raise InvalidParameter("holder", operation.holder, reason)
+
+    def present(self, operation: Hold, now: int) -> None:
+        """A Hold is open."""
+        holder = self._get(operation.holder, now)
+        if not holder.kind:
+            holder.since_ms = now
+        holder.kind, holder.facts = operation.kind, operation.facts
+        holder.seen_ms, holder.due_ms = now, None
+
+    def answered(self, name: str, now: int) -> None:
+        """Its Hold is over: it is gone if it does not come again in time."""
+        holder = self._holders[name]
+        holder.seen_ms, holder.due_ms = now, now + limits.HOLD_GRACE_MS
+
+    def gone(self, name: str) -> Leases:
+        """Forget a holder: the leases that end."""
+        holder = self._holders.pop(name)
+        ended: Leases = defaultdict(list)
+        for receipt, (queue, _) in holder.leases.items():
+            del self.tied[receipt]
+            ended[queue].append(receipt)
+        return ended
+
+    def due(self, now: int) -> list[str]:
+        """Those whose grace is over."""
+        return [name for name, one in self._holders.items() if one.due_ms is not None and one.due_ms <= now]
+
+    def next_ms(self) -> int | None:
+        return min((one.due_ms for one in self._holders.values() if one.due_ms is not None), default=None)
+
+    def tie(self, name: str, queue: str, receipts: list[bytes], *, ends_ms: int, now: int) -> None:
+        """Leases were given to a holder; one that is not present (yet) has the grace to come."""
+        holder = self._get(name, now)
+        holder.leases.update(dict.fromkeys(receipts, (queue, ends_ms)))
+        self.tied.update(dict.fromkeys(receipts, holder))
+        if len(holder.leases) > holder.sweep_at:
+            self._sweep(holder, now)
+
+    def untie(self, receipts: Iterable[bytes]) -> None:
+        """These leases have ended."""
+        tied = self.tied
+        for receipt in receipts:
+            holder = tied.pop(receipt, None)
+            if holder is not None:
+                del holder.leases[receipt]
+
+    def move(self, receipt: bytes, ends_ms: int) -> None:
+        """A lease goes on until then."""
+        holder = self.tied.get(receipt)
+        if holder is not None:
+            holder.leases[receipt] = (holder.leases[receipt][0], ends_ms)
+
+    def states(self, kind: str, now: int) -> list[HolderState]:
+        """Those that hold, sorted by name; of one kind, unless it is empty."""
+        found = [one for _, one in sorted(self._holders.items()) if one.kind and kind in ("", one.kind)]
+        for one in found:
+            self._sweep(one, now)
+        return [HolderState(one.name, one.kind, one.since_ms, one.seen_ms, len(one.leases), one.facts) for one in found]
+
+    def _get(self, name: str, now: int) -> _Holder:
+        holder = self._holders.get(name)
+        if holder is None:
+            holder = self._holders[name] = _Holder(name, now)
+        return holder
+
+    def _sweep(self, holder: _Holder, now: int) -> None:
+        """Untie what has ended by itself; so what is tied is bounded by what is in flight."""
+        self.untie([receipt for receipt, (_, ends_ms) in holder.leases.items() if ends_ms <= now])
+        holder.sweep_at = max(SWEEP_MIN, 2 * len(holder.leases))
