@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from headrace.stream.engine.parts import Parts, PartStore
+from headrace.stream.engine.queries import Queries
 from headrace.stream.schema import Schema
 
 NEVER: Final = -(2**62)
@@ -47,25 +48,24 @@ class Context:
         connection: the engine's DuckDB; its zone is UTC. Only the engine's thread uses it.
         store: where parts are.
         late, dead: what the current step took out of the stream.
+        queries: what `query` has run and keeps ready.
     """
 
     connection: duckdb.DuckDBPyConnection
     store: PartStore
     late: list[Refused] = field(default_factory=list)
     dead: list[Refused] = field(default_factory=list)
+    queries: Queries = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.queries = Queries(self.connection)
 
     def query(self, sql: str, **tables: pa.Table) -> pa.Table:
-        """The result of DuckDB's SQL over Arrow tables, named by keyword.
+        """The result of DuckDB's SQL over Arrow tables, named by keyword. The text is the same for all batches.
 
         Raises duckdb.Error.
         """
-        for name, table in tables.items():
-            self.connection.register(name, table)
-        try:
-            return self.connection.sql(sql).to_arrow_table()
-        finally:
-            for name in tables:
-                self.connection.unregister(name)
+        return self.queries.run(sql, tables)
 
     def parts(self, operator: str, keys: Sequence[str], schema: pa.Schema) -> Parts:
         """The state of an operator: `operator` is its name in `Physical.signatures`, or that and a suffix; rows are
