@@ -1,0 +1,176 @@
+"""Fires schedules. Any number of schedulers may run: a firing is one transaction that expects the row as it was read.
+
+The row is the truth, not the code that a scheduler was started with: a scheduler writes its app's definitions once, when
+it starts, and then fires whatever rows are due. So during a rolling restart the newest code's definitions stand, and
+schedules fire even while their own app has no worker.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from headrace.errors import StateChanged
+from headrace.queue.model import arn_of
+from headrace.queue.operations import Transact
+from headrace.work import keys, schedules, unique
+from headrace.work.backend import Backend
+from headrace.work.dispatch import Dispatch
+from headrace.work.envelope import Envelope, Unique, new_id
+from headrace.work.schedules import Definition, Due, Row
+
+log = logging.getLogger("headrace.work")
+
+LOOK_MS: Final = 15_000
+"""Between two looks at the rows, where nothing is due: what was paused, resumed or defined elsewhere is seen then."""
+LOCK_MS: Final = 86_400_000
+"""How long a firing keeps the next ones from overlapping at most, should its task vanish."""
+
+_decoder = msgspec.json.Decoder(Row)
+
+
+class Scheduler:
+    """Advanced by whoever runs it.
+
+    Args:
+        app: whose definitions these are.
+        definitions: all that the app has; its rows that are not among them are marked as orphaned.
+    """
+
+    def __init__(self, app: str, definitions: Sequence[Definition], backend: Backend) -> None:
+        self._app = app
+        self._definitions = {definition.name: definition for definition in definitions}
+        self._backend = backend
+        self._defined = False
+
+    def advance(self, now_ms: int) -> int:
+        """Fire what is due. Returns when to be called again, in wall clock ms: soon after `now_ms` at the latest.
+
+        Args:
+            now_ms: wall clock. It may step: back, and nothing fires until it has caught up; forward, and the times
+                between are missed ones.
+        """
+        if not self._defined:
+            self._define(now_ms)
+            self._defined = True
+        rows = read_rows(self._backend)
+        nearest_ms = now_ms + LOOK_MS
+        for row, stored in rows:
+            nearest_ms = min(nearest_ms, self._advance_row(row, stored, now_ms))
+        return nearest_ms
+
+    def _define(self, now_ms: int) -> None:
+        rows = {row.definition.name: (row, stored) for row, stored in read_rows(self._backend)}
+        for name, definition in self._definitions.items():
+            row, stored = rows.get(name, (None, None))
+            after = schedules.defined(row, definition, now_ms)
+            if after != row:
+                write_row(self._backend, after, stored)
+        for name, (row, stored) in rows.items():
+            if row.definition.app == self._app and name not in self._definitions and not row.orphaned:
+                write_row(self._backend, msgspec.structs.replace(row, orphaned=True), stored)
+                log.warning(
+                    "schedule %s is not in %s any more: it does not fire; `headrace schedule rm` removes it", name, self._app,
+                    extra={"action": "schedule.orphaned", "schedule": name},
+                )  # fmt: skip
+
+    def _advance_row(self, row: Row, stored: bytes, now_ms: int) -> int:
+        """Fire the row if it is due. Returns its next time, or far away."""
+        due = schedules.due(row, now_ms)
+        if due is not None:
+            fired = fire(self._backend, row, due, stored, now_ms=now_ms)
+            if fired is None:  # another scheduler was faster: its row tells what is next
+                return now_ms + LOOK_MS
+            row = fired
+        at_ms = schedules.due_ms(row)
+        return now_ms + LOOK_MS if at_ms is None else max(at_ms, now_ms)
+
+
+def fire(backend: Backend, row: Row, due: Due, stored: bytes, *, now_ms: int) -> Row | None:
+    """Send what is due, once: in one transaction with the row. Returns the row afterwards; None if somebody was faster."""
+    name = row.definition.name
+    after, dispatches, lock = _fired(backend, row, due, now_ms)
+    key = keys.schedule(name)
+    backend.prepare(row.definition.queue)
+    try:
+        backend.transact(
+            Transact(
+                sends=[(arn_of(one.queue), [one.entry()]) for one in dispatches],
+                state=[(key, msgspec.json.encode(after)), *lock.puts.items()],
+                name=keys.NAME,
+                expect=[(key, stored), *lock.expects.items()],
+            )
+        )
+    except StateChanged:
+        return None
+    _tell(name, due, len(dispatches))
+    return after
+
+
+def _fired(backend: Backend, row: Row, due: Due, now_ms: int) -> tuple[Row, list[Dispatch], unique.Change]:
+    """(the row afterwards, what is sent, what becomes of the lock that keeps firings from overlapping)."""
+    dispatches = [dispatch_of(row.definition, fire_ms, now_ms) for fire_ms in due.fires]
+    lock = unique.Change()
+    after = due.row
+    if row.definition.overlap == "skip" and dispatches:
+        del dispatches[:-1]  # of several at once, one may run
+        claimed = unique.claim(dispatches[0], now_ms=now_ms, read=backend.read)
+        if isinstance(claimed, str):
+            return msgspec.structs.replace(after, skipped=after.skipped + 1), [], lock
+        lock = claimed
+    if dispatches:
+        after = msgspec.structs.replace(after, last_id=dispatches[-1].envelope.id)
+    return after, dispatches, lock
+
+
+def dispatch_of(definition: Definition, fire_ms: int, now_ms: int) -> Dispatch:
+    """The task that a firing sends."""
+    envelope = msgspec.structs.replace(
+        definition.envelope,
+        id=new_id(now_ms),
+        scheduled=f"{definition.name}@{fire_ms}",
+        sent_ms=now_ms,
+    )
+    if definition.overlap == "skip":
+        envelope = msgspec.structs.replace(envelope, unique=Unique(f"schedule:{definition.name}"))
+    return Dispatch(definition.queue, _expiring(envelope, definition, now_ms), ttl_ms=LOCK_MS)
+
+
+def _expiring(envelope: Envelope, definition: Definition, now_ms: int) -> Envelope:
+    """A template's `expires_ms` counts from the firing on."""
+    if definition.envelope.expires_ms is None:
+        return envelope
+    return msgspec.structs.replace(envelope, expires_ms=now_ms + definition.envelope.expires_ms)
+
+
+def _tell(name: str, due: Due, sent: int) -> None:
+    if due.dropped:
+        log.warning(
+            "schedule %s: %d firings were missed and are left out", name, due.dropped,
+            extra={"action": "schedule.missed", "schedule": name, "count": due.dropped},
+        )  # fmt: skip
+    log.info(
+        "schedule %s fired: %d task%s sent", name, sent, "" if sent == 1 else "s",
+        extra={"action": "schedule.fired", "schedule": name, "count": sent},
+    )  # fmt: skip
+
+
+# --- rows, for commands and the console ---
+
+
+def read_rows(backend: Backend) -> list[tuple[Row, bytes]]:
+    """All schedules, sorted by name, each with its row as it is stored."""
+    return [(_decoder.decode(value), value) for _, value in backend.state(keys.SCHEDULE)]
+
+
+def write_row(backend: Backend, row: Row, stored: bytes | None) -> bool:
+    """Write the row if it is as it was read; False if it was changed meanwhile."""
+    key = keys.schedule(row.definition.name)
+    try:
+        backend.transact(Transact(state=[(key, msgspec.json.encode(row))], name=keys.NAME, expect=[(key, stored)]))
+    except StateChanged:
+        return False
+    return True

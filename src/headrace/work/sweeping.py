@@ -1,0 +1,90 @@
+"""The Sweeper removes what has expired: results, unique locks, wishes, groups, limits that nobody uses.
+
+The index's rows are sorted by time, so a look costs what is due. Each row is checked against what it points to: a lock
+that was taken anew, or a limit that is in use, stays, and its index row moves on. Any number of sweepers may run: of two
+that remove the same, one is told that it is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from headrace.errors import StateChanged
+from headrace.queue.operations import Transact
+from headrace.work import cancelling, flows, keys, limiting, results
+from headrace.work.backend import Backend
+from headrace.work.unique import Lock
+
+EVERY_MS: Final = 10_000
+"""Between two looks, where nothing is due. What has expired is known as expired without being removed."""
+ROWS_MAX: Final = 1_000
+"""Index rows a commit."""
+
+
+class Sweeper:
+    """Advanced by whoever runs it; keeps nothing between two calls."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def advance(self, now_ms: int) -> int:
+        """Remove what is due, a commit's worth. Returns when to be called again."""
+        rows = self._backend.state(keys.EXPIRY, limit=ROWS_MAX)
+        due = [key for key, _ in rows if keys.of_expiry(key)[0] <= now_ms]
+        if not due:
+            return now_ms + EVERY_MS
+        if not self._removed(due, now_ms):
+            # One of them is in use just now; it must not keep the others.
+            for index in due:
+                self._removed([index], now_ms)
+        return now_ms if len(due) == ROWS_MAX else now_ms + EVERY_MS
+
+    def _removed(self, due: Sequence[bytes], now_ms: int) -> bool:
+        change = flows.Part()
+        for index in due:
+            self._sweep(change, index, now_ms)
+        try:
+            self._backend.transact(Transact(state=change.puts, name=keys.NAME, expect=change.expects))
+        except StateChanged:
+            return False
+        return True
+
+    def _sweep(self, change: flows.Part, index: bytes, now_ms: int) -> None:
+        change.puts.append((index, None))
+        change.expects.append((index, b""))
+        _, key = keys.of_expiry(index)
+        if key.startswith(keys.LIMIT):
+            self._sweep_limit(change, key, now_ms)
+        elif key.startswith(keys.GROUP):
+            change.puts += [(row, None) for row, _ in self._backend.state(key + b"/")]
+            change.puts.append((key, None))
+        else:
+            self._sweep_row(change, key, now_ms)
+
+    def _sweep_row(self, change: flows.Part, key: bytes, now_ms: int) -> None:
+        value = self._backend.read(key)
+        if value is not None and _expires_ms(key, value) <= now_ms:
+            change.puts.append((key, None))
+            change.expects.append((key, value))
+
+    def _sweep_limit(self, change: flows.Part, prefix: bytes, now_ms: int) -> None:
+        rows = {key[len(prefix) :]: value for key, value in self._backend.state(prefix)}
+        if not limiting.idle(rows, now_ms):
+            change.puts.append((keys.expiry(now_ms + limiting.IDLE_MS, prefix), b""))
+            return
+        change.puts += [(prefix + name, None) for name in rows]
+        change.expects += [(prefix + name, value) for name, value in rows.items()]
+
+
+def _expires_ms(key: bytes, value: bytes) -> int:
+    """When the row ends, by what it says itself: it may have been written anew since it was put into the index."""
+    if key.startswith(keys.RESULT):
+        return results.decode(value).expires_ms
+    if key.startswith(keys.UNIQUE):
+        return msgspec.json.decode(value, type=Lock).expires_ms
+    if key.startswith(keys.CANCEL):
+        return msgspec.json.decode(value, type=cancelling.Wish).expires_ms
+    return 0
