@@ -14,6 +14,8 @@ from headrace.errors import StoreUnusable
 
 DESCRIPTORS_MAX: Final = 1_048_576  # more is never needed, and some kernels allow a billion
 
+_PAGE_BYTES: Final = resource.getpagesize()
+
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long a thread may keep the interpreter from another. The default of 5 ms is longer than most commits: the loop
 would wait for the thread that commits, and the other way round."""
@@ -47,6 +49,15 @@ def notify_systemd(state: str) -> None:
             channel.sendto(state.encode(), target)
     except OSError:
         return  # a manager that went away is no reason to stop serving
+
+
+def rss_bytes() -> int:
+    """Resident memory; on systems without /proc the most there has been."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE_BYTES
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1_024
 
 
 def prepare_folder(folder: Path) -> None:

@@ -16,6 +16,19 @@ from headrace.settings import Duration, Size, setting
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The section `stream`."""
 
+    file: Annotated[str, setting("The pipeline: FILE.py or FILE.py:NAME; the command's argument.", relative=True)] = ""
+    name: Annotated[str, setting("Run it under another name: with state of its own.")] = ""
+    broker: Annotated[
+        str,
+        setting(
+            "The broker: http://HOST:PORT, unix:///PATH, or a data folder; none: files and tables only, state in memory."
+            " Without it, HEADRACE_BROKER, then http://127.0.0.1:9324."
+        ),
+    ] = ""
+    backfill: Annotated[
+        str,
+        setting("Read these files (a file, folder or glob) before the queue or topic; topic: the topic's log first."),
+    ] = ""
     batch_rows: Annotated[int, setting("Rows of one batch, about, at most.", ge=1, le=10_000_000)] = 100_000
     batch_ms: Annotated[
         int,

@@ -18,13 +18,14 @@ from headrace.cli.queue import OrderedGroup
 from headrace.cli.setting_options import setting_options
 from headrace.cli.stream_list import ls
 from headrace.cli.stream_state import lag, pause, reset, resume, show, state
+from headrace.process import notify_systemd
 from headrace.settings import SettingsError, resolve
 from headrace.stream_settings import StreamSettings
 
 if TYPE_CHECKING:
     from headrace.native.client import Client
     from headrace.stream.pipelines import Pipeline
-    from headrace.stream.result import Result
+    from headrace.stream.result import Report, Result
 
 SECTION: Final = "stream"
 NOWHERE: Final = "none"
@@ -40,43 +41,18 @@ def stream() -> None:
 
 
 @click.command("run")
-@click.argument("place", metavar="FILE.py[:NAME]")
-@click.option(
-    "--broker",
-    "target",
-    metavar="URL|DIR|none",
-    envvar="HEADRACE_BROKER",
-    default=BROKER_DEFAULT,
-    show_default=True,
-    show_envvar=True,
-    help="The broker: http://HOST:PORT, unix:///PATH, or a data folder; none: files and tables only, state in memory.",
-)
-@click.option("--name", help="Run it under another name: with state of its own.")
+@click.argument("file", metavar="FILE.py[:NAME]", required=False)
 @click.option(
     "--until",
     type=click.Choice(["idle", "end"]),
     help="End by itself: idle: when what is there is processed; end: then, and every window is closed.",
 )
 @click.option("--reset", is_flag=True, help="Drop the pipeline's state first, and give back what it has claimed.")
-@click.option(
-    "--backfill",
-    metavar="FILES|topic",
-    help="Read these files (a file, folder or glob) before the queue or topic; topic: the topic's log first.",
-)
-@setting_options(StreamSettings, SECTION)
+@setting_options(StreamSettings, SECTION, without=("file",))
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Settings file instead of ./headrace.toml  [HEADRACE_CONFIG]"
 )
-def run(
-    place: str,
-    target: str,
-    name: str | None,
-    until: str | None,
-    reset: bool,
-    backfill: str | None,
-    config: Path | None,
-    **flags: Any,
-) -> int:
+def run(until: str | None, reset: bool, config: Path | None, **flags: Any) -> int:
     """Run a pipeline: of the file, or the one that NAME names.
 
     Each batch is one commit: what was read is acknowledged, state and output are written. It goes on where it was,
@@ -90,20 +66,25 @@ def run(
         ).settings
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
+    if not settings.file:
+        raise click.UsageError("name the pipeline: headrace stream run FILE.py (or `file` in headrace.toml)")
     logs.configure(sys.stderr, form=settings.log_format, level=settings.log_level)
     from headrace.cli.stream_file import load  # noqa: PLC0415 - heavy, as all below
 
-    pipeline = load(place)
-    if name:
-        pipeline = renamed(pipeline, name)
+    pipeline = load(settings.file)
+    if settings.name:
+        pipeline = renamed(pipeline, settings.name)
     stop = threading.Event()
     with _stopped_by_signals(stop):
-        if settings.engine == "spark":
-            result = _run_on_spark(pipeline, target, until, settings, stop, reset=reset, backfill=backfill)
-        else:
-            result = _run(pipeline, target, until, settings, stop, reset=reset, backfill=backfill)
+        run_it = _run_on_spark if settings.engine == "spark" else _run
+        result = run_it(pipeline, until, settings, stop, reset=reset)
     click.echo(str(result), err=True)
     return 0
+
+
+def broker_of(settings: StreamSettings) -> str:
+    """Where the broker is: as said, as everywhere on the command line, or the default."""
+    return settings.broker or os.environ.get("HEADRACE_BROKER") or BROKER_DEFAULT
 
 
 def renamed(pipeline: Pipeline, name: str) -> Pipeline:
@@ -117,21 +98,20 @@ def renamed(pipeline: Pipeline, name: str) -> Pipeline:
     return replace(pipeline, plan=plan)
 
 
-def _run(
-    pipeline: Pipeline,
-    target: str,
-    until: Any,
-    settings: StreamSettings,
-    stop: threading.Event,
-    *,
-    reset: bool,
-    backfill: str | None,
-) -> Result:
+def _run(pipeline: Pipeline, until: Any, settings: StreamSettings, stop: threading.Event, *, reset: bool) -> Result:
     from headrace.cli.stream_live import watcher  # noqa: PLC0415
+    from headrace.cli.stream_presence import shown  # noqa: PLC0415
     from headrace.stream.runner import run as run_pipeline  # noqa: PLC0415
 
+    target = broker_of(settings)
     broker = nullcontext() if target == NOWHERE else connected(target)
-    with broker as client, watcher(pipeline.name) as on_progress:
+    with broker as client, watcher(pipeline.name) as watch, shown(target, pipeline.name) as tell:
+
+        def on_progress(report: Report) -> None:
+            watch(report)
+            tell(report)
+
+        notify_systemd("READY=1")
         return run_pipeline(
             pipeline.plan,
             client,
@@ -143,7 +123,7 @@ def _run(
             threads=settings.threads,
             patience_s=settings.patience,
             reset=reset,
-            backfill=backfill,
+            backfill=settings.backfill or None,
             on_progress=on_progress,
             stop=stop,
             text=pipeline.explain(),
@@ -151,33 +131,28 @@ def _run(
 
 
 def _run_on_spark(
-    pipeline: Pipeline,
-    target: str,
-    until: Any,
-    settings: StreamSettings,
-    stop: threading.Event,
-    *,
-    reset: bool,
-    backfill: str | None,
+    pipeline: Pipeline, until: Any, settings: StreamSettings, stop: threading.Event, *, reset: bool
 ) -> Result:
-    if reset or backfill:
+    if reset or settings.backfill:
         raise click.UsageError(
             "--reset and --backfill are for the embedded engine; on Spark, name another --checkpoint"
         )
     from headrace.stream.spark.run import run_on_spark  # noqa: PLC0415
 
+    notify_systemd("READY=1")
+    target = broker_of(settings)
     result: Result = run_on_spark(
         pipeline.plan, target, master=settings.master, checkpoint=settings.checkpoint, until=until, stop=stop
     )
     return result
 
 
-def connected(target: str) -> Client:
+def connected(target: str, *, patience: float = 10.0) -> Client:
     """A client of the broker. Keys come from the environment, never from the command line."""
     from headrace.native.client import connect  # noqa: PLC0415
 
     access_key, secret_key = os.environ.get("HEADRACE_ACCESS_KEY"), os.environ.get("HEADRACE_SECRET_KEY")
-    return connect(target, key=(access_key, secret_key) if access_key and secret_key else None)
+    return connect(target, patience=patience, key=(access_key, secret_key) if access_key and secret_key else None)
 
 
 class _stopped_by_signals:  # noqa: N801 - reads as a verb

@@ -13,9 +13,9 @@ from headrace import __version__
 from headrace.http.exposition import CONTENT_TYPE
 from headrace.http.listener import Listener
 from headrace.http.messages import Request
+from headrace.process import rss_bytes
 from headrace.settings import SettingsError, flag_of
 from headrace.web.metrics import EdgeStatistics, SupervisorFacts, ended, merge, render
-from headrace.web.process import rss_bytes
 from headrace.web.sockets import address_of, inherited, open_one
 
 if TYPE_CHECKING:

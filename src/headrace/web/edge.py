@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from headrace.errors import HeadraceError
+from headrace.process import rss_bytes
 from headrace.settings import load as load_settings
 from headrace.web import control
 from headrace.web.control import Channel
 from headrace.web.door import Door
-from headrace.web.process import clear, end_after, rss_bytes, set_up, tell_failure
+from headrace.web.process import clear, end_after, set_up, tell_failure
 from headrace.web.settings import WebSettings
 
 if TYPE_CHECKING:

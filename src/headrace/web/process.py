@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -20,7 +19,6 @@ from headrace.web import control
 from headrace.web.settings import WebSettings
 
 _log: Final = logging.getLogger("headrace.web")
-_PAGE_BYTES: Final = resource.getpagesize()
 
 
 def set_up(settings: WebSettings) -> None:
@@ -68,15 +66,6 @@ def clear(control_path: Path) -> None:
 def end_after(grace_s: float) -> None:
     """End this process by then, whatever hangs: a thread of C does it, and tells where each thread was."""
     faulthandler.dump_traceback_later(max(grace_s, 0.05), exit=True)
-
-
-def rss_bytes() -> int:
-    """Resident memory; on systems without /proc the most there has been."""
-    try:
-        return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE_BYTES
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1_024
 
 
 def usable_cores() -> int:

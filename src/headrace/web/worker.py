@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from headrace.process import rss_bytes
 from headrace.web import control
 from headrace.web.control import BlockingChannel
-from headrace.web.process import end_after, import_apps, rss_bytes, tell_failure
+from headrace.web.process import end_after, import_apps, tell_failure
 from headrace.web.settings import WebSettings
 
 _log: Final = logging.getLogger("headrace.web")

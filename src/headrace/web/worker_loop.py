@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from headrace.process import rss_bytes
 from headrace.web import control
 from headrace.web.control import Channel
 from headrace.web.lifespan import Lifespan
-from headrace.web.process import end_after, rss_bytes, tell_failure
+from headrace.web.process import end_after, tell_failure
 from headrace.web.settings import WebSettings
 from headrace.web.worker import EXIT_FAILED, Allowance, Job, Orphan, hello_of
 
