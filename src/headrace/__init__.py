@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from headrace.native.queue import Queue as Queue
     from headrace.native.queue import ReceivedMessage as ReceivedMessage
     from headrace.native.topic import Topic as Topic
+    from headrace.work.app import App as App
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "App": "headrace.work.app",
     "AsyncClient": "headrace.native.aio",
     "AsyncQueue": "headrace.native.aio_queue",
     "AsyncReceivedMessage": "headrace.native.aio_queue",

@@ -1,0 +1,208 @@
+"""An app: tasks and consumers, and the broker that they go through.
+
+import headrace
+
+app = headrace.App("./data")  # or http://HOST:9324; HEADRACE_BROKER otherwise
+
+@app.task
+def add(a: int, b: int) -> int:
+    return a + b
+
+add.send(1, 2)  # a worker runs it:  headrace work module:app
+add(1, 2)       # runs here
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
+
+from headrace.clock import Clock
+from headrace.queue.model import Delivery
+from headrace.work.backend import Backend
+from headrace.work.errors import InvalidOption, NoBroker
+from headrace.work.handle import Handle
+from headrace.work.job import Job, open_job
+from headrace.work.middleware import Hooks, Middleware
+from headrace.work.options import DEFAULTS, ConsumerValues, OptionValues, changed, of_consumer
+from headrace.work.sending import Sender
+from headrace.work.task import Consumer, Task
+from headrace.work.transaction import Transaction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+VARIABLE: Final = "HEADRACE_BROKER"
+
+
+class App:
+    """Tasks and consumers of one program. Safe for many threads; a context manager: leaving it closes it.
+
+    Args:
+        broker: `http://HOST:PORT`, `https://…`, `unix:///PATH`, or a data folder; None takes HEADRACE_BROKER when it is
+            first needed. Nothing is connected before that.
+        middleware: see Middleware.
+        backend: another broker than headrace's; then `broker` is not looked at.
+        clock: wall clock milliseconds; tests move it by hand.
+        options: defaults for all tasks; see OptionValues.
+
+    Attributes:
+        tasks: by name.
+        consumers: by queue.
+    """
+
+    def __init__(
+        self,
+        broker: str | Path | None = None,
+        *,
+        middleware: Sequence[Middleware] = (),
+        backend: Backend | None = None,
+        clock: Clock | None = None,
+        **options: Unpack[OptionValues],
+    ) -> None:
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self.consumers: dict[str, Consumer] = {}
+        self.hooks = Hooks(middleware)
+        self.clock: Clock = clock or wall_ms
+        self.sender = Sender(self)
+        self._broker = broker
+        self._backend = backend
+        self._options = changed(DEFAULTS, options)
+        self._opening = threading.Lock()
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self, *, name: str | None = None, **options: Unpack[OptionValues]
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(  # type: ignore[misc] # mypy does not see that an unpacked TypedDict fits **options
+        self, function: Any = None, /, *, name: str | None = None, **options: Any
+    ) -> Any:
+        """Make a function a task: `@app.task` or `@app.task(retries=3, …)`.
+
+        Args:
+            name: what messages call it; `module.function` unless said otherwise. Must not change while messages wait.
+            options: see OptionValues.
+
+        Raises:
+            InvalidOption: an option is unknown, out of range, or does not go with another; an annotation cannot be sent.
+        """
+        made = changed(self._options, options)
+
+        def register(function: Callable[P, R]) -> Task[P, R]:
+            task = Task(self, function, name or _name(function), made)
+            known = self.tasks.get(task.name)
+            if known is not None and known.function.__code__ is not getattr(function, "__code__", None):
+                raise InvalidOption("name", task.name, "there is another task of this name; give one of them name=")
+            self.tasks[task.name] = task
+            return task
+
+        return register if function is None else register(function)
+
+    def consumer(
+        self, queue: str, *, batch: int | None = None, **options: Unpack[ConsumerValues]
+    ) -> Callable[[Callable[..., Any]], Consumer]:
+        """Make a function the consumer of a queue, whoever fills it: `@app.consumer("orders")`.
+
+        Its parameter's annotation says what it takes; see Consumer. A failed message is shown again after the backoff and goes
+        to `<queue>-dead` when no retry is left, with its body as it came.
+
+        Args:
+            queue: the queue's name.
+            batch: takes a list of at most so many messages, 1 to 10,000.
+            options: see ConsumerValues.
+        """
+
+        def register(function: Callable[..., Any]) -> Consumer:
+            if queue in self.consumers:
+                raise InvalidOption("queue", queue, "it has a consumer already")
+            made = of_consumer(queue, options)
+            self.consumers[queue] = Consumer(self, function, queue, made, batch)
+            return self.consumers[queue]
+
+        return register
+
+    def handle(self, task_id: str) -> Handle[Any]:
+        """The handle of a task that was sent, by anybody, from its id."""
+        return Handle(self, task_id)
+
+    def transaction(self) -> Transaction:
+        """`with app.transaction():` what tasks of this app send in the block is sent in one commit when it ends well, and not
+        at all if it raises. For this thread, or this asyncio task; `async with` does not block the loop."""
+        return Transaction(self)
+
+    def open_job(self, queue: str, delivery: Delivery) -> Job:
+        """For workers: what a delivery means to this app."""
+        return open_job(queue, delivery, self.tasks, self.consumers)
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues of all tasks and consumers, sorted; priorities' siblings not named."""
+        return sorted({*(task.defaults.queue for task in self.tasks.values()), *self.consumers})
+
+    @property
+    def backend(self) -> Backend:
+        """The broker; connected when first asked for.
+
+        Raises:
+            NoBroker: none was named.
+            StoreUnusable, InvalidParameter: as `headrace.connect`.
+        """
+        with self._opening:
+            if self._backend is None:
+                self._backend = open_backend(self._broker if self._broker is not None else os.environ.get(VARIABLE))
+            return self._backend
+
+    def connect(self, broker: str | Path | Backend) -> None:
+        """Use this broker from now on, such as the one that the command line names; closes the one used so far."""
+        self.close()
+        with self._opening:
+            if isinstance(broker, str | Path):
+                self._broker = broker
+            else:
+                self._backend = broker
+
+    def close(self) -> None:
+        """Give up the connection. Idempotent; the next use connects again."""
+        with self._opening:
+            backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_backend(target: str | Path | None) -> Backend:
+    """The backend for a broker's address. Raises as App.backend."""
+    if target is None:
+        raise NoBroker
+    from headrace.work.broker_backend import BrokerBackend  # noqa: PLC0415 - the client is loaded by who sends
+
+    return BrokerBackend(target)
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """`module.function`; for a script, the name that a worker imports it by."""
+    module = function.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec = getattr(main, "__spec__", None)
+        module = spec.name if spec is not None else Path(getattr(main, "__file__", None) or "__main__").stem
+    return f"{module}.{function.__qualname__}"

@@ -1,0 +1,126 @@
+"""The backend over headrace's own broker: the native client, with queues that are made when they are first used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from headrace.errors import CallerError, QueueExists, QueueNotFound
+from headrace.native import calls
+from headrace.native.client import Client, connect
+from headrace.queue import operations as ops
+from headrace.queue.model import Delivery, Entry, Sent, arn_of, name_of, short_name
+from headrace.queue.operations import Operation, Transact, TransactOutcome
+from headrace.work import keys, limits
+from headrace.work.backend import Capabilities
+
+T = TypeVar("T")
+
+_THREADS: Final = 8
+"""Of async senders: each holds one for as long as a commit takes."""
+_CREATES_MAX: Final = 200
+"""Queues that one call may find missing: a transaction names a few."""
+
+
+class BrokerBackend:
+    """See Backend. Async calls run in a few threads of its own: the client is the one for threads."""
+
+    name = "headrace"
+    capabilities = Capabilities()
+
+    def __init__(self, target: str | Path | Client) -> None:
+        """Raises as `headrace.connect`."""
+        self.client = target if isinstance(target, Client) else connect(target)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="headrace send")
+
+    def prepare(self, queue: str) -> None:
+        arn = arn_of(queue)
+        try:
+            self.client.call(ops.GetQueue(arn))
+        except QueueNotFound:
+            self._create(arn)
+
+    def send(self, queue: str, entries: Sequence[Entry]) -> list[Sent | CallerError]:
+        outcomes: list[Sent | CallerError] = []
+        for operation in calls.sends(arn_of(queue), entries):
+            outcomes += self._call(operation)
+        return outcomes
+
+    async def asend(self, queue: str, entries: Sequence[Entry]) -> list[Sent | CallerError]:
+        return await self._aside(lambda: self.send(queue, entries))
+
+    def receive(
+        self, queues: Sequence[str], limit: int, *, visibility_ms: int, wait_s: float, holder: str | None = None
+    ) -> list[tuple[str, list[Delivery]]]:
+        operation = ops.ReceiveAny([arn_of(queue) for queue in queues], limit, visibility_ms, holder)
+        return [(short_name(arn), deliveries) for arn, deliveries in self._call(operation, wait_s)]
+
+    def take(self, queue: str, seqs: Sequence[int], *, visibility_ms: int) -> list[Delivery | CallerError]:
+        taken: list[Delivery | CallerError] = self._call(ops.Take(arn_of(queue), list(seqs), visibility_ms))
+        return taken
+
+    def change_visibility(self, queue: str, changes: Sequence[tuple[bytes, int]]) -> list[CallerError | None]:
+        outcomes: list[CallerError | None] = self._call(ops.ChangeVisibility(arn_of(queue), list(changes)))
+        return outcomes
+
+    def transact(self, operation: Transact) -> TransactOutcome:
+        outcome: TransactOutcome = self._call(operation)
+        return outcome
+
+    async def atransact(self, operation: Transact) -> TransactOutcome:
+        return await self._aside(lambda: self.transact(operation))
+
+    def state(self, prefix: bytes, *, limit: int = 10_000, after: bytes = b"") -> list[tuple[bytes, bytes]]:
+        rows: list[tuple[bytes, bytes]] = self._call(ops.GetState(keys.NAME, prefix, limit, after))
+        return rows
+
+    def read(self, key: bytes) -> bytes | None:
+        return self.wait_state(key, 0)
+
+    async def aread(self, key: bytes) -> bytes | None:
+        return await self._aside(lambda: self.read(key))
+
+    def wait_state(self, key: bytes, wait_s: float) -> bytes | None:
+        rows: list[tuple[bytes, bytes]] = self._call(ops.GetState(keys.NAME, key, 1), wait_s)
+        return rows[0][1] if rows and rows[0][0] == key else None
+
+    async def await_state(self, key: bytes, wait_s: float) -> bytes | None:
+        """By looking again: a thread that waits in the broker for each result would keep the senders waiting."""
+        until_s = asyncio.get_running_loop().time() + wait_s
+        while True:
+            row = await self.aread(key)
+            left_s = until_s - asyncio.get_running_loop().time()
+            if row is not None or left_s <= 0:
+                return row
+            await asyncio.sleep(min(limits.POLL_S, left_s))
+
+    def hold(self, holder: str, kind: str, facts: dict[str, Any], *, wait_s: float) -> None:
+        self._call(ops.Hold(holder, kind, facts), wait_s)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True)
+        self.client.close()
+
+    def _call(self, operation: Operation, wait_s: float = 0) -> Any:
+        """The outcome; a queue that it misses is made, and the operation asked again."""
+        for _ in range(_CREATES_MAX):
+            try:
+                return self.client.call(operation, wait=wait_s)
+            except QueueNotFound as missing:
+                self._create(missing.queue)
+        return self.client.call(operation, wait=wait_s)
+
+    def _create(self, arn: str) -> None:
+        settings: dict[str, Any] = {"retention_ms": limits.RETENTION_MS, "visibility_ms": limits.VISIBILITY_MS}
+        if name_of(arn).endswith(".fifo"):
+            settings["fifo"] = True
+        try:
+            self.client.call(ops.CreateQueue(arn, settings))
+        except QueueExists:  # somebody else has made it, in another way, just now
+            return
+
+    async def _aside(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)

@@ -1,0 +1,40 @@
+"""A task about to be sent: what a send, a transaction and an outbox have in common. Nothing is stored before its commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.queue.model import Entry
+from headrace.work import envelope as envelopes
+from headrace.work.envelope import Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """An envelope and where it goes.
+
+    Attributes:
+        queue: plain name, priority included.
+        envelope: what.
+        delay_ms: hidden for so long.
+        ttl_ms: how long its unique lock holds at most.
+    """
+
+    queue: str
+    envelope: Envelope
+    delay_ms: int = 0
+    ttl_ms: int = 0
+
+    def entry(self) -> Entry:
+        return entry_of(self.queue, self.envelope, self.delay_ms)
+
+
+def entry_of(queue: str, envelope: Envelope, delay_ms: int = 0) -> Entry:
+    """The message of an envelope. A FIFO queue's dedup id is task and attempt: sent twice, it is stored once."""
+    fifo = queue.endswith(".fifo")
+    return Entry(
+        envelopes.encode(envelope),
+        delay_ms=delay_ms or None,
+        group=envelope.group,
+        dedup_id=f"{envelope.id}-{envelope.attempt}" if fifo else None,
+    )

@@ -1,0 +1,157 @@
+"""The envelope: the JSON body of a task's message. Readable by people, by `jq` and by any SQS client.
+
+    {"task": "shop.mail.send", "id": "0193…", "args": {"to": "a@b.c"}, "attempt": 1, "history": [{…}], "retries_max": 5}
+
+`task`, `id` and `args` are always there, the rest only where it differs from its default. Fields that are not known (a
+newer sender's) are ignored. Points in time are wall clock milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+import msgspec
+
+from headrace.work import limits
+from headrace.work.errors import EnvelopeInvalid
+from headrace.work.outcome import ErrorInfo
+
+
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One attempt that did not succeed.
+
+    Attributes:
+        at_ms: when it ended.
+        attempt: which, from 1.
+        error: the exception's type; `WorkerLost` when the worker died with it.
+        message: its text.
+        traceback: its end; the newest attempt's is cut to 4 KiB, as all are.
+        worker: who ran it.
+    """
+
+    at_ms: int
+    attempt: int
+    error: str
+    message: str = ""
+    traceback: str = ""
+    worker: str = ""
+
+
+class Unique(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The unique lock that a task holds: `key`, until it is `started` or `done`."""
+
+    key: str
+    until: str = "done"
+
+
+class Flow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which member of which group a task is."""
+
+    id: str
+    index: int
+
+
+class Joins(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which group a task joins: it runs with the results of its `count` members as the argument `takes`."""
+
+    id: str
+    count: int
+    takes: str = ""
+
+
+class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A task to be sent, complete: what `task.s(…)` gives and what stands in `then`.
+
+    Attributes:
+        queue: where to.
+        envelope: what, with its id.
+        takes: the parameter that the result before it fills; empty: none (immutable).
+        delay_ms: hidden for so long once it is sent.
+        group: the message's group.
+    """
+
+    queue: str
+    envelope: Envelope
+    takes: str = ""
+    delay_ms: int = 0
+    group: str | None = None
+
+
+class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A task's message.
+
+    Attributes:
+        task: its name.
+        id: 32 hex digits that sort by time; stays the same through retries and redrives.
+        args: arguments by parameter name, as JSON.
+        attempt: attempts made before.
+        history: the newest attempts, oldest first, redrives included.
+        retries_max: how often it may be tried again; None takes the task's.
+        unique: the lock that it holds.
+        group: the tenant, or the FIFO group, as the message has it.
+        expires_ms: not to be begun after this time.
+        timeout_s: may run so long; None takes the task's.
+        keep_result_s: how long its result is kept; None: not at all.
+        then: what is sent when it succeeds.
+        flow: its membership in a group; each task of a chain that is a member has it, the last one counts.
+        joins: the group whose join it is.
+        limit_key: what `key=` made of the arguments, for the task's rate and concurrency.
+        reserved_ms: when a rate limit lets it start: it has waited for that and does not ask again.
+        parent: the task that sent it.
+        trace: W3C `traceparent`.
+        scheduled: `name@fire time` of the schedule that sent it.
+        sent_ms: when it was first sent.
+    """
+
+    task: str
+    id: str
+    args: msgspec.Raw
+    attempt: int = 0
+    history: tuple[Attempt, ...] = ()
+    retries_max: int | None = None
+    unique: Unique | None = None
+    group: str | None = None
+    expires_ms: int | None = None
+    timeout_s: float | None = None
+    keep_result_s: float | None = None
+    then: tuple[Signature, ...] = ()
+    flow: Flow | None = None
+    joins: Joins | None = None
+    limit_key: str | None = None
+    reserved_ms: int | None = None
+    parent: str | None = None
+    trace: str | None = None
+    scheduled: str | None = None
+    sent_ms: int = 0
+
+    def with_failure(self, error: ErrorInfo, *, at_ms: int, worker: str = "") -> Envelope:
+        """After one more attempt that failed."""
+        attempt = self.attempt + 1
+        entry = Attempt(at_ms, attempt, error.type, error.message, error.traceback, worker)
+        return msgspec.structs.replace(self, attempt=attempt, history=(*self.history, entry)[-limits.HISTORY_MAX :])
+
+
+NO_ARGUMENTS: Final = msgspec.Raw(b"{}")
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Envelope)
+
+
+def encode(envelope: Envelope) -> bytes:
+    return _encoder.encode(envelope)
+
+
+def decode(body: bytes) -> Envelope:
+    """Raises EnvelopeInvalid."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EnvelopeInvalid(str(error)) from None
+
+
+def new_id(now_ms: int | None = None) -> str:
+    """An id that nobody else makes: 48 bits of time, 80 random ones, as a UUID of version 7 has them."""
+    moment = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    return f"{moment:012x}{os.urandom(10).hex()}"

@@ -1,0 +1,45 @@
+"""Every number of tasks, with unit, reason and source."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SECOND_MS: Final = 1_000
+MINUTE_MS: Final = 60 * SECOND_MS
+HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
+
+# Queues of tasks
+RETENTION_MS: Final = 14 * DAY_MS  # the most there is: a task is lost by a person's decision, not by its age
+VISIBILITY_MS: Final = 60 * SECOND_MS  # renewed while a task runs; a worker that hangs is given up after it
+DELAY_MAX_MS: Final = RETENTION_MS  # what waits longer would expire before it is due
+PRIORITY_MIN: Final = -1
+PRIORITY_MAX: Final = 1
+SEND_MANY_SLICE: Final = 10_000  # tasks in one call: the native API's bound
+
+# Retries: 20 with these waits are about 12 hours, long enough for an outage over night to end
+RETRIES: Final = 20
+RETRIES_MAX: Final = 1_000
+BACKOFF_FIRST_MS: Final = SECOND_MS
+BACKOFF_FACTOR: Final = 2.0
+BACKOFF_MAX_MS: Final = HOUR_MS
+
+# What of a failure is kept, an attempt
+HISTORY_MAX: Final = 10  # attempts in the envelope: with TRACEBACK_BYTES_MAX 40 KiB of a message's 1 MiB
+TRACEBACK_BYTES_MAX: Final = 4_096  # the end of it, where the cause stands
+MESSAGE_CHARACTERS_MAX: Final = 1_000  # of an exception's text
+REASON_CHARACTERS_MAX: Final = 200  # of the one line on a dead letter
+
+# Unique locks: one that outlives its task (a queue purged by hand, a message that expired) ends then
+UNIQUE_TTL_MS: Final = DAY_MS
+UNIQUE_TTL_MAX_MS: Final = 3_660 * DAY_MS
+KEY_BYTES_MAX: Final = 200  # longer keys are hashed: a state key has 1,024 bytes at most
+
+# Results
+RESULT_BYTES_MAX: Final = 1_048_576  # a result is for its caller, files belong elsewhere
+RESULT_KEEP_MAX_MS: Final = 3_660 * DAY_MS
+POLL_S: Final = 0.05  # between two looks for a result where the broker cannot tell by itself
+WAIT_MAX_S: Final = 20.0  # of one waiting call: the broker's bound
+
+TIMEOUT_MAX_MS: Final = 12 * HOUR_MS  # a lease's longest life (SQS: ChangeMessageVisibility)
+CONSUMER_BATCH_MAX: Final = 10_000  # messages in one call of a batch consumer: the native API's bound

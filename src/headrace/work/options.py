@@ -1,0 +1,289 @@
+"""Options of a task: validated when it is decorated, not when it runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, TypeAlias, TypedDict
+
+import msgspec
+
+from headrace.durations import Duration, DurationInvalid, duration_us
+from headrace.work import limits
+from headrace.work.errors import InvalidOption
+from headrace.work.retries import Backoff
+
+Text: TypeAlias = "str | Callable[..., str]"
+"""A text, or a function that makes it of the task's arguments."""
+RetryRule: TypeAlias = Callable[[BaseException, int], "float | None"]
+"""(error, attempts made) → seconds until the next attempt, None for no further one."""
+
+
+class OptionValues(TypedDict, total=False):
+    """What `@app.task(…)` and `task.options(…)` take. Lengths of time: seconds, a timedelta, or text as "5 minutes".
+
+    Attributes:
+        queue: whose messages they are: `tasks` unless said otherwise. A name ending in `.fifo` keeps order per group.
+        delay: hidden for so long after sending, 0 to 14 days. Not on a FIFO queue.
+        priority: -1, 0 or 1: what is higher is taken first. Not on a FIFO queue.
+        unique: at most one task of this key is queued or runs: a text, a function of the arguments, or True for all
+            arguments. A second send answers the handle of the first.
+        until: the unique lock is held until the task is `done` (default) or `started`.
+        ttl: the unique lock ends after this at the latest: 1 day unless said otherwise.
+        group: standard queue: the tenant, for fairness. FIFO queue: the unit of order; required.
+        retries: how often it is tried again, 0 to 1,000; 20 unless said otherwise.
+        backoff: a Backoff, or the first wait (doubling up to an hour).
+        retry_on: only these exceptions are retried.
+        give_up_on: these exceptions are not retried.
+        retry: a function (error, attempts made) → seconds or None; decides alone.
+        timeout: how long one attempt may run, up to 12 hours.
+        expires: not begun later than so long after it was sent.
+        keep_result: how long its result is kept for its handle; None: not at all.
+        outbox: what it sends is committed with its own acknowledgement, or not at all.
+        rate: at most so many starts, such as "100/m", over all workers.
+        concurrency: at most so many at a time, over all workers.
+        key: makes `rate` and `concurrency` hold for each key: a function of the arguments.
+    """
+
+    queue: str
+    delay: Duration
+    priority: Literal[-1, 0, 1]
+    unique: Text | bool | None
+    until: Literal["done", "started"]
+    ttl: Duration
+    group: Text | None
+    retries: int
+    backoff: Backoff | Duration
+    retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    give_up_on: type[BaseException] | tuple[type[BaseException], ...]
+    retry: RetryRule | None
+    timeout: Duration | None
+    expires: Duration | None
+    keep_result: Duration | None
+    outbox: bool
+    rate: str | None
+    concurrency: int | None
+    key: Text | None
+
+
+class ConsumerValues(TypedDict, total=False):
+    """What `@app.consumer(…)` takes: fields of OptionValues that mean something for another's message."""
+
+    retries: int
+    backoff: Backoff | Duration
+    retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    give_up_on: type[BaseException] | tuple[type[BaseException], ...]
+    retry: RetryRule | None
+    timeout: Duration | None
+    outbox: bool
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Options, checked, with units. Fields as in OptionValues."""
+
+    queue: str = "tasks"
+    delay_ms: int = 0
+    priority: int = 0
+    unique: Text | bool | None = None
+    until: str = "done"
+    ttl_ms: int = limits.UNIQUE_TTL_MS
+    group: Text | None = None
+    retries: int = limits.RETRIES
+    backoff: Backoff = Backoff()
+    retry_on: tuple[type[BaseException], ...] = ()
+    give_up_on: tuple[type[BaseException], ...] = ()
+    retry: RetryRule | None = None
+    timeout_s: float | None = None
+    expires_ms: int | None = None
+    keep_result_s: float | None = None
+    outbox: bool = False
+    rate: str | None = None
+    concurrency: int | None = None
+    key: Text | None = None
+
+    def __post_init__(self) -> None:
+        if self.fifo and (self.delay_ms or self.priority):
+            what = "delay" if self.delay_ms else "priority"
+            raise InvalidOption(
+                what,
+                repr(getattr(self, "delay_ms" if self.delay_ms else "priority")),
+                "a FIFO queue keeps order; it has neither delay nor priority",
+            )
+        if self.fifo and self.group is None:
+            raise InvalidOption(
+                "group", "None", f"{self.queue} is a FIFO queue: say which tasks keep order among each other"
+            )
+        if self.key is not None and self.rate is None and self.concurrency is None:
+            raise InvalidOption("key", repr(self.key), "it belongs to rate= or concurrency=")
+
+    @property
+    def fifo(self) -> bool:
+        return self.queue.endswith(".fifo")
+
+    @property
+    def limited(self) -> bool:
+        return self.rate is not None or self.concurrency is not None
+
+
+DEFAULTS: Final = Options()
+
+
+def changed(options: Options, values: Mapping[str, Any]) -> Options:
+    """The options with `values` (OptionValues) in place.
+
+    Raises:
+        InvalidOption: there is no such option, a value is out of range, or two do not go together.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        rule = _RULES.get(name)
+        if rule is None:
+            raise InvalidOption(name, repr(value), _unknown(name))
+        field, convert = rule
+        fields[field] = convert(name, value)
+    return msgspec.structs.replace(options, **fields)
+
+
+def of_consumer(queue: str, values: Mapping[str, Any]) -> Options:
+    """The options of a queue's consumer. Raises as `changed`."""
+    for name, value in values.items():
+        if name in _RULES and name not in ConsumerValues.__annotations__:
+            raise InvalidOption(
+                name, repr(value), f"a consumer's options are {', '.join(ConsumerValues.__annotations__)}"
+            )
+    named = (
+        Options(queue=_queue("queue", queue), group="")
+        if queue.endswith(".fifo")
+        else Options(queue=_queue("queue", queue))
+    )
+    return changed(named, values)
+
+
+def milliseconds(name: str, value: Any, *, low: int, high: int) -> int:
+    """Raises InvalidOption for what is no length of time, or out of range."""
+    if isinstance(value, bool) or (not isinstance(value, int | float | str) and not hasattr(value, "total_seconds")):
+        raise InvalidOption(name, repr(value), "it is a length of time: seconds, a timedelta, or text as '5 minutes'")
+    try:
+        found = round(duration_us(value) / 1_000)
+    except (DurationInvalid, ValueError, OverflowError) as error:
+        raise InvalidOption(name, repr(value), str(error)) from None
+    if not low <= found <= high:
+        raise InvalidOption(name, repr(value), f"it is {low / 1_000:g} to {high / 1_000:g} seconds")
+    return found
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, _RULES, 1)
+    return (
+        f"there is no such option; did you mean {near[0]}?"
+        if near
+        else f"there is no such option; there are {', '.join(_RULES)}"
+    )
+
+
+def _length(low: int, high: int, *, unit: int = 1, optional: bool = False) -> Callable[[str, Any], Any]:
+    def convert(name: str, value: Any) -> Any:
+        if value is None and optional:
+            return None
+        found = milliseconds(name, value, low=low, high=high)
+        return found if unit == 1 else found / unit
+
+    return convert
+
+
+def _one_of(*allowed: Any) -> Callable[[str, Any], Any]:
+    def convert(name: str, value: Any) -> Any:
+        if isinstance(value, bool) or value not in allowed:
+            raise InvalidOption(name, repr(value), f"it is one of {', '.join(map(repr, allowed))}")
+        return value
+
+    return convert
+
+
+def _number(low: int, high: int, *, optional: bool = False) -> Callable[[str, Any], Any]:
+    def convert(name: str, value: Any) -> Any:
+        if value is None and optional:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise InvalidOption(name, repr(value), f"it is a whole number from {low} to {high}")
+        return value
+
+    return convert
+
+
+def _switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidOption(name, repr(value), "it is True or False")
+    return value
+
+
+def _text(name: str, value: Any) -> Any:
+    if value is not None and not callable(value) and not (isinstance(value, str) and value):
+        raise InvalidOption(name, repr(value), "it is a text, or a function of the task's arguments that makes one")
+    return value
+
+
+def _unique(name: str, value: Any) -> Any:
+    return (value or None) if isinstance(value, bool) else _text(name, value)
+
+
+def _queue(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidOption(name, repr(value), "it is a queue's name")
+    plain = value.removesuffix(".fifo")
+    if len(value) > 75 or not plain.replace("-", "").replace("_", "").isalnum() or not plain.isascii():
+        raise InvalidOption(
+            name, value, "1 to 75 characters of A-Z, a-z, 0-9, - and _ (its dead letters' name is 5 longer)"
+        )
+    return value
+
+
+def _errors(name: str, value: Any) -> tuple[type[BaseException], ...]:
+    kinds = value if isinstance(value, tuple | list) else (value,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise InvalidOption(name, repr(kind), "it is an exception class, or a tuple of them")
+    return tuple(kinds)
+
+
+def _function(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise InvalidOption(name, repr(value), "it is a function (error, attempts made) → seconds or None")
+    return value
+
+
+def _backoff(name: str, value: Any) -> Backoff:
+    if isinstance(value, Backoff):
+        return value
+    first = milliseconds(name, value, low=0, high=limits.BACKOFF_MAX_MS)
+    return Backoff(first_ms=first)
+
+
+def _rate(name: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidOption(name, repr(value), "it is a rate such as '100/m' or '5/s'")
+    return value
+
+
+_RULES: Final[dict[str, tuple[str, Callable[[str, Any], Any]]]] = {
+    "queue": ("queue", _queue),
+    "delay": ("delay_ms", _length(0, limits.DELAY_MAX_MS)),
+    "priority": ("priority", _one_of(-1, 0, 1)),
+    "unique": ("unique", _unique),
+    "until": ("until", _one_of("done", "started")),
+    "ttl": ("ttl_ms", _length(1, limits.UNIQUE_TTL_MAX_MS)),
+    "group": ("group", _text),
+    "retries": ("retries", _number(0, limits.RETRIES_MAX)),
+    "backoff": ("backoff", _backoff),
+    "retry_on": ("retry_on", _errors),
+    "give_up_on": ("give_up_on", _errors),
+    "retry": ("retry", _function),
+    "timeout": ("timeout_s", _length(1, limits.TIMEOUT_MAX_MS, unit=1_000, optional=True)),
+    "expires": ("expires_ms", _length(1, limits.RETENTION_MS, optional=True)),
+    "keep_result": ("keep_result_s", _length(1, limits.RESULT_KEEP_MAX_MS, unit=1_000, optional=True)),
+    "outbox": ("outbox", _switch),
+    "rate": ("rate", _rate),
+    "concurrency": ("concurrency", _number(1, 1_000_000, optional=True)),
+    "key": ("key", _text),
+}
+"""Option → field of Options, and what checks and converts it. The one table to extend for a new option."""

@@ -1,0 +1,62 @@
+"""`with app.transaction():` what is sent in the block is sent in one commit, or not at all."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from headrace.work.dispatch import Dispatch
+from headrace.work.errors import TransactionUsed
+
+if TYPE_CHECKING:
+    from headrace.work.app import App
+
+
+class Transaction:
+    """Made by `App.transaction`; good for one block. Blocks of one app may not stand in each other.
+
+    A unique task whose lock is held is left out; the others are sent. Its handle's id is then one that never runs.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._dispatches: list[Dispatch] = []
+        self._token: Token[dict[int, Transaction]] | None = None
+
+    def add(self, dispatch: Dispatch) -> None:
+        self._dispatches.append(dispatch)
+
+    def __enter__(self) -> Self:
+        others = collecting.get()
+        if self._token is not None or id(self._app) in others:
+            raise TransactionUsed
+        self._token = collecting.set({**others, id(self._app): self})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+        if error is None and self._dispatches:
+            self._app.sender.commit(self._dispatches)
+            self._app.sender.committed(self._dispatches)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+        if error is None and self._dispatches:
+            await self._app.sender.acommit(self._dispatches)
+            self._app.sender.committed(self._dispatches)
+
+    def _leave(self) -> None:
+        assert self._token is not None
+        collecting.reset(self._token)
+
+
+collecting: Final[ContextVar[dict[int, Transaction]]] = ContextVar("headrace_transactions", default={})  # noqa: B039 - never changed in place
+"""The open transaction of each app, in this thread or asyncio task."""
