@@ -19,12 +19,17 @@ class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
     app: Annotated[str, setting("The app with the tasks: module:app.")] = ""
     app_dir: Annotated[Path, setting("The folder that modules are looked for in.")] = Path()
     broker: Annotated[
-        str | None,
-        setting("The broker: http://HOST:PORT, unix:///PATH, or a data folder. Without it, the one that the app names."),
-    ] = None
+        str,
+        setting(
+            "The broker: http://HOST:PORT, unix:///PATH, or a data folder. Without it, the one that the app names, else "
+            "HEADRACE_BROKER."
+        ),
+    ] = ""
     queues: Annotated[
         tuple[str, ...],
-        setting("Only these queues, the first one first; siblings -high and -low included. Without it, all of the app's."),
+        setting(
+            "Only these queues, the first one first; siblings -high and -low included. Without it, all of the app's."
+        ),
     ] = ()
     processes: Annotated[int, setting("Worker processes.", ge=1, le=1_000)] = 1
     threads: Annotated[int, setting("Threads of each, for tasks that are plain functions.", ge=1, le=1_000)] = 8

@@ -42,12 +42,9 @@ def work(config: Path | None, **flags: Any) -> int:
     stopped, 1 failed, 2 set wrongly.
     """  # noqa: D301 (click's mark for lines that are not to be filled)
     folder = Path.cwd()
-    flags["broker"] = flags.get("broker") or _broker_of_environment()
 
     def read() -> WorkSettings:
-        return resolve(
-            WorkSettings, SECTION, flags=flags, environ=os.environ, folder=folder, config=config
-        ).settings
+        return resolve(WorkSettings, SECTION, flags=flags, environ=os.environ, folder=folder, config=config).settings
 
     try:
         settings = read()
@@ -61,8 +58,3 @@ def work(config: Path | None, **flags: Any) -> int:
         raise click.UsageError(str(error)) from None
     except HeadraceError as error:
         raise click.ClickException(str(error)) from None
-
-
-def _broker_of_environment() -> str | None:
-    """`HEADRACE_BROKER`, as every client's; `HEADRACE_WORK__BROKER` is this command's own and wins."""
-    return None if os.environ.get("HEADRACE_WORK__BROKER") else os.environ.get("HEADRACE_BROKER") or None

@@ -58,7 +58,8 @@ def encode(message: Message) -> bytes:
 
 
 def decode(line: bytes) -> Message:
-    return _DECODER.decode(line)
+    message: Message = _DECODER.decode(line)
+    return message
 
 
 class Line:

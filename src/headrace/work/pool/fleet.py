@@ -207,7 +207,9 @@ class Fleet:
 
     def due_s(self, now_s: float) -> float | None:
         """When `advance` is to be called again, if nothing else happens."""
-        times = [child.kill_at_s for child in self.children.values() if child.kill_at_s is not None and not child.killed]
+        times = [
+            child.kill_at_s for child in self.children.values() if child.kill_at_s is not None and not child.killed
+        ]
         times += [child.since_s + READY_S for child in self.children.values() if child.generation == self._trial]
         if not self.draining and self._not_before_s > now_s:
             times.append(self._not_before_s)

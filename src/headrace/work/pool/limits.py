@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 # Fetching
-POLL_WAIT_S: Final = 20.0  # the longest that the broker lets a poll wait (SQS)
-POLL_WAIT_PART_S: Final = 0.25  # while only some queues may be asked: the others must not wait longer once there is room
+POLL_WAIT_S: Final = (
+    1.0  # so long may a drain have to wait for the poll that is under way; an idle worker asks once a second
+)
+POLL_WAIT_PART_S: Final = (
+    0.25  # while only some queues may be asked: the others must not wait longer once there is room
+)
 AHEAD_S: Final = 0.005  # no more is fetched ahead than runs in this time: a longer wait belongs into the broker
 AHEAD_MAX: Final = 500  # tasks, however short they are: more than this per call saves nothing
 UNCOMMITTED_MAX: Final = 4_000  # runs whose commit is on its way; beyond, fetching waits: memory stays bounded
@@ -15,13 +19,14 @@ RETRY_MAX_S: Final = 5.0  # between two tries while the broker is away; it is ba
 
 # Runner threads
 SHORT_S: Final = 0.001  # tasks shorter than this are run by one thread after another: waking a thread costs about 50 µs
-STALLED_S: Final = 0.002  # what waits in the process for so long behind a short task that is none wakes another thread
-TICK_S: Final = 0.02  # how often the keeper looks while anything runs
+TICK_S: Final = 0.005  # how often the keeper looks: so long may a short task wait behind one that turns out long
 TAKE_BACK_S: Final = 0.1  # fetched ahead, and not begun after so long: it goes back to the broker, for others
 
 # Committing
 COMMIT_RUNS_MAX: Final = 1_000  # settlements in one transaction: about 1 MB, far below the call's bound
-SETTLE_TRIES_MAX: Final = 50  # StateChanged means that somebody else got on; so many in a row mean that something is wrong
+SETTLE_TRIES_MAX: Final = (
+    50  # StateChanged means that somebody else got on; so many in a row mean that something is wrong
+)
 
 # Leases
 RENEW_PART: Final = 3  # renewed after a third of the visibility: two renewals may fail before a lease ends
@@ -44,8 +49,4 @@ BOARD_SLOTS_MAX: Final = 256  # runs that can be named after a crash; further on
 BOARD_TEXT_BYTES: Final = 120
 
 # The run log
-RUNS_MAX: Final = 20_000
-RUNS_AGE_MS: Final = 24 * 3_600_000
-CHUNK_RUNS: Final = 50  # a chunk that has fewer is written again with the next runs: so that a slow worker fills it too
-RUN_ERROR_CHARACTERS_MAX: Final = 300
-SWEEP_S: Final = 600.0
+SWEEP_S: Final = 600.0  # between two sweeps for chunks that nobody else removes

@@ -266,7 +266,9 @@ class Parent:
         unasked = child is not None and child.stage is not LEAVING and not self._fleet.draining
         if unasked or code != 0:
             ids = {"action": "work.child.ended", "ending": ending(code), **process.ids}
-            tasks = ", ".join(f"{text} ({time.monotonic() - since_s:.1f} s)" for text, since_s in process.board.running())
+            tasks = ", ".join(
+                f"{text} ({time.monotonic() - since_s:.1f} s)" for text, since_s in process.board.running()
+            )
             ran = f"; in it ran {tasks}" if tasks else ""
             _log.warning("a process has ended (%s)%s", ending(code), ran, extra=ids)
         del self._processes[number]

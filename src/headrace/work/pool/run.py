@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-
-import uvloop
 
 from headrace.work.pool.parent import Parent
 from headrace.work_settings import WorkSettings
@@ -16,4 +15,4 @@ def run_pool(settings: WorkSettings, *, reread: Callable[[], WorkSettings]) -> i
     async def main() -> int:
         return await Parent(settings, reread=reread).run()
 
-    return uvloop.run(main())
+    return asyncio.run(main())  # not uvloop: it wants SIGCHLD for itself

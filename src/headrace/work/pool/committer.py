@@ -1,0 +1,239 @@
+"""The committer: settles what has run, as many as have ended while the last commit was on its way.
+
+No timer: a commit that is under way is the time in which the next one grows. A commit whose outcome is unknown is tried
+again: every settlement ends a lease, so what was done cannot be done twice, it is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from headrace.errors import (
+    CallerError,
+    HeadraceError,
+    OutcomeUnknown,
+    QueueNotFound,
+    ReceiptExpired,
+    StateChanged,
+    StoreError,
+)
+from headrace.work.backend import Backend
+from headrace.work.outcome import ErrorInfo, Failed, Outcome
+from headrace.work.pool.away import Away
+from headrace.work.pool.held import ENDED, Held, wall_ms
+from headrace.work.pool.limits import COMMIT_RUNS_MAX, SETTLE_TRIES_MAX
+from headrace.work.run_log import ERROR_CHARACTERS_MAX, Run, RunLog
+from headrace.work.settling import Batch, Settlement
+
+_log: Final = logging.getLogger("headrace.work")
+
+Settle = Callable[[Held, Batch], Settlement]
+"""What an ended job comes to; reads through the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A job whose end is committed."""
+
+    held: Held
+    settlement: Settlement
+
+
+class Committer:
+    """A thread. `give` from any thread; `on_settled` is called on its own."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        settle: Settle,
+        *,
+        log: RunLog | None,
+        worker: str,
+        on_settled: Callable[[Sequence[Settled]], None],
+        on_gone: Callable[[Held], None],
+        on_try: Callable[[], None],
+    ) -> None:
+        """Args:
+        on_settled: of each commit.
+        on_gone: for a job whose lease had ended: another has it, nothing of this run was kept.
+        on_try: after each try, also one that failed: it is no hang.
+        """
+        self._backend = backend
+        self._settle = settle
+        self._run_log = log
+        self._worker = worker
+        self._on_settled = on_settled
+        self._on_gone = on_gone
+        self._on_try = on_try
+        self._ended: deque[Held] = deque()
+        self._something = threading.Event()
+        self._closing = False
+        self._abandoned = threading.Event()
+        self._away = Away("commits")
+        self._doubtful = False
+        self._thread = threading.Thread(target=self._run, name="headrace committer", daemon=True)
+        self.uncommitted = 0
+        """Jobs that have been given and are not committed."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def give(self, held: Held, outcome: Outcome) -> None:
+        """The job has ended so."""
+        held.outcome = outcome
+        held.stage = ENDED
+        self._ended.append(held)
+        if not self._something.is_set():
+            self._something.set()
+
+    def finish(self, timeout_s: float) -> bool:
+        """Commit what was given, and end. Returns whether all was."""
+        self._closing = True
+        self._something.set()
+        self._thread.join(timeout_s)
+        self._abandoned.set()
+        return not self._thread.is_alive()
+
+    # On its thread
+
+    def _run(self) -> None:
+        while True:
+            self._something.wait()
+            self._something.clear()
+            while jobs := self._take():
+                self._commit(jobs)
+            if self._closing and not self._ended:
+                return
+
+    def _take(self) -> list[Held]:
+        ended = self._ended
+        jobs = [ended.popleft() for _ in range(min(len(ended), COMMIT_RUNS_MAX))]
+        self.uncommitted = len(jobs) + len(ended)
+        return jobs
+
+    def _commit(self, jobs: list[Held], *, doubtful: bool = False) -> None:
+        """All of them; those that are refused alone are found by halving.
+
+        Args:
+            doubtful: they may have been committed: a try's outcome was unknown.
+        """
+        self._doubtful = doubtful
+        try:
+            settled = self._transact(jobs)
+        except CallerError as error:
+            doubtful = self._doubtful
+            if len(jobs) == 1:
+                self._refused(jobs[0], error, doubtful=doubtful)
+                return
+            middle = len(jobs) // 2
+            self._commit(jobs[:middle], doubtful=doubtful)
+            self._commit(jobs[middle:], doubtful=doubtful)
+        else:
+            self.uncommitted = len(self._ended)
+            if settled:
+                self._on_settled(settled)
+
+    def _transact(self, jobs: Sequence[Held]) -> list[Settled]:
+        """Until it is done, or refused. Raises CallerError."""
+        for _ in range(SETTLE_TRIES_MAX):
+            batch, settled = self._settled(jobs)
+            if not self._tried(batch, settled):
+                continue  # somebody else was faster with a row of theirs: look again
+            return settled
+        if len(jobs) > 1:
+            raise StateChanged("work", f"{len(jobs)} tasks")
+        raise StateChanged("work", jobs[0].label)
+
+    def _settled(self, jobs: Sequence[Held]) -> tuple[Batch, list[Settled]]:
+        while True:
+            batch = Batch(self._backend.read)
+            try:
+                return batch, [self._one(held, batch) for held in jobs]
+            except StoreError as error:
+                self._wait(error)
+
+    def _one(self, held: Held, batch: Batch) -> Settled:
+        settlement = self._settle(held, batch)
+        batch.add(settlement)
+        return Settled(held, settlement)
+
+    def _tried(self, batch: Batch, settled: Sequence[Settled]) -> bool:
+        """Whether it was committed; False: state has changed."""
+        operation = batch.operation()
+        if self._run_log is not None:
+            runs = [self._run_of(each) for each in settled]
+            puts = self._run_log.write(runs, now_ms=int(time.time() * 1_000))
+            operation = msgspec.structs.replace(operation, state=[*operation.state, *puts.items()])
+        while True:
+            try:
+                self._backend.transact(operation)
+            except StateChanged:
+                return False
+            except OutcomeUnknown as error:
+                self._doubtful = True
+                self._wait(error)
+            except StoreError as error:
+                self._wait(error)
+            else:
+                break
+        self._away.back()
+        self._on_try()
+        if self._run_log is not None:
+            self._run_log.written()
+        for queue, changes in batch.releases.items():
+            self._release(queue, changes)
+        return True
+
+    def _release(self, queue: str, changes: Sequence[tuple[bytes, int]]) -> None:
+        """Messages that are shown again later: if it fails, their lease ends by itself."""
+        try:
+            self._backend.change_visibility(queue, changes)
+        except HeadraceError as error:
+            ids = {"action": "work.release.failed", "queue": queue}
+            _log.warning("%d messages come again when their lease ends: %s", len(changes), error, extra=ids)
+
+    def _wait(self, error: HeadraceError) -> None:
+        self._on_try()
+        self._abandoned.wait(self._away.failed(error))
+        if self._abandoned.is_set():
+            raise SystemExit  # the process ends: what is not committed comes again
+
+    def _refused(self, held: Held, error: CallerError, *, doubtful: bool) -> None:
+        """Its lease has ended; or what it would send or keep cannot be: that is a failure like another."""
+        lost = isinstance(error, ReceiptExpired | QueueNotFound)
+        if not lost and not held.refused:
+            held.refused = True
+            held.outcome = Failed(ErrorInfo(type(error).__name__, str(error)))
+            self._commit([held])
+            return
+        ids = {"action": "work.lease.lost", "task": held.job.envelope.task, "task_id": held.job.envelope.id}
+        if doubtful:
+            _log.info("the commit of %s was done, or its lease was lost: %s", held.label, error, extra=ids)
+        else:
+            _log.warning("%s has run and could not be committed; it may run again: %s", held.label, error, extra=ids)
+        self._on_gone(held)
+
+    def _run_of(self, settled: Settled) -> Run:
+        job, settlement = settled.held.job, settled.settlement
+        message = job.delivery.message
+        error = settlement.error
+        return Run(
+            job.envelope.id,
+            job.envelope.task,
+            job.queue,
+            self._worker,
+            message.visible_ms or message.sent_ms,
+            wall_ms(settled.held.began_s),
+            wall_ms(settled.held.ended_s),
+            job.envelope.attempt + 1,
+            settlement.fate,
+            error.line[:ERROR_CHARACTERS_MAX] if error is not None else "",
+        )

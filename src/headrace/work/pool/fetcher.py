@@ -1,0 +1,171 @@
+"""The fetcher: asks the broker for as many tasks as can be begun, and hands them to who runs them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from headrace.errors import CallerError, HeadraceError
+from headrace.queue.model import Delivery
+from headrace.work import beginning, settling
+from headrace.work.backend import Backend
+from headrace.work.cancelling import Wishes
+from headrace.work.job import Job, Runnable, open_job
+from headrace.work.outcome import Deferred, Outcome
+from headrace.work.pool.away import Away
+from headrace.work.pool.board import Board
+from headrace.work.pool.held import Hand, Held
+from headrace.work.pool.limits import DEFAULT_VISIBILITY_MS, RETRY_MAX_S
+from headrace.work.pool.pacing import Poll
+
+_log: Final = logging.getLogger("headrace.work")
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Where what was fetched goes."""
+
+    plan: Callable[[], Poll | None]
+    """The next poll; None while there is no room."""
+    run: Callable[[Sequence[Held]], None]
+    settle: Callable[[Held, Outcome], None]
+    """For what is not run."""
+
+
+class Fetcher:
+    """A thread. `stop` ends it when the poll under way has ended."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        hand: Hand,
+        wishes: Wishes,
+        board: Board,
+        *,
+        holder: str,
+        tasks: Mapping[str, Runnable],
+        consumers: Mapping[str, Runnable],
+        routes: Routes,
+    ) -> None:
+        self._backend = backend
+        self._hand = hand
+        self._wishes = wishes
+        self._board = board
+        self._holder = holder if backend.capabilities.holders else None
+        self._tasks = tasks
+        self._consumers = consumers
+        self._routes = routes
+        self._stopping = threading.Event()
+        self._room = threading.Event()
+        self._away = Away("fetching")
+        self._thread = threading.Thread(target=self._run, name="headrace fetcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._room.set()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    @property
+    def over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def note_room(self) -> None:
+        """Something has ended. From any thread."""
+        if not self._room.is_set():
+            self._room.set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            poll = self._routes.plan()
+            if poll is None:
+                self._room.wait(RETRY_MAX_S)
+                self._room.clear()
+                continue
+            try:
+                self._fetch(poll)
+            except HeadraceError as error:
+                self._board.fetched(time.monotonic(), succeeded=False)
+                self._stopping.wait(self._away.failed(error))
+
+    def _fetch(self, poll: Poll) -> None:
+        found = self._backend.receive(
+            poll.queues,
+            poll.limit,
+            visibility_ms=DEFAULT_VISIBILITY_MS,
+            wait_s=poll.wait_s,
+            holder=self._holder,
+        )
+        self._away.back()
+        now_s = time.monotonic()
+        self._board.fetched(now_s, succeeded=True)
+        jobs = [self._open(queue, delivery) for queue, deliveries in found for delivery in deliveries]
+        if jobs:
+            self._take_in(jobs, now_s)
+
+    def _open(self, queue: str, delivery: Delivery) -> Job:
+        return open_job(queue, delivery, self._tasks, self._consumers)
+
+    def _take_in(self, jobs: list[Job], now_s: float) -> None:
+        """In hand from here on: renewed, and settled or given back in the end."""
+        held = [Held(job, now_s) for job in jobs]
+        for each in held:
+            self._hand.add(each)
+        if self._stopping.is_set():
+            for each in held:
+                self._routes.settle(each, Deferred(0))
+            return
+        self._begin(held)
+
+    def _begin(self, held: list[Held]) -> None:
+        ready = []
+        for each, begun in zip(held, self._begun(held), strict=True):
+            match begun:
+                case beginning.Ready(job, slot):
+                    each.job, each.limit_slot = job, slot
+                    ready.append(each)
+                case beginning.Sent():
+                    self._hand.drop(each)
+                case (job, outcome):
+                    each.job = job
+                    self._routes.settle(each, outcome)
+        if ready:
+            self._routes.run(ready)
+
+    def _begun(self, held: Sequence[Held]) -> list[beginning.Begun]:
+        """Until the broker has answered: they are in hand, and renewed."""
+        while True:
+            try:
+                return self._begun_once([each.job for each in held])
+            except CallerError as error:
+                if len(held) == 1:
+                    return [self._lost(held[0], error)]
+                return [begun for each in held for begun in self._begun([each])]
+            except HeadraceError as error:
+                self._board.fetched(time.monotonic(), succeeded=False)
+                self._stopping.wait(self._away.failed(error))
+                if self._stopping.is_set():
+                    return [(each.job, Deferred(0)) for each in held]
+
+    def _begun_once(self, jobs: Sequence[Job]) -> list[beginning.Begun]:
+        begun = beginning.begin(jobs, self._backend, self._wishes, now_ms=time.time_ns() // 1_000_000)
+        for one in begun:
+            if isinstance(one, beginning.Ready) and one.job.envelope.unique is not None:
+                operation = settling.begun(one.job, read=self._backend.read)
+                if operation is not None:
+                    self._backend.transact(operation)
+        return begun
+
+    def _lost(self, held: Held, error: CallerError) -> beginning.Begun:
+        """Its lease has ended while it was begun: nothing was done, and it is somebody else's."""
+        ids = {"action": "work.lease.lost", "task": held.job.envelope.task, "task_id": held.job.envelope.id}
+        _log.warning("%s was not begun, its lease was lost: %s", held.label, error, extra=ids)
+        return beginning.Sent()

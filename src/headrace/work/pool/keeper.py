@@ -1,0 +1,168 @@
+"""The keeper: what has to be looked at again and again while tasks run.
+
+Every tick: threads for what waits behind a long task, time limits, jobs that wait here and should not. Every second:
+leases, wishes to cancel, and whether this process should be replaced. It never waits for the broker longer than a call.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from headrace.errors import CallerError, HeadraceError
+from headrace.work import beginning
+from headrace.work.backend import Backend
+from headrace.work.cancelling import Wishes
+from headrace.work.errors import Cancelled, TimeLimitExceeded
+from headrace.work.outcome import Deferred, Outcome
+from headrace.work.pool.away import Away
+from headrace.work.pool.held import ENDED, RUNNING, Hand, Held
+from headrace.work.pool.inbox import Inbox
+from headrace.work.pool.limits import DEFAULT_VISIBILITY_MS, RENEW_PART, TAKE_BACK_S, TICK_S
+from headrace.work.pool.runners import Loop, Threads
+
+_log: Final = logging.getLogger("headrace.work")
+_SECOND_S: Final = 1.0
+
+
+class Keeper:
+    """A thread that ticks and never waits for the broker."""
+
+    def __init__(
+        self,
+        hand: Hand,
+        inbox: Inbox,
+        threads: Threads,
+        loop: Loop,
+        *,
+        give_back: Callable[[Held, Outcome], None],
+        grace_s: float,
+        on_stuck: Callable[[str], None],
+        on_second: Callable[[], None],
+    ) -> None:
+        """Args:
+        on_stuck: a function goes on `grace_s` beyond its limit: called again and again, with the reason.
+        on_second: called each second.
+        """
+        self._hand = hand
+        self._inbox = inbox
+        self._threads = threads
+        self._loop = loop
+        self._give_back = give_back
+        self._grace_s = grace_s
+        self._on_stuck = on_stuck
+        self._on_second = on_second
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="headrace keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+
+    def _run(self) -> None:
+        second_s = time.monotonic()
+        while not self._over.wait(TICK_S):
+            now_s = time.monotonic()
+            self.tick(now_s)
+            if now_s - second_s >= _SECOND_S:
+                second_s = now_s
+                self._on_second()
+
+    def tick(self, now_s: float) -> None:
+        if self._inbox.waiting:
+            self._inbox.hurry()
+            for held in self._inbox.take_back(TAKE_BACK_S):
+                self._give_back(held, Deferred(0))
+        if self._inbox.open:
+            for held in self._hand.running():
+                self._limit(held, now_s)
+
+    def _limit(self, held: Held, now_s: float) -> None:
+        """A function that runs too long. Async tasks keep their limits themselves."""
+        if held.deadline_s is None or now_s < held.deadline_s or not held.thread:
+            return
+        if held.stopped is None:
+            self._threads.interrupt(held, TimeLimitExceeded)
+        elif now_s > held.deadline_s + self._grace_s:
+            self._on_stuck(f"{held.label} does not end, {now_s - held.deadline_s:.1f} s beyond its time limit")
+
+
+class Renewer:
+    """A thread that keeps leases and slots, and ends what is wished to end."""
+
+    def __init__(self, backend: Backend, hand: Hand, wishes: Wishes, threads: Threads, loop: Loop) -> None:
+        self._backend = backend
+        self._hand = hand
+        self._wishes = wishes
+        self._threads = threads
+        self._loop = loop
+        self._away = Away("renewing leases")
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="headrace renewer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+
+    def _run(self) -> None:
+        pause_s = _SECOND_S
+        while not self._over.wait(pause_s):
+            try:
+                self.renew(time.monotonic())
+                self.cancel()
+            except HeadraceError as error:
+                pause_s = self._away.failed(error)
+            else:
+                pause_s = _SECOND_S
+                self._away.back()
+
+    def renew(self, now_s: float) -> None:
+        """Leases that have used up a third of their time."""
+        due_s = now_s - DEFAULT_VISIBILITY_MS / 1_000 / RENEW_PART
+        due: dict[str, list[Held]] = defaultdict(list)
+        for held in self._hand.all():
+            if held.renewed_s <= due_s:
+                due[held.job.queue].append(held)
+        for queue, jobs in due.items():
+            answers = self._backend.change_visibility(
+                queue, [(held.job.delivery.receipt, DEFAULT_VISIBILITY_MS) for held in jobs]
+            )
+            self._renewed(jobs, answers, now_s)
+        slots = [held.limit_slot for jobs in due.values() for held in jobs if held.limit_slot is not None]
+        if slots:
+            beginning.renew(slots, self._backend, now_ms=time.time_ns() // 1_000_000)
+
+    def _renewed(self, jobs: Sequence[Held], answers: Sequence[CallerError | None], now_s: float) -> None:
+        for held, answer in zip(jobs, answers, strict=True):
+            held.renewed_s = now_s
+            if answer is not None and held.stage is not ENDED:
+                ids = {"action": "work.lease.lost", "task": held.job.envelope.task, "task_id": held.job.envelope.id}
+                _log.warning(
+                    "the lease of %s was lost while it runs; it may run twice: %s", held.label, answer, extra=ids
+                )
+
+    def cancel(self) -> None:
+        """What is wished to end."""
+        if not self._wishes.refresh():
+            return
+        for held in self._hand.running():
+            context = held.context
+            if (
+                held.stage is RUNNING
+                and context is not None
+                and not context.cancelled
+                and self._wishes.wanted(context.id)
+            ):
+                context.cancel()
+                if held.thread:
+                    self._threads.interrupt(held, Cancelled)
+                else:
+                    self._loop.cancel(held)

@@ -1,0 +1,199 @@
+"""Threads that run plain functions, and the loop that runs async ones. What they run ends in the committer."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from headrace.work import execution
+from headrace.work.context import Context
+from headrace.work.errors import TimeLimitExceeded
+from headrace.work.execution import describe
+from headrace.work.outcome import Cancelled, ErrorInfo, Failed, Outcome
+from headrace.work.pool.board import Board
+from headrace.work.pool.held import RUNNING, Held
+from headrace.work.pool.inbox import Inbox
+from headrace.work.pool.pacing import Pace
+
+if TYPE_CHECKING:
+    from headrace.work.app import App
+
+OnEnd = Callable[[Held, Outcome], None]
+
+
+class Threads:
+    """The runner threads. They are daemons: a function that never ends must not keep the process."""
+
+    def __init__(
+        self, app: App, number: int, inbox: Inbox, pace: Pace, board: Board, *, worker: str, on_end: OnEnd
+    ) -> None:
+        self._app = app
+        self._inbox = inbox
+        self._pace = pace
+        self._board = board
+        self._worker = worker
+        self._on_end = on_end
+        self._gate = threading.Lock()
+        """Held to raise something in a thread, and to end a run: so that it is raised in this run or not at all."""
+        self._threads = [
+            threading.Thread(target=self._run, args=(slot,), name=f"headrace runner {slot}", daemon=True)
+            for slot in range(number)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def interrupt(self, held: Held, error: type[BaseException]) -> None:
+        """Raise it in the function that runs, once. Seen when it runs Python code next: not within a C function."""
+        with self._gate:
+            if held.stage is RUNNING and held.stopped is None and held.thread:
+                held.stopped = error
+                _raise_in(held.thread, error)
+
+    def _run(self, slot: int) -> None:
+        sleeper = threading.Lock()
+        sleeper.acquire()
+        while (held := self._inbox.take(sleeper)) is not None:
+            self._run_one(held, slot)
+            self._inbox.ended()
+
+    def _run_one(self, held: Held, slot: int) -> None:
+        began_s = time.monotonic()
+        job = held.job
+        held.context = context = Context(job, worker=self._worker)
+        held.slot, held.thread, held.began_s = slot, threading.get_ident(), began_s
+        timeout_s = job.timeout_s
+        held.deadline_s = None if timeout_s is None else began_s + timeout_s
+        self._board.begin(slot, held.label.encode(), began_s)
+        held.stage = RUNNING
+        try:
+            try:
+                outcome = execution.run(self._app, job.target, context)  # type: ignore[arg-type]  # a Ready job has one
+            finally:
+                self._leave(held)
+        except BaseException as error:  # noqa: BLE001 - SystemExit in a task, or raised from outside at its very end
+            outcome = Failed(describe(error)) if held.stopped is None else Failed(ErrorInfo(held.stopped.__name__, ""))
+        held.ended_s = time.monotonic()
+        self._board.end(slot)
+        self._pace.note(held.ended_s - began_s)
+        self._on_end(held, explained(held, outcome))
+
+    def _leave(self, held: Held) -> None:
+        """From here on nothing is raised in this thread for this run any more."""
+        with self._gate:
+            held.thread = 0
+            if held.stopped is not None:
+                _raise_in(threading.get_ident(), None)
+
+
+class Loop:
+    """An event loop in a thread, for async tasks."""
+
+    def __init__(
+        self,
+        app: App,
+        board: Board,
+        *,
+        first_slot: int,
+        room: int,
+        worker: str,
+        on_end: OnEnd,
+        on_room: Callable[[], None],
+    ) -> None:
+        self._app = app
+        self._board = board
+        self._worker = worker
+        self._on_end = on_end
+        self._on_room = on_room
+        self._loop = uvloop.new_event_loop()
+        self._slots = list(range(first_slot + room - 1, first_slot - 1, -1))
+        self._size = room
+        self._open = 0
+        self._count = threading.Lock()
+        self._running: dict[Held, asyncio.Task[None]] = {}
+        self._thread = threading.Thread(target=self._main, name="headrace tasks", daemon=True)
+
+    @property
+    def room(self) -> int:
+        return self._size - self._open
+
+    @property
+    def open(self) -> int:
+        return self._open
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, jobs: Sequence[Held]) -> None:
+        with self._count:
+            self._open += len(jobs)
+        self._loop.call_soon_threadsafe(self._begin, jobs)
+
+    def cancel(self, held: Held) -> None:
+        """The task was cancelled by somebody (`context.cancel` before), or this process ends."""
+        self._loop.call_soon_threadsafe(self._cancel, held)
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _begin(self, jobs: Sequence[Held]) -> None:
+        for held in jobs:
+            self._running[held] = self._loop.create_task(self._run(held), name=held.label)
+
+    def _cancel(self, held: Held) -> None:
+        task = self._running.get(held)
+        if task is not None:
+            task.cancel()
+
+    async def _run(self, held: Held) -> None:
+        slot = held.slot = self._slots.pop()
+        held.context = Context(held.job, worker=self._worker)
+        held.began_s = time.monotonic()
+        self._board.begin(slot, held.label.encode(), held.began_s)
+        held.stage = RUNNING
+        try:
+            outcome = await execution.run_async(self._app, held.job.target, held.context)  # type: ignore[arg-type]  # as above
+        except asyncio.CancelledError:  # the process ends: it comes again, as an attempt that was lost
+            return
+        except BaseException as error:  # noqa: BLE001 - SystemExit in a task
+            outcome = Failed(describe(error))
+        finally:
+            held.ended_s = time.monotonic()
+            self._board.end(slot)
+            self._slots.append(slot)
+            del self._running[held]
+            with self._count:
+                self._open -= 1
+        self._on_end(held, outcome)
+        self._on_room()
+
+
+def explained(held: Held, outcome: Outcome) -> Outcome:
+    """What was raised from outside has no text of its own."""
+    if not isinstance(outcome, Failed) or held.stopped is not TimeLimitExceeded or outcome.error.message:
+        return (
+            Cancelled() if isinstance(outcome, Failed) and _is_cancel(held) and not outcome.error.message else outcome
+        )
+    text = f"it ran longer than {held.job.timeout_s:g} s"
+    name = f"{TimeLimitExceeded.__module__}.{TimeLimitExceeded.__qualname__}"
+    return Failed(ErrorInfo(name, text, outcome.error.traceback), outcome.final, outcome.delay_ms)
+
+
+def _is_cancel(held: Held) -> bool:
+    return held.stopped is not None and held.stopped is not TimeLimitExceeded
+
+
+_set_async_exc: Final = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Let the interpreter raise it in that thread; None takes back what was not raised yet."""
+    _set_async_exc(ctypes.c_ulong(thread), ctypes.py_object(error) if error is not None else None)

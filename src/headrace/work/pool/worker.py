@@ -1,0 +1,306 @@
+"""The worker: all of a child's threads together, from the first poll to the last commit.
+
+fetcher ──▶ inbox ──▶ runner threads ──┐
+        └─▶ loop (async tasks) ────────┴──▶ committer ──▶ one transaction
+keeper: time limits, threads for what waits · renewer: leases, cancelling · presence: "I am here"
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace import presence
+from headrace.presence import RunningFacts, WorkerFacts, about_me
+from headrace.process import rss_bytes
+from headrace.work import beginning, names, settling
+from headrace.work.backend import Backend
+from headrace.work.cancelling import Wishes
+from headrace.work.errors import TimeLimitExceeded
+from headrace.work.execution import describe
+from headrace.work.outcome import Deferred, Failed, Outcome
+from headrace.work.pool import pacing
+from headrace.work.pool.board import Board
+from headrace.work.pool.committer import Committer, Settled
+from headrace.work.pool.fetcher import Fetcher, Routes
+from headrace.work.pool.held import Hand, Held, wall_ms
+from headrace.work.pool.inbox import Inbox
+from headrace.work.pool.keeper import Keeper, Renewer
+from headrace.work.pool.limits import UNCOMMITTED_MAX
+from headrace.work.pool.pacing import Pace, Poll, Source
+from headrace.work.pool.present import Present
+from headrace.work.pool.runners import Loop, Threads
+from headrace.work.pool.tally import Tally
+from headrace.work.run_log import RUNS_MAX, RunLog
+from headrace.work_settings import WorkSettings
+
+if TYPE_CHECKING:
+    from headrace.work.app import App
+
+_log: Final = logging.getLogger("headrace.work")
+_LOOK_S: Final = 0.005
+_RUNNING_MAX: Final = 200
+"""Tasks that are named in the facts: these are 64 KiB at most."""
+
+
+class Worker:
+    """`start`, then `drain`. Does not end the process."""
+
+    def __init__(
+        self,
+        app: App,
+        backend: Backend,
+        board: Board,
+        settings: WorkSettings,
+        *,
+        on_leave: Callable[[str], None],
+    ) -> None:
+        """Args:
+        backend: for everything; safe for threads.
+        on_leave: this process should be replaced, for this reason; may be called again and again.
+        """
+        self._app = app
+        self._backend = backend
+        self._settings = settings
+        self._on_leave = on_leave
+        self.holder = presence.holder_name("worker")
+        self.sources = sources_of(app, settings.queues)
+        self.tally = Tally()
+        self._hand = Hand()
+        self._wishes = Wishes(backend)
+        self._draining = False
+        pace = Pace()
+        self._inbox = Inbox(settings.threads, pace, self._on_room)
+        self._threads = Threads(
+            app, settings.threads, self._inbox, pace, board, worker=self.holder, on_end=self._on_end
+        )
+        self._loop = Loop(
+            app,
+            board,
+            first_slot=settings.threads,
+            room=settings.async_tasks,
+            worker=self.holder,
+            on_end=self._on_end,
+            on_room=self._on_room,
+        )
+        self._committer = Committer(
+            backend,
+            self._settle,
+            log=RunLog(self.holder, share=RUNS_MAX // settings.processes) if settings.run_log else None,
+            worker=self.holder,
+            on_settled=self._on_settled,
+            on_gone=self._hand.drop,
+            on_try=lambda: board.fetched(time.monotonic(), succeeded=False),
+        )
+        self._fetcher = Fetcher(
+            backend,
+            self._hand,
+            self._wishes,
+            board,
+            holder=self.holder,
+            tasks=app.tasks,
+            consumers=app.consumers,
+            routes=Routes(self._plan, self._run, self._committer.give),
+        )
+        self._keeper = Keeper(
+            self._hand,
+            self._inbox,
+            self._threads,
+            self._loop,
+            give_back=self._committer.give,
+            grace_s=float(settings.grace),
+            on_stuck=on_leave,
+            on_second=self._recycle,
+        )
+        self._renewer = Renewer(backend, self._hand, self._wishes, self._threads, self._loop)
+        self._present = Present(backend, holder=self.holder, facts=self.facts)
+
+    @property
+    def queues(self) -> list[str]:
+        return [source.queue for source in self.sources]
+
+    def start(self) -> None:
+        """Prepare the queues, and begin. Raises HeadraceError: the broker cannot be used."""
+        for queue in self.queues:
+            self._backend.prepare(queue)
+        self._app.hooks.on_start(self._app)
+        for part in (
+            self._present,
+            self._committer,
+            self._threads,
+            self._loop,
+            self._keeper,
+            self._renewer,
+            self._fetcher,
+        ):
+            part.start()
+
+    def drain(self, drain_s: float) -> None:
+        """Fetch nothing more, finish what runs within `drain_s`, give back the rest, commit everything."""
+        self._draining = True
+        deadline_s = time.monotonic() + drain_s
+        self._fetcher.stop()
+        while time.monotonic() < deadline_s and self._busy():
+            time.sleep(_LOOK_S)
+        for held in self._inbox.take_back(0):
+            self._committer.give(held, Deferred(0))
+        self._fetcher.join(2.0)
+        for held in self._hand.running():
+            self._cut(held, drain_s)
+        self._keeper.stop()
+        if not self._committer.finish(max(0.5, deadline_s - time.monotonic()) + 2.0):
+            _log.error(
+                "%d runs could not be committed: they come again",
+                self._committer.uncommitted,
+                extra={"action": "work.drain.uncommitted"},
+            )
+        self._renewer.stop()
+        self._present.stop()
+        self._app.hooks.on_stop(self._app)
+
+    def _busy(self) -> bool:
+        """Whether something runs, or may be on its way."""
+        if not self._fetcher.over:
+            return True
+        running = self._hand.running()
+        stuck = [held for held in running if held.stopped is TimeLimitExceeded and self._is_stuck(held)]
+        return self._inbox.open + self._loop.open > len(stuck)
+
+    def _is_stuck(self, held: Held) -> bool:
+        return held.deadline_s is not None and time.monotonic() > held.deadline_s + float(self._settings.grace)
+
+    def _cut(self, held: Held, drain_s: float) -> None:
+        """It does not end in time. One beyond its limit has failed; any other begins anew elsewhere."""
+        ids = {"action": "work.drain.cut", "task": held.job.envelope.task, "task_id": held.job.envelope.id}
+        if held.stopped is TimeLimitExceeded:
+            error = describe(
+                TimeLimitExceeded(f"it ran longer than {held.job.timeout_s:g} s, and did not end when told to")
+            )
+            held.ended_s = time.monotonic()
+            self._committer.give(held, Failed(error))
+            return
+        _log.warning("%s was not done after %.1f s: another worker begins it anew", held.label, drain_s, extra=ids)
+        held.ended_s = time.monotonic()
+        self._committer.give(held, Deferred(0))
+
+    # What the parts ask and tell
+
+    def _plan(self) -> Poll | None:
+        if self._committer.uncommitted >= UNCOMMITTED_MAX:
+            return None
+        return pacing.plan(self.sources, threaded=self._inbox.room, asynchronous=self._loop.room)
+
+    def _run(self, jobs: Sequence[Held]) -> None:
+        threaded = [held for held in jobs if not held.job.target.is_async]  # type: ignore[union-attr]  # Ready: has one
+        asynchronous = [held for held in jobs if held.job.target.is_async]  # type: ignore[union-attr]
+        if threaded:
+            self._inbox.put(threaded)
+        if asynchronous:
+            self._loop.put(asynchronous)
+
+    def _on_room(self) -> None:
+        self._fetcher.note_room()
+
+    def _on_end(self, held: Held, outcome: Outcome) -> None:
+        self._committer.give(held, outcome)
+
+    def _settle(self, held: Held, batch: settling.Batch) -> settling.Settlement:
+        now_ms = time.time_ns() // 1_000_000
+        assert held.outcome is not None
+        settlement = settling.settle(held.job, held.outcome, now_ms=now_ms, read=batch.read, worker=self.holder)
+        if held.limit_slot is not None:
+            puts, expects = beginning.release(held.limit_slot, batch.read, now_ms=now_ms)
+            settlement.puts |= dict(puts)
+            settlement.expects |= dict(expects)
+        return settlement
+
+    def _on_settled(self, settled: Sequence[Settled]) -> None:
+        for each in settled:
+            held, settlement = each.held, each.settlement
+            self._hand.drop(held)
+            message = held.job.delivery.message
+            wait_s = max(0.0, (wall_ms(held.began_s) - (message.visible_ms or message.sent_ms)) / 1_000)
+            self.tally.note(
+                held.job.envelope.task,
+                settlement.fate,
+                failed=isinstance(held.outcome, Failed),
+                wait_s=wait_s,
+                run_s=held.ended_s - held.began_s,
+            )
+            if settlement.fate == "retried":
+                self._app.hooks.on_retry(held.job, settlement.error, settlement.delay_ms)
+            elif settlement.fate == "dead":
+                self._app.hooks.on_dead(held.job, settlement.error)
+            if settlement.fate in ("retried", "dead"):
+                _tell_failure(settlement, held)
+        self._on_room()
+
+    def _recycle(self) -> None:
+        settings = self._settings
+        if settings.tasks_max is not None and self.tally.ended >= settings.tasks_max:
+            self._on_leave(f"it has run {self.tally.ended} tasks")
+        elif settings.rss_max is not None and (used := rss_bytes()) > settings.rss_max:
+            self._on_leave(f"its memory is {used // 2**20} MiB")
+
+    def facts(self) -> dict[str, Any]:
+        tasks, done_s = self.tally.facts(time.monotonic())
+        facts = WorkerFacts(
+            **about_me(),
+            rss_bytes=rss_bytes(),
+            app=self._settings.app,
+            queues=self.queues,
+            slots=self._settings.threads + self._settings.async_tasks * any(s.asynchronous for s in self.sources),
+            running=[_running(held) for held in self._hand.running()[:_RUNNING_MAX]],
+            tasks=tasks,
+            done_s=done_s,
+            draining=self._draining,
+        )
+        return presence.write(facts)
+
+
+def sources_of(app: App, wanted: Sequence[str]) -> list[Source]:
+    """The queues to read, in order, siblings of priorities included.
+
+    Args:
+        wanted: only these, the first one first; empty: all of the app's.
+    """
+    kinds: dict[str, list[bool]] = {}
+    for task in app.tasks.values():
+        kinds.setdefault(task.defaults.queue, []).append(task.is_async)
+    consumed = {queue: [consumer.is_async] for queue, consumer in app.consumers.items()}
+    found = []
+    for queue in wanted or sorted({*kinds, *consumed}):
+        asynchronous = kinds.get(queue, []) + consumed.get(queue, [])
+        # A task may be sent to any queue (`.options(queue=)`): one without tasks of its own may bring either kind.
+        either = asynchronous or [task.is_async for task in app.tasks.values()] or [False]
+        siblings = [queue] if queue in consumed else names.in_order(queue)
+        found += [Source(name, threaded=not all(either), asynchronous=any(either)) for name in siblings]
+    return found
+
+
+def _running(held: Held) -> RunningFacts:
+    envelope = held.job.envelope
+    return RunningFacts(
+        id=envelope.id,
+        task=envelope.task,
+        queue=held.job.queue,
+        started_ms=wall_ms(held.began_s),
+        attempt=envelope.attempt + 1,
+    )
+
+
+def _tell_failure(settlement: settling.Settlement, held: Held) -> None:
+    error = settlement.error
+    ids = {
+        "action": f"work.task.{settlement.fate}",
+        "task": held.job.envelope.task,
+        "task_id": held.job.envelope.id,
+        "attempt": held.job.envelope.attempt + 1,
+    }
+    line = error.line if error is not None else ""
+    if settlement.fate == "dead":
+        _log.error("%s has failed for good: %s", held.label, line, extra=ids)
+    else:
+        _log.warning("%s has failed, again in %.1f s: %s", held.label, settlement.delay_ms / 1_000, line, extra=ids)
