@@ -57,6 +57,10 @@ class Backend(Protocol):
         """Lease up to `limit` messages: of the first queue that has some, then of the next. Empty when none came."""
         ...
 
+    def message_state(self, queue: str, seq: int) -> str | None:
+        """How the message of that number is: visible, in_flight or delayed; None if it is gone, or cannot be told."""
+        ...
+
     def take(self, queue: str, seqs: Sequence[int], *, visibility_ms: int) -> list[Delivery | CallerError]:
         """Lease exactly these messages, visible or delayed ones."""
         ...

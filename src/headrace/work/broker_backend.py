@@ -12,7 +12,7 @@ from headrace.errors import CallerError, QueueExists, QueueNotFound
 from headrace.native import calls
 from headrace.native.client import Client, connect
 from headrace.queue import operations as ops
-from headrace.queue.model import Delivery, Entry, Sent, arn_of, name_of, short_name
+from headrace.queue.model import Delivery, Entry, Peeked, Sent, arn_of, name_of, short_name
 from headrace.queue.operations import Operation, Transact, TransactOutcome
 from headrace.work import keys, limits
 from headrace.work.backend import Capabilities
@@ -57,6 +57,10 @@ class BrokerBackend:
     ) -> list[tuple[str, list[Delivery]]]:
         operation = ops.ReceiveAny([arn_of(queue) for queue in queues], limit, visibility_ms, holder)
         return [(short_name(arn), deliveries) for arn, deliveries in self._call(operation, wait_s)]
+
+    def message_state(self, queue: str, seq: int) -> str | None:
+        peeked: list[Peeked] = self._call(ops.Peek(arn_of(queue), 1, seq - 1))
+        return peeked[0].state if peeked and peeked[0].message.seq == seq else None
 
     def take(self, queue: str, seqs: Sequence[int], *, visibility_ms: int) -> list[Delivery | CallerError]:
         taken: list[Delivery | CallerError] = self._call(ops.Take(arn_of(queue), list(seqs), visibility_ms))

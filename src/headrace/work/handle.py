@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
-from headrace.work import keys, limits, results
+from headrace.work import cancelling, keys, limits, results
+from headrace.work.cancelling import Answer
 from headrace.work.errors import ResultNotKept, ResultTimeout, TaskFailed
 from headrace.work.results import Result
 
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
     from headrace.work.app import App
 
 T = TypeVar("T")
+
+Status: TypeAlias = Literal["queued", "delayed", "running", "done", "dead", "cancelled", "expired", "unknown"]
+
+_STATUSES: Final[dict[str, Status]] = {"visible": "queued", "delayed": "delayed", "in_flight": "running"}
+"""What a message's state says of its task."""
 
 
 class Handle(Generic[T]):
@@ -86,6 +93,36 @@ class Handle(Generic[T]):
         """How it ended, failed or not; None while it has not, or when its result is not kept (any more)."""
         row = self._app.backend.read(keys.result(self.id))
         return results.decode(row) if row is not None else None
+
+    def status(self) -> Status:
+        """How the task is now: queued, delayed or running; done, dead, cancelled or expired if its result is kept.
+
+        `unknown`: it ended and nobody keeps that, or waits for a retry, or this handle was made of an id and does not know
+        its message.
+        """
+        ended = self.outcome()
+        if ended is not None:
+            return ended.status
+        state = self._app.backend.message_state(self.queue, self.seq) if self.seq is not None else None
+        return _STATUSES.get(state or "", "unknown")
+
+    async def astatus(self) -> Status:
+        """As `status`, without blocking the event loop."""
+        return await asyncio.to_thread(self.status)
+
+    def cancel(self) -> Answer:
+        """Let the task not run, or end.
+
+        Returns:
+            cancelled: it had not begun, and will not run. asked: it runs, or cannot be found at once: its worker ends it
+            within a second or so, or it is not begun. finished: it had ended already.
+        """
+        now_ms = self._app.clock()
+        return cancelling.cancel(self._app.backend, self.id, now_ms=now_ms, queue=self.queue, seq=self.seq)
+
+    async def acancel(self) -> Answer:
+        """As `cancel`, without blocking the event loop."""
+        return await asyncio.to_thread(self.cancel)
 
     def _check_kept(self) -> None:
         if self._kept is False:

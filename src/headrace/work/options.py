@@ -9,8 +9,10 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 import msgspec
 
 from headrace.durations import Duration, DurationInvalid, duration_us
+from headrace.errors import InvalidParameter
 from headrace.work import limits
 from headrace.work.errors import InvalidOption
+from headrace.work.limiting import parse_rate
 from headrace.work.retries import Backoff
 
 Text: TypeAlias = "str | Callable[..., str]"
@@ -260,8 +262,14 @@ def _backoff(name: str, value: Any) -> Backoff:
 
 
 def _rate(name: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise InvalidOption(name, repr(value), "it is a rate such as '100/m' or '5/s'")
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidOption(name, repr(value), "it is a text such as '100/m' or '5/s'")
+    try:
+        parse_rate(value)
+    except InvalidParameter as error:
+        raise InvalidOption(name, repr(value), error.reason) from None
     return value
 
 
@@ -283,7 +291,7 @@ _RULES: Final[dict[str, tuple[str, Callable[[str, Any], Any]]]] = {
     "keep_result": ("keep_result_s", _length(1, limits.RESULT_KEEP_MAX_MS, unit=1_000, optional=True)),
     "outbox": ("outbox", _switch),
     "rate": ("rate", _rate),
-    "concurrency": ("concurrency", _number(1, 1_000_000, optional=True)),
+    "concurrency": ("concurrency", _number(1, 10_000, optional=True)),
     "key": ("key", _text),
 }
 """Option → field of Options, and what checks and converts it. The one table to extend for a new option."""

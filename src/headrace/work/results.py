@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import msgspec
 
 from headrace.work import keys
 from headrace.work.envelope import Envelope
 from headrace.work.outcome import ErrorInfo
+
+Ending: TypeAlias = Literal["done", "dead", "cancelled", "expired"]
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -23,7 +27,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     task: str
-    status: str
+    status: Ending
     ended_ms: int
     expires_ms: int
     value: msgspec.Raw = msgspec.Raw(b"null")
@@ -40,7 +44,7 @@ def decode(row: bytes) -> Result:
 
 def rows(
     envelope: Envelope,
-    status: str,
+    status: Ending,
     *,
     now_ms: int,
     keep_s: float | None,
