@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from headrace.work.app import App
 from headrace.work.bodies import Message
+from headrace.work.composing import Call, Chain, Group, GroupHandle, chain, group
 from headrace.work.context import Context, current
 from headrace.work.errors import (
     Cancelled,
@@ -30,7 +31,7 @@ from headrace.work.retries import Backoff
 from headrace.work.task import Consumer, Task
 
 __all__ = [
-    "App", "Backoff", "Cancelled", "Consumer", "Context", "EnvelopeInvalid", "GiveUp", "Handle", "InvalidArguments", "InvalidOption",
+    "App", "Backoff", "Call", "Cancelled", "Chain", "Consumer", "Context", "EnvelopeInvalid", "GiveUp", "Group", "GroupHandle", "Handle", "InvalidArguments", "InvalidOption",
     "Message", "Middleware", "NoBroker", "NotSupported", "ResultNotKept", "ResultTimeout", "Retry", "Task", "TaskFailed",
-    "TaskNotFound", "TimeLimitExceeded", "current",
+    "TaskNotFound", "TimeLimitExceeded", "chain", "current", "group",
 ]  # fmt: skip

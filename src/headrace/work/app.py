@@ -18,19 +18,26 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
 
 from headrace.clock import Clock
+from headrace.durations import Duration
 from headrace.queue.model import Delivery
+from headrace.work import declaring, inline
 from headrace.work.backend import Backend
+from headrace.work.composing import Call
+from headrace.work.declaring import ScheduleValues
 from headrace.work.errors import InvalidOption, NoBroker
 from headrace.work.handle import Handle
+from headrace.work.inline import Run
 from headrace.work.job import Job, open_job
 from headrace.work.middleware import Hooks, Middleware
 from headrace.work.options import DEFAULTS, ConsumerValues, OptionValues, changed, of_consumer
+from headrace.work.schedules import Definition, Timing
 from headrace.work.sending import Sender
 from headrace.work.task import Consumer, Task
 from headrace.work.transaction import Transaction
@@ -68,6 +75,7 @@ class App:
     ) -> None:
         self.tasks: dict[str, Task[..., Any]] = {}
         self.consumers: dict[str, Consumer] = {}
+        self._schedules: dict[str, Definition] = {}
         self.hooks = Hooks(middleware)
         self.clock: Clock = clock or wall_ms
         self.sender = Sender(self)
@@ -129,6 +137,61 @@ class App:
 
         return register
 
+    @overload
+    def schedule(self, cron: str, /, **values: Unpack[ScheduleValues]) -> Callable[[Task[P, R]], Task[P, R]]: ...
+    @overload
+    def schedule(
+        self,
+        call: Call[Any],
+        /,
+        *,
+        cron: str | None = None,
+        every: Duration | None = None,
+        **values: Unpack[ScheduleValues],
+    ) -> None: ...
+    def schedule(
+        self, what: Any, /, *, cron: str | None = None, every: Duration | None = None, **values: Unpack[ScheduleValues]
+    ) -> Any:
+        """Have a task sent at certain times, once for each however many workers run:
+        `@app.schedule("*/5 * * * *", tz="Europe/Berlin")` above `@app.task`, or `app.schedule(task.s(7), cron=…, name=…)`.
+
+        Args:
+            cron: minute, hour, day, month, weekday; six fields begin with seconds.
+            every: an interval, at least a second: multiples of it since 1970, UTC.
+            values: see ScheduleValues.
+
+        Raises:
+            InvalidParameter: a time cannot be read, or a value is out of range.
+            InvalidOption: there is another schedule of this name.
+        """
+        if isinstance(what, Call):
+            self._declare(declaring.of_call(what, cron, every, values))
+            return None
+        return self._scheduled(declaring.timing(what, None, values), values)
+
+    def every(self, interval: Duration, /, **values: Unpack[ScheduleValues]) -> Callable[[Task[P, R]], Task[P, R]]:
+        """`@app.every("30s")` above `@app.task`: have it sent at each multiple of the interval since 1970, UTC. As `schedule`."""
+        return self._scheduled(declaring.timing(None, interval, values), values)
+
+    @property
+    def schedules(self) -> list[Definition]:
+        """All that are declared, sorted by name."""
+        return [self._schedules[name] for name in sorted(self._schedules)]
+
+    def _scheduled(self, timing: Timing, values: ScheduleValues) -> Callable[[Task[P, R]], Task[P, R]]:
+        def register(task: Task[P, R]) -> Task[P, R]:
+            self._declare(declaring.of_task(task, timing, values))
+            return task
+
+        return register
+
+    def _declare(self, definition: Definition) -> None:
+        if definition.name in self._schedules:
+            raise InvalidOption(
+                "name", definition.name, "there is another schedule of this name; give one of them name="
+            )
+        self._schedules[definition.name] = definition
+
     def handle(self, task_id: str) -> Handle[Any]:
         """The handle of a task that was sent, by anybody, from its id."""
         return Handle(self, task_id)
@@ -138,6 +201,21 @@ class App:
         at all if it raises. For this thread, or this asyncio task; `async with` does not block the loop."""
         return Transaction(self)
 
+    def run_pending(self, *, queues: Sequence[str] | None = None, runs_max: int = 10_000) -> list[Run]:
+        """Run here, one after another, all that is due, and what that sends, until nothing is due any more.
+
+        For tests (`headrace.testing.tasks` has a clock that moves by hand), and for scripts that empty a queue and end. By the
+        same rules as the workers; time limits of sync tasks do not hold.
+
+        Args:
+            queues: only these; None for those of all tasks and consumers. Priorities' siblings are included.
+            runs_max: stops after so many: a task that sends itself would go on for ever.
+
+        Returns:
+            A Run an attempt, in order.
+        """
+        return inline.run_pending(self, queues=queues, runs_max=runs_max)
+
     def open_job(self, queue: str, delivery: Delivery) -> Job:
         """For workers: what a delivery means to this app."""
         return open_job(queue, delivery, self.tasks, self.consumers)
@@ -146,6 +224,11 @@ class App:
     def queues(self) -> list[str]:
         """The queues of all tasks and consumers, sorted; priorities' siblings not named."""
         return sorted({*(task.defaults.queue for task in self.tasks.values()), *self.consumers})
+
+    @property
+    def broker(self) -> str | None:
+        """Where the broker is: what this app was made with, else HEADRACE_BROKER; None: nobody has said."""
+        return str(self._broker) if self._broker is not None else os.environ.get(VARIABLE) or None
 
     @property
     def backend(self) -> Backend:
@@ -168,6 +251,17 @@ class App:
                 self._broker = broker
             else:
                 self._backend = broker
+
+    @contextmanager
+    def on(self, backend: Backend, *, clock: Clock | None = None) -> Iterator[None]:
+        """This app on another backend, and maybe another clock, for a block: for tests. Closes that backend at its end."""
+        before = self._backend, self.clock
+        self._backend, self.clock = backend, clock or self.clock
+        try:
+            yield
+        finally:
+            self._backend, self.clock = before
+            backend.close()
 
     def close(self) -> None:
         """Give up the connection. Idempotent; the next use connects again."""

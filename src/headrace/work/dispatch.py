@@ -18,12 +18,14 @@ class Dispatch:
         envelope: what.
         delay_ms: hidden for so long.
         ttl_ms: how long its unique lock holds at most.
+        puts: state to be put with it: the rows of its flow's groups.
     """
 
     queue: str
     envelope: Envelope
     delay_ms: int = 0
     ttl_ms: int = 0
+    puts: tuple[tuple[bytes, bytes | None], ...] = ()
 
     def entry(self) -> Entry:
         return entry_of(self.queue, self.envelope, self.delay_ms)

@@ -33,7 +33,8 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is sent when all members of a group have ended.
 
     Attributes:
-        signature: the task; its envelope's `joins` names the group.
+        signature: the task; its envelope's `joins` names the group. One without a queue is none: a group that nothing
+            joins has its results kept under the id of its envelope.
         on_failure: "stop": not sent while a member has failed; "continue": that member's result is None.
         expires_ms: when the group's rows are removed, whatever became of it.
     """
@@ -47,12 +48,14 @@ class Part(msgspec.Struct):
     """What is to be in the commit that acknowledges: messages, state, and what the state must be.
 
     Attributes:
+        gathered: the group that nothing joins, and whose members have all ended.
         failed: tasks that will never run, whose results are this error: (envelope, error).
     """
 
     sends: list[Signature] = []
     puts: Puts = []
     expects: Puts = []
+    gathered: Envelope | None = None
     failed: list[tuple[Envelope, ErrorInfo]] = []
 
 
@@ -108,7 +111,11 @@ def _count(part: Part, flow: Flow, result: msgspec.Raw, read: Read) -> None:
     part.expects += [(counter, left), (member, None)]
     part.puts += [(counter, b"%d" % (int(left) - 1)), (member, bytes(result))]
     if int(left) == 1:
-        part.sends.append(_join(flow.id, read).signature)
+        signature = _join(flow.id, read).signature
+        if signature.queue:
+            part.sends.append(signature)
+        else:
+            part.gathered = signature.envelope
 
 
 def _fail(part: Part, envelope: Envelope, error: ErrorInfo, read: Read) -> None:

@@ -19,7 +19,7 @@ from headrace.queue.operations import Transact
 from headrace.work import keys, schedules, unique
 from headrace.work.backend import Backend
 from headrace.work.dispatch import Dispatch
-from headrace.work.envelope import Envelope, Unique, new_id
+from headrace.work.envelope import Unique, new_id
 from headrace.work.schedules import Definition, Due, Row
 
 log = logging.getLogger("headrace.work")
@@ -42,7 +42,7 @@ class Scheduler:
 
     def __init__(self, app: str, definitions: Sequence[Definition], backend: Backend) -> None:
         self._app = app
-        self._definitions = {definition.name: definition for definition in definitions}
+        self._definitions = {one.name: msgspec.structs.replace(one, app=app) for one in definitions}
         self._backend = backend
         self._defined = False
 
@@ -92,16 +92,16 @@ class Scheduler:
 def fire(backend: Backend, row: Row, due: Due, stored: bytes, *, now_ms: int) -> Row | None:
     """Send what is due, once: in one transaction with the row. Returns the row afterwards; None if somebody was faster."""
     name = row.definition.name
-    after, dispatches, lock = _fired(backend, row, due, now_ms)
+    after, dispatches, locks = _fired(backend, row, due, now_ms)
     key = keys.schedule(name)
     backend.prepare(row.definition.queue)
     try:
         backend.transact(
             Transact(
                 sends=[(arn_of(one.queue), [one.entry()]) for one in dispatches],
-                state=[(key, msgspec.json.encode(after)), *lock.puts.items()],
+                state=[(key, msgspec.json.encode(after)), *locks.puts.items()],
                 name=keys.NAME,
-                expect=[(key, stored), *lock.expects.items()],
+                expect=[(key, stored), *locks.expects.items()],
             )
         )
     except StateChanged:
@@ -111,39 +111,37 @@ def fire(backend: Backend, row: Row, due: Due, stored: bytes, *, now_ms: int) ->
 
 
 def _fired(backend: Backend, row: Row, due: Due, now_ms: int) -> tuple[Row, list[Dispatch], unique.Change]:
-    """(the row afterwards, what is sent, what becomes of the lock that keeps firings from overlapping)."""
-    dispatches = [dispatch_of(row.definition, fire_ms, now_ms) for fire_ms in due.fires]
-    lock = unique.Change()
-    after = due.row
-    if row.definition.overlap == "skip" and dispatches:
-        del dispatches[:-1]  # of several at once, one may run
-        claimed = unique.claim(dispatches[0], now_ms=now_ms, read=backend.read)
+    """(the row afterwards, what is sent, what becomes of the locks that keep firings from overlapping)."""
+    change = unique.Change()
+    sent: list[Dispatch] = []
+    for fire_ms in due.fires:
+        dispatch = dispatch_of(row.definition, fire_ms, now_ms)
+        claimed = unique.claim(
+            dispatch, now_ms=now_ms, read=lambda key: change.puts[key] if key in change.puts else backend.read(key)
+        )
         if isinstance(claimed, str):
-            return msgspec.structs.replace(after, skipped=after.skipped + 1), [], lock
-        lock = claimed
-    if dispatches:
-        after = msgspec.structs.replace(after, last_id=dispatches[-1].envelope.id)
-    return after, dispatches, lock
+            continue
+        change.expects |= {key: value for key, value in claimed.expects.items() if key not in change.puts}
+        change.puts |= claimed.puts
+        sent.append(dispatch)
+    skipped = due.row.skipped + len(due.fires) - len(sent)
+    last_id = sent[-1].envelope.id if sent else row.last_id
+    return msgspec.structs.replace(due.row, skipped=skipped, last_id=last_id), sent, change
 
 
 def dispatch_of(definition: Definition, fire_ms: int, now_ms: int) -> Dispatch:
-    """The task that a firing sends."""
+    """The task that a firing sends. Its template's `expires_ms` counts from the firing on."""
+    template = definition.envelope
+    lock = Unique(f"schedule:{definition.name}") if definition.overlap == "skip" else None
     envelope = msgspec.structs.replace(
-        definition.envelope,
+        template,
         id=new_id(now_ms),
+        unique=template.unique or lock,
+        expires_ms=now_ms + template.expires_ms if template.expires_ms is not None else None,
         scheduled=f"{definition.name}@{fire_ms}",
         sent_ms=now_ms,
     )
-    if definition.overlap == "skip":
-        envelope = msgspec.structs.replace(envelope, unique=Unique(f"schedule:{definition.name}"))
-    return Dispatch(definition.queue, _expiring(envelope, definition, now_ms), ttl_ms=LOCK_MS)
-
-
-def _expiring(envelope: Envelope, definition: Definition, now_ms: int) -> Envelope:
-    """A template's `expires_ms` counts from the firing on."""
-    if definition.envelope.expires_ms is None:
-        return envelope
-    return msgspec.structs.replace(envelope, expires_ms=now_ms + definition.envelope.expires_ms)
+    return Dispatch(definition.queue, envelope, ttl_ms=LOCK_MS)
 
 
 def _tell(name: str, due: Due, sent: int) -> None:

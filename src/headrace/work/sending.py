@@ -71,7 +71,7 @@ def plan(dispatches: Sequence[Dispatch], stored: dict[bytes, bytes | None], now_
             made.owners[place] = change
             continue
         made.change.expects = {**change.expects, **made.change.expects}  # what was read first is what stands there
-        made.change.puts |= change.puts
+        made.change.puts |= change.puts | dict(dispatch.puts)
         rows |= change.puts
         made.sends.setdefault(dispatch.queue, []).append((place, dispatch.entry()))
     return made
@@ -121,6 +121,20 @@ class Sender:
                 sent = self._app.backend.send(part[0].queue, [dispatch.entry() for dispatch in part])
                 handles += [self._sent(task, *pair) for pair in zip(part, sent, strict=True)]
         return handles
+
+    def send_together(self, dispatches: Sequence[Dispatch]) -> None:
+        """Send all of it in one commit, rows included: the beginning of a flow."""
+        part = [self._prepared(dispatch) for dispatch in dispatches]
+        if not self._all_collected(part):
+            self.commit(part)
+            self.committed(part)
+
+    async def asend_together(self, dispatches: Sequence[Dispatch]) -> None:
+        """As `send_together`, without blocking the event loop."""
+        part = [self._prepared(dispatch) for dispatch in dispatches]
+        if not self._all_collected(part):
+            await self.acommit(part)
+            self.committed(part)
 
     def commit(self, dispatches: Sequence[Dispatch]) -> tuple[Plan, dict[int, int]]:
         """Send these in one commit, locks included. Returns what became of each, and the messages' numbers.

@@ -154,6 +154,8 @@ def _flow(settlement: Settlement, job: Job, part: flows.Part, now_ms: int) -> No
     settlement.puts |= dict(part.puts)
     settlement.expects |= dict(part.expects)
     settlement.sends += [(signature.queue, _next(job, signature, None)) for signature in part.sends]
+    if part.gathered is not None:
+        settlement.puts |= results.rows(part.gathered, "done", now_ms=now_ms, keep_s=None)
     for envelope, error in part.failed:
         settlement.puts |= results.rows(envelope, "dead", now_ms=now_ms, keep_s=None, error=error)
 
@@ -181,6 +183,7 @@ def _send(settlement: Settlement, dispatch: Dispatch, now_ms: int, read: Read) -
         return
     change.expects = {key: value for key, value in change.expects.items() if key not in settlement.puts}
     settlement.add(change)
+    settlement.puts |= dict(dispatch.puts)
     settlement.sends.append((dispatch.queue, dispatch.entry()))
 
 

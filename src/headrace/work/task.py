@@ -12,6 +12,7 @@ import msgspec
 from headrace.work import names
 from headrace.work.arguments import Arguments
 from headrace.work.bodies import BodyReader
+from headrace.work.composing import Call
 from headrace.work.dispatch import Dispatch
 from headrace.work.envelope import Envelope, Signature, Unique, new_id
 from headrace.work.errors import InvalidOption
@@ -136,7 +137,7 @@ class Task(Generic[P, R]):
         bound.sent_with = changed(self.sent_with, values)
         return bound
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
+    def s(self, *args: Any, **kwargs: Any) -> Call[R]:
         """A call to be sent later or by others: in a chain, a group, a schedule. In a chain, the result before it becomes the
         first argument that is not given here.
 
@@ -147,7 +148,7 @@ class Task(Generic[P, R]):
         raw = self.arguments.encode_some(args, kwargs, without=takes) if takes else self.arguments.encode(args, kwargs)
         return self._signature(raw, takes)
 
-    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """As `s`, immutable: it takes nothing of the result before it."""
         return self._signature(self.arguments.encode(args, kwargs), "")
 
@@ -182,15 +183,20 @@ class Task(Generic[P, R]):
         """For the worker. Raises TypeError for what is no JSON."""
         return self.arguments.encode_result(value)
 
-    def _signature(self, raw: msgspec.Raw, takes: str) -> Signature:
-        if takes and (callable(self.sent_with.unique) or callable(self.sent_with.group)):
+    def _signature(self, raw: msgspec.Raw, takes: str) -> Call[R]:
+        options = self.sent_with
+        needing = {"unique": options.unique, "group": options.group, "key": self.defaults.key}
+        unknown = next((name for name, value in needing.items() if callable(value)), None)
+        if takes and unknown is not None:
             raise InvalidOption(
-                "unique" if callable(self.sent_with.unique) else "group",
+                unknown,
                 "a function",
                 "the arguments are not known before the result is; use .si(…), or a text",
             )
         dispatch = self.dispatch_raw(raw)
-        return Signature(dispatch.queue, dispatch.envelope, takes, dispatch.delay_ms, dispatch.envelope.group)
+        return Call(
+            self.app, Signature(dispatch.queue, dispatch.envelope, takes, dispatch.delay_ms, dispatch.envelope.group)
+        )
 
     def _unique(self, raw: msgspec.Raw) -> Unique | None:
         options = self.sent_with

@@ -1,0 +1,307 @@
+"""Chains and groups: how a flow of tasks is written, and sent.
+
+    chain(fetch.s(url), parse.s(), store.s()).send()
+    group([thumbnail.s(path, size) for size in sizes]).then(publish.s(path)).send()
+
+A flow is sent in one commit, whole: every task of it has its id, every group its rows. What runs later adds nothing but
+results, so what follows a task is in its own message, readable, and no coordinator has to live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from headrace.queue import limits as broker_limits
+from headrace.work import flows, keys
+from headrace.work.dispatch import Dispatch
+from headrace.work.envelope import NO_ARGUMENTS, Envelope, Flow, Joins, Signature, new_id
+from headrace.work.errors import InvalidOption, NotSupported
+from headrace.work.flows import Join, OnFailure, Puts
+from headrace.work.handle import Handle
+
+if TYPE_CHECKING:
+    from headrace.work.app import App
+
+T = TypeVar("T")
+
+KEEP_S: Final = 86_400.0
+"""How long a flow's result is kept, where its last task does not say."""
+MEMBERS_MAX: Final = broker_limits.NATIVE_BATCH_MAX
+"""Members of a group: they are sent in one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A call of a task, to be sent later: made by `task.s(…)` and `task.si(…)`."""
+
+    app: App
+    signature: Signature
+
+    @property
+    def task(self) -> str:
+        return self.signature.envelope.task
+
+    def send(self) -> Handle[T]:
+        """Send it, alone. Each send is a task of its own."""
+        return _send(self.app, self)
+
+    async def asend(self) -> Handle[T]:
+        """As `send`, without blocking the event loop."""
+        return await _asend(self.app, self)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Tasks one after another; made by `chain`."""
+
+    app: App
+    steps: tuple[Step, ...]
+
+    def send(self) -> Handle[Any]:
+        """Send it. The handle is the last task's: its result is the chain's.
+
+        Raises:
+            NotSupported: there is a group in it, and the broker has no transactions.
+            InvalidMessage, MessageTooLong: what follows the first task does not fit into its message.
+        """
+        return _send(self.app, self)
+
+    async def asend(self) -> Handle[Any]:
+        """As `send`, without blocking the event loop."""
+        return await _asend(self.app, self)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Tasks side by side; made by `group`."""
+
+    app: App
+    members: tuple[Step, ...]
+    join: Step | None = None
+    on_failure: OnFailure = "stop"
+
+    def then(self, step: Call[Any] | Chain) -> Group:
+        """With a task that runs once, when all members have ended: its first open argument is the list of their results,
+        in the members' order."""
+        if self.join is not None:
+            return Group(self.app, self.members, chain(self.join, step), self.on_failure)
+        return Group(self.app, self.members, step, self.on_failure)
+
+    def send(self) -> Handle[Any]:
+        """Send it. The handle's result is the join's, or, without one, the list of the members' results.
+
+        Raises:
+            NotSupported: the broker has no transactions.
+        """
+        return _send(self.app, self)
+
+    async def asend(self) -> Handle[Any]:
+        """As `send`, without blocking the event loop."""
+        return await _asend(self.app, self)
+
+
+Step: TypeAlias = Call[Any] | Chain | Group
+
+
+def chain(*steps: Step) -> Chain:
+    """Each step starts when the one before it has succeeded, with its result as the first argument that is not given
+    (`.si(…)` takes none). A step that fails for good ends the chain: the rest never runs, and the chain's result is that
+    error. A group's next step is its join.
+    """
+    if not steps:
+        raise InvalidOption("steps", "none", "a chain has at least one: chain(fetch.s(url), parse.s())")
+    joined: list[Step] = []
+    for step in _flat(steps):
+        before = joined[-1] if joined else None
+        if isinstance(before, Group) and before.join is None:
+            if isinstance(step, Group):
+                raise InvalidOption("steps", "two groups in a row", "put a task between them that takes the list")
+            joined[-1] = before.then(step)
+        else:
+            joined.append(step)
+    return Chain(steps[0].app, tuple(joined))
+
+
+def group(members: Iterable[Step], *, on_failure: OnFailure = "stop") -> Group:
+    """Tasks that run side by side.
+
+    Args:
+        members: 0 to 10,000 calls, chains or groups with a join.
+        on_failure: what follows when a member fails for good. "stop": what joins the group does not run, the flow's result
+            is the error; once the member is redriven from the dead letters and succeeds, it goes on. "continue": that
+            member's result is None.
+    """
+    steps = tuple(members)
+    if on_failure not in ("stop", "continue"):
+        raise InvalidOption("on_failure", repr(on_failure), "it is 'stop' or 'continue'")
+    if not 1 <= len(steps) <= MEMBERS_MAX:
+        raise InvalidOption("members", str(len(steps)), f"a group has 1 to {MEMBERS_MAX:,} of them")
+    for step in steps:
+        last = step.steps[-1] if isinstance(step, Chain) else step
+        if isinstance(last, Group) and last.join is None:
+            raise InvalidOption("members", "a group without a join", "give the inner one .then(task.s())")
+    return Group(steps[0].app, steps, None, on_failure)
+
+
+def _flat(steps: Iterable[Step]) -> list[Step]:
+    return [inner for step in steps for inner in (step.steps if isinstance(step, Chain) else (step,))]
+
+
+# --- from what was written to what is sent ---
+
+
+@dataclass(slots=True)
+class _Composing:
+    """A flow being put together, from its end to its beginning.
+
+    Attributes:
+        last: the envelope whose result is the flow's; `members`: the tasks of the group that it gathers, if it does.
+    """
+
+    now_ms: int
+    puts: Puts = field(default_factory=list)
+    last: Envelope | None = None
+    members: tuple[str, ...] | None = None
+
+    def step(self, step: Step, flow: Flow | None, then: tuple[Signature, ...]) -> tuple[Signature, ...]:
+        """What is to be sent to start the step. `then`: what its success sends."""
+        if isinstance(step, Chain):
+            for inner in reversed(step.steps):
+                then = self.step(inner, flow, then)
+            return then
+        if isinstance(step, Group):
+            return self._group(step, flow, then)
+        return (self._call(step, flow, then),)
+
+    def _call(self, call: Call[Any], flow: Flow | None, then: tuple[Signature, ...]) -> Signature:
+        envelope = call.signature.envelope
+        if envelope.unique is not None and (flow is not None or then or self.last is not None):
+            raise InvalidOption(
+                "unique", envelope.unique.key, f"{envelope.task} cannot be left out of a chain or group"
+            )
+        keep_s = envelope.keep_result_s
+        first = self.last is None
+        envelope = msgspec.structs.replace(
+            envelope,
+            id=new_id(self.now_ms),
+            flow=flow,
+            then=then,
+            keep_result_s=KEEP_S if first and keep_s is None else keep_s,
+        )
+        if first:
+            self.last = envelope
+        return msgspec.structs.replace(call.signature, envelope=envelope)
+
+    def _group(self, step: Group, flow: Flow | None, then: tuple[Signature, ...]) -> tuple[Signature, ...]:
+        flow_id = new_id(self.now_ms)
+        join = self._join(step, flow_id, flow, then)
+        self.puts += flows.group_rows(
+            flow_id, len(step.members), Join(join, step.on_failure, flows.rows_expire_ms(self.now_ms))
+        )
+        members = [self.step(member, Flow(flow_id, index), ()) for index, member in enumerate(step.members)]
+        return tuple(signature for started in members for signature in started)
+
+    def _join(self, step: Group, flow_id: str, flow: Flow | None, then: tuple[Signature, ...]) -> Signature:
+        if step.join is None:
+            self.last = Envelope("", flow_id, NO_ARGUMENTS, keep_result_s=KEEP_S)
+            self.members = tuple(_result_of(member) for member in step.members)
+            return Signature("", self.last)
+        started = self.step(step.join, flow, then)
+        if len(started) != 1:
+            raise InvalidOption("join", "a group", "what joins a group is a task, or begins with one")
+        signature = started[0]
+        joins = Joins(flow_id, len(step.members), signature.takes)
+        envelope = msgspec.structs.replace(signature.envelope, joins=joins)
+        if self.last is not None and self.last.id == envelope.id:
+            self.last = envelope
+        return msgspec.structs.replace(signature, envelope=envelope, takes="")
+
+
+def _result_of(step: Step) -> str:
+    """The task whose result is the step's."""
+    if isinstance(step, Chain):
+        return _result_of(step.steps[-1])
+    if isinstance(step, Group):
+        return _result_of(step.join) if step.join is not None else ""
+    return step.task
+
+
+def composed(step: Step, now_ms: int) -> tuple[list[Dispatch], Envelope, tuple[str, ...] | None]:
+    """(what to send in one commit, the envelope whose result is the flow's, the tasks of the members it gathers)."""
+    composing = _Composing(now_ms)
+    started = composing.step(step, None, ())
+    assert composing.last is not None
+    dispatches = [Dispatch(one.queue, one.envelope, one.delay_ms) for one in started]
+    for one in started:
+        if one.takes:  # it was written as a later step, and is the first: what it leaves open must have a default
+            step.app.tasks[one.envelope.task].arguments.call(one.envelope.args)
+    first = dispatches[0]
+    dispatches[0] = Dispatch(first.queue, first.envelope, first.delay_ms, puts=tuple(composing.puts))
+    return dispatches, composing.last, composing.members
+
+
+def _send(app: App, step: Step) -> Handle[Any]:
+    if isinstance(step, Call):
+        return app.sender.send(app.tasks[step.task], _alone(app, step))
+    dispatches, last, members = composed(step, app.clock())
+    _check_backend(app, dispatches)
+    if len(dispatches) == 1 and not dispatches[0].puts:
+        app.sender.send(app.tasks[dispatches[0].envelope.task], dispatches[0])
+    else:
+        app.sender.send_together(dispatches)
+    return _handle(app, last, members)
+
+
+async def _asend(app: App, step: Step) -> Handle[Any]:
+    if isinstance(step, Call):
+        return await app.sender.asend(app.tasks[step.task], _alone(app, step))
+    dispatches, last, members = composed(step, app.clock())
+    _check_backend(app, dispatches)
+    if len(dispatches) == 1 and not dispatches[0].puts:
+        await app.sender.asend(app.tasks[dispatches[0].envelope.task], dispatches[0])
+    else:
+        await app.sender.asend_together(dispatches)
+    return _handle(app, last, members)
+
+
+def _alone(app: App, call: Call[Any]) -> Dispatch:
+    """A send of the call by itself: all its arguments must be there."""
+    task = app.tasks[call.task]
+    task.arguments.call(call.signature.envelope.args)
+    envelope = msgspec.structs.replace(call.signature.envelope, id=new_id(app.clock()), sent_ms=app.clock())
+    return Dispatch(call.signature.queue, envelope, call.signature.delay_ms, task.sent_with.ttl_ms)
+
+
+def _check_backend(app: App, dispatches: list[Dispatch]) -> None:
+    if dispatches[0].puts and not app.backend.capabilities.transactions:
+        raise NotSupported("a group", app.backend.name)
+
+
+def _handle(app: App, last: Envelope, members: tuple[str, ...] | None) -> Handle[Any]:
+    if members is None:
+        return Handle(app, last.id, task=last.task, kept=True)
+    return GroupHandle(app, last.id, members)
+
+
+class GroupHandle(Handle[list[Any]]):
+    """A group that nothing joins: its result is the list of its members' results, in their order."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self, app: App, flow_id: str, tasks: tuple[str, ...]) -> None:
+        super().__init__(app, flow_id, task="group", kept=True)
+        self._tasks = tasks
+
+    def _value(self, result: Any) -> list[Any]:
+        super()._value(result)
+        rows = self._app.backend.state(keys.members(self.id), limit=len(self._tasks))
+        return [self._decoded(task, msgspec.Raw(value)) for task, (_, value) in zip(self._tasks, rows, strict=True)]
+
+    def _decoded(self, task: str, value: msgspec.Raw) -> Any:
+        if bytes(value) == b"null":
+            return None
+        return self._app.tasks[task].arguments.decode_result(value)
