@@ -38,6 +38,8 @@ GIVEN = {
     "filter": st.none() | st.dictionaries(st.text(max_size=5), RULES, max_size=3),
     "scope": st.sampled_from(["MessageAttributes", "MessageBody", "nonsense"]),
     "settings": FIELDS,
+    "queues": st.lists(QUEUES, max_size=3),
+    "facts": FIELDS,
     "stored": st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
 }
 

@@ -254,7 +254,7 @@ def test_who_is_not_authorised_changes_nothing(served: ServedBroker, client: hea
 
 def test_an_outcome_that_cannot_be_encoded_is_answered_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Answers:
-        def submit(self, operation: ops.Operation, done: Callable[[Any], None]) -> None:
+        def ask(self, operation: ops.Operation, done: Callable[[Any], None], **_: Any) -> None:
             done(object())
 
     request = FakeRequest(ops.Fence("n"))

@@ -15,7 +15,7 @@ from headrace.errors import StoreError, StoreFailed, Unavailable
 from headrace.queue import operations as ops
 from headrace.queue.broker import Broker
 from headrace.queue.model import QueueInfo, arn_of
-from headrace.queue.store.base import Offload, Request, Store
+from headrace.queue.store.base import Offload, Ready, Request, Store
 from headrace.queue.store.disk import Batch
 from headrace.queue.store.local.store import LocalStore
 from headrace.queue.store.memory import MemoryDisk, open_memory_store
@@ -85,7 +85,7 @@ class NotesStore:
         self.batches: list[list[ops.Operation]] = []
         self.answer: Callable[[Request], None] = lambda request: request.done("done")
         self.next_ms: int | None = None
-        self.ready: set[str] = set()
+        self.ready: set[Ready] = set()
         self.is_busy = False
         self.failure: StoreFailed | None = None
         self.advances = self.closes = 0
@@ -104,7 +104,7 @@ class NotesStore:
         self.advances += 1
         return self.next_ms
 
-    def take_ready(self) -> set[str]:
+    def take_ready(self) -> set[Ready]:
         ready, self.ready = self.ready, set()
         return ready
 
@@ -165,7 +165,7 @@ class Waiter:
     def __init__(self, broker: Broker, queue: str, limit: int = 1, *, wait_ms: int = WAIT_MS, **fields: Any) -> None:
         self._ask(broker, ops.Receive(queue, limit, **fields), wait_ms)
 
-    def _ask(self, broker: Broker, operation: ops.Waiting, wait_ms: int) -> None:
+    def _ask(self, broker: Broker, operation: ops.Polling, wait_ms: int) -> None:
         self.outcomes: list[Any] = []
         self.connected = True
         self.poll = broker.receive(operation, self.outcomes.append, wait_ms=wait_ms, connected=lambda: self.connected)

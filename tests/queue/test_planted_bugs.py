@@ -18,7 +18,7 @@ from headrace.queue.redrive import judge
 from headrace.queue.store import deleting, sqlite
 from headrace.queue.store.disk import Trimmed, key_of
 from headrace.queue.store.journal import LeaseJournal
-from headrace.queue.store.local import messages, publishing, sending
+from headrace.queue.store.local import messages, publishing, receiving, sending
 from headrace.queue.store.local.state import LocalState
 from headrace.testing.driver import StoreKind
 from headrace.testing.machine import StoreMachine, machine_for
@@ -46,7 +46,7 @@ def find(kind: StoreKind, examples: int = 400, make: Callable[[StoreKind], type[
 
 
 def dead_letter_one_receive_late(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(messages, "judge", lambda message, receives, rules, now: judge(message, receives - 1, rules, now))
+    patch.setattr(receiving, "judge", lambda message, receives, rules, now: judge(message, receives - 1, rules, now))
 
 
 def delay_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -122,14 +122,12 @@ def deletes_written_never(patch: pytest.MonkeyPatch) -> None:
 
 
 def visibility_change_only_in_memory(patch: pytest.MonkeyPatch) -> None:
-    change, journal = messages._change_visibility, messages._journal
+    change = messages._change_visibility
 
     def forgetful(*args: Any) -> None:
-        messages._journal = lambda *_: None
-        try:
+        with patch.context() as meanwhile:
+            meanwhile.setattr(messages, "journal", lambda *_: None)
             change(*args)
-        finally:
-            messages._journal = journal
 
     patch.setattr(messages, "_change_visibility", forgetful)
 

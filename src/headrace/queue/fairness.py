@@ -84,14 +84,16 @@ class Tenants:
         self._total_ms = [0, 0]
         self._done = [{}, {}]
 
-    def forget(self, group: str, seq: int) -> None:
-        """A message that may stand back is gone."""
+    def forget(self, group: str, seq: int) -> bool:
+        """A message that may stand back is gone; whether it did."""
         waiting = self.deferred.get(group)
-        if waiting is not None and seq in waiting:
-            waiting.remove(seq)
-            self.deferred_count -= 1
-            if not waiting:
-                del self.deferred[group]
+        if waiting is None or seq not in waiting:
+            return False
+        waiting.remove(seq)
+        self.deferred_count -= 1
+        if not waiting:
+            del self.deferred[group]
+        return True
 
     def _turn(self, now: int) -> None:
         """Time counts for five minutes: two slices of half that, the older one dropped whole."""

@@ -127,6 +127,20 @@ class FifoOrder:
         else:
             heappush(self._later, (state.visible_ms(delay_ms), pending[0] >> SENT_BITS, name))
 
+    def pick(self, message: Message, now: int, *, delay_ms: int) -> bool:
+        """Take the first message of a group out of turn, if the group is free; whether it was."""
+        assert message.group is not None
+        state = self.groups.get(message.group)
+        if now < self._closed_ms or state is None or state.in_flight or state.head() != message.seq:
+            return False
+        if state.visible_ms(delay_ms) > now:
+            return False
+        heappop(state.pending)
+        self._taken[message.seq] = message.group
+        self._ready -= 1
+        state.in_flight += 1
+        return True
+
     def counts_groups(self) -> bool:
         return True
 

@@ -22,12 +22,13 @@ class StandardOrder:
     It does not know which messages the store has beyond the head: a `take` that falls short asks for more.
     """
 
-    __slots__ = ("_grouped", "_groups", "_ready", "_recalled", "_waiting", "leases", "tenants")
+    __slots__ = ("_grouped", "_groups", "_passed", "_ready", "_recalled", "_waiting", "leases", "tenants")
 
     def __init__(self) -> None:
         self.leases = LeaseTable()
         self.tenants = Tenants()
         self._ready: deque[int] = deque()
+        self._passed: set[int] = set()  # what in _ready was taken out of turn
         self._recalled: list[int] = []  # heap
         self._waiting: set[int] = set()  # what in _recalled still waits; the rest of it is gone
         self._grouped = False  # whether a message with a group has ever come
@@ -35,7 +36,7 @@ class StandardOrder:
 
     def __len__(self) -> int:
         """How many known messages are ready."""
-        return len(self._ready) + len(self._waiting) + self.tenants.deferred_count
+        return len(self._ready) - len(self._passed) + len(self._waiting) + self.tenants.deferred_count
 
     def add_all(self, messages: list[Message]) -> None:
         """New messages become ready, in their order, behind those known."""
@@ -72,8 +73,25 @@ class StandardOrder:
                 self._waiting.discard(seq)
                 out.append(seq)
         ready = self._ready
+        while self._passed and len(out) < limit and (found := self._pop()) is not None:
+            out.append(found)
         out.extend([ready.popleft() for _ in range(min(limit - len(out), len(ready)))])
         return out
+
+    def pick_recalled(self, message: Message) -> bool:
+        """Take a message out of turn, if it is visible again or stands back; whether it was."""
+        seq, group = message.seq, message.group
+        if seq in self._waiting:
+            self._waiting.discard(seq)
+        elif group is None or not self.tenants.forget(group, seq):
+            return False
+        self._groups.pop(seq, None)
+        return True
+
+    def pick_ready(self, message: Message) -> None:
+        """Take a message out of turn that was never received."""
+        self._passed.add(message.seq)
+        self._groups.pop(message.seq, None)
 
     def counts_groups(self) -> bool:
         """Whether `started` must be told of each lease: no tenant has sent anything otherwise."""
@@ -202,4 +220,9 @@ class StandardOrder:
             if seq in self._waiting:
                 self._waiting.discard(seq)
                 return seq
-        return self._ready.popleft() if self._ready else None
+        while self._ready:
+            seq = self._ready.popleft()
+            if seq not in self._passed:
+                return seq
+            self._passed.discard(seq)
+        return None

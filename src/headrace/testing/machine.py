@@ -142,6 +142,34 @@ class StoreMachine(RuleBasedStateMachine):
         queue.receive(limit, deliveries, dead_now, self.now, visibility_ms=visibility_ms, locked=locked)
         self.receipts += [(name, delivery.receipt) for delivery in deliveries]
 
+    @rule(place=PLACES, seqs=st.lists(st.integers(0, 8), min_size=1, max_size=3), visibility_ms=VISIBILITIES, late=LATE)
+    def take(self, place: int, seqs: list[int], visibility_ms: int | None, late: int) -> None:
+        """By number, counted back from the newest: delayed ones, ones in flight, ones that are gone."""
+        name = self._among(place)
+        self._late(late)
+        queue = self.queues[name]
+        asked = [queue.last_seq - back for back in seqs]
+        outcomes = self.driver.run(ops.Take(arn_of(name), asked, visibility_ms))
+        queue.take(asked, outcomes, self.now, visibility_ms=visibility_ms)
+        self.receipts += [(name, one.receipt) for one in outcomes if isinstance(one, Delivery)]
+
+    @rule(first=PLACES, second=PLACES, limit=LIMITS, late=LATE)
+    def receive_any(self, first: int, second: int, limit: int, late: int) -> None:
+        """Two queues of which neither has dead letters to give: what moves meanwhile is `receive`'s to check."""
+        names = list(dict.fromkeys(self._among(place) for place in (first, second)))
+        self._late(late)
+        if any(self.queues[name].dead is not None for name in names):
+            return
+        given = dict(self.driver.run(ops.ReceiveAny([arn_of(name) for name in names], limit)))
+        require(given.keys() <= {arn_of(name) for name in names}, f"queues that were not asked: {given.keys()}")
+        for name in names:
+            deliveries = given.get(arn_of(name), [])
+            if limit:
+                self._receive(name, limit, None, deliveries)
+            else:
+                require(not deliveries, "more than the limit")
+            limit -= len(deliveries)
+
     @precondition(lambda self: bool(set(self.focus) & set(FIFO)))
     @rule(place=PLACES, attempt_id=st.sampled_from(["x", "y"]), limit=LIMITS, late=LATE)
     def receive_attempt(self, place: int, attempt_id: str, limit: int, late: int) -> None:

@@ -173,6 +173,31 @@ class ModelQueue:
         for one in moved:
             self._bury(before[one.message.id], one.message, now)
 
+    def take(
+        self, seqs: Sequence[int], outcomes: Sequence[Delivery | HeadraceError], now: int, *, visibility_ms: int | None
+    ) -> None:
+        """A take of the messages `seqs` was answered `outcomes`. Each one is taken but those gone, in flight, or behind
+        others of their FIFO group."""
+        require(len(seqs) == len(outcomes), "an outcome a number")
+        free = [message for message in self.messages if self._may_be_taken(message, now)]
+        lease_ms = self.visibility_ms if visibility_ms is None else visibility_ms
+        taken: list[tuple[ModelMessage, Delivery]] = []
+        for seq, outcome in zip(seqs, outcomes, strict=True):
+            message = next((one for one in free if one.seq == seq), None)
+            require(isinstance(outcome, Delivery) == (message is not None), f"taking {seq} was answered {outcome!r}")
+            if message is not None and isinstance(outcome, Delivery):
+                taken.append((message, outcome))
+                free = [one for one in free if one is not message and not (self.fifo and one.group == message.group)]
+        for message, delivery in taken:
+            message.visible_ms = now
+            self._lease(message, delivery, now, lease_ms)
+
+    def _may_be_taken(self, message: ModelMessage, now: int) -> bool:
+        if not self.fifo:
+            return not message.in_flight
+        first = next(one for one in self.messages if one.group == message.group)
+        return message is first and self.ready(message, now) and not self._locked(message.group)
+
     def _check_number(self, limit: int, delivered: int, deliverable: int) -> None:
         """All that is ready, up to the limit. A FIFO receive may stop short behind a message that it had to drop, since its
         group is locked by then: SQS promises as many as possible, not how many; but one, if there is one."""

@@ -43,6 +43,7 @@ from headrace.testing.suite.standard import (
     TestSendChecks,
     TestVisibility,
 )
+from headrace.testing.suite.taking import TestFifoTaking, TestReceivingAny, TestTaking
 from headrace.testing.suite.topic_inboxes import TestInboxes
 from headrace.testing.suite.topic_logs import TestCatchingUp, TestLogs
 from headrace.testing.suite.topics import TestFifoTopics, TestFilters, TestPublishing, TestTopicDirectory
@@ -71,6 +72,7 @@ __all__ = [
     "TestFifoOrder",
     "TestFifoReceipts",
     "TestFifoSendChecks",
+    "TestFifoTaking",
     "TestFifoTopics",
     "TestFilters",
     "TestForgedReceipts",
@@ -82,12 +84,14 @@ __all__ = [
     "TestPublishing",
     "TestPurging",
     "TestQueueDirectory",
+    "TestReceivingAny",
     "TestRedrivePolicies",
     "TestRestarts",
     "TestRetention",
     "TestSendAndReceive",
     "TestSendChecks",
     "TestState",
+    "TestTaking",
     "TestTopicDirectory",
     "TestTransactions",
     "TestVisibility",

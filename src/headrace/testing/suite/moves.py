@@ -9,7 +9,7 @@ import pytest
 from headrace.errors import CallerError, InvalidParameter, MoveTaskNotFound, MoveTaskRefused
 from headrace.queue import operations as ops
 from headrace.queue.model import MoveTask, Redrive, arn_of
-from headrace.testing.driver import StoreDriver, bodies
+from headrace.testing.driver import StoreDriver, bodies, entry
 from headrace.testing.suite.base import HOUR, MINUTE, SECOND, SuitePart
 from headrace.testing.suite.redrive import create_pair
 
@@ -71,6 +71,30 @@ class TestMoveTasks(SuitePart):
         driver.run(ops.StartMove(dead))
         driver.pass_time(SECOND)
         assert bodies(driver.receive(queue)) == ["0"]
+
+    def test_message_that_a_transaction_gave_up_goes_back_to_its_queue(self, driver: StoreDriver) -> None:
+        queue, dead = create_pair(driver, 1)
+        driver.send(queue, "x")
+        taken = driver.receive_one(queue)
+        letter = entry("x, and why it failed", source=queue)
+        driver.run(ops.Transact(acknowledge=[(queue, [taken.receipt])], sends=[(dead, [letter])]))
+        assert driver.receive_one(dead, visibility_ms=0).message.source == queue
+        driver.run(ops.StartMove(dead))
+        driver.pass_time(SECOND)
+        assert latest(driver, dead).status == "COMPLETED"
+        moved = driver.receive_one(queue)
+        assert (moved.message.body, moved.message.source) == (b"x, and why it failed", None)
+
+    def test_source_survives_a_restart(self, durable: StoreDriver) -> None:
+        queue, dead = create_pair(durable, 1)
+        durable.send(dead, "x", source=queue)
+        durable.reopen()
+        assert durable.peek(dead)[0].message.source == queue
+
+    @pytest.mark.parametrize("source", ["q", "", "arn:aws:sns:us-east-1:000000000000:t", "arn:aws:sqs:r:1:" + "q" * 99])
+    def test_source_that_names_no_queue_is_refused(self, driver: StoreDriver, source: str) -> None:
+        with pytest.raises(InvalidParameter):
+            driver.send(driver.create("q"), "x", source=source)
 
     def test_fifo_messages_keep_group_and_order(self, driver: StoreDriver) -> None:
         queue, dead = create_pair(driver, 1, fifo=True, visibility_ms=0)

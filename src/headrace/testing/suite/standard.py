@@ -129,7 +129,7 @@ class TestSendChecks(SuitePart):
         with pytest.raises(MessageTooLong):
             driver.send(queue, b"x" * 1_012, attributes=blob)
 
-    @pytest.mark.parametrize("delay_ms", [-1, limits.DELAY_MAX_MS + 1])
+    @pytest.mark.parametrize("delay_ms", [-1, 4 * DAY, limits.MESSAGE_DELAY_MAX_MS + 1])
     def test_delay_out_of_range_is_refused(self, driver: StoreDriver, delay_ms: int) -> None:
         queue = driver.create("q")
         with pytest.raises(InvalidParameter):
@@ -248,13 +248,29 @@ class TestDelays(SuitePart):
         driver.pass_time(5 * SECOND)
         assert driver.store.take_ready() == {queue}
 
-    def test_longest_delay_holds(self, driver: StoreDriver) -> None:
-        queue = driver.create("q")
-        driver.send(queue, "x", delay_ms=limits.DELAY_MAX_MS)
-        driver.pass_time(limits.DELAY_MAX_MS - 1)
+    @pytest.mark.parametrize("delay_ms", [limits.DELAY_MAX_MS, limits.MESSAGE_DELAY_MAX_MS - 1])
+    def test_longest_delay_holds(self, driver: StoreDriver, delay_ms: int) -> None:
+        queue = driver.create("q", retention_ms=limits.RETENTION_MAX_MS)
+        driver.send(queue, "x", delay_ms=delay_ms)
+        driver.pass_time(delay_ms - 1)
         assert driver.receive(queue) == []
         driver.pass_time(1)
         assert bodies(driver.receive(queue)) == ["x"]
+
+    def test_long_delay_survives_a_restart(self, durable: StoreDriver) -> None:
+        queue = durable.create("q", retention_ms=limits.RETENTION_MAX_MS)
+        durable.send(queue, "x", delay_ms=10 * DAY)
+        durable.reopen()
+        durable.pass_time(10 * DAY - 1)
+        assert durable.receive(queue) == []
+        durable.pass_time(1)
+        assert bodies(durable.receive(queue)) == ["x"]
+
+    def test_short_delay_is_taken_whatever_the_retention(self, driver: StoreDriver) -> None:
+        queue = driver.create("q", retention_ms=MINUTE)
+        driver.send(queue, "x", delay_ms=limits.DELAY_MAX_MS)
+        driver.pass_time(limits.DELAY_MAX_MS)
+        assert driver.receive(queue) == []
 
 
 class TestRetention(SuitePart):

@@ -79,6 +79,7 @@ class LocalQueue:
         self.delays = Timers()
         self.delayed = 0
         self.due: deque[int] = deque()  # delayed messages whose time has come, until the order has room for them
+        self.early: set[int] = set()  # what in `delays` and `due` was taken out of turn: it is not shown any more
         self.dedup = DedupWindow()
         self.attempts: dict[str, StoredAttempt] = {}
         self.claims: dict[str, dict[int, list[int]]] = {}  # reader -> number -> seqs
@@ -163,6 +164,23 @@ class LocalQueue:
             out += order.take(limit - len(out), now, all_known=self.all_known, delay_ms=delay_ms, reader=reader)
         return out
 
+    def pick(self, message: Message, now: int, shelf: Shelf) -> bool:
+        """Take this message, which is not in flight, out of turn. False: a FIFO queue's order does not allow it."""
+        seq, order = message.seq, self.order
+        if isinstance(order, FifoOrder):
+            looked = 0
+            while seq > self.cursor and not self.all_known and looked < limits.HEAD_LOOK_AHEAD:
+                looked += self._refill(shelf)
+            return order.pick(message, now, delay_ms=self.info.settings.delay_ms)
+        if order.pick_recalled(message):
+            return True
+        if message.visible_ms is not None:
+            self.early.add(seq)
+            self.delayed -= int(message.visible_ms > now)
+        elif seq <= self.cursor:
+            order.pick_ready(message)
+        return True  # one beyond the cursor is leased when the cursor comes there
+
     def hungry(self) -> bool:
         """Whether there are messages that no `take` has looked at yet."""
         return not self.all_known or bool(self.due)
@@ -172,7 +190,10 @@ class LocalQueue:
         seqs = [self.due.popleft() for _ in range(min(len(self.due), limits.DUE_AT_ONCE))]
         groups = shelf.disk.groups(self.number, seqs)
         for seq in seqs:
-            self.order.recall(seq, groups.get(seq), 0)
+            if seq in self.early:
+                self.early.discard(seq)
+            else:
+                self.order.recall(seq, groups.get(seq), 0)
 
     def _refill(self, shelf: Shelf) -> int:
         """Bring the next messages from the disk to the order; how many were looked at."""
@@ -203,7 +224,7 @@ class LocalQueue:
         due = [seq for _, seq in self.delays.due(now) if seq >= self.floor]
         if due:
             self.due.extend(due)
-            self.delayed -= len(due)
+            self.delayed -= sum([seq not in self.early for seq in due])
             ready = True
         if isinstance(order, FifoOrder) and order.due(now):
             ready = True
@@ -230,6 +251,7 @@ class LocalQueue:
         self.order.clear()
         self.delays.clear()
         self.due.clear()
+        self.early.clear()
         for numbers in self.claims.values():  # emptied, not forgotten: a number is never bound twice
             numbers.update({number: [] for number in numbers})
         self.attempts.clear()

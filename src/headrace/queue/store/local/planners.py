@@ -39,16 +39,18 @@ from headrace.queue.operations import (
     StartMove,
     Subscribe,
     TagQueue,
+    Take,
     Transact,
     Unsubscribe,
 )  # fmt: skip
-from headrace.queue.store.local import claims, messages, moves, publishing, queues, receiving, topics, transact
+from headrace.queue.store.local import claims, messages, moves, publishing, queues, receiving, taking, topics, transact
 from headrace.queue.store.local.state import LocalState
 
 PLANNERS: Final[dict[type[Operation], Callable[[LocalState, Any, int], Any]]] = {
     Send: publishing.send,
     Receive: receiving.receive,
     ReceiveAny: receiving.receive_any,
+    Take: taking.take,
     Delete: messages.delete,
     ChangeVisibility: messages.change_visibility,
     Peek: messages.peek,
@@ -80,11 +82,11 @@ PLANNERS: Final[dict[type[Operation], Callable[[LocalState, Any, int], Any]]] = 
 }
 
 READS: Final[frozenset[type[Operation]]] = frozenset((
-    Receive, ReceiveAny, ChangeVisibility, Peek, GetState, GetQueue, ListQueues, ListMoves, GetClaims, GetTopic, ListTopics, ReadLog,
+    Receive, ReceiveAny, Take, ChangeVisibility, Peek, GetState, GetQueue, ListQueues, ListMoves, GetClaims, GetTopic, ListTopics, ReadLog,
 ))  # fmt: skip
 """Answered without waiting for the commit: nothing that they promise is in it (FIFO leases excepted)."""
 
-LEASES: Final[frozenset[type[Operation]]] = frozenset((Receive, ReceiveAny, ChangeVisibility))
+LEASES: Final[frozenset[type[Operation]]] = frozenset((Receive, ReceiveAny, Take, ChangeVisibility))
 
 FREES: Final[frozenset[type[Operation]]] = frozenset(
     (Delete, AcknowledgeClaims, Purge, DeleteQueue, DeleteTopic, Unsubscribe)

@@ -33,7 +33,9 @@ def restore(state: LocalState, stored: Stored, now: int) -> None:
     for lease in stored.leases:
         _restore_lease(state, lease, now)
     for key, visible_ms in stored.delayed:
-        _restore_delay(state.by_number.get(key >> SEQ_BITS), seq_of(key), min(visible_ms, now + limits.DELAY_MAX_MS))
+        _restore_delay(
+            state.by_number.get(key >> SEQ_BITS), seq_of(key), min(visible_ms, now + limits.MESSAGE_DELAY_MAX_MS)
+        )
     for dedup in stored.dedups:
         door = state.by_number.get(dedup.queue) or state.topics_by_number.get(dedup.queue)
         if door is not None and dedup.expires_ms > now:

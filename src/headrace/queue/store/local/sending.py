@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from headrace.errors import (
     BatchTooLong,
@@ -20,6 +21,8 @@ from headrace.queue.model import ID, Entry, Message, QueueSettings, Sent
 from headrace.queue.store.disk import Dedup
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
+
+_SOURCE: Final = re.compile(r"arn:aws:sqs:[a-z0-9-]{1,32}:[0-9]{12}:[A-Za-z0-9_.-]{1,80}")
 
 
 class Door(Protocol):
@@ -88,7 +91,11 @@ def check_entry(settings: QueueSettings, entry: Entry) -> None:
     if entry.group is not None and not ID.fullmatch(entry.group):
         raise InvalidParameter("MessageGroupId", entry.group[:200], "1 to 128 alphanumeric and punctuation characters")
     if entry.delay_ms is not None and not 0 <= entry.delay_ms <= limits.DELAY_MAX_MS:
-        raise InvalidParameter("DelaySeconds", str(entry.delay_ms / 1_000), "it must be from 0 to 900")
+        _check_long_delay(settings, entry.delay_ms)
+    if entry.source is not None and not _SOURCE.fullmatch(entry.source):
+        raise InvalidParameter(
+            "source", entry.source[:200], "it is the ARN of a queue: arn:aws:sqs:REGION:ACCOUNT:NAME"
+        )
     if settings.fifo:
         if entry.delay_ms:
             raise InvalidParameter(
@@ -100,6 +107,14 @@ def check_entry(settings: QueueSettings, entry: Entry) -> None:
         raise InvalidParameter("MessageDeduplicationId", entry.dedup_id[:200], "only a FIFO queue deduplicates")
 
 
+def _check_long_delay(settings: QueueSettings, delay_ms: int) -> None:
+    """Beyond SQS's 900 s a message may wait as long as the queue keeps it; it would never be seen otherwise."""
+    bound_ms = max(limits.DELAY_MAX_MS, min(limits.MESSAGE_DELAY_MAX_MS, settings.retention_ms - 1))
+    if not 0 <= delay_ms <= bound_ms:
+        reason = f"it must be from 0 to {bound_ms / 1_000:g} seconds: less than the queue's retention"
+        raise InvalidParameter("DelaySeconds", f"{delay_ms / 1_000:g}", reason)
+
+
 def _message(seq: int, settings: QueueSettings, entry: Entry, id_bytes: bytes, now: int) -> Message:
     visible_ms = None
     if not settings.fifo:
@@ -108,7 +123,7 @@ def _message(seq: int, settings: QueueSettings, entry: Entry, id_bytes: bytes, n
             visible_ms = now + delay_ms
     return Message(
         seq, id_bytes, entry.body, entry.attributes, now, visible_ms, entry.group, entry.dedup_id,
-        entry.trace, entry.sender,
+        entry.trace, entry.sender, 0, None, entry.source,
     )  # fmt: skip
 
 
