@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from headrace.errors import CallerError, QueueExists, QueueNotFound
 from headrace.native import calls
-from headrace.native.client import Client, connect
+from headrace.native.client import connect
 from headrace.queue import operations as ops
 from headrace.queue.model import Delivery, Entry, Peeked, Sent, arn_of, name_of, short_name
 from headrace.queue.operations import Operation, Transact, TransactOutcome
@@ -25,15 +25,22 @@ _CREATES_MAX: Final = 200
 """Queues that one call may find missing: a transaction names a few."""
 
 
+class Caller(Protocol):
+    """What is needed of a Client."""
+
+    def call(self, operation: Operation, *, wait: float = 0) -> Any: ...
+    def close(self) -> None: ...
+
+
 class BrokerBackend:
     """See Backend. Async calls run in a few threads of its own: the client is the one for threads."""
 
     name = "headrace"
     capabilities = Capabilities()
 
-    def __init__(self, target: str | Path | Client) -> None:
+    def __init__(self, target: str | Path | Caller) -> None:
         """Raises as `headrace.connect`."""
-        self.client = target if isinstance(target, Client) else connect(target)
+        self.client: Caller = connect(target) if isinstance(target, str | Path) else target
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="headrace send")
 
     def prepare(self, queue: str) -> None:

@@ -120,9 +120,17 @@ def describe(error: BaseException) -> ErrorInfo:
     """An exception as it is kept: bounded."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    text = "".join(traceback.format_exception(error)).encode(errors="replace")
+    text = _traceback(error).encode(errors="replace")
     cut = text[-limits.TRACEBACK_BYTES_MAX :].decode(errors="ignore")
     return ErrorInfo(name, _text(error), cut)
+
+
+def _traceback(error: BaseException) -> str:
+    """As Python prints it, without the frames of ours that every task has."""
+    place = error.__traceback__
+    while place is not None and place.tb_frame.f_code.co_filename == __file__ and place.tb_next is not None:
+        place = place.tb_next
+    return "".join(traceback.format_exception(type(error), error, place))
 
 
 def _text(error: BaseException) -> str:
