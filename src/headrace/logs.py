@@ -36,14 +36,14 @@ def configure(stream: TextIO, *, form: Format = "auto", level: str = "info") -> 
     """
     text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(TextFormatter(colour=_wants_colour(stream)) if text else JsonFormatter())
+    handler.setFormatter(TextFormatter(colour=wants_colour(stream)) if text else JsonFormatter())
     logger = logging.getLogger(LOGGER)
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
 
 
-def _wants_colour(stream: TextIO) -> bool:
+def wants_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -7,6 +7,7 @@ import resource
 import socket
 import stat
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from headrace.errors import StoreUnusable
 
 DESCRIPTORS_MAX: Final = 1_048_576  # more is never needed, and some kernels allow a billion
 
+_FOLDER_BYTES_MAX: Final = 87
 _PAGE_BYTES: Final = resource.getpagesize()
 
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -49,6 +51,15 @@ def notify_systemd(state: str) -> None:
             channel.sendto(state.encode(), target)
     except OSError:
         return  # a manager that went away is no reason to stop serving
+
+
+def private_folder() -> Path:
+    """For the sockets between processes; their names must not get longer than the system takes (about 100 bytes)."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-"))
+    if len(os.fsencode(folder)) > _FOLDER_BYTES_MAX:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="headrace-", dir="/tmp"))
+    return folder
 
 
 def rss_bytes() -> int:

@@ -21,12 +21,14 @@ class Entry(NamedTuple):
 
 
 COMMANDS: Final[dict[str, Entry]] = {
+    "up": Entry("headrace.cli.up:up", "Run everything that headrace.toml names, under one supervisor."),
     "broker": Entry("headrace.cli.broker:broker", "Run the broker: a durable queue server with the SQS API."),
     "serve": Entry("headrace.cli.serve:serve", "Serve web apps (WSGI, ASGI), folders, other servers."),
     "work": Entry("headrace.cli.work:work", "Run tasks and consumers in worker processes."),
     "queue": Entry("headrace.cli.queue:queue", "Look into queues and change them: ls, peek, send, redrive, …"),
     "stream": Entry("headrace.cli.stream:stream", "Run pipelines over queues: run, plan, ls, lag, …"),
     "topic": Entry("headrace.cli.topic:topic", "Give every message to many queues: subscribe, publish, replay, …"),
+    "console": Entry("headrace.cli.console:console", "Look into everything, and help, in a browser."),
     "top": Entry("headrace.cli.top:top", "Watch all queues live: depth, rates, oldest message, commits."),
     "completion": Entry("headrace.cli.completion:completion", "Print the completion script of a shell."),
 }

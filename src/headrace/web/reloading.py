@@ -17,27 +17,12 @@ from headrace.settings import dump
 from headrace.web import control
 from headrace.web.crew import Crew
 from headrace.web.routes import apps_of
-from headrace.web.settings import WebSettings
+from headrace.web.settings import FIXED, WebSettings
 
 if TYPE_CHECKING:
     from headrace.web.supervisor import Supervisor
 
 _log: Final = logging.getLogger("headrace.web")
-
-_FIXED: Final = (
-    "host",
-    "port",
-    "uds",
-    "edges",
-    "direct",
-    "admin",
-    "reload",
-    "reload_dir",
-    "http2",
-    "broker",
-    "durable_queue",
-)
-"""What a reload does not change."""
 
 
 @dataclass(eq=False)
@@ -159,10 +144,10 @@ def _under_way(old: Iterable[Crew], started: Iterable[Crew]) -> bool:
 
 def _keep_fixed(old: WebSettings, new: WebSettings) -> WebSettings:
     """What needs a restart stays as it was, and is told."""
-    changed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
+    changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
     for name in changed:
         _log.warning("a new %s takes effect after a restart", name, extra={"action": "web.reload.fixed"})
-    return msgspec.structs.replace(new, **{name: getattr(old, name) for name in _FIXED})
+    return msgspec.structs.replace(new, **{name: getattr(old, name) for name in FIXED})
 
 
 def _monotonic_us() -> int:

@@ -155,3 +155,19 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Annotated[tuple[LimitSettings, ...], setting("Rates of clients; tables of a file.")] = ()
     log_format: Annotated[Literal["auto", "text", "json"], setting("auto: text on a terminal, else json.")] = "auto"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], setting("Least severe line to log.")] = "info"
+
+
+FIXED: Final = (
+    "host",
+    "port",
+    "uds",
+    "edges",
+    "direct",
+    "admin",
+    "reload",
+    "reload_dir",
+    "http2",
+    "broker",
+    "durable_queue",
+)
+"""What a reload does not change."""

@@ -20,7 +20,6 @@ import os
 import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from typing import Any, Final
 
 from headrace import __version__
 from headrace.own_broker import OwnBroker
-from headrace.process import notify_systemd
+from headrace.process import notify_systemd, private_folder
 from headrace.settings import dump
 from headrace.web import control
 from headrace.web.control import Channel
@@ -44,7 +43,6 @@ from headrace.web.upgrade import Upgrade, tell_ready
 
 _log: Final = logging.getLogger("headrace.web")
 
-_FOLDER_BYTES_MAX: Final = 87
 _WORKERS_MAX: Final = 8
 """By default: each holds the app in memory, and databases count connections."""
 _EDGE_END_S: Final = 3.0
@@ -74,7 +72,7 @@ class Supervisor:
         """
         self.settings = settings
         self._loop = asyncio.get_running_loop()
-        self._folder = _private_folder()
+        self._folder = private_folder()
         self._control = self._folder / "control"
         self._sockets: list[socket.socket] = []
         self.crews: list[Crew] = []
@@ -397,12 +395,3 @@ class Supervisor:
             crew.kill()
         if self._broker is not None:
             self._broker.kill()
-
-
-def _private_folder() -> Path:
-    """For the sockets between the processes; their names must not get longer than the system takes (about 100 bytes)."""
-    folder = Path(tempfile.mkdtemp(prefix="headrace-"))
-    if len(os.fsencode(folder)) > _FOLDER_BYTES_MAX:
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="headrace-", dir="/tmp"))
-    return folder

@@ -1,0 +1,133 @@
+"""One log of many processes: every line says which part it is of.
+
+Parts write JSON lines, since their standard error is a pipe, and apps print what they like. On a terminal all is shown as
+text, with the part's name in front; elsewhere all is JSON, with a key `part`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+import msgspec
+
+from headrace.logs import JsonFormatter, TextFormatter, wants_colour
+
+LINE_BYTES_MAX: Final = 64 * 1_024
+"""A longer line is cut into several: what an app prints must not fill the memory."""
+_COLOURS: Final = ("36", "35", "34", "32", "33", "96", "95", "94")
+_OWN_KEYS: Final = ("ts", "level", "logger", "message", "exception", "part")
+
+
+class Lines:
+    """Writes the lines of all parts to one stream."""
+
+    def __init__(self, stream: TextIO, *, text: bool) -> None:
+        self._stream = stream
+        self._text = text
+        self._colour = wants_colour(stream)
+        self._formatter = TextFormatter(colour=self._colour)
+        self._parts: dict[str, str] = {}
+        self.width = 0
+        """Of the names in front of text."""
+
+    def write(self, part: str, line: bytes) -> None:
+        """One line, without its end. Empty ones are left out."""
+        if not line.strip():
+            return
+        found = _fields(line)
+        if self._text:
+            text = self._formatter.format(_record(found)) if found is not None else line.decode(errors="replace")
+            out = "".join(f"{self._prefix(part)}{row}\n" for row in text.splitlines())
+        else:
+            out = msgspec.json.encode((found or _printed(line)) | {"part": part}).decode() + "\n"
+        self._stream.write(out)
+        self._stream.flush()
+
+    def _prefix(self, part: str) -> str:
+        if part not in self._parts:
+            code = _COLOURS[len(self._parts) % len(_COLOURS)]
+            name = f"{part:<{self.width}} |"
+            self._parts[part] = f"\x1b[{code}m{name}\x1b[0m " if self._colour else f"{name} "
+        return self._parts[part]
+
+
+class Handler(logging.Handler):
+    """The supervisor's own lines among those of its parts."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self._lines = lines
+        self.setFormatter(JsonFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.write("up", self.format(record).encode())
+
+
+class Splitter(asyncio.Protocol):
+    """Cuts what comes out of a pipe into lines, and tells each."""
+
+    def __init__(self, on_line: Callable[[bytes], None]) -> None:
+        self._on_line = on_line
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._tell(line)
+        if len(self._rest) > LINE_BYTES_MAX:
+            self._tell(self._rest)
+            self._rest = b""
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._tell(self._rest)
+        self._rest = b""
+
+    def _tell(self, line: bytes) -> None:
+        for start in range(0, len(line), LINE_BYTES_MAX):
+            self._on_line(line[start : start + LINE_BYTES_MAX].rstrip(b"\r"))
+
+
+def fields_of(line: bytes) -> dict[str, Any]:
+    """What a log line of a part says; nothing if it is none."""
+    return _fields(line) or {}
+
+
+def _fields(line: bytes) -> dict[str, Any] | None:
+    """The fields of a JSON log line as `JsonFormatter` writes it, else None."""
+    if not line.startswith(b"{"):
+        return None
+    try:
+        found = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None
+    is_ours = isinstance(found, dict) and {"ts", "level", "message"} <= found.keys()
+    return found if is_ours else None
+
+
+def _record(fields: dict[str, Any]) -> logging.LogRecord:
+    """The record that was written as these fields, as far as its text needs it."""
+    record = logging.makeLogRecord({name: value for name, value in fields.items() if name not in _OWN_KEYS})
+    record.msg, record.args = str(fields["message"]), ()
+    record.levelname = str(fields["level"]).upper()
+    record.created = _unix_s(fields["ts"])
+    if fields.get("exception"):
+        record.msg += "\n" + str(fields["exception"])
+    return record
+
+
+def _unix_s(ts: object) -> float:
+    try:
+        return datetime.fromisoformat(str(ts)).timestamp()
+    except ValueError:
+        return datetime.now(UTC).timestamp()
+
+
+def _printed(line: bytes) -> dict[str, Any]:
+    """A line that no log has written."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    message = line.decode(errors="backslashreplace")
+    return {"ts": now, "level": "info", "logger": "output", "message": message, "action": "up.output"}

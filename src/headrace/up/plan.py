@@ -1,0 +1,165 @@
+"""What a settings file asks for: its parts, each with the settings that its own command would have.
+
+A plan is made whole or not at all, so that a file that is wrong changes nothing. Two plans are compared part by part:
+that is what a reload does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from headrace.native.endpoint import SOCKET_NAME
+from headrace.settings import CONFIG_VARIABLE, Resolved, SettingsError, flag_of, resolve, variable_of
+from headrace.settings_file import PART_VARIABLE, find_file, names_of, read
+from headrace.up.sections import SECTIONS, Section, load
+from headrace.up_settings import UpSettings
+
+BROKER_VARIABLE: Final = "HEADRACE_BROKER"
+SOCKET_BYTES_MAX: Final = 100
+"""The system takes about as many in the path of a Unix socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process to run."""
+
+    name: str
+    """`web`, or `web.shop` for a table with a name."""
+    section: str
+    settings: Any
+    environ: Mapping[str, str] = field(repr=False)
+    """The whole environment of its process."""
+    content: str = ""
+    """Of the file that it reads at its start, as a hash."""
+
+    @property
+    def rules(self) -> Section:
+        return SECTIONS[self.section]
+
+    def changes(self, newer: Part) -> set[str]:
+        """The names of the settings that differ; `environ` and `content` are names, too."""
+        names = {name for name in self.settings.__struct_fields__ if _differs(self.settings, newer.settings, name)}
+        names |= {"environ"} if self.environ != newer.environ else set()
+        return names | ({"content"} if self.content != newer.content else set())
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    file: Path
+    up: UpSettings
+    parts: tuple[Part, ...]
+    """In the order of SECTIONS, then of the file."""
+
+
+def make_plan(
+    *, environ: Mapping[str, str], folder: Path, config: Path | None = None, flags: Mapping[str, Any] | None = None
+) -> Plan:
+    """Read the settings file.
+
+    Args:
+        environ: the environment; parts inherit it.
+        folder: where the file is looked for, as every command does.
+        config: the file to read instead.
+        flags: of `headrace up` itself.
+
+    Raises:
+        SettingsError: there is no file, it asks for nothing, or a part of it cannot run as it is set.
+    """
+    file = find_file(folder, config, environ)
+    if file is None:
+        raise SettingsError(str(folder / "headrace.toml"), "there is no such file; `headrace init` writes one")
+    environ = {name: value for name, value in environ.items() if name != PART_VARIABLE}
+    environ[CONFIG_VARIABLE] = str(file.absolute())
+    up = resolve(UpSettings, "up", flags=flags or {}, environ=environ, folder=folder, config=file).settings
+    tables = read(file)
+    found = [
+        (section, name, _resolve(section, name, environ, folder, file))
+        for section, rules in SECTIONS.items()
+        for name in _parts_of(tables, section, rules, file)
+    ]
+    if not found:
+        raise SettingsError(str(file), f"names nothing to run: there is none of {', '.join(map(_table, SECTIONS))}")
+    target = _broker_target({name: resolved for _, name, resolved in found}.get("broker"))
+    return Plan(file, up, tuple(_part(section, name, resolved, environ, target) for section, name, resolved in found))
+
+
+def _table(section: str) -> str:
+    return f"[{section}]"
+
+
+def _parts_of(tables: Mapping[str, Any], section: str, rules: Section, file: Path) -> list[str]:
+    """Names of parts: those of its tables with names; else the section itself, if it says enough to run."""
+    if section not in tables:
+        return []
+    names = names_of(tables, section, rules.kind().__struct_fields__)
+    if names and not rules.several:
+        raise SettingsError(f"{file}: [{section}.{names[0]}]", f"there is one {section} only: write [{section}]")
+    if names:
+        return [f"{section}.{name}" for name in names]
+    only_defaults = section == "stream" and "file" not in tables[section]
+    return [] if only_defaults else [section]
+
+
+def _resolve(section: str, name: str, environ: Mapping[str, str], folder: Path, file: Path) -> Resolved[Any]:
+    rules = SECTIONS[section]
+    own = {**environ, PART_VARIABLE: name} if name != section else environ
+    found = resolve(rules.kind(), section, flags={}, environ=own, folder=folder, config=file)
+    if rules.required and not getattr(found.settings, rules.required):
+        raise SettingsError(f"{file}: [{name}]", f"{rules.required} is missing")
+    if rules.check:
+        check = load(rules.check)
+        check(*((found.settings, found.origins)[: len(inspect.signature(check).parameters)]))
+    return found
+
+
+def _broker_target(broker: Resolved[Any] | None) -> str | None:
+    """How the other parts reach the broker of this file: by its socket, which asks for no key.
+
+    Raises: SettingsError: its folder's path is too long for a socket.
+    """
+    if broker is None:
+        return None
+    path = broker.settings.data.absolute() / SOCKET_NAME
+    if len(os.fsencode(path)) > SOCKET_BYTES_MAX:
+        place = broker.origins["data"]
+        place = flag_of("data") if place == "default" else place
+        reason = f"{path} has {len(os.fsencode(path))} bytes; a Unix socket's path may have {SOCKET_BYTES_MAX}"
+        raise SettingsError(place, f"{reason}: choose a shorter one")
+    return f"unix://{path}"
+
+
+def _part(section: str, name: str, resolved: Resolved[Any], environ: Mapping[str, str], target: str | None) -> Part:
+    own = dict(environ)
+    if name != section:
+        own[PART_VARIABLE] = name
+    if "broker" in resolved.origins:
+        named = resolved.settings.broker if resolved.origins["broker"] != "default" else None
+        # An address that says so for all commands, and the command's own: which of the two wins differs.
+        if named or target:
+            own[BROKER_VARIABLE] = own[variable_of(section, "broker")] = named or target or ""
+    elif target is not None:
+        own[BROKER_VARIABLE] = target
+    return Part(name, section, resolved.settings, own, _content(resolved.settings, SECTIONS[section]))
+
+
+def _content(settings: Any, rules: Section) -> str:
+    if not rules.reads:
+        return ""
+    place = str(getattr(settings, rules.reads))
+    path = Path(place if Path(place).is_file() else place.rpartition(":")[0])
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise SettingsError(place, f"cannot be read: {error.strerror}") from None
+
+
+def _differs(one: msgspec.Struct, other: msgspec.Struct, name: str) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))

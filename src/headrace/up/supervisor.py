@@ -1,0 +1,318 @@
+"""The supervisor of `headrace up`: parts in order, and what signals ask of it.
+
+    start   broker ready → web, work, streams → console → ready
+    HUP     the file is read anew → parts that are gone stop, changed ones are replaced (or get HUP, if that is enough),
+            new ones start, the others get HUP: new code, keys, certificates. A file that is wrong changes nothing
+    TERM    web servers → workers and pipelines → console → broker, each when the ones before have ended
+            a second TERM or INT: all at once
+
+A part that does not get ready holds up the next stage for READY_WITHIN_S only: all of them bear a broker that is away.
+Parts end with this process, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from headrace.errors import CallerError
+from headrace.process import notify_systemd, private_folder
+from headrace.settings import SettingsError
+from headrace.up.child import EXIT_SET_WRONGLY, Child, State
+from headrace.up.lines import Lines
+from headrace.up.plan import Part, Plan
+from headrace.up.sections import Stage, load
+
+_log: Final = logging.getLogger("headrace.up")
+
+READY_WITHIN_S: Final = 15.0
+"""A store that was killed is open again within seconds; an app's import may take longer, but nothing waits for it."""
+
+
+@dataclass(eq=False)
+class AlreadyUp(CallerError):
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"another `headrace up` runs in {self.folder}; stop that one first, or use a folder of its own"
+
+
+@dataclass(eq=False)
+class PartSetWrongly(CallerError):
+    """A part has refused its settings at the very start."""
+
+    part: str
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.part} cannot run as it is set: {self.said}"
+
+
+class Supervisor:
+    """`run`, once; on one loop, in the main thread."""
+
+    def __init__(
+        self, plan: Plan, *, reread: Callable[[], Plan], lines: Lines, on_ready: Callable[[Supervisor], None]
+    ) -> None:
+        """Args:
+        reread: makes the plan anew, for HUP. Raises SettingsError.
+        on_ready: called once, when everything that could be started is.
+        """
+        self.plan = plan
+        self.children: dict[str, Child] = {}
+        """By the part's name, in the plan's order."""
+        self._reread = reread
+        self._lines = lines
+        self._on_ready = on_ready
+        self._loop = asyncio.get_running_loop()
+        self._folder = private_folder()
+        self._made = 0
+        self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._reloading: asyncio.Task[None] | None = None
+        self._again = False
+        self._up = False
+
+    async def run(self) -> int:
+        """Until stopped. Returns the exit code.
+
+        Raises:
+            AlreadyUp: another one runs in the folder.
+            PartSetWrongly: at the start; everything has been stopped again.
+        """
+        lock = _lock(self.plan.file.absolute().parent)
+        self._obey_signals()
+        try:
+            self._lines.width = max(len(part.name) for part in self.plan.parts)
+            await self._start(self.plan.parts)
+            if not self._stopping.is_set():
+                self._tell_ready()
+            await self._stopping.wait()
+            return 0 if await self._drain() else 1
+        except PartSetWrongly:
+            await self._drain()
+            raise
+        finally:
+            await self._close()
+            os.close(lock)
+
+    def stop(self) -> None:
+        """In order; the second time at once."""
+        if self._stopping.is_set():
+            self._end_now()
+        self._stopping.set()
+        self._changed.set()
+
+    def reload(self) -> None:
+        """Read the file anew; one that comes while one is under way follows it."""
+        if self._stopping.is_set():
+            return
+        if self._reloading is not None and not self._reloading.done():
+            self._again = True
+            return
+        self._reloading = self._loop.create_task(self._reload())
+
+    # Start
+
+    async def _start(self, parts: Iterable[Part]) -> None:
+        """Stage by stage."""
+        wanted = list(parts)
+        for stage in Stage:
+            started = [self._add(part) for part in wanted if part.rules.stage is stage]
+            for child in started:
+                child.start()
+            if started and not await self._settle(started):
+                return
+
+    def _add(self, part: Part) -> Child:
+        self._made += 1
+        child = Child(part, notes=self._folder / str(self._made), lines=self._lines, on_change=self._changed.set)
+        self.children[part.name] = child
+        return child
+
+    async def _settle(self, started: list[Child]) -> bool:
+        """Wait until they are ready, or for READY_WITHIN_S. Returns: whether to go on.
+
+        Raises: PartSetWrongly: only at the very start.
+        """
+        deadline_s = self._loop.time() + READY_WITHIN_S
+        while not self._stopping.is_set():
+            for child in started:
+                if not self._up and child.last_code == EXIT_SET_WRONGLY:
+                    raise PartSetWrongly(child.part.name, child.said)
+            waited_for = [child for child in started if child.state not in (State.READY, State.FAILING)]
+            if not waited_for or not await self._wait_change(deadline_s):
+                self._tell_late(waited_for)
+                return True
+        return False
+
+    def _tell_late(self, late: list[Child]) -> None:
+        for child in late:
+            ids = {"action": "up.part.late", "of": child.part.name, "within_s": READY_WITHIN_S}
+            _log.warning("%s is not ready yet; the others go on", child.part.name, extra=ids)
+
+    async def _wait_change(self, deadline_s: float) -> bool:
+        """Returns: False when the time is over."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _tell_ready(self) -> None:
+        self._up = True
+        ids = {"action": "up.ready", "parts": ", ".join(self.children), "pid": os.getpid()}
+        _log.info("everything that %s names is started", self.plan.file.name, extra=ids)
+        notify_systemd("READY=1")
+        self._feed_watchdog()
+        self._on_ready(self)
+
+    def _feed_watchdog(self) -> None:
+        """systemd's: it restarts a supervisor whose loop does not turn. Source: sd_watchdog_enabled(3)."""
+        every_us = os.environ.get("WATCHDOG_USEC", "")
+        if every_us.isdigit():
+            notify_systemd("WATCHDOG=1")
+            self._loop.call_later(int(every_us) / 2_000_000, self._feed_watchdog)
+
+    # While it runs
+
+    def _obey_signals(self) -> None:
+        for number, react in {
+            signal.SIGTERM: self.stop,
+            signal.SIGINT: self.stop,
+            signal.SIGQUIT: self._end_now,
+            signal.SIGHUP: self.reload,
+            signal.SIGCHLD: self._reap,
+        }.items():
+            self._loop.add_signal_handler(number, react)
+
+    def _reap(self) -> None:
+        for child in list(self.children.values()):
+            child.reap()
+
+    # Reload
+
+    async def _reload(self) -> None:
+        notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1_000}")
+        try:
+            await self._apply(self._reread())
+        except SettingsError as error:
+            _log.error("not reloaded, nothing has changed: %s", error, extra={"action": "up.reload.failed"})
+        notify_systemd("READY=1")
+        if self._again:
+            self._again = False
+            self._reloading = None
+            self.reload()
+
+    async def _apply(self, plan: Plan) -> None:
+        before, self.plan = self.plan, plan
+        wanted = {part.name: part for part in plan.parts}
+        gone = [child for name, child in self.children.items() if name not in wanted]
+        replaced = [name for name in wanted if name in self.children and self._renew(self.children[name], wanted[name])]
+        await self._stop_all(gone)
+        new = [part for name, part in wanted.items() if name not in self.children]
+        await self._start(new)
+        self.children = {name: self.children[name] for name in wanted if name in self.children}
+        ids = {
+            "action": "up.reloaded",
+            "stopped": ", ".join(child.part.name for child in gone),
+            "restarted": ", ".join(replaced),
+            "started": ", ".join(part.name for part in new),
+        }
+        _log.info("reloaded", extra=ids)
+        if before.up.log_level != plan.up.log_level:
+            logging.getLogger("headrace").setLevel(plan.up.log_level.upper())
+
+    def _renew(self, child: Child, part: Part) -> bool:
+        """Returns: whether it is started anew. Otherwise it gets HUP, if it knows that."""
+        changes = child.part.changes(part)
+        rules = part.rules
+        fixed = set(load(rules.fixed)) | {"environ", "content"} if rules.fixed else changes
+        if changes & fixed:
+            child.replace(part)
+            self._loop.call_later(float(self.plan.up.drain), child.kill_replaced)
+            return True
+        child.part = part
+        if rules.obeys_hup:
+            child.hang_up()
+        return False
+
+    # The end
+
+    async def _drain(self) -> bool:
+        """Stage by stage, within the bound. Returns: whether all have ended by themselves."""
+        _log.info("stopping", extra={"action": "up.stopping"})
+        notify_systemd("STOPPING=1")
+        if self._reloading is not None:
+            self._reloading.cancel()
+        in_time = await self._stop_all(list(self.children.values()))
+        _log.info("stopped", extra={"action": "up.stopped"})
+        return in_time
+
+    async def _stop_all(self, children: list[Child]) -> bool:
+        deadline_s = self._loop.time() + float(self.plan.up.drain)
+        in_time = True
+        for stage in sorted({child.part.rules.stops for child in children}):
+            stopped = [child for child in children if child.part.rules.stops == stage]
+            for child in stopped:
+                child.stop()
+            while any(child.state is not State.STOPPED for child in stopped):
+                if not await self._wait_change(deadline_s) and in_time:
+                    in_time = False
+                    self._kill(children)
+                    deadline_s = self._loop.time() + READY_WITHIN_S
+        for child in children:
+            self.children.pop(child.part.name, None)
+            await child.close()
+        return in_time
+
+    def _kill(self, children: list[Child]) -> None:
+        left = [child for child in children if child.state is not State.STOPPED]
+        names = ", ".join(child.part.name for child in left)
+        ids = {"action": "up.killed", "after_s": float(self.plan.up.drain), "parts": names}
+        _log.error("not ended in time, killed: %s; what was accepted is not lost", names, extra=ids)
+        for child in left:
+            child.kill()
+
+    async def _close(self) -> None:
+        for child in list(self.children.values()):
+            child.kill()
+            await child.close()
+        # A child that ends later would wake a loop that is closed, and Python complain of that.
+        self._loop.remove_signal_handler(signal.SIGCHLD)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end_now(self) -> None:
+        for child in self.children.values():
+            child.kill()
+        _log.warning("ended at once", extra={"action": "up.ended"})
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os._exit(1)
+
+
+def _lock(folder: Path) -> int:
+    """The folder itself is locked, so that there is no file that stays behind. Freed when this process ends, however.
+
+    Raises: AlreadyUp.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AlreadyUp(folder) from None
+    except OSError as error:  # some network file systems lock no folders
+        reason = error.strerror or str(error)
+        _log.warning("the folder cannot be locked: %s", reason, extra={"action": "up.unlocked", "folder": str(folder)})
+    return descriptor
