@@ -38,11 +38,9 @@ class Board:
 
     # The child writes
 
-    def fetched(self, now_s: float, *, succeeded: bool) -> None:
-        """A poll has ended, or fetching waits for room with good reason."""
-        struct.pack_into("=d", self._memory, 0, now_s)
-        if succeeded:
-            struct.pack_into("=d", self._memory, 8, now_s)
+    def fetched(self, *, progress_s: float, succeeded_s: float) -> None:
+        """When fetching last got on, and when a poll last succeeded (0: never)."""
+        _HEAD.pack_into(self._memory, 0, progress_s, succeeded_s)
 
     def begin(self, slot: int, text: bytes, now_s: float) -> None:
         """A run begins. Slots beyond the board's are not shown."""

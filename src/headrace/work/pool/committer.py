@@ -59,12 +59,10 @@ class Committer:
         worker: str,
         on_settled: Callable[[Sequence[Settled]], None],
         on_gone: Callable[[Held], None],
-        on_try: Callable[[], None],
     ) -> None:
         """Args:
         on_settled: of each commit.
         on_gone: for a job whose lease had ended: another has it, nothing of this run was kept.
-        on_try: after each try, also one that failed: it is no hang.
         """
         self._backend = backend
         self._settle = settle
@@ -72,7 +70,8 @@ class Committer:
         self._worker = worker
         self._on_settled = on_settled
         self._on_gone = on_gone
-        self._on_try = on_try
+        self.progress_s = time.monotonic()
+        """When a try last ended, well or not."""
         self._ended: deque[Held] = deque()
         self._something = threading.Event()
         self._closing = False
@@ -185,7 +184,7 @@ class Committer:
             else:
                 break
         self._away.back()
-        self._on_try()
+        self.progress_s = time.monotonic()
         if self._run_log is not None:
             self._run_log.written()
         for queue, changes in batch.releases.items():
@@ -201,7 +200,7 @@ class Committer:
             _log.warning("%d messages come again when their lease ends: %s", len(changes), error, extra=ids)
 
     def _wait(self, error: HeadraceError) -> None:
-        self._on_try()
+        self.progress_s = time.monotonic()
         self._abandoned.wait(self._away.failed(error))
         if self._abandoned.is_set():
             raise SystemExit  # the process ends: what is not committed comes again

@@ -17,10 +17,9 @@ from headrace.work.cancelling import Wishes
 from headrace.work.job import Job, Runnable, open_job
 from headrace.work.outcome import Deferred, Outcome
 from headrace.work.pool.away import Away
-from headrace.work.pool.board import Board
 from headrace.work.pool.held import Hand, Held
-from headrace.work.pool.limits import DEFAULT_VISIBILITY_MS, RETRY_MAX_S
-from headrace.work.pool.pacing import Poll
+from headrace.work.pool.limits import DEFAULT_VISIBILITY_MS, POLL_WAIT_S, RETRY_MAX_S
+from headrace.work.pool.pacing import Source
 
 _log: Final = logging.getLogger("headrace.work")
 
@@ -29,22 +28,27 @@ _log: Final = logging.getLogger("headrace.work")
 class Routes:
     """Where what was fetched goes."""
 
-    plan: Callable[[], Poll | None]
-    """The next poll; None while there is no room."""
+    room: Callable[[Source], int]
+    """How many can be begun of what may come from there."""
     run: Callable[[Sequence[Held]], None]
     settle: Callable[[Held, Outcome], None]
     """For what is not run."""
 
 
 class Fetcher:
-    """A thread. `stop` ends it when the poll under way has ended."""
+    """A thread that polls some queues. `stop` ends it when the poll under way has ended.
+
+    Attributes:
+        progress_s: when it last got on: a poll ended, well or not. Monotonic, as all times here.
+        succeeded_s: when a poll last succeeded; 0: none has.
+    """
 
     def __init__(
         self,
         backend: Backend,
         hand: Hand,
         wishes: Wishes,
-        board: Board,
+        source: Source,
         *,
         holder: str,
         tasks: Mapping[str, Runnable],
@@ -54,7 +58,9 @@ class Fetcher:
         self._backend = backend
         self._hand = hand
         self._wishes = wishes
-        self._board = board
+        self._source = source
+        self.progress_s = time.monotonic()
+        self.succeeded_s = 0.0
         self._holder = holder if backend.capabilities.holders else None
         self._tasks = tasks
         self._consumers = consumers
@@ -85,28 +91,27 @@ class Fetcher:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            poll = self._routes.plan()
-            if poll is None:
+            limit = self._routes.room(self._source)
+            if limit <= 0:
                 self._room.wait(RETRY_MAX_S)
                 self._room.clear()
                 continue
             try:
-                self._fetch(poll)
+                self._fetch(limit)
             except HeadraceError as error:
-                self._board.fetched(time.monotonic(), succeeded=False)
+                self.progress_s = time.monotonic()
                 self._stopping.wait(self._away.failed(error))
 
-    def _fetch(self, poll: Poll) -> None:
+    def _fetch(self, limit: int) -> None:
         found = self._backend.receive(
-            poll.queues,
-            poll.limit,
+            self._source.queues,
+            limit,
             visibility_ms=DEFAULT_VISIBILITY_MS,
-            wait_s=poll.wait_s,
+            wait_s=POLL_WAIT_S,
             holder=self._holder,
         )
         self._away.back()
-        now_s = time.monotonic()
-        self._board.fetched(now_s, succeeded=True)
+        self.progress_s = self.succeeded_s = now_s = time.monotonic()
         jobs = [self._open(queue, delivery) for queue, deliveries in found for delivery in deliveries]
         if jobs:
             self._take_in(jobs, now_s)
@@ -150,7 +155,7 @@ class Fetcher:
                     return [self._lost(held[0], error)]
                 return [begun for each in held for begun in self._begun([each])]
             except HeadraceError as error:
-                self._board.fetched(time.monotonic(), succeeded=False)
+                self.progress_s = time.monotonic()
                 self._stopping.wait(self._away.failed(error))
                 if self._stopping.is_set():
                     return [(each.job, Deferred(0)) for each in held]

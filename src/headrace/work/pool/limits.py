@@ -6,19 +6,16 @@ from typing import Final
 
 # Fetching
 POLL_WAIT_S: Final = (
-    1.0  # so long may a drain have to wait for the poll that is under way; an idle worker asks once a second
-)
-POLL_WAIT_PART_S: Final = (
-    0.25  # while only some queues may be asked: the others must not wait longer once there is room
+    1.0  # so long may a drain have to wait for a poll that is under way; an idle worker asks once a second
 )
 AHEAD_S: Final = 0.005  # no more is fetched ahead than runs in this time: a longer wait belongs into the broker
 AHEAD_MAX: Final = 500  # tasks, however short they are: more than this per call saves nothing
 UNCOMMITTED_MAX: Final = 4_000  # runs whose commit is on its way; beyond, fetching waits: memory stays bounded
 RETRY_FIRST_S: Final = 0.1
-RETRY_MAX_S: Final = 5.0  # between two tries while the broker is away; it is back within that time for most restarts
+RETRY_MAX_S: Final = 5.0  # between two tries while the broker is away: it is back within that time for most restarts
 
 # Runner threads
-SHORT_S: Final = 0.001  # tasks shorter than this are run by one thread after another: waking a thread costs about 50 µs
+SHORT_S: Final = 0.001  # tasks shorter than this run one after another in one thread: waking a thread costs about 50 µs
 TICK_S: Final = 0.005  # how often the keeper looks: so long may a short task wait behind one that turns out long
 TAKE_BACK_S: Final = 0.1  # fetched ahead, and not begun after so long: it goes back to the broker, for others
 
@@ -31,22 +28,16 @@ SETTLE_TRIES_MAX: Final = (
 # Leases
 RENEW_PART: Final = 3  # renewed after a third of the visibility: two renewals may fail before a lease ends
 HOLD_S: Final = 2.0  # how long one Hold waits: so old are the facts that others see
-DEFAULT_VISIBILITY_MS: Final = 60_000
+DEFAULT_VISIBILITY_MS: Final = 60_000  # how long a message stays hidden when a worker hangs and nobody notices
 
 # Ends
-GRACE_S: Final = 5.0  # what a sync task gets to obey the exception of its time limit, before the process is replaced
 END_MARGIN_S: Final = 5.0  # beyond its drain, for the last commit; then the parent kills the child
 READY_S: Final = 60.0  # new code that is not ready by then is given up: the old children stay
 
-# Recycling
-RECYCLE_CHECK_S: Final = 1.0
-
-# The watchdog
-LOOK_S: Final = 1.0  # how often the parent looks at the board
-
-# The board (shared memory of a child)
+# Watching
+LOOK_S: Final = 1.0  # how often the parent looks at the boards
 BOARD_SLOTS_MAX: Final = 256  # runs that can be named after a crash; further ones run all the same
-BOARD_TEXT_BYTES: Final = 120
+BOARD_TEXT_BYTES: Final = 120  # of a task's name and id
 
 # The run log
 SWEEP_S: Final = 600.0  # between two sweeps for chunks that nobody else removes

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from headrace.work.pool.limits import AHEAD_MAX, AHEAD_S, POLL_WAIT_PART_S, POLL_WAIT_S, SHORT_S
+from headrace.work.pool.limits import AHEAD_MAX, AHEAD_S, SHORT_S
 
 _WEIGHT: Final = 0.1
 """Of the newest run in the mean: after a change of pace it is right within 30 runs."""
@@ -18,18 +18,15 @@ _WEIGHT: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A queue, and which kinds of tasks may come from it."""
+    """Queues that are polled together, in the order of their priority, and which kinds of tasks may come from them."""
 
-    queue: str
+    queues: tuple[str, ...]
     threaded: bool
     asynchronous: bool
 
-
-@dataclass(frozen=True, slots=True)
-class Poll:
-    queues: list[str]
-    limit: int
-    wait_s: float
+    def room(self, *, threaded: int, asynchronous: int) -> int:
+        """How many to ask for. What comes is not known before, so there must be room for each kind that may come."""
+        return max(0, min([threaded] * self.threaded + [asynchronous] * self.asynchronous))
 
 
 class Pace:
@@ -51,20 +48,13 @@ class Pace:
         return min(AHEAD_MAX, int(AHEAD_S / self.mean_s)) if self.mean_s < AHEAD_S else 0
 
 
-def plan(sources: Sequence[Source], *, threaded: int, asynchronous: int) -> Poll | None:
-    """The next poll.
+def grouped(queues: Sequence[tuple[str, bool, bool]]) -> list[Source]:
+    """Queues by what may come from them: while all threads are busy, those with async tasks are polled all the same.
 
     Args:
-        sources: in the order of their priority.
-        threaded: room for tasks that take a thread.
-        asynchronous: room for async tasks.
-
-    Returns: None when nothing can be begun. What comes from a queue is not known before, so there must be room for each
-        kind that may come. While a queue is left out for that, the poll is short: there may be room for it soon.
+        queues: (name, threaded, asynchronous), in the order of their priority.
     """
-    open_ = [s for s in sources if (not s.threaded or threaded > 0) and (not s.asynchronous or asynchronous > 0)]
-    if not open_:
-        return None
-    rooms = [threaded] * any(s.threaded for s in open_) + [asynchronous] * any(s.asynchronous for s in open_)
-    wait_s = POLL_WAIT_S if len(open_) == len(sources) else POLL_WAIT_PART_S
-    return Poll([s.queue for s in open_], min(rooms), wait_s)
+    groups: dict[tuple[bool, bool], list[str]] = {}
+    for queue, threaded, asynchronous in queues:
+        groups.setdefault((threaded, asynchronous), []).append(queue)
+    return [Source(tuple(names), *kinds) for kinds, names in groups.items()]

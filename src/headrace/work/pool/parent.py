@@ -288,7 +288,7 @@ class Parent:
     async def _served(self, target: str) -> str:
         if not target or "://" in target:
             return target
-        folder = Path(target).absolute()
+        folder = Path.cwd() / target
         if not is_served(folder):
             _log.info("starts a broker on %s", folder, extra={"action": "work.broker.starting", "path": str(folder)})
         keys = self._folder / "keys.json"

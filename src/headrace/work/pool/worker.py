@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from headrace import presence
 from headrace.presence import RunningFacts, WorkerFacts, about_me
@@ -21,7 +21,6 @@ from headrace.work.cancelling import Wishes
 from headrace.work.errors import TimeLimitExceeded
 from headrace.work.execution import describe
 from headrace.work.outcome import Deferred, Failed, Outcome
-from headrace.work.pool import pacing
 from headrace.work.pool.board import Board
 from headrace.work.pool.committer import Committer, Settled
 from headrace.work.pool.fetcher import Fetcher, Routes
@@ -29,7 +28,7 @@ from headrace.work.pool.held import Hand, Held, wall_ms
 from headrace.work.pool.inbox import Inbox
 from headrace.work.pool.keeper import Keeper, Renewer
 from headrace.work.pool.limits import UNCOMMITTED_MAX
-from headrace.work.pool.pacing import Pace, Poll, Source
+from headrace.work.pool.pacing import Pace, Source, grouped
 from headrace.work.pool.present import Present
 from headrace.work.pool.runners import Loop, Threads
 from headrace.work.pool.tally import Tally
@@ -43,6 +42,12 @@ _log: Final = logging.getLogger("headrace.work")
 _LOOK_S: Final = 0.005
 _RUNNING_MAX: Final = 200
 """Tasks that are named in the facts: these are 64 KiB at most."""
+
+
+class Part(Protocol):
+    """What a worker is made of."""
+
+    def start(self) -> None: ...
 
 
 class Worker:
@@ -63,6 +68,7 @@ class Worker:
         """
         self._app = app
         self._backend = backend
+        self._board = board
         self._settings = settings
         self._on_leave = on_leave
         self.holder = presence.holder_name("worker")
@@ -92,18 +98,20 @@ class Worker:
             worker=self.holder,
             on_settled=self._on_settled,
             on_gone=self._hand.drop,
-            on_try=lambda: board.fetched(time.monotonic(), succeeded=False),
         )
-        self._fetcher = Fetcher(
-            backend,
-            self._hand,
-            self._wishes,
-            board,
-            holder=self.holder,
-            tasks=app.tasks,
-            consumers=app.consumers,
-            routes=Routes(self._plan, self._run, self._committer.give),
-        )
+        self._fetchers = [
+            Fetcher(
+                backend,
+                self._hand,
+                self._wishes,
+                source,
+                holder=self.holder,
+                tasks=app.tasks,
+                consumers=app.consumers,
+                routes=Routes(self._room, self._run, self._committer.give),
+            )
+            for source in self.sources
+        ]
         self._keeper = Keeper(
             self._hand,
             self._inbox,
@@ -112,41 +120,36 @@ class Worker:
             give_back=self._committer.give,
             grace_s=float(settings.grace),
             on_stuck=on_leave,
-            on_second=self._recycle,
+            on_second=self._on_second,
         )
         self._renewer = Renewer(backend, self._hand, self._wishes, self._threads, self._loop)
         self._present = Present(backend, holder=self.holder, facts=self.facts)
 
     @property
     def queues(self) -> list[str]:
-        return [source.queue for source in self.sources]
+        return [queue for source in self.sources for queue in source.queues]
 
     def start(self) -> None:
         """Prepare the queues, and begin. Raises HeadraceError: the broker cannot be used."""
         for queue in self.queues:
             self._backend.prepare(queue)
         self._app.hooks.on_start(self._app)
-        for part in (
-            self._present,
-            self._committer,
-            self._threads,
-            self._loop,
-            self._keeper,
-            self._renewer,
-            self._fetcher,
-        ):
+        parts: list[Part] = [self._present, self._committer, self._threads, self._loop, self._keeper, self._renewer]
+        for part in [*parts, *self._fetchers]:
             part.start()
 
     def drain(self, drain_s: float) -> None:
         """Fetch nothing more, finish what runs within `drain_s`, give back the rest, commit everything."""
         self._draining = True
         deadline_s = time.monotonic() + drain_s
-        self._fetcher.stop()
+        for fetcher in self._fetchers:
+            fetcher.stop()
         while time.monotonic() < deadline_s and self._busy():
             time.sleep(_LOOK_S)
         for held in self._inbox.take_back(0):
             self._committer.give(held, Deferred(0))
-        self._fetcher.join(2.0)
+        for fetcher in self._fetchers:
+            fetcher.join(2.0)
         for held in self._hand.running():
             self._cut(held, drain_s)
         self._keeper.stop()
@@ -162,7 +165,7 @@ class Worker:
 
     def _busy(self) -> bool:
         """Whether something runs, or may be on its way."""
-        if not self._fetcher.over:
+        if not all(fetcher.over for fetcher in self._fetchers):
             return True
         running = self._hand.running()
         stuck = [held for held in running if held.stopped is TimeLimitExceeded and self._is_stuck(held)]
@@ -187,10 +190,10 @@ class Worker:
 
     # What the parts ask and tell
 
-    def _plan(self) -> Poll | None:
+    def _room(self, source: Source) -> int:
         if self._committer.uncommitted >= UNCOMMITTED_MAX:
-            return None
-        return pacing.plan(self.sources, threaded=self._inbox.room, asynchronous=self._loop.room)
+            return 0
+        return source.room(threaded=self._inbox.room, asynchronous=self._loop.room)
 
     def _run(self, jobs: Sequence[Held]) -> None:
         threaded = [held for held in jobs if not held.job.target.is_async]  # type: ignore[union-attr]  # Ready: has one
@@ -201,7 +204,8 @@ class Worker:
             self._loop.put(asynchronous)
 
     def _on_room(self) -> None:
-        self._fetcher.note_room()
+        for fetcher in self._fetchers:
+            fetcher.note_room()
 
     def _on_end(self, held: Held, outcome: Outcome) -> None:
         self._committer.give(held, outcome)
@@ -236,6 +240,14 @@ class Worker:
             if settlement.fate in ("retried", "dead"):
                 _tell_failure(settlement, held)
         self._on_room()
+
+    def _on_second(self) -> None:
+        """Tell the parent that fetching gets on, and ask to be replaced when it is time."""
+        progress_s = min(fetcher.progress_s for fetcher in self._fetchers)
+        if self._committer.uncommitted:  # then fetching may have to wait for it
+            progress_s = max(progress_s, self._committer.progress_s)
+        self._board.fetched(progress_s=progress_s, succeeded_s=min(fetcher.succeeded_s for fetcher in self._fetchers))
+        self._recycle()
 
     def _recycle(self) -> None:
         settings = self._settings
@@ -276,8 +288,8 @@ def sources_of(app: App, wanted: Sequence[str]) -> list[Source]:
         # A task may be sent to any queue (`.options(queue=)`): one without tasks of its own may bring either kind.
         either = asynchronous or [task.is_async for task in app.tasks.values()] or [False]
         siblings = [queue] if queue in consumed else names.in_order(queue)
-        found += [Source(name, threaded=not all(either), asynchronous=any(either)) for name in siblings]
-    return found
+        found += [(name, not all(either), any(either)) for name in siblings]
+    return grouped(found)
 
 
 def _running(held: Held) -> RunningFacts:
