@@ -131,7 +131,7 @@ class App:
         def register(function: Callable[..., Any]) -> Consumer:
             if queue in self.consumers:
                 raise InvalidOption("queue", queue, "it has a consumer already")
-            made = of_consumer(queue, options)
+            made = of_consumer(queue, options, batch)
             self.consumers[queue] = Consumer(self, function, queue, made, batch)
             return self.consumers[queue]
 

@@ -12,9 +12,9 @@ from headrace.errors import CallerError, QueueExists, QueueNotFound
 from headrace.native import calls
 from headrace.native.client import connect
 from headrace.queue import operations as ops
-from headrace.queue.model import Delivery, Entry, Peeked, Sent, arn_of, name_of, short_name
+from headrace.queue.model import Delivery, Entry, Peeked, Sent, arn_of, short_name
 from headrace.queue.operations import Operation, Transact, TransactOutcome
-from headrace.work import keys, limits
+from headrace.work import keys, limits, names
 from headrace.work.backend import Capabilities
 
 T = TypeVar("T")
@@ -125,12 +125,18 @@ class BrokerBackend:
         return self.client.call(operation, wait=wait_s)
 
     def _create(self, arn: str) -> None:
+        """Make a queue, after the one for its dead letters: that they can be moved back by `headrace queue redrive`."""
+        name = short_name(arn)
         settings: dict[str, Any] = {"retention_ms": limits.RETENTION_MS, "visibility_ms": limits.VISIBILITY_MS}
-        if name_of(arn).endswith(".fifo"):
+        if name.endswith(".fifo"):
             settings["fifo"] = True
+        if not names.is_dead(name):
+            target = arn_of(names.dead(name))
+            self._create(target)
+            settings["redrive"] = {"target": target, "receives_max": limits.RECEIVES_MAX}
         try:
             self.client.call(ops.CreateQueue(arn, settings))
-        except QueueExists:  # somebody else has made it, in another way, just now
+        except QueueExists:  # made in another way, by somebody else: it keeps its settings
             return
 
     async def _aside(self, call: Callable[[], T]) -> T:

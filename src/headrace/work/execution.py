@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from headrace.errors import InvalidMessage
 from headrace.work import errors, limits
 from headrace.work.context import Context, running
 from headrace.work.options import Options, milliseconds
@@ -45,6 +47,75 @@ async def run_async(app: App, target: Target, context: Context) -> Outcome:
     return outcome
 
 
+def run_batch(app: App, consumer: Target, contexts: Sequence[Context]) -> list[Outcome]:
+    """One call of a sync batch consumer with the messages of all contexts: an outcome for each, in order.
+
+    A body that cannot be read fails alone; what the function raises is the outcome of all others. `current()` is the first.
+    """
+    batch = _Batch(app, consumer, contexts)
+    if batch.values:
+        token = running.set(contexts[0])
+        try:
+            batch.begin()
+            consumer.function(batch.values)
+        except Exception as error:  # noqa: BLE001 - it may raise anything
+            batch.failed(error)
+        finally:
+            running.reset(token)
+    return batch.end()
+
+
+async def run_batch_async(app: App, consumer: Target, contexts: Sequence[Context]) -> list[Outcome]:
+    """As `run_batch`, for an async one. Raises as `run_async`."""
+    batch = _Batch(app, consumer, contexts)
+    if batch.values:
+        token = running.set(contexts[0])
+        try:
+            batch.begin()
+            await _limited(consumer.function(batch.values), contexts[0].job.timeout_s)
+        except Exception as error:  # noqa: BLE001 - it may raise anything
+            batch.failed(error)
+        finally:
+            running.reset(token)
+    return batch.end()
+
+
+class _Batch:
+    """A batch's messages as the function takes them, and what becomes of each."""
+
+    def __init__(self, app: App, consumer: Target, contexts: Sequence[Context]) -> None:
+        self._app = app
+        self._consumer = consumer
+        self._contexts = contexts
+        self._outcomes: list[Outcome] = [Succeeded()] * len(contexts)
+        self._readable: list[int] = []
+        self.values: list[Any] = []
+        for place, context in enumerate(contexts):
+            self._read(place, context)
+
+    def _read(self, place: int, context: Context) -> None:
+        try:
+            [value], _ = self._consumer.call_arguments(context.job)
+        except InvalidMessage as error:
+            self._outcomes[place] = Failed(describe(error), final=True)
+            return
+        self._readable.append(place)
+        self.values.append(value)
+
+    def begin(self) -> None:
+        for place in self._readable:
+            self._app.hooks.before_run(self._contexts[place])
+
+    def failed(self, error: BaseException) -> None:
+        for place in self._readable:
+            self._outcomes[place] = failed(error, self._contexts[place], self._consumer.defaults)
+
+    def end(self) -> list[Outcome]:
+        for context, outcome in zip(self._contexts, self._outcomes, strict=True):
+            self._app.hooks.after_run(context, outcome)
+        return self._outcomes
+
+
 def _attempt(app: App, target: Target, context: Context) -> Outcome:
     try:
         app.hooks.before_run(context)
@@ -59,14 +130,7 @@ async def _attempt_async(app: App, target: Target, context: Context) -> Outcome:
     try:
         app.hooks.before_run(context)
         positional, named = target.call_arguments(context.job)
-        limit = asyncio.timeout(context.job.timeout_s)
-        try:
-            async with limit:
-                value = await target.function(*positional, **named)
-        except TimeoutError as error:
-            if limit.expired():
-                raise errors.TimeLimitExceeded(f"it ran longer than {context.job.timeout_s:g} s") from error
-            raise
+        value = await _limited(target.function(*positional, **named), context.job.timeout_s)
         return _succeeded(target, context, value)
     except asyncio.CancelledError:
         if context.cancelled:
@@ -74,6 +138,18 @@ async def _attempt_async(app: App, target: Target, context: Context) -> Outcome:
         raise
     except Exception as error:  # noqa: BLE001 - a task may raise anything
         return failed(error, context, target.defaults)
+
+
+async def _limited(running_task: Awaitable[Any], timeout_s: float | None) -> Any:
+    """Its result. Raises TimeLimitExceeded in its place when it takes longer."""
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit:
+            return await running_task
+    except TimeoutError as error:
+        if limit.expired():
+            raise errors.TimeLimitExceeded(f"it ran longer than {timeout_s:g} s") from error
+        raise
 
 
 def _succeeded(target: Target, context: Context, value: Any) -> Outcome:
@@ -93,7 +169,7 @@ def failed(error: BaseException, context: Context, options: Options) -> Outcome:
         return Cancelled()
     if isinstance(error, errors.Retry):
         return Failed(info, delay_ms=_delay_ms(error.delay))
-    if isinstance(error, errors.GiveUp | errors.InvalidArguments):
+    if isinstance(error, errors.GiveUp | errors.InvalidArguments | InvalidMessage):
         return Failed(info, final=True)
     if options.retry is not None:
         return _ruled(error, info, context, options)

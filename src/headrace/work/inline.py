@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from headrace.errors import StateChanged
+from headrace.queue.model import Delivery
 from headrace.work import execution, limits, names, settling
 from headrace.work.beginning import Ready, begin, release
 from headrace.work.cancelling import Wishes
@@ -21,7 +22,7 @@ from headrace.work.context import Context
 from headrace.work.job import Job
 from headrace.work.outcome import ErrorInfo, Outcome
 from headrace.work.settling import Fate, Settlement
-from headrace.work.task import Target
+from headrace.work.task import Consumer, Target
 
 if TYPE_CHECKING:
     from headrace.work.app import App
@@ -65,7 +66,11 @@ def run_pending(app: App, *, queues: Iterable[str] | None = None, runs_max: int 
         if not received:
             break
         [(queue, [delivery])] = received
-        runs += _run_one(app, app.open_job(queue, delivery))
+        consumer = app.consumers.get(queue)
+        if consumer is not None and consumer.batch is not None:
+            runs += _run_batch(app, consumer, queue, [delivery])
+        else:
+            runs += _run_one(app, app.open_job(queue, delivery))
     return runs
 
 
@@ -78,6 +83,30 @@ def _run_one(app: App, job: Job) -> Iterator[Run]:
         yield _settled(app, job, outcome, begun.slot)
     elif isinstance(begun, tuple):
         yield _settled(app, *begun, None)
+
+
+def _run_batch(app: App, consumer: Consumer, queue: str, deliveries: list[Delivery]) -> Iterator[Run]:
+    assert consumer.batch is not None
+    if consumer.batch > 1:
+        more = app.backend.receive([queue], consumer.batch - 1, visibility_ms=limits.VISIBILITY_MS, wait_s=0)
+        deliveries += [delivery for _, several in more for delivery in several]
+    jobs = [app.open_job(queue, delivery) for delivery in deliveries]
+    begun = begin(jobs, app.backend, Wishes(app.backend), now_ms=app.clock())
+    for one in begun:
+        if isinstance(one, tuple):
+            yield _settled(app, *one, None)
+    ready = [one.job for one in begun if isinstance(one, Ready)]
+    for job, outcome in zip(ready, _attempt_batch(app, consumer, ready), strict=True):
+        yield _settled(app, job, outcome, None)
+
+
+def _attempt_batch(app: App, consumer: Consumer, jobs: list[Job]) -> list[Outcome]:
+    contexts = [Context(job, worker=WORKER) for job in jobs]
+    if not contexts:
+        return []
+    if not consumer.is_async:
+        return execution.run_batch(app, consumer, contexts)
+    return _await(execution.run_batch_async(app, consumer, contexts))
 
 
 def _attempt(app: App, job: Job) -> Outcome:

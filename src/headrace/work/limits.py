@@ -13,6 +13,7 @@ DAY_MS: Final = 24 * HOUR_MS
 RETENTION_MS: Final = 14 * DAY_MS  # the most there is: a task is lost by a person's decision, not by its age
 VISIBILITY_MS: Final = 60 * SECOND_MS  # renewed while a task runs; a worker that hangs is given up after it
 DELAY_MAX_MS: Final = RETENTION_MS  # what waits longer would expire before it is due
+RECEIVES_MAX: Final = 1_000  # the broker's own dead-letter rule, behind ours: for messages that no worker ever settles
 PRIORITY_MIN: Final = -1
 PRIORITY_MAX: Final = 1
 SEND_MANY_SLICE: Final = 10_000  # tasks in one call: the native API's bound

@@ -27,3 +27,8 @@ def dead(queue: str) -> str:
     if queue.endswith(".fifo"):
         return queue.removesuffix(".fifo") + "-dead.fifo"
     return base(queue) + "-dead"
+
+
+def is_dead(queue: str) -> bool:
+    """Whether this is where dead letters go."""
+    return queue.removesuffix(".fifo").endswith("-dead")

@@ -146,8 +146,14 @@ def changed(options: Options, values: Mapping[str, Any]) -> Options:
     return msgspec.structs.replace(options, **fields)
 
 
-def of_consumer(queue: str, values: Mapping[str, Any]) -> Options:
+def of_consumer(queue: str, values: Mapping[str, Any], batch: int | None = None) -> Options:
     """The options of a queue's consumer. Raises as `changed`."""
+    if batch is not None:
+        _number(1, limits.CONSUMER_BATCH_MAX)("batch", batch)
+        if values.get("outbox"):
+            raise InvalidOption(
+                "outbox", "True", "a batch has no one acknowledgement that it could be part of; take batch=None"
+            )
     for name, value in values.items():
         if name in _RULES and name not in ConsumerValues.__annotations__:
             raise InvalidOption(

@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.operations import Transact
-from headrace.work import flows, keys, letters, results, retries, unique
+from headrace.work import flows, keys, letters, limits, results, retries, unique, wish
 from headrace.work.admission import Read
 from headrace.work.dispatch import Dispatch, entry_of
 from headrace.work.envelope import Signature
@@ -121,6 +121,7 @@ def _again(job: Job, fate: Fate, delay_ms: int, error: ErrorInfo | None) -> Sett
         settlement.acknowledge = False
         settlement.release_ms = min(delay_ms, VISIBILITY_MAX_MS - _MARGIN_MS)
         settlement.puts[keys.attempts(job.envelope.id)] = encode_attempts(job, job.envelope)
+        settlement.puts[_attempts_end(job)] = b""
     else:
         settlement.sends.append((job.queue, entry_of(job.queue, job.envelope, delay_ms)))
     return settlement
@@ -139,6 +140,8 @@ def _ended(
     settlement = Settlement(job.queue, job.delivery.receipt, fate, error=error)
     settlement.puts |= results.rows(job.envelope, fate, now_ms=now_ms, keep_s=None, value=value, error=error)
     settlement.add(unique.release(job.envelope, read=read))
+    if fate == "cancelled":
+        settlement.puts |= wish.fulfilled(job.envelope.id, read)
     if fate == "done":
         _flow(settlement, job, flows.finished(job.envelope, value, read), now_ms)
     else:
@@ -146,7 +149,13 @@ def _ended(
         _flow(settlement, job, flows.failed(job.envelope, reason, read), now_ms)
     if job.in_place and job.delivery.receives > 1:
         settlement.puts[keys.attempts(job.envelope.id)] = None
+        settlement.puts[_attempts_end(job)] = None
     return settlement
+
+
+def _attempts_end(job: Job) -> bytes:
+    """The index row of what is kept beside a message: it goes when the message itself would expire."""
+    return keys.expiry(job.delivery.message.sent_ms + limits.RETENTION_MS, keys.attempts(job.envelope.id))
 
 
 def _flow(settlement: Settlement, job: Job, part: flows.Part, now_ms: int) -> None:
