@@ -1,0 +1,139 @@
+"""Asks the broker once a second what there is. Everybody who looks sees the same snapshot: viewers cost the broker nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from headrace.console import keeping, limits
+from headrace.console.history import History
+from headrace.console.snapshot import Look, Snapshot, build, series_of
+from headrace.errors import HeadraceError
+from headrace.native.aio import AsyncClient
+from headrace.queue.model import QueueDescription, TopicDescription
+from headrace.queue.operations import ListHolders, ListQueues, ListTopics
+from headrace.stream_state import read_pipelines
+
+_log: Final = logging.getLogger("headrace.console")
+
+_PAGE: Final = 1_000
+_MINUTE_S: Final = 60
+
+
+async def look(client: AsyncClient) -> Look:
+    """One look. Raises HeadraceError: the broker is away, or refuses us."""
+    statistics = await client.statistics()
+    queues, topics = await _queues(client), await _topics(client)
+    holders = await client.call(ListHolders())
+    return Look(statistics, queues, topics, holders, await read_pipelines(client.call))
+
+
+async def _queues(client: AsyncClient) -> list[QueueDescription]:
+    found: list[QueueDescription] = []
+    while True:
+        page = await client.call(ListQueues(after=found[-1].info.arn if found else "", limit=_PAGE))
+        found += page
+        if len(page) < _PAGE:
+            return found
+
+
+async def _topics(client: AsyncClient) -> list[TopicDescription]:
+    found: list[TopicDescription] = []
+    while True:
+        page = await client.call(ListTopics(after=found[-1].info.arn if found else "", limit=_PAGE))
+        found += page
+        if len(page) < _PAGE:
+            return found
+
+
+class Sampler:
+    """Looks, remembers, keeps. `snapshot` is the newest; `history` what was.
+
+    A broker that is away changes nothing but `snapshot.problem`: what was last known stays in sight.
+    """
+
+    def __init__(
+        self, client: AsyncClient, *, now_s: Callable[[], float] = time.time, on_look: Callable[[], None] = lambda: None
+    ) -> None:
+        """Args:
+        now_s: wall time, seconds since 1970: what the history's slots are numbered by.
+        on_look: called after each look, also a failed one.
+        """
+        self._client = client
+        self._now_s = now_s
+        self._on_look = on_look
+        self._before: Look | None = None
+        self._loaded = False
+        self._saved_minute = int(now_s() // _MINUTE_S) - 1
+        self.snapshot = Snapshot(problem="the broker has not been asked yet")
+        self.history = History()
+
+    async def run(self) -> None:
+        """Look once a second, until cancelled."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time()
+        while True:
+            await self.sample()
+            # A look that took long is not made up for: the next one is a whole pause later.
+            due_s = max(due_s + limits.SAMPLE_S, loop.time() + limits.SAMPLE_S / 4)
+            await asyncio.sleep(due_s - loop.time())
+
+    async def sample(self) -> None:
+        """One look, and what follows from it."""
+        number = self.snapshot.number + 1
+        try:
+            async with asyncio.timeout(limits.BROKER_TIMEOUT_S):
+                now = await look(self._client)
+        except (HeadraceError, TimeoutError, OSError) as error:
+            self._fail(number, str(error) or f"it did not answer within {limits.BROKER_TIMEOUT_S:.0f} s")
+        else:
+            await self._take(number, now)
+        self._on_look()
+
+    def _fail(self, number: int, problem: str) -> None:
+        if self.snapshot.problem is None:
+            _log.warning("the broker is away: %s", problem, extra={"action": "console.broker_away"})
+        self._before = None
+        self.snapshot = msgspec.structs.replace(self.snapshot, number=number, problem=problem)
+
+    async def _take(self, number: int, now: Look) -> None:
+        if self.snapshot.problem is not None:
+            _log.info("the broker is there", extra={"action": "console.broker_back"})
+        rated = self._before is not None
+        self.snapshot = build(self._before, now, number=number)
+        self._before = now
+        if rated:  # without a look before, rates are not 0 but unknown
+            self.history.add(self._now_s(), series_of(self.snapshot))
+        with contextlib.suppress(
+            HeadraceError
+        ):  # the next minute's chunk comes in any case; a gap is not worth an alarm
+            await self._keep()
+
+    async def _keep(self) -> None:
+        minute = int(self._now_s() // _MINUTE_S)
+        if not self._loaded:
+            await self._load(minute)
+        if minute - 1 > self._saved_minute:
+            await self._client.call(keeping.save(self.history, minute - 1))
+            self._saved_minute = minute - 1
+
+    async def _load(self, minute: int) -> None:
+        """What was kept, by this console or one before it."""
+        kept: list[bytes] = []
+        for prefix in keeping.PREFIXES:
+            chunks = await self._client.state(keeping.NAME, prefix)
+            kept += chunks
+            for key, value in chunks.items():
+                keeping.load(self.history, key, value)
+        old = keeping.outdated(kept, minute)
+        if old:
+            async with self._client.transact(keeping.NAME) as tx:
+                for key in old:
+                    tx.remove(key)
+        self._loaded = True

@@ -1,0 +1,383 @@
+"""Every request of the console: the guard, the sign-in, then the page, its data, its live part, or the action it names.
+
+/PAGE         HTML, whole without JavaScript
+/api/PAGE     the same facts as JSON
+/live/PAGE    the live part, as events
+POST /ACTION  a form: token checked, done, and back to a page with a notice
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+from markupsafe import Markup
+
+from headrace import __version__
+from headrace.console import answers, limits, static_files
+from headrace.console.access import NOBODY, Attempts, User, Visitors, password_fits
+from headrace.console.addresses import Table, cookie_of, form_of, local_place, query_of
+from headrace.console.live import Live, Part, tick_of
+from headrace.console.notices import Notice
+from headrace.console.page import Action, Asked, Desk, Facts, NotThere, Page, Refused
+from headrace.console.pages import ACTIONS, PAGES, SECTIONS
+from headrace.console.rendering import environment
+from headrace.errors import HeadraceError, QueueNotFound, TopicNotFound
+from headrace.http.exchange import Exchange
+from headrace.http.guard import find_offence
+
+_log: Final = logging.getLogger("headrace.console")
+
+_HISTORY: Final = "/api/history"
+_SPAN_DEFAULT_S, _SPAN_MAX_S = 600, 86_400
+_CHART_SERIES_MAX: Final = 32
+_UNKNOWN: Final = (NotThere, QueueNotFound, TopicNotFound)
+
+
+def jsonable(value: Any) -> bytes:
+    """Facts as JSON; keys that are no text become text."""
+    return msgspec.json.encode(value, enc_hook=str)
+
+
+class Site:
+    """The target of the console's listener. One loop."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        live: Live,
+        visitors: Visitors,
+        attempts: Attempts,
+        *,
+        users: dict[str, User],
+        secure: bool,
+        port: int,
+    ) -> None:
+        """Args:
+        users: who may sign in; empty: nobody has to.
+        secure: whether browsers come by TLS.
+        port: tells the cookies of several consoles of one machine apart: cookies know no ports.
+        """
+        self._desk, self._live, self._visitors, self._attempts = desk, live, visitors, attempts
+        self._users = users
+        self._cookie = f"{'__Host-' if secure else ''}headrace-{port}"
+        self._cookie_tail = f"; Path=/; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}"
+        self._hosts = frozenset(host.lower().rstrip(".") for host in desk.settings.allow_host)
+        self._pages, self._actions = Table[Page](PAGES), Table[Action](ACTIONS)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hashing = asyncio.Semaphore(2)  # 16 MiB each
+        env = environment()
+        env.globals |= {"static": static_files.address, "version": __version__}
+        env.globals["parts"] = env.get_template("parts.html").module
+        self._env = env
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.path.startswith(static_files.PREFIX):
+            self._static(exchange)
+        elif exchange.path in ("/health/live", "/healthz"):
+            answers.respond(exchange, 200, b'{"status":"live"}\n', answers.JSON)
+        elif exchange.path in ("/health/ready", "/readyz"):
+            problem = self._desk.snapshot().problem
+            body = msgspec.json.encode({"status": "ready" if problem is None else "the broker is away"})
+            answers.respond(exchange, 200 if problem is None else 503, body, answers.JSON)
+        elif _comes_by_link(exchange):
+            # Strict cookies are not sent along a link of another site. A page of ours that goes on by itself gets them.
+            answers.respond(exchange, 200, self._env.get_template("arrival.html").render())
+        else:
+            offence = find_offence(exchange.headers, self._hosts)
+            if offence is None:
+                self._admit(exchange)
+            else:
+                text = f"{offence}; a host is admitted with --allow-host NAME\n"
+                answers.respond(exchange, 403, text, answers.TEXT)
+
+    def _static(self, exchange: Exchange) -> None:
+        found = static_files.files().get(exchange.path.removeprefix(static_files.PREFIX))
+        if found is None:
+            answers.respond(exchange, 404, "there is no such file\n", answers.TEXT)
+        else:
+            answers.respond(exchange, 200, found.body, found.content_type, cache=answers.FOR_EVER)
+
+    # --- who ---
+
+    def _admit(self, exchange: Exchange) -> None:
+        visitor = cookie_of(exchange.headers, self._cookie)
+        user = self._visitors.who(visitor) if self._users else ""
+        try:
+            query = query_of(exchange.query)
+        except ValueError:
+            answers.respond(exchange, 400, "the query has too many fields\n", answers.TEXT)
+            return
+        if exchange.method == "POST":
+            self._read(exchange, visitor, user, query)
+        elif exchange.method not in ("GET", "HEAD"):
+            answers.respond(
+                exchange,
+                405,
+                "pages are read with GET, forms sent with POST\n",
+                answers.TEXT,
+                ((b"Allow", b"GET, HEAD, POST"),),
+            )
+        elif user is None:
+            self._ask_who(exchange, visitor, query)
+        else:
+            self._get(exchange, visitor, user, query)
+
+    def _ask_who(self, exchange: Exchange, visitor: str, query: dict[str, str]) -> None:
+        if exchange.path.startswith(("/api/", "/live/")):
+            answers.respond(exchange, 401, b'{"error":"sign in first, at /sign-in"}\n', answers.JSON)
+        elif exchange.path == "/sign-in":
+            self._show(
+                exchange, visitor, Asked("/sign-in", query=query), "sign-in.html", {"next": query.get("next", "/")}
+            )
+        else:
+            answers.redirect(exchange, f"/sign-in?next={_quoted(exchange.target)}")
+
+    def _read(self, exchange: Exchange, visitor: str, user: str | None, query: dict[str, str]) -> None:
+        """Collect a form's body; the listener bounds its length."""
+        body = bytearray()
+
+        def more() -> None:
+            body.extend(exchange.take())
+            if exchange.ended and not exchange.gone:
+                body.extend(exchange.take())
+                exchange.notify = None
+                self._start(exchange, self._post(exchange, visitor, user, query, bytes(body)))
+
+        exchange.notify = more
+        more()
+
+    # --- pages ---
+
+    def _get(self, exchange: Exchange, visitor: str, user: str, query: dict[str, str]) -> None:
+        path, kind = exchange.path, "page"
+        if path == _HISTORY:
+            self._history(exchange, query)
+            return
+        for prefix in ("/api", "/live"):
+            if path == prefix or path.startswith(prefix + "/"):
+                path, kind = path[len(prefix) :] or "/", prefix
+        found = self._pages.find(path)
+        if found is None:
+            self._fail(exchange, visitor, Asked(path, user=user), kind, NotThere(f"there is no page {path}"))
+            return
+        page, names = found
+        asked = Asked(path, names, query, user=user)
+        if kind == "/live":
+            self._follow(exchange, page, asked)
+        else:
+            self._start(exchange, self._answer(exchange, visitor, page, asked, kind))
+
+    async def _answer(self, exchange: Exchange, visitor: str, page: Page, asked: Asked, kind: str) -> None:
+        try:
+            facts = await page.facts(self._desk, asked)
+            if page.more is not None:
+                facts |= await page.more(self._desk, asked)
+        except HeadraceError as error:
+            self._fail(exchange, visitor, asked, kind, error)
+            return
+        download = facts.pop("download", None)
+        if download is not None:
+            answers.respond(exchange, 200, download, answers.TEXT, ((b"Content-Disposition", b"attachment"),))
+        elif kind == "/api":
+            answers.respond(exchange, 200, jsonable(facts), answers.JSON)
+        else:
+            self._show(exchange, visitor, asked, page.template, facts, page)
+
+    def _fail(self, exchange: Exchange, visitor: str, asked: Asked, kind: str, error: HeadraceError) -> None:
+        status = 404 if isinstance(error, _UNKNOWN) else 502
+        if kind == "page":
+            self._show(exchange, visitor, asked, "error.html", {"text": str(error), "status": status}, status=status)
+        else:
+            answers.respond(exchange, status, msgspec.json.encode({"error": str(error)}), answers.JSON)
+
+    def _show(
+        self,
+        exchange: Exchange,
+        visitor: str,
+        asked: Asked,
+        template: str,
+        facts: Facts,
+        page: Page | None = None,
+        status: int = 200,
+    ) -> None:
+        known = visitor or self._visitors.new_id()
+        notice = self._desk.notices.find(asked.query.get("notice", ""))
+        body = self._env.get_template(template).render(
+            **self._context(asked, facts, page),
+            sections=SECTIONS,
+            token=self._visitors.token(known),
+            may_change=self._may_change(asked.user),
+            user=asked.user,
+            notice=notice,
+        )
+        answers.respond(exchange, status, body, more=() if visitor else (self._set_cookie(known),))
+
+    def _context(self, asked: Asked, facts: Facts, page: Page | None) -> dict[str, Any]:
+        return {
+            "facts": facts,
+            "asked": asked,
+            "page": page,
+            "snapshot": self._desk.snapshot(),
+            "settings": self._desk.settings,
+            "address": asked.path + _query_text(asked.query),
+        }
+
+    def _may_change(self, user: str) -> bool:
+        known = self._users.get(user)
+        return not self._desk.settings.read_only and not (known is not None and known.read_only)
+
+    # --- live ---
+
+    def _follow(self, exchange: Exchange, page: Page, asked: Asked) -> None:
+        """A browser that wants a page's live part. Users see the same, so that it is rendered once."""
+        nobody = _without_user(asked)
+
+        async def render() -> Part:
+            return await self._part(page, nobody)
+
+        if not page.live:
+            answers.respond(exchange, 404, b'{"error":"this page has no live part"}', answers.JSON)
+        elif not self._live.join(exchange, nobody.path + _query_text(nobody.query), render):
+            text = f"{limits.VIEWERS_MAX} pages are being watched; that is the most\n"
+            answers.respond(exchange, 503, text, answers.TEXT, ((b"Retry-After", b"10"),))
+
+    async def _part(self, page: Page, asked: Asked) -> Part:
+        frame, snapshot = self._env.get_template("live.html"), self._desk.snapshot()
+        try:
+            facts = await page.facts(self._desk, asked)
+        except HeadraceError as error:
+            return frame.render(snapshot=snapshot, gone=str(error), inside=""), b""
+        template = self._env.get_template(page.template)
+        block = "".join(template.blocks["live"](template.new_context(self._context(asked, facts, page))))
+        inside = frame.render(snapshot=snapshot, gone="", inside=Markup(block))  # noqa: S704  # a template's own output
+        names = [series["name"] for chart in facts.get("charts", ()) for series in chart["series"]]
+        now_s = self._desk.now_s()
+        tick = {name: self._desk.history.latest(name, until_s=now_s) for name in names}
+        return inside, tick_of(now_s, tick) if names else b""
+
+    def _history(self, exchange: Exchange, query: dict[str, str]) -> None:
+        """`?series=NAME,NAME&span=600`: times, and the values of each."""
+        names = [name for name in query.get("series", "").split(",") if name][:_CHART_SERIES_MAX]
+        span_s = Asked("", query=query).number("span", _SPAN_DEFAULT_S, least=10, most=_SPAN_MAX_S)
+        points = self._desk.history.points(names, span_s=span_s, until_s=self._desk.now_s())
+        answers.respond(exchange, 200, msgspec.json.encode(points._asdict()), answers.JSON)
+
+    # --- forms ---
+
+    async def _post(
+        self, exchange: Exchange, visitor: str, user: str | None, query: dict[str, str], body: bytes
+    ) -> None:
+        try:
+            many = form_of(body)
+        except ValueError:
+            answers.respond(exchange, 400, "this is no form\n", answers.TEXT)
+            return
+        form = {name: values[-1] for name, values in many.items()}
+        if not self._visitors.token_fits(visitor, form.pop("token", "")):
+            answers.respond(exchange, 403, "the form is out of date: load its page again, and repeat\n", answers.TEXT)
+        elif exchange.path == "/sign-in" and self._users:
+            await self._sign_in(exchange, form)
+        elif user is None:
+            answers.redirect(exchange, "/sign-in")
+        elif exchange.path == "/sign-out":
+            self._visitors.sign_out(visitor)
+            answers.redirect(exchange, "/", (self._set_cookie(""),))
+        elif not self._may_change(user):
+            answers.respond(exchange, 403, "read-only: nothing may be changed here\n", answers.TEXT)
+        else:
+            await self._act(exchange, Asked(exchange.path, {}, query, form, many, user))
+
+    async def _act(self, exchange: Exchange, asked: Asked) -> None:
+        found = self._actions.find(asked.path)
+        if found is None:
+            answers.respond(exchange, 404, "there is no such form\n", answers.TEXT)
+            return
+        action, names = found
+        back = local_place(asked.form.get("back", ""))
+        try:
+            done = await action.do(
+                self._desk, Asked(asked.path, names, asked.query, asked.form, asked.many, asked.user)
+            )
+        except HeadraceError as error:
+            self._go(exchange, back, Notice(str(error), bad=True))
+            level = logging.INFO if isinstance(error, Refused) else logging.WARNING
+            _log.log(
+                level,
+                "not done: %s",
+                error,
+                extra={"action": "console.refused", "path": asked.path, "user": asked.user},
+            )
+        else:
+            self._go(exchange, done.go, Notice(done.notice))
+            _log.info("%s", done.notice, extra={"action": "console.changed", "path": asked.path, "user": asked.user})
+
+    def _go(self, exchange: Exchange, place: str, notice: Notice) -> None:
+        path, _, rest = place.partition("?")
+        kept = "&".join(piece for piece in rest.split("&") if piece and not piece.startswith("notice="))
+        answers.redirect(exchange, f"{path}?{kept + '&' if kept else ''}notice={self._desk.notices.keep(notice)}")
+
+    async def _sign_in(self, exchange: Exchange, form: dict[str, str]) -> None:
+        name, password, place = form.get("name", ""), form.get("password", ""), form.get("next", "/")
+        back = f"/sign-in?next={_quoted(local_place(place))}"
+        if not self._attempts.allows(exchange.peer):
+            _log.warning("too many sign-ins", extra={"action": "console.sign_in_limited", "peer": exchange.peer})
+            self._go(exchange, back, Notice("Too many attempts. Wait a minute, then try again.", bad=True))
+            return
+        known = self._users.get(name)
+        async with self._hashing:
+            fits = await asyncio.to_thread(password_fits, password, known.password if known is not None else NOBODY)
+        if known is None or not fits:
+            _log.warning("a sign-in failed", extra={"action": "console.sign_in_failed", "peer": exchange.peer})
+            self._go(exchange, back, Notice("Name or password is wrong.", bad=True))
+            return
+        _log.info("signed in", extra={"action": "console.signed_in", "user": name, "peer": exchange.peer})
+        answers.redirect(exchange, local_place(place), (self._set_cookie(self._visitors.sign_in(name)),))
+
+    # --- inside ---
+
+    def _set_cookie(self, value: str) -> tuple[bytes, bytes]:
+        end = "" if value else "; Max-Age=0"
+        return b"Set-Cookie", f"{self._cookie}={value}{self._cookie_tail}{end}".encode()
+
+    def _start(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._guarded(exchange, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, exchange: Exchange, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception:  # noqa: BLE001  # a page's bug costs its own request
+            _log.exception("a page failed", extra={"action": "console.page_failed", "path": exchange.path})
+            answers.respond(exchange, 500, "the console failed here; its log says how\n", answers.TEXT)
+
+
+def _without_user(asked: Asked) -> Asked:
+    query = {name: value for name, value in asked.query.items() if name != "notice"}
+    return Asked(asked.path, asked.names, query)
+
+
+def _query_text(query: Any) -> str:
+    kept = {name: value for name, value in query.items() if name != "notice"}
+    return f"?{urlencode(kept)}" if kept else ""
+
+
+def _quoted(place: str) -> str:
+    return quote(place, safe="")
+
+
+def _comes_by_link(exchange: Exchange) -> bool:
+    """Somebody follows a link of another site to a page: harmless, since a page only shows, and nobody can frame it."""
+    headers = exchange.headers
+    return (
+        exchange.method == "GET"
+        and headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
+        and headers.get(b"sec-fetch-mode") == b"navigate"
+        and headers.get(b"sec-fetch-dest") == b"document"
+        and not exchange.path.startswith(("/api/", "/live/"))
+    )
