@@ -69,7 +69,8 @@ def test_fire_times_ascend_and_the_newest_are_the_last_of_them(
 ) -> None:
     timing = Cron(text, zone)
     until_ms = after_ms + min(span_h, 12 if len(text.split()) == 6 else 400) * HOUR_MS
-    times, at_ms = [], after_ms
+    times: list[int] = []
+    at_ms = after_ms
     while (following := next_after(timing, at_ms)) is not None and following <= until_ms and len(times) < 200:
         assert following > at_ms
         times.append(at_ms := following)
@@ -167,7 +168,7 @@ def test_with_jitter_each_time_fires_once_no_earlier_and_within_it(jitter_ms: in
             current = found.row
         now_ms += step_ms
     assert fired == sorted(set(fired))
-    assert {time for time in range(ms("2026-01-01T00:00"), now_ms - jitter_ms - step_ms, 5 * MINUTE_MS)} <= set(fired)
+    assert set(range(ms("2026-01-01T00:00"), now_ms - jitter_ms - step_ms, 5 * MINUTE_MS)) <= set(fired)
 
 
 def test_a_new_timing_counts_from_now_and_what_was_fired_is_not_fired_again() -> None:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-import msgspec
-
 from headrace.errors import CallerError, QueueNotFound, ReceiptExpired, StateChanged
 from headrace.queue.model import Delivery
 from headrace.queue.operations import Transact
-from headrace.work import keys, limits, settling
-from headrace.work.admission import Read
+from headrace.work import keys, settling, wish
 from headrace.work.backend import Backend
 from headrace.work.job import Job, open_job
 from headrace.work.outcome import Cancelled
@@ -26,15 +23,6 @@ finished: it had ended already."""
 TAKE_MS: Final = 10_000
 """The lease under which a waiting task is taken out."""
 TRIES_MAX: Final = 10
-WISH_MS: Final = limits.RETENTION_MS
-"""As long as a message may wait."""
-
-
-class Wish(msgspec.Struct, frozen=True):
-    """The row of a wish. `at_ms`: when it was wished; `expires_ms`: kept until then."""
-
-    at_ms: int
-    expires_ms: int
 
 
 class Wishes:
@@ -69,22 +57,8 @@ def cancel(backend: Backend, task_id: str, *, now_ms: int, queue: str = "", seq:
         return "cancelled"
     if backend.read(keys.result(task_id)) is not None:
         return "finished"
-    expires_ms = now_ms + WISH_MS
-    wish = Wish(now_ms, expires_ms)
-    key = keys.cancel(task_id)
-    backend.transact(
-        Transact(state=[(key, msgspec.json.encode(wish)), (keys.expiry(expires_ms, key), b"")], name=keys.NAME)
-    )
+    backend.transact(Transact(state=list(wish.wished(task_id, now_ms).items()), name=keys.NAME))
     return "asked"
-
-
-def fulfilled(task_id: str, read: Read) -> dict[bytes, bytes | None]:
-    """What the commit that ends a wished task removes."""
-    key = keys.cancel(task_id)
-    row = read(key)
-    if row is None:
-        return {}
-    return {key: None, keys.expiry(msgspec.json.decode(row, type=Wish).expires_ms, key): None}
 
 
 def _take_out(backend: Backend, queue: str, seq: int, task_id: str, now_ms: int) -> bool:

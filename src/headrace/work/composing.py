@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -34,8 +34,44 @@ MEMBERS_MAX: Final = broker_limits.NATIVE_BATCH_MAX
 """Members of a group: they are sent in one transaction."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Step:
+    """A part of a flow: a call, a chain or a group."""
+
+    __slots__ = ()
+    app: App
+
+    def send(self) -> Handle[Any]:
+        """Send it, whole, in one commit; each send is a flow of its own. Within `with app.transaction():` with that commit.
+
+        Returns:
+            The handle of its last task: a chain's result is that of its last step, a group's that of its join, or, without
+            one, the list of its members' results. It is kept for a day, if the task says nothing else.
+
+        Raises:
+            InvalidArguments: the first task leaves arguments open.
+            InvalidOption: a task of it is unique: it could not be left out.
+            NotSupported: there is a group in it, and the broker has no transactions.
+            InvalidMessage, MessageTooLong: what follows a task does not fit into its message.
+        """
+        dispatches, handle = _begun(self)
+        if len(dispatches) == 1 and not dispatches[0].puts:
+            self.app.sender.send(self.app.tasks[dispatches[0].envelope.task], dispatches[0])
+        else:
+            self.app.sender.send_together(dispatches)
+        return handle
+
+    async def asend(self) -> Handle[Any]:
+        """As `send`, without blocking the event loop."""
+        dispatches, handle = _begun(self)
+        if len(dispatches) == 1 and not dispatches[0].puts:
+            await self.app.sender.asend(self.app.tasks[dispatches[0].envelope.task], dispatches[0])
+        else:
+            await self.app.sender.asend_together(dispatches)
+        return handle
+
+
+@dataclass(frozen=True)
+class Call(Step, Generic[T]):
     """A call of a task, to be sent later: made by `task.s(…)` and `task.si(…)`."""
 
     app: App
@@ -46,37 +82,24 @@ class Call(Generic[T]):
         return self.signature.envelope.task
 
     def send(self) -> Handle[T]:
-        """Send it, alone. Each send is a task of its own."""
-        return _send(self.app, self)
+        """Send it, alone: as `task.send`, each time a task of its own."""
+        return self.app.sender.send(self.app.tasks[self.task], _alone(self))
 
     async def asend(self) -> Handle[T]:
         """As `send`, without blocking the event loop."""
-        return await _asend(self.app, self)
+        return await self.app.sender.asend(self.app.tasks[self.task], _alone(self))
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+@dataclass(frozen=True)
+class Chain(Step):
     """Tasks one after another; made by `chain`."""
 
     app: App
     steps: tuple[Step, ...]
 
-    def send(self) -> Handle[Any]:
-        """Send it. The handle is the last task's: its result is the chain's.
 
-        Raises:
-            NotSupported: there is a group in it, and the broker has no transactions.
-            InvalidMessage, MessageTooLong: what follows the first task does not fit into its message.
-        """
-        return _send(self.app, self)
-
-    async def asend(self) -> Handle[Any]:
-        """As `send`, without blocking the event loop."""
-        return await _asend(self.app, self)
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
+@dataclass(frozen=True)
+class Group(Step):
     """Tasks side by side; made by `group`."""
 
     app: App
@@ -84,27 +107,11 @@ class Group:
     join: Step | None = None
     on_failure: OnFailure = "stop"
 
-    def then(self, step: Call[Any] | Chain) -> Group:
-        """With a task that runs once, when all members have ended: its first open argument is the list of their results,
-        in the members' order."""
-        if self.join is not None:
-            return Group(self.app, self.members, chain(self.join, step), self.on_failure)
-        return Group(self.app, self.members, step, self.on_failure)
-
-    def send(self) -> Handle[Any]:
-        """Send it. The handle's result is the join's, or, without one, the list of the members' results.
-
-        Raises:
-            NotSupported: the broker has no transactions.
-        """
-        return _send(self.app, self)
-
-    async def asend(self) -> Handle[Any]:
-        """As `send`, without blocking the event loop."""
-        return await _asend(self.app, self)
-
-
-Step: TypeAlias = Call[Any] | Chain | Group
+    def then(self, step: Step) -> Group:
+        """With a task (or a chain) that runs once, when all members have ended: its first open argument is the list of their
+        results, in the members' order."""
+        joined = chain(self.join, step) if self.join is not None else step
+        return Group(self.app, self.members, joined, self.on_failure)
 
 
 def chain(*steps: Step) -> Chain:
@@ -175,11 +182,12 @@ class _Composing:
             return then
         if isinstance(step, Group):
             return self._group(step, flow, then)
+        assert isinstance(step, Call)
         return (self._call(step, flow, then),)
 
     def _call(self, call: Call[Any], flow: Flow | None, then: tuple[Signature, ...]) -> Signature:
         envelope = call.signature.envelope
-        if envelope.unique is not None and (flow is not None or then or self.last is not None):
+        if envelope.unique is not None:
             raise InvalidOption(
                 "unique", envelope.unique.key, f"{envelope.task} cannot be left out of a chain or group"
             )
@@ -227,6 +235,7 @@ def _result_of(step: Step) -> str:
         return _result_of(step.steps[-1])
     if isinstance(step, Group):
         return _result_of(step.join) if step.join is not None else ""
+    assert isinstance(step, Call)
     return step.task
 
 
@@ -244,47 +253,23 @@ def composed(step: Step, now_ms: int) -> tuple[list[Dispatch], Envelope, tuple[s
     return dispatches, composing.last, composing.members
 
 
-def _send(app: App, step: Step) -> Handle[Any]:
-    if isinstance(step, Call):
-        return app.sender.send(app.tasks[step.task], _alone(app, step))
+def _begun(step: Step) -> tuple[list[Dispatch], Handle[Any]]:
+    app = step.app
     dispatches, last, members = composed(step, app.clock())
-    _check_backend(app, dispatches)
-    if len(dispatches) == 1 and not dispatches[0].puts:
-        app.sender.send(app.tasks[dispatches[0].envelope.task], dispatches[0])
-    else:
-        app.sender.send_together(dispatches)
-    return _handle(app, last, members)
-
-
-async def _asend(app: App, step: Step) -> Handle[Any]:
-    if isinstance(step, Call):
-        return await app.sender.asend(app.tasks[step.task], _alone(app, step))
-    dispatches, last, members = composed(step, app.clock())
-    _check_backend(app, dispatches)
-    if len(dispatches) == 1 and not dispatches[0].puts:
-        await app.sender.asend(app.tasks[dispatches[0].envelope.task], dispatches[0])
-    else:
-        await app.sender.asend_together(dispatches)
-    return _handle(app, last, members)
-
-
-def _alone(app: App, call: Call[Any]) -> Dispatch:
-    """A send of the call by itself: all its arguments must be there."""
-    task = app.tasks[call.task]
-    task.arguments.call(call.signature.envelope.args)
-    envelope = msgspec.structs.replace(call.signature.envelope, id=new_id(app.clock()), sent_ms=app.clock())
-    return Dispatch(call.signature.queue, envelope, call.signature.delay_ms, task.sent_with.ttl_ms)
-
-
-def _check_backend(app: App, dispatches: list[Dispatch]) -> None:
     if dispatches[0].puts and not app.backend.capabilities.transactions:
         raise NotSupported("a group", app.backend.name)
-
-
-def _handle(app: App, last: Envelope, members: tuple[str, ...] | None) -> Handle[Any]:
     if members is None:
-        return Handle(app, last.id, task=last.task, kept=True)
-    return GroupHandle(app, last.id, members)
+        return dispatches, Handle(app, last.id, task=last.task, kept=True)
+    return dispatches, GroupHandle(app, last.id, members)
+
+
+def _alone(call: Call[Any]) -> Dispatch:
+    """A send of the call by itself: all its arguments must be there."""
+    task = call.app.tasks[call.task]
+    task.arguments.call(call.signature.envelope.args)
+    now_ms = call.app.clock()
+    envelope = msgspec.structs.replace(call.signature.envelope, id=new_id(now_ms), sent_ms=now_ms)
+    return Dispatch(call.signature.queue, envelope, call.signature.delay_ms, task.sent_with.ttl_ms)
 
 
 class GroupHandle(Handle[list[Any]]):

@@ -63,7 +63,7 @@ def _definition(call: Call[Any], when: Timing, expires_ms: int | None, values: S
     unknown = set(values) - set(ScheduleValues.__annotations__)
     if unknown:
         known = ", ".join(ScheduleValues.__annotations__)
-        raise InvalidOption(sorted(unknown)[0], "…", f"a schedule has no such option; it has {known}")
+        raise InvalidOption(min(unknown), "…", f"a schedule has no such option; it has {known}")
     template = msgspec.structs.replace(call.signature.envelope, id="", sent_ms=0, expires_ms=expires_ms)
     return schedules.check_definition(
         Definition(

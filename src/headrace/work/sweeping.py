@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.errors import StateChanged
 from headrace.queue.operations import Transact
-from headrace.work import cancelling, flows, keys, limiting, results
+from headrace.work import flows, keys, limiting, results, wish
 from headrace.work.backend import Backend
 from headrace.work.unique import Lock
 
@@ -86,5 +86,5 @@ def _expires_ms(key: bytes, value: bytes) -> int:
     if key.startswith(keys.UNIQUE):
         return msgspec.json.decode(value, type=Lock).expires_ms
     if key.startswith(keys.CANCEL):
-        return msgspec.json.decode(value, type=cancelling.Wish).expires_ms
+        return msgspec.json.decode(value, type=wish.Wish).expires_ms
     return 0

@@ -170,6 +170,7 @@ class Task(Generic[P, R]):
             expires_ms=now_ms + options.delay_ms + options.expires_ms if options.expires_ms is not None else None,
             timeout_s=_if_changed(options.timeout_s, self.defaults.timeout_s),
             keep_result_s=options.keep_result_s,
+            limit_key=self._text(self.defaults.key, raw),
             sent_ms=now_ms,
         )
         queue = names.of_priority(options.queue, options.priority)
