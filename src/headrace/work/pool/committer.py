@@ -86,7 +86,9 @@ class Committer:
         self._thread.start()
 
     def give(self, held: Held, outcome: Outcome) -> None:
-        """The job has ended so."""
+        """The job has ended so. Once: what a drain has cut may end after all."""
+        if held.stage is ENDED:
+            return
         held.outcome = outcome
         held.stage = ENDED
         self._ended.append(held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
@@ -28,7 +29,7 @@ class Held:
     """One job in hand. Changed by the thread that has it: fetcher, then runner, then committer."""
 
     __slots__ = (
-        "began_s", "context", "deadline_s", "ended_s", "fetched_s", "job", "limit_slot", "outcome", "refused",
+        "began_s", "context", "deadline_s", "ended_s", "fetched_s", "job", "limit_slot", "mates", "outcome", "refused",
         "renewed_s", "slot", "stage", "stopped", "thread",
     )  # fmt: skip
 
@@ -37,6 +38,8 @@ class Held:
         self.limit_slot = limit_slot
         """Of its concurrency limit: renewed with the lease, given back by the commit."""
         self.context: Context | None = None
+        self.mates: Sequence[Held] = ()
+        """Further messages of a batch, that run with this one."""
         self.stage = WAITING
         self.fetched_s = self.renewed_s = now_s
         self.began_s = self.ended_s = now_s
@@ -49,6 +52,11 @@ class Held:
         self.outcome: Outcome | None = None
         self.refused = False
         """What it came to could not be committed: its failure is."""
+
+    @property
+    def run(self) -> Sequence[Held]:
+        """All that run with it, itself first."""
+        return (self, *self.mates)
 
     @property
     def label(self) -> str:

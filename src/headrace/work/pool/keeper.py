@@ -78,7 +78,8 @@ class Keeper:
         if self._inbox.waiting:
             self._inbox.hurry()
             for held in self._inbox.take_back(TAKE_BACK_S):
-                self._give_back(held, Deferred(0))
+                for each in held.run:
+                    self._give_back(each, Deferred(0))
         if self._inbox.open:
             for held in self._hand.running():
                 self._limit(held, now_s)

@@ -10,6 +10,7 @@ POLL_WAIT_S: Final = (
 )
 AHEAD_S: Final = 0.005  # no more is fetched ahead than runs in this time: a longer wait belongs into the broker
 AHEAD_MAX: Final = 500  # tasks, however short they are: more than this per call saves nothing
+RECEIVE_MAX: Final = 10_000  # messages in one receive: the native API's bound
 UNCOMMITTED_MAX: Final = 4_000  # runs whose commit is on its way; beyond, fetching waits: memory stays bounded
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0  # between two tries while the broker is away: it is back within that time for most restarts

@@ -10,23 +10,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from headrace.work.pool.limits import AHEAD_MAX, AHEAD_S, SHORT_S
+from headrace.work.pool.limits import AHEAD_MAX, AHEAD_S, RECEIVE_MAX, SHORT_S
 
 _WEIGHT: Final = 0.1
 """Of the newest run in the mean: after a change of pace it is right within 30 runs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Queues that are polled together, in the order of their priority, and which kinds of tasks may come from them."""
+class Kinds:
+    """What may come from a queue.
 
-    queues: tuple[str, ...]
+    Attributes:
+        threaded: tasks that take a thread.
+        asynchronous: async tasks.
+        batch: messages that one run takes.
+    """
+
     threaded: bool
     asynchronous: bool
+    batch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Queues that are polled together, in the order of their priority."""
+
+    queues: tuple[str, ...]
+    kinds: Kinds
 
     def room(self, *, threaded: int, asynchronous: int) -> int:
         """How many to ask for. What comes is not known before, so there must be room for each kind that may come."""
-        return max(0, min([threaded] * self.threaded + [asynchronous] * self.asynchronous))
+        rooms = [threaded] * self.kinds.threaded + [asynchronous] * self.kinds.asynchronous
+        return min(max(0, min(rooms)) * self.kinds.batch, RECEIVE_MAX)
 
 
 class Pace:
@@ -48,13 +63,13 @@ class Pace:
         return min(AHEAD_MAX, int(AHEAD_S / self.mean_s)) if self.mean_s < AHEAD_S else 0
 
 
-def grouped(queues: Sequence[tuple[str, bool, bool]]) -> list[Source]:
+def grouped(queues: Sequence[tuple[str, Kinds]]) -> list[Source]:
     """Queues by what may come from them: while all threads are busy, those with async tasks are polled all the same.
 
     Args:
-        queues: (name, threaded, asynchronous), in the order of their priority.
+        queues: in the order of their priority.
     """
-    groups: dict[tuple[bool, bool], list[str]] = {}
-    for queue, threaded, asynchronous in queues:
-        groups.setdefault((threaded, asynchronous), []).append(queue)
-    return [Source(tuple(names), *kinds) for kinds, names in groups.items()]
+    groups: dict[Kinds, list[str]] = {}
+    for queue, kinds in queues:
+        groups.setdefault(kinds, []).append(queue)
+    return [Source(tuple(names), kinds) for kinds, names in groups.items()]

@@ -7,7 +7,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -20,6 +20,7 @@ from headrace.work.pool.board import Board
 from headrace.work.pool.held import RUNNING, Held
 from headrace.work.pool.inbox import Inbox
 from headrace.work.pool.pacing import Pace
+from headrace.work.task import Consumer
 
 if TYPE_CHECKING:
     from headrace.work.app import App
@@ -66,24 +67,34 @@ class Threads:
 
     def _run_one(self, held: Held, slot: int) -> None:
         began_s = time.monotonic()
-        job = held.job
-        held.context = context = Context(job, worker=self._worker)
-        held.slot, held.thread, held.began_s = slot, threading.get_ident(), began_s
-        timeout_s = job.timeout_s
+        runs = held.run
+        for each in runs:
+            each.context, each.began_s = Context(each.job, worker=self._worker), began_s
+        timeout_s = held.job.timeout_s
         held.deadline_s = None if timeout_s is None else began_s + timeout_s
+        held.slot, held.thread = slot, threading.get_ident()
         self._board.begin(slot, held.label.encode(), began_s)
-        held.stage = RUNNING
+        for each in runs:
+            each.stage = RUNNING
+        outcomes = self._outcomes(held, runs)
+        ended_s = time.monotonic()
+        self._board.end(slot)
+        self._pace.note(ended_s - began_s)
+        for each, outcome in zip(runs, outcomes, strict=True):
+            each.ended_s = ended_s
+            self._on_end(each, explained(held, outcome))
+
+    def _outcomes(self, held: Held, runs: Sequence[Held]) -> Sequence[Outcome]:
+        target: Any = held.job.target
         try:
             try:
-                outcome = execution.run(self._app, job.target, context)  # type: ignore[arg-type]  # a Ready job has one
+                if takes_lists(target):
+                    return execution.run_batch(self._app, target, contexts_of(runs))
+                return [execution.run(self._app, target, contexts_of(runs)[0])]
             finally:
                 self._leave(held)
         except BaseException as error:  # noqa: BLE001 - SystemExit in a task, or raised from outside at its very end
-            outcome = Failed(describe(error)) if held.stopped is None else Failed(ErrorInfo(held.stopped.__name__, ""))
-        held.ended_s = time.monotonic()
-        self._board.end(slot)
-        self._pace.note(held.ended_s - began_s)
-        self._on_end(held, explained(held, outcome))
+            return [Failed(describe(error))] * len(runs)
 
     def _leave(self, held: Held) -> None:
         """From here on nothing is raised in this thread for this run any more."""
@@ -154,41 +165,57 @@ class Loop:
             task.cancel()
 
     async def _run(self, held: Held) -> None:
+        began_s = time.monotonic()
+        runs = held.run
+        for each in runs:
+            each.context, each.began_s = Context(each.job, worker=self._worker), began_s
         slot = held.slot = self._slots.pop()
-        held.context = Context(held.job, worker=self._worker)
-        held.began_s = time.monotonic()
-        self._board.begin(slot, held.label.encode(), held.began_s)
-        held.stage = RUNNING
+        self._board.begin(slot, held.label.encode(), began_s)
+        for each in runs:
+            each.stage = RUNNING
         try:
-            outcome = await execution.run_async(self._app, held.job.target, held.context)  # type: ignore[arg-type]  # as above
-        except asyncio.CancelledError:  # the process ends: it comes again, as an attempt that was lost
-            return
-        except BaseException as error:  # noqa: BLE001 - SystemExit in a task
-            outcome = Failed(describe(error))
+            outcomes = await self._outcomes(held, runs)
         finally:
-            held.ended_s = time.monotonic()
             self._board.end(slot)
             self._slots.append(slot)
             del self._running[held]
             with self._count:
                 self._open -= 1
-        self._on_end(held, outcome)
+        ended_s = time.monotonic()
+        for each, outcome in zip(runs, outcomes, strict=True):
+            each.ended_s = ended_s
+            self._on_end(each, outcome)
         self._on_room()
+
+    async def _outcomes(self, held: Held, runs: Sequence[Held]) -> Sequence[Outcome]:
+        target: Any = held.job.target
+        try:
+            if takes_lists(target):
+                return await execution.run_batch_async(self._app, target, contexts_of(runs))
+            return [await execution.run_async(self._app, target, contexts_of(runs)[0])]
+        except asyncio.CancelledError:  # by itself, not by us: a task that cancels its own asyncio task has failed
+            return [Failed(ErrorInfo("CancelledError", "it was cancelled from within"))] * len(runs)
+        except BaseException as error:  # noqa: BLE001 - SystemExit in a task
+            return [Failed(describe(error))] * len(runs)
+
+
+def takes_lists(target: object) -> bool:
+    return isinstance(target, Consumer) and target.batch is not None
+
+
+def contexts_of(runs: Sequence[Held]) -> list[Context]:
+    return [each.context for each in runs if each.context is not None]
 
 
 def explained(held: Held, outcome: Outcome) -> Outcome:
     """What was raised from outside has no text of its own."""
-    if not isinstance(outcome, Failed) or held.stopped is not TimeLimitExceeded or outcome.error.message:
-        return (
-            Cancelled() if isinstance(outcome, Failed) and _is_cancel(held) and not outcome.error.message else outcome
-        )
+    if not isinstance(outcome, Failed) or held.stopped is None or outcome.error.message:
+        return outcome
+    if held.stopped is not TimeLimitExceeded:
+        return Cancelled()
     text = f"it ran longer than {held.job.timeout_s:g} s"
     name = f"{TimeLimitExceeded.__module__}.{TimeLimitExceeded.__qualname__}"
     return Failed(ErrorInfo(name, text, outcome.error.traceback), outcome.final, outcome.delay_ms)
-
-
-def _is_cancel(held: Held) -> bool:
-    return held.stopped is not None and held.stopped is not TimeLimitExceeded
 
 
 _set_async_exc: Final = ctypes.pythonapi.PyThreadState_SetAsyncExc

@@ -28,11 +28,12 @@ from headrace.work.pool.held import Hand, Held, wall_ms
 from headrace.work.pool.inbox import Inbox
 from headrace.work.pool.keeper import Keeper, Renewer
 from headrace.work.pool.limits import UNCOMMITTED_MAX
-from headrace.work.pool.pacing import Pace, Source, grouped
+from headrace.work.pool.pacing import Kinds, Pace, Source, grouped
 from headrace.work.pool.present import Present
 from headrace.work.pool.runners import Loop, Threads
 from headrace.work.pool.tally import Tally
 from headrace.work.run_log import RUNS_MAX, RunLog
+from headrace.work.task import Consumer, Target
 from headrace.work_settings import WorkSettings
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ class Worker:
         while time.monotonic() < deadline_s and self._busy():
             time.sleep(_LOOK_S)
         for held in self._inbox.take_back(0):
-            self._committer.give(held, Deferred(0))
+            for each in held.run:
+                self._committer.give(each, Deferred(0))
         for fetcher in self._fetchers:
             fetcher.join(2.0)
         for held in self._hand.running():
@@ -196,8 +198,9 @@ class Worker:
         return source.room(threaded=self._inbox.room, asynchronous=self._loop.room)
 
     def _run(self, jobs: Sequence[Held]) -> None:
-        threaded = [held for held in jobs if not held.job.target.is_async]  # type: ignore[union-attr]  # Ready: has one
-        asynchronous = [held for held in jobs if held.job.target.is_async]  # type: ignore[union-attr]
+        runs = batched(jobs)
+        threaded = [held for held in runs if not target_of(held).is_async]
+        asynchronous = [held for held in runs if target_of(held).is_async]
         if threaded:
             self._inbox.put(threaded)
         if asynchronous:
@@ -263,7 +266,8 @@ class Worker:
             rss_bytes=rss_bytes(),
             app=self._settings.app,
             queues=self.queues,
-            slots=self._settings.threads + self._settings.async_tasks * any(s.asynchronous for s in self.sources),
+            slots=self._settings.threads
+            + self._settings.async_tasks * any(source.kinds.asynchronous for source in self.sources),
             running=[_running(held) for held in self._hand.running()[:_RUNNING_MAX]],
             tasks=tasks,
             done_s=done_s,
@@ -278,18 +282,41 @@ def sources_of(app: App, wanted: Sequence[str]) -> list[Source]:
     Args:
         wanted: only these, the first one first; empty: all of the app's.
     """
-    kinds: dict[str, list[bool]] = {}
-    for task in app.tasks.values():
-        kinds.setdefault(task.defaults.queue, []).append(task.is_async)
-    consumed = {queue: [consumer.is_async] for queue, consumer in app.consumers.items()}
-    found = []
-    for queue in wanted or sorted({*kinds, *consumed}):
-        asynchronous = kinds.get(queue, []) + consumed.get(queue, [])
+    found: list[tuple[str, Kinds]] = []
+    for queue in wanted or app.queues:
+        consumer = app.consumers.get(queue)
+        if consumer is not None:
+            found.append((queue, Kinds(not consumer.is_async, consumer.is_async, consumer.batch or 1)))
+            continue
+        own = [task.is_async for task in app.tasks.values() if task.defaults.queue == queue]
         # A task may be sent to any queue (`.options(queue=)`): one without tasks of its own may bring either kind.
-        either = asynchronous or [task.is_async for task in app.tasks.values()] or [False]
-        siblings = [queue] if queue in consumed else names.in_order(queue)
-        found += [(name, not all(either), any(either)) for name in siblings]
+        either = own or [task.is_async for task in app.tasks.values()]
+        found += [(name, Kinds(not all(either), any(either))) for name in names.in_order(queue)]
     return grouped(found)
+
+
+def target_of(held: Held) -> Target:
+    target = held.job.target
+    assert target is not None, "what has no target is not ready"
+    return target  # type: ignore[return-value]  # an app's targets are all runnable
+
+
+def batched(jobs: Sequence[Held]) -> list[Held]:
+    """Messages for a consumer that takes lists become runs of its size: the first one, the others its mates."""
+    runs: list[Held] = []
+    lists: dict[str, list[Held]] = {}
+    for held in jobs:
+        target = held.job.target
+        if isinstance(target, Consumer) and target.batch is not None:
+            lists.setdefault(held.job.queue, []).append(held)
+        else:
+            runs.append(held)
+    for same in lists.values():
+        size = target_of(same[0]).batch  # type: ignore[attr-defined]  # as above: these are consumers
+        for first, *mates in (same[start : start + size] for start in range(0, len(same), size)):
+            first.mates = mates
+            runs.append(first)
+    return runs
 
 
 def _running(held: Held) -> RunningFacts:
