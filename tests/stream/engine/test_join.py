@@ -27,8 +27,8 @@ KINDS: tuple[Kind, ...] = ("inner", "left", "right", "full")
 BASE = Join(0, 1, "inner", ("a",), ("b",), "t", "u", 0, 5 * S, None, BOTH, "t", "joined")
 
 
-def joining(node: Join) -> Driver:
-    return Driver(lambda context: JoinOperator(node, "join-1", [LEFT, RIGHT], context))
+def joining(node: Join, *, kernels: bool = True) -> Driver:
+    return Driver(lambda context: JoinOperator(node, "join-1", [LEFT, RIGHT], context, kernels=kernels))
 
 
 def expected(node: Join, steps: list[tuple[list[Row], ...]]) -> list[Row]:

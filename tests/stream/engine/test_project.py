@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import decimal
+
 import duckdb
 import pyarrow as pa
 import pytest
 
 from headrace.stream import limits, physical, plan
-from headrace.stream.engine.project import chosen_columns
 from headrace.stream.schema import ORIGIN, Schema
 from tests.stream.engine.engines import Running, rows_of, source, table
 
@@ -78,28 +79,14 @@ def test_neither_files_nor_variables_can_be_read() -> None:
     assert secret.num_rows
 
 
-@pytest.mark.parametrize(
-    ("sql", "expected"),
-    [
-        ('SELECT ts, "text" AS t /*origin*/ FROM input', ["ts", "text"]),
-        ("SELECT input.TEXT FROM input", ["text"]),
-        ("SELECT * FROM input", None),
-        ("SELECT ts + 1 FROM input", None),
-        ("SELECT DISTINCT ts FROM input", None),
-        ("SELECT ts FROM input WHERE true", None),
-        ("SELECT ts FROM input LIMIT 1", None),
-        ("SELECT ts FROM other", None),
-        ("SELECT ts FROM input, other", None),
-        ("SELECT ts FROM input i JOIN input j ON true", None),
-        ("SELECT ts FROM (SELECT ts FROM input)", None),
-        ("WITH input AS (SELECT 1 AS ts) SELECT ts FROM input", None),
-        ("SELECT ts FROM input UNION ALL SELECT ts FROM input", None),
-        ("SELECT ts FROM input GROUP BY ts", None),
-        ("SELECT count(*) FROM input", None),
-    ],
-)
-def test_only_a_plain_choice_of_columns_goes_without_duckdb(sql: str, expected: list[str] | None) -> None:
-    assert chosen_columns(sql) == expected
+def test_kernels_leave_rows_that_do_not_fit_to_duckdb_which_finds_them() -> None:
+    given = Schema.of("ts timestamp, n bigint")
+    wanted = Schema.of("ts timestamp, n decimal(24,3)")
+    sql = "SELECT ts, CAST((CAST(CAST(0.908 AS DECIMAL(3,3)) AS DECIMAL(38,3)) * n) AS DECIMAL(24,3)) AS n /*origin*/ FROM input"
+    greatest = 2**63 - 1
+    with Running([source(given), project(sql, wanted)]) as running:
+        step = running.step(table(given, [(1, 1_000), (2, greatest)], origin=True))
+    assert rows_of(step.output) == [(1, decimal.Decimal("908.000")), (2, greatest * decimal.Decimal("0.908"))]
 
 
 def test_a_choice_of_columns_gives_what_its_query_gives() -> None:

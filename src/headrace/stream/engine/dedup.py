@@ -18,7 +18,7 @@ import pyarrow as pa
 from headrace.stream import physical
 from headrace.stream.engine.late import refuse_late, refuse_timeless
 from headrace.stream.engine.operator import Context, Operator
-from headrace.stream.engine.slices import TimeSlices
+from headrace.stream.engine.slices import TimeSlices, joined
 from headrace.stream.engine.tables import micros, minus, nullable, quoted
 from headrace.stream.schema import Schema
 
@@ -56,7 +56,7 @@ class DedupOperator(Operator):
         passed = self._passed.between(int(times.min()) - within_us, int(times.max()) + within_us)
         tables = {"_rows": rows.select(self._columns).append_column(_PLACE, pa.array(np.arange(rows.num_rows)))}
         if passed.num_rows:
-            tables["_passed"] = passed
+            tables["_passed"] = joined(passed)
         fresh = _fresh_sql(self._node, known=passed.num_rows > 0)
         firsts = self._context.query(fresh + _firsts_sql(self._node), **tables)
         far = firsts["far"].to_numpy()

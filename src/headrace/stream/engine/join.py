@@ -14,6 +14,7 @@ nobody can ask any more. That is free where the bounds are equal, as in joins of
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,8 +23,9 @@ import pyarrow as pa
 
 from headrace.stream import physical
 from headrace.stream.engine.late import refuse_late
+from headrace.stream.engine.matching import matching_of
 from headrace.stream.engine.operator import END, NEVER, Context, Operator
-from headrace.stream.engine.slices import OPEN, KeySlices, TimeSlices, opened
+from headrace.stream.engine.slices import OPEN, KeySlices, TimeSlices, joined, opened
 from headrace.stream.engine.tables import complete, conform, micros, minus, nullable, plain, quoted
 from headrace.stream.errors import PlanRefused
 from headrace.stream.schema import Schema
@@ -35,13 +37,17 @@ _RIGHT: Final = "_right"
 class JoinOperator(Operator):
     """State: the rows of both sides, in time slices where they are forgotten one day, else in key slices."""
 
-    def __init__(self, node: physical.Join, name: str, inputs: Sequence[Schema], context: Context) -> None:
+    def __init__(
+        self, node: physical.Join, name: str, inputs: Sequence[Schema], context: Context, *, kernels: bool = True
+    ) -> None:
+        """Args: kernels: whether pyarrow's may be used; tests say no, to compare."""
         self.schema = node.schema
         self._node = node
         self._context = context
         self._left, self._right = _sides(node, name, inputs, context)
         self._on = _on(node)
         columns = ", ".join(quoted(name) for name in node.schema.names)
+        self._matching = matching_of(node, *inputs) if kernels else None
         self._pairs_sql = f"SELECT {columns} FROM {_LEFT} JOIN {_RIGHT} ON {self._on}"
 
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
@@ -74,7 +80,13 @@ class JoinOperator(Operator):
         others = other.partners_of(rows, side) if rows.num_rows else rows
         if not rows.num_rows or not others.num_rows:
             return self.schema.arrow().empty_table()
-        return conform(self._context.query(self._pairs_sql, **{side.table: rows, other.table: others}), self.schema)
+        found = None
+        if self._matching is not None:
+            with contextlib.suppress(pa.ArrowInvalid):  # then DuckDB says what is wrong
+                found = self._matching.pairs(*((rows, others) if side is self._left else (others, rows)))
+        if found is None:
+            found = self._context.query(self._pairs_sql, **{side.table: rows, other.table: joined(others)})
+        return conform(found, self.schema)
 
     def _without_partner(self, side: _Side, other: _Side, watermark: int) -> pa.Table:
         """The rows of an outer side that are done, and had none."""
@@ -83,7 +95,7 @@ class JoinOperator(Operator):
         if not rows.num_rows or not others.num_rows:
             return rows
         sql = f"SELECT * FROM {side.table} ANTI JOIN {other.table} ON {self._on}"
-        return self._context.query(sql, **{side.table: rows, other.table: others})
+        return self._context.query(sql, **{side.table: rows, other.table: joined(others)})
 
     def _alone(self, rows: pa.Table) -> pa.Table:
         """Rows of one side, with NULLs for the other."""

@@ -1,17 +1,17 @@
-"""Stateless SQL: one DuckDB query a batch, or none where columns are only chosen and renamed."""
+"""Stateless SQL: one DuckDB query a batch, or none where pyarrow's kernels do the same."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
 import duckdb
 import pyarrow as pa
-import sqlglot
-from sqlglot import exp
 
 from headrace.stream import limits, physical
 from headrace.stream.engine.operator import Context, Operator, Refused
+from headrace.stream.engine.select import select_of
 from headrace.stream.engine.tables import conform
 from headrace.stream.schema import ORIGIN, Schema
 
@@ -25,33 +25,29 @@ ROW_ERRORS: Final = (duckdb.DataError, duckdb.InvalidInputException)
 class ProjectOperator(Operator):
     """Rows that make the query fail are found by halving, and are dead."""
 
-    def __init__(self, node: physical.Project, name: str, inputs: Sequence[Schema], context: Context) -> None:
+    def __init__(
+        self, node: physical.Project, name: str, inputs: Sequence[Schema], context: Context, *, kernels: bool = True
+    ) -> None:
+        """Args: kernels: whether pyarrow's may be used; tests say no, to compare."""
         del name
         self.schema = node.schema
         self._node = node
         self._context = context
-        self._chosen = chosen_columns(node.sql)
         self._plain = node.sql.replace(ORIGIN_MARK, "")
         self._with_origin = node.sql.replace(ORIGIN_MARK, f", {ORIGIN}")
         self._dead_rows = 0
-        # Fails now, not with the first row, if the SQL is wrong; and makes DuckDB load what it needs.
-        self._query(inputs[0].arrow().empty_table())
+        self._select = select_of(self._plain, inputs[0]) if kernels else None
+        if self._select is None:
+            # Fails now, not with the first row, if the SQL is wrong; and makes DuckDB load what it needs.
+            self._query(inputs[0].arrow().empty_table())
 
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
         del port, watermark
-        if self._chosen is not None:
-            return self._choose(rows)
+        if self._select is not None:
+            with contextlib.suppress(pa.ArrowInvalid):  # then DuckDB finds the rows that are to blame
+                return conform(self._select.rows(rows, self.schema.names), self.schema)
         self._dead_rows = 0
         return self._tried(rows)
-
-    def _choose(self, rows: pa.Table) -> pa.Table:
-        assert self._chosen is not None
-        places = {name.lower(): place for place, name in enumerate(rows.column_names)}
-        columns = [rows.column(places[name]) for name in self._chosen]
-        names = self.schema.names
-        if ORIGIN in rows.column_names:
-            columns, names = [*columns, rows[ORIGIN]], [*names, ORIGIN]
-        return conform(pa.table(columns, names=names), self.schema)
 
     def _tried(self, rows: pa.Table) -> pa.Table | None:
         try:
@@ -77,21 +73,6 @@ class ProjectOperator(Operator):
     def _query(self, rows: pa.Table) -> pa.Table:
         sql = self._with_origin if ORIGIN in rows.column_names else self._plain
         return conform(self._context.query(sql, **{physical.INPUT: rows}), self.schema)
-
-
-def chosen_columns(sql: str) -> list[str] | None:
-    """The input's columns (lower case) that are all that the query gives, in order; None if it does anything else."""
-    query = sqlglot.parse_one(sql, read="duckdb")
-    allowed = {"expressions", "from", "from_", "kind"}
-    if not isinstance(query, exp.Select) or any(value for key, value in query.args.items() if key not in allowed):
-        return None
-    source = query.args.get("from_") or query.args.get("from")
-    if source is None or not isinstance(source.this, exp.Table) or source.this.name != physical.INPUT:
-        return None
-    columns = [item.unalias() for item in query.expressions]
-    if not all(isinstance(column, exp.Column) and isinstance(column.this, exp.Identifier) for column in columns):
-        return None
-    return [column.name.lower() for column in columns]
 
 
 def plain_error(error: BaseException) -> str:

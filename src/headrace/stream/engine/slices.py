@@ -7,7 +7,8 @@ state that is kept for ever, a small batch reads only its keys' share.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ OPEN: Final = "_open"
 _WIDTH_MIN_US: Final = 1_000_000  # buckets below a second would be many, and save nothing
 _WIDTH_PARTS: Final = 8  # of the time that rows are kept: a batch reads a quarter more than it must
 _HASHES: Final = 2**31  # a power of two, so that a hash says the slice, too; one in so many keys is taken for another
+_NARROW: Final = 2**16
 _CHUNK_ROWS: Final = 2_048  # DuckDB's vectors have as many
 
 
@@ -48,7 +50,7 @@ class TimeSlices:
 
     def between(self, first_us: int | None, last_us: int | None) -> pa.Table:
         """All rows from `first_us` to `last_us` (None: no bound), and perhaps a few more around them."""
-        return joined(self._parts.read(self._buckets(first_us, last_us)))
+        return self._parts.read(self._buckets(first_us, last_us))
 
     def take_before(self, limit_us: int) -> pa.Table:
         """The rows older than `limit_us`, which are forgotten."""
@@ -134,7 +136,7 @@ class KeySlices:
     def near(self, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
         """All rows that have a key of `rows`, and others. `keys`: what its key columns are called."""
         wanted = set((np.unique(self._hashes(rows, keys)) % self.COUNT).tolist())
-        return joined(self._parts.read(bucket for bucket in self._parts.buckets() if bucket % self.COUNT in wanted))
+        return self._parts.read(bucket for bucket in self._parts.buckets() if bucket % self.COUNT in wanted)
 
     def matching(self, rows: pa.Table) -> pa.Table:
         """All rows that have a key of `rows`, and hardly any others."""
@@ -165,11 +167,17 @@ def grouped(rows: pa.Table, buckets: npt.NDArray[np.int64]) -> Iterator[tuple[in
     if (buckets == first).all():
         yield int(first), rows
         return
-    order = np.argsort(buckets, kind="stable")
-    numbers, starts = np.unique(buckets[order], return_index=True)
+    order = np.argsort(_narrow(buckets), kind="stable")
+    buckets = buckets[order]
     rows = rows.take(pa.array(order))
-    for number, start, end in zip(numbers.tolist(), starts, [*starts[1:], len(buckets)], strict=True):
-        yield number, rows.slice(start, end - start)
+    for start, end in pairwise([0, *(np.flatnonzero(np.diff(buckets)) + 1).tolist(), len(buckets)]):
+        yield int(buckets[start]), rows.slice(start, end - start)
+
+
+def _narrow(numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """The same order, in 16 bits if that is possible: numpy sorts these in one go, six times as fast."""
+    least = numbers.min()
+    return (numbers - least).astype(np.uint16) if numbers.max() - least < _NARROW else numbers
 
 
 def compact(parts: Parts, bucket: int) -> None:

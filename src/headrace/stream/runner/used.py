@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sqlglot
 from sqlglot import exp
 
 from headrace.stream import physical, plan
+from headrace.stream.engine.project import ORIGIN_MARK
+from headrace.stream.engine.select import parsed
 
 
 def used_columns(pipeline: plan.Pipeline, compiled: physical.Physical, source: str) -> frozenset[str] | None:
@@ -33,9 +34,11 @@ def used_columns(pipeline: plan.Pipeline, compiled: physical.Physical, source: s
 def _used_by(node: physical.Operator) -> set[str] | None:
     """Names in lower case, perhaps more than there are; None: all."""
     if isinstance(node, physical.Project):
-        query = sqlglot.parse_one(node.sql, read="duckdb")
+        query = parsed(node.sql.replace(ORIGIN_MARK, ""))
+        if query is None or query.find(exp.Star):
+            return None
         # Every name, not only columns': a.b may be the field b of a column a.
-        return None if query.find(exp.Star) else {name.name.lower() for name in query.find_all(exp.Identifier)}
+        return {name.name.lower() for name in query.find_all(exp.Identifier)}
     if isinstance(node, physical.Aggregate):
         arguments = [column for it in node.aggregations for column in (*it.arguments, it.where) if column]
         return {name.lower() for name in (*node.keys, *arguments, *([node.time] if node.time else []))}
