@@ -27,7 +27,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
 from headrace.clock import Clock
 from headrace.durations import Duration
 from headrace.queue.model import Delivery
-from headrace.work import declaring, inline
+from headrace.work import declaring, inline, sqs_address
 from headrace.work.backend import Backend
 from headrace.work.composing import Call
 from headrace.work.declaring import ScheduleValues
@@ -52,7 +52,8 @@ class App:
     """Tasks and consumers of one program. Safe for many threads; a context manager: leaving it closes it.
 
     Args:
-        broker: `http://HOST:PORT`, `https://…`, `unix:///PATH`, or a data folder; None takes HEADRACE_BROKER when it is
+        broker: `http://HOST:PORT`, `https://…`, `unix:///PATH`, or a data folder; an SQS endpoint as SqsBackend names them
+            (`sqs://REGION`); None takes HEADRACE_BROKER when it is
             first needed. Nothing is connected before that.
         middleware: see Middleware.
         backend: another broker than headrace's; then `broker` is not looked at.
@@ -283,6 +284,10 @@ def open_backend(target: str | Path | None) -> Backend:
     """The backend for a broker's address. Raises as App.backend."""
     if target is None:
         raise NoBroker
+    if sqs_address.is_sqs(str(target)):
+        from headrace.work.sqs_backend import SqsBackend  # noqa: PLC0415 - the extra `sqs`
+
+        return SqsBackend(str(target))
     from headrace.work.broker_backend import BrokerBackend  # noqa: PLC0415 - the client is loaded by who sends
 
     return BrokerBackend(target)

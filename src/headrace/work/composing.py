@@ -19,7 +19,7 @@ from headrace.queue import limits as broker_limits
 from headrace.work import flows, keys
 from headrace.work.dispatch import Dispatch
 from headrace.work.envelope import NO_ARGUMENTS, Envelope, Flow, Joins, Signature, new_id
-from headrace.work.errors import InvalidOption, NotSupported
+from headrace.work.errors import InvalidOption
 from headrace.work.flows import Join, OnFailure, Puts
 from headrace.work.handle import Handle
 
@@ -166,10 +166,12 @@ class _Composing:
     """A flow being put together, from its end to its beginning.
 
     Attributes:
+        keep_s: how long the flow's result is kept, where its last task does not say.
         last: the envelope whose result is the flow's; `members`: the tasks of the group that it gathers, if it does.
     """
 
     now_ms: int
+    keep_s: float | None
     puts: Puts = field(default_factory=list)
     last: Envelope | None = None
     members: tuple[str, ...] | None = None
@@ -198,7 +200,7 @@ class _Composing:
             id=new_id(self.now_ms),
             flow=flow,
             then=then,
-            keep_result_s=KEEP_S if first and keep_s is None else keep_s,
+            keep_result_s=self.keep_s if first and keep_s is None else keep_s,
         )
         if first:
             self.last = envelope
@@ -241,7 +243,7 @@ def _result_of(step: Step) -> str:
 
 def composed(step: Step, now_ms: int) -> tuple[list[Dispatch], Envelope, tuple[str, ...] | None]:
     """(what to send in one commit, the envelope whose result is the flow's, the tasks of the members it gathers)."""
-    composing = _Composing(now_ms)
+    composing = _Composing(now_ms, KEEP_S if step.app.backend.capabilities.state else None)
     started = composing.step(step, None, ())
     assert composing.last is not None
     dispatches = [Dispatch(one.queue, one.envelope, one.delay_ms) for one in started]
@@ -256,10 +258,8 @@ def composed(step: Step, now_ms: int) -> tuple[list[Dispatch], Envelope, tuple[s
 def _begun(step: Step) -> tuple[list[Dispatch], Handle[Any]]:
     app = step.app
     dispatches, last, members = composed(step, app.clock())
-    if dispatches[0].puts and not app.backend.capabilities.transactions:
-        raise NotSupported("a group", app.backend.name)
     if members is None:
-        return dispatches, Handle(app, last.id, task=last.task, kept=True)
+        return dispatches, Handle(app, last.id, task=last.task, kept=last.keep_result_s is not None)
     return dispatches, GroupHandle(app, last.id, members)
 
 

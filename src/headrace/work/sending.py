@@ -15,7 +15,7 @@ import msgspec
 from headrace.errors import HeadraceError, StateChanged
 from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.operations import Transact, TransactOutcome
-from headrace.work import keys, limits, unique
+from headrace.work import keys, limits, support, unique
 from headrace.work.context import running
 from headrace.work.dispatch import Dispatch
 from headrace.work.errors import NotSupported
@@ -179,7 +179,10 @@ class Sender:
         if context is not None:
             envelope = msgspec.structs.replace(dispatch.envelope, parent=context.id, trace=context.trace)
             dispatch = replace(dispatch, envelope=envelope)
-        return self._app.hooks.before_send(dispatch)
+        dispatch = self._app.hooks.before_send(dispatch)
+        if not self._app.backend.capabilities.state:
+            support.check_send(dispatch, self._app.tasks[dispatch.envelope.task].defaults, self._app.backend)
+        return dispatch
 
     def _all_collected(self, part: Sequence[Dispatch]) -> bool:
         collected = [self._collected(dispatch) for dispatch in part]  # all of them: each is to be taken

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from headrace.errors import HeadraceError, StateChanged
 from headrace.queue.operations import Transact
-from headrace.work import keys, run_log
+from headrace.work import keys, run_log, support
 from headrace.work.backend import Backend
 from headrace.work.pool.away import Away
 from headrace.work.pool.limits import SWEEP_S
@@ -64,6 +64,7 @@ class Services:
         """Args:
         first: whether this child is the one that does it.
         """
+        support.check_app(app, backend)
         self._services: list[Service] = []
         if not first or not backend.capabilities.state:
             return
@@ -71,9 +72,7 @@ class Services:
         if settings.run_log:
             self._services.append(Service("run log", lambda now_ms: _sweep_runs(backend, now_ms)))
         if settings.schedules:
-            self._services.append(
-                Service("schedules", Scheduler(settings.app, getattr(app, "schedules", ()), backend).advance)
-            )
+            self._services.append(Service("schedules", Scheduler(settings.app, app.schedules, backend).advance))
 
     def start(self) -> None:
         for service in self._services:
