@@ -43,7 +43,7 @@ class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
         setting("How long a plain function may go on beyond its time limit before its process is replaced.", ge=0.1),
     ] = Duration(5)
     rss_max: Annotated[Size | None, setting("Replace a process that uses more memory.", ge=16 * 1_048_576)] = None
-    tasks_max: Annotated[int | None, setting("Replace a process that has run so many tasks.", ge=1)] = None
+    tasks_max: Annotated[int, setting("Replace a process that has run so many tasks. 0: never.", ge=0)] = 0
     watchdog: Annotated[
         Duration, setting("Replace a process that fetches nothing for so long although nothing runs in it.", ge=1)
     ] = Duration(60)
@@ -52,6 +52,8 @@ class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat: Annotated[
         Path | None, setting("Touch this file every second while polls succeed: for liveness probes.")
     ] = None
-    metrics_port: Annotated[int | None, setting("Serve Prometheus metrics on 127.0.0.1:PORT.", ge=1, le=65_535)] = None
+    metrics_port: Annotated[
+        int, setting("Serve Prometheus metrics on 127.0.0.1, at /metrics of this port. 0: not.", ge=0, le=65_535)
+    ] = 0
     log_format: Annotated[Literal["auto", "text", "json"], setting("Auto is text on a terminal.")] = "auto"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], setting("The least severe level.")] = "info"

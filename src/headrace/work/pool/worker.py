@@ -254,7 +254,7 @@ class Worker:
 
     def _recycle(self) -> None:
         settings = self._settings
-        if settings.tasks_max is not None and self.tally.ended >= settings.tasks_max:
+        if 0 < settings.tasks_max <= self.tally.ended:
             self._on_leave(f"it has run {self.tally.ended} tasks")
         elif settings.rss_max is not None and (used := rss_bytes()) > settings.rss_max:
             self._on_leave(f"its memory is {used // 2**20} MiB")
