@@ -19,7 +19,6 @@ TOP: Final = 34
 CLIENTS: Final = "clients"
 """Whoever does not show itself: SDKs, scripts, the command line."""
 _FULL_S: Final = 60.0  # a backlog of so many seconds of work fills the bar
-_KINDS_PRODUCING: Final = ("web", "scheduler", "stream", "worker")
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -33,12 +32,14 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class QueueNode(msgspec.Struct, frozen=True):
-    """A queue. `full`: 0 to 1, how long its backlog takes against a minute. `state`: idle, moving, waiting or stuck."""
+    """A queue. `full`: 0 to 1, how long its backlog takes against a minute. `state`: as `state_of` says."""
 
     name: str
     waiting: int
     in_flight: int
     oldest_s: float | None
+    sent_rate: float
+    received_rate: float
     full: float
     state: str
     y: float
@@ -54,6 +55,13 @@ class Link(msgspec.Struct, frozen=True):
     pace: int
 
 
+class Fall(msgspec.Struct, frozen=True):
+    """From a queue's y to that of its dead-letter queue."""
+
+    start: float
+    end: float
+
+
 class Flow(msgspec.Struct, frozen=True):
     """The picture. `left_out`: how many quieter queues it does not show."""
 
@@ -63,6 +71,7 @@ class Flow(msgspec.Struct, frozen=True):
     consumers: tuple[Node, ...]
     sent: tuple[Link, ...]
     received: tuple[Link, ...]
+    given_up: tuple[Fall, ...]
     left_out: int
 
 
@@ -83,12 +92,17 @@ def draw(snapshot: Snapshot) -> Flow:
         consumers=consumers,
         sent=_links(lines, makers, producers, places, leaving=False),
         received=_links(lines, takers, consumers, places, leaving=True),
+        given_up=tuple(
+            Fall(places[line.name], places[line.dead_letters]) for line in lines if line.dead_letters in places
+        ),
         left_out=len(snapshot.queues) - len(lines),
     )
 
 
 def state_of(line: QueueLine) -> str:
-    """In a word what a queue is about: `stuck` has waiting messages that nobody takes."""
+    """In a word what a queue is about: `stuck` has waiting messages that nobody takes; `letters` wait for a person."""
+    if line.for_letters:
+        return "letters" if line.depth else "empty"
     if line.visible and not line.received_rate and (line.oldest_s or 0) > 10:
         return "stuck"
     if line.visible and (line.to_empty_s is None or line.to_empty_s > _FULL_S):
@@ -103,19 +117,31 @@ def _weight(line: QueueLine) -> float:
 def _queue(line: QueueLine, y: float) -> QueueNode:
     seconds = line.visible / line.deleted_rate if line.deleted_rate else (_FULL_S if line.visible else 0.0)
     full = min(1.0, math.log1p(seconds) / math.log1p(_FULL_S))
-    return QueueNode(line.name, line.visible, line.in_flight, line.oldest_s, round(full, 3), state_of(line), y)
+    return QueueNode(
+        line.name,
+        line.visible,
+        line.in_flight,
+        line.oldest_s,
+        line.sent_rate,
+        line.received_rate,
+        round(full, 3),
+        state_of(line),
+        y,
+    )
 
 
 def _makers(snapshot: Snapshot, places: dict[str, float]) -> dict[str, list[str]]:
-    """Producer → queues. Holders say in `produces` what they send to; who is left over came by clients."""
+    """Producer → queues: a web server sends to its queue of durable requests, what
+    is left over came by clients."""
     found: dict[str, list[str]] = {}
-    for holder in snapshot.holders:
-        named = holder.facts.get("produces")
-        if holder.kind in _KINDS_PRODUCING and isinstance(named, list):
-            found.setdefault(holder.kind, []).extend(name for name in named if name in places)
+    for holder in snapshot.holders_of("web"):
+        name = holder.facts.get("durable_queue")
+        if name in places and name not in found.setdefault("web", []):
+            found["web"].append(str(name))
+    letters = {line.name for line in snapshot.queues if line.for_letters}
     known = {name for names in found.values() for name in names}
-    rest = [name for name in places if name not in known]
-    return ({CLIENTS: rest} if rest else {}) | found
+    rest = [name for name in places if name not in known and name not in letters]
+    return ({CLIENTS: rest} if rest else {}) | {name: queues for name, queues in found.items() if queues}
 
 
 def _takers(snapshot: Snapshot, lines: list[QueueLine]) -> dict[str, list[str]]:

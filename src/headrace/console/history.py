@@ -114,7 +114,7 @@ class History:
         tier = next((tier for tier in TIERS if tier.span_s >= span_s), TIERS[-1])
         last = int(until_s // tier.step_s)
         slots = range(last - min(span_s // tier.step_s, tier.slots) + 1, last + 1)
-        values = {name: [_plain(self._at(name, tier, slot)) for slot in slots] for name in names}
+        values = {name: [_plain(self._near(name, tier, slot)) for slot in slots] for name in names}
         return Points([slot * tier.step_s for slot in slots], values)
 
     def recent(self, name: str, *, until_s: float, count: int = 60, step_s: int = 10) -> list[float | None]:
@@ -122,6 +122,14 @@ class History:
         last = int(until_s // step_s)
         tier = next(tier for tier in TIERS if tier.step_s == step_s)
         return [_plain(self._at(name, tier, slot)) for slot in range(last - count + 1, last + 1)]
+
+    def _near(self, name: str, tier: Tier, slot: int) -> float:
+        """A slot's mean, or else that of the coarser one around it: seconds are not kept when a console ends."""
+        for coarser in TIERS[TIERS.index(tier) :]:
+            value = self._at(name, coarser, slot * tier.step_s // coarser.step_s)
+            if not math.isnan(value):
+                return value
+        return _NAN
 
     def latest(self, name: str, *, until_s: float) -> float | None:
         """The newest second, if it is one of the last three: what a chart appends."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from headrace.console import limits
-from headrace.console.page import Desk, NotThere
+from headrace.console.page import Asked, Desk, NotThere
 from headrace.console.rendering import one_line
 from headrace.errors import InvalidMessage
 from headrace.native.bodies import attributes_values
@@ -52,6 +52,14 @@ async def find(desk: Desk, queue: str, seq: int) -> Peeked:
     if not page or page[0].message.seq != seq:
         raise NotThere(f"message {seq} is not in {queue} any more: it was deleted, moved, or has expired")
     return page[0]
+
+
+def seq_of(asked: Asked) -> int:
+    """The sequence number in an address. Raises NotThere: it is none."""
+    text = asked.names["seq"]
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 20):
+        raise NotThere(f"{text!r} is no sequence number of a message")
+    return int(text)
 
 
 def has_text(text: str) -> Callable[[Peeked], bool]:

@@ -65,16 +65,16 @@ def rate_text(value: float | None) -> str:
 
 
 def age(seconds: float | None) -> str:
-    """How long: 0.4 s, 12 s, 4 min 10 s, 3 h 5 min, 2 d 4 h."""
+    """How long: 0.4 s, 12 s, 4m 10s, 3h 5m, 2d 4h."""
     if seconds is None:
         return "–"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    for unit_s, unit, less_s, less in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+    for unit_s, unit, less_s, less in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
         if whole >= unit_s:
             rest = whole % unit_s // less_s
-            return f"{whole // unit_s} {unit}" + (f" {rest} {less}" if rest else "")
+            return f"{whole // unit_s}{unit}" + (f" {rest}{less}" if rest else "")
     return f"{whole} s"
 
 

@@ -46,6 +46,11 @@ class QueueLine(msgspec.Struct, frozen=True):
     consumers: tuple[str, ...]
 
     @property
+    def for_letters(self) -> bool:
+        """Whether it is there for dead letters: some queue says so, or its name does (tasks' and durable requests')."""
+        return bool(self.letters_of) or self.name.removesuffix(".fifo").endswith("-dead")
+
+    @property
     def depth(self) -> int:
         """All its messages, whatever their state."""
         return self.visible + self.in_flight + self.delayed

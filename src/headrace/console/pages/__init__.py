@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from headrace.console.page import Action, Page
-from headrace.console.pages import overview, queue, queues
+from headrace.console.pages import dead_letters, overview, queue, queues
 
 
 class Section(NamedTuple):
@@ -19,7 +19,8 @@ class Section(NamedTuple):
 SECTIONS: Final = (
     Section("overview", "Overview", "/"),
     Section("queues", "Queues", "/queues"),
+    Section("dead-letters", "Dead letters", "/dead-letters"),
 )
 
-PAGES: Final[tuple[Page, ...]] = (*overview.PAGES, *queues.PAGES, *queue.PAGES)
-ACTIONS: Final[tuple[Action, ...]] = (*queue.ACTIONS,)
+PAGES: Final[tuple[Page, ...]] = (*overview.PAGES, *queues.PAGES, *queue.PAGES, *dead_letters.PAGES)
+ACTIONS: Final[tuple[Action, ...]] = (*queue.ACTIONS, *dead_letters.ACTIONS)

@@ -34,7 +34,7 @@ async def facts(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - a page is 
 
 def totals(snapshot: Snapshot) -> dict[str, Any]:
     """All queues together. Dead letters wait, but for a person: they are counted apart."""
-    live = [line for line in snapshot.queues if not line.letters_of]
+    live = [line for line in snapshot.queues if not line.for_letters]
     return {
         "sent_rate": sum(line.sent_rate for line in live),
         "deleted_rate": sum(line.deleted_rate for line in live),
@@ -42,7 +42,7 @@ def totals(snapshot: Snapshot) -> dict[str, Any]:
         "in_flight": sum(line.in_flight for line in live),
         "delayed": sum(line.delayed for line in live),
         "oldest_s": max((line.oldest_s for line in live if line.oldest_s is not None), default=None),
-        "letters": sum(line.depth for line in snapshot.queues if line.letters_of),
+        "letters": sum(line.depth for line in snapshot.queues if line.for_letters),
         "consumers": len(snapshot.holders),
     }
 
@@ -54,10 +54,10 @@ def warnings(snapshot: Snapshot) -> list[dict[str, str]]:
         found.append({"text": f"The store has failed: {snapshot.store.failed}.", "go": "/settings"})
     if snapshot.store.full:
         found.append({"text": "The store is full: sends are refused until there is space again.", "go": "/settings"})
-    stuck = [line for line in snapshot.queues if not line.letters_of and flow.state_of(line) == "stuck"]
+    stuck = [line for line in snapshot.queues if not line.for_letters and flow.state_of(line) == "stuck"]
     stuck.sort(key=lambda line: -(line.oldest_s or 0.0))
     found += [_stuck(line) for line in stuck if (line.oldest_s or 0.0) > _STUCK_S]
-    letters = [line for line in snapshot.queues if line.letters_of and line.depth]
+    letters = [line for line in snapshot.queues if line.for_letters and line.depth]
     found += [_letters(line) for line in letters]
     return found
 
@@ -69,9 +69,9 @@ def _stuck(line: QueueLine) -> dict[str, str]:
 
 
 def _letters(line: QueueLine) -> dict[str, str]:
-    of = ", ".join(line.letters_of)
+    of = f" of {', '.join(line.letters_of)}" if line.letters_of else ""
     noun = "dead letter" if line.depth == 1 else "dead letters"
-    return {"text": f"{count(line.depth)} {noun} of {of} in {line.name}.", "go": f"/dead-letters/{part(line.name)}"}
+    return {"text": f"{count(line.depth)} {noun}{of} in {line.name}.", "go": f"/dead-letters/{part(line.name)}"}
 
 
 PAGES: Final = (Page("/", "overview.html", facts, section="overview"),)

@@ -68,7 +68,7 @@ async def more(desk: Desk, asked: Asked) -> Facts:
 
 
 async def message_facts(desk: Desk, asked: Asked) -> Facts:
-    peeked = await messages.find(desk, line_of(desk, asked.names["queue"]).name, _seq(asked))
+    peeked = await messages.find(desk, line_of(desk, asked.names["queue"]).name, messages.seq_of(asked))
     hide = desk.settings.hide_bodies
     shown = messages.facts_of(peeked, now_ms=desk.snapshot().at_ms, hide=hide, whole=True)
     return {"queue": asked.names["queue"], "message": shown}
@@ -78,14 +78,7 @@ async def body(desk: Desk, asked: Asked) -> Facts:
     """The whole body, as a file."""
     if desk.settings.hide_bodies:
         raise NotThere(messages.HIDDEN)
-    return {"download": (await messages.find(desk, asked.names["queue"], _seq(asked))).message.body}
-
-
-def _seq(asked: Asked) -> int:
-    text = asked.names["seq"]
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 20):
-        raise NotThere(f"{text!r} is no sequence number of a message")
-    return int(text)
+    return {"download": (await messages.find(desk, asked.names["queue"], messages.seq_of(asked))).message.body}
 
 
 def address(name: str) -> str:
@@ -120,7 +113,7 @@ async def purge(desk: Desk, asked: Asked) -> Done:
 
 
 async def delete(desk: Desk, asked: Asked) -> Done:
-    name, seq = asked.names["queue"], _seq(asked)
+    name, seq = asked.names["queue"], messages.seq_of(asked)
     [taken] = await desk.client.call(Take(arn_of(name), [seq], _TAKEN_MS))
     if isinstance(taken, HeadraceError):
         raise taken

@@ -35,7 +35,7 @@ async def facts(desk: Desk, asked: Asked) -> Facts:
 def line_facts(desk: Desk, line: QueueLine) -> dict[str, Any]:
     """A queue's numbers, and its depth of the last ten minutes."""
     recent = desk.history.recent(f"queue/{line.name}/visible", until_s=desk.now_s(), count=SPARK_POINTS)
-    return {**msgspec.structs.asdict(line), "depth": line.depth, "recent": recent}
+    return {**msgspec.structs.asdict(line), "depth": line.depth, "for_letters": line.for_letters, "recent": recent}
 
 
 PAGES: Final = (Page("/queues", "queues.html", facts, section="queues"),)

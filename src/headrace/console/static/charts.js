@@ -14,6 +14,13 @@
     return getComputedStyle(probe).color;
   }
 
+  const two = (number) => String(number).padStart(2, "0");
+  function clock(at, exact) {
+    const when = new Date(at * 1000);
+    const seconds = exact === true ? ":" + two(when.getSeconds()) : "";
+    return two(when.getHours()) + ":" + two(when.getMinutes()) + seconds;
+  }
+
   function short(value) {
     if (value === null || value === undefined) return "–";
     if (Math.abs(value) >= 1e6) return (value / 1e6).toFixed(1) + " M";
@@ -30,9 +37,9 @@
       cursor: {points: {size: 6}, sync: {key: "headrace"}},
       legend: {live: true},
       scales: {y: {range: (u, low, high) => [0, Math.max(1, high * 1.08 || 1)]}},
-      axes: [{...axis, space: 70}, {...axis, size: 44, space: 34, values: (u, ticks) => ticks.map(short)}],
+      axes: [{...axis, space: 70, size: 30, values: (u, ticks) => ticks.map((at) => clock(at))}, {...axis, size: 44, space: 34, values: (u, ticks) => ticks.map(short)}],
       series: [
-        {value: "{HH}:{mm}:{ss}"},
+        {label: "Time", value: (u, at) => at === null ? "–" : clock(at, true)},
         ...labels.map((label, place) => ({
           label,
           stroke: resolved("--c" + (place + 1)),
