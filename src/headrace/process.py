@@ -16,6 +16,7 @@ from headrace.errors import StoreUnusable
 DESCRIPTORS_MAX: Final = 1_048_576  # more is never needed, and some kernels allow a billion
 
 _FOLDER_BYTES_MAX: Final = 87
+_TELL_S: Final = 1.0  # a manager that does not read must not keep us
 _PAGE_BYTES: Final = resource.getpagesize()
 
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -48,9 +49,10 @@ def notify_systemd(state: str) -> None:
     target = "\0" + address[1:] if address.startswith("@") else address
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.settimeout(_TELL_S)
             channel.sendto(state.encode(), target)
     except OSError:
-        return  # a manager that went away is no reason to stop serving
+        return  # a manager that went away, or hangs, is no reason to stop serving
 
 
 def private_folder() -> Path:
