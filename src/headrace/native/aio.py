@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from headrace.errors import Unavailable
 from headrace.native import calls, endpoint, topic_calls
-from headrace.native.aio_queue import AsyncQueue
+from headrace.native.aio_queue import AsyncQueue, AsyncReceivedMessage
 from headrace.native.aio_topic import AsyncTopic
 from headrace.native.client import PATIENCE_S, TIMEOUT_S
 from headrace.native.embedded import AsyncEmbeddedTransport
@@ -22,7 +22,7 @@ from headrace.native.topic_calls import TopicSummary, TopicValues
 from headrace.native.transaction import Collected
 from headrace.native.transport import AsyncTransport
 from headrace.queue import operations as ops
-from headrace.queue.model import MoveTask, arn_of, topic_arn_of
+from headrace.queue.model import HolderState, MoveTask, arn_of, topic_arn_of
 
 
 def connect_async(
@@ -84,6 +84,23 @@ class AsyncClient:
             if len(page) < calls.PAGE:
                 return found
 
+    async def receive_any(
+        self,
+        queues: Iterable[str],
+        max: int = 10,  # noqa: A002 - as in Queue.receive
+        *,
+        wait: float = 20,
+        visibility_timeout: float | None = None,
+        holder: str | None = None,
+    ) -> list[AsyncReceivedMessage]:
+        operation = calls.receive_any(queues, limit=max, visibility_timeout=visibility_timeout, holder=holder)
+        given = await self._transport.call(operation, to_ms("wait", wait))
+        return [AsyncReceivedMessage(AsyncQueue(self._transport, arn), one) for arn, some in given for one in some]
+
+    async def holders(self, kind: str = "") -> list[HolderState]:
+        found: list[HolderState] = await self._transport.call(ops.ListHolders(kind))
+        return found
+
     async def topic(self, name: str, *, create: bool = False, **settings: Unpack[TopicValues]) -> AsyncTopic:
         arn = topic_arn_of(name)
         if create:
@@ -108,11 +125,13 @@ class AsyncClient:
         epoch: int = await self._transport.call(ops.Fence(name))
         return epoch
 
-    async def state(self, name: str, prefix: bytes | str = b"", *, limit: int | None = None) -> dict[bytes, bytes]:
+    async def state(
+        self, name: str, prefix: bytes | str = b"", *, limit: int | None = None, wait: float = 0
+    ) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         while True:
             operation = calls.get_state(name, prefix, found, limit)
-            page = await self._transport.call(operation)
+            page = await self._transport.call(operation, 0 if found else to_ms("wait", wait))
             found.update(page)
             if len(page) < operation.limit or len(found) == limit:
                 return found

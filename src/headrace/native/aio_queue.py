@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -67,11 +68,22 @@ class AsyncQueue:
         wait: float = 20,
         visibility_timeout: float | None = None,
         attempt_id: str | None = None,
+        holder: str | None = None,
     ) -> list[AsyncReceivedMessage]:
         """As Queue.receive. Cancelled while it waits, it takes no messages."""
-        operation = calls.receive(self.arn, limit=max, visibility_timeout=visibility_timeout, attempt_id=attempt_id)
+        operation = calls.receive(
+            self.arn, limit=max, visibility_timeout=visibility_timeout, attempt_id=attempt_id, holder=holder
+        )
         deliveries = await self._transport.call(operation, to_ms("wait", wait))
         return [AsyncReceivedMessage(self, delivery) for delivery in deliveries]
+
+    async def take(
+        self, sequences: Iterable[int], *, visibility_timeout: float | None = None, holder: str | None = None
+    ) -> list[AsyncReceivedMessage]:
+        """As Queue.take."""
+        operation = calls.take(self.arn, sequences, visibility_timeout=visibility_timeout, holder=holder)
+        outcomes = calls.checked(await self._transport.call(operation), wrap=partial(AsyncReceivedMessage, self))
+        return [AsyncReceivedMessage(self, delivery) for delivery in outcomes]
 
     async def consume(
         self, *, prefetch: int = 1, visibility_timeout: float | None = None, idle: float | None = None

@@ -23,9 +23,24 @@ PAGE: Final = 1_000
 WAIT_MAX_S: Final = limits.WAIT_MAX_MS / 1000
 
 
-def receive(queue: str, *, limit: int, visibility_timeout: float | None, attempt_id: str | None) -> ops.Receive:
-    visibility_ms = to_ms("visibility_timeout", visibility_timeout) if visibility_timeout is not None else None
-    return ops.Receive(queue, limit, visibility_ms, attempt_id)
+def receive(
+    queue: str, *, limit: int, visibility_timeout: float | None, attempt_id: str | None, holder: str | None
+) -> ops.Receive:
+    return ops.Receive(queue, limit, _visibility_ms(visibility_timeout), attempt_id, holder)
+
+
+def receive_any(
+    queues: Iterable[str], *, limit: int, visibility_timeout: float | None, holder: str | None
+) -> ops.ReceiveAny:
+    return ops.ReceiveAny([arn_of(name) for name in queues], limit, _visibility_ms(visibility_timeout), holder)
+
+
+def take(queue: str, sequences: Iterable[int], *, visibility_timeout: float | None, holder: str | None) -> ops.Take:
+    return ops.Take(queue, list(sequences), _visibility_ms(visibility_timeout), holder)
+
+
+def _visibility_ms(visibility_timeout: float | None) -> int | None:
+    return to_ms("visibility_timeout", visibility_timeout) if visibility_timeout is not None else None
 
 
 def sends(queue: str, entries: Iterable[Entry]) -> Iterator[ops.Send]:

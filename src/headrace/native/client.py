@@ -7,7 +7,7 @@ be reached, nothing was done), OutcomeUnknown (the connection broke in between) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
@@ -16,7 +16,7 @@ from headrace.native import calls, endpoint, topic_calls
 from headrace.native.embedded import EmbeddedTransport
 from headrace.native.http_sync import HttpTransport
 from headrace.native.protocol import BrokerStatistics
-from headrace.native.queue import Queue
+from headrace.native.queue import Queue, ReceivedMessage
 from headrace.native.settings import SettingValues, to_fields, to_ms
 from headrace.native.signing import Credentials
 from headrace.native.summary import QueueSummary, summary_of
@@ -25,7 +25,7 @@ from headrace.native.topic_calls import TopicSummary, TopicValues
 from headrace.native.transaction import Collected
 from headrace.native.transport import Transport
 from headrace.queue import operations as ops
-from headrace.queue.model import MoveTask, arn_of, topic_arn_of
+from headrace.queue.model import HolderState, MoveTask, arn_of, topic_arn_of
 
 TIMEOUT_S: Final = 30.0
 PATIENCE_S: Final = 10.0
@@ -109,6 +109,33 @@ class Client:
             if len(page) < calls.PAGE:
                 return found
 
+    def receive_any(
+        self,
+        queues: Iterable[str],
+        max: int = 10,  # noqa: A002 - as in Queue.receive
+        *,
+        wait: float = 20,
+        visibility_timeout: float | None = None,
+        holder: str | None = None,
+    ) -> list[ReceivedMessage]:
+        """Take messages of several queues in one go: all that the first has, up to `max`, then the next. As priorities.
+
+        Args:
+            queues: 1 to 100, by name or ARN, the most important first.
+            max, wait, visibility_timeout, holder: as in Queue.receive.
+
+        Returns:
+            Messages in that order; empty if none came. `queue_arn` tells whose each is.
+        """
+        operation = calls.receive_any(queues, limit=max, visibility_timeout=visibility_timeout, holder=holder)
+        given = self._transport.call(operation, to_ms("wait", wait))
+        return [ReceivedMessage(Queue(self._transport, arn), one) for arn, some in given for one in some]
+
+    def holders(self, kind: str = "") -> list[HolderState]:
+        """Who is present at the broker (workers, pipelines, servers, …), sorted by name; `kind`: only these."""
+        found: list[HolderState] = self._transport.call(ops.ListHolders(kind))
+        return found
+
     def topic(self, name: str, *, create: bool = False, **settings: Unpack[TopicValues]) -> Topic:
         """The topic of that name.
 
@@ -158,16 +185,19 @@ class Client:
         epoch: int = self._transport.call(ops.Fence(name))
         return epoch
 
-    def state(self, name: str, prefix: bytes | str = b"", *, limit: int | None = None) -> dict[bytes, bytes]:
+    def state(
+        self, name: str, prefix: bytes | str = b"", *, limit: int | None = None, wait: float = 0
+    ) -> dict[bytes, bytes]:
         """The state that transactions wrote under `name`: keys that start with `prefix`, sorted.
 
         Args:
             limit: no more than these; None for all.
+            wait: seconds to wait until there is at least one, 0 to 20.
         """
         found: dict[bytes, bytes] = {}
         while True:
             operation = calls.get_state(name, prefix, found, limit)
-            page = self._transport.call(operation)
+            page = self._transport.call(operation, 0 if found else to_ms("wait", wait))
             found.update(page)
             if len(page) < operation.limit or len(found) == limit:
                 return found
@@ -178,7 +208,7 @@ class Client:
         For systems built on the broker, such as streams, that put operations together themselves.
 
         Args:
-            wait: for a Receive or Claim, seconds to wait for the first message, 0 to 20.
+            wait: for an operation that may wait (`operations.Waiting`), seconds, 0 to 20.
         """
         return self._transport.call(operation, to_ms("wait", wait))
 

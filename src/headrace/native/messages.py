@@ -12,7 +12,7 @@ from headrace.errors import CallerError, HeadraceError
 from headrace.native import bodies
 from headrace.native.bodies import AttributeValue, Body
 from headrace.native.settings import to_ms
-from headrace.queue.model import Delivery, Entry, Message, Peeked, Sent, short_name, uuid_text
+from headrace.queue.model import Delivery, Entry, Message, Peeked, Sent, arn_of, short_name, uuid_text
 
 T = TypeVar("T")
 
@@ -25,10 +25,12 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         body: bytes, str (as UTF-8), or anything that JSON can carry.
         attributes: at most 10: str, number or bytes by name. Their names and values count in the message's size.
-        delay: seconds until it can be received, 0 to 900; None takes the queue's. Not on a FIFO queue.
+        delay: seconds until it can be received, at most 14 days and less than the queue's retention (SQS clients: 900 s);
+            None takes the queue's. Not on a FIFO queue.
         group: on a FIFO queue required: messages of a group are received in order, one batch at a time. On a standard
             queue the tenant: no tenant with much traffic makes the others wait.
         dedup_id: FIFO only: a second message with it within five minutes is not stored.
+        dead_letter_of: the queue (name or ARN) that gives the message up: `redrive` brings it back there.
     """
 
     body: Body
@@ -36,6 +38,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     delay: float | None = None
     group: str | None = None
     dedup_id: str | None = None
+    dead_letter_of: str | None = None
 
     def entry(self) -> Entry:
         """As the queue takes it. Raises InvalidMessage, InvalidParameter."""
@@ -45,6 +48,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
             to_ms("delay", self.delay) if self.delay is not None else None,
             self.group,
             self.dedup_id,
+            source=arn_of(self.dead_letter_of) if self.dead_letter_of is not None else None,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -90,6 +91,7 @@ class Queue:
         wait: float = 20,
         visibility_timeout: float | None = None,
         attempt_id: str | None = None,
+        holder: str | None = None,
     ) -> list[ReceivedMessage]:
         """Take messages: they are hidden from others until deleted, released, or their visibility timeout ends.
 
@@ -99,13 +101,34 @@ class Queue:
             visibility_timeout: seconds until they are visible again, 0 to 43,200; None takes the queue's.
             attempt_id: FIFO queues only: asked again with it within five minutes, the same messages are given. So a
                 receive whose answer was lost is asked again, and its groups do not wait for the timeout.
+            holder: a name under which this process is present (`headrace.native.presence`): when it is gone, the messages
+                are visible again at once.
 
         Returns:
             Messages in the order of the queue; empty if none came.
         """
-        operation = calls.receive(self.arn, limit=max, visibility_timeout=visibility_timeout, attempt_id=attempt_id)
+        operation = calls.receive(
+            self.arn, limit=max, visibility_timeout=visibility_timeout, attempt_id=attempt_id, holder=holder
+        )
         deliveries = self._transport.call(operation, to_ms("wait", wait))
         return [ReceivedMessage(self, delivery) for delivery in deliveries]
+
+    def take(
+        self, sequences: Iterable[int], *, visibility_timeout: float | None = None, holder: str | None = None
+    ) -> list[ReceivedMessage]:
+        """Take exactly these messages, visible or delayed ones, out of turn: those that `peek` showed.
+
+        Args:
+            sequences: the `sequence` of each, 1 to 10,000 of them.
+            visibility_timeout, holder: as in `receive`.
+
+        Raises:
+            PartlyRefused: some are gone (MessageNotFound), or in flight or not the first of their FIFO group
+                (MessageNotVisible); its `outcomes` has the others. One alone raises its error itself.
+        """
+        operation = calls.take(self.arn, sequences, visibility_timeout=visibility_timeout, holder=holder)
+        outcomes = calls.checked(self._transport.call(operation), wrap=partial(ReceivedMessage, self))
+        return [ReceivedMessage(self, delivery) for delivery in outcomes]
 
     def consume(
         self, *, prefetch: int = 1, visibility_timeout: float | None = None, idle: float | None = None

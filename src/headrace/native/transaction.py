@@ -62,10 +62,12 @@ class Collected:
         delay: float | None = None,
         group: str | None = None,
         dedup_id: str | None = None,
+        dead_letter_of: HasArn | str | None = None,
     ) -> None:
         """Send a message, arguments as in Outgoing, to any queue (a handle, a name or an ARN), or publish it to a topic
         (a handle or an ARN)."""
-        entry = Outgoing(body, attributes, delay, group, dedup_id).entry()
+        source = _arn(dead_letter_of) if dead_letter_of is not None else None
+        entry = Outgoing(body, attributes, delay, group, dedup_id, source).entry()
         arn = _arn(queue)
         if self._entries and self._entries[-1][0] == arn:
             self._entries[-1][1].append(entry)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from headrace.clock import Clock
-from headrace.errors import CallerError, HeadraceError
+from headrace.errors import CallerError, HeadraceError, Unavailable
 from headrace.queue import limits
 from headrace.queue.holders import Holders
 from headrace.queue.model import Delivery, HolderState, QueueInfo
@@ -79,8 +79,8 @@ class Presence:
     def hold(self, operation: Hold, done: Done, *, wait_ms: int) -> Stay | None:
         """Begin a Hold. Returns what to cancel when its client leaves; None when it is answered already."""
         try:
-            self._holders.check(operation)
-        except CallerError as error:
+            self._check(operation)
+        except HeadraceError as error:
             done(error)
             return None
         name = operation.holder
@@ -88,13 +88,18 @@ class Presence:
         if before is not None:
             before.answer()
         self._holders.present(operation, self._clock())
-        if not wait_ms or self._closed:
+        if not wait_ms:
             self.answered(name)
             done(None)
             return None
         stay = self._stays[name] = Stay(self, name, done)
         stay.timer = asyncio.get_running_loop().call_later(wait_ms / 1_000, stay.answer)
         return stay
+
+    def _check(self, operation: Hold) -> None:
+        if self._closed:
+            raise Unavailable("the broker is stopping")
+        self._holders.check(operation)
 
     def states(self, kind: str) -> list[HolderState]:
         return self._holders.states(kind, self._clock())
