@@ -25,6 +25,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "broker": Entry("headrace.cli.broker:broker", "Run the broker: a durable queue server with the SQS API."),
     "serve": Entry("headrace.cli.serve:serve", "Serve web apps (WSGI, ASGI), folders, other servers."),
     "work": Entry("headrace.cli.work:work", "Run tasks and consumers in worker processes."),
+    "task": Entry("headrace.cli.task:task", "Look at tasks; call, cancel and retry them."),
+    "schedule": Entry("headrace.cli.schedule:schedule", "Look at schedules; pause, resume and fire them."),
     "queue": Entry("headrace.cli.queue:queue", "Look into queues and change them: ls, peek, send, redrive, …"),
     "stream": Entry("headrace.cli.stream:stream", "Run pipelines over queues: run, plan, ls, lag, …"),
     "topic": Entry("headrace.cli.topic:topic", "Give every message to many queues: subscribe, publish, replay, …"),

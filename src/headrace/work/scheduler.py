@@ -26,6 +26,8 @@ log = logging.getLogger("headrace.work")
 
 LOOK_MS: Final = 15_000
 """Between two looks at the rows, where nothing is due: what was paused, resumed or defined elsewhere is seen then."""
+TRIES_MAX: Final = 20
+"""Of a send that somebody else took the lock from."""
 LOCK_MS: Final = 86_400_000
 """How long a firing keeps the next ones from overlapping at most, should its task vanish."""
 
@@ -110,6 +112,28 @@ def fire(backend: Backend, row: Row, due: Due, stored: bytes, *, now_ms: int) ->
     return after
 
 
+def fire_now(backend: Backend, row: Row, *, now_ms: int) -> str | None:
+    """Send its task now, whatever its times are: these stay. Returns the task's id; None if a lock keeps it from running."""
+    for _ in range(TRIES_MAX):
+        _, sent, locks = _fired(backend, row, Due([now_ms], row), now_ms)
+        if not sent:
+            return None
+        backend.prepare(row.definition.queue)
+        try:
+            backend.transact(
+                Transact(
+                    sends=[(arn_of(sent[0].queue), [sent[0].entry()])],
+                    state=list(locks.puts.items()),
+                    name=keys.NAME,
+                    expect=list(locks.expects.items()),
+                )
+            )
+        except StateChanged:
+            continue
+        return sent[0].envelope.id
+    raise StateChanged(keys.NAME, row.definition.name)
+
+
 def _fired(backend: Backend, row: Row, due: Due, now_ms: int) -> tuple[Row, list[Dispatch], unique.Change]:
     """(the row afterwards, what is sent, what becomes of the locks that keep firings from overlapping)."""
     change = unique.Change()
@@ -169,6 +193,16 @@ def write_row(backend: Backend, row: Row, stored: bytes | None) -> bool:
     key = keys.schedule(row.definition.name)
     try:
         backend.transact(Transact(state=[(key, msgspec.json.encode(row))], name=keys.NAME, expect=[(key, stored)]))
+    except StateChanged:
+        return False
+    return True
+
+
+def remove_row(backend: Backend, name: str, stored: bytes) -> bool:
+    """Remove the row if it is as it was read."""
+    key = keys.schedule(name)
+    try:
+        backend.transact(Transact(state=[(key, None)], name=keys.NAME, expect=[(key, stored)]))
     except StateChanged:
         return False
     return True

@@ -224,6 +224,11 @@ def timing_text(timing: Timing) -> str:
     return f"every {timing.period_ms}ms"
 
 
+def zone_of(timing: Timing) -> dt.tzinfo:
+    """The zone whose wall clock it means."""
+    return _zone(timing.tz) if isinstance(timing, Cron) else dt.UTC
+
+
 def _between(timing: Timing, after_ms: int, until_ms: int) -> list[int]:
     if isinstance(timing, Every):
         period = timing.period_ms
