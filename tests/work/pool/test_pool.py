@@ -224,6 +224,6 @@ def test_batch_consumer_takes_lists(tmp_path: Path, kind: str) -> None:
 """
     with working(tmp_path, app=app) as worker, sender(tmp_path, app) as tasks:
         queue = tasks.app.backend.client.queue("orders")
-        queue.send_many(['{"n": %d}' % n for n in range(200)])
+        queue.send_many([f'{{"n": {n}}}' for n in range(200)])
         worker.ledger.wait("ended", 200)
         assert set(worker.ledger.counts("ended").values()) == {1}
