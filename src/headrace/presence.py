@@ -42,6 +42,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time."""
     rss_bytes: int = 0
     """Resident memory of this process and its children, as far as it knows them."""
+    queues: list[str] = []
+    """It takes from these; the first has priority where that matters."""
+    produces: list[str] = []
+    """It sends to these queues and topics."""
 
 
 class RouteFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,8 +173,6 @@ class WorkerFacts(Facts, frozen=True, kw_only=True):
     """Kind `worker`: one process that runs tasks."""
 
     app: str = ""
-    queues: list[str] = []
-    """As they are read: the first has priority."""
     slots: int = 0
     """Tasks that it runs at once."""
     running: list[RunningFacts] = []

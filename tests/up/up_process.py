@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import headrace
 from tests.broker_process import ServerProcess, wait_until
 
 WITHIN_S = 40.0
@@ -119,7 +120,11 @@ class UpProcess(ServerProcess):
 
 @contextmanager
 def up(folder: Path, settings: str, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[UpProcess]:
-    """One that is up, unless it ends before."""
+    """One that is up, unless it ends before. The pipeline's queues are there: it looks again for one only now and then."""
+    if "[stream." in settings and not (folder / "data").exists():
+        with headrace.connect(folder / "data") as client:
+            for name in ("events", "out"):
+                client.queue(name, create=True)
     one = UpProcess(folder, settings, *arguments, env=env)
     try:
         one.wait_action("up.ready")

@@ -105,7 +105,7 @@ def _run(pipeline: Pipeline, until: Any, settings: StreamSettings, stop: threadi
 
     target = broker_of(settings)
     broker = nullcontext() if target == NOWHERE else connected(target)
-    with broker as client, watcher(pipeline.name) as watch, shown(target, pipeline.name) as tell:
+    with broker as client, watcher(pipeline.name) as watch, shown(target, pipeline.plan) as tell:
 
         def on_progress(report: Report) -> None:
             watch(report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,12 @@ from headrace.presence import Recent, SourceFacts, StreamFacts, about_me, holder
 from headrace.process import rss_bytes
 
 if TYPE_CHECKING:
+    from headrace.stream.plan import Pipeline
     from headrace.stream.result import Report
 
 
 @contextmanager
-def shown(target: str, pipeline: str) -> Iterator[Callable[[Report], None]]:
+def shown(target: str, plan: Pipeline) -> Iterator[Callable[[Report], None]]:
     """Present as a `stream` within the block. Gives a function to call with each report.
 
     A folder that this process has opened itself is nobody else's: there is nobody to show it to.
@@ -28,7 +29,7 @@ def shown(target: str, pipeline: str) -> Iterator[Callable[[Report], None]]:
         return
     from headrace.cli.stream import connected  # noqa: PLC0415 - which imports this module
 
-    showing = Showing(pipeline)
+    showing = Showing(plan.name, queues=_queues(plan), produces=_produces(plan))
     with connected(target, patience=0) as client:
         presence = Presence(client, holder=holder_name("stream"), kind="stream", facts=showing.facts)
         presence.start()
@@ -41,8 +42,15 @@ def shown(target: str, pipeline: str) -> Iterator[Callable[[Report], None]]:
 class Showing:
     """The last report as facts. `note` by the thread that runs the pipeline, `facts` by the one that shows it."""
 
-    def __init__(self, pipeline: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._pipeline = pipeline
+    def __init__(
+        self,
+        pipeline: str,
+        *,
+        queues: Sequence[str] = (),
+        produces: Sequence[str] = (),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._named = {"pipeline": pipeline, "queues": list(queues), "produces": list(produces)}
         self._monotonic = monotonic
         self._report: Report | None = None
         self._rows_out = Recent()
@@ -52,7 +60,7 @@ class Showing:
 
     def facts(self) -> dict[str, Any]:
         report = self._report
-        me = {**about_me(), "pipeline": self._pipeline, "rss_bytes": rss_bytes()}
+        me = {**about_me(), **self._named, "rss_bytes": rss_bytes()}
         if report is None:
             return write(StreamFacts(**me))
         self._rows_out.note(self._monotonic(), {"out": report.rows_out})
@@ -77,6 +85,20 @@ class Showing:
                 paused=report.paused,
             )
         )
+
+
+def _queues(plan: Pipeline) -> list[str]:
+    from headrace.stream.plan import QueueSource, TopicSource, sources_of  # noqa: PLC0415 - needs the extra
+
+    sources = [source for source in sources_of(plan.output) if isinstance(source, QueueSource | TopicSource)]
+    return [source.queue if isinstance(source, QueueSource) else source.topic for source in sources]
+
+
+def _produces(plan: Pipeline) -> list[str]:
+    from headrace.stream.plan import QueueSink  # noqa: PLC0415 - needs the extra
+
+    sinks = [sink.queue for sink in plan.sinks if isinstance(sink, QueueSink)]
+    return sinks + [queue for queue in (plan.late, plan.dead) if queue is not None]
 
 
 def _watermark_ms(watermark: int) -> int | None:

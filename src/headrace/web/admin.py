@@ -7,15 +7,13 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from headrace import __version__
 from headrace.http.exposition import CONTENT_TYPE
 from headrace.http.listener import Listener
 from headrace.http.messages import Request
 from headrace.process import rss_bytes
 from headrace.settings import SettingsError, flag_of
-from headrace.web.metrics import EdgeStatistics, SupervisorFacts, ended, merge, render
+from headrace.web.metrics import SupervisorFacts, render
 from headrace.web.sockets import address_of, inherited, open_one
 
 if TYPE_CHECKING:
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
 _LIVE: Final = frozenset({"/health/live", "/healthz"})
 _READY: Final = frozenset({"/health/ready", "/readyz"})
-
-_decode: Final = msgspec.msgpack.Decoder(EdgeStatistics).decode
 
 
 class Admin:
@@ -35,8 +31,6 @@ class Admin:
         self._listener = Listener(self._handle)
         self._socket: socket.socket | None = None
         self.address = ""
-        self._past = EdgeStatistics()
-        """Totals of processes that have ended: they must not fall when one ends."""
 
     def open(self, where: str) -> None:
         """Args:
@@ -52,9 +46,6 @@ class Admin:
     @property
     def sockets(self) -> list[socket.socket]:
         return [self._socket] if self._socket is not None else []
-
-    def keep(self, record: bytes) -> None:
-        self._past = merge(EdgeStatistics, (self._past, ended(_decode(record))))
 
     async def close(self) -> None:
         await self._listener.close(0.5)
@@ -74,10 +65,7 @@ class Admin:
 
     def _metrics(self) -> bytes:
         supervisor = self._supervisor
-        records = [record for crew in supervisor.crews for record in crew.statistics.values()]
-        if supervisor.edges is not None:
-            records += supervisor.edges.statistics
-        return render([self._past, *map(_decode, records)], facts_of(supervisor))
+        return render(supervisor.records.all(supervisor), facts_of(supervisor))
 
 
 def facts_of(supervisor: Supervisor) -> SupervisorFacts:

@@ -35,6 +35,7 @@ from headrace.web.control import Channel
 from headrace.web.crew import IDLE_S, Crew, Place
 from headrace.web.edges import Edges
 from headrace.web.process import usable_cores
+from headrace.web.records import Records
 from headrace.web.reloading import Reloader, StartFailed
 from headrace.web.routes import apps_of
 from headrace.web.settings import WebSettings
@@ -79,8 +80,10 @@ class Supervisor:
         self.apps: list[str] = []
         """Every app there has been, so that each keeps its number."""
         self.edges: Edges | None = None
+        self.records = Records()
         self._broker: OwnBroker | None = None
         self._admin: Any = None
+        self._showing: asyncio.Task[None] | None = None
         self._watcher: Any = None
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -116,15 +119,18 @@ class Supervisor:
             self.edges.start()
         self.start_crews(self.apps)
         await self.wait(lambda: bool(self._failure) or self._stopping.is_set() or self.ready)
-        if self._failure:
-            raise StartFailed(self._failure)
-        if self._stopping.is_set():
-            raise StartFailed("stopped before it was ready")
+        if self._failure or self._stopping.is_set():
+            raise StartFailed(self._failure or "stopped before it was ready")
         if settings.admin:
             await self._open_admin()
         if settings.reload:
             self._watch()
-        return self._tell_ready()
+        ready = self._tell_ready()
+        if settings.broker:
+            from headrace.web.showing import show  # noqa: PLC0415 - only where there is a broker
+
+            self._showing = self._loop.create_task(show(self, ready.url))
+        return ready
 
     def _listeners(self) -> int:
         return self.workers() if self.settings.direct else self.settings.edges
@@ -149,7 +155,7 @@ class Supervisor:
             on_change=self._changed.set,
             on_start_failed=self._start_failed,
             on_hung=self._hung,
-            on_ended=self._keep,
+            on_ended=self.records.keep,
         )
 
     def _boot_edge(self, number: int, sockets: list[int]) -> control.Boot:
@@ -193,7 +199,7 @@ class Supervisor:
             workers=self.workers(),
             on_change=lambda _: self._changed.set(),
             on_start_failed=self._start_failed,
-            on_ended=self._keep,
+            on_ended=self.records.keep,
         )
         self.crews.append(crew)
         crew.step()
@@ -225,8 +231,7 @@ class Supervisor:
     def _watch(self) -> None:
         from headrace.web.watch import Watcher  # noqa: PLC0415 - only for development
 
-        folders = self.settings.reload_dir or (self.settings.app_dir,)
-        self._watcher = Watcher(folders, on_change=self._reload_for)
+        self._watcher = Watcher(self.settings.reload_dir or (self.settings.app_dir,), on_change=self._reload_for)
         self._watcher.start()
 
     # What others ask
@@ -287,10 +292,6 @@ class Supervisor:
 
     def _hung(self, pid: int) -> None:
         any(crew.hung(pid) for crew in self.crews)
-
-    def _keep(self, record: bytes) -> None:
-        if self._admin is not None:
-            self._admin.keep(record)
 
     def _resize(self, change: int) -> None:
         for crew in self.crews:
@@ -363,6 +364,8 @@ class Supervisor:
 
     async def close(self) -> None:
         """Leave nothing behind. Idempotent."""
+        if self._showing is not None and self._showing.cancel():
+            await asyncio.wait({self._showing})
         if self._admin is not None:
             await self._admin.close()
             self._admin = None

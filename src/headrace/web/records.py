@@ -1,0 +1,32 @@
+"""What a web server's processes have reported, living and ended, as one record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from headrace.web.metrics import EdgeStatistics, ended, merge
+
+if TYPE_CHECKING:
+    from headrace.web.supervisor import Supervisor
+
+_decode: Final = msgspec.msgpack.Decoder(EdgeStatistics).decode
+
+
+class Records:
+    """Keeps the totals of processes that have ended: what is told must not fall when one ends."""
+
+    def __init__(self) -> None:
+        self._past = EdgeStatistics()
+
+    def keep(self, record: bytes) -> None:
+        """The last report of a process that has ended."""
+        self._past = merge(EdgeStatistics, (self._past, ended(_decode(record))))
+
+    def all(self, supervisor: Supervisor) -> list[EdgeStatistics]:
+        """Of all processes that hold connections, and of those that did."""
+        records = [record for crew in supervisor.crews for record in crew.statistics.values()]
+        if supervisor.edges is not None:
+            records += supervisor.edges.statistics
+        return [self._past, *map(_decode, records)]
