@@ -131,13 +131,12 @@ def _queue(line: QueueLine, y: float) -> QueueNode:
 
 
 def _makers(snapshot: Snapshot, places: dict[str, float]) -> dict[str, list[str]]:
-    """Producer → queues: a web server sends to its queue of durable requests, what
-    is left over came by clients."""
+    """Producer → queues: a web server sends to its queue of durable requests; what is left over came by clients."""
     found: dict[str, list[str]] = {}
     for holder in snapshot.holders_of("web"):
         name = holder.facts.get("durable_queue")
-        if name in places and name not in found.setdefault("web", []):
-            found["web"].append(str(name))
+        if isinstance(name, str) and name in places and name not in found.setdefault("web", []):
+            found["web"].append(name)
     letters = {line.name for line in snapshot.queues if line.for_letters}
     known = {name for names in found.values() for name in names}
     rest = [name for name in places if name not in known and name not in letters]

@@ -40,7 +40,7 @@ class Letter(msgspec.Struct, frozen=True):
     def key(self) -> str:
         """What letters of one group have in common. Numbers and ids in a reason tell letters apart, not groups."""
         reason = "" if self.kind == "task" else _NUMBERS.sub("#", self.reason)
-        return hashlib.sha256("\x00".join((self.kind, self.of, self.error, reason)).encode()).hexdigest()[:12]
+        return hashlib.sha256(repr((self.kind, self.of, self.error, reason)).encode()).hexdigest()[:12]
 
 
 class Group(msgspec.Struct, frozen=True):

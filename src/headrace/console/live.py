@@ -67,7 +67,7 @@ class Live:
         viewer = _Viewer(exchange, now_s, seen, now_s)
         channel = self._channels.setdefault(address, _Channel(render))
         channel.viewers.add(viewer)
-        exchange.notify = lambda: self._part(address, viewer) if exchange.gone else None
+        exchange.notify = lambda: self._notice(address, viewer)
         # Proxies that collect answers would keep the events back.
         exchange.start(200, answers.fields_of(answers.EVENTS, ((b"X-Accel-Buffering", b"no"),)))
         exchange.send(b"retry: 1000\n\n")
@@ -111,6 +111,13 @@ class Live:
             for viewer in list(channel.viewers):
                 self._part(address, viewer)
                 viewer.exchange.finish()
+
+    def _notice(self, address: str, viewer: _Viewer) -> None:
+        """A browser that leaves closes its half first; nobody else follows a stream with one half closed."""
+        exchange = viewer.exchange
+        if exchange.gone or exchange.half_closed:
+            self._part(address, viewer)
+            exchange.finish()
 
     def _part(self, address: str, viewer: _Viewer) -> None:
         channel = self._channels.get(address)
