@@ -26,7 +26,7 @@ class Named(Origins):
 
 def chunk(name: str, rows: int) -> Chunk:
     table = pa.table({"v": pa.array(range(rows), pa.int64()), ORIGIN: pa.array(range(rows), pa.int32())})
-    return Chunk(table, Named(name), position=name.encode(), claims=[(name, "r", 1)], messages=rows, size_bytes=rows)
+    return Chunk(table, Named(name), position=name.encode(), claims=[(name, "r", 1)], size_bytes=rows)
 
 
 class Scripted(Reader):
@@ -105,7 +105,7 @@ def test_reader_is_a_bounded_number_of_chunks_ahead() -> None:
 
 def test_error_comes_after_the_chunks_before_it() -> None:
     feed, news = started(Scripted(chunk("a", 1), ValueError("broken"), chunk("b", 1)))
-    assert next_of(feed, news).messages == 1
+    assert next_of(feed, news).rows.num_rows == 1
     with pytest.raises(ValueError, match="broken"):
         next_of(feed, news)
     feed.close()

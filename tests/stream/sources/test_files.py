@@ -17,7 +17,7 @@ import pytest
 from headrace.stream import limits
 from headrace.stream.errors import SourceFailed
 from headrace.stream.plan import FileSource
-from headrace.stream.schema import Schema
+from headrace.stream.schema import ORIGIN, Schema
 from headrace.stream.sources.base import Chunk
 from headrace.stream.sources.files import FileReader
 from headrace.stream.sources.lines import LinePart
@@ -112,6 +112,24 @@ def test_every_position_goes_on_behind_its_chunk(tmp_path: Path, rows_max: int) 
     for number, chunk in enumerate(chunks):
         rest = read_all(opened(tmp_path, position=chunk.position), rows_max)
         assert values(rest) == values(chunks[number + 1 :])
+
+
+def test_small_files_fill_a_batch_together_and_each_row_is_known_by_its_own(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.jsonl").write_bytes(lines([2 * number, 2 * number + 1]))
+    chunks = read_all(opened(tmp_path), 5)
+    assert [values([chunk]) for chunk in chunks] == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    origins = chunks[0].rows.column(ORIGIN).to_pylist()
+    assert chunks[0].origins.dead(origins[3], "", "").message_id == f"{tmp_path / '1.jsonl'}:2"
+
+
+def test_what_is_added_to_the_last_file_between_two_runs_is_read(tmp_path: Path) -> None:
+    (tmp_path / "0.jsonl").write_bytes(lines([0]))
+    (tmp_path / "1.jsonl").write_bytes(lines([1]))
+    (chunk,) = read_all(opened(tmp_path))
+    with (tmp_path / "1.jsonl").open("ab") as more:
+        more.write(lines([2]))
+    assert values(read_all(opened(tmp_path, position=chunk.position))) == [2]
 
 
 def test_a_bad_line_is_dead_with_path_and_line(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.stream import limits
 from headrace.stream.schema import ORIGIN, Field, Schema, type_name
 
 _FAMILIES: Final = (
@@ -66,10 +68,20 @@ def _column(table: pa.Table, field: Field) -> pa.ChunkedArray:
     found = table.schema.get_all_field_indices(field.name)
     if len(found) > 1:
         raise Unfit(f"column {field.name!r} stands twice")
-    column = _cast(table.column(found[0]), field) if found else pa.chunked_array([pa.nulls(len(table), field.type)])
+    column = _cast(table.column(found[0]), field) if found else pa.chunked_array([_nulls(len(table), field.type)])
     if not field.nullable and column.null_count:
         raise Unfit(f"column {field.name!r} is NOT NULL and has {column.null_count} rows without a value")
     return column
+
+
+def _nulls(count: int, kind: pa.DataType) -> pa.Array:
+    """Not made anew for every batch: columns that nobody looks at are NULL in each."""
+    return _kept_nulls(kind).slice(0, count) if count <= limits.BATCH_ROWS_DEFAULT else pa.nulls(count, kind)
+
+
+@functools.lru_cache(maxsize=32)
+def _kept_nulls(kind: pa.DataType) -> pa.Array:
+    return pa.nulls(limits.BATCH_ROWS_DEFAULT, kind)
 
 
 def _cast(column: pa.ChunkedArray, field: Field) -> pa.ChunkedArray:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -162,8 +163,8 @@ def numbered(rows: pa.Table) -> pa.Table:
 
 @functools.cache
 def _numbers(bits: int) -> pa.Array:
-    """0, 1, 2, …: made once a size, since Python's integers cost more than reading the rows does."""
-    return pa.array(range(1 << bits), pa.int32())
+    """0, 1, 2, …: made once a size."""
+    return pa.array(np.arange(1 << bits, dtype=np.int32))
 
 
 def with_origin(schema: Schema) -> pa.Schema:

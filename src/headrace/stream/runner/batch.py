@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from headrace.stream.schema import ORIGIN
-from headrace.stream.sources.base import Chunk, Dead, Origins
+from headrace.stream.sources.base import Chunk, Dead
+from headrace.stream.sources.origins import ManyOrigins
 
 
 @dataclass(slots=True)
@@ -23,14 +22,13 @@ class Batch:
     rows: int = 0
     size_bytes: int = 0
     _inputs: dict[str, list[pa.Table]] = field(default_factory=dict)
-    _origins: list[tuple[int, Origins]] = field(default_factory=list)
-    _next_origin: int = 0
+    _origins: ManyOrigins = field(default_factory=ManyOrigins)
 
     def add(self, source: str, chunk: Chunk, left_by: int | None = None) -> None:
         if left_by is not None:
             self.left.setdefault(left_by, {}).setdefault(source, []).append(chunk)
         self.chunks.setdefault(source, []).append(chunk)
-        self._inputs.setdefault(source, []).append(self._renumbered(chunk))
+        self._inputs.setdefault(source, []).append(self._origins.add(chunk.rows, chunk.origins))
         self.rows += chunk.rows.num_rows
         self.size_bytes += chunk.size_bytes
 
@@ -51,21 +49,7 @@ class Batch:
 
     def dead_of(self, origin: int, reason: str, step: str) -> Dead:
         """The dead letter of a row's message or line."""
-        first, origins = next(item for item in reversed(self._origins) if item[0] <= origin)
-        return origins.dead(origin - first, reason, step)
+        return self._origins.dead(origin, reason, step)
 
     def claims(self) -> list[tuple[str, str, int]]:
         return [claim for chunks in self.chunks.values() for chunk in chunks for claim in chunk.claims]
-
-    def _renumbered(self, chunk: Chunk) -> pa.Table:
-        first = self._next_origin
-        self._origins.append((first, chunk.origins))
-        place = chunk.rows.schema.get_field_index(ORIGIN)
-        if place < 0:
-            return chunk.rows
-        last = pc.max(chunk.rows.column(place)).as_py()
-        self._next_origin += 0 if last is None else last + 1
-        if first == 0:
-            return chunk.rows
-        shifted = pc.add(chunk.rows.column(place), pa.scalar(first, pa.int32()))
-        return chunk.rows.set_column(place, chunk.rows.schema.field(place), shifted)

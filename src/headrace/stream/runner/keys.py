@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from headrace.stream.engine.part_keys import PARTS, part_key, read_part_key
+from headrace.stream.engine.part_keys import PARTS, read_part_key
 
 __all__ = [
     "ALL_BUT_DEFINITION",
@@ -33,7 +33,6 @@ __all__ = [
     "SCHEMA",
     "SHUFFLE",
     "outbox_key",
-    "part_key",
     "progress_key",
     "read_number",
     "read_part_key",

@@ -16,7 +16,7 @@ class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         watermark: µs; END once it has ended.
         position: where its reader goes on; empty: its beginning, or (queues) what the store knows.
-        rows, messages: how many came, since the pipeline's beginning.
+        rows: how many came, since the pipeline's beginning.
         heard_ms: steady time of its last input, or of the start: the durable timer of idle closing.
         backfill: what is read before new rows, as it was asked for: files, or TOPIC; None: nothing.
     """
@@ -24,7 +24,6 @@ class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     watermark: int = NEVER
     position: bytes = b""
     rows: int = 0
-    messages: int = 0
     heard_ms: int = 0
     backfill: str | None = None
 

@@ -254,7 +254,6 @@ class Session:
                 watermark=watermarks.of_chunks(own, self._times[name], before.watermark),
                 position=own[-1].position if own else before.position,
                 rows=before.rows + sum(chunk.rows.num_rows + len(chunk.dead) for chunk in chunks),
-                messages=before.messages + sum(chunk.messages for chunk in chunks),
                 heard_ms=now_ms,
             )
         moved = self._silent(sources, now_ms) if self._share is None else {}

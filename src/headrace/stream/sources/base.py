@@ -47,7 +47,6 @@ class Chunk:
         position: where to go on behind this chunk, kept in the pipeline's state; empty for sources whose position is in
             the store anyway (queues).
         claims: (queue ARN, reader, number) that the commit of these rows acknowledges.
-        messages: how many messages or lines this was.
         size_bytes: about how many bytes it was, of bodies or file.
     """
 
@@ -56,7 +55,6 @@ class Chunk:
     dead: list[Dead] = field(default_factory=list)
     position: bytes = b""
     claims: Sequence[tuple[str, str, int]] = ()
-    messages: int = 0
     size_bytes: int = 0
 
 

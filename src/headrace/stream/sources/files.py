@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import pyarrow as pa
 
 from headrace.stream import limits
 from headrace.stream.errors import SourceFailed
@@ -25,6 +26,7 @@ from headrace.stream.plan import FileSource
 from headrace.stream.sources.base import Chunk, Progress, Reader
 from headrace.stream.sources.lines import LinePart, matches
 from headrace.stream.sources.listing import Listed, list_files
+from headrace.stream.sources.origins import ManyOrigins
 from headrace.stream.sources.parquet import ParquetPart
 from headrace.stream.sources.part import Part, Piece
 
@@ -52,6 +54,7 @@ class FileReader(Reader):
         self._columns = columns
         self._files: list[Listed] = []
         self._at = FilePosition()
+        self._read_to = self._at  # behind the last rows that were given: their file may have been left since
         self._part: Part | None = None
         self._finished = False
         self._closed = threading.Event()
@@ -71,9 +74,9 @@ class FileReader(Reader):
 
     def _next_chunk(self, rows_max: int, deadline_s: float) -> Chunk | None:
         while not self._closed.is_set() and not self._finished:
-            piece = self._read(rows_max)
-            if piece is not None:
-                return self._chunk(piece)
+            pieces = self._pieces(rows_max)
+            if pieces:
+                return self._chunk(pieces)
             more = self._next() if self._part is None else self._rotated()
             if not more and not self._wait(deadline_s):
                 break
@@ -96,6 +99,21 @@ class FileReader(Reader):
         self._closed.set()
         with self._reading:  # no file is taken from under who reads it
             self._close_part()
+
+    def _pieces(self, rows_max: int) -> list[Piece]:
+        """The next rows; of files that end one after the other, as many as fill a batch: small ones cost as much."""
+        pieces: list[Piece] = []
+        rows = size_bytes = 0
+        while rows < rows_max and size_bytes < limits.BATCH_BYTES_MAX:
+            piece = self._read(rows_max - rows)
+            if piece is not None:
+                pieces.append(piece)
+                self._read_to = self._position()
+                rows += piece.count
+                size_bytes += piece.rows.nbytes
+            elif not pieces or self._source.follow or self._closed.is_set() or not self._next():
+                break
+        return pieces
 
     # ------------------------------------------------------------------------------------------------- one file
 
@@ -125,17 +143,16 @@ class FileReader(Reader):
             self._part.close()
             self._part = None
 
-    def _chunk(self, piece: Piece) -> Chunk:
+    def _position(self) -> FilePosition:
+        """In the file that is open."""
         assert self._part is not None
-        self._at = FilePosition(self._at.file, self._at.before, self._part.position())
-        return Chunk(
-            piece.rows,
-            piece.origins,
-            piece.dead,
-            msgspec.json.encode(self._at),
-            messages=piece.count,
-            size_bytes=piece.rows.nbytes,
-        )
+        return FilePosition(self._at.file, self._at.before, self._part.position())
+
+    def _chunk(self, pieces: list[Piece]) -> Chunk:
+        origins = ManyOrigins()
+        rows = pa.concat_tables([origins.add(piece.rows, piece.origins) for piece in pieces])
+        dead = [dead for piece in pieces for dead in piece.dead]
+        return Chunk(rows, origins, dead, msgspec.json.encode(self._read_to), size_bytes=rows.nbytes)
 
     # ------------------------------------------------------------------------------------------------- many files
 

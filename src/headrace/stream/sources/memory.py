@@ -59,7 +59,7 @@ class MemoryReader(Reader):
         self._at = MemoryPosition(self._at.batch, end) if end < len(batch) else MemoryPosition(self._at.batch + 1)
         self._done += len(rows)
         position = msgspec.json.encode(self._at)
-        return Chunk(numbered(rows), origins, position=position, messages=len(rows), size_bytes=rows.nbytes)
+        return Chunk(numbered(rows), origins, position=position, size_bytes=rows.nbytes)
 
     @property
     def finished(self) -> bool:

@@ -69,7 +69,7 @@ class ParquetPart(Part):
         return self._size_bytes * self._row // max(1, rows)
 
     def close(self) -> None:
-        self._file.close()
+        self._file.close(force=True)
 
     def _take(self, rows_max: int) -> pa.Table | None:
         try:
@@ -115,6 +115,6 @@ def _repeated(schema: Schema, name: str, value: str | None, count: int) -> pa.Ar
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(pa.OSFile(str(path)))  # by its path it would be asked first what kind of place it is
     except (pa.ArrowException, OSError) as error:
         raise SourceFailed(str(path), f"it is no Parquet file: {error}") from None

@@ -67,7 +67,6 @@ class QueueReader(Reader):
             MessageOrigins(self._name, messages),
             dead,
             claims=[(self._arn, self._reader, self._number - 1)],  # it acknowledges those before it, too
-            messages=len(messages),
             size_bytes=sum(len(message.body) for message in messages),
         )
 
