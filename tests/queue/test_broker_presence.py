@@ -110,6 +110,22 @@ class TestLeaving:
             holding.leave()
             assert len(await receive(broker, queue)) == 1
 
+    @on_loop
+    async def test_its_own_polls_are_not_given_what_it_gives_back(self) -> None:
+        async with running() as broker:
+            a, b = await create(broker, "a"), await create(broker, "b")
+            await send(broker, a, "x")
+            holding = Holding(broker)
+            await receive(broker, a, "me")
+            mine, other = Waiter(broker, a, holder="me"), Waiter(broker, a)
+            several: list[Any] = []
+            broker.ask(ops.ReceiveAny([b, a], holder="me"), several.append, wait_ms=WAIT_MS)
+            await turns()
+            holding.leave()  # its other connections may be found broken only later
+            await turns()
+            assert mine.bodies == [] and several == [[]]
+            assert [one.receives for one in other.outcomes[0]] == [2]
+
 
 class TestSettling:
     @on_loop

@@ -48,7 +48,7 @@ class Broker:
         self._requests: list[Request] = []
         self._scheduled = False
         self._polls = Polls(self.submit)
-        self._presence = Presence(self.submit, store.find, clock, self._wake_in)
+        self._presence = Presence(self.submit, store.find, clock, self._wake_in, self._polls.dismiss)
         self._tick: asyncio.TimerHandle | None = None
         self._stopping = False
         self._stopped = False

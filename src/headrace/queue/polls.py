@@ -108,6 +108,12 @@ class Polls:
             for poll in list(line):
                 poll.answer([])
 
+    def dismiss(self, holder: str) -> None:
+        """A holder is gone: answer its polls with nothing, before what it gives back could go to them again."""
+        for poll in [poll for line in self._lines.values() for poll in line]:
+            if getattr(poll.operation, "holder", None) == holder:
+                poll.answer([])
+
     def leave(self, poll: Poll) -> None:
         """Out of its lines."""
         if not poll.stands:

@@ -59,6 +59,7 @@ class Presence:
         find: a queue's info.
         clock: the store's steady time.
         wake_in: lets `advance` be called in so many seconds, at the latest.
+        dismiss: answers a holder's polls with nothing.
     """
 
     def __init__(
@@ -67,11 +68,13 @@ class Presence:
         find: Callable[[str], QueueInfo | None],
         clock: Clock,
         wake_in: Callable[[float], None],
+        dismiss: Callable[[str], None],
     ) -> None:
         self._submit = submit
         self._find = find
         self._clock = clock
         self._wake_in = wake_in
+        self._dismiss = dismiss
         self._holders = Holders()
         self._stays: dict[str, Stay] = {}
         self._closed = False
@@ -140,6 +143,7 @@ class Presence:
 
     def gone(self, name: str) -> None:
         """End its leases: the messages are visible to others, now."""
+        self._dismiss(name)
         for queue, receipts in self._holders.gone(name).items():
             for start in range(0, len(receipts), limits.NATIVE_BATCH_MAX):
                 some = receipts[start : start + limits.NATIVE_BATCH_MAX]
