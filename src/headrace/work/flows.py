@@ -75,7 +75,7 @@ def finished(envelope: Envelope, result: msgspec.Raw | None, read: Read) -> Part
     if envelope.joins is not None:
         part.puts += _joined(envelope.joins, read)
     if envelope.flow is not None and not envelope.then:
-        _count(part, envelope.flow, result or NONE, read)
+        _count(part, envelope, envelope.flow, result or NONE, read)
     return part
 
 
@@ -103,10 +103,13 @@ def gathered(envelope: Envelope, rows: Sequence[tuple[bytes, bytes]]) -> Envelop
     return with_argument(envelope, envelope.joins.takes, msgspec.Raw(results))
 
 
-def _count(part: Part, flow: Flow, result: msgspec.Raw, read: Read) -> None:
+def _count(part: Part, envelope: Envelope, flow: Flow, result: msgspec.Raw, read: Read) -> None:
     counter, member = keys.group(flow.id), keys.member(flow.id, flow.index)
     left = read(counter)
-    if left is None or read(member) is not None:  # the group has expired, or the member was redriven and has counted
+    if left is None:  # the group has expired
+        return
+    # Only a member that has failed before can have counted: its row is read then, and expected to be absent in any case.
+    if envelope.history and read(member) is not None:
         return
     part.expects += [(counter, left), (member, None)]
     part.puts += [(counter, b"%d" % (int(left) - 1)), (member, bytes(result))]
@@ -125,7 +128,7 @@ def _fail(part: Part, envelope: Envelope, error: ErrorInfo, read: Read) -> None:
         return
     join = _join(flow.id, read)
     if join.on_failure == "continue":
-        _count(part, flow, NONE, read)
+        _count(part, envelope, flow, NONE, read)
     else:
         part.failed.append((join.signature.envelope, error))
         _fail(part, join.signature.envelope, error, read)
