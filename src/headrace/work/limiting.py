@@ -20,9 +20,11 @@ import msgspec
 
 from headrace.errors import InvalidParameter
 
-LATE_MS: Final = 1_000
-"""A reserved start holds for so long. Starts that are later ask again: reservations that pile up while no worker runs
-must not all be used at once."""
+LATE_MAX_MS: Final = 1_000
+LATE_SHARE: Final = 20
+"""A reserved start holds for a twentieth of the period, a second at most. Starts that are later ask again: reservations that
+pile up while no worker runs must not all be used at once. By as much tasks are further apart than the rate says, so that
+it is never exceeded however late they come: a limit of 20/s lets 19 start."""
 SLOT_LEASE_MS: Final = 60_000
 """As long as a message's lease: workers extend both together."""
 DEFER_MAX_MS: Final = 7 * 86_400_000
@@ -43,7 +45,7 @@ Puts: TypeAlias = list[tuple[bytes, bytes | None]]
 class Rate(msgspec.Struct, frozen=True):
     """At most `count` starts in any `period_ms`; with `burst` above 1, up to `burst - 1` more after a pause.
 
-    Tasks start evenly spaced, `period / count` apart; `burst` (1 to `count`) may start together after a pause.
+    Tasks start evenly spaced, about `period / count` apart; `burst` (1 to `count`) may start together after a pause.
     """
 
     count: int
@@ -51,9 +53,14 @@ class Rate(msgspec.Struct, frozen=True):
     burst: int = 1
 
     @property
+    def late_ms(self) -> int:
+        """A reserved start may be used so much later."""
+        return min(LATE_MAX_MS, self.period_ms // LATE_SHARE)
+
+    @property
     def interval_us(self) -> int:
-        """Between two starts, rounded up: never too many."""
-        return -(-self.period_ms * 1_000 // self.count)
+        """Between two reserved starts, rounded up: any period, and the time by which starts may be late, holds `count`."""
+        return -(-(self.period_ms + self.late_ms) * 1_000 // self.count)
 
 
 def parse_rate(text: str) -> Rate:
@@ -167,7 +174,7 @@ def idle(rows: Rows, now_ms: int) -> bool:
 
 
 def _rate(rate: Rate | None, rows: Rows, now_ms: int, reserved_ms: int | None) -> tuple[Puts, Puts] | Waits:
-    if rate is None or (reserved_ms is not None and reserved_ms <= now_ms <= reserved_ms + LATE_MS):
+    if rate is None or (reserved_ms is not None and reserved_ms <= now_ms <= reserved_ms + rate.late_ms):
         return [], []
     row = rows.get(b"rate")
     start_us, next_us = reserve(_number(row), interval_us=rate.interval_us, burst=rate.burst, now_us=now_ms * 1_000)

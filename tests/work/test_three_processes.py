@@ -1,0 +1,102 @@
+"""Limits, joins, schedules and cancel over three real worker processes, one of which is killed in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.work import group
+from tests.broker_process import wait_until
+from tests.work.worker_process import WorkerProcess, sender, working
+
+APP = """
+@app.task(rate="40/s")
+def rated(n: int) -> None:
+    write(f"rated {time.monotonic_ns()}")
+
+@app.task(concurrency=3)
+def slot(n: int, pause: float = 0.03) -> None:
+    write(f"in {time.monotonic_ns()} {n} {os.getpid()}")
+    time.sleep(pause)
+    write(f"out {time.monotonic_ns()} {n} {os.getpid()}")
+
+@app.task
+def member(n: int) -> int:
+    write(f"member {n} {os.getpid()}")
+    return n
+
+@app.task
+def total(numbers: list[int]) -> int:
+    write(f"total {len(numbers)}")
+    return sum(numbers)
+
+@app.task(timeout="60s", keep_result="1m")
+def endless() -> None:
+    write(f"endless {os.getpid()}")
+    while True:
+        time.sleep(0.01)
+
+@app.every("1s")
+@app.task
+def tick() -> None:
+    write(f"tick {headrace.work.current().job.envelope.scheduled}")
+"""
+
+pytestmark = pytest.mark.serial
+
+
+def lines(one: WorkerProcess, word: str) -> list[list[str]]:
+    return [line.split()[1:] for line in one.ledger.lines() if line.split()[0] == word]
+
+
+def most_at_once(one: WorkerProcess, killed: dict[int, int]) -> int:
+    """The greatest number of slots that were held together; those of a killed process ended with it."""
+    ended = {(n, pid): int(at) for at, n, pid in lines(one, "out")}
+    events = []
+    for at, n, pid in lines(one, "in"):
+        end_ns = ended.get((n, pid), killed.get(int(pid), time.monotonic_ns()))
+        events += [(int(at), 1), (end_ns, -1)]
+    now = most = 0
+    for _, step in sorted(events):
+        now += step
+        most = max(most, now)
+    return most
+
+
+def test_three_processes_keep_limits_joins_and_schedules_through_a_kill(tmp_path: Path) -> None:
+    with working(tmp_path, "--processes", "3", "--threads", "4", app=APP) as one, sender(tmp_path, APP) as tasks:
+        tasks.rated.send_many((n,) for n in range(60))
+        tasks.slot.send_many((n,) for n in range(60))
+        flow = group([tasks.member.s(n) for n in range(300)]).then(tasks.total.s()).send()
+        wait_until(lambda: len(lines(one, "in")) >= 10, within_s=30)
+        killed = kill_one(one)
+        assert flow.result(30) == sum(range(300))
+        wait_until(lambda: len({n for _, n, _ in lines(one, "out")}) == 60, within_s=40)
+        wait_until(lambda: len(lines(one, "rated")) >= 60, within_s=20)
+        wait_until(lambda: len(lines(one, "tick")) >= 3, within_s=20)
+        assert most_at_once(one, killed) <= 3
+        assert lines(one, "total") == [["300"]]
+        starts = sorted(int(at) for (at,) in lines(one, "rated"))
+        # What is between the admission and the task's first line is not the limit's: a tenth of a second is left for it.
+        assert max(sum(at <= other < at + 900_000_000 for other in starts) for at in starts) <= 40
+        ticks = [name for (name,) in lines(one, "tick")]
+        assert len(ticks) - len(set(ticks)) <= 1  # one that was running when its process was killed
+        cancelled_while_it_runs(one, tasks)
+
+
+def kill_one(one: WorkerProcess) -> dict[int, int]:
+    pid = one.children()[0]
+    os.kill(pid, signal.SIGKILL)
+    return {pid: time.monotonic_ns()}
+
+
+def cancelled_while_it_runs(one: WorkerProcess, tasks: Any) -> None:
+    handle = tasks.endless.send()
+    wait_until(lambda: bool(lines(one, "endless")), within_s=20)
+    assert handle.cancel() == "asked"
+    wait_until(lambda: handle.status() == "cancelled", within_s=20)
