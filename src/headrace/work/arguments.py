@@ -79,10 +79,13 @@ class Arguments:
             raise self._invalid(error, {}) from None
         positional: list[Any] = []
         named: dict[str, Any] = {}
+        gap = False  # a parameter was left out: those behind it go by name
         for parameter in self._parameters:
             value = getattr(record, parameter.name)
-            if value is not _ABSENT:
-                _place(parameter, value, positional, named)
+            if value is _ABSENT:
+                gap = True
+            else:
+                _place(parameter, value, positional, named, by_name=gap)
         return positional, named
 
     def encode_result(self, value: Any) -> msgspec.Raw:
@@ -167,12 +170,12 @@ def _field(parameter: _Parameter, hint: Any) -> tuple[str, Any, Any]:
     return parameter.name, hint, msgspec.field() if required else msgspec.field(default=_ABSENT)
 
 
-def _place(parameter: _Parameter, value: Any, positional: list[Any], named: dict[str, Any]) -> None:
+def _place(parameter: _Parameter, value: Any, positional: list[Any], named: dict[str, Any], *, by_name: bool) -> None:
     if parameter.kind is _Parameter.VAR_POSITIONAL:
         positional.extend(value)
     elif parameter.kind is _Parameter.VAR_KEYWORD:
         named.update(value)
-    elif parameter.kind is _Parameter.POSITIONAL_ONLY:
+    elif parameter.kind is not _Parameter.KEYWORD_ONLY and not by_name:
         positional.append(value)
     else:
         named[parameter.name] = value
@@ -217,12 +220,12 @@ def _encoded(value: Any) -> Any:
     """What msgspec cannot write: pydantic models."""
     if _is_model(type(value)):
         return value.model_dump(mode="json")
-    raise NotImplementedError(f"{type(value).__name__} is not JSON")
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _decoded(kind: type, value: Any) -> Any:
     if not _is_model(kind):
-        raise NotImplementedError(f"{kind.__name__} is not JSON")
+        raise TypeError(f"{kind.__name__} is not JSON")
     return kind.model_validate(value)  # type: ignore[attr-defined]  # _is_model has looked
 
 

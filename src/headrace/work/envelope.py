@@ -139,8 +139,20 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Envelope)
 
 
+BYTES_MAX: Final = 1_048_576 - 4_096
+"""A message's most, less what a dead letter's attributes may take."""
+
+
 def encode(envelope: Envelope) -> bytes:
-    return _encoder.encode(envelope)
+    """One that its history would make too long for a message goes without tracebacks, or without the history."""
+    body = _encoder.encode(envelope)
+    if len(body) <= BYTES_MAX or not envelope.history:
+        return body
+    bare = tuple(msgspec.structs.replace(entry, traceback="") for entry in envelope.history)
+    body = _encoder.encode(msgspec.structs.replace(envelope, history=bare))
+    if len(body) <= BYTES_MAX:
+        return body
+    return _encoder.encode(msgspec.structs.replace(envelope, history=()))
 
 
 def decode(body: bytes) -> Envelope:

@@ -154,12 +154,18 @@ async def _limited(running_task: Awaitable[Any], timeout_s: float | None) -> Any
 
 def _succeeded(target: Target, context: Context, value: Any) -> Outcome:
     envelope = context.job.envelope
-    needed = envelope.keep_result_s is not None or envelope.then or envelope.flow is not None
-    result = target.encode_result(value) if needed else None
-    if result is not None and len(result_bytes := bytes(result)) > limits.RESULT_BYTES_MAX:
-        text = f"its result has {len(result_bytes)} bytes; at most {limits.RESULT_BYTES_MAX} are kept"
-        return Failed(ErrorInfo("ResultTooLong", text), final=True)
-    return Succeeded(result, tuple(context.outbox or ()))
+    outbox = tuple(context.outbox or ())
+    if envelope.keep_result_s is None and not envelope.then and envelope.flow is None:
+        return Succeeded(None, outbox)
+    try:
+        result = target.encode_result(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        text = f"what it returned cannot be kept: {error}"
+        return Failed(ErrorInfo("ResultInvalid", text), final=True)  # to run it again would not change that
+    if len(bytes(result)) > limits.RESULT_BYTES_MAX:
+        text = f"what it returned has {len(bytes(result))} bytes as JSON; at most {limits.RESULT_BYTES_MAX} are kept"
+        return Failed(ErrorInfo("ResultInvalid", text), final=True)
+    return Succeeded(result, outbox)
 
 
 def failed(error: BaseException, context: Context, options: Options) -> Outcome:
