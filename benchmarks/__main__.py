@@ -1,6 +1,7 @@
 """`python -m benchmarks --mode quick|full`: measure, show tables, write benchmarks/results/*.json.
 
-`python -m benchmarks web` measures the web server alone, `python -m benchmarks stream` streams, with options of their own.
+`python -m benchmarks web` measures the web server alone, `python -m benchmarks stream` streams,
+`python -m benchmarks tasks` workers, with options of their own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks.store import StoreFigures
 from benchmarks.stream.command import failed as stream_failed
 from benchmarks.stream.command import measure_stream, stream
 from benchmarks.stream.results import PARTS as STREAM_PARTS
+from benchmarks.tasks.command import tasks
 from benchmarks.web.command import PARTS as WEB_PARTS
 from benchmarks.web.command import measure_web, web
 
@@ -86,6 +88,7 @@ def main(
 
 main.add_command(web)
 main.add_command(stream)
+main.add_command(tasks)
 
 
 def _succeeds(part: str, measure: Callable[[], None], say: Callable[[str], None]) -> bool:
