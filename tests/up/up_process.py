@@ -39,8 +39,9 @@ class UpProcess(ServerProcess):
 
     def __init__(self, folder: Path, settings: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self.folder = folder
-        (folder / "app.py").write_text(APP)
-        (folder / "pipeline.py").write_text(PIPELINE)
+        for name, text in (("app.py", APP), ("pipeline.py", PIPELINE)):
+            if not (folder / name).exists():
+                (folder / name).write_text(text)
         self.write(settings)
         self.seen = 0
         command = [sys.executable, "-m", "headrace", "up", "--log-format", "json", *arguments]

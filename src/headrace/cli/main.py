@@ -21,6 +21,7 @@ class Entry(NamedTuple):
 
 
 COMMANDS: Final[dict[str, Entry]] = {
+    "init": Entry("headrace.cli.init:init", "Write a starter project that runs at once."),
     "up": Entry("headrace.cli.up:up", "Run everything that headrace.toml names, under one supervisor."),
     "broker": Entry("headrace.cli.broker:broker", "Run the broker: a durable queue server with the SQS API."),
     "serve": Entry("headrace.cli.serve:serve", "Serve web apps (WSGI, ASGI), folders, other servers."),

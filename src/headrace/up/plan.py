@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.broker_settings import BrokerSettings
 from headrace.native.endpoint import SOCKET_NAME
 from headrace.settings import CONFIG_VARIABLE, Resolved, SettingsError, flag_of, resolve, variable_of
 from headrace.settings_file import PART_VARIABLE, find_file, names_of, read
@@ -59,6 +60,17 @@ class Plan:
     """In the order of SECTIONS, then of the file."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The broker of the file: its folder, and the address that the other parts are given."""
+
+    data: Path
+    url: str
+
+    def is_named_by(self, broker: str) -> bool:
+        return "://" not in broker and Path(broker).expanduser().absolute() == self.data
+
+
 def make_plan(
     *, environ: Mapping[str, str], folder: Path, config: Path | None = None, flags: Mapping[str, Any] | None = None
 ) -> Plan:
@@ -80,23 +92,21 @@ def make_plan(
     environ[CONFIG_VARIABLE] = str(file.absolute())
     up = resolve(UpSettings, "up", flags=flags or {}, environ=environ, folder=folder, config=file).settings
     tables = read(file)
-    found = [
-        (section, name, _resolve(section, name, environ, folder, file))
-        for section, rules in SECTIONS.items()
-        for name in _parts_of(tables, section, rules, file)
-    ]
-    if not found:
+    names = [(section, name) for section in SECTIONS for name in _parts_of(tables, section, file)]
+    if not names:
         raise SettingsError(str(file), f"names nothing to run: there is none of {', '.join(map(_table, SECTIONS))}")
-    target = _broker_target({name: resolved for _, name, resolved in found}.get("broker"))
-    return Plan(file, up, tuple(_part(section, name, resolved, environ, target) for section, name, resolved in found))
+    target = _broker_target(environ, folder, file) if "broker" in tables else None
+    parts = tuple(_part(section, name, _environ(section, name, environ, folder, target)) for section, name in names)
+    return Plan(file, up, parts)
 
 
 def _table(section: str) -> str:
     return f"[{section}]"
 
 
-def _parts_of(tables: Mapping[str, Any], section: str, rules: Section, file: Path) -> list[str]:
+def _parts_of(tables: Mapping[str, Any], section: str, file: Path) -> list[str]:
     """Names of parts: those of its tables with names; else the section itself, if it says enough to run."""
+    rules = SECTIONS[section]
     if section not in tables:
         return []
     names = names_of(tables, section, rules.kind().__struct_fields__)
@@ -108,46 +118,59 @@ def _parts_of(tables: Mapping[str, Any], section: str, rules: Section, file: Pat
     return [] if only_defaults else [section]
 
 
-def _resolve(section: str, name: str, environ: Mapping[str, str], folder: Path, file: Path) -> Resolved[Any]:
-    rules = SECTIONS[section]
-    own = {**environ, PART_VARIABLE: name} if name != section else environ
-    found = resolve(rules.kind(), section, flags={}, environ=own, folder=folder, config=file)
-    if rules.required and not getattr(found.settings, rules.required):
-        raise SettingsError(f"{file}: [{name}]", f"{rules.required} is missing")
-    if rules.check:
-        check = load(rules.check)
-        check(*((found.settings, found.origins)[: len(inspect.signature(check).parameters)]))
-    return found
-
-
-def _broker_target(broker: Resolved[Any] | None) -> str | None:
+def _broker_target(environ: Mapping[str, str], folder: Path, file: Path) -> _Target:
     """How the other parts reach the broker of this file: by its socket, which asks for no key.
 
     Raises: SettingsError: its folder's path is too long for a socket.
     """
-    if broker is None:
-        return None
-    path = broker.settings.data.absolute() / SOCKET_NAME
+    found = resolve(BrokerSettings, "broker", flags={}, environ=environ, folder=folder, config=file)
+    data = found.settings.data.absolute()
+    path = data / SOCKET_NAME
     if len(os.fsencode(path)) > SOCKET_BYTES_MAX:
-        place = broker.origins["data"]
-        place = flag_of("data") if place == "default" else place
+        place = flag_of("data") if found.origins["data"] == "default" else found.origins["data"]
         reason = f"{path} has {len(os.fsencode(path))} bytes; a Unix socket's path may have {SOCKET_BYTES_MAX}"
         raise SettingsError(place, f"{reason}: choose a shorter one")
-    return f"unix://{path}"
+    return _Target(data, f"unix://{path}")
 
 
-def _part(section: str, name: str, resolved: Resolved[Any], environ: Mapping[str, str], target: str | None) -> Part:
+def _environ(
+    section: str, name: str, environ: Mapping[str, str], folder: Path, target: _Target | None
+) -> dict[str, str]:
+    """What the part's process is given: which part it is, and where the broker is.
+
+    A part that names no broker uses that of the file; so does one that names its folder.
+    """
     own = dict(environ)
     if name != section:
         own[PART_VARIABLE] = name
-    if "broker" in resolved.origins:
-        named = resolved.settings.broker if resolved.origins["broker"] != "default" else None
-        # An address that says so for all commands, and the command's own: which of the two wins differs.
-        if named or target:
-            own[BROKER_VARIABLE] = own[variable_of(section, "broker")] = named or target or ""
-    elif target is not None:
-        own[BROKER_VARIABLE] = target
-    return Part(name, section, resolved.settings, own, _content(resolved.settings, SECTIONS[section]))
+    found = _resolve(section, own, folder)
+    broker = target.url if target is not None else None
+    if "broker" in found.origins:
+        if found.origins["broker"] != "default":
+            named = str(found.settings.broker)
+            broker = target.url if target is not None and target.is_named_by(named) else named
+        if broker is not None:  # one variable is for all commands, one for this: which of the two wins differs
+            own[variable_of(section, "broker")] = broker
+    if broker is not None:
+        own[BROKER_VARIABLE] = broker
+    return own
+
+
+def _resolve(section: str, environ: Mapping[str, str], folder: Path) -> Resolved[Any]:
+    """As its command does: the file is named in the environment."""
+    return resolve(SECTIONS[section].kind(), section, flags={}, environ=environ, folder=folder)
+
+
+def _part(section: str, name: str, environ: Mapping[str, str]) -> Part:
+    """Raises: SettingsError: it cannot run as it is set."""
+    rules = SECTIONS[section]
+    found = _resolve(section, environ, Path())
+    if rules.required and not getattr(found.settings, rules.required):
+        raise SettingsError(f"{environ[CONFIG_VARIABLE]}: [{name}]", f"{rules.required} is missing")
+    if rules.check:
+        check = load(rules.check)
+        check(*(found.settings, found.origins)[: len(inspect.signature(check).parameters)])
+    return Part(name, section, found.settings, environ, _content(found.settings, rules))
 
 
 def _content(settings: Any, rules: Section) -> str:
