@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "topic": Entry("headrace.cli.topic:topic", "Give every message to many queues: subscribe, publish, replay, …"),
     "console": Entry("headrace.cli.console:console", "Look into everything, and help, in a browser."),
     "top": Entry("headrace.cli.top:top", "Watch all queues live: depth, rates, oldest message, commits."),
+    "config": Entry("headrace.cli.config:config", "Look at the settings: show, validate, reference."),
     "completion": Entry("headrace.cli.completion:completion", "Print the completion script of a shell."),
 }
 """Name -> command, in the order of the help. The one table to extend for a new command."""
