@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
+from headrace.queue.operations import Transact
 from headrace.testing.tasks import Tasks, in_memory
 from headrace.work import App, TaskFailed, chain, group, keys
 from headrace.work.cancelling import Wishes
 from headrace.work.sweeping import Sweeper
+from headrace.work.unique import Lock
 
 
 @pytest.fixture
@@ -115,3 +118,16 @@ def test_a_lock_that_was_taken_anew_is_not_swept(tests: Tasks) -> None:
     assert not again.duplicate
     Sweeper(tests.app.backend).advance(tests.clock())
     assert one.send(3).duplicate
+
+
+def test_thousands_of_results_are_swept_whatever_lies_between_their_keys(tests: Tasks) -> None:
+    many = {f"u/k{n:05d}".encode(): msgspec.json.encode(Lock("x", 10**14)) for n in range(2_500)}
+    old = {key: msgspec.json.encode(Lock("x", 1)) for key in (b"u/k", b"u/k00000a", b"u/k02000b", b"u/l", b"u/z/1")}
+    index = {keys.expiry(1, key): b"" for key in [*old, b"u/gone", *list(many)[:1_200]]}
+    tests.app.backend.transact(Transact(state=[*many.items(), *old.items(), *index.items()], name=keys.NAME))
+    sweeper = Sweeper(tests.app.backend)
+    while sweeper.advance(tests.clock()) <= tests.clock():
+        pass
+    left = tests.app.backend.state(keys.UNIQUE)
+    assert [key for key, _ in left] == sorted(many)
+    assert tests.app.backend.state(keys.EXPIRY) == []

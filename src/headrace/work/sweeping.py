@@ -32,43 +32,55 @@ class Sweeper:
 
     def advance(self, now_ms: int) -> int:
         """Remove what is due, a commit's worth. Returns when to be called again."""
-        rows = self._backend.state(keys.EXPIRY, limit=ROWS_MAX)
-        due = [key for key, _ in rows if keys.of_expiry(key)[0] <= now_ms]
-        if not due:
-            return now_ms + EVERY_MS
-        if not self._removed(due, now_ms):
+        due = self._due(now_ms, 1) and self._due(now_ms, ROWS_MAX)
+        if due and not self._removed(due, now_ms):
             # One of them is in use just now; it must not keep the others.
             for index in due:
                 self._removed([index], now_ms)
         return now_ms if len(due) == ROWS_MAX else now_ms + EVERY_MS
 
+    def _due(self, now_ms: int, limit: int) -> list[bytes]:
+        rows = self._backend.state(keys.EXPIRY, limit=limit)
+        return [key for key, _ in rows if keys.of_expiry(key)[0] <= now_ms]
+
     def _removed(self, due: Sequence[bytes], now_ms: int) -> bool:
-        change = flows.Part()
+        """Whether what these index rows point to was removed, or found to stay; False: something changed meanwhile."""
+        change = flows.Part([], [(index, None) for index in due], [(index, b"") for index in due])
+        single: list[bytes] = []
         for index in due:
-            self._sweep(change, index, now_ms)
+            _, key = keys.of_expiry(index)
+            if key.startswith(keys.LIMIT):
+                self._sweep_limit(change, key, now_ms)
+            elif key.startswith(keys.GROUP):
+                self._sweep_group(change, key)
+            else:
+                single.append(key)
+        for key, value in self._values(single).items():
+            if _expires_ms(key, value) <= now_ms:
+                change.puts.append((key, None))
+                change.expects.append((key, value))
         try:
             self._backend.transact(Transact(state=change.puts, name=keys.NAME, expect=change.expects))
         except StateChanged:
             return False
         return True
 
-    def _sweep(self, change: flows.Part, index: bytes, now_ms: int) -> None:
-        change.puts.append((index, None))
-        change.expects.append((index, b""))
-        _, key = keys.of_expiry(index)
-        if key.startswith(keys.LIMIT):
-            self._sweep_limit(change, key, now_ms)
-        elif key.startswith(keys.GROUP):
-            change.puts += [(row, None) for row, _ in self._backend.state(key + b"/")]
-            change.puts.append((key, None))
-        else:
-            self._sweep_row(change, key, now_ms)
+    def _values(self, wanted: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Those of the rows that are there. What expires together was mostly written together, and has keys that are near
+        each other: a page brings many."""
+        found: dict[bytes, bytes] = {}
+        left = sorted(set(wanted))
+        while left:
+            first = left[0]
+            page = self._backend.state(first[:2], limit=ROWS_MAX, after=_just_before(first))
+            found |= dict(page)
+            last = page[-1][0] if len(page) == ROWS_MAX else first[:2] + b"\xff"
+            left = [key for key in left if key > last]
+        return {key: found[key] for key in wanted if key in found}
 
-    def _sweep_row(self, change: flows.Part, key: bytes, now_ms: int) -> None:
-        value = self._backend.read(key)
-        if value is not None and _expires_ms(key, value) <= now_ms:
-            change.puts.append((key, None))
-            change.expects.append((key, value))
+    def _sweep_group(self, change: flows.Part, key: bytes) -> None:
+        change.puts += [(row, None) for row, _ in self._backend.state(key + b"/")]
+        change.puts.append((key, None))
 
     def _sweep_limit(self, change: flows.Part, prefix: bytes, now_ms: int) -> None:
         rows = {key[len(prefix) :]: value for key, value in self._backend.state(prefix)}
@@ -77,6 +89,11 @@ class Sweeper:
             return
         change.puts += [(prefix + name, None) for name in rows]
         change.expects += [(prefix + name, value) for name, value in rows.items()]
+
+
+def _just_before(key: bytes) -> bytes:
+    """What sorts before the key and after all others that do: keys are text, which has no byte 255."""
+    return key[:-1] + bytes([key[-1] - 1, 255])
 
 
 def _expires_ms(key: bytes, value: bytes) -> int:
