@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,8 +112,6 @@ def test_app_that_cannot_be_loaded_is_told_and_ends_it(tmp_path: Path) -> None:
 
 
 def test_no_app_is_a_usage_error(tmp_path: Path) -> None:
-    import sys
-
     done = run_command([sys.executable, "-m", "headrace", "work"], cwd=tmp_path, within_s=20)
     assert done.returncode == 2
     assert "headrace work module:app" in done.stderr
@@ -227,3 +227,24 @@ def test_batch_consumer_takes_lists(tmp_path: Path, kind: str) -> None:
         queue.send_many([f'{{"n": {n}}}' for n in range(200)])
         worker.ledger.wait("ended", 200)
         assert set(worker.ledger.counts("ended").values()) == {1}
+
+
+def test_metrics_tell_what_was_done_and_survive_the_process_that_did_it(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with working(tmp_path, "--metrics-port", str(port)) as worker, sender(tmp_path) as tasks:
+        worker.port = port
+
+        def told(line: str) -> bool:
+            status, body = worker.get("/metrics")
+            return status == 200 and line in body.decode().splitlines()
+
+        tasks.note.send_many([(n,) for n in range(20)])
+        done = 'headrace_tasks_ended_total{task="tasks.note",outcome="done"} 20'
+        wait_until(lambda: told(done))
+        worker.signal(signal.SIGHUP)
+        worker.wait_for("work.reloaded")
+        assert told(done)
+        assert told('headrace_work_processes{state="working"} 1')
+        wait_until(lambda: worker.get("/health/ready")[0] == 200)

@@ -80,7 +80,14 @@ class Child:
 
         if target:
             app.connect(target)
-        worker = Worker(app, app.backend, self._board, self._settings, on_leave=self._on_leave)
+        worker = Worker(
+            app,
+            app.backend,
+            self._board,
+            self._settings,
+            on_leave=self._on_leave,
+            on_report=self._line.tell if self._settings.metrics_port else None,
+        )
         worker.start()
         services = Services(app, app.backend, self._settings, first=self._slot == 0)
         services.start()
@@ -89,6 +96,8 @@ class Child:
         faulthandler.dump_traceback_later(drain_s + END_MARGIN_S, exit=True)
         services.stop()
         worker.drain(drain_s)
+        if self._settings.metrics_port:
+            self._line.tell(worker.report())
         logging.shutdown()
         sys.stdout.flush()
         os._exit(0)  # functions that do not end would keep the interpreter; everything else is done

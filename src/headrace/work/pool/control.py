@@ -9,6 +9,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from headrace.work.pool.tally import TaskTally
+
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
     """The child has imported the app. `target`: the broker that the app names, empty for none."""
@@ -34,6 +36,15 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
+class Report(msgspec.Struct, frozen=True, tag=True):
+    """What the child has done so far, once a second; only if somebody wants metrics."""
+
+    tasks: dict[str, TaskTally]
+    running: int
+    in_hand: int
+    rss_bytes: int
+
+
 class Connect(msgspec.Struct, frozen=True, tag=True):
     """To the child: the broker is there; it is reached so."""
 
@@ -46,11 +57,12 @@ class Leave(msgspec.Struct, frozen=True, tag=True):
     drain_s: float
 
 
-Message: TypeAlias = Loaded | Working | Leaving | Failed | Connect | Leave
+Message: TypeAlias = Loaded | Working | Leaving | Failed | Report | Connect | Leave
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(Message)
-LINE_BYTES_MAX: Final = 65_536
+LINE_BYTES_MAX: Final = 1_048_576
+"""A report of 200 tasks is about 60 kB."""
 
 
 def encode(message: Message) -> bytes:

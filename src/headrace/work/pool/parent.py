@@ -33,6 +33,7 @@ from headrace.work.pool import control, fleet
 from headrace.work.pool.board import Board
 from headrace.work.pool.fleet import LEAVING, WORKING, Fleet
 from headrace.work.pool.limits import LOOK_S
+from headrace.work.pool.metrics import HOST, Exposition, Snapshot, Totals
 from headrace.work_settings import WorkSettings
 
 _log: Final = logging.getLogger("headrace.work")
@@ -78,6 +79,8 @@ class Parent:
         self._target: asyncio.Task[str] | None = None
         self._before: WorkSettings | None = None
         """The settings of before the reload that is under way."""
+        self._totals = Totals()
+        self._exposition: Exposition | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._failure = ""
@@ -87,6 +90,7 @@ class Parent:
         """The exit code: 0 stopped, 1 the app or the broker could not be used at the start."""
         raise_descriptor_limit()
         self._obey_signals()
+        self._expose()
         self._step()
         looking = asyncio.ensure_future(self._look_again_and_again())
         try:
@@ -95,10 +99,27 @@ class Parent:
                 await self._changed.wait()
         finally:
             looking.cancel()
+            if self._exposition is not None:
+                await self._exposition.close()
             await self._stop_broker()
             shutil.rmtree(self._folder, ignore_errors=True)
         _log.info("stopped", extra={"action": "work.stopped"})
         return 1 if self._failure else 0
+
+    def _expose(self) -> None:
+        """Raises AddressUnusable."""
+        port = self.settings.metrics_port
+        if port:
+            self._exposition = Exposition(self._snapshot, lambda: self._healthy(time.monotonic()))
+            self._exposition.open(port)
+            url = f"http://{HOST}:{port}/metrics"
+            _log.info("metrics at %s", url, extra={"action": "work.metrics", "url": url})
+
+    def _snapshot(self) -> Snapshot:
+        stages = dict.fromkeys(("starting", "working", "leaving"), 0)
+        for child in self._fleet.children.values():
+            stages[child.stage.name.lower()] += 1
+        return Snapshot(self._totals.tasks(), self._totals.reports, stages, self._fleet.restarts)
 
     # Signals
 
@@ -241,6 +262,9 @@ class Parent:
             case control.Leaving(reason):
                 _log.info("a process is replaced: %s", reason, extra={"action": "work.child.leaving", **process.ids})
                 self._fleet.child_leaving(process.number, now_s)
+            case control.Report():
+                self._totals.note(process.number, message)
+                return
             case control.Failed(reason):
                 self._fleet.child_failed(process.number, reason)
         self._step()
@@ -272,6 +296,7 @@ class Parent:
             ran = f"; in it ran {tasks}" if tasks else ""
             _log.warning("a process has ended (%s)%s", ending(code), ran, extra=ids)
         del self._processes[number]
+        self._totals.ended(number)
         self._loop.remove_reader(process.line)
         process.line.close()
         process.board.close()

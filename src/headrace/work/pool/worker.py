@@ -21,6 +21,7 @@ from headrace.work.cancelling import Wishes
 from headrace.work.errors import TimeLimitExceeded
 from headrace.work.execution import describe
 from headrace.work.outcome import Deferred, Failed, Outcome
+from headrace.work.pool import control
 from headrace.work.pool.board import Board
 from headrace.work.pool.committer import Committer, Settled
 from headrace.work.pool.fetcher import Fetcher, Routes
@@ -62,16 +63,19 @@ class Worker:
         settings: WorkSettings,
         *,
         on_leave: Callable[[str], None],
+        on_report: Callable[[control.Report], None] | None = None,
     ) -> None:
         """Args:
         backend: for everything; safe for threads.
         on_leave: this process should be replaced, for this reason; may be called again and again.
+        on_report: told each second, if given.
         """
         self._app = app
         self._backend = backend
         self._board = board
         self._settings = settings
         self._on_leave = on_leave
+        self._on_report = on_report
         self.holder = presence.holder_name("worker")
         self.sources = sources_of(app, settings.queues)
         self.tally = Tally()
@@ -251,6 +255,8 @@ class Worker:
             progress_s = max(progress_s, self._committer.progress_s)
         self._board.fetched(progress_s=progress_s, succeeded_s=min(fetcher.succeeded_s for fetcher in self._fetchers))
         self._recycle()
+        if self._on_report is not None:
+            self._on_report(self.report())
 
     def _recycle(self) -> None:
         settings = self._settings
@@ -258,6 +264,10 @@ class Worker:
             self._on_leave(f"it has run {self.tally.ended} tasks")
         elif settings.rss_max is not None and (used := rss_bytes()) > settings.rss_max:
             self._on_leave(f"its memory is {used // 2**20} MiB")
+
+    def report(self) -> control.Report:
+        running = len(self._hand.running())
+        return control.Report(dict(self.tally.tasks), running, len(self._hand), rss_bytes())
 
     def facts(self) -> dict[str, Any]:
         tasks, done_s = self.tally.facts(time.monotonic())
