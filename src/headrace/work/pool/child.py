@@ -88,8 +88,8 @@ class Child:
             on_leave=self._on_leave,
             on_report=self._line.tell if self._settings.metrics_port else None,
         )
+        services = Services(app, app.backend, self._settings, first=self._slot == 0)  # refuses what the broker lacks
         worker.start()
-        services = Services(app, app.backend, self._settings, first=self._slot == 0)
         services.start()
         self._line.tell(control.Working(tuple(worker.queues)))
         drain_s = self._wait_for_end()
