@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextvars import ContextVar
 from typing import Final
 
@@ -34,7 +33,7 @@ class Context:
         self.job = job
         self.worker = worker
         self.outbox: list[Dispatch] | None = [] if job.options.outbox else None
-        self._cancelled = threading.Event()
+        self._cancelled = False
 
     @property
     def task(self) -> str:
@@ -69,11 +68,11 @@ class Context:
     @property
     def cancelled(self) -> bool:
         """Whether somebody wants it to end. An async task is cancelled anyway; a sync one may look here."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def cancel(self) -> None:
         """Called by the worker: somebody wants it to end."""
-        self._cancelled.set()
+        self._cancelled = True
 
     def check(self) -> None:
         """Raises Cancelled if somebody wants it to end: for loops in sync tasks."""
