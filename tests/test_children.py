@@ -89,6 +89,26 @@ def test_a_group_is_killed_whole(tmp_path: Path) -> None:
     end_group(child)  # it is gone: nothing happens
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_CHILD_SUBREAPER is Linux's")
+def test_orphans_are_reaped_and_own_children_left_alone() -> None:
+    program = """
+import ctypes, os, subprocess, sys, time
+from headrace.children import reap_strangers
+ctypes.CDLL(None).prctl(36, 1)  # orphans become ours, as those of a container become process 1's
+orphan = subprocess.run([sys.executable, "-c", "import subprocess; print(subprocess.Popen(['true']).pid)"], capture_output=True)
+own = subprocess.Popen(["true"])
+os.waitid(os.P_PID, own.pid, os.WEXITED | os.WNOWAIT)
+deadline = time.monotonic() + 20
+while os.path.exists(f"/proc/{int(orphan.stdout)}") and time.monotonic() < deadline:
+    reap_strangers({own.pid})
+    own.poll()
+assert not os.path.exists(f"/proc/{int(orphan.stdout)}")
+assert own.wait() == 0
+reap_strangers(set())
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+
+
 def _runs(pid: int) -> bool:
     """Whether it is there and no zombie: in a container nobody may reap it."""
     try:

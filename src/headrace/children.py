@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -76,6 +76,19 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL for a child with `own_group` and all that it has started, as far as they are in its group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def reap_strangers(own: Collection[int]) -> None:
+    """Take note of the end of processes that are ours only since their parent is gone: as process 1 of a container, all
+    orphans are. They would stay zombies for ever.
+
+    Args: own: children whose end somebody else asks for; they are left alone.
+    """
+    with suppress(ChildProcessError):
+        while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if found.si_pid in own:
+                return
+            os.waitpid(found.si_pid, 0)
 
 
 def ending(code: int) -> str:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from headrace.children import reap_strangers
 from headrace.errors import CallerError
 from headrace.process import notify_systemd, private_folder
 from headrace.settings import SettingsError
@@ -200,6 +201,7 @@ class Supervisor:
     def _reap(self) -> None:
         for child in list(self.children.values()):
             child.reap()
+        reap_strangers({child.pid for child in self.children.values()})
 
     # Reload
 
