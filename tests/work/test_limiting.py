@@ -135,11 +135,12 @@ def test_never_more_at_a_time_than_the_limit_and_each_runs_once(concurrency: int
     assert len(crowd.starts) == len(runs_ms)
 
 
-def test_a_crowd_of_like_tasks_asks_about_once_a_start_and_leaves_no_slot_idle_for_long() -> None:
-    crowd = Crowd(Limit(concurrency=5), [200] * 1_000)
+@pytest.mark.parametrize(("concurrency", "runs_ms"), [(5, 200), (1, 50), (3, 50), (20, 500), (2, 300)])
+def test_a_crowd_asks_a_few_times_a_start_and_leaves_no_slot_idle_for_long(concurrency: int, runs_ms: int) -> None:
+    crowd = Crowd(Limit(concurrency=concurrency), [runs_ms + n % 7 for n in range(300)])
     crowd.run()
-    assert crowd.asked < 3_000
-    assert crowd.starts[-1] < 1_000 * 200 / 5 * 1.3
+    assert crowd.asked < 300 * 7
+    assert crowd.starts[-1] < 300 * runs_ms / concurrency * 1.3
 
 
 @given(
