@@ -52,7 +52,7 @@ def test_links_go_from_who_sends_to_who_takes() -> None:
         1_000,
         described("requests", sent=10, received=10),
         described("plain", sent=1_000, received=1),
-        holders=(holder("web", durable_queue="requests"), holder("worker", queues=["requests", 7, None])),
+        holders=(holder("web", produces=["requests"]), holder("worker", queues=["requests", 7, None])),
     )
     drawn = flow.draw(build(before, now, number=2))
     assert {node.name for node in drawn.producers} == {"clients", "web"}
@@ -62,7 +62,7 @@ def test_links_go_from_who_sends_to_who_takes() -> None:
 
 
 def test_facts_of_holders_may_be_anything() -> None:
-    odd = (holder("web", durable_queue=["x"]), holder("worker", queues="all"), holder("stream", queues={"a": 1}))
+    odd = (holder("web", produces=[["x"], {}]), holder("worker", queues="all"), holder("stream", queues={"a": 1}))
     drawn = flow.draw(build(None, look(0, described("q"), holders=odd), number=1))
     assert [node.name for node in drawn.producers] == ["clients"]
 

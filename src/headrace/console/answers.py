@@ -20,10 +20,11 @@ EVENTS: Final = b"text/event-stream"
 NO_STORE: Final = b"no-store"
 FOR_EVER: Final = b"public, max-age=31536000, immutable"
 
+# No stricter referrer policy: with `no-referrer` browsers send `Origin: null` along forms, which the guard refuses.
 _ALWAYS: Final = (
     (b"Content-Security-Policy", POLICY),
     (b"X-Content-Type-Options", b"nosniff"),
-    (b"Referrer-Policy", b"no-referrer"),
+    (b"Referrer-Policy", b"same-origin"),
     (b"Cross-Origin-Opener-Policy", b"same-origin"),
     (b"Cross-Origin-Resource-Policy", b"same-origin"),
     (b"X-Frame-Options", b"DENY"),

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from headrace.console import limits
-from headrace.console.snapshot import QueueLine, Snapshot
+from headrace.console.snapshot import QueueLine, Snapshot, names_of, pipeline_of
 
 ROW: Final = 64
 TOP: Final = 34
@@ -131,12 +131,11 @@ def _queue(line: QueueLine, y: float) -> QueueNode:
 
 
 def _makers(snapshot: Snapshot, places: dict[str, float]) -> dict[str, list[str]]:
-    """Producer → queues: a web server sends to its queue of durable requests; what is left over came by clients."""
+    """Producer → queues, by what holders say; what is left over came by clients."""
     found: dict[str, list[str]] = {}
-    for holder in snapshot.holders_of("web"):
-        name = holder.facts.get("durable_queue")
-        if isinstance(name, str) and name in places and name not in found.setdefault("web", []):
-            found["web"].append(name)
+    for holder in snapshot.holders:
+        queues = found.setdefault(pipeline_of(holder) or holder.kind, [])
+        queues += [name for name in names_of(holder.facts.get("produces")) if name in places and name not in queues]
     letters = {line.name for line in snapshot.queues if line.for_letters}
     known = {name for names in found.values() for name in names}
     rest = [name for name in places if name not in known and name not in letters]

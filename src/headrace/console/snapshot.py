@@ -176,16 +176,22 @@ def _consumers(look: Look) -> dict[str, list[str]]:
     """Queue name → who takes from it: holders that say so, and pipelines that somebody runs."""
     found: dict[str, list[str]] = {}
     for holder in look.holders:
-        for queue in _names(holder.facts.get("queues")):
-            found.setdefault(queue, []).append(holder.holder)
+        for queue in names_of(holder.facts.get("queues")):
+            found.setdefault(queue, []).append(pipeline_of(holder) or holder.holder)
     for pipeline in look.pipelines:
         for source in pipeline.sources:
             if source.queue and pipeline.processes:
                 found.setdefault(source.queue, []).append(pipeline.name)
-    return found
+    return {queue: list(dict.fromkeys(names)) for queue, names in found.items()}
 
 
-def _names(value: Any) -> list[str]:
+def pipeline_of(holder: HolderState) -> str:
+    """The pipeline that a process runs; empty if it runs none."""
+    name = holder.facts.get("pipeline")
+    return name if holder.kind == "stream" and isinstance(name, str) else ""
+
+
+def names_of(value: Any) -> list[str]:
     """Facts are what somebody says: anything may stand there."""
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
