@@ -126,7 +126,7 @@ class WorkerProcess(ServerProcess):
 
 def descendants(pid: int) -> dict[int, str]:
     """Process id → command line, of all that it has started and that live."""
-    found = {}
+    found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):

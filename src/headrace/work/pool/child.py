@@ -114,6 +114,14 @@ class Child:
             self._leaving = True
             self._line.tell(control.Leaving(reason))
 
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        """One of ours that has failed may have been the one that fetches or commits: nothing fails silently."""
+        name = failure.thread.name if failure.thread is not None else "a thread"
+        error = failure.exc_value
+        _log.error("%s has failed", name, exc_info=error, extra={"action": "work.thread.failed", "thread": name})
+        if name.startswith("headrace "):
+            self._on_leave(f"{name} has failed: {error!r}")
+
     def _leave(self) -> control.Leave:
         return control.Leave(float(self._settings.drain))
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +38,10 @@ _log: Final = logging.getLogger("headrace.work")
 
 Settle = Callable[[Held, Batch], Settlement]
 """What an ended job comes to; reads through the batch."""
+
+
+class _AbandonedError(Exception):
+    """The process ends: what is not committed comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,10 @@ class Committer:
     # On its thread
 
     def _run(self) -> None:
+        with suppress(_AbandonedError):
+            self._commit_again_and_again()
+
+    def _commit_again_and_again(self) -> None:
         while True:
             self._something.wait()
             self._something.clear()
@@ -205,7 +214,7 @@ class Committer:
         self.progress_s = time.monotonic()
         self._abandoned.wait(self._away.failed(error))
         if self._abandoned.is_set():
-            raise SystemExit  # the process ends: what is not committed comes again
+            raise _AbandonedError
 
     def _refused(self, held: Held, error: CallerError, *, doubtful: bool) -> None:
         """Its lease has ended; or what it would send or keep cannot be: that is a failure like another."""

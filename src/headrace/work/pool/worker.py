@@ -99,7 +99,9 @@ class Worker:
         self._committer = Committer(
             backend,
             self._settle,
-            log=RunLog(self.holder, share=RUNS_MAX // settings.processes) if settings.run_log else None,
+            log=RunLog(self.holder, share=RUNS_MAX // settings.processes)
+            if settings.run_log and backend.capabilities.state
+            else None,
             worker=self.holder,
             on_settled=self._on_settled,
             on_gone=self._hand.drop,
