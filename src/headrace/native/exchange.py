@@ -24,7 +24,7 @@ class RequestWriter:
         self._signer = Signer(credentials, host) if credentials is not None and endpoint.unix_path is None else None
 
     def call(self, body: bytes, wait_ms: int | None) -> bytes:
-        """A call. `wait_ms` None leaves out the header: only receives and claims wait."""
+        """A call. `wait_ms` None leaves out the header: few operations wait."""
         wait = b"" if wait_ms is None else b"%b: %d\r\n" % (protocol.WAIT_HEADER, wait_ms)
         return self._request("POST", protocol.CALL_PATH, body, b"%bContent-Length: %d\r\n" % (wait, len(body)))
 

@@ -16,7 +16,7 @@ class Transport(Protocol):
 
         Args:
             operation: what is asked.
-            wait_ms: for a Receive or a Claim, how long to wait for the first message; 0 to 20,000.
+            wait_ms: for operations that may wait (`operations.Waiting`), how long; 0 to 20,000.
 
         Raises:
             Unavailable: the broker could not be reached, or is stopping: nothing was done.

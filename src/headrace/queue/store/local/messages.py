@@ -65,6 +65,26 @@ def _remove_held(state: LocalState, queue: LocalQueue, held: list[Held]) -> list
     return []
 
 
+def held_by(state: LocalState, queue: LocalQueue, receipt: bytes) -> int:
+    """The seq of the message that is in flight by this very receipt; raises ReceiptInvalid, ReceiptExpired."""
+    active = queue.order.leases.active
+    key = state.receipts.seen(receipt)
+    lease = active.get(key & SEQ_MASK) if key >> SEQ_BITS == queue.number else None
+    if lease is not None and lease.receipt is not None and compare_digest(lease.receipt, receipt):
+        return key & SEQ_MASK
+    key, receives = read_receipt(state, queue, receipt)
+    lease = active.get(key & SEQ_MASK)
+    if lease is None or lease.receives != receives:
+        raise ReceiptExpired
+    return key & SEQ_MASK
+
+
+def delete_held(state: LocalState, queue: LocalQueue, seqs: list[int]) -> None:
+    """Delete messages that are in flight."""
+    active, purging = queue.order.leases.active, queue.purging
+    _remove_held(state, queue, [(queue, seq, active.pop(seq), True, int(seq >= purging)) for seq in seqs])
+
+
 def plan_delete(state: LocalState, queue: LocalQueue, receipt: bytes, *, strict: bool) -> None:
     """Delete a received message. `strict`: a receipt whose lease has ended is refused (ReceiptExpired)."""
     key, receives = state.receipts.read(receipt)

@@ -262,7 +262,8 @@ class LocalStore:
         for queue, sent, _new in plan.sent:
             if not queue.dropped and queue.settle(sent, state.cache):
                 state.ready.add(queue.info.arn)
-        state.ready.update([place for place, value in plan.puts.items() if value is not None])
+        if plan.puts:
+            state.ready.update([place for place, value in plan.puts.items() if value is not None])
         for queue, seq, lease, active, _rows in plan.held:
             if lease.group is not None and not queue.dropped and seq >= queue.floor:
                 queue.order.deleted(lease, now, active=active)

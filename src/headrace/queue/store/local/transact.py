@@ -9,7 +9,7 @@ from headrace.errors import BatchTooLong, Fenced, InvalidParameter, ReceiptExpir
 from headrace.queue import limits
 from headrace.queue.model import Entry
 from headrace.queue.operations import Fence, GetState, Transact, TransactOutcome
-from headrace.queue.store.disk import PutFence, PutState, seq_of
+from headrace.queue.store.disk import PutFence, PutState
 from headrace.queue.store.local import claims, messages, publishing, sending
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
@@ -20,14 +20,12 @@ def transact(state: LocalState, operation: Transact, now: int) -> TransactOutcom
     _check_fence(state, operation)
     _check_state(operation)
     _check_expected(state, operation)
-    _check_acknowledgements(state, operation, now)
+    held = _check_acknowledgements(state, operation, now)
     for arn, reader, number in operation.claims:
         claims.check_acknowledge(state.queue(arn), reader, number)
     sends = _check_sends(state, operation)
-    for arn, receipts in operation.acknowledge:
-        queue = state.queue(arn)
-        for receipt in receipts:
-            messages.plan_delete(state, queue, receipt, strict=True)
+    for queue, seqs in held:
+        messages.delete_held(state, queue, seqs)
     for arn, reader, number in operation.claims:
         claims.plan_acknowledge(state, state.queue(arn), reader, number)
     sent = []
@@ -58,17 +56,20 @@ def _check_expected(state: LocalState, operation: Transact) -> None:
             raise StateChanged(operation.name, key.decode("utf-8", "backslashreplace"))
 
 
-def _check_acknowledgements(state: LocalState, operation: Transact, now: int) -> None:
+def _check_acknowledgements(state: LocalState, operation: Transact, now: int) -> list[tuple[LocalQueue, list[int]]]:
+    """The messages that are acknowledged; raises unless each is in flight, and is acknowledged once."""
+    held: list[tuple[LocalQueue, list[int]]] = []
     seen: set[int] = set()
     for arn, receipts in operation.acknowledge:
         queue = state.queue(arn)
         state.advance_queue(queue, now)
-        for receipt in receipts:
-            key, receives = messages.read_receipt(state, queue, receipt)
-            lease = queue.order.leases.active.get(seq_of(key))
-            if lease is None or lease.receives != receives or key in seen:
-                raise ReceiptExpired
-            seen.add(key)
+        seqs = [messages.held_by(state, queue, receipt) for receipt in receipts]
+        expected = len(seen) + len(seqs)
+        seen.update([queue.key(seq) for seq in seqs])
+        if len(seen) != expected:
+            raise ReceiptExpired
+        held.append((queue, seqs))
+    return held
 
 
 def _check_sends(state: LocalState, operation: Transact) -> list[tuple[LocalQueue | LocalTopic, list[Entry]]]:
