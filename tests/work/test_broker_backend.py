@@ -184,6 +184,7 @@ def test_names_of_sibling_queues_and_dead_letters() -> None:
     assert names.in_order("tasks.fifo") == ["tasks.fifo"]
     assert {names.dead(queue) for queue in names.in_order("tasks")} == {"tasks-dead"}
     assert names.dead("tasks.fifo") == "tasks-dead.fifo"
+    assert [names.base(queue) for queue in ("a-high-low", "a-high.fifo", "high")] == ["a-high", "a-high.fifo", "high"]
     assert [names.is_dead(queue) for queue in ("tasks-dead", "tasks-dead.fifo", "tasks")] == [True, True, False]
 
 

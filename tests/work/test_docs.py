@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 import types
 from pathlib import Path
 
+import httpx
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
@@ -31,6 +33,17 @@ def test_the_guide_runs_from_top_to_bottom(shop: types.ModuleType, capsys: pytes
     assert set(fates) == {"done", "dead"}
     assert fates.count("dead") == 1  # what is gone
     assert sorted(capsys.readouterr().out.splitlines()) == ["3", "Low Street"]
+
+
+def test_the_guides_web_handler_sends_before_it_answers(shop: types.ModuleType) -> None:
+    async def sign_up() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(shop.web), base_url="http://shop") as client:
+            return await client.post("/sign-up?email=ada@example.org")
+
+    with shop.in_memory(shop.app) as tests:
+        answer = asyncio.run(sign_up())
+        assert (answer.status_code, answer.json()) == (202, {"task": tests.pending()[0].id})
+    shop.app.close()
 
 
 def test_the_guide_shows_the_error_that_there_is(tmp_path: Path, shop: types.ModuleType) -> None:

@@ -58,6 +58,7 @@ def test_an_option_is_kept_with_its_unit(values: dict[str, Any], field: str, exp
         ({"outbox": 1}, "it is True or False"),
         ({"queue": "no spaces"}, "1 to 75 characters"),
         ({"queue": ""}, "a queue's name"),
+        ({"queue": "tasks-high"}, "say queue and priority="),
         ({"queue": "x" * 76}, "1 to 75 characters"),
         ({"queue": "orders.fifo"}, "say which tasks keep order"),
         ({"queue": "orders.fifo", "group": "g", "delay": 1}, "neither delay nor priority"),

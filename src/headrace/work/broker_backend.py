@@ -101,12 +101,14 @@ class BrokerBackend:
     async def await_state(self, key: bytes, wait_s: float) -> bytes | None:
         """By looking again: a thread that waits in the broker for each result would keep the senders waiting."""
         until_s = asyncio.get_running_loop().time() + wait_s
+        pause_s = limits.POLL_S
         while True:
             row = await self.aread(key)
             left_s = until_s - asyncio.get_running_loop().time()
             if row is not None or left_s <= 0:
                 return row
-            await asyncio.sleep(min(limits.POLL_S, left_s))
+            await asyncio.sleep(min(pause_s, left_s))
+            pause_s = min(limits.POLL_MAX_S, 1.5 * pause_s)
 
     def hold(self, holder: str, kind: str, facts: dict[str, Any], *, wait_s: float) -> None:
         self._call(ops.Hold(holder, kind, facts), wait_s)

@@ -39,7 +39,10 @@ KEY_BYTES_MAX: Final = 200  # longer keys are hashed: a state key has 1,024 byte
 # Results
 RESULT_BYTES_MAX: Final = 1_048_576  # a result is for its caller, files belong elsewhere
 RESULT_KEEP_MAX_MS: Final = 3_660 * DAY_MS
-POLL_S: Final = 0.05  # between two looks for a result where the broker cannot tell by itself
+POLL_S: Final = (
+    0.02  # until the second look for a result where the broker cannot tell by itself; half as long again each time
+)
+POLL_MAX_S: Final = 0.5  # then: a thousand that wait ask 2,000 times a second
 WAIT_MAX_S: Final = 20.0  # of one waiting call: the broker's bound
 
 TIMEOUT_MAX_MS: Final = 12 * HOUR_MS  # a lease's longest life (SQS: ChangeMessageVisibility)

@@ -19,7 +19,8 @@ def in_order(queue: str) -> list[str]:
 
 def base(queue: str) -> str:
     """The queue whose sibling this is."""
-    return queue.removesuffix("-high").removesuffix("-low") if not queue.endswith(".fifo") else queue
+    suffix = next((one for one in _SUFFIXES.values() if one and queue.endswith(one)), "")
+    return queue.removesuffix(suffix)
 
 
 def dead(queue: str) -> str:

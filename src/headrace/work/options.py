@@ -10,7 +10,7 @@ import msgspec
 
 from headrace.durations import Duration, DurationInvalid, duration_us
 from headrace.errors import InvalidParameter
-from headrace.work import limits
+from headrace.work import limits, names
 from headrace.work.errors import InvalidOption
 from headrace.work.limiting import parse_rate
 from headrace.work.retries import Backoff
@@ -246,6 +246,15 @@ def _queue(name: str, value: Any) -> str:
     return value
 
 
+def _task_queue(name: str, value: Any) -> str:
+    queue = _queue(name, value)
+    if names.base(queue) != queue:
+        raise InvalidOption(
+            name, queue, f"that is where {names.base(queue)} keeps its priorities; say queue and priority="
+        )
+    return queue
+
+
 def _errors(name: str, value: Any) -> tuple[type[BaseException], ...]:
     kinds = value if isinstance(value, tuple | list) else (value,)
     for kind in kinds:
@@ -280,7 +289,7 @@ def _rate(name: str, value: Any) -> str | None:
 
 
 _RULES: Final[dict[str, tuple[str, Callable[[str, Any], Any]]]] = {
-    "queue": ("queue", _queue),
+    "queue": ("queue", _task_queue),
     "delay": ("delay_ms", _length(0, limits.DELAY_MAX_MS)),
     "priority": ("priority", _one_of(-1, 0, 1)),
     "unique": ("unique", _unique),

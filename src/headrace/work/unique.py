@@ -46,10 +46,9 @@ def claim(dispatch: Dispatch, *, now_ms: int, read: Read) -> Change | str:
         return held.id
     expires_ms = now_ms + dispatch.delay_ms + dispatch.ttl_ms
     change = Change({key: msgspec.json.encode(Lock(dispatch.envelope.id, expires_ms))}, {key: stored})
-    change.puts[keys.expiry(expires_ms, key)] = b""
     if held is not None:
         change.puts[keys.expiry(held.expires_ms, key)] = None
-        change.puts[keys.expiry(expires_ms, key)] = b""
+    change.puts[keys.expiry(expires_ms, key)] = b""  # after the other: it may be the same row
     return change
 
 
