@@ -30,13 +30,18 @@ class SmallWorker:
         return taken
 
     def run_batch(self) -> int:
+        taken, ended = self.take_batch()
+        self.settle(ended)
+        return taken
+
+    def take_batch(self) -> tuple[int, list[tuple[Job, Outcome, beginning.Held | None]]]:
+        """(how many it took, those that have ended and are to be settled)."""
         queues = [sibling for queue in self.app.queues for sibling in names.in_order(queue)]
         received = self.app.backend.receive(queues, self.batch, visibility_ms=60_000, wait_s=0)
         jobs = [self.app.open_job(queue, delivery) for queue, deliveries in received for delivery in deliveries]
         self.wishes.refresh()
         begun = beginning.begin(jobs, self.app.backend, self.wishes, now_ms=self.app.clock())
-        self.settle([self.run(one) for one in begun if not isinstance(one, Sent)])
-        return len(jobs)
+        return len(jobs), [self.run(one) for one in begun if not isinstance(one, Sent)]
 
     def run(self, begun: Ready | tuple[Job, Outcome]) -> tuple[Job, Outcome, beginning.Held | None]:
         if isinstance(begun, tuple):
