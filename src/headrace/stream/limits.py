@@ -70,6 +70,8 @@ SKETCH_VALUES: Final = (
 EXPANDED_ROWS_MAX: Final = 1_000_000  # partials that closing windows merge at a time, each once per window
 SESSION_SLICES: Final = 8  # buckets of session state per gap: fewer read more, more write more
 
+ARROW_BYTES_MAX: Final = 64 * 1_048_576  # of one Arrow message, unpacked: a packed one may claim to be a terabyte
+ARROW_ROWS_MAX: Final = 10_000_000  # … and its rows: NULLs take no byte of a message, but of memory
 FIRST_MESSAGES: Final = 100  # of a queue's first chunk: a body may be one row or, in Arrow, thousands
 
 LINE_BYTES_MAX: Final = 16 * 1_048_576  # of a file: one that is longer is no line of text

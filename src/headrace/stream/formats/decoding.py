@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.stream.formats import columns
+from headrace.stream.formats.arrow_bounds import read_bounded
 from headrace.stream.formats.conform import Unfit, conform
 from headrace.stream.formats.fitting import fit
 from headrace.stream.plan import Format
@@ -125,10 +126,7 @@ class ArrowDecoder:
         return Decoded(pa.concat_tables(tables).combine_chunks() if tables else self._arrow.empty_table(), bad)
 
     def _table(self, body: bytes, origin: int) -> pa.Table:
-        with pa.ipc.open_stream(body) as stream:
-            table = stream.read_all()
-        table.validate(full=True)  # offsets of a damaged stream would be read beyond its end
-        rows = conform(table, self._schema)
+        rows = conform(read_bounded(body), self._schema)
         return rows.append_column(ORIGIN_FIELD, pa.repeat(pa.scalar(origin, pa.int32()), len(rows)))
 
 
