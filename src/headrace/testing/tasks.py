@@ -35,6 +35,7 @@ from headrace.work.app import App
 from headrace.work.broker_backend import BrokerBackend
 from headrace.work.envelope import Envelope
 from headrace.work.inline import Run
+from headrace.work.scheduler import Scheduler
 
 PAGE_MAX: Final = 10_000
 
@@ -60,9 +61,15 @@ class Tasks:
         self.app = app
         self.driver = driver
         self.clock: ManualClock = driver.clock
+        self._scheduler = Scheduler("tests", app.schedules, app.backend) if app.schedules else None
 
     def run_pending(self, *, queues: Sequence[str] | None = None) -> list[Run]:
-        """Run what is due now, and what that sends, until nothing is. See App.run_pending."""
+        """Fire the schedules that are due, run what is due now, and what that sends, until nothing is. See App.run_pending.
+
+        Schedules begin with the first call: it defines them, as a worker's start does.
+        """
+        if self._scheduler is not None:
+            self._scheduler.advance(self.clock())
         return self.app.run_pending(queues=queues)
 
     def advance(self, time: Duration) -> None:
