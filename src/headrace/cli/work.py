@@ -42,6 +42,7 @@ def work(config: Path | None, **flags: Any) -> int:
     stopped, 1 failed, 2 set wrongly.
     """  # noqa: D301 (click's mark for lines that are not to be filled)
     folder = Path.cwd()
+    flags["queues"] = tuple(name for names in flags["queues"] or () for name in names.split(",") if name)
 
     def read() -> WorkSettings:
         return resolve(WorkSettings, SECTION, flags=flags, environ=os.environ, folder=folder, config=config).settings
