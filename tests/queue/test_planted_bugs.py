@@ -19,6 +19,7 @@ from headrace.queue.store import deleting, sqlite
 from headrace.queue.store.disk import Trimmed, key_of
 from headrace.queue.store.journal import LeaseJournal
 from headrace.queue.store.local import messages, publishing, receiving, sending
+from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
 from headrace.testing.driver import StoreKind
 from headrace.testing.machine import StoreMachine, machine_for
@@ -121,6 +122,17 @@ def deletes_written_never(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deleting, "delete", lambda db, keys: None)
 
 
+def delayed_message_that_was_taken_is_shown(patch: pytest.MonkeyPatch) -> None:
+    pick = LocalQueue.pick
+
+    def forgetful(self: LocalQueue, *args: Any) -> bool:
+        picked = pick(self, *args)
+        self.early.clear()
+        return picked
+
+    patch.setattr(LocalQueue, "pick", forgetful)
+
+
 def visibility_change_only_in_memory(patch: pytest.MonkeyPatch) -> None:
     change = messages._change_visibility
 
@@ -162,6 +174,7 @@ def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
         stale_receipt_deletes,
         forged_receipt_taken,
         fifo_group_not_locked,
+        delayed_message_that_was_taken_is_shown,
     ],
 )
 def test_wrong_rule_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
