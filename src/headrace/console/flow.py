@@ -77,12 +77,13 @@ class Flow(msgspec.Struct, frozen=True):
 
 def draw(snapshot: Snapshot) -> Flow:
     """The picture of a snapshot."""
-    lines = sorted(snapshot.queues, key=lambda line: (-_weight(line), line.name))[: limits.QUEUES_DRAWN_MAX]
+    shown = [line for line in snapshot.queues if line.depth or not line.for_letters]
+    lines = sorted(shown, key=lambda line: (-_weight(line), line.name))[: limits.QUEUES_DRAWN_MAX]
     lines.sort(key=lambda line: line.name)
     places = {line.name: TOP + ROW * (place + 0.5) for place, line in enumerate(lines)}
     height = TOP + ROW * max(1, len(lines)) + 8
-    makers = _makers(snapshot, places)
-    takers = _takers(snapshot, lines)
+    makers = _in_order(_makers(snapshot, lines), places)
+    takers = _in_order(_takers(snapshot, lines), places)
     producers = _column(makers, height, snapshot)
     consumers = _column(takers, height, snapshot)
     return Flow(
@@ -95,7 +96,7 @@ def draw(snapshot: Snapshot) -> Flow:
         given_up=tuple(
             Fall(places[line.name], places[line.dead_letters]) for line in lines if line.dead_letters in places
         ),
-        left_out=len(snapshot.queues) - len(lines),
+        left_out=len(shown) - len(lines),
     )
 
 
@@ -130,15 +131,20 @@ def _queue(line: QueueLine, y: float) -> QueueNode:
     )
 
 
-def _makers(snapshot: Snapshot, places: dict[str, float]) -> dict[str, list[str]]:
-    """Producer → queues, by what holders say; what is left over came by clients."""
+def _in_order(members: dict[str, list[str]], places: dict[str, float]) -> dict[str, list[str]]:
+    """From top to bottom as their queues are, on the average: fewer links cross."""
+    return dict(sorted(members.items(), key=lambda item: sum(places[name] for name in item[1]) / max(1, len(item[1]))))
+
+
+def _makers(snapshot: Snapshot, lines: list[QueueLine]) -> dict[str, list[str]]:
+    """Producer → queues, by what holders say; what else came, came by clients."""
+    names = {line.name for line in lines}
     found: dict[str, list[str]] = {}
     for holder in snapshot.holders:
         queues = found.setdefault(pipeline_of(holder) or holder.kind, [])
-        queues += [name for name in names_of(holder.facts.get("produces")) if name in places and name not in queues]
-    letters = {line.name for line in snapshot.queues if line.for_letters}
-    known = {name for names in found.values() for name in names}
-    rest = [name for name in places if name not in known and name not in letters]
+        queues += [name for name in names_of(holder.facts.get("produces")) if name in names and name not in queues]
+    known = {name for queues in found.values() for name in queues}
+    rest = [line.name for line in lines if line.sent_rate and line.name not in known and not line.for_letters]
     return ({CLIENTS: rest} if rest else {}) | {name: queues for name, queues in found.items() if queues}
 
 

@@ -62,9 +62,9 @@ def read(peeked: Peeked) -> Letter:
     found = attributes_of(message)
     source = short_name(message.source) if message.source is not None else ""
     if "headrace-error" in found:
-        return Letter(
-            "task", found.get("headrace-task", source), found["headrace-error"], _line(found.get("headrace-reason"))
-        )
+        error = found["headrace-error"]
+        reason = _line(found.get("headrace-reason")).removeprefix(f"{error}: ")
+        return Letter("task", found.get("headrace-task", source), error, reason)
     if "Error" in found:
         return Letter("web", source, "request failed", _line(found["Error"]))
     body = json_of(message.body) if message.body[:1] == b"{" else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -29,6 +28,8 @@ from headrace.http.listener import Listener
 from headrace.http.problem import error_body
 from headrace.http.tls import server_tls
 from headrace.native.aio import AsyncClient, connect_async
+from headrace.native.presence import be_present
+from headrace.presence import about_me, holder_name
 from headrace.process import notify_systemd, raise_descriptor_limit
 from headrace.settings import SettingsError, flag_of
 
@@ -80,6 +81,7 @@ class Console:
         self._sampling = asyncio.create_task(self._sampler.run())
         self._sampling.add_done_callback(self._on_sampler_end)
         url = self._url(port)
+        self._presence = asyncio.create_task(self._be_present())
         notify_systemd("READY=1")
         facts = {"action": "console.ready", "url": url, "broker": settings.broker, "version": __version__}
         _log.info("ready at %s", url, extra={**facts, "pid": os.getpid()})
@@ -101,8 +103,8 @@ class Console:
     async def close(self) -> None:
         """End streams, answer what has come, close. For those who do not `run`."""
         self._sampling.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await self._sampling
+        self._presence.cancel()
+        await asyncio.gather(self._sampling, self._presence, return_exceptions=True)
         self._live.close()
         await self._listener.close(DRAIN_S)
         await self._client.close()
@@ -122,6 +124,10 @@ class Console:
 
     def _target(self, exchange: Exchange) -> None:
         self._site(exchange)  # made after the listener, which tells it its port
+
+    async def _be_present(self) -> None:
+        """Those who list who is there see us, too."""
+        await be_present(self._client, holder=holder_name("console"), kind="console", facts=about_me)
 
     def _on_look(self) -> None:
         if self._live.viewers:

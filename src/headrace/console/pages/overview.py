@@ -11,7 +11,7 @@ from headrace.console.charts import chart
 from headrace.console.page import Asked, Desk, Facts, Page
 from headrace.console.pages.queues import line_facts
 from headrace.console.rendering import age, count, part
-from headrace.console.snapshot import QueueLine, Snapshot
+from headrace.console.snapshot import QueueLine, Snapshot, names_of
 
 _STUCK_S: Final = 30.0  # before that it may just be about to be taken
 _WARNINGS_MAX: Final = 6
@@ -43,7 +43,7 @@ def totals(snapshot: Snapshot) -> dict[str, Any]:
         "delayed": sum(line.delayed for line in live),
         "oldest_s": max((line.oldest_s for line in live if line.oldest_s is not None), default=None),
         "letters": sum(line.depth for line in snapshot.queues if line.for_letters),
-        "consumers": len(snapshot.holders),
+        "consumers": sum(bool(names_of(holder.facts.get("queues"))) for holder in snapshot.holders),
     }
 
 
