@@ -19,7 +19,7 @@ from headrace.node import Node
 from headrace.queue.broker import Broker
 from headrace.queue.model import QueueInfo
 from headrace.queue.operations import CreateQueue, Operation
-from headrace.queue.store.base import Offload, Request, Store, StoreStatistics
+from headrace.queue.store.base import Offload, Ready, Request, Store, StoreStatistics
 from headrace.queue.store.memory import open_memory_store
 from headrace.sqs.keys import Key, KeyRing, Principal
 from headrace.sqs.signature import Verifier
@@ -156,7 +156,7 @@ class FailingStore:
     def advance(self) -> int | None:
         return None
 
-    def take_ready(self) -> set[str]:
+    def take_ready(self) -> set[Ready]:
         return set()
 
     def find(self, queue: str) -> QueueInfo | None:
