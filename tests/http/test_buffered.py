@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from headrace.http.answers import HeaderInvalid
+from headrace.http.buffered import LONG_BYTES
 from headrace.http.limits import Limits
 from headrace.http.messages import Request
 from tests.http.support import Rig, get, on_loop, post, split_answers
@@ -44,6 +45,30 @@ async def test_pipelined_answers_of_one_turn_leave_in_one_write() -> None:
     rig.receive(get("/1") + post("/2", b"x") + get("/3"))
     assert [answer.body for answer in rig.answers] == [b"/1", b"/2", b"/3"]
     assert len(rig.transport.writes) == 1
+
+
+@on_loop
+async def test_long_body_is_written_as_it_is_and_others_before_and_behind_it_keep_their_order() -> None:
+    long = b"x" * LONG_BYTES
+    rig = Rig(lambda request: request.respond(200, long))
+    rig.receive(get("/"))
+    assert [answer.body for answer in rig.answers] == [long]
+    assert rig.transport.writes[-1] is long
+    rig = Rig()
+    rig.receive(get("/1") + get("/2") + get("/3"))
+    for request, body in zip(reversed(rig.requests), (b"3", long, b"1"), strict=True):
+        request.respond(200, body)
+    await asyncio.sleep(0)
+    assert [answer.body for answer in rig.answers] == [b"1", long, b"3"]
+
+
+@on_loop
+async def test_long_body_is_not_sent_where_the_answer_has_none() -> None:
+    rig = Rig(lambda request: request.respond(200 if request.method == "HEAD" else 304, b"x" * LONG_BYTES))
+    rig.receive(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+    rig.receive(get("/"))
+    assert b"xx" not in rig.transport.written
+    assert b"Content-Length: %d\r\n" % LONG_BYTES in rig.transport.written
 
 
 @on_loop

@@ -12,18 +12,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from headrace.http.answers import CLOSE, CONTINUE, END, KEEP_ALIVE
+from headrace.http.answers import BODILESS, CLOSE, CONTINUE, END, KEEP_ALIVE
 from headrace.http.engine import BODY, HEAD, IDLE, INTERNAL, LAST, READING, Connection, Phase, Service
 from headrace.http.parse import Head, Refusal
 from headrace.http.reader import Reader
 
 _log: Final = logging.getLogger("headrace.http")
 
+LONG_BYTES: Final = 65_536
+"""Of an answer's body: as long as this, to copy it costs more than a second piece to write."""
+
 
 class BufferedRequest(Head):
     """`messages.Request` by this engine."""
 
-    __slots__ = ("_connection", "answer", "body", "gone", "on_disconnect", "peer", "secure")
+    __slots__ = ("_connection", "answer", "body", "gone", "on_disconnect", "peer", "secure", "tail")
 
     def __init__(self, connection: BufferedConnection) -> None:
         self._connection = connection
@@ -33,6 +36,8 @@ class BufferedRequest(Head):
         self.on_disconnect: Callable[[], None] | None = None
         self.answer: bytes | None = None
         """The rendered answer, from `respond` until it is written."""
+        self.tail = b""
+        """A long body that is written behind `answer`: to copy it into it takes as long as to send it."""
         self.gone = False
         """The client left before the answer."""
 
@@ -55,8 +60,10 @@ class BufferedRequest(Head):
             end = CLOSE
         else:
             end = END if self.http11 else KEEP_ALIVE
+        to_head = self.method == "HEAD"
+        self.tail = body if len(body) >= LONG_BYTES and not to_head and status not in BODILESS else b""
         self.answer = connection.service.answers.render(
-            status, body, content_type, headers, end=end, to_head=self.method == "HEAD"
+            status, body, content_type, headers, end=end, to_head=to_head or bool(self.tail)
         )
         connection.answered(self)
 
@@ -146,7 +153,8 @@ class BufferedConnection(Connection):
             rest = b"".join(pieces)
         request.body = rest
         if self._body:
-            request.body = bytes(self._body) + rest
+            self._body += rest
+            request.body = bytes(self._body)
             self._body = bytearray()
         return True
 
@@ -212,28 +220,29 @@ class BufferedConnection(Connection):
         """Write the answers that are ready and whose turn it is; then what follows from there being fewer due."""
         self._flushing = False
         ready = self._take_ready()
-        if ready is None:
+        if not ready:
             return
         if self.phase is IDLE:
             self.since_s = self.service.now_s
-        self.write(ready)
+        for data in ready:
+            self.write(data)
         if not self.reading:
             self.wake()
         if not self._pending:
             self._settle_writing()
 
-    def _take_ready(self) -> bytes | None:
+    def _take_ready(self) -> list[bytes]:
+        """What is to be written: one piece, or a long body as one of its own."""
         pending = self._pending
         if not pending or (answer := pending[0].answer) is None:
-            return None
-        pending.popleft()
+            return []
+        tail = pending.popleft().tail
         if not pending or pending[0].answer is None:
-            return answer
-        ready = [answer]
+            return [answer, tail] if tail else [answer]
+        ready = [answer, tail]
         while pending and (answer := pending[0].answer) is not None:
-            ready.append(answer)
-            pending.popleft()
-        return b"".join(ready)
+            ready += (answer, pending.popleft().tail)
+        return [b"".join(ready)]
 
     def _settle_writing(self) -> None:
         """No answer is due any more."""
