@@ -35,6 +35,7 @@ SHUFFLE_LOOK_MIN_S: Final = (
 )
 SHUFFLE_LOOK_MAX_S: Final = 0.25  # an idle process that shares takes some 1 % of a core, its broker included
 
+BESIDE_ROWS_MIN: Final = 5_000  # of a batch whose commit is made beside the next step: with fewer, a thread costs more
 COMMIT_BYTES_MAX: Final = 32 * 1_048_576  # one transaction: half of what one may send, a third of a request's bound
 PIECE_BYTES_MAX: Final = 4 * 1_048_576  # of a commit that is larger: below the 8 MiB a remote broker's request may have
 REMOVED_AT_ONCE: Final = 5_000  # keys that one transaction removes: some 50 ms

@@ -63,6 +63,11 @@ class Outlets:
         return any(deliveries.full for _, _, deliveries in self._outside)
 
     @property
+    def outside(self) -> bool:
+        """Whether there is a sink whose rows are delivered after the commit."""
+        return bool(self._outside)
+
+    @property
     def under_way(self) -> int:
         """Batches that are not delivered, or not noted as delivered."""
         self._look()

@@ -151,7 +151,7 @@ class Runner:
 
     def _turns(self, session: Session) -> None:
         while not self._stop.is_set():
-            self._keep()
+            self._keep(session)
             rows = None if self._control.paused else session.turn()
             if rows is not None:
                 self._collector.add(rows)
@@ -161,7 +161,12 @@ class Runner:
                 if self._over(session):
                     break
                 session.wait(limits.LOOK_S)
+        self._settle(session)
         self._tell(session, now=True)
+
+    def _settle(self, session: Session) -> None:
+        self._collector.add(session.settled())
+        self._last = session.progress
 
     def _over(self, session: Session) -> bool:
         """Nothing was done in a turn: whether that is the end."""
@@ -169,7 +174,7 @@ class Runner:
             return False
         return session.ended or (self._job.settings.until is not None and session.rested)
 
-    def _keep(self) -> None:
+    def _keep(self, session: Session) -> None:
         """Every MEMBER_BEAT_MS: the clock, what people ask for, who else is there."""
         now_ms = self._store.now_ms()
         if now_ms - self._kept_ms < limits.MEMBER_BEAT_MS:
@@ -179,6 +184,7 @@ class Runner:
         self._control = read_control(self._store)
         changed = self._store.read(keys.OWNERS).get(keys.OWNERS) != self._membership.owners
         if changed or self._membership.drop_lost():
+            self._settle(session)
             raise TakenOver
 
     def _check_definition(self) -> None:

@@ -1,12 +1,15 @@
 """A pipeline being run by the process that has it: chunks in, one step of the engine, one commit, again and again.
 
-The engine's memory is never ahead of the store but within a turn: whatever goes wrong in one, the session is dropped,
-and the next begins from the store.
+The commit of a batch with many rows is made beside the next step, by a thread; the next commit waits for it. So the
+engine's memory is ahead of the store by two batches at most, and never is a commit made before the one it follows:
+whatever goes wrong in a turn, the session is dropped, and the next begins from the store.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import msgspec
@@ -69,6 +72,10 @@ class Session:
         self._measured_s = -limits.TELL_S  # at once
         self._measured_bytes = 0
         self._closing = ExitStack()
+        self._commits = ThreadPoolExecutor(1, thread_name_prefix="headrace commit")
+        self._closing.callback(self._commits.shutdown)  # waits: nothing of this session happens after it
+        self._under_way: tuple[Future[None], pa.Table] | None = None
+        self._rows: list[pa.Table] = []
 
     # --- from the store, and back ---
 
@@ -119,11 +126,16 @@ class Session:
         if not self._store.durable:
             return MemoryPartStore()
         return DurablePartStore(
-            self._store.scan,
+            self._scan,
             shards=self._job.shards,
             owned=owned,
             memory_bytes=self._job.settings.state_memory_bytes,
         )
+
+    def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """State that was given up in memory: it may be in the commit that is under way."""
+        self._settle()
+        return self._store.scan(prefix)
 
     def _open_engine(self, owned: frozenset[int] | None, reached: Reached) -> None:
         """The engine over the state of these shards (None: all)."""
@@ -198,17 +210,19 @@ class Session:
         """Process what has come, and what time has done; commit it. Nothing is done if there is nothing to do.
 
         Returns:
-            The rows that came out; None if nothing was done.
+            The rows of what is committed now and was not at the end of the last turn; None if nothing was done.
 
         Raises:
             TakenOver: somebody else has the pipeline.
-            TooManyFailures: nothing of this turn was committed.
+            TooManyFailures: nothing of what was processed in this turn was committed.
         """
         quiet = self._is_quiet()
         self.rested = False
         if self._outlets.full:
             return None
         batch = Batch() if self._share is not None and self._share.stalled else self._inlets.gather()
+        if not batch.chunks and self._under_way is not None:
+            return self.settled()
         self.rested = not batch.chunks and quiet
         sources = self._advanced(batch)
         goal = self._goal(batch, sources)
@@ -217,8 +231,14 @@ class Session:
             return None
         self._tables.load(self._store.now_ms())
         step = self._engine.step(batch.inputs(), goal)
+        self._settle()
         self._commit(batch, sources, step, goal)
-        return step.output
+        return self._taken_rows()
+
+    def settled(self) -> pa.Table:
+        """Wait for the commit that is under way. Returns and raises as `turn`."""
+        self._settle()
+        return self._taken_rows()
 
     def wait(self, seconds: float | None) -> None:
         """Until something has come, or time may have done something."""
@@ -235,7 +255,7 @@ class Session:
 
     def _is_quiet(self) -> bool:
         """Nothing is here to be processed, and nothing has come for a while."""
-        return self._inlets.quiet and not self._outlets.under_way
+        return self._inlets.quiet and not self._outlets.under_way and self._under_way is None
 
     @property
     def ended(self) -> bool:
@@ -305,10 +325,26 @@ class Session:
         progress = self._outlets.stage(step, dead, change, progress)
         if self._share is not None:
             progress = self._share.note(change, progress, goal)
+        if batch.rows >= limits.BESIDE_ROWS_MIN and self._share is None and not self._outlets.outside:
+            self._under_way = self._commits.submit(self._ledger.commit, change, progress), step.output
+            return
         self._ledger.commit(change, progress)
+        self._rows.append(step.output)
         self._outlets.committed()
         if self._share is not None:
             self._share.committed(self.progress, goal)
+
+    def _settle(self) -> None:
+        """The commit under way, if there is one, is done. Raises what it raised."""
+        if self._under_way is not None:
+            (commit, rows), self._under_way = self._under_way, None
+            commit.result()
+            self._rows.append(rows)
+            self._outlets.committed()
+
+    def _taken_rows(self) -> pa.Table:
+        rows, self._rows = self._rows, []
+        return pa.concat_tables(rows) if rows else self._job.physical.output.schema.arrow().empty_table()
 
     def _forget(self) -> None:
         """Note that batches were delivered; with the next batch if there is one, else by a commit of its own."""
