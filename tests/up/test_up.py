@@ -41,6 +41,7 @@ def index(one: UpProcess, part: str, action: str) -> int:
 
 def test_parts_start_in_order_work_together_and_stop_in_order(tmp_path: Path) -> None:
     with up(tmp_path, ALL) as one:
+        one.url_of("web")
         assert index(one, "broker", "broker.ready") < index(one, "web", "web.ready") < index(one, "up", "up.ready")
         body = urllib.request.urlopen(one.url_of("web") + "/hello", timeout=10).read().decode()
         assert body == f"unix://{tmp_path}/data/headrace.sock"  # an app knows the broker without being told
@@ -97,7 +98,8 @@ def test_a_second_one_in_the_folder_is_refused(tmp_path: Path) -> None:
 def test_a_part_that_keeps_ending_is_shown_as_failing_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("raise RuntimeError('no luck')\n")
     with up(tmp_path, WEB + '[stream.broken]\nfile = "broken.py"\nbroker = "none"\n') as one:
-        failing = next(line for line in one.all_lines() if line.get("action") == "up.part.failing")
+        one.seen = 0
+        failing = one.wait_action("up.part.failing")
         assert failing["of"] == "stream.broken" and "no luck" in failing["said"]
         assert urllib.request.urlopen(one.url_of("web"), timeout=10).status == 200
         assert one.stop() == 0

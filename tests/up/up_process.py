@@ -81,13 +81,16 @@ class UpProcess(ServerProcess):
 
     def pid_of(self, part: str) -> int:
         """Of its process that became ready last."""
-        ready = [line for line in self.all_lines() if line.get("action") == "up.part.ready" and line.get("of") == part]
+        ready = wait_until(
+            lambda: [
+                line for line in self.all_lines() if (line.get("action"), line.get("of")) == ("up.part.ready", part)
+            ],
+            within_s=WITHIN_S,
+        )
         return int(ready[-1]["pid"])
 
     def url_of(self, part: str) -> str:
-        ready = [
-            line for line in self.all_lines() if line["part"] == part and str(line.get("action")).endswith(".ready")
-        ]
+        ready = wait_until(lambda: [line for line in self.all_lines() if _tells_url(line, part)], within_s=WITHIN_S)
         return str(ready[-1]["url"])
 
     def stop(self) -> int:
@@ -117,6 +120,10 @@ class UpProcess(ServerProcess):
         self._reader.join(20)
         assert self.process.stderr is not None
         self.process.stderr.close()
+
+
+def _tells_url(line: dict[str, Any], part: str) -> bool:
+    return bool(line["part"] == part and str(line.get("action")).endswith(".ready") and "url" in line)
 
 
 @contextmanager

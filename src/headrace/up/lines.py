@@ -40,12 +40,16 @@ class Lines:
             return
         found = _fields(line)
         if self._text:
-            text = self._formatter.format(_record(found)) if found is not None else line.decode(errors="replace")
+            text = self._readable(found) if found is not None else line.decode(errors="replace")
             out = "".join(f"{self._prefix(part)}{row}\n" for row in text.splitlines())
         else:
             out = msgspec.json.encode((found or _printed(line)) | {"part": part}).decode() + "\n"
         self._stream.write(out)
         self._stream.flush()
+
+    def _readable(self, fields: dict[str, Any]) -> str:
+        text = self._formatter.format(_record(fields))
+        return f"{text}\n{fields['exception']}" if fields.get("exception") else text
 
     def _prefix(self, part: str) -> str:
         if part not in self._parts:
@@ -114,8 +118,6 @@ def _record(fields: dict[str, Any]) -> logging.LogRecord:
     record.msg, record.args = str(fields["message"]), ()
     record.levelname = str(fields["level"]).upper()
     record.created = _unix_s(fields["ts"])
-    if fields.get("exception"):
-        record.msg += "\n" + str(fields["exception"])
     return record
 
 

@@ -40,12 +40,17 @@ class Section:
     """A setting without which it cannot run."""
     obeys_hup: bool = False
     """HUP makes it read its settings, code or certificates anew."""
-    fixed: str = ""
-    """Where the names of the settings are that HUP does not change, `module:name`. Empty: HUP changes no setting."""
+    fixed: str | tuple[str, ...] = ()
+    """The settings that HUP does not change, or where they are named, `module:name`. Empty: HUP changes none."""
     several: bool = True
     """It may have parts with names."""
     reads: str = ""
     """A setting that names a file (`FILE` or `FILE:NAME`) whose content counts as a setting."""
+
+    def needs_restart(self, changes: set[str]) -> bool:
+        """Whether HUP is not enough for these changes of a part."""
+        fixed = load(self.fixed) if isinstance(self.fixed, str) else self.fixed
+        return bool(changes & {*fixed, "environ", "content"}) if fixed else bool(changes)
 
     def kind(self) -> type[msgspec.Struct]:
         found: type[msgspec.Struct] = load(self.settings)
@@ -78,6 +83,7 @@ SECTIONS: Final[dict[str, Section]] = {
         stops=1,
         required="app",
         obeys_hup=True,
+        fixed=("broker", "processes", "app_dir", "heartbeat", "metrics_port", "log_format", "log_level"),
     ),
     "stream": Section(
         command=("stream", "run"),

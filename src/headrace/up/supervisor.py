@@ -31,11 +31,11 @@ from headrace.settings import SettingsError
 from headrace.up.child import EXIT_SET_WRONGLY, Child, State
 from headrace.up.lines import Lines
 from headrace.up.plan import Part, Plan
-from headrace.up.sections import Stage, load
+from headrace.up.sections import Stage
 
 _log: Final = logging.getLogger("headrace.up")
 
-READY_WITHIN_S: Final = 15.0
+READY_WITHIN_S: Final = 30.0
 """A store that was killed is open again within seconds; an app's import may take longer, but nothing waits for it."""
 
 
@@ -238,15 +238,12 @@ class Supervisor:
 
     def _renew(self, child: Child, part: Part) -> bool:
         """Returns: whether it is started anew. Otherwise it gets HUP, if it knows that."""
-        changes = child.part.changes(part)
-        rules = part.rules
-        fixed = set(load(rules.fixed)) | {"environ", "content"} if rules.fixed else changes
-        if changes & fixed:
+        if part.rules.needs_restart(child.part.changes(part)):
             child.replace(part)
             self._loop.call_later(float(self.plan.up.drain), child.kill_replaced)
             return True
         child.part = part
-        if rules.obeys_hup:
+        if part.rules.obeys_hup:
             child.hang_up()
         return False
 

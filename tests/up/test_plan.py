@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.settings import SettingsError
+from headrace.up.plan import Part, Plan, make_plan
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pipeline.py").write_text("# a pipeline")
+    return tmp_path
+
+
+def plan_of(folder: Path, settings: str, **environ: str) -> Plan:
+    (folder / "headrace.toml").write_text(settings)
+    return make_plan(environ=environ, folder=folder)
+
+
+def part_of(folder: Path, settings: str, name: str, **environ: str) -> Part:
+    return next(part for part in plan_of(folder, settings, **environ).parts if part.name == name)
+
+
+def test_parts_are_the_tables_that_are_there(folder: Path) -> None:
+    settings = (
+        "[console]\n[stream]\nthreads = 1\n[stream.b]\nfile='pipeline.py'\n[stream.a]\nfile='pipeline.py'\n[broker]\n"
+    )
+    assert [part.name for part in plan_of(folder, settings).parts] == ["broker", "stream.b", "stream.a", "console"]
+
+
+def test_a_named_part_inherits_and_its_process_is_told_which_it_is(folder: Path) -> None:
+    part = part_of(folder, "[web]\napp='a:b'\nport=1\n[web.shop]\nport=2\n", "web.shop", HEADRACE_PART="web.other")
+    assert (part.settings.app, part.settings.port) == ("a:b", 2)
+    assert part.environ["HEADRACE_PART"] == "web.shop"
+    assert part.environ["HEADRACE_CONFIG"] == str(folder / "headrace.toml")
+
+
+@pytest.mark.parametrize("named", ["", "broker = 'data'\n"])
+def test_a_part_that_names_no_broker_or_its_folder_gets_that_of_the_file(
+    folder: Path, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    part = part_of(folder, f"[broker]\ndata='data'\n[web]\napp='a:b'\n{named}", "web")
+    target = f"unix://{folder}/data/headrace.sock"
+    assert (part.settings.broker, part.environ["HEADRACE_BROKER"]) == (target, target)
+
+
+def test_a_part_may_name_another_broker(folder: Path) -> None:
+    part = part_of(folder, "[broker]\n[work]\napp='a:b'\nbroker='http://there:1'\n", "work")
+    assert part.environ["HEADRACE_BROKER"] == part.environ["HEADRACE_WORK__BROKER"] == "http://there:1"
+
+
+def test_without_a_broker_in_the_file_nothing_is_said_about_one(folder: Path) -> None:
+    assert "HEADRACE_BROKER" not in part_of(folder, "[web]\napp='a:b'\n", "web").environ
+
+
+def test_the_environment_wins_over_the_file(folder: Path) -> None:
+    assert part_of(folder, "[web]\napp='a:b'\nport=1\n", "web", HEADRACE_WEB__PORT="7").settings.port == 7
+
+
+def test_a_data_folder_whose_socket_has_too_long_a_path_is_refused(folder: Path) -> None:
+    with pytest.raises(SettingsError, match="a Unix socket's path may have 100"):
+        plan_of(folder, f"[broker]\ndata='{'x' * 100}'\n[web]\napp='a:b'\n")
+
+
+@pytest.mark.parametrize(
+    ("after", "changed", "restart"),
+    [
+        ("[web]\napp='a:b'\n[work]\napp='a:b'\n", {}, set()),
+        ("[web]\napp='a:b'\nthreads=3\n[work]\napp='a:b'\nthreads=3\n", {"web": {"threads"}, "work": {"threads"}}, set()),
+        ("[web]\napp='a:b'\nport=1\n[work]\napp='a:b'\nprocesses=2\n", {"web": {"port"}, "work": {"processes"}}, {"web", "work"}),
+        ("[web]\napp='a:b'\nbroker='http://b:1'\n[work]\napp='c:d'\n", {"web": {"broker", "environ"}, "work": {"app"}}, {"web"}),
+    ],
+)  # fmt: skip
+def test_two_plans_differ_by_the_settings_of_their_parts(
+    folder: Path, after: str, changed: dict[str, Any], restart: set[str]
+) -> None:
+    before = plan_of(folder, "[web]\napp='a:b'\n[work]\napp='a:b'\n").parts
+    pairs = [(one, other, one.changes(other)) for one, other in zip(before, plan_of(folder, after).parts, strict=True)]
+    assert {one.name: changes for one, _, changes in pairs if changes} == changed
+    assert {other.name for _, other, changes in pairs if other.rules.needs_restart(changes)} == restart
+
+
+def test_another_content_of_a_pipelines_file_is_a_change(folder: Path) -> None:
+    settings = "[stream.a]\nfile='pipeline.py:totals'\n"
+    before = part_of(folder, settings, "stream.a")
+    (folder / "pipeline.py").write_text("# another")
+    after = part_of(folder, settings, "stream.a")
+    assert before.changes(after) == {"content"}
+    assert after.rules.needs_restart({"content"})
