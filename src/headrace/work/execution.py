@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(app: App, target: Target, context: Context) -> Outcome:
-    """One attempt of a sync task, in this thread. Never raises, but for KeyboardInterrupt and SystemExit.
+    """One attempt of a sync task, in this thread. Never raises, but for KeyboardInterrupt.
 
     Cancelled and TimeLimitExceeded may be raised in this thread from outside, at any point of the task's code.
     """
@@ -58,7 +58,9 @@ def run_batch(app: App, consumer: Target, contexts: Sequence[Context]) -> list[O
         try:
             batch.begin()
             consumer.function(batch.values)
-        except Exception as error:  # noqa: BLE001 - it may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as in `_attempt`
             batch.failed(error)
         finally:
             running.reset(token)
@@ -73,7 +75,11 @@ async def run_batch_async(app: App, consumer: Target, contexts: Sequence[Context
         try:
             batch.begin()
             await _limited(consumer.function(batch.values), contexts[0].job.timeout_s)
-        except Exception as error:  # noqa: BLE001 - it may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled_from_outside():
+                raise
             batch.failed(error)
         finally:
             running.reset(token)
@@ -122,7 +128,9 @@ def _attempt(app: App, target: Target, context: Context) -> Outcome:
         positional, named = target.call_arguments(context.job)
         value = target.function(*positional, **named)
         return _succeeded(target, context, value)
-    except Exception as error:  # noqa: BLE001 - a task may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a task may raise anything, and sys.exit() must not end its worker
         return failed(error, context, target.defaults)
 
 
@@ -132,12 +140,22 @@ async def _attempt_async(app: App, target: Target, context: Context) -> Outcome:
         positional, named = target.call_arguments(context.job)
         value = await _limited(target.function(*positional, **named), context.job.timeout_s)
         return _succeeded(target, context, value)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as error:
         if context.cancelled:
             return Cancelled()
-        raise
-    except Exception as error:  # noqa: BLE001 - a task may raise anything
+        if _is_cancelled_from_outside():
+            raise
         return failed(error, context, target.defaults)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - as in `_attempt`
+        return failed(error, context, target.defaults)
+
+
+def _is_cancelled_from_outside() -> bool:
+    """Whether the worker cancels what runs here; else a CancelledError is the task's own: it awaited what was cancelled."""
+    here = asyncio.current_task()
+    return here is not None and here.cancelling() > 0
 
 
 async def _limited(running_task: Awaitable[Any], timeout_s: float | None) -> Any:

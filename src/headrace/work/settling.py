@@ -6,7 +6,6 @@ worker that dies before it has done nothing, one that dies after it has done eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -249,11 +248,3 @@ class Batch:
             name=keys.NAME,
             expect=list(self._expects.items()),
         )
-
-
-def merged(settlements: Iterable[Settlement]) -> Batch:
-    """A batch of settlements that were settled apart: for one alone, or for those that read nothing."""
-    batch = Batch(lambda _key: None)
-    for settlement in settlements:
-        batch.add(settlement)
-    return batch
