@@ -37,6 +37,29 @@ def raise_descriptor_limit() -> int:
     return wanted
 
 
+def started_ticks(pid: int) -> int:
+    """When a process began, in ticks since the machine did; 0 where the system does not tell, and -1 if it is dead and
+    only its parent has not asked yet: where there is no init, nobody ever does."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    fields = text.rpartition(")")[2].split()
+    return -1 if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def is_running(pid: int, started: int) -> bool:
+    """Whether the process that began then (`started_ticks`) is there. Where the system does not tell when a process began:
+    whether there is one of that pid."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's: it is there
+    return started == started_ticks(pid)
+
+
 def shorten_switch_interval() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 

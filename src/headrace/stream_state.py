@@ -52,10 +52,11 @@ class _Control(msgspec.Struct, frozen=True):
 
 
 class Process(msgspec.Struct, frozen=True):
-    """Who runs a pipeline. `host`: the machine's name, and which of its starts."""
+    """Who runs a pipeline. `host`: the machine's name, and which of its starts; `started`: see process.started_ticks."""
 
     host: str
     pid: int
+    started: int = 0
 
 
 class _Owners(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -14,6 +15,7 @@ from headrace.cli.output import table
 from headrace.cli.stream_list import Sample, rows, standing
 from headrace.cli.stream_live import Pace, bar, line, size
 from headrace.clock import boot_id
+from headrace.process import started_ticks
 from headrace.settings import describe
 from headrace.stream import limits
 from headrace.stream.result import Report
@@ -200,7 +202,7 @@ def test_time_left_is_told_by_how_fast_files_were_read() -> None:
 def pipeline_state(
     rows_in: int, *, pid: int | None = None, host: str = "elsewhere/1", paused: bool = False
 ) -> PipelineState:
-    processes = () if pid is None else (Process(host, pid),)
+    processes = () if pid is None else (Process(host, pid, started_ticks(pid)),)
     source = SourceState("events", "events", rows_in, 0)
     return PipelineState("p", (source,), 1, rows_in // 10, 0, 0, 1_000, 0, paused, processes)
 
@@ -220,6 +222,8 @@ def test_whether_a_pipeline_runs_is_told() -> None:
     assert standing(pipeline_state(0, pid=os.getpid(), host=here)) == "running"
     assert standing(pipeline_state(0, pid=os.getpid(), host=here, paused=True)) == "paused"
     assert standing(pipeline_state(0, pid=2**22 + 1, host=here)) == "lost", "no process has such an id"
+    reused = msgspec.structs.replace(pipeline_state(0), processes=(Process(here, os.getpid(), started=1),))
+    assert standing(reused) == "lost", "another process has the id now"
     assert standing(pipeline_state(0, pid=2**22 + 1)) == "running", "of another machine nobody knows"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from datetime import UTC, datetime
@@ -116,16 +115,11 @@ def standing(state: PipelineState) -> str:
 def _lives(process: Process) -> bool:
     """Whether it is there; of another machine nobody knows, so it is."""
     from headrace.clock import boot_id  # noqa: PLC0415
+    from headrace.process import is_running  # noqa: PLC0415
 
     if process.host != f"{socket.gethostname()}/{boot_id()[:8]}":
         return True
-    try:
-        os.kill(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return is_running(process.pid, process.started)
 
 
 def _moment(us: int | None) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.process import started_ticks
 from headrace.queue import operations as ops
 from headrace.stream import limits
 from headrace.stream.runner import keys, members
@@ -117,7 +118,7 @@ def test_this_process_lives_and_another_with_its_pid_does_not() -> None:
 
 def test_process_that_nobody_has_asked_for_since_it_died_is_dead() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    member = Member("x", "here", child.pid, members._started(child.pid))
+    member = Member("x", "here", child.pid, started_ticks(child.pid))
     assert members.is_alive(member)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and still listed

@@ -13,11 +13,11 @@ import secrets
 import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 
 from headrace.clock import boot_id
+from headrace.process import is_running, started_ticks
 from headrace.stream import limits
 
 
@@ -138,27 +138,9 @@ def watched(beats: Mapping[str, Beat], member: Member, now_ms: int) -> bool:
 
 def this_process() -> Member:
     host = f"{socket.gethostname()}/{boot_id()[:8]}"  # machines with the same name are not the same
-    return Member(secrets.token_hex(6), host, os.getpid(), _started(os.getpid()))
+    return Member(secrets.token_hex(6), host, os.getpid(), started_ticks(os.getpid()))
 
 
 def is_alive(member: Member) -> bool:
-    """Whether a process of this host is the member's. Where the system does not tell when a process began: whether
-    there is one of that pid."""
-    try:
-        os.kill(member.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's: it is there
-    return member.started == _started(member.pid)
-
-
-def _started(pid: int) -> int:
-    """When the process began, in ticks since the machine did; 0 where the system does not tell, and -1 if it is dead and
-    only its parent has not asked yet: where there is no init, nobody ever does."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    fields = text.rpartition(")")[2].split()
-    return -1 if fields[0] in ("Z", "X") else int(fields[19])
+    """Whether the member's process is there, if it is of this host."""
+    return is_running(member.pid, member.started)
