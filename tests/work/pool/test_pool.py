@@ -36,7 +36,7 @@ def test_term_finishes_what_runs_and_leaves_the_rest_in_the_broker(tmp_path: Pat
             tasks.until.send_many([(n, str(go)) for n in range(10)])
             worker.ledger.wait("began", 2)
             worker.signal(signal.SIGTERM)
-            worker.wait_for("work.stopping")
+            worker.wait_for("work.draining")
             go.touch()
         assert worker.wait_end() == 0
         assert worker.ledger.counts("began") == worker.ledger.counts("ended")

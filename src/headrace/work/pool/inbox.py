@@ -31,6 +31,8 @@ class Inbox:
         self._closed = False
         self._open = 0
         self._low = 0
+        self.filled = threading.Event()
+        """Set when jobs come; cleared by who waits for that."""
         self._head: Held | None = None
         """What waited first when the keeper looked last."""
 
@@ -54,6 +56,8 @@ class Inbox:
             busy = len(self._sleepers) < self._threads
             wake = (0 if busy else 1) if self._pace.short else len(self._waiting)
             woken = [self._sleepers.pop() for _ in range(min(wake, len(self._sleepers)))]
+        if not self.filled.is_set():
+            self.filled.set()
         for sleeper in woken:
             sleeper.release()
 

@@ -151,6 +151,8 @@ class Worker:
         deadline_s = time.monotonic() + drain_s
         for fetcher in self._fetchers:
             fetcher.stop()
+        running = len(self._hand.running())
+        _log.info("fetches no more, finishes %d tasks", running, extra={"action": "work.draining", "running": running})
         while time.monotonic() < deadline_s and self._busy():
             time.sleep(_LOOK_S)
         for held in self._inbox.take_back(0):
