@@ -229,6 +229,21 @@ def test_a_session_ends_by_itself() -> None:
     assert visitors.who(visitor) is None
 
 
+def test_a_user_that_is_taken_away_is_out_at_once(node: BrokerProcess, users: Path, tmp_path: Path) -> None:
+    own = tmp_path / "users.toml"
+    own.write_text(users.read_text())
+    own.chmod(0o600)
+    with serving(broker=node.url, users=own) as served:
+        browser = sign_in(served, "anna")
+        assert browser.get("/").status == 200
+        own.write_text("broken")
+        served.console.reload()
+        assert browser.get("/").status == 200
+        own.write_text(users.read_text().replace('"anna"', '"other"'))
+        served.console.reload()
+        assert browser.get("/").status == 303
+
+
 def test_a_read_only_user_sees_and_changes_nothing(guarded: Served, client: Client, purgeable: str) -> None:
     browser = sign_in(guarded, "reader")
     guarded.look()

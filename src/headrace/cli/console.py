@@ -35,7 +35,7 @@ def console(config: Path | None, hash_password: bool, **flags: Any) -> int:
     --users and TLS. Every option can also be set in the environment (the name in brackets) or in headrace.toml, table
     [console]. A broker with keys is asked with HEADRACE_ACCESS_KEY and HEADRACE_SECRET_KEY.
 
-    TERM or Ctrl-C stops it. Exit codes: 0 stopped, 1 failed, 2 set wrongly.
+    TERM or Ctrl-C stops it; HUP reads users and certificates anew. Exit codes: 0 stopped, 1 failed, 2 set wrongly.
     """  # noqa: D301 (click's mark for lines that are not to be filled)
     from headrace.console import access, server  # noqa: PLC0415 - help needs neither templates nor a loop
 

@@ -15,7 +15,7 @@ import uvloop
 
 from headrace import __version__
 from headrace.console import limits
-from headrace.console.access import Attempts, Visitors, load_users
+from headrace.console.access import Attempts, UsersUnusable, Visitors, load_users
 from headrace.console.live import Live
 from headrace.console.notices import Notices
 from headrace.console.page import Desk
@@ -100,6 +100,21 @@ class Console:
         """Ask `run` to stop. Idempotent."""
         self._stop.set()
 
+    def reload(self) -> None:
+        """Read users and certificates anew; if they cannot be used, the old ones stay and an error is logged. Who is no user
+        any more is signed out."""
+        settings = self._settings
+        try:
+            users = load_users(settings.users) if settings.users is not None else {}
+            if self._tls is not None and settings.certfile is not None:
+                self._tls.load_cert_chain(settings.certfile, settings.keyfile)
+        except (UsersUnusable, OSError) as error:
+            _log.error("not reloaded: %s", error, extra={"action": "console.reload_failed"})
+        else:
+            self._users.clear()
+            self._users.update(users)
+            _log.info("users and certificates reloaded", extra={"action": "console.reloaded"})
+
     async def close(self) -> None:
         """End streams, answer what has come, close. For those who do not `run`."""
         self._sampling.cancel()
@@ -166,6 +181,7 @@ async def _run(settings: ConsoleSettings, key: tuple[str, str] | None, on_ready:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, console.stop)
+    loop.add_signal_handler(signal.SIGHUP, console.reload)
     on_ready(await console.start())
     return await console.run()
 

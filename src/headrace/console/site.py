@@ -106,7 +106,7 @@ class Site:
 
     def _admit(self, exchange: Exchange) -> None:
         visitor = cookie_of(exchange.headers, self._cookie)
-        user = self._visitors.who(visitor) if self._users else ""
+        user = self._who(visitor)
         try:
             query = query_of(exchange.query)
         except ValueError:
@@ -126,6 +126,13 @@ class Site:
             self._ask_who(exchange, visitor, query)
         else:
             self._get(exchange, visitor, user, query)
+
+    def _who(self, visitor: str) -> str | None:
+        """The user's name; empty where nobody has to sign in, None for one who has to."""
+        if not self._users:
+            return ""
+        name = self._visitors.who(visitor)
+        return name if name in self._users else None
 
     def _ask_who(self, exchange: Exchange, visitor: str, query: dict[str, str]) -> None:
         if exchange.path.startswith(("/api/", "/live/")):
