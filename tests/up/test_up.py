@@ -151,7 +151,6 @@ def test_hup_does_what_the_file_has_changed_and_no_more(tmp_path: Path) -> None:
         (tmp_path / "pipeline.py").write_text((tmp_path / "pipeline.py").read_text() + "# newer\n")
         one.signal(signal.SIGHUP)
         assert one.wait_action("up.reloaded")["restarted"] == "stream.doubled"
-        one.wait_action("up.part.ready", of="stream.doubled")
 
         one.write(BROKER + WEB.replace("[web]", "[web.shop]") + STREAM)
         one.signal(signal.SIGHUP)
@@ -164,7 +163,7 @@ def test_hup_does_what_the_file_has_changed_and_no_more(tmp_path: Path) -> None:
         one.signal(signal.SIGHUP)
         told = one.wait_action("up.reloaded")
         assert (told["stopped"], told["restarted"]) == ("stream.doubled", "broker")
-        one.wait_action("up.part.ready", of="broker")
+        assert ("broker", "broker.stopped") in one.actions()
         assert one.stop() == 0
 
 

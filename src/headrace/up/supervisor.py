@@ -221,8 +221,9 @@ class Supervisor:
         before, self.plan = self.plan, plan
         wanted = {part.name: part for part in plan.parts}
         gone = [child for name, child in self.children.items() if name not in wanted]
-        replaced = [name for name in wanted if name in self.children and self._renew(self.children[name], wanted[name])]
         await self._stop_all(gone)
+        replaced = [name for name in wanted if name in self.children and self._renew(self.children[name], wanted[name])]
+        await self._settle([self.children[name] for name in replaced])
         new = [part for name, part in wanted.items() if name not in self.children]
         await self._start(new)
         self.children = {name: self.children[name] for name in wanted if name in self.children}
