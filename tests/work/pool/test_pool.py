@@ -248,3 +248,46 @@ def test_metrics_tell_what_was_done_and_survive_the_process_that_did_it(tmp_path
         assert told(done)
         assert told('headrace_work_processes{state="working"} 1')
         wait_until(lambda: worker.get("/health/ready")[0] == 200)
+
+
+def test_process_that_grows_is_replaced(tmp_path: Path) -> None:
+    app = """
+kept = []
+
+@app.task
+def grow() -> None:
+    kept.append(bytearray(b"x") * 250_000_000)
+"""
+    with working(tmp_path, "--rss-max", "200MiB", app=app) as worker, sender(tmp_path, app) as tasks:
+        before = worker.children()
+        tasks.grow.send()
+        assert "MiB" in worker.wait_for("work.child.leaving")["message"]
+        wait_until(lambda: worker.children() and not set(before) & set(worker.children()))
+        assert [run.status for run in runs(tasks.app)] == ["done"]
+
+
+@pytest.mark.parametrize("name", ["until", "anote"])
+def test_running_task_that_is_cancelled_ends_and_is_not_begun_again(tmp_path: Path, name: str) -> None:
+    with working(tmp_path) as worker, sender(tmp_path) as tasks:
+        handle = tasks.until.send(1, "never") if name == "until" else tasks.anote.send(1, 600)
+        worker.ledger.wait("began", 1)
+        assert handle.cancel() == "asked"
+        (run,) = wait_until(lambda: runs(tasks.app))
+        assert run.status == "cancelled"
+        assert worker.ledger.counts("began") == {1: 1}
+
+
+def test_worker_shows_itself_to_the_broker_with_what_it_runs(tmp_path: Path) -> None:
+    with working(tmp_path) as worker, sender(tmp_path) as tasks:
+        tasks.until.send(1, "never")
+        worker.ledger.wait("began", 1)
+        client = tasks.app.backend.client
+
+        def shown() -> list[str]:
+            return [run["task"] for holder in client.holders("worker") for run in holder.facts["running"]]
+
+        assert wait_until(shown) == ["tasks.until"]
+        (holder,) = client.holders("worker")
+        assert holder.leases == 1
+        assert holder.facts["pid"] in worker.children()
+        assert holder.facts["queues"][-3:] == ["tasks-high", "tasks", "tasks-low"]
