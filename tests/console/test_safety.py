@@ -220,6 +220,18 @@ def test_passwords_are_tried_a_few_times_a_minute() -> None:
     assert attempts.allows("1.2.3.4")
 
 
+def test_behind_a_proxy_attempts_are_counted_by_the_address_that_it_put_last(node: BrokerProcess, users: Path) -> None:
+    with serving(broker=node.url, users=users, behind_proxy=True) as served:
+        browser = served.browser()
+        answer = browser.get("/sign-in")
+        assert (
+            answer.headers["set-cookie"].startswith("__Host-headrace-") and "; Secure" in answer.headers["set-cookie"]
+        )
+        for last in ("10.0.0.1", "10.0.0.2"):
+            browser.post("/sign-in", {"name": "x", "password": "y"}, X_Forwarded_For=f"1.1.1.1, {last}")
+        assert [peer for _, peer in served.console._site._attempts._all] == ["10.0.0.1", "10.0.0.2"]
+
+
 def test_a_session_ends_by_itself() -> None:
     now_s = 0.0
     visitors = access.Visitors(lambda: now_s, session_s=60)

@@ -331,19 +331,27 @@ class Site:
     async def _sign_in(self, exchange: Exchange, form: dict[str, str]) -> None:
         name, password, place = form.get("name", ""), form.get("password", ""), form.get("next", "/")
         back = f"/sign-in?next={_quoted(local_place(place))}"
-        if not self._attempts.allows(exchange.peer):
-            _log.warning("too many sign-ins", extra={"action": "console.sign_in_limited", "peer": exchange.peer})
+        peer = self._peer(exchange)
+        if not self._attempts.allows(peer):
+            _log.warning("too many sign-ins", extra={"action": "console.sign_in_limited", "peer": peer})
             self._go(exchange, back, Notice("Too many attempts. Wait a minute, then try again.", bad=True))
             return
         known = self._users.get(name)
         async with self._hashing:
             fits = await asyncio.to_thread(password_fits, password, known.password if known is not None else NOBODY)
         if known is None or not fits:
-            _log.warning("a sign-in failed", extra={"action": "console.sign_in_failed", "peer": exchange.peer})
+            _log.warning("a sign-in failed", extra={"action": "console.sign_in_failed", "peer": peer})
             self._go(exchange, back, Notice("Name or password is wrong.", bad=True))
             return
-        _log.info("signed in", extra={"action": "console.signed_in", "user": name, "peer": exchange.peer})
+        _log.info("signed in", extra={"action": "console.signed_in", "user": name, "peer": peer})
         answers.redirect(exchange, local_place(place), (self._set_cookie(self._visitors.sign_in(name)),))
+
+    def _peer(self, exchange: Exchange) -> str:
+        """Whose attempts are counted together; behind a proxy, by the address that it has put last."""
+        forwarded = exchange.headers.get(b"x-forwarded-for", b"")
+        if not self._desk.settings.behind_proxy or not forwarded:
+            return exchange.peer
+        return forwarded.rpartition(b",")[2].strip().decode("latin-1")
 
     # --- inside ---
 
