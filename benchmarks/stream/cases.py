@@ -11,7 +11,7 @@ from benchmarks import servers
 from benchmarks.nexmark.generator import write_parquet
 from benchmarks.stream import latency, running
 from benchmarks.stream.measuring import Usage
-from benchmarks.stream.plan import DISORDER_US, PART_EVENTS, QUERIES, QUEUE_QUERIES, Plan
+from benchmarks.stream.plan import DISORDER_US, PART_EVENTS, QUERIES, QUEUE_QUERIES, SPARK_BATCH_MESSAGES, Plan
 from benchmarks.stream.results import (
     DUCKDB,
     HEADRACE,
@@ -118,7 +118,9 @@ def _spark(results: StreamResults, plan: Plan, data: Path, say: Say) -> None:
         filled = _fill(broker, "json", plan.spark_messages, plan, log)
         used_s = broker.cpu_s()
         usage = Usage(**running.run("spark_source", broker.endpoint, timeout_s=plan.timeout_s, log=log))
-        results.queues.append(QueueRow(SPARK_CASE, **filled, broker_cpu_s=broker.cpu_s() - used_s, usage=usage))
+        first = SPARK_BATCH_MESSAGES if filled["messages"] > SPARK_BATCH_MESSAGES else 0
+        row = QueueRow(SPARK_CASE, **filled, broker_cpu_s=broker.cpu_s() - used_s, usage=usage, first_events=first)
+        results.queues.append(row)
 
 
 def _fill(broker: servers.Running, form: str, events: int, plan: Plan, log: Path) -> dict[str, int]:

@@ -13,6 +13,8 @@ PART_EVENTS: Final = 100_000
 """Of a file: what headrace takes as a batch."""
 SPARK_BATCH_FILES: Final = 5
 """Of each source in a batch of Spark's: 500,000 events."""
+SPARK_BATCH_MESSAGES: Final = 100_000
+"""Of the data source in a batch: its default."""
 DISORDER_US: Final = 2_000_000
 LATENCY_PER_S: Final = 500
 LATENCY_WINDOW_MS: Final = 20
@@ -51,7 +53,7 @@ PLANS: Final = {
     ),
     "quick": Plan(
         events=1_000_000, rounds=3, arrow_events=1_000_000, json_events=100_000, latency_s=10, batches=1_000,
-        spark_messages=200_000, timeout_s=240,
+        spark_messages=500_000, timeout_s=240,
     ),
     "full": Plan(
         events=5_000_000, rounds=5, arrow_events=5_000_000, json_events=500_000, latency_s=60, batches=5_000,

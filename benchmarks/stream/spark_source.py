@@ -9,11 +9,15 @@ import argparse
 import os
 import tempfile
 import time
+from typing import Final
 
 import headrace
 from benchmarks.nexmark.generator import BID
 from benchmarks.stream.measuring import Stopwatch
 from benchmarks.stream.nexmark_files import SPARK_MEMORY
+from benchmarks.stream.plan import SPARK_BATCH_MESSAGES
+
+LOOK_S: Final = 0.05
 
 
 def copy(url: str, spawned_s: float) -> None:
@@ -27,11 +31,17 @@ def copy(url: str, spawned_s: float) -> None:
     spark.sparkContext.setLogLevel("ERROR")
     rows = spark.readStream.format("headrace").schema(BID)
     rows = rows.options(broker=url, queue="bid", reader="benchmark", format="json")
+    rows = rows.option("maxMessagesPerTrigger", SPARK_BATCH_MESSAGES)
     with tempfile.TemporaryDirectory(prefix="headrace-benchmark-") as checkpoint:
         writer = rows.load().writeStream.format("headrace").options(broker=url, queue="copies", name="copies")
         watch = Stopwatch(spawned_s)
         writer = writer.option("checkpointLocation", checkpoint).trigger(availableNow=True)
-        writer.start().awaitTermination()
+        query = writer.start()
+        while query.isActive:
+            time.sleep(LOOK_S)
+            if query.lastProgress is not None:
+                watch.first()
+        query.awaitTermination()  # raises what it failed with
         usage = watch.stop(-1)
         spark.stop()
     usage.print()
