@@ -16,6 +16,7 @@ import uvloop
 from headrace import __version__
 from headrace.console import limits
 from headrace.console.access import Attempts, UsersUnusable, Visitors, load_users
+from headrace.console.door import Door
 from headrace.console.live import Live
 from headrace.console.notices import Notices
 from headrace.console.page import Desk
@@ -135,7 +136,8 @@ class Console:
         )
         visitors = Visitors(time.monotonic, session_s=float(self._settings.session))
         secure = self._tls is not None or self._settings.behind_proxy
-        return Site(desk, self._live, visitors, Attempts(time.monotonic), users=self._users, secure=secure, port=port)
+        door = Door(visitors, Attempts(time.monotonic), self._users, self._settings, secure=secure, port=port)
+        return Site(desk, self._live, door)
 
     def _target(self, exchange: Exchange) -> None:
         self._site(exchange)  # made after the listener, which tells it its port

@@ -19,8 +19,8 @@ from markupsafe import Markup
 
 from headrace import __version__
 from headrace.console import answers, limits, static_files
-from headrace.console.access import NOBODY, Attempts, User, Visitors, password_fits
-from headrace.console.addresses import Table, cookie_of, form_of, local_place, query_of
+from headrace.console.addresses import Table, form_of, local_place, query_of
+from headrace.console.door import Door
 from headrace.console.live import Live, Part, tick_of
 from headrace.console.notices import Notice
 from headrace.console.page import Action, Asked, Desk, Facts, NotThere, Page, Refused
@@ -46,30 +46,11 @@ def jsonable(value: Any) -> bytes:
 class Site:
     """The target of the console's listener. One loop."""
 
-    def __init__(
-        self,
-        desk: Desk,
-        live: Live,
-        visitors: Visitors,
-        attempts: Attempts,
-        *,
-        users: dict[str, User],
-        secure: bool,
-        port: int,
-    ) -> None:
-        """Args:
-        users: who may sign in; empty: nobody has to.
-        secure: whether browsers come by TLS.
-        port: tells the cookies of several consoles of one machine apart: cookies know no ports.
-        """
-        self._desk, self._live, self._visitors, self._attempts = desk, live, visitors, attempts
-        self._users = users
-        self._cookie = f"{'__Host-' if secure else ''}headrace-{port}"
-        self._cookie_tail = f"; Path=/; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}"
+    def __init__(self, desk: Desk, live: Live, door: Door) -> None:
+        self._desk, self._live, self._door = desk, live, door
         self._hosts = frozenset(host.lower().rstrip(".") for host in desk.settings.allow_host)
         self._pages, self._actions = Table[Page](PAGES), Table[Action](ACTIONS)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._hashing = asyncio.Semaphore(2)  # 16 MiB each
         env = environment()
         env.globals |= {"static": static_files.address, "version": __version__}
         env.globals["parts"] = env.get_template("parts.html").module
@@ -105,8 +86,8 @@ class Site:
     # --- who ---
 
     def _admit(self, exchange: Exchange) -> None:
-        visitor = cookie_of(exchange.headers, self._cookie)
-        user = self._who(visitor)
+        visitor = self._door.visitor(exchange)
+        user = self._door.who(visitor)
         try:
             query = query_of(exchange.query)
         except ValueError:
@@ -126,13 +107,6 @@ class Site:
             self._ask_who(exchange, visitor, query)
         else:
             self._get(exchange, visitor, user, query)
-
-    def _who(self, visitor: str) -> str | None:
-        """The user's name; empty where nobody has to sign in, None for one who has to."""
-        if not self._users:
-            return ""
-        name = self._visitors.who(visitor)
-        return name if name in self._users else None
 
     def _ask_who(self, exchange: Exchange, visitor: str, query: dict[str, str]) -> None:
         if exchange.path.startswith(("/api/", "/live/")):
@@ -212,17 +186,17 @@ class Site:
         page: Page | None = None,
         status: int = 200,
     ) -> None:
-        known = visitor or self._visitors.new_id()
+        known = visitor or self._door.visitors.new_id()
         notice = self._desk.notices.find(asked.query.get("notice", ""))
         body = self._env.get_template(template).render(
             **self._context(asked, facts, page),
             sections=SECTIONS,
-            token=self._visitors.token(known),
-            may_change=self._may_change(asked.user),
+            token=self._door.visitors.token(known),
+            may_change=self._door.may_change(asked.user),
             user=asked.user,
             notice=notice,
         )
-        answers.respond(exchange, status, body, more=() if visitor else (self._set_cookie(known),))
+        answers.respond(exchange, status, body, more=() if visitor else (self._door.set_cookie(known),))
 
     def _context(self, asked: Asked, facts: Facts, page: Page | None) -> dict[str, Any]:
         return {
@@ -233,10 +207,6 @@ class Site:
             "settings": self._desk.settings,
             "address": asked.path + _query_text(asked.query),
         }
-
-    def _may_change(self, user: str) -> bool:
-        known = self._users.get(user)
-        return not self._desk.settings.read_only and not (known is not None and known.read_only)
 
     # --- live ---
 
@@ -285,16 +255,16 @@ class Site:
             answers.respond(exchange, 400, "this is no form\n", answers.TEXT)
             return
         form = {name: values[-1] for name, values in many.items()}
-        if not self._visitors.token_fits(visitor, form.pop("token", "")):
+        if not self._door.visitors.token_fits(visitor, form.pop("token", "")):
             answers.respond(exchange, 403, "the form is out of date: load its page again, and repeat\n", answers.TEXT)
-        elif exchange.path == "/sign-in" and self._users:
+        elif exchange.path == "/sign-in" and self._door.asks:
             await self._sign_in(exchange, form)
         elif user is None:
             answers.redirect(exchange, "/sign-in")
         elif exchange.path == "/sign-out":
-            self._visitors.sign_out(visitor)
-            answers.redirect(exchange, "/", (self._set_cookie(""),))
-        elif not self._may_change(user):
+            self._door.visitors.sign_out(visitor)
+            answers.redirect(exchange, "/", (self._door.set_cookie(""),))
+        elif not self._door.may_change(user):
             answers.respond(exchange, 403, "read-only: nothing may be changed here\n", answers.TEXT)
         else:
             await self._act(exchange, Asked(exchange.path, {}, query, form, many, user))
@@ -329,35 +299,14 @@ class Site:
         answers.redirect(exchange, f"{path}?{kept + '&' if kept else ''}notice={self._desk.notices.keep(notice)}")
 
     async def _sign_in(self, exchange: Exchange, form: dict[str, str]) -> None:
-        name, password, place = form.get("name", ""), form.get("password", ""), form.get("next", "/")
-        back = f"/sign-in?next={_quoted(local_place(place))}"
-        peer = self._peer(exchange)
-        if not self._attempts.allows(peer):
-            _log.warning("too many sign-ins", extra={"action": "console.sign_in_limited", "peer": peer})
-            self._go(exchange, back, Notice("Too many attempts. Wait a minute, then try again.", bad=True))
-            return
-        known = self._users.get(name)
-        async with self._hashing:
-            fits = await asyncio.to_thread(password_fits, password, known.password if known is not None else NOBODY)
-        if known is None or not fits:
-            _log.warning("a sign-in failed", extra={"action": "console.sign_in_failed", "peer": peer})
-            self._go(exchange, back, Notice("Name or password is wrong.", bad=True))
-            return
-        _log.info("signed in", extra={"action": "console.signed_in", "user": name, "peer": peer})
-        answers.redirect(exchange, local_place(place), (self._set_cookie(self._visitors.sign_in(name)),))
-
-    def _peer(self, exchange: Exchange) -> str:
-        """Whose attempts are counted together; behind a proxy, by the address that it has put last."""
-        forwarded = exchange.headers.get(b"x-forwarded-for", b"")
-        if not self._desk.settings.behind_proxy or not forwarded:
-            return exchange.peer
-        return forwarded.rpartition(b",")[2].strip().decode("latin-1")
+        place = local_place(form.get("next", "/"))
+        told = await self._door.sign_in(exchange, name=form.get("name", ""), password=form.get("password", ""))
+        if isinstance(told, Notice):
+            self._go(exchange, f"/sign-in?next={_quoted(place)}", told)
+        else:
+            answers.redirect(exchange, place, (self._door.set_cookie(told),))
 
     # --- inside ---
-
-    def _set_cookie(self, value: str) -> tuple[bytes, bytes]:
-        end = "" if value else "; Max-Age=0"
-        return b"Set-Cookie", f"{self._cookie}={value}{self._cookie_tail}{end}".encode()
 
     def _start(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(self._guarded(exchange, work))
