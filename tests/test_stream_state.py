@@ -12,7 +12,7 @@ import headrace.stream as hs
 from headrace import stream_state
 from headrace.queue.operations import Operation
 from headrace.stream.runner import keys
-from headrace.stream.runner.control import Control, write_control
+from headrace.stream.runner.control import Control, read_control, write_control
 from headrace.stream.runner.store import BrokerStore, Patience
 from headrace.stream.sources.topic import inbox_name
 from tests.stream.runner.conftest import client as client  # noqa: PLC0414 (a fixture)
@@ -70,3 +70,25 @@ def test_what_others_keep_under_the_same_names_is_left_out(client: headrace.Clie
 def test_a_topic_is_read_by_a_queue_of_the_pipelines_own() -> None:
     assert stream_state.queue_of("delays", "topic flights") == inbox_name("delays", "flights") == "delays--flights"
     assert stream_state.queue_of("delays", "files /var/log/*.log") == ""
+
+
+def test_the_plan_is_read_with_its_boxes(client: headrace.Client) -> None:
+    async def call(operation: Operation) -> Any:
+        return client.call(operation)
+
+    send(client, [event(1)])
+    counts().run(client, until="idle")
+    found = asyncio.run(stream_state.read_plan(call, "counts"))
+    assert found is not None
+    assert (found.boxes[0].title, found.boxes[-1].title) == ("read", "sink")
+    assert found.sources == {"events": "queue events"}
+    assert asyncio.run(stream_state.read_plan(call, "none such")) is None
+
+
+def test_pausing_is_what_the_runner_reads(client: headrace.Client) -> None:
+    send(client, [event(1)])
+    counts().run(client, until="idle")
+    store = BrokerStore(client, keys.state_name("counts"), Patience(0, threading.Event()))
+    for paused in (True, False):
+        client.call(stream_state.pausing("counts", paused=paused))
+        assert read_control(store) == Control(paused)

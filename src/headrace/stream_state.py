@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.queue.operations import GetState, Operation
+from headrace.picture import Box
+from headrace.queue.operations import GetState, Operation, Transact
 
 DIRECTORY: Final = "streams"
 PREFIX: Final = "stream:"
@@ -45,6 +46,22 @@ class _Progress(msgspec.Struct, frozen=True):
 
 class _Definition(msgspec.Struct, frozen=True):
     sources: dict[str, str] = {}
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a pipeline does, as its definition says.
+
+    Attributes:
+        text: in words.
+        boxes: operators and sinks, each behind its inputs; none if it was last started by an older version.
+        sources: name → what is read.
+        shards: into how many parts its state is cut.
+    """
+
+    text: str = ""
+    boxes: tuple[Box, ...] = ()
+    sources: dict[str, str] = {}
+    shards: int = 0
 
 
 class _Control(msgspec.Struct, frozen=True):
@@ -121,6 +138,20 @@ async def read_pipelines(call: Callable[[Operation], Awaitable[Any]]) -> list[Pi
     names = [key.decode(errors="replace") for key, _ in await call(GetState(DIRECTORY))]
     found = [await _read(call, name) for name in names]
     return [state for state in found if state is not None]
+
+
+async def read_plan(call: Callable[[Operation], Awaitable[Any]], name: str) -> Plan | None:
+    """What a pipeline does; None: there is none of that name."""
+    values = dict(await call(GetState(PREFIX + name, _DEFINITION)))
+    try:
+        return msgspec.json.decode(values[_DEFINITION], type=Plan) if _DEFINITION in values else None
+    except msgspec.DecodeError:
+        return None
+
+
+def pausing(name: str, *, paused: bool) -> Transact:
+    """The commit that lets a pipeline begin no more batches, or go on. Whoever runs it follows within seconds."""
+    return Transact(name=PREFIX + name, state=[(_CONTROL, msgspec.json.encode(_Control(paused)))])
 
 
 async def _read(call: Callable[[Operation], Awaitable[Any]], name: str) -> PipelineState | None:

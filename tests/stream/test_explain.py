@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import headrace.stream as hs
 from headrace.stream.explain import explain, mermaid, picture
-from headrace.stream.picture import PAD, Box, place
+from headrace.picture import PAD, Box, place
 
 
 def pipeline() -> hs.Pipeline:

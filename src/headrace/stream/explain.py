@@ -1,10 +1,10 @@
-"""What a pipeline is, for people: as text, as Mermaid, as a picture (`picture.py`)."""
+"""What a pipeline is, for people: as text, as Mermaid, as a picture (`headrace/picture.py`)."""
 
 from __future__ import annotations
 
-from headrace.stream import physical, plan
 from headrace.durations import duration_text
-from headrace.stream.picture import Box, draw
+from headrace.picture import Box, draw
+from headrace.stream import physical, plan
 from headrace.stream.sql import compile as compile_plan
 from headrace.stream.sql import spark_refusals, to_spark
 
@@ -29,7 +29,7 @@ def explain(pipeline: plan.Pipeline, *, sql: bool = False) -> str:
 
 def mermaid(pipeline: plan.Pipeline) -> str:
     """The operators as a Mermaid flowchart."""
-    boxes = _boxes(pipeline, compile_plan(pipeline))
+    boxes = boxes_of(pipeline, compile_plan(pipeline))
     lines = ["flowchart LR"]
     lines += [f'  n{place}["{_entities(box.title)}<br/>{_entities(box.text)}"]' for place, box in enumerate(boxes)]
     lines += [f"  n{below} --> n{place}" for place, box in enumerate(boxes) for below in box.inputs]
@@ -38,7 +38,7 @@ def mermaid(pipeline: plan.Pipeline) -> str:
 
 def picture(pipeline: plan.Pipeline) -> str:
     """The operators as an SVG, light or dark as its reader likes."""
-    return draw(_boxes(pipeline, compile_plan(pipeline)), f"pipeline {pipeline.name}")
+    return draw(boxes_of(pipeline, compile_plan(pipeline)), f"pipeline {pipeline.name}")
 
 
 def _heading(pipeline: plan.Pipeline) -> str:
@@ -213,7 +213,8 @@ def _sql_on_spark(pipeline: plan.Pipeline) -> list[str]:
     return lines
 
 
-def _boxes(pipeline: plan.Pipeline, compiled: physical.Physical) -> list[Box]:
+def boxes_of(pipeline: plan.Pipeline, compiled: physical.Physical) -> list[Box]:
+    """Operators and sinks as boxes, each behind its inputs."""
     boxes = []
     for operator in compiled.operators:
         title, text = operator_text(operator)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from headrace.picture import Box
 from headrace.stream import plan
+from headrace.stream.explain import boxes_of
 from headrace.stream.runner import sharing
 from headrace.stream.runner.job import Job
 
@@ -23,6 +25,7 @@ class Definition(msgspec.Struct, frozen=True):
         sources: name → what is read, in words.
         shards: into how many parts state is cut.
         text: the plan, for people.
+        boxes: the operators and sinks, for a picture.
         alone: why one process has to run it; empty: several can share it.
     """
 
@@ -32,6 +35,7 @@ class Definition(msgspec.Struct, frozen=True):
     text: str = ""
     layout: int = LAYOUT
     alone: str = ""
+    boxes: tuple[Box, ...] = ()
 
 
 def encode(definition: Definition) -> bytes:
@@ -45,7 +49,8 @@ def decode(data: bytes) -> Definition:
 def define(job: Job, *, text: str) -> Definition:
     sources = {source.name: source_text(source) for source in job.sources}
     alone = sharing.why_alone(job.pipeline, job.physical) or ""
-    return Definition(job.physical.signatures(), sources, job.shards, text, alone=alone)
+    boxes = tuple(boxes_of(job.pipeline, job.physical))
+    return Definition(job.physical.signatures(), sources, job.shards, text, alone=alone, boxes=boxes)
 
 
 def source_text(source: plan.Source) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import textwrap
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,22 +60,26 @@ class Placed:
         return self.y + self.box.height // 2
 
 
-def draw(boxes: list[Box], title: str) -> str:
-    """The SVG of boxes, each of which stands behind its inputs in the list."""
+def draw(boxes: Sequence[Box], title: str, *, style: str = _STYLE) -> str:
+    """The SVG of boxes, each of which stands behind its inputs in the list.
+
+    Args:
+        style: CSS for `.plan`; empty where the page around has its own.
+    """
     placed = place(boxes)
     width = max((item.x for item in placed), default=0) + WIDTH + PAD
     height = max((item.y + item.box.height for item in placed), default=0) + PAD
     arrows = [_arrow(placed[below], item) for item in placed for below in item.box.inputs]
     return (
         f'<svg class="plan" xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
+        f"<title>{html.escape(title)}</title>{f'<style>{style}</style>' if style else ''}"
         '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
         '<path class="head" d="M0 0L8 4L0 8z"/></marker></defs>'
         f"{''.join(arrows)}{''.join(_box(item) for item in placed)}</svg>\n"
     )
 
 
-def place(boxes: list[Box]) -> list[Placed]:
+def place(boxes: Sequence[Box]) -> list[Placed]:
     """Where each box stands: no two of a layer overlap, and each is right of its inputs."""
     layers = _layers(boxes)
     bottom: dict[int, int] = defaultdict(lambda: PAD)
@@ -85,7 +90,7 @@ def place(boxes: list[Box]) -> list[Placed]:
     return placed
 
 
-def _layers(boxes: list[Box]) -> list[int]:
+def _layers(boxes: Sequence[Box]) -> list[int]:
     """Which layer each box is in: right of its inputs, and as near as it can be to what reads it, so that no arrow has to
     pass behind boxes for want of a better place."""
     layers: list[int] = []
