@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from headrace.errors import StateChanged
 from headrace.work import beginning, execution, names, settling
 from headrace.work.app import App
@@ -13,7 +15,8 @@ from headrace.work.outcome import Outcome
 
 
 class SmallWorker:
-    """Runs what is ready. `ran`: the tasks that were run, in order."""
+    """Runs what is ready. `ran`: the tasks that were run, in order. `meanwhile`: what happens between the reads of its next
+    commit and the commit, once."""
 
     def __init__(self, app: App, batch: int = 10) -> None:
         self.app = app
@@ -21,6 +24,7 @@ class SmallWorker:
         self.batch = batch
         self.ran: list[str] = []
         self.conflicts = 0
+        self.meanwhile: Callable[[], None] = _nothing
 
     def run_ready(self) -> int:
         """Everything that is ready, and what that sends. Returns how many deliveries it took."""
@@ -65,6 +69,8 @@ class SmallWorker:
                     settlement.puts |= dict(puts)
                     settlement.expects |= dict(expects)
                 batch.add(settlement)
+            meanwhile, self.meanwhile = self.meanwhile, _nothing
+            meanwhile()
             try:
                 self.app.backend.transact(batch.operation())
             except StateChanged:
@@ -73,3 +79,7 @@ class SmallWorker:
             for queue, changes in batch.releases.items():
                 self.app.backend.change_visibility(queue, changes)
             return
+
+
+def _nothing() -> None:
+    pass
