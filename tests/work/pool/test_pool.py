@@ -183,8 +183,8 @@ def deaf() -> None:
 
 
 def test_process_that_hangs_is_replaced(tmp_path: Path) -> None:
-    with working(tmp_path, "--watchdog", "1") as worker, sender(tmp_path) as tasks:
-        (child,) = worker.children()
+    with working(tmp_path, "--watchdog", "4") as worker, sender(tmp_path) as tasks:
+        (child,) = wait_until(worker.children)
         os.kill(child, signal.SIGSTOP)
         worker.wait_for("work.child.stalled")
         tasks.note.send(1)
