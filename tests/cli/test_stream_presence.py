@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import headrace
+import headrace.stream as hs
 from headrace.cli.stream_presence import Showing, shown
 from headrace.presence import SourceFacts, StreamFacts, read
+from headrace.queue.operations import ListHolders
 from headrace.stream.engine.operator import END, NEVER
 from headrace.stream.result import Report
 from headrace.stream.sources.base import Progress
+from tests.broker_process import broker, wait_until
 
 
 def test_a_report_is_shown_with_the_rate_of_what_comes_out() -> None:
@@ -35,6 +39,18 @@ def test_no_watermark_is_told_before_the_first_row_and_at_the_end() -> None:
 
 
 def test_a_run_without_a_broker_of_others_is_shown_to_nobody(tmp_path: Path) -> None:
+    plan = hs.pipeline("counts", hs.queue("events", schema="k string"), sink=hs.queue("out")).plan
     for target in ("none", str(tmp_path)):
-        with shown(target, "counts") as tell:
+        with shown(target, plan) as tell:
             tell(Report("counts"))
+
+
+def test_a_run_is_present_at_its_broker_with_its_queues(tmp_path: Path) -> None:
+    plan = hs.pipeline("counts", hs.queue("events", schema="k string"), sink=hs.queue("out"), dead="dead").plan
+    with broker(tmp_path / "data") as one, headrace.connect(one.url) as client:
+
+        def present() -> list[tuple[list[str], list[str]]]:
+            return [(one.facts["queues"], one.facts["produces"]) for one in client.call(ListHolders("stream"))]
+
+        with shown(one.url, plan):
+            wait_until(lambda: present() == [(["events"], ["out", "dead"])])

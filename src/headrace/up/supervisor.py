@@ -39,6 +39,10 @@ READY_WITHIN_S: Final = 30.0
 """A store that was killed is open again within seconds; an app's import may take longer, but nothing waits for it."""
 
 
+_ADDRESSES_S: Final = 0.2
+"""A part's log, where its address is, comes another way than the word that it is ready."""
+
+
 @dataclass(eq=False)
 class AlreadyUp(CallerError):
     folder: Path
@@ -177,7 +181,7 @@ class Supervisor:
         _log.info("everything that %s names is started", self.plan.file.name, extra=ids)
         notify_systemd("READY=1")
         self._feed_watchdog()
-        self._on_ready(self)
+        self._loop.call_later(_ADDRESSES_S, self._on_ready, self)
 
     def _feed_watchdog(self) -> None:
         """systemd's: it restarts a supervisor whose loop does not turn. Source: sd_watchdog_enabled(3)."""
