@@ -80,7 +80,8 @@ def test_an_empty_broker_has_a_picture() -> None:
 def test_states_tell_what_a_queue_is_about() -> None:
     assert flow.state_of(line("q")) == "idle"
     assert flow.state_of(line("q", visible=9, received_rate=1.0, to_empty_s=5.0)) == "moving"
-    assert flow.state_of(line("q", visible=9, received_rate=1.0, to_empty_s=None)) == "waiting"
+    assert flow.state_of(line("q", visible=9, received_rate=1.0, to_empty_s=None)) == "moving"
+    assert flow.state_of(line("q", visible=9, oldest_s=9.0, received_rate=1.0, to_empty_s=None)) == "waiting"
     assert flow.state_of(line("q", visible=9, oldest_s=60.0)) == "stuck"
     assert flow.state_of(line("q-dead", visible=9, oldest_s=60.0)) == "letters"
 

@@ -18,6 +18,7 @@ ROW: Final = 64
 TOP: Final = 34
 CLIENTS: Final = "clients"
 """Whoever does not show itself: SDKs, scripts, the command line."""
+_LATE_S: Final = 5.0
 _FULL_S: Final = 60.0  # a backlog of so many seconds of work fills the bar
 
 
@@ -106,7 +107,8 @@ def state_of(line: QueueLine) -> str:
         return "letters" if line.depth else "empty"
     if line.visible and not line.received_rate and (line.oldest_s or 0) > 10:
         return "stuck"
-    if line.visible and (line.to_empty_s is None or line.to_empty_s > _FULL_S):
+    late = (line.oldest_s or 0) > _LATE_S  # what is just passing through is no backlog
+    if line.visible and late and (line.to_empty_s is None or line.to_empty_s > _FULL_S):
         return "waiting"
     return "moving" if line.sent_rate or line.received_rate or line.in_flight else "idle"
 
@@ -116,7 +118,7 @@ def _weight(line: QueueLine) -> float:
 
 
 def _queue(line: QueueLine, y: float) -> QueueNode:
-    seconds = line.visible / line.deleted_rate if line.deleted_rate else (_FULL_S if line.visible else 0.0)
+    seconds = line.visible / line.deleted_rate if line.deleted_rate else (line.oldest_s or 0.0)
     full = min(1.0, math.log1p(seconds) / math.log1p(_FULL_S))
     return QueueNode(
         line.name,

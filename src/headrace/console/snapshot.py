@@ -87,6 +87,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         seconds: since the look before; what rates are of. 0: there was none.
         problem: why the last look failed, in words; then the rest is of the last that succeeded. None: all is well.
         queues, topics, holders, pipelines: sorted by name.
+        pipeline_rates: pipeline → rows in and rows out a second.
     """
 
     number: int = 0
@@ -97,6 +98,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     topics: tuple[TopicDescription, ...] = ()
     holders: tuple[HolderState, ...] = ()
     pipelines: tuple[PipelineState, ...] = ()
+    pipeline_rates: dict[str, tuple[float, float]] = {}
     store: StoreLine = StoreLine(0.0, 0.0, 0.0, 0, 0, False, None)
 
     def queue(self, name: str) -> QueueLine | None:
@@ -138,8 +140,21 @@ def build(before: Look | None, now: Look, *, number: int) -> Snapshot:
         topics=tuple(now.topics),
         holders=tuple(now.holders),
         pipelines=tuple(now.pipelines),
+        pipeline_rates=_pipeline_rates(before.pipelines if before is not None else [], now.pipelines, seconds),
         store=_store(before.statistics if before is not None else None, now.statistics, seconds),
     )
+
+
+def _pipeline_rates(
+    before: list[PipelineState], now: list[PipelineState], seconds: float
+) -> dict[str, tuple[float, float]]:
+    old = {state.name: state for state in before}
+    found = {}
+    for state in now:
+        known = old.get(state.name)
+        rows_in, rows_out = (None, None) if known is None else (known.rows_in, known.rows_out)
+        found[state.name] = (rate(rows_in, state.rows_in, seconds), rate(rows_out, state.rows_out, seconds))
+    return found
 
 
 def series_of(snapshot: Snapshot) -> dict[str, float]:
@@ -147,11 +162,12 @@ def series_of(snapshot: Snapshot) -> dict[str, float]:
     found: dict[str, float] = {}
     for line in snapshot.queues:
         found |= {f"queue/{line.name}/{what}": value for what, value in _moving(line).items()}
+    live = [line for line in snapshot.queues if not line.for_letters]  # letters wait for a person
     found |= {
-        "all/visible": float(sum(line.visible for line in snapshot.queues)),
-        "all/in_flight": float(sum(line.in_flight for line in snapshot.queues)),
-        "all/sent": sum(line.sent_rate for line in snapshot.queues),
-        "all/deleted": sum(line.deleted_rate for line in snapshot.queues),
+        "all/visible": float(sum(line.visible for line in live)),
+        "all/in_flight": float(sum(line.in_flight for line in live)),
+        "all/sent": sum(line.sent_rate for line in live),
+        "all/deleted": sum(line.deleted_rate for line in live),
         "store/commits": snapshot.store.commit_rate,
         "store/commit_ms": snapshot.store.commit_ms,
     }
