@@ -46,7 +46,7 @@ def _asked(dispatch: Dispatch, options: Options, backend: Backend) -> Iterable[s
         yield _of_options(envelope.keep_result_s is not None, envelope.unique is not None, options.limited)
 
 
-def _of_options(keeps: bool, unique: bool, limited: bool) -> str:  # noqa: FBT001 - three facts, named where it is called
+def _of_options(keeps: bool, unique: bool, limited: bool) -> str:
     features = {"keep_result=": keeps, "unique=": unique, "rate= or concurrency=": limited}
     return next((feature for feature, asked in features.items() if asked), "")
 
