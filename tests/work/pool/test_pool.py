@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headrace.native.endpoint import is_served
-from tests.broker_process import run_command, wait_until
+from tests.broker_process import broker, run_command, wait_until
 from tests.work.worker_process import APP, runs, sender, working
 
 
@@ -291,3 +291,14 @@ def test_worker_shows_itself_to_the_broker_with_what_it_runs(tmp_path: Path) -> 
         assert holder.leases == 1
         assert holder.facts["pid"] in worker.children()
         assert holder.facts["queues"][-3:] == ["tasks-high", "tasks", "tasks-low"]
+
+
+def test_worker_that_starts_before_its_broker_waits_for_it(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with working(tmp_path, "--broker", f"unix://{data}/headrace.sock", ready=False) as worker:
+        wait_until(worker.children)
+        with broker(data), sender(tmp_path) as tasks:
+            worker.wait_ready()
+            tasks.note.send(1)
+            worker.ledger.wait("ended", 1)
+            assert worker.stop() == 0

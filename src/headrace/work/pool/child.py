@@ -14,19 +14,22 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace import logs
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, StoreError
 from headrace.process import raise_descriptor_limit, shorten_switch_interval
 from headrace.settings import load as load_settings
 from headrace.work.pool import control
+from headrace.work.pool.away import Away
 from headrace.work.pool.board import Board
 from headrace.work.pool.limits import END_MARGIN_S
 from headrace.work_settings import WorkSettings
 
 if TYPE_CHECKING:
     from headrace.work.app import App
+    from headrace.work.pool.worker import Worker
 
 _log: Final = logging.getLogger("headrace.work")
 
@@ -89,6 +92,8 @@ class Child:
             on_report=self._line.tell if self._settings.metrics_port else None,
         )
         services = Services(app, app.backend, self._settings, first=self._slot == 0)  # refuses what the broker lacks
+        if not self._prepared(worker):
+            return 0
         worker.start()
         services.start()
         self._line.tell(control.Working(tuple(worker.queues)))
@@ -101,6 +106,20 @@ class Child:
         logging.shutdown()
         sys.stdout.flush()
         os._exit(0)  # functions that do not end would keep the interpreter; everything else is done
+
+    def _prepared(self, worker: Worker) -> bool:
+        """Wait for the broker, however long that takes. Returns False when told to leave before."""
+        away = Away("start")
+        while True:
+            try:
+                worker.prepare()
+            except StoreError as error:
+                with suppress(queue.Empty):
+                    if isinstance(self._orders.get(timeout=away.failed(error)), control.Leave):
+                        return False
+            else:
+                away.back()
+                return True
 
     def _wait_for_end(self) -> float:
         while True:

@@ -136,10 +136,13 @@ class Worker:
     def queues(self) -> list[str]:
         return [queue for source in self.sources for queue in source.queues]
 
-    def start(self) -> None:
-        """Prepare the queues, and begin. Raises HeadraceError: the broker cannot be used."""
+    def prepare(self) -> None:
+        """Make the queues that are missing. Raises HeadraceError: the broker cannot be used."""
         for queue in self.queues:
             self._backend.prepare(queue)
+
+    def start(self) -> None:
+        """Begin."""
         self._app.hooks.on_start(self._app)
         parts: list[Part] = [self._present, self._committer, self._threads, self._loop, self._keeper, self._renewer]
         for part in [*parts, *self._fetchers]:
