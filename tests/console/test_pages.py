@@ -65,6 +65,16 @@ def test_list_finds_by_name_and_orders(served: Served, browser: Browser, client:
     assert "find-a" not in page(browser, "/queues?find=nothing-like-it")
 
 
+def test_many_queues_are_paged(served: Served, browser: Browser, client: Client) -> None:
+    for number in range(101):
+        client.queue(f"many-{number:03}", create=True)
+    served.look()
+    first, second = (browser.get(f"/api/queues?find=many-&page={number}").json for number in (1, 2))
+    assert [len(first["queues"]), len(second["queues"]), first["pages"]] == [100, 1, 2]
+    assert "Page 2 of 2" in page(browser, "/queues?find=many-&page=2")
+    assert browser.get("/api/").json["queues_total"] > len(browser.get("/api/").json["queues"])
+
+
 def test_peek_changes_nothing(served: Served, browser: Browser, client: Client) -> None:
     client.queue("peeked", create=True).send({"looked": "at"})
     served.look()

@@ -7,6 +7,7 @@ message a second is to be seen beside ten thousand); how full a queue's bar is s
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -79,8 +80,7 @@ class Flow(msgspec.Struct, frozen=True):
 def draw(snapshot: Snapshot) -> Flow:
     """The picture of a snapshot."""
     shown = [line for line in snapshot.queues if line.depth or not line.for_letters]
-    lines = sorted(shown, key=lambda line: (-_weight(line), line.name))[: limits.QUEUES_DRAWN_MAX]
-    lines.sort(key=lambda line: line.name)
+    lines = busiest(shown, limits.QUEUES_DRAWN_MAX)
     places = {line.name: TOP + ROW * (place + 0.5) for place, line in enumerate(lines)}
     height = TOP + ROW * max(1, len(lines)) + 8
     makers = _in_order(_makers(snapshot, lines), places)
@@ -99,6 +99,12 @@ def draw(snapshot: Snapshot) -> Flow:
         ),
         left_out=len(shown) - len(lines),
     )
+
+
+def busiest(lines: Iterable[QueueLine], most: int) -> list[QueueLine]:
+    """The queues in which most moves, or waits, by name."""
+    found = sorted(lines, key=lambda line: (-_weight(line), line.name))[:most]
+    return sorted(found, key=lambda line: line.name)
 
 
 def state_of(line: QueueLine) -> str:

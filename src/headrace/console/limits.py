@@ -32,4 +32,13 @@ BODY_LINE_CHARACTERS: Final = 160  # of a body in a list
 LETTERS_GROUPED_MAX: Final = 2_000  # dead letters of a queue that are read to be grouped
 """Reading all of a million letters would cost the broker seconds; the groups of the oldest 2,000 tell what is wrong."""
 REDRIVE_SOME_MAX: Final = 500  # letters that one press moves one by one; more: move all
+QUEUES_LISTED: Final = 100  # on a page; each is 600 bytes a second to who watches
+QUEUES_OVERVIEW: Final = 25  # in the overview's table, the busiest
 QUEUES_DRAWN_MAX: Final = 10  # in the flow picture, the busiest; the table below has all
+
+RUNS_PAUSE: Final = 15.0  # times as long as reading the run log took, before it is read again: 6 % of a core at most
+RUNS_ROWS: Final = 50  # runs on a page
+TASKS_LOOKED_MAX: Final = 20_000  # waiting tasks that are looked at for one: about a second of the console's time
+"""A task that its address leads to by queue and number is found without looking."""
+WAITING_ROWS: Final = 50  # of waiting tasks on a page
+SCHEDULE_TRIES_MAX: Final = 20  # of a change that a firing was faster than; as `headrace schedule`

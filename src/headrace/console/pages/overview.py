@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.console import flow
+from headrace.console import flow, limits
 from headrace.console.charts import chart
 from headrace.console.page import Asked, Desk, Facts, Page
 from headrace.console.pages.queues import line_facts
@@ -23,7 +23,8 @@ async def facts(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - a page is 
         "warnings": warnings(snapshot)[:_WARNINGS_MAX],
         "totals": totals(snapshot),
         "flow": msgspec.to_builtins(flow.draw(snapshot)),
-        "queues": [line_facts(desk, line) for line in snapshot.queues],
+        "queues": [line_facts(desk, line) for line in flow.busiest(snapshot.queues, limits.QUEUES_OVERVIEW)],
+        "queues_total": len(snapshot.queues),
         "store": msgspec.structs.asdict(snapshot.store),
         "charts": [
             chart(desk, "Through the broker", "messages a second", ("all/sent", "sent"), ("all/deleted", "done")),

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.console import limits
 from headrace.console.page import Asked, Desk, Facts, Page
 from headrace.console.snapshot import QueueLine
 
@@ -20,15 +21,19 @@ SPARK_POINTS: Final = 60
 
 
 async def facts(desk: Desk, asked: Asked) -> Facts:
-    """`?find=` keeps names with that text, `?by=` orders: name, waiting, oldest, in, out."""
+    """`?find=` keeps names with that text, `?by=` orders: name, waiting, oldest, in, out; `?page=` goes on."""
     find, by = asked.query.get("find", "").lower(), asked.query.get("by", "name")
     lines = [line for line in desk.snapshot().queues if find in line.name.lower()]
     lines.sort(key=_ORDERS.get(by, _ORDERS["name"]))
+    number = asked.number("page", 1, least=1)
+    shown = lines[(number - 1) * limits.QUEUES_LISTED : number * limits.QUEUES_LISTED]
     return {
+        "page": number,
+        "pages": -(-len(lines) // limits.QUEUES_LISTED),
         "find": find,
         "by": by if by in _ORDERS else "name",
         "total": len(desk.snapshot().queues),
-        "queues": [line_facts(desk, line) for line in lines],
+        "queues": [line_facts(desk, line) for line in shown],
     }
 
 
