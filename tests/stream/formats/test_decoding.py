@@ -232,3 +232,18 @@ def test_what_is_encoded_is_decoded_as_the_same_rows() -> None:
         assert JsonDecoder(schema).decode(bodies).rows.drop_columns([ORIGIN]).equals(part)
         assert msgspec.json.decode(JsonEncoder(part.schema).array(part)) == [msgspec.json.decode(one) for one in bodies]
         assert ArrowDecoder(schema).decode([arrow_stream(part)]).rows.drop_columns([ORIGIN]).equals(part)
+
+
+def test_arrow_columns_that_nobody_looks_at_are_null() -> None:
+    schema = Schema.of("n bigint, t string, m bigint NOT NULL")
+    body = arrow_stream(pa.table({"n": [1, 2], "t": ["a", "b"], "m": [3, 4], "more": [0, 0]}))
+    decoded = ArrowDecoder(schema, frozenset({"n"})).decode([body])
+    assert decoded.bad == []
+    assert decoded.rows.drop_columns([ORIGIN]).to_pydict() == {"n": [1, 2], "t": [None, None], "m": [3, 4]}
+
+
+def test_arrow_column_of_another_type_is_refused_though_nobody_looks_at_it() -> None:
+    body = arrow_stream(pa.table({"n": [1], "t": [1.5]}))
+    [(origin, reason)] = ArrowDecoder(Schema.of("n bigint, t string"), frozenset({"n"})).decode([body]).bad
+    assert origin == 0
+    assert "column 't' is double" in reason

@@ -6,7 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import headrace
 import headrace.stream as hs
+from headrace.stream.formats.decoding import ARROW_TYPE
+from headrace.stream.formats.encoding import arrow_stream
 from headrace.stream.runner.used import used_columns
 from headrace.stream.sources.files import FileReader
 
@@ -61,3 +64,14 @@ def test_unread_columns_do_not_change_what_comes_out(rows: hs.Stream) -> None:
     sql = "SELECT c.d AS d, count(*) AS n FROM rows WHERE a > 0 GROUP BY tumble(ts, '1 second'), c.d"
     found = hs.pipeline("p", hs.sql(sql, rows=rows)).run().to_arrow().to_pylist()
     assert sorted(row["d"] for row in found) == [1, 2]
+
+
+@pytest.mark.parametrize("dead", [None, "dead"])
+def test_arrow_bodies_give_the_same_rows_whether_all_columns_are_read_or_those_that_are_looked_at(
+    client: headrace.Client, dead: str | None
+) -> None:
+    body = arrow_stream(pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"], "c": [0.5, 1.5, 2.5]}))
+    client.queue("rows", create=True).send(body, attributes={"content-type": ARROW_TYPE})
+    rows = hs.queue("rows", schema="a bigint, b string, c double")
+    pipeline = hs.pipeline("p", hs.sql("SELECT b FROM rows WHERE a > 1", rows=rows), dead=dead)
+    assert pipeline.run(client, until="idle").to_arrow().to_pydict() == {"b": ["y", "z"]}

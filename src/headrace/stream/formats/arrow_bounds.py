@@ -7,7 +7,7 @@ front of each (Arrow's Message.fbs): where its buffers lie in the body, and in f
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +22,12 @@ _LENGTH, _BUFFERS, _COMPRESSION = 0, 2, 3  # … in table RecordBatch
 _DATA = 1  # … in table DictionaryBatch
 
 
-def read_bounded(body: bytes) -> pa.Table:
+def read_bounded(body: bytes, unread: Mapping[str, pa.DataType] | None = None) -> pa.Table:
     """The rows of a stream.
+
+    Args:
+        unread: columns that nobody looks at. Those that have these types are left out, and so are not checked; which takes
+            longer than reading them.
 
     Raises:
         Unfit: it has more than ARROW_ROWS_MAX rows, or ARROW_BYTES_MAX when it is unpacked and its columns are plain.
@@ -32,6 +36,10 @@ def read_bounded(body: bytes) -> pa.Table:
     _check_unpacked(body)
     with pa.ipc.open_stream(body) as stream:
         table = stream.read_all()
+    if unread:
+        table = table.select(
+            [place for place, field in enumerate(table.schema) if unread.get(field.name) != field.type]
+        )
     table.validate(full=True)  # offsets of a damaged stream would be read beyond its end
     _check_size(sum(_plain_bytes(column) for column in table.columns))
     return table

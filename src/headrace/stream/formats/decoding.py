@@ -108,11 +108,14 @@ class JsonDecoder:
 
 
 class ArrowDecoder:
-    """Arrow IPC streams, one a body."""
+    """Arrow IPC streams, one a body. `used`: the columns that are looked at, None: all; the others are NULL where they fit
+    the schema, and are checked as ever where they do not."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, used: frozenset[str] | None = None) -> None:
         self._schema = schema
         self._arrow = with_origin(schema)
+        unread = [field for field in schema.fields if field.nullable and used is not None and field.name not in used]
+        self._unread = {field.name: field.type for field in unread}
 
     def decode(self, bodies: Sequence[bytes], first: int = 0) -> Decoded:
         """See Decoder."""
@@ -126,17 +129,17 @@ class ArrowDecoder:
         return Decoded(pa.concat_tables(tables).combine_chunks() if tables else self._arrow.empty_table(), bad)
 
     def _table(self, body: bytes, origin: int) -> pa.Table:
-        rows = conform(read_bounded(body), self._schema)
+        rows = conform(read_bounded(body, self._unread), self._schema)
         return rows.append_column(ORIGIN_FIELD, pa.repeat(pa.scalar(origin, pa.int32()), len(rows)))
 
 
 class BodyDecoder:
-    """Messages of one or both formats, in their order."""
+    """Messages of one or both formats, in their order. `used`: see ArrowDecoder."""
 
-    def __init__(self, schema: Schema, form: Format) -> None:
+    def __init__(self, schema: Schema, form: Format, used: frozenset[str] | None = None) -> None:
         self._form = form
         self._arrow = with_origin(schema)
-        self._decoders: dict[bool, Decoder] = {False: JsonDecoder(schema), True: ArrowDecoder(schema)}
+        self._decoders: dict[bool, Decoder] = {False: JsonDecoder(schema), True: ArrowDecoder(schema, used)}
 
     def decode(self, messages: Sequence[HasBody]) -> Decoded:
         parts: list[Decoded] = []

@@ -40,12 +40,12 @@ class MessageOrigins(Origins):
 
 
 class MessageDecoder:
-    """Messages of one source. Stateless: for any thread, and any process."""
+    """Messages of one source. Stateless: for any thread, and any process. `used`: see ArrowDecoder."""
 
-    def __init__(self, source: QueueSource | TopicSource) -> None:
+    def __init__(self, source: QueueSource | TopicSource, used: frozenset[str] | None = None) -> None:
         self._name = source.name
         self._metadata = source.metadata
-        self._bodies = BodyDecoder(source.schema, source.format)
+        self._bodies = BodyDecoder(source.schema, source.format, used)
 
     def decode(self, messages: Sequence[Message]) -> tuple[pa.Table, list[Dead]]:
         """(rows with ORIGIN, the index in `messages`; what could not be decoded)."""

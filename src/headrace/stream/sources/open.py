@@ -36,8 +36,8 @@ def open_reader(
         raise PlanRefused(f"{kind} {source.name!r}", "there is no broker to read it from", "name one with --broker")
     reader = reader_name(pipeline, slot)
     if isinstance(source, QueueSource):
-        return QueueReader(source, source.queue, client, reader=reader)
-    return TopicReader(source, inbox_name(pipeline, source.topic), client, reader=reader)
+        return QueueReader(source, source.queue, client, reader=reader, columns=columns)
+    return TopicReader(source, inbox_name(pipeline, source.topic), client, reader=reader, columns=columns)
 
 
 def open_left_reader(source: QueueSource | TopicSource, client: Client, *, pipeline: str, slot: int) -> Reader:

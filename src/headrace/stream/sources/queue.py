@@ -36,12 +36,21 @@ class QueueReader(Reader):
 
     _claims_new = True
 
-    def __init__(self, source: QueueSource | TopicSource, queue: str, client: Client, *, reader: str) -> None:
+    def __init__(
+        self,
+        source: QueueSource | TopicSource,
+        queue: str,
+        client: Client,
+        *,
+        reader: str,
+        columns: frozenset[str] | None = None,
+    ) -> None:
+        """Args: columns: those that are looked at; None: all. Arrow bodies give NULLs for the others."""
         self._name = source.name
         self._arn = arn_of(queue)
         self._client = client
         self._reader = reader
-        self._decoder = MessageDecoder(source)
+        self._decoder = MessageDecoder(source, columns)
         self._rows_a_message = 0.0  # not known yet
         self._number = 0
         self._last = 0

@@ -21,8 +21,10 @@ _RETENTION_S: Final = (
 class TopicReader(QueueReader):
     """See Reader. At the pipeline's first start its queue is subscribed, as the source says."""
 
-    def __init__(self, source: TopicSource, inbox: str, client: Client, *, reader: str) -> None:
-        super().__init__(source, inbox, client, reader=reader)
+    def __init__(
+        self, source: TopicSource, inbox: str, client: Client, *, reader: str, columns: frozenset[str] | None = None
+    ) -> None:
+        super().__init__(source, inbox, client, reader=reader, columns=columns)
         self._topic = source.topic
         self._start = source.start
         self._inbox = inbox
