@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import re
+import ssl
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 import headrace.console
 from headrace.console import access, limits
@@ -321,3 +324,20 @@ def test_what_would_be_unsafe_does_not_start(settings: dict[str, object], reason
 
 def test_behind_a_proxy_with_users_is_allowed() -> None:
     check(ConsoleSettings(host="0.0.0.0", users=Path("u"), behind_proxy=True))
+
+
+def test_over_tls_the_cookie_is_secure_and_pages_are_served(node: BrokerProcess, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    certfile, keyfile = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certfile.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(keyfile)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with serving(broker=node.url, certfile=certfile, keyfile=keyfile) as served:
+        connection = http.client.HTTPSConnection("localhost", served.port, timeout=20, context=context)
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        assert answer.status == 200 and b"Overview" in answer.read()
+        assert re.match(r"__Host-headrace-\d+=.*; Secure", answer.headers["set-cookie"])
+        connection.close()
