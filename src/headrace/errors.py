@@ -158,6 +158,20 @@ class BatchTooLong(CallerError):
 
 
 @dataclass(eq=False)
+class RequestTooLong(CallerError):
+    """A request is longer than the broker's listener, or a proxy in front of it, takes. Nothing was done.
+
+    Attributes:
+        answer: in the listener's words.
+    """
+
+    answer: str
+
+    def __str__(self) -> str:
+        return f"the request is too long: {self.answer}; send less at a time, or start the broker with a greater --request-max"
+
+
+@dataclass(eq=False)
 class ReceiptInvalid(CallerError):
     """The receipt was never issued by this store for this queue."""
 

@@ -102,12 +102,18 @@ def test_an_error_of_a_newer_server_is_an_unknown_error_with_its_text() -> None:
         (200, b"<html>"),
         (200, b""),
         (404, b"<html>Nothing here</html>"),
-        (413, b'{"__type": "X", "message": "too long"}'),
+        (418, b'{"__type": "X", "message": "a teapot"}'),
     ],
 )
 def test_an_answer_of_something_else_is_an_unknown_error(status: int, body: bytes) -> None:
     with pytest.raises(UnknownError, match=str(status)):
         protocol.decode_outcome(ops.GetQueue(ARN), status, body)
+
+
+@pytest.mark.parametrize("body", [b'{"__type": "X", "message": "at most 8"}', b"<html>at most 8</html>"])
+def test_a_request_that_the_listener_or_a_proxy_finds_too_long_is_known_not_to_be_done(body: bytes) -> None:
+    with pytest.raises(errors.RequestTooLong, match="413"):
+        protocol.decode_outcome(ops.GetQueue(ARN), 413, body)
 
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b'{"message": "InternalFailure"}', b"{", b""])

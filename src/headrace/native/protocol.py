@@ -121,6 +121,7 @@ _STATUSES: Final[tuple[tuple[type[HeadraceError], int], ...]] = (
     (errors.ClaimRefused, 409),
     (errors.MessageTooLong, 413),
     (errors.BatchTooLong, 413),
+    (errors.RequestTooLong, 413),
     (errors.InFlightLimit, 429),
     (errors.PurgeInProgress, 429),
     (errors.QueueDeletedRecently, 429),
@@ -217,6 +218,8 @@ def _error_of(status: int, body: bytes) -> HeadraceError:
     if "error" in data:
         return HeadraceError.from_wire(data)
     text = f"the server answered {status} {data.get('message', 'with something that is not a headrace error')}"
+    if status == 413:
+        return errors.RequestTooLong(text)
     return errors.OutcomeUnknown(text) if status >= 500 else errors.UnknownError(text)
 
 

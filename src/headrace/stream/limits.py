@@ -21,7 +21,7 @@ FAILURES_MAX_DEFAULT: Final = (
 )
 FAILURES_SHARE_DEFAULT: Final = 0.01  # … if they are more than this share of all rows
 
-STATE_PART_BYTES_MAX: Final = 8 * 1_048_576  # one part of state: half of what a state value may have
+STATE_PART_BYTES_MAX: Final = 4 * 1_048_576  # one part of state: below what a request to a remote broker may have
 STATE_MEMORY_BYTES_DEFAULT: Final = 256 * 1_048_576  # parts kept in memory; beyond they are read from the store again
 COMPACT_PARTS: Final = 32  # parts of a bucket after which they are merged: append beats upsert, 16 to 64 measured equal
 
@@ -40,7 +40,7 @@ COMMIT_BYTES_MAX: Final = 32 * 1_048_576  # one transaction: half of what one ma
 PIECE_BYTES_MAX: Final = 4 * 1_048_576  # of a commit that is larger: below the 8 MiB a remote broker's request may have
 REMOVED_AT_ONCE: Final = 5_000  # keys that one transaction removes: some 50 ms
 OUTBOX_BATCHES_MAX: Final = 4  # batches that a sink outside the store may be behind; then the pipeline waits
-STAGED_BYTES_MAX: Final = 8 * 1_048_576  # rows that are staged for such a sink at a time: half of a state value
+STAGED_BYTES_MAX: Final = 4 * 1_048_576  # rows that are staged for such a sink at a time: as PIECE_BYTES_MAX
 
 SCAN_KEYS_FIRST: Final = 16  # of state that is read in pages: 128 MiB if all are the largest parts
 SCAN_KEYS_MAX: Final = 1_000

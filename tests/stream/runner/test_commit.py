@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 import headrace
-from headrace.errors import OutcomeUnknown, StateChanged
+from headrace.errors import OutcomeUnknown, RequestTooLong, StateChanged
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of
 from headrace.stream import limits
@@ -141,6 +141,33 @@ def test_large_commit_is_exactly_once_wherever_it_is_cut_short(store: Faulty, cr
     assert store.read(b"k") == {b"k": b"v"}
     assert not store.read(keys.REDO)
     assert [claim for operation in store.operations for claim in operation.claims] == [("a", "p/0", 1)]
+
+
+def test_a_broker_that_takes_no_long_requests_is_given_pieces_from_then_on(store: Faulty) -> None:
+    long = [(b"p/%d" % number, b"x" * 1_048_576) for number in range(12)]
+    refused: list[ops.Transact] = []
+
+    def refuse(operation: ops.Transact) -> None:
+        if sum(len(value or b"") for _, value in operation.state) > 8 * 1_048_576:
+            refused.append(operation)
+            raise RequestTooLong("413")
+
+    store.before = refuse
+    one = ledger(store)
+    for batch in (1, 2):
+        one.commit(Change(list(long), sends(5)), msgspec.structs.replace(one.progress, batch=batch))
+    assert (len(store.read(b"p/")), len(store.sent), one.progress.batch) == (12, 10, 2)
+    assert len(refused) == 1, "it was tried whole only once"
+
+
+def test_a_broker_that_does_not_take_a_piece_either_stops_the_run(store: Faulty) -> None:
+    def refuse(_: ops.Transact) -> None:
+        raise RequestTooLong("413")
+
+    one = ledger(store)
+    store.before = refuse
+    with pytest.raises(RequestTooLong, match="request-max"):
+        one.commit(Change([(b"k", b"v")]), Progress(batch=1))
 
 
 def test_change_right_after_a_large_one_is_small_again(store: Faulty) -> None:

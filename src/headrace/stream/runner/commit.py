@@ -17,7 +17,7 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
-from headrace.errors import HeadraceError, StateChanged
+from headrace.errors import HeadraceError, RequestTooLong, StateChanged
 from headrace.queue import limits as queue_limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry
@@ -58,6 +58,7 @@ class Ledger:
         self._store = store
         self._pipeline = pipeline
         self._name = keys.state_name(pipeline)
+        self._bytes_max = limits.COMMIT_BYTES_MAX
         self.slot = slot
         self.owners = owners
         self._by = secrets.token_hex(6)
@@ -79,9 +80,21 @@ class Ledger:
 
     def commit(self, change: Change, progress: Progress) -> None:
         """Do all of it, and note `progress`. Raises TakenOver."""
-        if fits(change):
+        if not self._is_whole(change, progress):
+            self._commit_in_pieces(change, progress)
+
+    def _is_whole(self, change: Change, progress: Progress) -> bool:
+        """Commit in one transaction, if one takes it, and the broker such a long request."""
+        if not fits(change, self._bytes_max):
+            return False
+        try:
             self._put(change, progress)
-            return
+        except RequestTooLong:
+            self._bytes_max = limits.PIECE_BYTES_MAX  # and do not try again
+            return False
+        return True
+
+    def _commit_in_pieces(self, change: Change, progress: Progress) -> None:
         count = 0
         for piece in split(change):
             self._write_down(count, piece)
@@ -125,12 +138,12 @@ class Ledger:
                 raise TakenOver from error
 
 
-def fits(change: Change) -> bool:
+def fits(change: Change, bytes_max: int = limits.COMMIT_BYTES_MAX) -> bool:
     """Whether one transaction takes it."""
     messages = sum(len(entries) for _, entries in change.sends)
     size = sum(_put_bytes(put) for put in change.state)
     size += sum(_entry_bytes(entry) for _, entries in change.sends for entry in entries)
-    return messages <= queue_limits.NATIVE_BATCH_MAX and size <= limits.COMMIT_BYTES_MAX
+    return messages <= queue_limits.NATIVE_BATCH_MAX and size <= bytes_max
 
 
 def split(change: Change) -> Iterator[Piece]:

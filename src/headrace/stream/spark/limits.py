@@ -11,8 +11,8 @@ BATCH_BYTES_MAX: Final = 64 * 1_048_576  # … and bodies: what the driver sees 
 CLAIM_MESSAGES_DEFAULT: Final = 10_000  # a claim is a partition: more of them use more cores
 
 PART_MESSAGES_MAX: Final = limits.NATIVE_BATCH_MAX  # a part is published whole: it must fit into one transaction
-PART_BYTES_MAX: Final = 8 * 1_048_576  # half of what a state value may have
-COMMIT_BYTES_MAX: Final = 32 * 1_048_576  # of parts in one transaction: half of what it may carry
+PART_BYTES_MAX: Final = 4 * 1_048_576  # below the 8 MiB that a remote broker's request may have
+COMMIT_BYTES_MAX: Final = 6 * 1_048_576  # of parts in one transaction: so, too
 LISTED_AT_ONCE: Final = 4  # stages read at a time while stale ones are sought: their values come with them
 UNKNOWN_MAX: Final = 20  # outcomes in a row that nobody knows, after which a commit gives up
 
