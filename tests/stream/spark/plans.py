@@ -153,6 +153,12 @@ PLANS: Final[dict[str, Callable[[], hs.Stream]]] = {
     "window join": over_both(WINDOW_JOIN),
     "interval join": over_both(INTERVAL.format("")),
     "interval join, left": over_both(INTERVAL.format("LEFT")),
+    "interval join, right": over_both(INTERVAL.format("RIGHT")),
+    "interval join, full": over_both(INTERVAL.format("FULL")),
+    "first and last": over_bids(  # of what depends on the time alone: of equal times the first to come is first
+        """SELECT window_start, bidder, first(date_format(ts, 'ss')) AS one, last(date_format(ts, 'ss')) AS other FROM bids
+        GROUP BY tumble(ts, '7 seconds'), bidder"""
+    ),
     "table, CASE, function": with_table,
     "Python steps": with_python,
     "flat_map, batches": lambda: (

@@ -40,6 +40,22 @@ def test_rows_are_the_same(spark: SparkSession, name: str) -> None:
     assert len(embedded) > 0
 
 
+@pytest.mark.parametrize("window", ["", "window_start, "])
+def test_results_that_change_end_at_the_same(spark: SparkSession, window: str) -> None:
+    """Batches are other ones, and so is what comes in between: the last row of each key is what counts."""
+    group = "tumble(ts, '7 seconds'), bidder" if window else "bidder"
+    text = f"SELECT {window}bidder, count(*) AS n, sum(price) AS total, max(ts) AS last FROM bids GROUP BY {group}"
+    pipeline = hs.pipeline("changing", hs.sql(text, bids=bid_stream()), mode="update", shards=2)
+    embedded = run_in_memory(pipeline, [{"bids": batch} for batch in sources_of("")["bids"]])
+    assert _last(run_on_spark(pipeline.plan, None, spark=spark).rows) == _last(embedded)
+
+
+def _last(rows: pa.Table) -> dict[tuple[Any, Any], dict[str, Any]]:
+    """By key, the row that counts most."""
+    found = sorted(rows.to_pylist(), key=lambda row: row["n"])
+    return {(row.get("window_start"), row["bidder"]): row for row in found}
+
+
 def test_one_row_of_each_key_is_left(spark: SparkSession) -> None:
     """Which of them depends on the order of arrival, which Spark does not keep within a batch."""
     stream = bid_stream().dedup("bidder", "auction", within="3 seconds").sql("SELECT bidder, auction, ts FROM input")
