@@ -181,7 +181,8 @@ def test_nobody_sees_anything_before_signing_in(guarded: Served) -> None:
     browser = guarded.browser()
     assert browser.get("/queues?find=x").place == "/sign-in?next=%2Fqueues%3Ffind%3Dx"
     assert browser.get("/api/").status == browser.get("/live/").status == browser.get("/api/history").status == 401
-    browser.get("/sign-in")
+    told = browser.get("/sign-in").text
+    assert headrace.__version__ not in told and "127.0.0.1" not in told and 'href="/queues"' not in told
     assert browser.post("/queues/kept/purge", {"name": "kept"}).place == "/sign-in"
     assert browser.get("/health/ready").status == 200
 
