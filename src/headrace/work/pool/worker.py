@@ -142,7 +142,8 @@ class Worker:
             self._backend.prepare(queue)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin. From here on the watchdog counts: however long the app's import took."""
+        self._board.fetched(progress_s=time.monotonic(), succeeded_s=0.0)
         self._app.hooks.on_start(self._app)
         parts: list[Part] = [self._present, self._committer, self._threads, self._loop, self._keeper, self._renewer]
         for part in [*parts, *self._fetchers]:
