@@ -50,7 +50,7 @@ def test_an_option_is_kept_with_its_unit(values: dict[str, Any], field: str, exp
         ({"priority": True}, "it is one of"),
         ({"retries": -1}, "a whole number from 0 to 1000"),
         ({"retries": 1.5}, "a whole number"),
-        ({"until": "later"}, "one of 'done', 'started'"),
+        ({"until": "later"}, "one of 'done', 'started', 'ttl'"),
         ({"retry_on": "ValueError"}, "an exception class"),
         ({"retry": 3}, "it is a function"),
         ({"unique": ""}, "a text, or a function"),

@@ -184,3 +184,18 @@ def test_a_key_of_the_arguments_cannot_be_made_before_they_are_known() -> None:
     app, _ = build()
     with pytest.raises(InvalidOption, match="unique"):
         app.tasks["add"].options(unique=lambda a, b=2: "k").s()
+
+
+def test_a_lock_until_its_ttl_outlives_its_task() -> None:
+    app, did = build()
+    once = app.tasks["add"].options(unique="k", until="ttl", ttl="1h")
+    with in_memory(app) as tests:
+        first = once.send(1)
+        tests.run_pending()
+        assert once.send(1).duplicate
+        assert once.send(1).id == first.id
+        tests.advance("59m")
+        tests.run_pending()
+        assert (len(did), once.send(1).duplicate) == (1, True)
+        tests.advance("2m")
+        assert not once.send(1).duplicate

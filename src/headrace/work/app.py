@@ -26,11 +26,14 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, overload
 
 from headrace.clock import Clock
 from headrace.durations import Duration
-from headrace.queue.model import Delivery
+from headrace.native.bodies import Body
+from headrace.native.messages import Outgoing, entries_of
+from headrace.queue.model import Delivery, topic_arn_of
 from headrace.work import declaring, inline, sqs_address
 from headrace.work.backend import Backend
 from headrace.work.composing import Call
 from headrace.work.declaring import ScheduleValues
+from headrace.work.dispatch import Posting
 from headrace.work.errors import InvalidOption, NoBroker
 from headrace.work.handle import Handle
 from headrace.work.inline import Run
@@ -202,6 +205,38 @@ class App:
         at all if it raises. For this thread, or this asyncio task; `async with` does not block the loop."""
         return Transaction(self)
 
+    def send(self, queue: str, *messages: Body | Outgoing) -> None:
+        """Send plain messages, no tasks, to a queue: for consumers, pipelines, SQS clients. The queue is made if need be.
+
+        In a task with `outbox=True` they are part of its acknowledgement: sent once if it succeeds, and not at all by attempts that fail.
+        In `with app.transaction():` they are part of that. Else they are sent now, in one commit, and on the disk when this returns.
+
+        Args:
+            queue: its name.
+            messages: bodies (bytes, str or what JSON can carry), or Outgoing with attributes, group, delay.
+
+        Raises:
+            InvalidMessage: one of them cannot be sent; then none is.
+        """
+        self.sender.post(_postings(queue, messages))
+
+    async def asend(self, queue: str, *messages: Body | Outgoing) -> None:
+        """As `send`, without blocking the event loop."""
+        await self.sender.apost(_postings(queue, messages))
+
+    def publish(self, topic: str, *messages: Body | Outgoing) -> None:
+        """Publish plain messages to a topic that is there: as `send`, and every subscribed queue gets them in the same commit.
+
+        Raises:
+            TopicNotFound: there is no such topic.
+            InvalidMessage: one of them cannot be sent; then none is.
+        """
+        self.sender.post(_postings(topic_arn_of(topic), messages))
+
+    async def apublish(self, topic: str, *messages: Body | Outgoing) -> None:
+        """As `publish`, without blocking the event loop."""
+        await self.sender.apost(_postings(topic_arn_of(topic), messages))
+
     def run_pending(self, *, queues: Sequence[str] | None = None, runs_max: int = 10_000) -> list[Run]:
         """Run here, one after another, all that is due, and what that sends, until nothing is due any more.
 
@@ -291,6 +326,10 @@ def open_backend(target: str | Path | None) -> Backend:
     from headrace.work.broker_backend import BrokerBackend  # noqa: PLC0415 - the client is loaded by who sends
 
     return BrokerBackend(target)
+
+
+def _postings(queue: str, messages: Sequence[Body | Outgoing]) -> list[Posting]:
+    return [Posting(queue, entry) for entry in entries_of(messages, delay=None, group=None)]
 
 
 def wall_ms() -> int:

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import Final
 
 from headrace.errors import CallerError
-from headrace.work.dispatch import Dispatch
+from headrace.work.dispatch import Sendable
 from headrace.work.errors import Cancelled
 from headrace.work.job import Job
 
@@ -32,7 +32,7 @@ class Context:
     def __init__(self, job: Job, *, worker: str = "") -> None:
         self.job = job
         self.worker = worker
-        self.outbox: list[Dispatch] | None = [] if job.options.outbox else None
+        self.outbox: list[Sendable] | None = [] if job.options.outbox else None
         self._cancelled = False
 
     @property

@@ -40,7 +40,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Unique(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The unique lock that a task holds: `key`, until it is `started` or `done`."""
+    """The unique lock that a task holds: `key`, until it is `started` or `done`, or for all of its `ttl`."""
 
     key: str
     until: str = "done"

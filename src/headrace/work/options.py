@@ -30,7 +30,8 @@ class OptionValues(TypedDict, total=False):
         priority: -1, 0 or 1: what is higher is taken first. Not on a FIFO queue.
         unique: at most one task of this key is queued or runs: a text, a function of the arguments, or True for all
             arguments. A second send answers the handle of the first.
-        until: the unique lock is held until the task is `done` (default) or `started`.
+        until: the unique lock is held until the task is `done` (default) or `started`; `ttl`: for all of `ttl`, also when the
+            task is long done, as an Idempotency-Key is.
         ttl: the unique lock ends after this at the latest: 1 day unless said otherwise.
         group: standard queue: the tenant, for fairness. FIFO queue: the unit of order; required.
         retries: how often it is tried again, 0 to 1,000; 20 unless said otherwise.
@@ -51,7 +52,7 @@ class OptionValues(TypedDict, total=False):
     delay: Duration
     priority: Literal[-1, 0, 1]
     unique: Text | bool | None
-    until: Literal["done", "started"]
+    until: Literal["done", "started", "ttl"]
     ttl: Duration
     group: Text | None
     retries: int
@@ -293,7 +294,7 @@ _RULES: Final[dict[str, tuple[str, Callable[[str, Any], Any]]]] = {
     "delay": ("delay_ms", _length(0, limits.DELAY_MAX_MS)),
     "priority": ("priority", _one_of(-1, 0, 1)),
     "unique": ("unique", _unique),
-    "until": ("until", _one_of("done", "started")),
+    "until": ("until", _one_of("done", "started", "ttl")),
     "ttl": ("ttl_ms", _length(1, limits.UNIQUE_TTL_MAX_MS)),
     "group": ("group", _text),
     "retries": ("retries", _number(0, limits.RETRIES_MAX)),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 if TYPE_CHECKING:
-    from headrace.work.dispatch import Dispatch
+    from headrace.work.dispatch import Sendable
 
 
 class ErrorInfo(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ class Succeeded:
     """
 
     result: msgspec.Raw | None = None
-    outbox: tuple[Dispatch, ...] = ()
+    outbox: tuple[Sendable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

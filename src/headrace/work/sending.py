@@ -17,7 +17,7 @@ from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.operations import Transact, TransactOutcome
 from headrace.work import keys, limits, support, unique
 from headrace.work.context import running
-from headrace.work.dispatch import Dispatch
+from headrace.work.dispatch import Dispatch, Posting, Sendable
 from headrace.work.errors import NotSupported
 from headrace.work.handle import Handle
 from headrace.work.transaction import collecting
@@ -38,7 +38,7 @@ class Plan:
         owners: a dispatch's place → the id of the task that holds its lock: it is not sent.
     """
 
-    dispatches: Sequence[Dispatch]
+    dispatches: Sequence[Sendable]
     owners: dict[int, str] = field(default_factory=dict)
     change: unique.Change = field(default_factory=unique.Change)
     sends: dict[str, list[tuple[int, Entry]]] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Plan:
         return dict(zip(places, (sent.seq for batch in outcome.sent for sent in batch), strict=True))
 
 
-def plan(dispatches: Sequence[Dispatch], stored: dict[bytes, bytes | None], now_ms: int) -> Plan:
+def plan(dispatches: Sequence[Sendable], stored: dict[bytes, bytes | None], now_ms: int) -> Plan:
     """The commit that sends these. Pure.
 
     Args:
@@ -77,9 +77,9 @@ def plan(dispatches: Sequence[Dispatch], stored: dict[bytes, bytes | None], now_
     return made
 
 
-def locks(dispatches: Iterable[Dispatch]) -> list[bytes]:
+def locks(dispatches: Iterable[Sendable]) -> list[bytes]:
     """The rows to read before `plan`."""
-    wanted = [dispatch.envelope.unique for dispatch in dispatches]
+    wanted = [dispatch.unique for dispatch in dispatches]
     return list({keys.unique_lock(one.key): None for one in wanted if one is not None})
 
 
@@ -136,7 +136,19 @@ class Sender:
             await self.acommit(part)
             self.committed(part)
 
-    def commit(self, dispatches: Sequence[Dispatch]) -> tuple[Plan, dict[int, int]]:
+    def post(self, postings: Sequence[Posting]) -> None:
+        """Plain messages: into the outbox or the transaction, if there is one; else in one commit, now."""
+        self._need_transactions("app.send() and app.publish()")
+        if postings and not self._all_collected(postings):
+            self.commit(postings)
+
+    async def apost(self, postings: Sequence[Posting]) -> None:
+        """As `post`, without blocking the event loop."""
+        self._need_transactions("app.send() and app.publish()")
+        if postings and not self._all_collected(postings):
+            await self.acommit(postings)
+
+    def commit(self, dispatches: Sequence[Sendable]) -> tuple[Plan, dict[int, int]]:
         """Send these in one commit, locks included. Returns what became of each, and the messages' numbers.
 
         Raises:
@@ -153,7 +165,7 @@ class Sender:
         made = plan(dispatches, {key: backend.read(key) for key in locks(dispatches)}, self._app.clock())
         return made, made.numbers(backend.transact(made.operation()))
 
-    async def acommit(self, dispatches: Sequence[Dispatch]) -> tuple[Plan, dict[int, int]]:
+    async def acommit(self, dispatches: Sequence[Sendable]) -> tuple[Plan, dict[int, int]]:
         """As `commit`, without blocking the event loop."""
         self._need_transactions()
         backend = self._app.backend
@@ -168,10 +180,11 @@ class Sender:
                 if tries == TRIES_MAX:
                     raise
 
-    def committed(self, dispatches: Iterable[Dispatch]) -> None:
+    def committed(self, dispatches: Iterable[Sendable]) -> None:
         """A transaction has sent these."""
         for dispatch in dispatches:
-            self._app.hooks.after_send(dispatch)
+            if isinstance(dispatch, Dispatch):
+                self._app.hooks.after_send(dispatch)
 
     def _prepared(self, dispatch: Dispatch) -> Dispatch:
         """With what the running task adds, after the hooks."""
@@ -184,11 +197,11 @@ class Sender:
             support.check_send(dispatch, self._app.tasks[dispatch.envelope.task].defaults, self._app.backend)
         return dispatch
 
-    def _all_collected(self, part: Sequence[Dispatch]) -> bool:
+    def _all_collected(self, part: Sequence[Sendable]) -> bool:
         collected = [self._collected(dispatch) for dispatch in part]  # all of them: each is to be taken
         return collected[0]
 
-    def _collected(self, dispatch: Dispatch) -> bool:
+    def _collected(self, dispatch: Sendable) -> bool:
         """Whether a transaction, or the running task's outbox, has taken it."""
         transaction = collecting.get().get(id(self._app))
         if transaction is not None:
@@ -218,10 +231,10 @@ class Sender:
         kept = envelope.keep_result_s is not None
         return Handle(self._app, envelope.id, task=task.name, queue=dispatch.queue, seq=seq, kept=kept)
 
-    def _need_transactions(self) -> None:
+    def _need_transactions(self, feature: str = "unique= and app.transaction()") -> None:
         backend = self._app.backend
         if not backend.capabilities.transactions:
-            raise NotSupported("unique= and app.transaction()", backend.name)
+            raise NotSupported(feature, backend.name)
 
 
 def _slices(dispatches: Iterator[Dispatch]) -> Iterator[list[Dispatch]]:

@@ -15,7 +15,7 @@ from headrace.queue.model import Entry, arn_of
 from headrace.queue.operations import Transact
 from headrace.work import flows, keys, letters, limits, results, retries, unique, wish
 from headrace.work.admission import Read
-from headrace.work.dispatch import Dispatch, entry_of
+from headrace.work.dispatch import Sendable, entry_of
 from headrace.work.envelope import Signature
 from headrace.work.job import Job, encode_attempts
 from headrace.work.outcome import Cancelled, Deferred, ErrorInfo, Expired, Failed, Outcome, Succeeded
@@ -180,7 +180,7 @@ def filled(signature: Signature, result: msgspec.Raw | None, *, parent: str) -> 
     return msgspec.structs.replace(signature, envelope=envelope)
 
 
-def _send(settlement: Settlement, dispatch: Dispatch, now_ms: int, read: Read) -> None:
+def _send(settlement: Settlement, dispatch: Sendable, now_ms: int, read: Read) -> None:
     """One of an outbox: its lock, if it has one, is taken in the same commit; held by another, it is not sent."""
 
     def overlaid(key: bytes) -> bytes | None:

@@ -6,7 +6,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from headrace.work.dispatch import Dispatch
+from headrace.work.dispatch import Sendable
 from headrace.work.errors import TransactionUsed
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ class Transaction:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._dispatches: list[Dispatch] = []
+        self._dispatches: list[Sendable] = []
         self._token: Token[dict[int, Transaction]] | None = None
 
-    def add(self, dispatch: Dispatch) -> None:
+    def add(self, dispatch: Sendable) -> None:
         self._dispatches.append(dispatch)
 
     def __enter__(self) -> Self:

@@ -1,7 +1,8 @@
 """Unique locks: at most one task of a key is queued or runs. Pure but for what it reads.
 
 A lock is a row; taking it is a put that expects what was read, in the commit that sends the task, so of two senders one
-wins. It is released in the commit that settles the task, and only by its owner. One that outlived its task ends at its time.
+wins. It is released in the commit that settles the task, and only by its owner. One that outlived its task, by accident or
+because it is held until its `ttl`, ends at its time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 
 from headrace.work import keys
 from headrace.work.admission import Read
-from headrace.work.dispatch import Dispatch
+from headrace.work.dispatch import Sendable
 from headrace.work.envelope import Envelope
 
 
@@ -34,18 +35,18 @@ class Change:
 _decoder = msgspec.json.Decoder(Lock)
 
 
-def claim(dispatch: Dispatch, *, now_ms: int, read: Read) -> Change | str:
+def claim(dispatch: Sendable, *, now_ms: int, read: Read) -> Change | str:
     """What to write with the send; or the id of the task that holds the lock."""
-    unique = dispatch.envelope.unique
+    unique = dispatch.unique
     if unique is None:
         return Change()
     key = keys.unique_lock(unique.key)
     stored = read(key)
     held = _decoder.decode(stored) if stored is not None else None
-    if held is not None and held.expires_ms > now_ms and held.id != dispatch.envelope.id:
+    if held is not None and held.expires_ms > now_ms and held.id != dispatch.id:
         return held.id
     expires_ms = now_ms + dispatch.delay_ms + dispatch.ttl_ms
-    change = Change({key: msgspec.json.encode(Lock(dispatch.envelope.id, expires_ms))}, {key: stored})
+    change = Change({key: msgspec.json.encode(Lock(dispatch.id, expires_ms))}, {key: stored})
     if held is not None:
         change.puts[keys.expiry(held.expires_ms, key)] = None
     change.puts[keys.expiry(expires_ms, key)] = b""  # after the other: it may be the same row
@@ -53,8 +54,8 @@ def claim(dispatch: Dispatch, *, now_ms: int, read: Read) -> Change | str:
 
 
 def release(envelope: Envelope, *, read: Read) -> Change:
-    """What to write when the task no longer needs its lock. Nothing if somebody else has it now."""
-    if envelope.unique is None:
+    """What to write when the task no longer needs its lock. Nothing if somebody else has it now, or if it is held for a time."""
+    if envelope.unique is None or envelope.unique.until == "ttl":
         return Change()
     key = keys.unique_lock(envelope.unique.key)
     stored = read(key)
