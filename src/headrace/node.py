@@ -18,7 +18,7 @@ import signal
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Final
 import uvloop
 
 from headrace import __version__
+from headrace.broker_about import about
 from headrace.broker_settings import BrokerSettings, check, request_bytes_max
 from headrace.clock import Clock
 from headrace.errors import StoreFailed
@@ -35,6 +36,7 @@ from headrace.http.guard import ANY
 from headrace.http.limits import Limits
 from headrace.http.listener import AddressUnusable, Listener, Statistics
 from headrace.http.tls import server_tls
+from headrace.native.protocol import BrokerAbout
 from headrace.native.server import NativeService, allow_all
 from headrace.process import notify_systemd, prepare_folder, raise_descriptor_limit, shorten_switch_interval
 from headrace.queue.broker import Broker
@@ -81,12 +83,15 @@ class Endpoint:
 class Node:
     """One broker process, on one loop. `start`, then `run` until stopped; `run` returns the exit code."""
 
-    def __init__(self, settings: BrokerSettings, *, opener: StoreOpener = open_sqlite) -> None:
+    def __init__(
+        self, settings: BrokerSettings, *, opener: StoreOpener = open_sqlite, origins: Mapping[str, str] | None = None
+    ) -> None:
         """Read what can be wrong without touching the store.
 
         Args:
             settings: checked here.
             opener: opens the store; tests give one that fails.
+            origins: setting → where its value was written; for who looks at the settings.
 
         Raises:
             SettingsError: the combination is unsafe, or a certificate cannot be used.
@@ -96,6 +101,8 @@ class Node:
         self.health = Health.STARTING
         self._settings = settings
         self._opener = opener
+        self._origins = origins or {}
+        self._started_ms = time.time_ns() // 1_000_000
         self._verifier = Verifier(load_keys(settings.keys), time.time) if settings.keys else None
         self._tls = _tls(settings)
         self._stop = asyncio.Event()
@@ -123,6 +130,9 @@ class Node:
         facts = {"action": "broker.ready", "url": endpoint.url, "data": str(self._settings.data)}
         log.info("ready at %s", endpoint.url, extra={**facts, "version": __version__, "pid": os.getpid()})
         return endpoint
+
+    def _about(self) -> BrokerAbout:
+        return about(self._settings, self._origins, started_ms=self._started_ms)
 
     async def run(self) -> int:
         """Serve until stopped, then stop in order. Returns the exit code: 0, or 1 if the store failed."""
@@ -170,7 +180,7 @@ class Node:
         )
         front = Front(
             sqs=SqsService(broker, clock, options=options).handle,
-            native=NativeService(broker, clock, authorize=authorize).handle,
+            native=NativeService(broker, clock, authorize=authorize, about=self._about).handle,
             metrics_page=page.handle,
             health=lambda: self.health,
             context=Context(broker, clock, verifier, REGION_DEFAULT, ACCOUNT_DEFAULT, settings.behind_proxy),
@@ -217,12 +227,18 @@ class Node:
         log.info("stopped", extra={"action": "broker.stopped"})
 
 
-def run_broker(settings: BrokerSettings, *, on_ready: Callable[[Endpoint], None] = lambda _: None) -> int:
+def run_broker(
+    settings: BrokerSettings,
+    *,
+    on_ready: Callable[[Endpoint], None] = lambda _: None,
+    origins: Mapping[str, str] | None = None,
+) -> int:
     """Run a broker until it is told to stop. Returns the exit code: 0 stopped, 1 the store failed.
 
     Args:
         settings: as resolved.
         on_ready: called once, when requests are served.
+        origins: as Node.
 
     Raises:
         SettingsError, KeysUnusable: it cannot run as it is set.
@@ -230,11 +246,13 @@ def run_broker(settings: BrokerSettings, *, on_ready: Callable[[Endpoint], None]
     """
     raise_descriptor_limit()
     shorten_switch_interval()
-    return uvloop.run(_run(settings, on_ready))
+    return uvloop.run(_run(settings, on_ready, origins))
 
 
-async def _run(settings: BrokerSettings, on_ready: Callable[[Endpoint], None]) -> int:
-    node = Node(settings)
+async def _run(
+    settings: BrokerSettings, on_ready: Callable[[Endpoint], None], origins: Mapping[str, str] | None
+) -> int:
+    node = Node(settings, origins=origins)
     _obey_signals(node)
     on_ready(await node.start())
     return await node.run()

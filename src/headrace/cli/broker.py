@@ -39,11 +39,11 @@ def broker(config: Path | None, **flags: Any) -> int:
     keys and certificates anew. Exit codes: 0 stopped, 1 failed, 2 set wrongly.
     """  # noqa: D301 (click's mark for lines that are not to be filled)
     try:
-        settings = resolve(
-            BrokerSettings, SECTION, flags=flags, environ=os.environ, folder=Path.cwd(), config=config
-        ).settings
+        found = resolve(BrokerSettings, SECTION, flags=flags, environ=os.environ, folder=Path.cwd(), config=config)
+        settings = found.settings
         logs.configure(sys.stderr, form=settings.log_format, level=settings.log_level)
-        return run_broker(settings, on_ready=_greet if sys.stdout.isatty() else _say_nothing)
+        on_ready = _greet if sys.stdout.isatty() else _say_nothing
+        return run_broker(settings, on_ready=on_ready, origins=found.origins)
     except (SettingsError, KeysUnusable) as error:
         raise click.UsageError(str(error)) from None
     except HeadraceError as error:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from headrace.console.history import History
 from headrace.console.notices import Notices
+from headrace.console.runs import Runs
 from headrace.console.snapshot import Snapshot
 from headrace.console_settings import ConsoleSettings
 from headrace.errors import CallerError
@@ -69,6 +70,7 @@ class Desk:
     snapshot: Callable[[], Snapshot]
     now_s: Callable[[], float]
     """Wall time: what the history goes by."""
+    runs: Runs = field(default_factory=Runs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import jinja2
+import msgspec
 from markupsafe import Markup, escape
 
+from headrace import picture
 from headrace.console import limits
 
 _TOKEN: Final = re.compile(
@@ -37,11 +39,14 @@ def environment() -> jinja2.Environment:
         "rate": rate_text,
         "age": age,
         "moment": moment,
+        "clock": clock,
         "size": size,
         "part": part,
         "spark": spark,
         "pretty": pretty,
         "line": one_line,
+        "latency": milliseconds,
+        "plan": plan_picture,
     }
     return found
 
@@ -88,6 +93,16 @@ def moment(ms: float | None) -> Markup | str:
     )
 
 
+def clock(ms: float | None) -> Markup | str:
+    """As `moment`, without the day where it is today's: the page's script decides that."""
+    if not ms:
+        return "–"
+    when = datetime.fromtimestamp(ms / 1_000, UTC)
+    return Markup('<time class="clock" datetime="{}">{} UTC</time>').format(
+        when.isoformat(timespec="milliseconds"), when.strftime("%H:%M:%S")
+    )
+
+
 def size(value: float | None) -> str:
     """Bytes: 12 B, 3.4 KiB."""
     if value is None:
@@ -117,6 +132,22 @@ def spark(values: Sequence[float | None], width: int = 120, height: int = 24) ->
         '<svg class="spark" viewBox="0 0 {w} {h}" width="{w}" height="{h}" preserveAspectRatio="none" aria-hidden="true">'
         '<path class="spark-area" d="{a}"/><path class="spark-line" d="{l}"/></svg>'
     ).format(w=width, h=height, a="".join(areas), l="".join(lines))
+
+
+def plan_picture(boxes: Sequence[dict[str, Any]], title: str) -> Markup:
+    """Operators and sinks of a pipeline as SVG."""
+    known = [msgspec.convert(box, picture.Box) for box in boxes]
+    return Markup(picture.draw(known, title, style=""))  # noqa: S704  # it escapes all text itself
+
+
+def milliseconds(value_s: float | None) -> str:
+    """A latency: 0.4 ms, 12 ms, 1.2 s, 4m 10s."""
+    if value_s is None:
+        return "–"
+    if value_s >= 1:
+        return age(value_s)
+    ms = value_s * 1_000
+    return f"{ms:.1f} ms" if ms < 10 else f"{ms:.0f} ms"
 
 
 def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:

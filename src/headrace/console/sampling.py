@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from headrace.console import keeping, limits
+from headrace.console import figures, keeping, limits
 from headrace.console.history import History
 from headrace.console.snapshot import Look, Snapshot, build, series_of
 from headrace.errors import HeadraceError
@@ -109,7 +109,7 @@ class Sampler:
         self.snapshot = build(self._before, now, number=number)
         self._before = now
         if rated:  # without a look before, rates are not 0 but unknown
-            self.history.add(self._now_s(), series_of(self.snapshot))
+            self.history.add(self._now_s(), series_of(self.snapshot) | figures.series_of(self.snapshot))
         with contextlib.suppress(
             HeadraceError
         ):  # the next minute's chunk comes in any case; a gap is not worth an alarm

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 
 from headrace.console.rates import rate, time_to_empty_s
-from headrace.native.protocol import BrokerStatistics
+from headrace.native.protocol import BrokerAbout, BrokerStatistics
+from headrace.presence import quantile
 from headrace.queue.model import HolderState, QueueDescription, TopicDescription, short_name
+from headrace.queue.store.base import StoreStatistics
 from headrace.stream_state import PipelineState
 
 
@@ -57,7 +59,8 @@ class QueueLine(msgspec.Struct, frozen=True):
 
 
 class StoreLine(msgspec.Struct, frozen=True):
-    """The broker's store. Rates are a second, between the last two looks; `commit_ms` is a commit's mean there."""
+    """The broker's store. Rates are a second, between the last two looks; `commit_ms` is a commit's mean there, and
+    `commit_p99_ms` what 99 of 100 took at most."""
 
     commit_rate: float
     operations_each: float
@@ -66,6 +69,7 @@ class StoreLine(msgspec.Struct, frozen=True):
     damaged: int
     full: bool
     failed: str | None
+    commit_p99_ms: float = 0.0
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -82,11 +86,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     """The broker at one moment.
 
     Attributes:
+        about: the broker's process; None of an older version.
         number: rises with every look, also one that failed.
         at_ms: the broker's steady time.
         seconds: since the look before; what rates are of. 0: there was none.
         problem: why the last look failed, in words; then the rest is of the last that succeeded. None: all is well.
         queues, topics, holders, pipelines: sorted by name.
+        topic_rates: ARN of a topic → messages published a second.
         pipeline_rates: pipeline → rows in and rows out a second.
     """
 
@@ -98,8 +104,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     topics: tuple[TopicDescription, ...] = ()
     holders: tuple[HolderState, ...] = ()
     pipelines: tuple[PipelineState, ...] = ()
+    topic_rates: dict[str, float] = {}
     pipeline_rates: dict[str, tuple[float, float]] = {}
     store: StoreLine = StoreLine(0.0, 0.0, 0.0, 0, 0, False, None)
+    about: BrokerAbout | None = None
 
     def queue(self, name: str) -> QueueLine | None:
         return next((line for line in self.queues if line.name == name), None)
@@ -140,9 +148,16 @@ def build(before: Look | None, now: Look, *, number: int) -> Snapshot:
         topics=tuple(now.topics),
         holders=tuple(now.holders),
         pipelines=tuple(now.pipelines),
+        topic_rates=_topic_rates(before.topics if before is not None else [], now.topics, seconds),
         pipeline_rates=_pipeline_rates(before.pipelines if before is not None else [], now.pipelines, seconds),
+        about=now.statistics.about,
         store=_store(before.statistics if before is not None else None, now.statistics, seconds),
     )
+
+
+def _topic_rates(before: list[TopicDescription], now: list[TopicDescription], seconds: float) -> dict[str, float]:
+    old = {topic.info.arn: topic.counts.published for topic in before}
+    return {topic.info.arn: rate(old.get(topic.info.arn), topic.counts.published, seconds) for topic in now}
 
 
 def _pipeline_rates(
@@ -170,7 +185,12 @@ def series_of(snapshot: Snapshot) -> dict[str, float]:
         "all/deleted": sum(line.deleted_rate for line in live),
         "store/commits": snapshot.store.commit_rate,
         "store/commit_ms": snapshot.store.commit_ms,
+        "store/commit_p99_ms": snapshot.store.commit_p99_ms,
     }
+    for topic in snapshot.topics:
+        name = short_name(topic.info.arn)
+        found[f"topic/{name}/published"] = snapshot.topic_rates.get(topic.info.arn, 0.0)
+        found[f"topic/{name}/logged"] = float(topic.counts.logged)
     for pipeline in snapshot.pipelines:
         found[f"stream/{pipeline.name}/state_bytes"] = float(pipeline.state_bytes)
     return found
@@ -262,4 +282,11 @@ def _store(before: BrokerStatistics | None, now: BrokerStatistics, seconds: floa
         damaged=new.damaged,
         full=new.full,
         failed=new.failed,
+        commit_p99_ms=quantile(new.commit_bounds, _growth(old, new), 0.99) * 1_000,
     )
+
+
+def _growth(old: StoreStatistics | None, new: StoreStatistics) -> list[int]:
+    """How many commits came to each bucket of time."""
+    before = old.commit_buckets if old is not None else (0,) * len(new.commit_buckets)
+    return [after - count for count, after in zip(before, new.commit_buckets, strict=True)]

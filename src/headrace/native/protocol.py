@@ -52,11 +52,38 @@ WAIT_HEADER: Final = b"headrace-wait-ms"
 _Refusal = dict[str, Any]
 
 
+class SettingFacts(msgspec.Struct, frozen=True):
+    """A setting in force: `origin` is where it was written (a flag, a variable, a file), `default`, or `set`: nobody knows where."""
+
+    name: str
+    value: str
+    origin: str
+
+
+class BrokerAbout(msgspec.Struct, frozen=True, kw_only=True):
+    """A broker's process. `started_ms`: wall clock; `data`: its folder; `disk_bytes`, `disk_free_bytes`: of the disk below it."""
+
+    version: str
+    host: str
+    pid: int
+    started_ms: int
+    data: str
+    disk_bytes: int
+    disk_free_bytes: int
+    request_bytes_max: int
+    settings: list[SettingFacts]
+
+
 class BrokerStatistics(msgspec.Struct, frozen=True):
-    """A broker as a whole. `now_ms` is its steady time; `store` what its store has done since it opened."""
+    """A broker as a whole.
+
+    `now_ms` is its steady time; `store` what its store has done since it opened; `about` its process, None where the store
+    was opened by the client itself.
+    """
 
     now_ms: int
     store: StoreStatistics
+    about: BrokerAbout | None = None
 
 
 class _TransactAnswer(msgspec.Struct, frozen=True):

@@ -38,7 +38,16 @@ class NativeService:
         authorize: asked once a call, before anything is done.
     """
 
-    def __init__(self, broker: Broker, clock: Clock, *, authorize: Authorize = allow_all) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        clock: Clock,
+        *,
+        authorize: Authorize = allow_all,
+        about: Callable[[], protocol.BrokerAbout | None] = lambda: None,
+    ) -> None:
+        """Args: about: what the broker tells of itself beside its statistics."""
+        self._about = about
         self._broker = broker
         self._clock = clock
         self._authorize = authorize
@@ -100,7 +109,7 @@ class NativeService:
             self._authorize(request, None)
         except HeadraceError as error:
             return _answer_error(request, error, json=json)
-        statistics = protocol.BrokerStatistics(self._clock(), self._broker.store.statistics())
+        statistics = protocol.BrokerStatistics(self._clock(), self._broker.store.statistics(), self._about())
         return request.respond(200, protocol.encode_statistics(statistics, json=json), _content_type(json=json))
 
 

@@ -183,6 +183,11 @@ def _tell(name: str, due: Due, sent: int) -> None:
 # --- rows, for commands and the console ---
 
 
+def decode_row(stored: bytes) -> Row:
+    """A schedule as it is stored."""
+    return _decoder.decode(stored)
+
+
 def read_rows(backend: Backend) -> list[tuple[Row, bytes]]:
     """All schedules, sorted by name, each with its row as it is stored."""
     return [(_decoder.decode(value), value) for _, value in backend.state(keys.SCHEDULE)]

@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from headrace.console.page import Action, Page
-from headrace.console.pages import dead_letters, overview, queue, queues
+from headrace.console.pages import (
+    dead_letters,
+    overview,
+    queue,
+    queues,
+    run,
+    schedules,
+    settings,
+    streams,
+    tasks,
+    topics,
+    web,
+    workers,
+)
 
 
 class Section(NamedTuple):
@@ -20,7 +33,28 @@ SECTIONS: Final = (
     Section("overview", "Overview", "/"),
     Section("queues", "Queues", "/queues"),
     Section("dead-letters", "Dead letters", "/dead-letters"),
+    Section("tasks", "Tasks", "/tasks"),
+    Section("schedules", "Schedules", "/schedules"),
+    Section("web", "Web", "/web"),
+    Section("streams", "Streams", "/streams"),
+    Section("topics", "Topics", "/topics"),
+    Section("workers", "Workers", "/workers"),
+    Section("settings", "Settings", "/settings"),
 )
 
-PAGES: Final[tuple[Page, ...]] = (*overview.PAGES, *queues.PAGES, *queue.PAGES, *dead_letters.PAGES)
-ACTIONS: Final[tuple[Action, ...]] = (*queue.ACTIONS, *dead_letters.ACTIONS)
+_MODULES: Final = (
+    overview,
+    queues,
+    queue,
+    dead_letters,
+    tasks,
+    run,
+    schedules,
+    web,
+    streams,
+    topics,
+    workers,
+    settings,
+)
+PAGES: Final[tuple[Page, ...]] = tuple(page for module in _MODULES for page in module.PAGES)
+ACTIONS: Final[tuple[Action, ...]] = tuple(action for module in _MODULES for action in getattr(module, "ACTIONS", ()))

@@ -1,0 +1,200 @@
+"""Tasks: what ran, what runs, what waits; each task over all workers, and the runs of the last day."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from headrace.console import figures, limits
+from headrace.console.charts import chart
+from headrace.console.messages import HIDDEN
+from headrace.console.page import Asked, Desk, Facts, NotThere, Page
+from headrace.console.pages.queues import SPARK_POINTS
+from headrace.console.runs import having
+from headrace.console.snapshot import QueueLine, Snapshot
+from headrace.console.working import work_on
+from headrace.work import inspecting, names
+from headrace.work.broker_backend import Caller
+from headrace.work.run_log import Run
+
+STATUSES: Final = ("done", "retried", "dead", "cancelled", "expired", "deferred")
+
+
+async def facts(desk: Desk, asked: Asked) -> Facts:
+    """`?task=`, `?status=` and `?find=` (in id, worker, error) keep fitting runs."""
+    snapshot = desk.snapshot()
+    lines = figures.task_lines(snapshot)
+    return {
+        "totals": totals(snapshot, lines),
+        "tasks": [line_facts(desk, line) for line in lines],
+        "queues": [queue_facts(snapshot, line) for line in task_queues(snapshot)],
+        "charts": charts(desk, "tasks", "tasks"),
+        **await run_facts(desk, asked, task=asked.query.get("task", "")),
+    }
+
+
+async def task_facts(desk: Desk, asked: Asked) -> Facts:
+    name = asked.names["task"]
+    snapshot = desk.snapshot()
+    line = next((line for line in figures.task_lines(snapshot) if line.task == name), None)
+    found = await run_facts(desk, asked, task=name)
+    if line is None and not any(run.task == name for run in await desk.runs.read(desk.client)):
+        raise NotThere(f"no worker knows a task {name!r}, and it has not run in the last day; see /tasks")
+    return {
+        "task": name,
+        "line": line_facts(desk, line) if line is not None else None,
+        "running": [
+            {**msgspec.structs.asdict(one), "worker": holder.holder, "age_s": age_s(one.started_ms)}
+            for holder, one in figures.running(snapshot)
+            if one.task == name
+        ],
+        "charts": charts(desk, f"task/{name}", "this task"),
+        **found,
+    }
+
+
+async def waiting_facts(desk: Desk, asked: Asked) -> Facts:
+    """`?queue=` and `?find=` (the beginning of a task's name) keep fitting ones; the oldest of each queue."""
+    chosen, find = asked.query.get("queue", ""), asked.query.get("find", "").strip()
+    known = [line.name for line in task_queues(desk.snapshot())]
+    queues = [name for name in known if chosen in ("", name)]
+
+    def look(client: Caller) -> list[inspecting.Waiting]:
+        found: list[inspecting.Waiting] = []
+        for queue in queues:
+            seen = islice(inspecting.waiting(client, [queue]), limits.TASKS_LOOKED_MAX)
+            found += islice((one for one in seen if one.envelope.task.startswith(find)), limits.WAITING_ROWS)
+        return found
+
+    waiting = await work_on(desk.client, lambda backend: look(backend.client))
+    return {
+        "queue": chosen,
+        "find": find,
+        "queues": known,
+        "most": limits.WAITING_ROWS,
+        "waiting": [waiting_row(one, hide=desk.settings.hide_bodies) for one in waiting],
+    }
+
+
+def waiting_row(one: inspecting.Waiting, *, hide: bool) -> dict[str, Any]:
+    envelope = one.envelope
+    due_s = (one.visible_ms - now_ms()) / 1_000 if one.state == "delayed" and one.visible_ms is not None else None
+    return {
+        "id": envelope.id,
+        "task": envelope.task,
+        "queue": one.queue,
+        "seq": one.seq,
+        "state": state_of(one),
+        "attempt": envelope.attempt + 1,
+        "age_s": age_s(envelope.sent_ms or one.sent_ms),
+        "due_s": due_s,
+        "arguments": "" if hide else bytes(envelope.args).decode(errors="replace"),
+    }
+
+
+def state_of(one: inspecting.Waiting) -> str:
+    """As people call it: queued, delayed, running; dead."""
+    return (
+        "dead" if names.is_dead(one.queue) else {"visible": "queued", "in_flight": "running"}.get(one.state, one.state)
+    )
+
+
+async def run_facts(desk: Desk, asked: Asked, *, task: str) -> Facts:
+    """The newest runs that fit, and what they were looked for by."""
+    status, find = asked.query.get("status", ""), asked.query.get("find", "").strip()
+    runs = await desk.runs.read(desk.client)
+    found = having(runs, task=task, status=status, text=find)
+    return {
+        "filter": {"task": task, "status": status, "find": find},
+        "kept": len(runs),
+        "fitting": len(found),
+        "runs": [run_row(run, hide=desk.settings.hide_bodies) for run in found[: limits.RUNS_ROWS]],
+    }
+
+
+def run_row(run: Run, *, hide: bool) -> dict[str, Any]:
+    return {
+        **msgspec.structs.asdict(run),
+        "error": HIDDEN if hide and run.error else run.error,
+        "waited_s": max(0, run.started_ms - run.enqueued_ms) / 1_000,
+        "took_s": max(0, run.ended_ms - run.started_ms) / 1_000,
+    }
+
+
+def charts(desk: Desk, series: str, whose: str) -> list[dict[str, Any]]:
+    """Rates and latencies of a task, or of all."""
+
+    def percentiles(what: str) -> list[tuple[str, str]]:
+        return [(f"{series}/{what}_{percentile}", percentile) for percentile in ("p50", "p95", "p99")]
+
+    return [
+        chart(desk, f"Done, {whose}", "a second", (f"{series}/done", "done")),
+        chart(desk, "Waiting for a worker", "milliseconds", *percentiles("wait")),
+        chart(desk, "Running", "milliseconds", *percentiles("run")),
+    ]
+
+
+def line_facts(desk: Desk, line: figures.TaskLine) -> dict[str, Any]:
+    recent = desk.history.recent(f"task/{line.task}/done", until_s=desk.now_s(), count=SPARK_POINTS)
+    return {**msgspec.structs.asdict(line), "recent": recent}
+
+
+def task_queues(snapshot: Snapshot) -> list[QueueLine]:
+    """Those that workers take tasks from, and those that look so: they have dead letters called as tasks' are."""
+    present = {line.name for line in snapshot.queues}
+    taken = {queue for _, facts in figures.workers(snapshot) for queue in facts.queues}
+    return [
+        line
+        for line in snapshot.queues
+        if not names.is_dead(line.name) and (line.name in taken or names.dead(line.name) in present)
+    ]
+
+
+def queue_facts(snapshot: Snapshot, line: QueueLine) -> dict[str, Any]:
+    dead = snapshot.queue(names.dead(line.name))
+    return {
+        "name": line.name,
+        "waiting": line.visible,
+        "delayed": line.delayed,
+        "in_flight": line.in_flight,
+        "oldest_s": line.oldest_s,
+        "dead": dead.depth if dead is not None else 0,
+        "dead_queue": dead.name if dead is not None else "",
+    }
+
+
+def totals(snapshot: Snapshot, lines: list[figures.TaskLine]) -> dict[str, Any]:
+    """All workers and task queues together."""
+    workers = [facts for _, facts in figures.workers(snapshot)]
+    queues = task_queues(snapshot)
+    letters = {names.dead(line.name) for line in queues}
+    return {
+        "workers": len(workers),
+        "slots": sum(facts.slots for facts in workers),
+        "running": sum(line.running for line in lines),
+        "done_s": sum(line.done_s for line in lines),
+        "waiting": sum(line.visible for line in queues),
+        "delayed": sum(line.delayed for line in queues),
+        "dead": sum(line.depth for line in snapshot.queues if line.name in letters),
+        "wait": msgspec.structs.asdict(figures.together(line.wait for line in lines)),
+        "run": msgspec.structs.asdict(figures.together(line.run for line in lines)),
+    }
+
+
+def age_s(since_ms: int) -> float:
+    """Since a wall clock time, as workers write them."""
+    return max(0.0, (now_ms() - since_ms) / 1_000)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+PAGES: Final = (
+    Page("/tasks", "tasks.html", facts, section="tasks"),
+    Page("/tasks/{task}", "task.html", task_facts, section="tasks"),
+    Page("/waiting", "waiting.html", waiting_facts, live=False, section="tasks"),
+)

@@ -1,0 +1,77 @@
+"""Topics: what is published, who is given it, how far each is, what is kept for replay."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from headrace.console.charts import chart
+from headrace.console.page import Asked, Desk, Facts, NotThere, Page
+from headrace.console.pages.queues import SPARK_POINTS
+from headrace.queue.model import SubscriptionState, TopicDescription, short_name
+
+
+async def facts(desk: Desk, asked: Asked) -> Facts:
+    """`?find=` keeps names with that text."""
+    find = asked.query.get("find", "").lower()
+    topics = [topic_facts(desk, topic) for topic in desk.snapshot().topics]
+    return {"find": find, "total": len(topics), "topics": [one for one in topics if find in one["name"].lower()]}
+
+
+async def topic_page(desk: Desk, asked: Asked) -> Facts:
+    name = asked.names["topic"]
+    topic = next((one for one in desk.snapshot().topics if short_name(one.info.arn) == name), None)
+    if topic is None:
+        raise NotThere(f"there is no topic {name!r}; `headrace topic create {name}` makes one")
+    return {
+        "topic": topic_facts(desk, topic),
+        "subscriptions": [subscription_facts(one) for one in topic.subscriptions],
+        "settings": msgspec.to_builtins(topic.info.settings),
+        "created_ms": topic.info.created_ms,
+        "charts": [
+            chart(desk, "Published", "messages a second", (f"topic/{name}/published", "published")),
+            chart(desk, "Log", "messages", (f"topic/{name}/logged", "kept")),
+        ],
+    }
+
+
+def topic_facts(desk: Desk, topic: TopicDescription) -> dict[str, Any]:
+    name, counts, snapshot = short_name(topic.info.arn), topic.counts, desk.snapshot()
+    oldest_s = max(0.0, (snapshot.at_ms - counts.oldest_ms) / 1_000) if counts.oldest_ms is not None else None
+    return {
+        "name": name,
+        "arn": topic.info.arn,
+        "fifo": topic.info.settings.fifo,
+        "subscriptions": len(topic.subscriptions),
+        "lag": sum(one.lag for one in topic.subscriptions),
+        "waiting": sum(one.waiting for one in topic.subscriptions),
+        "published": counts.published,
+        "published_s": snapshot.topic_rates.get(topic.info.arn, 0.0),
+        "duplicates": counts.duplicates,
+        "logged": counts.logged,
+        "log_bytes": counts.log_bytes,
+        "oldest_s": oldest_s,
+        "retention_s": topic.info.settings.retention_ms / 1_000,
+        "recent": desk.history.recent(f"topic/{name}/published", until_s=desk.now_s(), count=SPARK_POINTS),
+    }
+
+
+def subscription_facts(state: SubscriptionState) -> dict[str, Any]:
+    """`catching_up`: it is being given the log; else it is live."""
+    subscription = state.subscription
+    return {
+        "queue": short_name(subscription.queue),
+        "filter": msgspec.json.encode(subscription.filter).decode() if subscription.filter is not None else "",
+        "scope": subscription.scope,
+        "lag": state.lag,
+        "waiting": state.waiting,
+        "catching_up": subscription.position is not None,
+        "position": subscription.position,
+    }
+
+
+PAGES: Final = (
+    Page("/topics", "topics.html", facts, section="topics"),
+    Page("/topics/{topic}", "topic.html", topic_page, section="topics"),
+)

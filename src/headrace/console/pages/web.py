@@ -1,0 +1,147 @@
+"""Web servers: requests by route, what waits and what is shed, workers, upstreams, durable requests."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from headrace.console import figures
+from headrace.console.charts import chart
+from headrace.console.page import Asked, Desk, Facts, NotThere, Page
+from headrace.console.pages.queues import SPARK_POINTS
+from headrace.console.snapshot import Snapshot
+from headrace.presence import WebFacts
+from headrace.queue.model import HolderState
+
+
+async def facts(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - a page is given what was asked
+    snapshot = desk.snapshot()
+    servers = figures.webs(snapshot)
+    told = [one for _, one in servers]
+    routes = figures.route_lines(snapshot)
+    return {
+        "totals": totals(told, routes),
+        "routes": [route_facts(desk, line) for line in routes],
+        "shed": figures.summed(one.shed for one in told),
+        "limited": figures.summed(one.limited for one in told),
+        "servers": [server_facts(*pair) for pair in servers],
+        "workers": [worker_facts(server, one) for server in told for one in server.workers],
+        "upstreams": [msgspec.structs.asdict(one) for server in told for one in server.upstreams],
+        "durable": durable(snapshot, told),
+        "charts": [
+            *charts(desk, "web", "all routes"),
+            chart(desk, "In the server", "requests", ("web/waiting", "waiting"), ("web/in_flight", "in flight")),
+        ],
+    }
+
+
+async def route_page(desk: Desk, asked: Asked) -> Facts:
+    name = asked.names["route"]
+    line = next((line for line in figures.route_lines(desk.snapshot()) if line.route == name), None)
+    if line is None:
+        raise NotThere(f"no web server that is present has had a request for a route {name!r}; see /web")
+    return {"route": route_facts(desk, line), "charts": charts(desk, f"route/{name}", "this route")}
+
+
+def charts(desk: Desk, series: str, whose: str) -> list[dict[str, Any]]:
+    def percentiles(what: str) -> list[tuple[str, str]]:
+        return [(f"{series}/{what}_{percentile}", percentile) for percentile in ("p50", "p95", "p99")]
+
+    shed = [("web/shed", "shed")] if series == "web" else []
+    return [
+        chart(desk, f"Requests, {whose}", "a second", (f"{series}/requests", "requests"), *shed),
+        chart(desk, "Waiting for a worker", "milliseconds", *percentiles("wait")),
+        chart(desk, "With a worker", "milliseconds", *percentiles("run")),
+    ]
+
+
+def totals(told: list[WebFacts], routes: list[figures.RouteLine]) -> dict[str, Any]:
+    """All servers together."""
+    requests = sum(one.requests for one in told)
+    shed = sum(sum(one.shed.values()) for one in told)
+    return {
+        "requests_s": sum(one.requests_s for one in told),
+        "shed_s": sum(one.shed_s for one in told),
+        "shed_share": shed / requests if requests else 0.0,
+        "waiting": sum(one.queue_length for one in told),
+        "oldest_wait_s": max((one.oldest_wait_s for one in told), default=0.0),
+        "in_flight": sum(one.in_flight for one in told),
+        "connections": sum(one.connections for one in told),
+        "redelivered": sum(one.redelivered for one in told),
+        "failed": sum(one.failed for one in told),
+        "hung": sum(one.hung for one in told),
+        "restarts": sum(one.restarts for one in told),
+        "wait": msgspec.structs.asdict(figures.together(line.wait for line in routes)),
+        "run": msgspec.structs.asdict(figures.together(line.run for line in routes)),
+    }
+
+
+def route_facts(desk: Desk, line: figures.RouteLine) -> dict[str, Any]:
+    recent = desk.history.recent(f"route/{line.route}/requests", until_s=desk.now_s(), count=SPARK_POINTS)
+    return {**msgspec.structs.asdict(line), **latencies(line), "recent": recent, "shares": shares(line.statuses)}
+
+
+def latencies(line: figures.RouteLine) -> dict[str, Any]:
+    return {name: msgspec.structs.asdict(getattr(line, name)) for name in ("total", "wait", "run")}
+
+
+def shares(statuses: dict[str, int]) -> list[dict[str, Any]]:
+    """Status classes side by side: where each begins and how wide it is, of 100."""
+    whole = sum(statuses.values()) or 1
+    found, at = [], 0.0
+    for name, number in statuses.items():
+        width = 100 * number / whole
+        found.append({"name": name, "count": number, "x": round(at, 2), "width": round(width, 2)})
+        at += width
+    return found
+
+
+def server_facts(holder: HolderState, told: WebFacts) -> dict[str, Any]:
+    return {
+        "holder": holder.holder,
+        "host": told.host,
+        "pid": told.pid,
+        "url": told.url,
+        "apps": told.apps,
+        "ready": told.ready,
+        "requests_s": told.requests_s,
+        "connections": told.connections,
+        "workers": len(told.workers),
+        "generation": told.generation,
+        "restarts": told.restarts,
+        "rss_bytes": told.rss_bytes,
+    }
+
+
+def worker_facts(server: WebFacts, one: Any) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(one), "host": server.host}
+
+
+def durable(snapshot: Snapshot, told: list[WebFacts]) -> list[dict[str, Any]]:
+    """The queues of durable requests: what waits, what runs, what has failed for good."""
+    found = []
+    for name in sorted({one.durable_queue for one in told if one.durable_queue}):
+        line = snapshot.queue(name)
+        if line is None:
+            continue
+        dead = snapshot.queue(line.dead_letters or f"{name}-dead")
+        found.append(
+            {
+                "queue": name,
+                "waiting": line.visible,
+                "running": line.in_flight,
+                "retrying": line.delayed,
+                "oldest_s": line.oldest_s,
+                "done_s": line.deleted_rate,
+                "failed": dead.depth if dead is not None else 0,
+                "dead_queue": dead.name if dead is not None else "",
+            }
+        )
+    return found
+
+
+PAGES: Final = (
+    Page("/web", "web.html", facts, section="web"),
+    Page("/web/routes/{route}", "route.html", route_page, section="web"),
+)
