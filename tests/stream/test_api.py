@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import headrace.stream as hs
-from headrace.stream import physical, plan
 from headrace.durations import DurationInvalid, duration_text, duration_us
+from headrace.stream import physical, plan
 
 FLIGHTS = "origin string, dep_delay double, ts timestamp"
 

@@ -16,8 +16,8 @@ from typing import Any, Literal, cast, get_type_hints
 
 import pyarrow as pa
 
-from headrace.stream import plan
 from headrace.durations import Duration, duration_us
+from headrace.stream import plan
 from headrace.stream.errors import PlanRefused, SchemaInvalid
 from headrace.stream.file_schema import file_format, file_schema
 from headrace.stream.names import caller_variables, table_names

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeAlias
 import pyarrow as pa
 from sqlglot import exp
 
-from headrace.stream import plan
 from headrace.durations import DurationInvalid, duration_us
+from headrace.stream import plan
 from headrace.stream.errors import SchemaInvalid
 from headrace.stream.schema import from_sql_type, type_name
 from headrace.stream.sql import arithmetic, casts, functions, refusals

@@ -19,8 +19,8 @@ from typing import Final
 from sqlglot import exp
 from sqlglot.dialects.spark import Spark
 
-from headrace.stream import plan
 from headrace.durations import duration_text
+from headrace.stream import plan
 from headrace.stream.sql.dialect import parse
 from headrace.stream.sql.expressions import conjuncts, interval_us
 from headrace.stream.sql.windows import is_window
