@@ -33,6 +33,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "topic": Entry("headrace.cli.topic:topic", "Give every message to many queues: subscribe, publish, replay, …"),
     "console": Entry("headrace.cli.console:console", "Look into everything, and help, in a browser."),
     "top": Entry("headrace.cli.top:top", "Watch all queues live: depth, rates, oldest message, commits."),
+    "backup": Entry("headrace.cli.backup:backup", "Copy a store while its broker runs."),
+    "restore": Entry("headrace.cli.backup:restore", "Make a data folder of a backup."),
+    "fsck": Entry("headrace.cli.backup:fsck", "Look at all of a stopped store, or at a backup; repair it."),
     "config": Entry("headrace.cli.config:config", "Look at the settings: show, validate, reference."),
     "completion": Entry("headrace.cli.completion:completion", "Print the completion script of a shell."),
 }

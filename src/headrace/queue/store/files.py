@@ -5,10 +5,12 @@ SQLite's own files go through its VFS; these are the files beside the database.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Final
 
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)  # the errors of a disk, or a quota, without room
 PRIVATE: Final = 0o600  # messages are their owner's: no group, no others
 
 

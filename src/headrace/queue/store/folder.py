@@ -38,6 +38,7 @@ RESERVE_BYTES: Final = 8 * 1_048_576  # deletes of some 100,000 messages, or lea
 MARGIN_BYTES: Final = 8 * 1_048_576  # room beyond it before sends are taken again: else they would be refused at once
 _noted = struct.Struct("<5Q")
 _checksum = struct.Struct("<I")
+NOTED_BYTES: Final = _noted.size + _checksum.size
 
 
 class Noted(msgspec.Struct, frozen=True):
@@ -56,11 +57,34 @@ class Noted(msgspec.Struct, frozen=True):
     fifo_until_ms: int = 0
 
 
+def pack_noted(noted: Noted) -> bytes:
+    """The content of the file `acknowledged`."""
+    data = _noted.pack(noted.commit_seq, noted.now_ms, noted.journal, noted.journal_bytes, noted.fifo_until_ms)
+    return data + _checksum.pack(crc32(data))
+
+
+def unpack_noted(data: bytes) -> Noted | None:
+    """What `pack_noted` wrote; None if it does not check."""
+    fields, checksum = data[: _noted.size], data[_noted.size :]
+    if len(data) != NOTED_BYTES or _checksum.pack(crc32(fields)) != checksum:
+        return None
+    return Noted(*_noted.unpack(fields))
+
+
 class _Clock(msgspec.Struct):
     """The anchor, and the CRC-32 of its JSON: a flipped digit would let every message expire."""
 
     anchor: Anchor
     checksum: int
+
+
+def unpack_anchor(data: bytes) -> Anchor | None:
+    """The anchor in the content of `clock.json`; None if it does not check."""
+    try:
+        kept = msgspec.json.decode(data, type=_Clock)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return kept.anchor if crc32(msgspec.json.encode(kept.anchor)) == kept.checksum else None
 
 
 class Folder:
@@ -114,17 +138,14 @@ class Folder:
 
     def note(self, noted: Noted) -> None:
         """Note what has been answered. Without a sync: a power cut may take it back, never forward."""
-        data = _noted.pack(noted.commit_seq, noted.now_ms, noted.journal, noted.journal_bytes, noted.fifo_until_ms)
-        files.overwrite(self._acknowledged, data + _checksum.pack(crc32(data)))
+        files.overwrite(self._acknowledged, pack_noted(noted))
 
     def noted(self) -> Noted | None:
         """What was noted last; None when nothing was, or the file is damaged."""
-        data = os.pread(self._acknowledged, _noted.size + _checksum.size, 0)
-        if (
-            len(data) == _noted.size + _checksum.size
-            and _checksum.pack(crc32(data[: _noted.size])) == data[_noted.size :]
-        ):
-            return Noted(*_noted.unpack_from(data))
+        data = os.pread(self._acknowledged, NOTED_BYTES, 0)
+        noted = unpack_noted(data)
+        if noted is not None:
+            return noted
         if any(data) and not self._told:  # a power cut may leave it empty
             self._told = True
             log.warning(
@@ -139,12 +160,11 @@ class Folder:
         return noted.commit_seq if noted is not None else 0
 
     def anchor(self) -> Anchor | None:
-        try:
-            kept = msgspec.json.decode(self._clock.read_bytes(), type=_Clock)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-            kept = None
-        if kept is not None and crc32(msgspec.json.encode(kept.anchor)) == kept.checksum:
-            return kept.anchor
+        anchor = None
+        with contextlib.suppress(OSError):
+            anchor = unpack_anchor(self._clock.read_bytes())
+        if anchor is not None:
+            return anchor
         if self._clock.exists():
             log.error("%s is damaged: the wall clock is trusted", self._clock, extra={"action": "store.damaged"})
         return None
@@ -173,13 +193,18 @@ class Folder:
         """Copy database and journals aside, before anything is done about damage; once while the folder is open, since
         later copies would be of what was repaired. Returns the folder of the copy."""
         if self._kept is None:
-            kept = self.path / time.strftime("damaged-%Y%m%d-%H%M%S", time.gmtime())
-            kept.mkdir(mode=0o700, exist_ok=True)
+            kept = self._free_name(time.strftime("damaged-%Y%m%d-%H%M%S", time.gmtime()))
+            kept.mkdir(mode=0o700)
             for name in ("headrace.db", "headrace.db-wal", "leases.journal", "acknowledged"):
                 if (self.path / name).exists():
                     shutil.copy2(self.path / name, kept / name)
             self._kept = kept
         return self._kept
+
+    def _free_name(self, name: str) -> Path:
+        """`name`, or `name-2` and so on: an older copy is never written over."""
+        names = [name, *[f"{name}-{number}" for number in range(2, 1_000)]]
+        return next(self.path / one for one in names if not (self.path / one).exists())
 
     def suspect(self) -> bool:
         """Whether the database is to be checked whole."""

@@ -34,7 +34,7 @@ from headrace.queue.store.disk import (
     TopicLog,
     key_of,
 )
-from headrace.queue.store.journal import NO_QUEUE, LeaseJournal
+from headrace.queue.store.journal import NO_QUEUE
 from headrace.queue.store.remains import reference
 from headrace.queue.store.small_tables import QUEUE_NUMBER_MAX, RESERVED_MAX, FoundQueue, can_filter, good_garbage
 from headrace.queue.store.wal import PAGE_BYTES
@@ -48,8 +48,20 @@ class Inconsistent(Exception):
     """The database contradicts itself. The message says where."""
 
 
-def load(db: apsw.Connection, journal: LeaseJournal) -> Stored:
-    """All that is held in memory.
+DAMAGE: Final = (
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.TooBigError,  # a size that cannot be
+    apsw.SQLError,  # a table or column that is not there
+    Inconsistent,
+    msgspec.MsgspecError,
+    UnicodeDecodeError,
+)
+"""What reading a damaged database raises."""
+
+
+def load(db: apsw.Connection, records: list[LeaseRecord]) -> Stored:
+    """All that is held in memory, from the database and the lease journal's records.
 
     Raises:
         Inconsistent, apsw.Error, msgspec.MsgspecError, UnicodeDecodeError: the database is damaged.
@@ -93,7 +105,7 @@ def load(db: apsw.Connection, journal: LeaseJournal) -> Stored:
         garbage=[PutGarbage(*row) for row in db.execute("SELECT first, last FROM garbage")],
     )
     _check(stored)
-    _load_leases(db, journal, stored)
+    _load_leases(db, records, stored)
     return stored
 
 
@@ -207,6 +219,11 @@ def check_whole(db: apsw.Connection) -> None:
     ((found,),) = _rows(db, "PRAGMA integrity_check(1)")
     if found != "ok":
         raise Inconsistent(str(found))
+    check_counts(db)
+
+
+def check_counts(db: apsw.Connection) -> None:
+    """Compare what is counted of each queue and topic with its rows; raises as `load` does."""
     for number, arn, _, floor, _, messages, _ in _rows(db, _QUEUES):
         ((there,),) = _rows(db, "SELECT count(*) FROM message WHERE key BETWEEN ? AND ?", _keys(number, floor))
         if there != (messages or 0):
@@ -281,11 +298,11 @@ def read_commit(db: apsw.Connection) -> tuple[int, int]:
     return seq, now_ms
 
 
-def _load_leases(db: apsw.Connection, journal: LeaseJournal, stored: Stored) -> None:
+def _load_leases(db: apsw.Connection, records: list[LeaseRecord], stored: Stored) -> None:
     """The journal's last word on each message that still exists, and until when FIFO queues are closed."""
     last: dict[Key, tuple[LeaseRecord, int, int]] = {}
     attempts: dict[tuple[int, str], StoredAttempt] = {}
-    for record in journal.records:
+    for record in records:
         if record.queue == NO_QUEUE:
             stored.fifo_closed_until_ms = max(stored.fifo_closed_until_ms, record.expires_ms)
         for seq, receives, first_ms in record.items:

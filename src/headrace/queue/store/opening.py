@@ -11,7 +11,6 @@ import time
 from typing import Final
 
 import apsw
-import msgspec
 
 from headrace.errors import StoreDamaged, StoreUnusable
 from headrace.queue import limits
@@ -20,7 +19,7 @@ from headrace.queue.store.disk import LeaseRecord, Stored
 from headrace.queue.store.folder import Folder, Noted
 from headrace.queue.store.journal import NO_QUEUE, LeaseJournal
 from headrace.queue.store.loading import (
-    Inconsistent,
+    DAMAGE,
     check_file_header,
     check_schema,
     check_whole,
@@ -37,16 +36,6 @@ BUSY_MS: Final = 5_000  # somebody looks in with sqlite3; a writer there must no
 CHECKED_BYTES_MAX: Final = 128 * 1_048_576  # checked whole at every start: 0.2 s; beyond, when damage was met
 TIME_TRUSTED_MS: Final = limits.DAY_MS  # a stored time further ahead of all others is a flipped bit
 LOST_MIN: Final = 16  # commits within one millisecond: never so many
-
-_DAMAGE: Final = (
-    apsw.CorruptError,
-    apsw.NotADBError,
-    apsw.TooBigError,  # a size that cannot be
-    apsw.SQLError,  # a table or column that is not there
-    Inconsistent,
-    msgspec.MsgspecError,
-    UnicodeDecodeError,
-)
 
 
 class SqliteOpening:
@@ -77,7 +66,7 @@ class SqliteOpening:
         """Open the database; if it is damaged, make a new one of what can be read of it, and open that."""
         try:
             self._stored = self._open_checked(whole=whole)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             self._disconnect()
             lost = salvage(self.folder, why=str(error) or type(error).__name__, vfs=self._vfs)
             self._stored = self._open_checked(whole=True)
@@ -93,7 +82,7 @@ class SqliteOpening:
         check_schema(self._db)
         if whole or self.folder.database.stat().st_size <= CHECKED_BYTES_MAX:
             check_whole(self._db)
-        stored = load(self._db, self._journal)
+        stored = load(self._db, self._journal.records)
         self._check_gap()
         return stored
 
@@ -192,7 +181,7 @@ class _Opening:
     def __enter__(self) -> None: ...
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, _DAMAGE):
+        if isinstance(error, DAMAGE):
             raise StoreDamaged(str(self.folder.database), f"it cannot be repaired: {error}") from error
         if isinstance(error, apsw.Error | OSError):
             raise StoreUnusable(str(self.folder), f"{type(error).__name__}: {error}") from error

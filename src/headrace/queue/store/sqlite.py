@@ -7,7 +7,7 @@ made here and not by SQLite on its own, since its automatic one swallows a faile
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ import apsw
 
 from headrace.clock import Anchor, Clock, SteadyClock
 from headrace.errors import StoreError, StoreFailed, StoreFull, StoreUnusable, Unavailable
-from headrace.queue.store import deleting, rows
+from headrace.queue.store import deleting, files, rows
 from headrace.queue.store.changes import apply
 from headrace.queue.store.disk import (
     Batch,
@@ -224,9 +224,7 @@ class SqliteDisk(SqliteOpening, SqliteReads):
 
     def _explain(self, error: Exception) -> StoreError:
         """What an error means: full (try again), busy (try again), or the end."""
-        if isinstance(error, apsw.FullError) or (
-            isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        ):
+        if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in files.FULL):
             self.folder.free_reserve()
             return StoreFull(str(self.folder))
         if isinstance(error, apsw.BusyError):
@@ -337,7 +335,8 @@ class SqliteDisk(SqliteOpening, SqliteReads):
             if self._aside is not None:
                 self._aside.close()
             if self._failed is None:
-                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                with contextlib.suppress(apsw.BusyError):  # a backup still reads: the next start has the WAL
+                    self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self._db.close()
             self._journal.close()
         except (apsw.Error, OSError) as error:

@@ -64,6 +64,15 @@ def check_wal(database: Path, *, keep: Callable[[], Path], acknowledged: bool = 
     return len(unmended)
 
 
+def wal_damage(database: Path) -> list[int]:
+    """At which bytes the WAL of `database` has damaged frames (0: its header). Nothing is changed; `check_wal` mends."""
+    path = wal_path(database)
+    data = bytearray(path.read_bytes()) if path.exists() else bytearray()
+    header = [0] if mend_header(data, PAGE_BYTES) else []
+    wal = scan(data)
+    return header + [wal.offset(index) for index in _damaged(wal, tail=False)] if wal is not None else header
+
+
 def wal_path(database: Path) -> Path:
     return database.with_name(database.name + "-wal")
 
