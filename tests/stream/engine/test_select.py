@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -94,17 +95,19 @@ ROWS = st.lists(
 TAKEN = [(sql, kind) for sql, kind in EXPRESSIONS.items() if kind is not None]
 
 
-def by_duckdb(sql: str, rows: pa.Table) -> pa.Table:
-    with duckdb.connect() as connection:
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.register("input", rows)
-        return connection.sql(sql).to_arrow_table()
+        yield connection
 
 
 @pytest.mark.parametrize(("expression", "kind"), TAKEN)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(rows=ROWS, data=st.data())
-def test_kernels_give_what_duckdb_gives(expression: str, kind: str, rows: list[Any], data: st.DataObject) -> None:
+def test_kernels_give_what_duckdb_gives(
+    connection: duckdb.DuckDBPyConnection, expression: str, kind: str, rows: list[Any], data: st.DataObject
+) -> None:
     condition = data.draw(st.sampled_from([None, *(sql for sql, kind in TAKEN if kind == "boolean")]))
     wanted = Schema.of(f"x {kind}, y bigint")
     sql = f"SELECT {expression} AS x, n AS y FROM input" + (f" WHERE {condition}" if condition else "")
@@ -115,7 +118,8 @@ def test_kernels_give_what_duckdb_gives(expression: str, kind: str, rows: list[A
         computed = found.rows(given_rows, wanted.names)
     except pa.ArrowInvalid:
         return  # DuckDB is asked
-    expected = conform(by_duckdb(sql, given_rows), wanted)
+    connection.register("input", given_rows)
+    expected = conform(connection.sql(sql).to_arrow_table(), wanted)
     assert conform(computed, wanted).to_pylist() == expected.to_pylist()
 
 
