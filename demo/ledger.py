@@ -1,124 +1,161 @@
-"""The ledger: every message id on both sides, written by who saw it, compared at the end.
+"""The ledger: the ids of both sides, each written by who saw it, compared at the end.
 
-Producers write a line for each message whose send was answered, and for each whose answer was cut. Consumers write a
-line for each delivery, and for each acknowledged delete. Nothing is estimated: the audit is set arithmetic over ids.
+*Accepted* is what clients wrote down when their POST was answered 202: the request's Idempotency-Key and its flights.
+*Processed* is what stands in the log of the topic, into which workers published each flight with the key of its request.
+Nothing is estimated: the audit is set arithmetic over keys and rows.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
-ACCEPTED: Final = "accepted"  # row, id: the send was answered
-CUT: Final = "cut"  # row: the send's answer was cut; it was repeated
-DELIVERED: Final = "delivered"  # row, id, receive count; the time is when the receive was asked for
-DELETED: Final = "deleted"  # row, id; the time is when the delete's answer came
+import msgspec
+
+from demo.shapes import Filed
+
+ACCEPTED: Final = "accepted"  # 202: the task is on the disk
+REPEATED: Final = "repeated"  # 202, and the server knew the key: the task was there already
+PUT_OFF: Final = "put-off"  # 503: come again
+CUT: Final = "cut"  # the connection broke before the answer
+FAILED: Final = "failed"  # any other answer: must not be
+
+Accepted = Mapping[str, tuple[int, ...]]
+"""Key of a request → its flights' rows."""
 
 
 class Event(NamedTuple):
-    """A line of the ledger. `at_ns`: CLOCK_MONOTONIC, the same for all processes of a machine."""
+    """A line of the ledger: what became of one try of a request."""
 
     kind: str
-    at_ns: int
-    row: int
-    id: str = "-"
-    receives: int = 0
+    key: str
+    rows: tuple[int, ...] = ()
 
 
 class Page:
-    """One worker's part of the ledger. Only the worker writes it; `close` before it is read."""
+    """One client's part of the ledger, a line at a time. Only the client writes it."""
 
-    def __init__(self, folder: Path, worker: str) -> None:
-        self._file: TextIO = (folder / f"{worker}.ledger").open("w", encoding="ascii")
+    def __init__(self, folder: Path, client: str) -> None:
+        self._file: TextIO = (folder / f"{client}.ledger").open("w", buffering=1, encoding="ascii")
 
     def write(self, event: Event) -> None:
-        self._file.write(f"{event.kind} {event.at_ns} {event.row} {event.id} {event.receives}\n")
+        self._file.write(f"{event.kind} {event.key} {','.join(map(str, event.rows))}\n")
 
     def close(self) -> None:
         self._file.close()
 
 
 def read(folder: Path) -> Iterator[Event]:
-    """All lines of all workers, in no order."""
-    for page in sorted(folder.glob("*.ledger")):
-        with page.open(encoding="ascii") as lines:
-            for line in lines:
-                kind, at_ns, row, id, receives = line.split()
-                yield Event(kind, int(at_ns), int(row), id, int(receives))
+    """All lines of all clients, in no order."""
+    return Reader(folder).news()
+
+
+class Reader:
+    """Reads the ledger while it is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+
+    def news(self) -> Iterator[Event]:
+        """All whole lines that are new."""
+        for page in sorted(self._folder.glob("*.ledger")):
+            with page.open("rb") as file:
+                file.seek(self._read.get(page, 0))
+                whole, _, _ = file.read().rpartition(b"\n")
+            self._read[page] = self._read.get(page, 0) + len(whole) + bool(whole)
+            yield from map(_event, whole.decode().splitlines())
+
+
+def _event(line: str) -> Event:
+    kind, key, rows = line.split(" ")
+    return Event(kind, key, tuple(map(int, filter(None, rows.split(",")))))
+
+
+_filed = msgspec.json.Decoder(Filed)
+
+
+class Processed:
+    """What the topic's log holds: add its messages in any number of pieces."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, Counter[int]] = defaultdict(Counter)
+        """Key → row → how often it stands there."""
+        self.flights = 0
+
+    def add(self, bodies: Iterable[bytes]) -> list[Filed]:
+        """Returns: the flights among them, decoded."""
+        found = [filed for body in bodies if (filed := _filed.decode(body)).row >= 0]
+        for filed in found:
+            self.times[filed.request][filed.row] += 1
+        self.flights += len(found)
+        return found
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What the ledger proves.
+    """What the ledger proves; what is listed is what is wrong.
 
     Attributes:
-        flights: rows that were to be sent.
-        accepted: messages whose send was answered.
-        processed: messages whose delete was answered.
-        lost: messages accepted and never processed. Must be 0.
-        redelivered: deliveries beyond a message's first, also where nobody saw the first.
-        revived: deliveries that were asked for after the message's delete had been answered. Must be 0.
-        cut: messages whose send was cut by the kill: nobody knew whether they were stored. Each was sent again.
-        cut_stored: those of them that had been stored: their flight came a second time, under another id.
-        strange: messages delivered that no send explains. Must be 0.
-        flights_missing: rows of which no message was processed. Must be 0.
+        accepted: requests that were answered 202.
+        flights: in them.
+        processed: requests of which each flight was published.
+        lost: keys of requests that were accepted, and of which a flight is missing. Must be none.
+        twice: keys of requests of which a flight was published more than once. Must be none.
+        strange: keys that were published and never accepted, or with rows that they did not have. Must be none.
+        unheard: keys of requests that were put off or cut, and never accepted. Must be none.
+        failed: tries that were answered in any other way. Must be 0.
+        put_off: tries that were answered 503. Each request was sent again, and accepted, or it is in `unheard`.
+        cut: tries whose connection broke.
+        repeated: tries of which the server knew the key: they counted once.
     """
 
-    flights: int
     accepted: int
+    flights: int
     processed: int
-    lost: int
-    redelivered: int
-    revived: int
-    cut: int
-    cut_stored: int
-    strange: int
-    flights_missing: int
+    lost: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
+    unheard: list[str] = field(default_factory=list)
+    failed: int = 0
+    put_off: int = 0
+    cut: int = 0
+    repeated: int = 0
 
     @property
     def holds(self) -> bool:
         """Whether every promise was kept."""
-        return self.lost == self.revived == self.strange == self.flights_missing == 0
+        return not (self.lost or self.twice or self.strange or self.unheard or self.failed)
 
 
-def audit(events: Iterable[Event], *, flights: int) -> Audit:
-    """Compare both sides, by message ids alone. `events` may come in any order."""
-    accepted: dict[str, int] = {}
-    deleted: dict[str, Event] = {}
-    delivered: dict[str, list[Event]] = defaultdict(list)
-    cut: Counter[int] = Counter()
-    for event in events:
-        if event.kind == ACCEPTED:
-            accepted[event.id] = event.row
-        elif event.kind == CUT:
-            cut[event.row] += 1
-        elif event.kind == DELIVERED:
-            delivered[event.id].append(event)
-        elif event.id not in deleted or event.at_ns < deleted[event.id].at_ns:
-            deleted[event.id] = event
-    unknown_ids = Counter(seen[0].row for id, seen in delivered.items() if id not in accepted)
-    cut_stored = (unknown_ids & cut).total()
-    wrong_rows = sum(accepted.get(id, seen[0].row) != seen[0].row for id, seen in delivered.items())
-    processed_rows = {event.row for event in deleted.values()}
+def accepted_of(events: Iterable[Event]) -> dict[str, tuple[int, ...]]:
+    """What was accepted."""
+    return {event.key: event.rows for event in events if event.kind in (ACCEPTED, REPEATED)}
+
+
+def audit(events: Iterable[Event], times: Mapping[str, Mapping[int, int]]) -> Audit:
+    """Compare both sides. `events` may come in any order.
+
+    Args:
+        times: key → row → how often it was published.
+    """
+    told = list(events)
+    accepted = accepted_of(told)
+    kinds = Counter(event.kind for event in told)
+    lost = [key for key, rows in accepted.items() if not set(rows) <= times.get(key, {}).keys()]
     return Audit(
-        flights=flights,
         accepted=len(accepted),
-        processed=len(deleted),
-        lost=len(accepted.keys() - deleted.keys()),
-        redelivered=sum(_deliveries(seen) - 1 for seen in delivered.values()),
-        revived=sum(
-            event.at_ns > deleted[id].at_ns for id, seen in delivered.items() if id in deleted for event in seen
-        ),
-        cut=cut.total(),
-        cut_stored=cut_stored,
-        strange=unknown_ids.total() - cut_stored + wrong_rows,
-        flights_missing=flights - len(processed_rows),
+        flights=sum(map(len, accepted.values())),
+        processed=len(accepted) - len(lost),
+        lost=sorted(lost),
+        twice=sorted(key for key, rows in times.items() if any(count > 1 for count in rows.values())),
+        strange=sorted(key for key, rows in times.items() if not rows.keys() <= set(accepted.get(key, ()))),
+        unheard=sorted({event.key for event in told if event.kind in (PUT_OFF, CUT)} - accepted.keys()),
+        failed=kinds[FAILED],
+        put_off=kinds[PUT_OFF],
+        cut=kinds[CUT],
+        repeated=kinds[REPEATED],
     )
-
-
-def _deliveries(seen: list[Event]) -> int:
-    """How often a message was handed out: as counted here, or as the broker counts where an answer was cut."""
-    return max(len(seen), *(event.receives for event in seen))

@@ -1,10 +1,10 @@
-"""What the demo shows: a live picture on a terminal, plain lines anywhere else, and the ledger at the end."""
+"""What the demo shows: a live picture on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
@@ -16,60 +16,67 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from demo.broker import Gauge
-from demo.ledger import Audit
-from demo.pipeline import Window, WindowAudit
+from demo.ledger import CUT, FAILED, PUT_OFF, REPEATED
+from demo.shapes import RESULTS, TASKS, Window
+from demo.watch import QueueLine, Seen
 
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
-HISTORY: Final = 60  # samples in the curves
+HISTORY: Final = 50  # samples in the curves
 WINDOWS: Final = 3  # closed windows that are shown
-EVENTS: Final = 6  # lines of news that stay visible
+EVENTS: Final = 7  # lines of news that stay visible
+WIDTH: Final = 100
 PLAIN_INTERVAL_S: Final = 2.0
-
-
-@dataclass(frozen=True)
-class WorkerState:
-    name: str
-    client: str
-    count: int
-    per_s: float
+KEYS: Final = "w web worker · t task worker · p pipeline · b broker: SIGKILL   s spike   f poison   c console   q end"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment. `gauge` is None while the broker is down. `windows`: those that the pipeline has closed; `windowed`: the
-    flights in them."""
+    """One moment.
+
+    Attributes:
+        total: flights of the year.
+        requests, flights: accepted so far, as clients wrote down.
+        processed: flights in the topic's log.
+        windowed: flights in windows that are closed.
+        lost: requests that were accepted and are not there, as of the last moment when no task waited.
+        tries: how the tries of requests ended, by kind.
+        rates: a second: requests, filed (flights), windowed (flights).
+        harm: what was done on purpose.
+        poison: messages fed that can only become dead letters.
+    """
 
     elapsed_s: float
     total: int
-    producers: Sequence[WorkerState]
-    consumers: Sequence[WorkerState]
-    gauge: Gauge | None
-    windows: Sequence[Window] = ()
-    windowed: int = 0
+    requests: int
+    flights: int
+    processed: int
+    windowed: int
+    lost: int
+    tries: Mapping[str, int]
+    rates: Mapping[str, float]
+    seen: Seen
+    harm: Sequence[str] = ()
+    poison: int = 0
+
+    def queue(self, name: str) -> QueueLine:
+        return self.seen.queues.get(name, QueueLine(name))
 
     @property
-    def accepted(self) -> int:
-        return sum(worker.count for worker in self.producers)
-
-    @property
-    def processed(self) -> int:
-        return sum(worker.count for worker in self.consumers)
-
-    @property
-    def in_per_s(self) -> float:
-        return sum(worker.per_s for worker in self.producers)
-
-    @property
-    def out_per_s(self) -> float:
-        return sum(worker.per_s for worker in self.consumers)
+    def pipeline_queue(self) -> QueueLine:
+        """The pipeline's subscription to the topic, whatever it is called."""
+        found = (
+            line for name, line in self.seen.queues.items() if name.startswith("headrace-stream") or "flights" in name
+        )
+        return next(found, QueueLine("flights"))
 
 
 class View(Protocol):
-    """Shows snapshots and events; a context manager."""
+    """Shows snapshots and events; a context manager. `address`: the console's."""
+
+    address: str
 
     def show(self, snapshot: Snapshot) -> None: ...
-    def tell(self, text: str, *, style: str = "") -> None: ...
+    def tell(self, text: str, style: str) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
 
@@ -78,6 +85,7 @@ class PlainView:
     """A line every two seconds: for logs and CI."""
 
     def __init__(self, console: Console) -> None:
+        self.address = ""
         self._console = console
         self._next_s = 0.0
 
@@ -91,14 +99,17 @@ class PlainView:
         if snapshot.elapsed_s < self._next_s:
             return
         self._next_s = snapshot.elapsed_s + PLAIN_INTERVAL_S
+        tasks = snapshot.queue(TASKS)
         self._console.print(
-            f"{snapshot.elapsed_s:5.1f} s  accepted {snapshot.accepted:>7,}  processed {snapshot.processed:>7,}  "
-            f"in {snapshot.in_per_s:>7,.0f}/s  out {snapshot.out_per_s:>7,.0f}/s  windows {len(snapshot.windows):>5,}  {_gauge_text(snapshot.gauge)}",
+            f"{snapshot.elapsed_s:5.1f} s  accepted {snapshot.requests:>6,} ({snapshot.rates['requests']:>4,.0f}/s)  "
+            f"flights {snapshot.processed:>7,} ({snapshot.rates['filed']:>5,.0f}/s)  waiting {tasks.visible:>5,}  "
+            f"windows {len(snapshot.seen.windows):>5,}  503 {snapshot.tries.get(PUT_OFF, 0):>5,}  lost {snapshot.lost:,}"
+            f"{'' if snapshot.seen.broker_up else '  broker down'}",
             soft_wrap=True,
             highlight=False,
         )
 
-    def tell(self, text: str, *, style: str = "") -> None:
+    def tell(self, text: str, style: str) -> None:
         self._console.print(f"         {text}", style=style, soft_wrap=True, highlight=False)
 
 
@@ -106,10 +117,11 @@ class LiveView:
     """A picture that is redrawn four times a second."""
 
     def __init__(self, console: Console) -> None:
-        self._in: deque[float] = deque(maxlen=HISTORY)
-        self._out: deque[float] = deque(maxlen=HISTORY)
+        self.address = ""
+        self._curves = {name: deque[float](maxlen=HISTORY) for name in ("requests", "filed", "windowed")}
         self._events: deque[Text] = deque(maxlen=EVENTS)
         self._started_s = time.monotonic()
+        self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=False)
 
     def __enter__(self) -> Self:
@@ -120,32 +132,35 @@ class LiveView:
         self._live.__exit__(None, None, None)
 
     def show(self, snapshot: Snapshot) -> None:
-        self._in.append(snapshot.in_per_s)
-        self._out.append(snapshot.out_per_s)
+        for name, curve_ in self._curves.items():
+            curve_.append(snapshot.rates[name])
         self._live.update(self._picture(snapshot), refresh=True)
 
-    def tell(self, text: str, *, style: str = "") -> None:
+    def tell(self, text: str, style: str) -> None:
         self._events.append(Text(f"{time.monotonic() - self._started_s:5.1f} s  {text}", style=style))
+        if not self.address:  # before there is a picture
+            self._live.console.print(self._events[-1])
 
     def _picture(self, snapshot: Snapshot) -> Panel:
-        top = max(1.0, *self._in, *self._out)
         parts: list[RenderableType] = [
             _progress(snapshot),
             Text(),
-            _curves([("in", self._in, "cyan"), ("out", self._out, "green")], top),
-            _numbers(snapshot),
-            _workers(snapshot),
+            _flow(self._curves, snapshot),
+            _stages(snapshot),
+            _promises(snapshot),
+            Text(),
             _windows(snapshot),
             *self._events,
             *[Text() for _ in range(EVENTS - len(self._events))],
+            Text(KEYS, style="dim"),
         ]
-        state = "[green]broker up[/]" if snapshot.gauge else "[bold red]broker down[/]"
+        state = "[green]broker up[/]" if snapshot.seen.broker_up else "[bold red]broker down[/]"
         return Panel(
             Group(*parts),
-            title="headrace demo: flights from New York City, 2013",
+            title=f"headrace demo · console: [bold]{self.address}[/]",
             subtitle=f"{state} · {snapshot.elapsed_s:.0f} s",
             box=box.ROUNDED,
-            width=100,
+            width=WIDTH,
         )
 
 
@@ -156,122 +171,84 @@ def curve(values: Sequence[float], top: float) -> str:
 
 def _progress(snapshot: Snapshot) -> Table:
     grid = Table.grid(padding=(0, 1), expand=True)
-    grid.add_column(width=10)
+    grid.add_column(width=20)
     grid.add_column(ratio=1)
-    grid.add_column(justify="right", width=20)
+    grid.add_column(justify="right", width=18)
     for name, count, style in (
-        ("accepted", snapshot.accepted, "cyan"),
+        ("flights accepted", snapshot.flights, "cyan"),
         ("processed", snapshot.processed, "green"),
-        ("in windows", snapshot.windowed, "magenta"),
+        ("in closed windows", snapshot.windowed, "magenta"),
     ):
         bar = ProgressBar(total=snapshot.total, completed=count, complete_style=style, finished_style=style)
         grid.add_row(name, bar, f"{count:,} of {snapshot.total:,}")
     return grid
 
 
-def _curves(lines: Sequence[tuple[str, Sequence[float], str]], top: float) -> Table:
+def _flow(curves: Mapping[str, Sequence[float]], snapshot: Snapshot) -> Table:
     grid = Table.grid(padding=(0, 1), expand=True)
-    grid.add_column(width=10)
+    grid.add_column(width=20)
     grid.add_column(width=HISTORY)
     grid.add_column(justify="right", ratio=1)
-    for name, values, style in lines:
-        latest = values[-1] if values else 0.0
-        grid.add_row(name, Text(curve(values, top), style=style), f"{latest:,.0f}/s")
+    for name, key, unit, style in (
+        ("web: accepted", "requests", "requests/s", "cyan"),
+        ("work: processed", "filed", "flights/s", "green"),
+        ("stream: in windows", "windowed", "flights/s", "magenta"),
+    ):
+        values = curves[key]
+        text = Text(curve(values, max(1.0, *values) if values else 1.0), style=style)
+        grid.add_row(name, text, f"{snapshot.rates[key]:,.0f} {unit}")
     return grid
 
 
-def _numbers(snapshot: Snapshot) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("waiting", "in flight", "commit latency", "operations a commit"):
-        table.add_column(heading, justify="right", width=20)
-    gauge = snapshot.gauge
-    if gauge is None:
-        table.add_row(*["[red]—[/]"] * 4)
-    else:
-        table.add_row(
-            f"{gauge.waiting:,}",
-            f"{gauge.in_flight:,}",
-            f"{gauge.commit_ms:.2f} ms",
-            f"{gauge.operations_a_commit:.1f}",
-        )
+def _stages(snapshot: Snapshot) -> Table:
+    """Of the queues, what the console says. Widths are fixed: a table that breathes with its numbers cannot be read."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("queue", width=30)
+    for heading in ("waiting", "oldest", "in flight", "in/s", "out/s"):
+        table.add_column(heading, justify="right", width=9)
+    for name, line in (
+        ("tasks → work", snapshot.queue(TASKS)),
+        ("topic flights → stream", snapshot.pipeline_queue),
+        ("topic delays → this window", snapshot.queue(RESULTS)),
+    ):
+        oldest = f"{line.oldest_s:.1f} s" if line.oldest_s is not None else "–"
+        rates = (f"{line.sent_rate:,.0f}", f"{line.deleted_rate:,.0f}")
+        table.add_row(name, f"{line.visible + line.delayed:,}", oldest, f"{line.in_flight:,}", *rates)
     return table
 
 
-def _workers(snapshot: Snapshot) -> Table:
-    """Widths are fixed: a table that breathes with its numbers cannot be read."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for role, done in (("producer", "accepted"), ("consumer", "processed")):
-        table.add_column(role, width=11)
-        table.add_column("client", width=7)
-        table.add_column(done, justify="right", width=10)
-        table.add_column("/s", justify="right", width=8)
-    for place in range(max(len(snapshot.producers), len(snapshot.consumers))):
-        table.add_row(*_cells(snapshot.producers, place), *_cells(snapshot.consumers, place))
-    return table
-
-
-def _cells(workers: Sequence[WorkerState], place: int) -> list[str]:
-    if place >= len(workers):
-        return [""] * 4
-    worker = workers[place]
-    return [worker.name, worker.client, f"{worker.count:,}", f"{worker.per_s:,.0f}"]
+def _promises(snapshot: Snapshot) -> Text:
+    tries, bad = snapshot.tries, snapshot.lost or snapshot.tries.get(FAILED, 0)
+    return Text.assemble(
+        (f" accepted {snapshot.requests:,} requests   processed {snapshot.processed:,} flights   ", "bold"),
+        (f"lost {snapshot.lost:,}   failed {tries.get(FAILED, 0):,}\n", "bold red" if bad else "bold green"),
+        f" 503, sent again {tries.get(PUT_OFF, 0):,}   cut, sent again {tries.get(CUT, 0):,}   "
+        f"known already {tries.get(REPEATED, 0):,}   poison {snapshot.poison:,}   dead letters {snapshot.seen.letters:,}   "
+        f"late {snapshot.seen.late:,}\n",
+        f" harm so far: {', '.join(snapshot.harm) or 'none; press a key'}",
+    )
 
 
 def _windows(snapshot: Snapshot) -> Table:
-    """The days that were closed last, newest first."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(f"{len(snapshot.windows):,} windows closed", width=24)
-    for heading in ("airport", "flights", "mean delay"):
-        table.add_column(heading, justify="right", width=18)
-    latest = [*reversed(snapshot.windows[-WINDOWS:])]
-    for window in latest:
-        delay = f"{window.delay:.1f} min" if window.delay is not None else ""
-        table.add_row(f"{window.window_start:%a %d %b %Y}", window.origin, f"{window.flights:,}", delay)
-    for _ in range(WINDOWS - len(latest)):
-        table.add_row("", "", "", "")
+    """The days that were closed last, newest first; and what the schedule last told."""
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    table.add_column(width=30)
+    table.add_column(width=6)
+    table.add_column(justify="right", width=14)
+    table.add_column(justify="right", width=24)
+    windows = snapshot.seen.windows
+    latest = [*reversed(windows[-WINDOWS:])]
+    for place in range(WINDOWS):
+        head = f"{len(windows):,} windows closed" if place == 0 else _worst(snapshot) if place == 1 else ""
+        table.add_row(head, *(_day(latest[place]) if place < len(latest) else ("", "", "")))
     return table
 
 
-def _gauge_text(gauge: Gauge | None) -> str:
-    if gauge is None:
-        return "broker down"
-    return f"waiting {gauge.waiting:,}  in flight {gauge.in_flight:,}  commit {gauge.commit_ms:.2f} ms"
+def _day(window: Window) -> tuple[str, str, str]:
+    delay = f"{window.delay:.1f} min late" if window.delay is not None else "none left"
+    return window.origin, f"{window.flights:,} flights", f"{window.window_start:%a %d %b}: {delay}"
 
 
-def print_ledger(console: Console, audit: Audit, windows: WindowAudit, *, kills: int, seconds: float) -> None:
-    """The end: what the message ids on both sides prove, and the windows."""
-    table = Table(title="Ledger, from the message ids on both sides", box=box.ROUNDED, title_justify="left")
-    table.add_column("", justify="left")
-    table.add_column("", justify="right")
-    table.add_column("", justify="left", style="dim")
-    table.add_row("accepted", f"{audit.accepted:,}", "sends that the broker answered")
-    table.add_row("processed", f"{audit.processed:,}", "deletes that the broker answered")
-    table.add_row("redelivered", f"{audit.redelivered:,}", "handed out again: the kill cut the answer, or the consumer")
-    table.add_row(
-        "unknown", f"{audit.cut:,}", f"sends whose answer the kill cut; sent again; {audit.cut_stored:,} came twice"
-    )
-    table.add_row("deleted, yet delivered", _must_be_zero(audit.revived), "must be 0")
-    table.add_row("unexplained", _must_be_zero(audit.strange), "must be 0")
-    table.add_row("flights missing", _must_be_zero(audit.flights_missing), f"of {audit.flights:,}; must be 0")
-    table.add_row("lost", _must_be_zero(audit.lost), "accepted, never processed; must be 0")
-    table.add_section()
-    table.add_row("windows", f"{windows.closed:,}", "closed by the pipeline, killed in between")
-    table.add_row("windows that differ", _must_be_zero(_differing(windows)), "from a one-shot computation; must be 0")
-    table.add_row("windows sent twice", _must_be_zero(windows.twice), "must be 0")
-    table.add_row("rows too late", _must_be_zero(windows.late), "must be 0")
-    console.print(table)
-    holds = audit.holds and windows.holds
-    verdict = "Nothing was lost, every window is right." if holds else "A promise was broken: see the rows in red."
-    console.print(
-        f"{verdict} {audit.flights:,} flights, {kills} SIGKILL, {seconds:.0f} seconds.",
-        style="bold green" if holds else "bold red",
-    )
-
-
-def _differing(windows: WindowAudit) -> int:
-    """Windows that are wrong, missing, or should not be."""
-    return max(windows.expected, windows.closed - windows.twice) - windows.equal
-
-
-def _must_be_zero(count: int) -> str:
-    return f"[bold {'red' if count else 'green'}]{count:,}[/]"
+def _worst(snapshot: Snapshot) -> str:
+    worst = next((report.worst for report in reversed(snapshot.seen.reports) if report.worst), None)
+    return f"worst: {worst.window_start:%d %b} {worst.origin} {worst.delay:.0f} min" if worst else ""
