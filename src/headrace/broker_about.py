@@ -13,6 +13,7 @@ import msgspec
 from headrace import __version__
 from headrace.broker_settings import BrokerSettings, request_bytes_max
 from headrace.native.protocol import BrokerAbout, SettingFacts
+from headrace.settings import Duration
 
 
 def about(settings: BrokerSettings, origins: Mapping[str, str], *, started_ms: int) -> BrokerAbout:
@@ -49,6 +50,8 @@ def setting_facts(settings: Any, origins: Mapping[str, str]) -> list[SettingFact
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, Duration):
+        return f"{value:g}s"
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)

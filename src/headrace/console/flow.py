@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from headrace.console import limits
+from headrace.console.rendering import part
 from headrace.console.snapshot import QueueLine, Snapshot, names_of, pipeline_of
 
 ROW: Final = 64
@@ -195,7 +196,7 @@ def _detail(name: str, snapshot: Snapshot) -> str:
 
 def _href(name: str, pipelines: set[str]) -> str:
     places = {"web": "/web", "worker": "/workers", "scheduler": "/schedules"}
-    return "/streams" if name in pipelines else places.get(name, "/queues")
+    return f"/streams/{part(name)}" if name in pipelines else places.get(name, "/queues")
 
 
 def _links(

@@ -37,7 +37,7 @@ QUEUES_OVERVIEW: Final = 25  # in the overview's table, the busiest
 QUEUES_DRAWN_MAX: Final = 10  # in the flow picture, the busiest; the table below has all
 
 RUNS_PAUSE: Final = 15.0  # times as long as reading the run log took, before it is read again: 6 % of a core at most
-RUNS_ROWS: Final = 50  # runs on a page
+RUNS_ROWS: Final = 30  # runs on a page
 TASKS_LOOKED_MAX: Final = 20_000  # waiting tasks that are looked at for one: about a second of the console's time
 """A task that its address leads to by queue and number is found without looking."""
 WAITING_ROWS: Final = 50  # of waiting tasks on a page

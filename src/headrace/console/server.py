@@ -31,7 +31,7 @@ from headrace.http.tls import server_tls
 from headrace.native.aio import AsyncClient, connect_async
 from headrace.native.presence import be_present
 from headrace.presence import about_me, holder_name
-from headrace.process import notify_systemd, raise_descriptor_limit
+from headrace.process import notify_systemd, raise_descriptor_limit, rss_bytes
 from headrace.settings import SettingsError, flag_of
 
 _log: Final = logging.getLogger("headrace.console")
@@ -144,7 +144,12 @@ class Console:
 
     async def _be_present(self) -> None:
         """Those who list who is there see us, too."""
-        await be_present(self._client, holder=holder_name("console"), kind="console", facts=about_me)
+        await be_present(
+            self._client,
+            holder=holder_name("console"),
+            kind="console",
+            facts=lambda: {**about_me(), "rss_bytes": rss_bytes()},
+        )
 
     def _on_look(self) -> None:
         if self._live.viewers:

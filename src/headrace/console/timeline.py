@@ -23,6 +23,7 @@ class Span(msgspec.Struct, frozen=True):
     kind: wait, run, pause.
     attempt: which it belongs to.
     tone: of a run: good, warn, bad, info.
+    ended: how a run ended, as the run log says.
     open: it goes on now.
     """
 
@@ -31,6 +32,7 @@ class Span(msgspec.Struct, frozen=True):
     end_ms: int
     attempt: int
     tone: str = ""
+    ended: str = ""
     open: bool = False
 
 
@@ -64,9 +66,18 @@ def spans(runs: Sequence[Run], now: Now | None, *, sent_ms: int | None, now_ms: 
         if run.started_ms > run.enqueued_ms:
             found.append(Span("wait", max(run.enqueued_ms, end_ms or 0), run.started_ms, run.attempt))
         if run.status != "deferred":
-            found.append(Span("run", run.started_ms, run.ended_ms, run.attempt, TONES.get(run.status, "")))
+            found.append(Span("run", run.started_ms, run.ended_ms, run.attempt, TONES.get(run.status, ""), run.status))
         end_ms = run.ended_ms
-    return found + _open(now, end_ms, now_ms)
+    return _forwards([*found, *_open(now, end_ms, now_ms)])
+
+
+def _forwards(found: list[Span]) -> list[Span]:
+    """Without spans that go backwards, as they would where workers' clocks disagree: runs are kept, as a moment."""
+    return [
+        msgspec.structs.replace(span, end_ms=max(span.start_ms, span.end_ms))
+        for span in found
+        if span.kind == "run" or span.end_ms > span.start_ms
+    ]
 
 
 def _open(now: Now | None, end_ms: int | None, now_ms: int) -> list[Span]:
@@ -100,7 +111,7 @@ def bars(found: Sequence[Span]) -> list[Bar]:
     """Spans side by side, to scale, a row an attempt."""
     if not found:
         return []
-    begin_ms, end_ms = found[0].start_ms, max(span.end_ms for span in found)
+    begin_ms, end_ms = min(span.start_ms for span in found), max(span.end_ms for span in found)
     scale = 1_000 / max(1, end_ms - begin_ms)
     rows = {attempt: row for row, attempt in enumerate(dict.fromkeys(span.attempt for span in found))}
     drawn = []

@@ -27,7 +27,7 @@ async def facts(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - a page is 
         "disk_low": about is not None and about.disk_free_bytes < _FULL_SHARE * about.disk_bytes,
         "version": __version__,
         "charts": [
-            chart(desk, "A commit takes", "milliseconds", ("store/commit_ms", "mean"), ("store/commit_p99_ms", "p99")),
+            chart(desk, "A commit takes", "ms", ("store/commit_ms", "mean"), ("store/commit_p99_ms", "p99")),
             chart(desk, "Commits", "a second", ("store/commits", "commits")),
         ],
     }

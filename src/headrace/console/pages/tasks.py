@@ -14,7 +14,7 @@ from headrace.console.messages import HIDDEN
 from headrace.console.page import Asked, Desk, Facts, NotThere, Page
 from headrace.console.pages.queues import SPARK_POINTS
 from headrace.console.runs import having
-from headrace.console.snapshot import QueueLine, Snapshot
+from headrace.console.snapshot import QueueLine, Snapshot, names_of
 from headrace.console.working import work_on
 from headrace.work import inspecting, names
 from headrace.work.broker_backend import Caller
@@ -31,7 +31,7 @@ async def facts(desk: Desk, asked: Asked) -> Facts:
         "totals": totals(snapshot, lines),
         "tasks": [line_facts(desk, line) for line in lines],
         "queues": [queue_facts(snapshot, line) for line in task_queues(snapshot)],
-        "charts": charts(desk, "tasks", "tasks"),
+        "charts": charts(desk, "tasks"),
         **await run_facts(desk, asked, task=asked.query.get("task", "")),
     }
 
@@ -51,7 +51,7 @@ async def task_facts(desk: Desk, asked: Asked) -> Facts:
             for holder, one in figures.running(snapshot)
             if one.task == name
         ],
-        "charts": charts(desk, f"task/{name}", "this task"),
+        "charts": charts(desk, f"task/{name}"),
         **found,
     }
 
@@ -124,16 +124,16 @@ def run_row(run: Run, *, hide: bool) -> dict[str, Any]:
     }
 
 
-def charts(desk: Desk, series: str, whose: str) -> list[dict[str, Any]]:
+def charts(desk: Desk, series: str) -> list[dict[str, Any]]:
     """Rates and latencies of a task, or of all."""
 
     def percentiles(what: str) -> list[tuple[str, str]]:
         return [(f"{series}/{what}_{percentile}", percentile) for percentile in ("p50", "p95", "p99")]
 
     return [
-        chart(desk, f"Done, {whose}", "a second", (f"{series}/done", "done")),
-        chart(desk, "Waiting for a worker", "milliseconds", *percentiles("wait")),
-        chart(desk, "Running", "milliseconds", *percentiles("run")),
+        chart(desk, "Done", "a second", (f"{series}/done", "done")),
+        chart(desk, "Waiting for a worker", "ms", *percentiles("wait")),
+        chart(desk, "Running", "ms", *percentiles("run")),
     ]
 
 
@@ -143,18 +143,20 @@ def line_facts(desk: Desk, line: figures.TaskLine) -> dict[str, Any]:
 
 
 def task_queues(snapshot: Snapshot) -> list[QueueLine]:
-    """Those that workers take tasks from, and those that look so: they have dead letters called as tasks' are."""
-    present = {line.name for line in snapshot.queues}
+    """Those that workers take tasks from, and those that were made for tasks: their dead letters are called as tasks' are."""
     taken = {queue for _, facts in figures.workers(snapshot) for queue in facts.queues}
+    others = {name for one in snapshot.holders if one.kind != "worker" for name in names_of(one.facts.get("queues"))}
     return [
         line
         for line in snapshot.queues
-        if not names.is_dead(line.name) and (line.name in taken or names.dead(line.name) in present)
+        if not names.is_dead(line.name)
+        and (line.name in taken or (line.dead_letters == names.dead(line.name) and line.name not in others))
     ]
 
 
 def queue_facts(snapshot: Snapshot, line: QueueLine) -> dict[str, Any]:
-    dead = snapshot.queue(names.dead(line.name))
+    # One queue has the letters of all priorities: told with the normal one.
+    dead = snapshot.queue(names.dead(line.name)) if names.base(line.name) == line.name else None
     return {
         "name": line.name,
         "waiting": line.visible,

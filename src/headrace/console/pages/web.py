@@ -22,7 +22,7 @@ async def facts(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - a page is 
     routes = figures.route_lines(snapshot)
     return {
         "totals": totals(told, routes),
-        "routes": [route_facts(desk, line) for line in routes],
+        "routes": [route_facts(desk, line) for line in routes if line.requests],
         "shed": figures.summed(one.shed for one in told),
         "limited": figures.summed(one.limited for one in told),
         "servers": [server_facts(*pair) for pair in servers],
@@ -30,7 +30,7 @@ async def facts(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - a page is 
         "upstreams": [msgspec.structs.asdict(one) for server in told for one in server.upstreams],
         "durable": durable(snapshot, told),
         "charts": [
-            *charts(desk, "web", "all routes"),
+            *charts(desk, "web"),
             chart(desk, "In the server", "requests", ("web/waiting", "waiting"), ("web/in_flight", "in flight")),
         ],
     }
@@ -41,18 +41,18 @@ async def route_page(desk: Desk, asked: Asked) -> Facts:
     line = next((line for line in figures.route_lines(desk.snapshot()) if line.route == name), None)
     if line is None:
         raise NotThere(f"no web server that is present has had a request for a route {name!r}; see /web")
-    return {"route": route_facts(desk, line), "charts": charts(desk, f"route/{name}", "this route")}
+    return {"route": route_facts(desk, line), "charts": charts(desk, f"route/{name}")}
 
 
-def charts(desk: Desk, series: str, whose: str) -> list[dict[str, Any]]:
+def charts(desk: Desk, series: str) -> list[dict[str, Any]]:
     def percentiles(what: str) -> list[tuple[str, str]]:
         return [(f"{series}/{what}_{percentile}", percentile) for percentile in ("p50", "p95", "p99")]
 
     shed = [("web/shed", "shed")] if series == "web" else []
     return [
-        chart(desk, f"Requests, {whose}", "a second", (f"{series}/requests", "requests"), *shed),
-        chart(desk, "Waiting for a worker", "milliseconds", *percentiles("wait")),
-        chart(desk, "With a worker", "milliseconds", *percentiles("run")),
+        chart(desk, "Requests", "a second", (f"{series}/requests", "requests"), *shed),
+        chart(desk, "Waiting for a worker", "ms", *percentiles("wait")),
+        chart(desk, "With a worker", "ms", *percentiles("run")),
     ]
 
 

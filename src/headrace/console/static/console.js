@@ -86,7 +86,7 @@
     row.querySelector("a")?.focus({preventScroll: true});
   }
 
-  const places = {o: "/", q: "/queues", d: "/dead-letters", t: "/tasks", w: "/web", s: "/streams"};
+  const places = {o: "/", q: "/queues", d: "/dead-letters", t: "/tasks", c: "/schedules", w: "/web", s: "/streams", p: "/topics", k: "/workers", e: "/settings"};
   let going = 0;
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
