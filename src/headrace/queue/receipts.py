@@ -21,12 +21,15 @@ SIZE_BYTES: Final = 12 + _MAC_BYTES
 
 
 class Receipts:
-    """Mints and reads the receipts of one store. `secret`: 32 random bytes, kept with the store."""
+    """Mints and reads the receipts of one store. `secret`: 32 random bytes, kept with the store.
+
+    `queue`: where keys do not name their queue, the number of it: receipts of others are then as good as forged.
+    """
 
     __slots__ = ("_keyed",)
 
-    def __init__(self, secret: bytes) -> None:
-        self._keyed = blake2b(key=secret, digest_size=_MAC_BYTES)
+    def __init__(self, secret: bytes, *, queue: int = 0) -> None:
+        self._keyed = blake2b(key=secret, digest_size=_MAC_BYTES, person=queue.to_bytes(8, "big"))
 
     def mint(self, key: int, receives: int) -> bytes:
         """The receipt of message `key` (64 bits) on its `receives`-th receive (32 bits)."""

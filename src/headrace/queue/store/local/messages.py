@@ -16,9 +16,10 @@ from headrace.errors import (
 from headrace.queue import limits
 from headrace.queue.model import Message, Peeked
 from headrace.queue.operations import ChangeVisibility, Delete, Peek
+from headrace.queue.store.checks import check_limit, check_receipts, check_visibility
 from headrace.queue.store.disk import LeaseRecord, seq_of
 from headrace.queue.store.local.head import LocalQueue
-from headrace.queue.store.local.receiving import check_limit, journal
+from headrace.queue.store.local.receiving import journal
 from headrace.queue.store.local.state import Held, LocalState
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
 
@@ -27,7 +28,7 @@ _PEEK_BYTES_MAX: Final = 16 * 1_048_576
 
 def delete(state: LocalState, operation: Delete, now: int) -> list[CallerError | None]:
     queue = state.queue(operation.queue)
-    _check_receipts(operation.receipts)
+    check_receipts(operation.receipts)
     state.advance_queue(queue, now)
     outcomes: list[CallerError | None] = []
     strict = queue.info.settings.fifo
@@ -137,14 +138,9 @@ def read_receipt(state: LocalState, queue: LocalQueue, receipt: bytes) -> tuple[
     return key, receives
 
 
-def _check_receipts(receipts: list[bytes]) -> None:
-    if not 1 <= len(receipts) <= limits.NATIVE_BATCH_MAX:
-        raise InvalidParameter("receipts", str(len(receipts)), f"1 to {limits.NATIVE_BATCH_MAX} receipts a call")
-
-
 def change_visibility(state: LocalState, operation: ChangeVisibility, now: int) -> list[CallerError | None]:
     queue = state.queue(operation.queue)
-    _check_receipts([receipt for receipt, _ in operation.changes])
+    check_receipts([receipt for receipt, _ in operation.changes])
     state.advance_queue(queue, now)
     outcomes: list[CallerError | None] = []
     for receipt, timeout_ms in operation.changes:
@@ -158,8 +154,7 @@ def change_visibility(state: LocalState, operation: ChangeVisibility, now: int) 
 
 
 def _change_visibility(state: LocalState, queue: LocalQueue, receipt: bytes, timeout_ms: int, now: int) -> None:
-    if not 0 <= timeout_ms <= limits.VISIBILITY_MAX_MS:
-        raise InvalidParameter("VisibilityTimeout", f"{timeout_ms / 1_000:g}", "it must be from 0 to 43200 seconds")
+    check_visibility(timeout_ms)
     key, receives = read_receipt(state, queue, receipt)
     seq = seq_of(key)
     leases = queue.order.leases

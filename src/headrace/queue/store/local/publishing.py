@@ -12,6 +12,7 @@ from headrace.queue import limits, topics
 from headrace.queue.filters import Subject
 from headrace.queue.model import Entry, Message, Sent
 from headrace.queue.operations import Send
+from headrace.queue.store import checks
 from headrace.queue.store.local import sending
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
@@ -21,7 +22,7 @@ from headrace.queue.store.local.topic import LocalSubscription, LocalTopic
 def send(state: LocalState, operation: Send, now: int) -> list[Sent | CallerError]:
     queue = state.queues.get(operation.queue)
     target = queue if queue is not None else destination(state, operation.queue)
-    sending.check_batch(operation.entries)
+    checks.check_batch(operation.entries)
     if queue is None or queue.inbox_of is not None:
         return send_to(state, target, operation.entries, now)
     state.watched[queue.number] = queue  # nearly all is sent to queues: `send_to` would cost them 0.2 µs of 2

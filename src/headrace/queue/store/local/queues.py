@@ -19,6 +19,7 @@ from headrace.queue.operations import (
     Purge,
     TagQueue,
 )
+from headrace.queue.store.checks import seconds_left
 from headrace.queue.store.disk import DropQueue, PutGarbage, PutQueue, key_of
 from headrace.queue.store.local import topics
 from headrace.queue.store.local.head import LocalQueue
@@ -51,11 +52,6 @@ def _check_recently_deleted(state: LocalState, arn: str, now: int) -> None:
     deleted_ms = state.deleted_queues.get(arn)
     if state.cooldowns and deleted_ms is not None and now < deleted_ms + limits.COOLDOWN_MS:
         raise QueueDeletedRecently(arn, seconds_left(deleted_ms, now))
-
-
-def seconds_left(since_ms: int, now: int) -> int:
-    """Whole seconds, at least 1, until a cool-down that began at `since_ms` is over."""
-    return max(1, -(-(since_ms + limits.COOLDOWN_MS - now) // 1_000))
 
 
 def _check_redrive(state: LocalState, arn: str, wanted: QueueSettings) -> None:

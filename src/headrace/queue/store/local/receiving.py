@@ -13,6 +13,7 @@ from headrace.queue.leases import Lease
 from headrace.queue.model import ID, Delivery, Message, uuid_text
 from headrace.queue.operations import Receive, ReceiveAny
 from headrace.queue.redrive import Verdict, judge
+from headrace.queue.store.checks import check_limit, check_visibility
 from headrace.queue.store.disk import LeaseRecord, StoredAttempt
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
@@ -75,14 +76,8 @@ def visibility_of(queue: LocalQueue, visibility_ms: int | None) -> int:
     """How long leases of the queue last; `visibility_ms` None: as it is set to."""
     if visibility_ms is None:
         return queue.info.settings.visibility_ms
-    if not 0 <= visibility_ms <= limits.VISIBILITY_MAX_MS:
-        raise InvalidParameter("VisibilityTimeout", f"{visibility_ms / 1_000:g}", "it must be from 0 to 43200 seconds")
+    check_visibility(visibility_ms)
     return visibility_ms
-
-
-def check_limit(limit: int) -> None:
-    if not 1 <= limit <= limits.NATIVE_BATCH_MAX:
-        raise InvalidParameter("limit", str(limit), f"it must be from 1 to {limits.NATIVE_BATCH_MAX}")
 
 
 def take_deliverable(
