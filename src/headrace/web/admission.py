@@ -193,9 +193,10 @@ class Admission(Generic[E]):
         return min(self._timeout_s, max(PATIENCE_MIN_S, PATIENCE_SERVICES * service_s))
 
     def retry_after_s(self, chance: float) -> int:
-        """When it is worth to try again: what waits by how fast it drains. `chance` in [0, 1) spreads the crowd."""
+        """When it is worth to try again: what waits by how fast it drains, or when all that waits now has been served or
+        sent away: a rate that was measured in a short stall says minutes. `chance` in [0, 1) spreads the crowd."""
         wait_s = self.length / self._rate_s if self._rate_s else self._timeout_s
-        wait_s = max(1.0, wait_s)
+        wait_s = max(1.0, min(wait_s, self._timeout_s))
         return min(RETRY_AFTER_MAX_S, round(wait_s + chance * max(1.0, wait_s / 2)))
 
     def oldest_wait_s(self, now_s: float) -> float:
