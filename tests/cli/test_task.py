@@ -59,6 +59,7 @@ def test_a_dead_task_is_listed_told_about_and_retried(app: App, run: CommandLine
     worker.run_ready()
     [dead] = run("task", "ls", "--dead").json
     assert (dead["id"], dead["state"]) == (handle.id, "dead")
+    assert dead["error"].startswith(("ValueError: ", "RuntimeError: ", "KeyError: "))
     [attempt] = run("task", "logs", handle.id).json
     assert attempt["error"] == "ValueError" and "out of stock" in attempt["traceback"]
     assert "Traceback" in run("task", "logs", handle.id, "-o", "table").out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,14 @@ from headrace.cli.queue import OrderedGroup
 
 if TYPE_CHECKING:
     from headrace.work.broker_backend import BrokerBackend
-    from headrace.work.envelope import Envelope
+    from headrace.work.envelope import Attempt, Envelope
     from headrace.work.inspecting import Waiting
     from headrace.work.results import Result
     from headrace.work.run_log import Run
 
 RUN_COLUMNS = ("id", "task", "status", "attempt", "waited_seconds", "took_seconds", "ended_at", "error")
 WAITING_COLUMNS = ("id", "task", "state", "queue", "attempt", "sent_at", "due_at")
+DEAD_COLUMNS = ("id", "task", "queue", "sent_at", "error")
 ATTEMPT_COLUMNS = ("attempt", "at", "error", "message", "worker")
 
 
@@ -73,7 +74,7 @@ def ls(
         if waiting or dead:
             found = [names.dead(queue) if dead else queue for queue in _queues(backend, queues)]
             rows = [_waiting_row(one) for one in _few(_waiting(backend, found, name), limit)]
-            out.print_rows(rows, output, WAITING_COLUMNS, none="No task is there.")
+            out.print_rows(rows, output, DEAD_COLUMNS if dead else WAITING_COLUMNS, none="No task is there.")
             return
         runs = run_log.read_runs(backend, limit=20_000)
         fitting = (run for run in runs if run.task.startswith(name) and status in (None, run.status))
@@ -337,7 +338,16 @@ def _waiting_row(one: Waiting) -> out.Row:
         "attempt": one.envelope.attempt + 1,
         "sent_at": _moment(one.envelope.sent_ms or one.sent_ms),
         "due_at": _moment(one.visible_ms) if one.visible_ms is not None and one.state == "delayed" else None,
+        "error": _error_of(one.envelope.history),
     }
+
+
+def _error_of(history: Sequence[Attempt]) -> str | None:
+    """What the newest failed attempt ended with, in one line."""
+    if not history:
+        return None
+    first_line = history[-1].message.strip().partition("\n")[0]
+    return f"{history[-1].error}: {first_line}" if first_line else history[-1].error
 
 
 def _attempt_row(attempt: Any) -> out.Row:
