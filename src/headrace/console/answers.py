@@ -21,7 +21,7 @@ NO_STORE: Final = b"no-store"
 FOR_EVER: Final = b"public, max-age=31536000, immutable"
 
 # No stricter referrer policy: with `no-referrer` browsers send `Origin: null` along forms, which the guard refuses.
-_ALWAYS: Final = (
+ALWAYS: Final = (
     (b"Content-Security-Policy", POLICY),
     (b"X-Content-Type-Options", b"nosniff"),
     (b"Referrer-Policy", b"same-origin"),
@@ -34,7 +34,7 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 
 
 def fields_of(content_type: bytes, more: Pairs = (), *, cache: bytes = NO_STORE) -> Fields:
-    return Fields.of(((b"Content-Type", content_type), (b"Cache-Control", cache), *_ALWAYS, *more))
+    return Fields.of(((b"Content-Type", content_type), (b"Cache-Control", cache), *ALWAYS, *more))
 
 
 def respond(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 from urllib.parse import quote
 
 import jinja2
@@ -51,9 +51,14 @@ def environment() -> jinja2.Environment:
     return found
 
 
+def _is_known(value: float | None) -> TypeGuard[float]:
+    """Whether there is a number to be shown. What holders say may be none: infinite, or not even a number."""
+    return value is not None and math.isfinite(value)
+
+
 def count(value: float | None) -> str:
     """1,234; from a million on 1.23 M."""
-    if value is None:
+    if not _is_known(value):
         return "–"
     if abs(value) >= 1_000_000:
         return f"{value / 1_000_000:.2f} M"
@@ -62,7 +67,7 @@ def count(value: float | None) -> str:
 
 def rate_text(value: float | None) -> str:
     """0, 0.4, 12.3, 1,234 (a second; the heading says so)."""
-    if value is None:
+    if not _is_known(value):
         return "–"
     if value == 0:
         return "0"
@@ -71,7 +76,7 @@ def rate_text(value: float | None) -> str:
 
 def age(seconds: float | None) -> str:
     """How long: 0.4 s, 12 s, 4m 10s, 3h 5m, 2d 4h."""
-    if seconds is None:
+    if not _is_known(seconds):
         return "–"
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -85,9 +90,9 @@ def age(seconds: float | None) -> str:
 
 def moment(ms: float | None) -> Markup | str:
     """A time element: UTC, which the page's script turns into the reader's time zone."""
-    if not ms:
+    when = _utc(ms)
+    if when is None:
         return "–"
-    when = datetime.fromtimestamp(ms / 1_000, UTC)
     return Markup('<time datetime="{}">{} UTC</time>').format(
         when.isoformat(timespec="milliseconds"), when.strftime("%Y-%m-%d %H:%M:%S")
     )
@@ -95,17 +100,25 @@ def moment(ms: float | None) -> Markup | str:
 
 def clock(ms: float | None) -> Markup | str:
     """As `moment`, without the day where it is today's: the page's script decides that."""
-    if not ms:
+    when = _utc(ms)
+    if when is None:
         return "–"
-    when = datetime.fromtimestamp(ms / 1_000, UTC)
     return Markup('<time class="clock" datetime="{}">{} UTC</time>').format(
         when.isoformat(timespec="milliseconds"), when.strftime("%H:%M:%S")
     )
 
 
+def _utc(ms: float | None) -> datetime | None:
+    """None: there is no time, or none that a calendar has."""
+    try:
+        return datetime.fromtimestamp(ms / 1_000, UTC) if ms else None
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
 def size(value: float | None) -> str:
     """Bytes: 12 B, 3.4 KiB."""
-    if value is None:
+    if not _is_known(value):
         return "–"
     place = min(int(math.log(value, 1024)), len(_UNITS) - 1) if value >= 1 else 0
     scaled = value / 1024**place
@@ -142,7 +155,7 @@ def plan_picture(boxes: Sequence[dict[str, Any]], title: str) -> Markup:
 
 def milliseconds(value_s: float | None) -> str:
     """A latency: 0.4 ms, 12 ms, 1.2 s, 4m 10s."""
-    if value_s is None:
+    if not _is_known(value_s):
         return "–"
     if value_s >= 1:
         return age(value_s)

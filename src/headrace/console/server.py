@@ -14,7 +14,7 @@ from typing import Final
 import uvloop
 
 from headrace import __version__
-from headrace.console import limits
+from headrace.console import answers, limits
 from headrace.console.access import Attempts, UsersUnusable, Visitors, load_users
 from headrace.console.door import Door
 from headrace.console.live import Live
@@ -74,7 +74,11 @@ class Console:
         self._sampler = Sampler(self._client, on_look=self._on_look)
         self._refreshing: set[asyncio.Task[None]] = set()
         self._listener = Listener(
-            target=self._target, limits=Limits(body_bytes=limits.FORM_BYTES_MAX), error_body=error_body, tls=self._tls
+            target=self._target,
+            limits=Limits(body_bytes=limits.FORM_BYTES_MAX),
+            error_body=error_body,
+            error_fields=answers.ALWAYS,
+            tls=self._tls,
         )
         port = self._listener.open_tcp(settings.host, settings.port)
         self._site = self._make_site(port)
