@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import headrace
-from demo.broker import BrokerProcess
+from tests.broker_process import BrokerProcess
+from tests.broker_process import broker as running
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -23,12 +24,8 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
-    process = BrokerProcess(tmp_path)
-    try:
-        process.start()
+    with running(tmp_path / "data") as process:
         yield process
-    finally:
-        process.stop()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -52,8 +49,8 @@ def test_readme_example_runs_against_a_broker(
     example: str, broker: BrokerProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names: dict[str, object] = {}
-    exec(example.replace("http://127.0.0.1:9324", broker.endpoint), names)
-    with headrace.connect(broker.endpoint) as client:
+    exec(example.replace("http://127.0.0.1:9324", broker.url), names)
+    with headrace.connect(broker.url) as client:
         counts = client.queue("orders").counts()
     assert (counts.sent, counts.deleted, counts.visible, counts.in_flight) == (1, 1, 0, 0)
     assert ("7" in capsys.readouterr().out) == ("print" in example)
