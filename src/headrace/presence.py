@@ -13,6 +13,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -209,10 +210,11 @@ def write(facts: Facts) -> dict[str, Any]:
 def read(kind: str, facts: dict[str, Any]) -> Facts:
     """What somebody present says of itself. Facts of an unknown kind, or that do not fit, come as plain `Facts`: whoever
     lists who is present shows it anyway."""
-    try:
-        return msgspec.convert(facts, KINDS.get(kind, Facts))
-    except msgspec.ValidationError:
-        return Facts(**{name: facts[name] for name in ("host", "pid", "version") if name in facts})
+    plain = {name: facts[name] for name in ("host", "pid", "version") if name in facts}
+    for said, shape in ((facts, KINDS.get(kind, Facts)), (plain, Facts)):
+        with suppress(msgspec.ValidationError):
+            return msgspec.convert(said, shape)
+    return Facts()
 
 
 def latency(bounds_s: Sequence[float], counts: Sequence[int]) -> Latency:

@@ -165,7 +165,7 @@ def decode(name: str, values: dict[bytes, bytes]) -> PipelineState | None:
     """What the values of a pipeline's state say; None: it was reset, or is no pipeline's state."""
     try:
         return _decode(name, values) if _DEFINITION in values else None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError):  # a value, or a key, that no pipeline has written
         return None
 
 

@@ -13,6 +13,7 @@ from headrace.console.page import Asked, Desk, NotThere
 from headrace.console.rendering import one_line
 from headrace.errors import InvalidMessage
 from headrace.native.bodies import attributes_values
+from headrace.native.protocol import INTEGER_MAX
 from headrace.queue.model import Message, Peeked, arn_of, short_name, uuid_text
 from headrace.queue.operations import Peek
 
@@ -57,7 +58,7 @@ async def find(desk: Desk, queue: str, seq: int) -> Peeked:
 def seq_of(asked: Asked) -> int:
     """The sequence number in an address. Raises NotThere: it is none."""
     text = asked.names["seq"]
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 20):
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= INTEGER_MAX):
         raise NotThere(f"{text!r} is no sequence number of a message")
     return int(text)
 

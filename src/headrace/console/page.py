@@ -20,6 +20,7 @@ from headrace.console.snapshot import Snapshot
 from headrace.console_settings import ConsoleSettings
 from headrace.errors import CallerError
 from headrace.native.aio import AsyncClient
+from headrace.native.protocol import INTEGER_MAX
 
 Facts: TypeAlias = dict[str, Any]
 """What a page shows: what msgspec can write as JSON."""
@@ -52,7 +53,7 @@ class Asked:
     many: Mapping[str, list[str]] = field(default_factory=dict)
     user: str = ""
 
-    def number(self, name: str, default: int = 0, *, least: int = 0, most: int = 2**63 - 1) -> int:
+    def number(self, name: str, default: int = 0, *, least: int = 0, most: int = INTEGER_MAX) -> int:
         """A number of the query; the default if it is none, or out of range."""
         text = self.query.get(name, "")
         value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else default

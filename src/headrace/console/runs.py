@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from headrace.console import limits
 from headrace.native.aio import AsyncClient
 from headrace.work import keys
@@ -31,11 +33,19 @@ class Runs:
             began_s = self._monotonic()
             if began_s >= self._due_s:
                 rows = await client.state(keys.NAME, keys.RUNS)
-                runs = [run for value in rows.values() for run in unpack(value)]
+                runs = [run for value in rows.values() for run in _runs_of(value)]
                 self._runs = sorted(runs, key=lambda run: run.ended_ms, reverse=True)
                 now_s = self._monotonic()
                 self._due_s = now_s + limits.RUNS_PAUSE * (now_s - began_s)
             return self._runs
+
+
+def _runs_of(value: bytes) -> list[Run]:
+    """Of one row; none of a row that no worker of this version has written."""
+    try:
+        return unpack(value)
+    except msgspec.DecodeError:
+        return []
 
 
 def having(runs: list[Run], *, task: str = "", status: str = "", text: str = "") -> list[Run]:

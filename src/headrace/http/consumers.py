@@ -45,4 +45,4 @@ def _answer_bug(service: Service, exchange: Exchange) -> None:
         exchange.abort()
     else:
         content_type, body = service.error_body(500, INTERNAL)
-        exchange.respond(500, Fields.of([(b"Content-Type", content_type)]), body)
+        exchange.respond(500, Fields.of([(b"Content-Type", content_type), *service.error_fields]), body)

@@ -104,6 +104,7 @@ class Service:
         "connections",
         "draining",
         "error_body",
+        "error_fields",
         "handler",
         "http2",
         "limits",
@@ -124,6 +125,7 @@ class Service:
         target: Target | None = None,
         http2: Callable[[Service], Connection] | None = None,
         error_body: ErrorBody = plain_error_body,
+        error_fields: tuple[tuple[bytes, bytes], ...] = (),
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         """
@@ -137,6 +139,7 @@ class Service:
         self.http2 = http2
         self.limits = limits
         self.error_body = error_body
+        self.error_fields = error_fields
         self.on_closed = on_closed
         self.loop = asyncio.get_running_loop()
         self.parser = HeadParser(limits)

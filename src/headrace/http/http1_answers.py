@@ -317,7 +317,9 @@ class AnsweringConnection(Connection):
     def _answer_refusal(self, refusal: Refusal) -> None:
         service = self.service
         content_type, body = service.error_body(refusal.status, refusal.reason)
-        self.write(service.answers.render(refusal.status, body, content_type, (), end=CLOSE, to_head=False))
+        self.write(
+            service.answers.render(refusal.status, body, content_type, service.error_fields, end=CLOSE, to_head=False)
+        )
         self._hang_up(untidy=True)
 
     def cut(self, exchange: StreamedExchange) -> None:

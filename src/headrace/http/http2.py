@@ -234,7 +234,7 @@ class Http2Connection(Connection):
             consumers.lose(exchange)
             return
         content_type, body = self.service.error_body(refusal.status, refusal.reason)
-        exchange.refuse(refusal.status, Fields.of([(b"content-type", content_type)]), body)
+        exchange.refuse(refusal.status, Fields.of([(b"content-type", content_type), *self.service.error_fields]), body)
 
     def finished(self, exchange: Http2Exchange) -> None:
         """Our side of the stream has ended. A body that is still on its way may come to its end: nobody takes it any more."""

@@ -75,6 +75,7 @@ class Listener:
         http2: Callable[[Service], Connection] | None = None,
         limits: Limits | None = None,
         error_body: ErrorBody = plain_error_body,
+        error_fields: tuple[tuple[bytes, bytes], ...] = (),
         tls: ssl.SSLContext | None = None,
         now_s: Callable[[], float] = time.monotonic,
         unix_s: Callable[[], float] = time.time,
@@ -85,7 +86,7 @@ class Listener:
             handler: gets whole requests. Either this or `target`.
             target: gets exchanges, as soon as a head is there.
             http2: with `target`: makes the connections of TLS clients that choose HTTP/2; None: it is not offered.
-            error_body: how the engine's own answers (4xx, 500, 505) look.
+            error_body: how the engine's own answers (4xx, 500, 505) look; `error_fields`: header fields that all of them have.
             tls: for the TCP sockets; at least TLS 1.2. With `target`, its ALPN protocols are set here. Its certificate may
                 be renewed at any time by `load_cert_chain`: later handshakes use the new one.
             now_s: a clock that never steps, for deadlines; `unix_s`: wall time, for the Date header.
@@ -109,6 +110,7 @@ class Listener:
             target=target,
             http2=http2,
             error_body=error_body,
+            error_fields=error_fields,
             on_closed=self._on_closed,
         )
         self._loop = asyncio.get_running_loop()

@@ -48,6 +48,8 @@ STATISTICS_PATH: Final = "/headrace/v1/statistics"
 MSGPACK: Final = b"application/msgpack"
 JSON: Final = b"application/json"
 WAIT_HEADER: Final = b"headrace-wait-ms"
+INTEGER_MAX: Final = 2**62
+"""More than any count, number or time can be; less than what SQLite takes. JSON integers have no bound of their own."""
 
 _Refusal = dict[str, Any]
 

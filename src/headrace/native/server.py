@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -20,9 +20,6 @@ Authorize = Callable[[Request, Operation | None], None]
 """Raises AccessDenied unless the request's sender may do the operation (None: read the statistics)."""
 
 _log = logging.getLogger(__name__)
-
-INTEGER_MAX: Final = 2**62
-"""More than any count, number or time can be; less than what SQLite takes. JSON integers have no bound of their own."""
 
 
 def allow_all(request: Request, operation: Operation | None) -> None:
@@ -129,7 +126,7 @@ def _content_type(*, json: bool) -> bytes:
 def _check_integers(operation: Operation) -> None:
     for name in operation.__struct_fields__:
         value = getattr(operation, name)
-        if type(value) is int and not -INTEGER_MAX <= value <= INTEGER_MAX:
+        if type(value) is int and not -protocol.INTEGER_MAX <= value <= protocol.INTEGER_MAX:
             raise InvalidParameter(name, str(value), "it is out of any range")
 
 

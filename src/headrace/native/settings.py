@@ -9,6 +9,8 @@ from typing import Any, Final, TypedDict
 from headrace.errors import InvalidParameter, UnknownSetting
 from headrace.queue.model import QueueSettings, RedriveAllow, arn_of, short_name
 
+_MS_MAX: Final = 2**53  # what every number on the wire holds exactly; all limits are far below
+
 
 class SettingValues(TypedDict, total=False):
     """The keyword arguments that set a queue up. Those left out keep their value (or take the default when created).
@@ -70,11 +72,14 @@ _SAME: Final = ("fifo", "max_message_bytes", "content_dedup", "dedup_scope", "th
 
 
 def to_ms(parameter: str, seconds: float) -> int:
-    """Whole milliseconds. Raises InvalidParameter for what is not a finite number."""
+    """Whole milliseconds. Raises InvalidParameter for what is not a finite number, or longer than any time can be."""
     try:
-        return round(seconds * 1000)
+        found = round(seconds * 1000)
     except (TypeError, ValueError, OverflowError):
         raise InvalidParameter(parameter, repr(seconds), "it is a number of seconds") from None
+    if abs(found) > _MS_MAX:
+        raise InvalidParameter(parameter, repr(seconds), "it is longer than any time limit")
+    return found
 
 
 def to_fields(values: Mapping[str, Any]) -> dict[str, Any]:

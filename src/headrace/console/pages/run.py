@@ -160,7 +160,10 @@ async def _result(desk: Desk, task_id: str) -> dict[str, Any] | None:
     rows = await desk.client.call(GetState(keys.NAME, key, 1))
     if not rows or rows[0][0] != key:
         return None
-    result = results.decode(rows[0][1])
+    try:
+        result = results.decode(rows[0][1])
+    except msgspec.DecodeError:  # no worker of this version has written it
+        return None
     hide = desk.settings.hide_bodies
     return {
         "task": result.task,

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
 from headrace.console import limits
 from headrace.console.page import Action, Asked, Desk, Done, Facts, NotThere, Page, Refused
 from headrace.console.pages.tasks import now_ms
@@ -66,7 +68,15 @@ def row_facts(row: Row) -> dict[str, Any]:
 
 async def _rows(desk: Desk) -> list[Row]:
     stored = await desk.client.call(GetState(keys.NAME, keys.SCHEDULE))
-    return [decode_row(value) for _, value in stored]
+    return [row for _, value in stored if (row := _row(value)) is not None]
+
+
+def _row(stored: bytes) -> Row | None:
+    """None: no worker of this version has written it."""
+    try:
+        return decode_row(stored)
+    except msgspec.DecodeError:
+        return None
 
 
 def _named(rows: list[Row], name: str) -> Row:
