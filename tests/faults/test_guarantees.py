@@ -14,13 +14,16 @@ REFERENCE = re.compile(r"`((?:tests|src)/[\w/]+\.py)((?:::\w+)+)`")
 
 
 def names_in(module: Path) -> set[str]:
-    """Functions, classes, and methods as Class::method."""
+    """Functions, classes (assigned ones, too: a stateful machine's TestCase), and methods as Class::method."""
     found: set[str] = set()
     for node in ast.parse(module.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
+        if isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
         if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}::{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+            functions = (part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef))
+            found |= {f"{node.name}::{part.name}" for part in functions}
     return found
 
 
