@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError, InvalidParameter, StoreFailed, Unavailable
@@ -30,6 +30,15 @@ TICK_MIN_S: Final = 0.005  # deadlines are met within this
 TICK_AFTER_WORK_S: Final = 0.05  # new work may have new deadlines: look again so soon, and not at each commit
 TICK_MAX_S: Final = 30.0
 DRAIN_MAX_S: Final = 10.0
+
+
+Job: TypeAlias = tuple[Callable[[], Any], Callable[[Any], None]]
+"""What to do in a thread, and what to do with its result."""
+
+
+class _Lane(NamedTuple):
+    jobs: SimpleQueue[Job | None]
+    thread: Thread
 
 
 class Broker:
@@ -52,8 +61,7 @@ class Broker:
         self._tick: asyncio.TimerHandle | None = None
         self._stopping = False
         self._stopped = False
-        self._thread: Thread | None = None
-        self._jobs: SimpleQueue[tuple[Callable[[], Any], Callable[[Any], None]] | None] = SimpleQueue()
+        self._lanes: dict[str, _Lane] = {}
         self._idle: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
@@ -74,9 +82,10 @@ class Broker:
             self._tick.cancel()
         if not idle:
             return  # the disk hangs: to close the store would hang too; the process ends, as if killed
-        if self._thread is not None:
-            self._jobs.put(None)
-            self._thread.join()
+        for lane in self._lanes.values():
+            lane.jobs.put(None)
+        for lane in self._lanes.values():
+            lane.thread.join()
         self.store.close()
 
     def drain(self) -> None:
@@ -185,16 +194,19 @@ class Broker:
         if self._idle is not None and not self.store.busy() and not self._requests and not self._idle.done():
             self._idle.set_result(None)
 
-    def _offload(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Run `work` in the commit thread, then `then(result)` here. A plain thread with a queue: an executor's futures
+    def _offload(self, work: Callable[[], Any], then: Callable[[Any], None], name: str = "commit", /) -> None:
+        """Run `work` in a lane's thread, then `then(result)` here. A plain thread with a queue: an executor's futures
         cost as much as a fast disk's sync."""
-        if self._thread is None:
-            self._thread = Thread(target=self._work, name="headrace-commit", daemon=True)
-            self._thread.start()
-        self._jobs.put((work, then))
+        lane = self._lanes.get(name)
+        if lane is None:
+            jobs: SimpleQueue[Job | None] = SimpleQueue()
+            thread = Thread(target=self._work, args=(jobs,), name=f"headrace-{name}", daemon=True)
+            lane = self._lanes[name] = _Lane(jobs, thread)
+            thread.start()
+        lane.jobs.put((work, then))
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+    def _work(self, jobs: SimpleQueue[Job | None]) -> None:
+        while (job := jobs.get()) is not None:
             work, then = job
             self._loop.call_soon_threadsafe(self._finish, then, work())
 

@@ -25,9 +25,21 @@ def _open_sqlite(folder: Path, clock: ManualClock, cooldowns: bool) -> Store:
     return open_store(folder, cooldowns=cooldowns, clock=clock, wal_bytes=0)[0]
 
 
+def _open_postgres(folder: Path, clock: ManualClock, cooldowns: bool) -> Store:
+    from headrace.queue.store.postgres.opening import open_store  # noqa: PLC0415 - see above
+    from headrace.testing.postgres import databases  # noqa: PLC0415 - see above
+
+    store = open_store(databases().of(folder), cooldowns=cooldowns, clock=clock)[0]
+    databases().keep_for(store, folder)
+    return store
+
+
 MEMORY: Final = StoreKind("memory", _open_memory, durable=False, in_files=False)
 
 SQLITE: Final = StoreKind("sqlite", _open_sqlite, durable=True, in_files=True, not_copied=("*-shm", "reserve"))
+
+POSTGRES: Final = StoreKind("postgres", _open_postgres, durable=True, in_files=False)
+"""Needs the extra `postgres` and the server's programs: `headrace.testing.postgres.find_programs()`."""
 
 STORES: Final = (MEMORY, SQLITE)
 """Every store that ships."""

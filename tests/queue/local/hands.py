@@ -55,7 +55,7 @@ class Hands(StoreDriver):
     def hold_commits(self) -> None:
         """From now on each commit waits for `let_go`."""
         self.disk.sync_seconds = 1.0
-        self.store.attach(lambda work, then: self._held.append((work, then)))
+        self.store.attach(lambda work, then, _lane="commit", /: self._held.append((work, then)))
 
     def let_go(self) -> None:
         """Let the commit on its way, and those behind it, be done."""

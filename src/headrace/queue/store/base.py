@@ -29,8 +29,11 @@ class Request(msgspec.Struct, gc=True):
     done: Done
 
 
-Offload = Callable[[Callable[[], Any], Callable[[Any], None]], None]
-"""`offload(work, then)`: run `work` in another thread, then `then(its result)` on the owner's thread. Neither raises."""
+class Offload(Protocol):
+    """`offload(work, then, lane)`: run `work` in another thread, then `then(its result)` on the owner's thread. Neither
+    raises. Works of one lane run one after another, those of different lanes at the same time."""
+
+    def __call__(self, work: Callable[[], Any], then: Callable[[Any], None], lane: str = "commit", /) -> None: ...
 
 
 Ready: TypeAlias = str | tuple[str, bytes]

@@ -1,0 +1,111 @@
+"""Which operations the store knows, in which lane each runs, by which function; and how a batch of them runs.
+
+The one table to extend for an operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+from headrace.queue.operations import (
+    ChangeSettings,
+    ChangeVisibility,
+    CreateQueue,
+    Delete,
+    DeleteQueue,
+    GetQueue,
+    ListQueues,
+    Operation,
+    Peek,
+    Receive,
+    Send,
+    TagQueue,
+)  # fmt: skip
+from headrace.queue.store.postgres import peeking, queues, receiving, sending, settling
+from headrace.queue.store.postgres.transaction import Answers, Transaction, each
+
+
+class LaneName(Enum):
+    """The lanes of a node: what may wait for what."""
+
+    SEND = "send"
+    RECEIVE = "receive"
+    SETTLE = "settle"
+    DIRECTORY = "directory"  # queues and topics, and what only looks: slow statements that nobody should wait behind
+
+
+class Family(msgspec.Struct, frozen=True):
+    """`run` answers all operations of the type in one batch."""
+
+    lane: LaneName
+    run: Callable[[Transaction, Any], Answers]
+
+
+FAMILIES: Final[dict[type[Operation], Family]] = {
+    Send: Family(LaneName.SEND, sending.send),
+    Receive: Family(LaneName.RECEIVE, receiving.receive),
+    Delete: Family(LaneName.SETTLE, settling.delete),
+    ChangeVisibility: Family(LaneName.SETTLE, settling.change_visibility),
+    Peek: Family(LaneName.DIRECTORY, each(peeking.peek)),
+    CreateQueue: Family(LaneName.DIRECTORY, each(queues.create_queue)),
+    ChangeSettings: Family(LaneName.DIRECTORY, each(queues.change_settings)),
+    TagQueue: Family(LaneName.DIRECTORY, each(queues.tag_queue)),
+    DeleteQueue: Family(LaneName.DIRECTORY, each(queues.delete_queue)),
+    GetQueue: Family(LaneName.DIRECTORY, each(queues.get_queue)),
+    ListQueues: Family(LaneName.DIRECTORY, each(queues.list_queues)),
+}
+
+
+def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
+    """Run operations that were asked for at the same time: by type, all types at once. An outcome each, in order."""
+    places: dict[type[Operation], list[int]] = {}
+    for place, operation in enumerate(operations):
+        places.setdefault(type(operation), []).append(place)
+    outcomes: list[Any] = [None] * len(operations)
+    running = [(FAMILIES[kind].run(tx, [operations[one] for one in ones]), ones) for kind, ones in places.items()]
+    checked = False
+    while running:
+        left = []
+        for family, ones in running:
+            answers = _go_on(family)
+            if answers is None:
+                left.append((family, ones))
+                continue
+            for one, answer in zip(ones, answers, strict=True):
+                outcomes[one] = answer
+        running = left
+        if not checked:
+            checked = True
+            tx.check()
+    return outcomes
+
+
+def run_in_order(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
+    """Run operations one after the other: each sees what those before it did."""
+    tx.check()
+    outcomes: list[Any] = []
+    at = 0
+    while at < len(operations):
+        kind, end = type(operations[at]), at
+        while end < len(operations) and type(operations[end]) is kind:
+            end += 1
+        family = FAMILIES[kind].run(tx, operations[at:end])
+        while (answers := _go_on(family)) is None:
+            pass
+        outcomes += answers
+        at = end
+    return outcomes
+
+
+def _go_on(family: Answers) -> list[Any] | None:
+    """Let a family run until it waits (None) or is done."""
+    try:
+        next(family)
+    except StopIteration as done:
+        answers: list[Any] = done.value
+        return answers
+    return None

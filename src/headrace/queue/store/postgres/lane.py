@@ -1,0 +1,204 @@
+"""A lane: one connection, on which batches of operations run as one transaction each.
+
+                       not committed: known             unknown, until asked
+    BEGIN … statements … results │ mark batch n, COMMIT │ answers
+                                 └──── connection lost ─┘ → connect, raise the epoch, read the last batch:
+                                                             n: it is committed; n - 1: it is not, run it again
+
+The mark is a row of the lane's own. To raise its epoch waits for a commit that is still on its way in the database, and
+makes one that has not begun fail: so what is read then stays true, and nothing is done twice or lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, LiteralString
+
+import msgspec
+import psycopg
+
+from headrace.errors import OutcomeUnknown, StoreError
+from headrace.queue.operations import Operation
+from headrace.queue.store.postgres.connecting import Connection
+from headrace.queue.store.postgres.failing import Failure, failure_of, told
+from headrace.queue.store.postgres.shared import Shared
+from headrace.queue.store.postgres.transaction import CatalogMoved, Transaction
+
+log = logging.getLogger("headrace.store")
+
+RECOVER_S: Final = 5.0
+"""So long a batch waits for a database that is away; then it is refused, and the client may go elsewhere."""
+AGAIN_MAX: Final = 20  # deadlocks and serialization failures of one batch
+_PAUSE_S: Final = 0.05  # between two tries to connect
+
+# 1/0 where the row has another epoch: the whole is then rolled back, before the COMMIT behind it.
+_MARK: Final[LiteralString] = (
+    "WITH marked AS (UPDATE lane SET batch = %s, seen_ms = %s WHERE id = %s AND epoch = %s RETURNING 1)"
+    " SELECT 1 / count(*) FROM marked"
+)
+_ENTER: Final[LiteralString] = (
+    "INSERT INTO lane AS l VALUES (%s, 1, 0, %s) ON CONFLICT (id) DO UPDATE SET epoch = l.epoch + 1 RETURNING epoch, batch"
+)
+
+Work = Callable[[Transaction, Sequence[Operation]], list[Any]]
+"""Runs operations: an outcome each, in order."""
+
+
+class Batch(msgspec.Struct):
+    """What came of some operations. `transaction` is None if nothing was committed: then all outcomes are errors."""
+
+    outcomes: list[Any]
+    transaction: Transaction | None = None
+
+
+class Lane:
+    """Runs one batch at a time, in whatever thread. `close` when none runs."""
+
+    def __init__(self, name: str, shared: Shared, work: Work) -> None:
+        self.name = name
+        self._id = f"{shared.node}/{name}"
+        self._shared = shared
+        self._work = work
+        self._connection: Connection | None = None
+        self._epoch = self._batch = 0
+        self._committing: Batch | None = None
+
+    def run(self, operations: Sequence[Operation], work: Work | None = None) -> list[Batch]:
+        """Run a batch, again and again if it must be, until its outcome is known. Raises nothing.
+
+        `work`: instead of the lane's own; what it returns need not be outcomes.
+
+        Returns one, or, where the database refuses what one of them asks, a batch an operation.
+        """
+        until = time.monotonic() + RECOVER_S
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return [self._once(operations, work or self._work)]
+            except CatalogMoved:
+                self._rollback()
+            except Exception as error:  # noqa: BLE001 - whatever it is, each of the batch must be told
+                failure = failure_of(error)
+                try:
+                    if self._took_place(failure, until):
+                        return [self._settled()]
+                except OutcomeUnknown as unknown:
+                    return [Batch([unknown] * len(operations))]
+                if self._gives_up(failure, tries, until):
+                    return self._refuse(operations, error, failure)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._connection is not None and not self._connection.closed:
+            try:
+                self._connection.execute("DELETE FROM lane WHERE id = %s", (self._id,))
+            except psycopg.Error:
+                log.debug("the lane's row stays", extra={"action": "store.lane_left"})
+        self._drop()
+
+    # --- one try ---
+
+    def _once(self, operations: Sequence[Operation], work: Work) -> Batch:
+        connection = self._connected()
+        shared = self._shared
+        with connection.pipeline():
+            tx = Transaction(
+                connection, shared.catalog, shared.clock(), cooldowns=shared.cooldowns, known=shared.totals
+            )
+            outcomes = work(tx, operations)
+            tx.check()
+            self._commit(connection, Batch(outcomes, tx))
+        return self._settled() if tx.writes else Batch(outcomes, tx)
+
+    def _commit(self, connection: Connection, batch: Batch) -> None:
+        tx = batch.transaction
+        assert tx is not None
+        if tx.writes:
+            self._batch += 1
+            connection.execute(_MARK, (self._batch, tx.now, self._id, self._epoch))
+            if not tx.durable:
+                connection.execute("SET LOCAL synchronous_commit = off")
+            self._committing = batch
+        connection.execute("COMMIT")
+
+    def _settled(self) -> Batch:
+        batch, self._committing = self._committing, None
+        assert batch is not None
+        assert batch.transaction is not None
+        self._shared.adopt(batch.transaction.catalog)
+        return batch
+
+    # --- connections ---
+
+    def _connected(self) -> Connection:
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = self._connection = self._shared.connect()
+            self._shared.reload(connection)
+            self._enter(connection)
+        return connection
+
+    def _enter(self, connection: Connection) -> None:
+        """Shut out the connection before, and learn what it committed last."""
+        row = connection.execute(_ENTER, (self._id, self._shared.clock())).fetchone()
+        assert row is not None
+        self._epoch, marked = row
+        if marked != self._batch:
+            self._committing = None
+        self._batch = marked
+
+    def _rollback(self) -> None:
+        """After a try that came to nothing; the catalogue may have moved."""
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            connection.rollback()
+            self._shared.reload(connection)
+        except psycopg.Error:
+            self._drop()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    # --- failures ---
+
+    def _took_place(self, failure: Failure, until: float) -> bool:
+        """Whether the commit that may have been under way took place after all. Raises OutcomeUnknown: nobody says."""
+        if failure is not Failure.LOST:
+            self._committing = None  # the database said so itself
+            self._rollback()
+            return False
+        self._drop()
+        while self._committing is not None:
+            try:
+                self._connected()
+                break
+            except Exception as error:  # noqa: BLE001 - as long as the database is away, it may say anything
+                self._drop()
+                if time.monotonic() > until:
+                    self._committing = None
+                    raise OutcomeUnknown(f"the connection to {self._shared.place} broke: {error}") from None
+                time.sleep(_PAUSE_S)
+        return self._committing is not None
+
+    def _gives_up(self, failure: Failure, tries: int, until: float) -> bool:
+        if failure is Failure.LOST and time.monotonic() < until:
+            time.sleep(_PAUSE_S)
+            return False
+        return failure is not Failure.AGAIN or tries >= AGAIN_MAX
+
+    def _refuse(self, operations: Sequence[Operation], error: BaseException, failure: Failure) -> list[Batch]:
+        if failure is Failure.BUG and len(operations) > 1:
+            return [batch for operation in operations for batch in self.run([operation])]
+        name = ", ".join(sorted({type(operation).__name__ for operation in operations}))
+        known = isinstance(error, psycopg.Error | StoreError)
+        log.error(
+            "%s was refused: %s", name, error, extra={"action": "store.refused"}, exc_info=None if known else error
+        )  # fmt: skip
+        return [Batch([told(error, name, self._shared.place)] * len(operations))]

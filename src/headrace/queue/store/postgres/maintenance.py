@@ -1,0 +1,99 @@
+"""What time makes due, a slice at a time: expiry, the rows of deleted queues. One node at a time does it.
+
+Each step takes (transaction, memory of this node) and returns whether there is more to do at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, LiteralString, TypeAlias
+
+import msgspec
+
+from headrace.queue.store.postgres.schema import CLAIMED_MS
+from headrace.queue.store.postgres.transaction import Transaction
+
+SLICE: Final = 2_000  # rows that one step looks at, or deletes, in one transaction
+
+_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(%s)"
+_LOCK_NUMBER: Final = 0x686B  # "hk"
+# Claimed and leased messages stay until their lease ends; a delayed one goes, it would never be seen.
+_EXPIRE: Final[LiteralString] = """
+WITH lot AS (
+    SELECT seq FROM message WHERE queue = %(queue)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+), gone AS (
+    DELETE FROM message m USING lot
+    WHERE m.queue = %(queue)s AND m.seq = lot.seq AND m.sent_ms <= %(oldest)s
+        AND (m.visible_ms <= %(now)s OR m.receives = 0 AND m.visible_ms < %(claimed)s)
+    RETURNING m.seq
+)
+SELECT (SELECT count(*) FROM gone), (SELECT max(seq) FROM lot)
+"""
+_GARBAGE: Final[LiteralString] = """
+WITH lot AS (
+    SELECT m.ctid FROM message m WHERE m.queue = (SELECT min(id) FROM deleted_queue WHERE NOT swept) LIMIT %s
+)
+DELETE FROM message WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot))
+"""
+_SWEPT: Final[LiteralString] = (
+    "UPDATE deleted_queue SET swept = true WHERE id = (SELECT min(id) FROM deleted_queue WHERE NOT swept) RETURNING id"
+)
+
+
+class Memory(msgspec.Struct):
+    """What the steps of this node keep between two calls: nothing that another node would miss.
+
+    `looked`: number of a queue -> the seq up to which it has been looked through for what has expired.
+    """
+
+    looked: dict[int, int] = {}
+
+
+Step: TypeAlias = Callable[[Transaction, Memory], bool]
+
+
+def expire(tx: Transaction, memory: Memory) -> bool:
+    """Look at the next slice of each queue, round and round: seqs are not quite in the order of time."""
+    more = False
+    for queue in tx.catalog.queues.values():
+        known = {
+            "queue": queue.number, "after": memory.looked.get(queue.number, 0), "limit": SLICE, "now": tx.now,
+            "oldest": tx.now - queue.info.settings.retention_ms, "claimed": CLAIMED_MS,
+        }  # fmt: skip
+        row = tx.execute(_EXPIRE, known).fetchone()
+        assert row is not None
+        gone, last = row
+        if last is None:
+            memory.looked.pop(queue.number, None)
+        else:
+            memory.looked[queue.number] = last
+            more = True
+        if gone:
+            tx.count(queue.number, "expired", gone)
+            tx.wrote(durable=False)
+    return more
+
+
+def sweep(tx: Transaction, memory: Memory) -> bool:
+    """Delete a slice of the messages of deleted queues."""
+    del memory
+    gone = tx.execute(_GARBAGE, (SLICE,)).rowcount
+    if gone:
+        tx.wrote(durable=False)
+        return True
+    if tx.execute(_SWEPT).fetchone() is not None:
+        tx.wrote(durable=False)
+        return True
+    return False
+
+
+STEPS: Final[tuple[Step, ...]] = (expire, sweep)
+
+
+def run(tx: Transaction, memory: Memory) -> bool:
+    """A slice of everything, unless another node is at it. Returns whether there is more to do at once."""
+    row = tx.execute(_LOCK, (_LOCK_NUMBER,)).fetchone()
+    if row is None or not row[0]:
+        return False
+    more = [step(tx, memory) for step in STEPS]  # each of them, whatever the others say
+    return any(more)

@@ -1,0 +1,51 @@
+"""Opening the store: a look at what is there, the clock, the catalogue."""
+
+from __future__ import annotations
+
+import psycopg
+
+from headrace.clock import Clock
+from headrace.errors import StoreUnusable
+from headrace.queue.store.postgres import schema
+from headrace.queue.store.postgres.catalog import Catalog
+from headrace.queue.store.postgres.clock import DatabaseClock
+from headrace.queue.store.postgres.connecting import Connection, connect, url_of
+from headrace.queue.store.postgres.shared import Shared
+from headrace.queue.store.postgres.store import PostgresStore
+
+
+def open_store(url: str, *, clock: Clock | None = None, cooldowns: bool = True) -> tuple[PostgresStore, Clock]:
+    """The store in a database that `headrace store init` has prepared, and its clock.
+
+    Args:
+        url: `postgresql://user@host:port/database`, or any other libpq connection string.
+        clock: for tests; None: the database's.
+        cooldowns: whether the 60-second cool-downs hold.
+
+    Raises:
+        StoreUnusable: no database there, no tables in it, or tables of another version.
+    """
+    try:
+        with connect(url) as connection:
+            secret = _secret(connection, url)
+            used = clock if clock is not None else DatabaseClock(connection)
+            shared = Shared(url, used, Catalog(secret, 0, {}), cooldowns=cooldowns)
+            shared.reload(connection)
+    except psycopg.Error as error:
+        raise StoreUnusable(url_of(url), " ".join(str(error).split())) from None
+    return PostgresStore(shared), used
+
+
+def _secret(connection: Connection, url: str) -> bytes:
+    version = schema.version_of(connection)
+    if version == 0:
+        raise StoreUnusable(url_of(url), "there is no store in this database: run `headrace store init` first")
+    schema.check_not_newer(connection, version)
+    if version < schema.VERSION:
+        raise StoreUnusable(
+            url_of(url), f"its format is {version}, {schema.VERSION} is needed: run `headrace store migrate`"
+        )
+    row = connection.execute("SELECT secret FROM meta").fetchone()
+    if row is None:
+        raise StoreUnusable(url_of(url), "its table meta is empty: restore it from a backup")
+    return bytes(row[0])

@@ -1,0 +1,109 @@
+"""The tables of the PostgreSQL store, and how they come about. Forward only: a version adds a step to `STEPS`.
+
+All in one schema, `headrace`; no extension, no superuser, no function: plain tables that anybody may read with psql.
+`now` is always a parameter: times are milliseconds of the database's clock, as the nodes keep it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final, LiteralString
+
+from headrace.errors import StoreUnusable
+
+if TYPE_CHECKING:
+    import psycopg
+
+SCHEMA: Final = "headrace"
+CLAIMED_MS: Final = 1 << 62
+"""`visible_ms` of a message that is bound to a claim: in flight without a timeout."""
+
+_LOCK: Final = 0x68656164  # "head": two nodes that start at once do not migrate at once
+
+_STORE: Final = """
+CREATE TABLE meta (one boolean PRIMARY KEY DEFAULT true CHECK (one), version int NOT NULL, secret bytea NOT NULL);
+-- moves with every change of a queue or topic: a node whose catalogue is older reads it again
+CREATE TABLE directory (one boolean PRIMARY KEY DEFAULT true CHECK (one), version bigint NOT NULL);
+INSERT INTO directory VALUES (true, 1);
+-- the last batch that a lane of a node has committed: after a lost connection it tells whether that commit took place.
+-- Whoever raises `epoch` shuts out the connection before.
+CREATE TABLE lane (id text PRIMARY KEY, epoch bigint NOT NULL, batch bigint NOT NULL, seen_ms bigint NOT NULL)
+    WITH (fillfactor = 10);
+"""
+
+_QUEUES: Final = """
+CREATE TABLE queue (
+    id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, arn text COLLATE "C" NOT NULL UNIQUE, info jsonb NOT NULL,
+    floor bigint NOT NULL DEFAULT 0, -- what has a lower seq is purged
+    purged_ms bigint
+);
+CREATE TABLE deleted_queue (
+    id int PRIMARY KEY, arn text COLLATE "C" NOT NULL, deleted_ms bigint NOT NULL, swept boolean NOT NULL DEFAULT false
+);
+CREATE SEQUENCE message_seq;
+"""
+
+# visible_ms: 0 never received nor delayed; else when it is visible (again). So a receive takes what is due of
+# message_waiting first, then the oldest of message_fresh, and neither index has what the other needs.
+# Mutable columns first. Long bodies go out of line uncompressed, so that a lease does not copy them.
+_MESSAGES: Final = """
+CREATE TABLE message (
+    seq bigint NOT NULL, visible_ms bigint NOT NULL, queue int NOT NULL, receives int NOT NULL DEFAULT 0,
+    received_ms bigint, first_ms bigint, -- the latest receive, the first one
+    sent_ms bigint NOT NULL, due_ms bigint, -- until when it was delayed when sent
+    prior_receives int NOT NULL DEFAULT 0, prior_first_ms bigint, -- before it came to this queue
+    id bytea NOT NULL, grp text COLLATE "C", dedup_id text, trace text, sender text, source text,
+    attributes bytea, body bytea,
+    PRIMARY KEY (queue, seq)
+) WITH (fillfactor = 70, toast_tuple_target = 1024, autovacuum_vacuum_scale_factor = 0.02,
+        autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_threshold = 1000);
+ALTER TABLE message ALTER COLUMN body SET STORAGE EXTERNAL, ALTER COLUMN attributes SET STORAGE EXTERNAL;
+CREATE INDEX message_fresh ON message (queue, seq) WHERE visible_ms = 0;
+CREATE INDEX message_waiting ON message (queue, visible_ms, seq) WHERE visible_ms > 0;
+"""
+
+STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = ((_STORE, _QUEUES, _MESSAGES),)
+VERSION: Final = len(STEPS)
+
+
+def version_of(connection: psycopg.Connection[Any]) -> int:
+    """The version of the tables in the database; 0: there are none."""
+    row = connection.execute("SELECT to_regclass('headrace.meta') IS NOT NULL").fetchone()
+    if row is None or not row[0]:
+        return 0
+    row = connection.execute("SELECT version FROM headrace.meta").fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def migrate(connection: psycopg.Connection[Any]) -> tuple[int, int]:
+    """Bring the tables to this version, in one transaction: whole or not at all. Returns (before, after). Idempotent.
+
+    Raises StoreUnusable: the tables are of a newer headrace.
+    """
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        connection.execute("CREATE SCHEMA IF NOT EXISTS headrace")
+        connection.execute("SET LOCAL search_path = headrace")
+        before = version_of(connection)
+        check_not_newer(connection, before)
+        for number in range(before, VERSION):
+            for part in STEPS[number]:
+                connection.execute(part)
+            if number == 0:
+                connection.execute("INSERT INTO meta VALUES (true, 1, %s)", (os.urandom(32),))
+            connection.execute("UPDATE meta SET version = %s", (number + 1,))
+    return before, VERSION
+
+
+def check_not_newer(connection: psycopg.Connection[Any], version: int) -> None:
+    if version > VERSION:
+        raise StoreUnusable(
+            place_of(connection),
+            f"it is of a newer headrace (format {version}, this one knows {VERSION}); upgrade first",
+        )
+
+
+def place_of(connection: psycopg.Connection[Any]) -> str:
+    """Where a connection leads, without its password."""
+    info = connection.info
+    return f"postgresql://{info.user}@{info.host}:{info.port}/{info.dbname}"

@@ -1,0 +1,160 @@
+"""Settling deliveries by their receipts: delete, change visibility.
+
+A receipt names a message and the number of the receive: the row's own number is the fence, so a stale receipt touches
+nothing, whoever holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, LiteralString
+
+import msgspec
+
+from headrace.errors import CallerError, InvalidParameter, MessageNotFound, MessageNotInFlight
+from headrace.queue import limits
+from headrace.queue.operations import ChangeVisibility, Delete
+from headrace.queue.store.checks import check_receipts, check_visibility
+from headrace.queue.store.postgres.arrays import Ints
+from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.schema import CLAIMED_MS
+from headrace.queue.store.postgres.transaction import Answers, Transaction, answer
+
+_DELETE: Final[LiteralString] = """
+DELETE FROM message m USING unnest(%s, %s, %s) AS held (queue, seq, receives)
+WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives = held.receives AND m.visible_ms < %s
+RETURNING m.queue
+"""
+_MOVE: Final[LiteralString] = """
+UPDATE message m SET visible_ms = %(now)s + held.timeout_ms
+FROM unnest(%(places)s, %(queues)s, %(seqs)s, %(receives)s, %(timeouts)s)
+    AS held (place, queue, seq, receives, timeout_ms)
+WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives = held.receives
+    AND m.visible_ms > %(now)s AND m.visible_ms < %(claimed)s
+    AND %(now)s + held.timeout_ms <= m.received_ms + %(longest)s
+RETURNING held.place
+"""
+_WHY: Final[LiteralString] = """
+SELECT held.place, m.receives = held.receives AND m.visible_ms > %s AND m.visible_ms < %s
+FROM unnest(%s, %s, %s, %s) AS held (place, queue, seq, receives)
+JOIN message m ON m.queue = held.queue AND m.seq = held.seq
+"""
+
+
+def delete(tx: Transaction, operations: Sequence[Delete]) -> Answers:
+    held: set[tuple[int, int, int]] = set()
+    outcomes = [answer(lambda tx, one: _read_all(tx, one, held), tx, operation) for operation in operations]
+    if not held:
+        return outcomes
+    queues, seqs, receives = zip(*sorted(held), strict=True)  # one order for all, so that two lanes do not deadlock
+    cursor = tx.execute(_DELETE, (Ints(queues), Ints(seqs), Ints(receives), CLAIMED_MS))
+    tx.wrote()
+    yield
+    for (queue,) in cursor.fetchall():
+        tx.count(queue, "deleted")
+    return outcomes
+
+
+def _read_all(tx: Transaction, operation: Delete, held: set[tuple[int, int, int]]) -> list[CallerError | None]:
+    """Add what the receipts name to `held`; an error for each that is none of this queue's."""
+    queue = tx.catalog.queue(operation.queue)
+    check_receipts(operation.receipts)
+    outcomes: list[CallerError | None] = []
+    for receipt in operation.receipts:
+        try:
+            seq, receives = queue.receipts.read(receipt)
+        except CallerError as error:
+            outcomes.append(error)
+        else:
+            held.add((queue.number, seq, receives))
+            outcomes.append(None)
+    return outcomes
+
+
+class Change(msgspec.Struct):
+    """One change of a visibility, and what becomes of it."""
+
+    queue: StoredQueue
+    seq: int
+    receives: int
+    timeout_ms: int
+    outcome: CallerError | None = None
+
+
+def change_visibility(tx: Transaction, operations: Sequence[ChangeVisibility]) -> Answers:
+    planned = [answer(_plan, tx, operation) for operation in operations]
+    changes = [change for plan in planned if isinstance(plan, list) for change in plan if isinstance(change, Change)]
+    yield
+    for lot in _lots(changes):
+        _move(tx, lot)
+    return [
+        [change.outcome if isinstance(change, Change) else change for change in plan]
+        if isinstance(plan, list)
+        else plan
+        for plan in planned
+    ]
+
+
+def _plan(tx: Transaction, operation: ChangeVisibility) -> list[Change | CallerError]:
+    queue = tx.catalog.queue(operation.queue)
+    check_receipts([receipt for receipt, _ in operation.changes])
+    plan: list[Change | CallerError] = []
+    for receipt, timeout_ms in operation.changes:
+        try:
+            check_visibility(timeout_ms)
+            plan.append(Change(queue, *queue.receipts.read(receipt), timeout_ms))
+        except CallerError as error:
+            plan.append(error)
+    return plan
+
+
+def _lots(changes: list[Change]) -> list[list[Change]]:
+    """Changes of one message go into different statements, in their order."""
+    lots: list[dict[int, Change]] = []
+    for change in changes:
+        lot = next((lot for lot in lots if change.seq not in lot), None)
+        if lot is None:
+            lots.append(lot := {})
+        lot[change.seq] = change
+    return [sorted(lot.values(), key=lambda change: (change.queue.number, change.seq)) for lot in lots]
+
+
+def _columns(lot: list[Change]) -> dict[str, Any]:
+    return {
+        "places": Ints(range(len(lot))),
+        "queues": Ints([one.queue.number for one in lot]),
+        "seqs": Ints([one.seq for one in lot]),
+        "receives": Ints([one.receives for one in lot]),
+    }
+
+
+def _move(tx: Transaction, lot: list[Change]) -> None:
+    columns = _columns(lot)
+    times = {"now": tx.now, "claimed": CLAIMED_MS, "longest": limits.VISIBILITY_MAX_MS}
+    timeouts = Ints([one.timeout_ms for one in lot])
+    moved = {place for (place,) in tx.execute(_MOVE, {**columns, **times, "timeouts": timeouts}).fetchall()}
+    for change in [lot[place] for place in moved]:
+        tx.wrote(durable=change.queue.info.settings.fifo)
+        if change.timeout_ms:
+            tx.due_at(change.queue.number, tx.now + change.timeout_ms)
+        else:
+            tx.ready.add(change.queue.number)
+    unmoved = [change for place, change in enumerate(lot) if place not in moved]
+    if unmoved:
+        _explain(tx, unmoved)
+
+
+def _explain(tx: Transaction, unmoved: list[Change]) -> None:
+    """Why a receipt moved nothing."""
+    found: dict[int, bool] = dict(tx.execute(_WHY, (tx.now, CLAIMED_MS, *_columns(unmoved).values())).fetchall())
+    for place, change in enumerate(unmoved):
+        if place not in found:
+            change.outcome = MessageNotFound()
+        elif not found[place]:
+            change.outcome = MessageNotInFlight()
+        else:
+            change.outcome = InvalidParameter(
+                "VisibilityTimeout",
+                f"{change.timeout_ms / 1_000:g}",
+                "Total VisibilityTimeout for the message is beyond the limit [43200 seconds]",
+            )

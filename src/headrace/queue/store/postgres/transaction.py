@@ -1,0 +1,148 @@
+"""What the functions of one batch work with: statements, the time, the catalogue; and what their commit brings about."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, LiteralString, TypeAlias, TypeVar
+
+import psycopg
+
+from headrace.errors import CallerError
+from headrace.queue.operations import Operation
+from headrace.queue.store.base import Ready
+from headrace.queue.store.postgres.catalog import Catalog
+from headrace.queue.store.postgres.connecting import Connection
+
+Cursor: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
+Answers: TypeAlias = Generator[None, None, list[Any]]
+"""A family's function: it sends statements, yields before it reads their rows (as often as it needs to), and returns an
+outcome an operation, in order."""
+Op = TypeVar("Op", bound=Operation)
+
+
+TOTALS: Final = (
+    "sent", "received", "deleted", "empty_receives", "duplicates", "dead_lettered", "expired", "damaged"
+)  # fmt: skip
+
+
+class CatalogMoved(Exception):
+    """The catalogue that decisions were made by is not the newest: all again, by the new one."""
+
+
+class Transaction:
+    """One transaction of a lane.
+
+    Invariant: whoever writes calls `wrote` (before the commit); a transaction in which nobody has is read-only.
+
+    Attributes:
+        now: steady ms; one moment for all operations of the batch.
+        catalog: queues and topics; after `lock_directory` those that this transaction sees.
+        cooldowns: whether the 60-second cool-downs hold.
+        ready: numbers of queues in which a message became visible, and values of state that were put.
+        due: number of a queue -> when something in it will be visible, as far as this transaction knows.
+        empty: numbers of queues in which a receive has found nothing: they may be waited for.
+        totals: (number of a queue, field of QueueCounts) -> how many more.
+    """
+
+    def __init__(
+        self, connection: Connection, catalog: Catalog, now: int, *, cooldowns: bool, known: Counter[tuple[int, str]]
+    ) -> None:
+        self.now = now
+        self.catalog = catalog
+        self.cooldowns = cooldowns
+        self.ready: set[int | tuple[str, bytes]] = set()
+        self.due: dict[int, int] = {}
+        self.empty: set[int] = set()
+        self.totals: Counter[tuple[int, str]] = Counter()
+        self._known = known
+        self.writes = False
+        self.durable = False
+        self._connection = connection
+        self._locked = False
+        connection.execute("BEGIN")
+        self._version: Cursor | None = self.execute("SELECT version FROM directory")
+
+    def check(self) -> None:
+        """Make sure that the catalogue is the newest, once; before anything is decided by rows. Raises CatalogMoved."""
+        if self._version is not None:
+            row = self._version.fetchone()
+            self._version = None
+            if row is None or row[0] != self.catalog.version:
+                raise CatalogMoved
+
+    def execute(self, sql: LiteralString, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Cursor:
+        """Send a statement (prepared; parameters as %s). Its rows are read by the cursor's `fetchall`, which waits; until
+        then more statements may be sent."""
+        return self._connection.execute(sql, parameters, binary=True)
+
+    def wrote(self, *, durable: bool = True) -> None:
+        """Something is written. Not `durable`: it may be lost if the database crashes (a lease of a standard queue)."""
+        self.writes = True
+        self.durable |= durable
+
+    def count(self, queue: int, field: str, number: int = 1) -> None:
+        """Add to a total of QueueCounts, once this is committed."""
+        if number:
+            self.totals[queue, field] += number
+
+    def totals_of(self, queue: int) -> dict[str, int]:
+        """The totals of a queue on this node: fields of QueueCounts."""
+        return {field: self._known[queue, field] + self.totals[queue, field] for field in TOTALS}
+
+    def due_at(self, queue: int, ms: int) -> None:
+        """Something in the queue will be visible at `ms`."""
+        if ms < self.due.get(queue, ms + 1):
+            self.due[queue] = ms
+
+    def lock_directory(self) -> None:
+        """Let nobody else change queues or topics until the commit. Raises CatalogMoved."""
+        if not self._locked:
+            row = self.execute("SELECT version FROM directory FOR UPDATE").fetchone()
+            if row is None or row[0] != self.catalog.version:
+                raise CatalogMoved
+            self._locked = True
+        self.execute("UPDATE directory SET version = version + 1")
+        self.wrote()
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """All of it, or, with an error, nothing of it: for an operation that finds out only after it has written."""
+        self.execute("SAVEPOINT one")
+        before = self.catalog, set(self.ready), dict(self.due), self.totals.copy()
+        try:
+            yield
+        except CallerError:
+            self.catalog, self.ready, self.due, self.totals = before
+            self.execute("ROLLBACK TO SAVEPOINT one")
+            raise
+        self.execute("RELEASE SAVEPOINT one")
+
+    def places(self) -> set[Ready]:
+        """What is ready, by the names that polls wait at."""
+        known = self.catalog.by_number
+        return {
+            known[one].arn if isinstance(one, int) else one
+            for one in self.ready
+            if not isinstance(one, int) or one in known
+        }
+
+
+def each(function: Callable[[Transaction, Op], Any]) -> Callable[[Transaction, Sequence[Op]], Answers]:
+    """A family of operations that run one after another: `function` answers one, or raises its CallerError (before it has
+    written anything, or in a savepoint)."""
+
+    def family(tx: Transaction, operations: Sequence[Op]) -> Answers:
+        yield
+        return [answer(function, tx, operation) for operation in operations]
+
+    return family
+
+
+def answer(function: Callable[[Transaction, Op], Any], tx: Transaction, operation: Op) -> Any:
+    """What `function` answers, a CallerError as a value."""
+    try:
+        return function(tx, operation)
+    except CallerError as error:
+        return error

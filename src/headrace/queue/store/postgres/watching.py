@@ -1,0 +1,28 @@
+"""Looking into watched queues: whether something is visible, and when the next will be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, LiteralString
+
+from headrace.queue.store.postgres.arrays import Ints
+from headrace.queue.store.postgres.schema import CLAIMED_MS
+from headrace.queue.store.postgres.transaction import Transaction
+
+_LOOK: Final[LiteralString] = """
+SELECT asked.queue,
+    EXISTS (SELECT FROM message m WHERE m.queue = asked.queue AND m.visible_ms = 0)
+        OR EXISTS (SELECT FROM message m WHERE m.queue = asked.queue AND m.visible_ms > 0 AND m.visible_ms <= %s),
+    (SELECT min(m.visible_ms) FROM message m
+        WHERE m.queue = asked.queue AND m.visible_ms > 0 AND m.visible_ms > %s AND m.visible_ms < %s)
+FROM unnest(%s) AS asked (queue)
+"""
+
+
+def look(tx: Transaction, queues: Sequence[int]) -> dict[int, int | None]:
+    """Mark the queues that have something as ready. Returns when each will have its next, None: nothing is due."""
+    if not queues:
+        return {}
+    rows = tx.execute(_LOOK, (tx.now, tx.now, CLAIMED_MS, Ints(queues))).fetchall()
+    tx.ready.update(queue for queue, ready, _ in rows if ready)
+    return {queue: next_ms for queue, _, next_ms in rows}

@@ -1,0 +1,222 @@
+"""A real PostgreSQL for tests: started when first asked for, in a temporary folder, as a user without rights.
+
+`server()` gives the one of this process; it ends with it. Each store gets a database of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import functools
+import gc
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import weakref
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+START_S: Final = 60.0
+_PR_SET_PDEATHSIG: Final = 1
+_PLACES: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
+_CONFIG: Final = """
+fsync = off
+full_page_writes = off
+shared_buffers = 64MB
+max_connections = 100
+autovacuum_naptime = 5s
+max_wal_size = 4GB
+log_min_messages = warning
+"""
+
+
+def find_programs() -> Path | None:
+    """The folder of the newest PostgreSQL's programs on this machine (15 or later), or None."""
+    places = [place for pattern in _PLACES for place in Path("/").glob(pattern.lstrip("/"))]
+    known = [(version_of(place), place) for place in places if (place / "pg_isready").exists()]
+    return max(((version, place) for version, place in known if version >= 15), default=(0, None))[1]
+
+
+def version_of(programs: Path) -> int:
+    """The major version of the PostgreSQL in a folder of programs."""
+    text = subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, text=True).stdout
+    return int("".join(c if c.isdigit() else " " for c in text).split()[0])
+
+
+class Server:
+    """A PostgreSQL server of one's own. Context manager.
+
+    Args:
+        folder: an existing, empty folder; it is removed by who made it.
+        durable: whether it syncs as in production; tests that kill the machine in thought need not.
+        settings: more lines of postgresql.conf.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False, settings: Sequence[str] = ()) -> None:
+        programs = find_programs()
+        if programs is None:
+            raise FileNotFoundError("no PostgreSQL 15 or later on this machine: install the package `postgresql`")
+        self.programs = programs
+        self.data = folder / "data"
+        self.port = _free_port()
+        self._user = "postgres" if os.geteuid() == 0 else None
+        self._log = folder / "log"
+        self._process: subprocess.Popen[Any] | None = None
+        if self._user is not None:
+            owner = pwd.getpwnam(self._user)
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
+        self.run(
+            "initdb", "-D", str(self.data), "-U", "headrace", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
+        )
+        lines = [_CONFIG.replace("fsync = off\nfull_page_writes = off", "") if durable else _CONFIG, *settings]
+        lines += [f"unix_socket_directories = '{folder}'", f"port = {self.port}", "listen_addresses = '127.0.0.1'"]
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write("\n".join(lines))
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        command = [str(self.programs / "postgres"), "-D", str(self.data)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                user=self._user,
+                group=self._user,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one call into libc, no lock
+            )
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        until = time.monotonic() + START_S
+        while not self._ready():
+            if (self._process is not None and self._process.poll() is not None) or time.monotonic() > until:
+                raise RuntimeError(f"PostgreSQL does not start: {self._log.read_text()[-2_000:]}")
+            time.sleep(0.02)
+
+    def _ready(self) -> bool:
+        command = [str(self.programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-t", "1"]
+        return subprocess.run(command, check=False).returncode == 0
+
+    def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """End it: SIGQUIT at once (it recovers when started again), SIGINT in order, SIGKILL as a crash. Idempotent."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+            self._process = None
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://headrace@127.0.0.1:{self.port}/{database}"
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs as the server's user."""
+        command = [str(self.programs / program), *arguments]
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, cwd="/", user=self._user, group=self._user
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stderr}")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Databases:
+    """Databases with a store's tables, one a folder. Those whose stores are gone are used again, emptied."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._made = 0
+        self._of: dict[Path, str] = {}
+        self._stores: Counter[Path] = Counter()  # how many live objects use a folder's database
+
+    def of(self, folder: Path) -> str:
+        """The URL of a folder's database; a new folder gets an empty one."""
+        name = self._of.get(folder)
+        if name is None:
+            name = self._of[folder] = self._used_again() or self._make()
+        return self.server.url(name)
+
+    def keep_for(self, store: object, folder: Path) -> None:
+        """While `store` lives, the folder's database is not given to another."""
+        self._stores[folder] += 1
+        weakref.finalize(store, self._stores.subtract, [folder])
+
+    def _used_again(self) -> str | None:
+        gc.collect()
+        for folder, name in self._of.items():
+            if not self._stores[folder]:
+                del self._of[folder]
+                _empty(self.server.url(name))
+                return name
+        return None
+
+    def _make(self) -> str:
+        import psycopg  # noqa: PLC0415 - an extra
+
+        from headrace.queue.store.postgres.schema import migrate  # noqa: PLC0415 - as above
+
+        self._made += 1
+        name = f"store_{self._made}"
+        with psycopg.connect(self.server.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        with psycopg.connect(self.server.url(name), autocommit=True) as connection:
+            migrate(connection)
+        return name
+
+
+def _empty(url: str) -> None:
+    import psycopg  # noqa: PLC0415 - an extra
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            """DO $$ DECLARE name text; BEGIN
+            FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'headrace' AND tablename NOT IN ('meta', 'directory')
+            LOOP EXECUTE format('DELETE FROM headrace.%I', name); END LOOP;
+            UPDATE headrace.directory SET version = version + 1;
+            END $$"""
+        )
+
+
+@functools.cache
+def server() -> Server:
+    """The server of this process, started when first asked for; it ends with the process."""
+    folder = tempfile.mkdtemp(prefix="headrace-pg-")  # on a disk: without syncs it is as fast, and takes no memory
+    made = Server(Path(folder))
+    made.start()
+
+    def end() -> None:
+        made.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+    return made
+
+
+@functools.cache
+def databases() -> Databases:
+    """The databases of `server()`."""
+    return Databases(server())
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

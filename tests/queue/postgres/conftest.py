@@ -1,0 +1,18 @@
+"""A PostgreSQL of this test process; without its programs the tests are skipped, and say so."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+
+from headrace.testing.driver import StoreKind
+from headrace.testing.postgres import find_programs
+from headrace.testing.stores import POSTGRES
+
+
+@pytest.fixture(scope="session")
+def kind() -> StoreKind:
+    if find_programs() is None:
+        pytest.skip("no PostgreSQL 15 or later on this machine: install the package `postgresql`")
+    return POSTGRES
