@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.demo ## 336,776 real flights, consumed and windowed; broker and pipeline are killed (about two minutes)
+demo: .venv/.demo ## All of headrace on 336,776 real flights: look at it in the console, kill what you like
 	@$(BIN)/python -m demo
 
 test: .venv/.dev ## All tests, in parallel where they are independent (about twenty minutes on two cores)
