@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "backup": Entry("headrace.cli.backup:backup", "Copy a store while its broker runs."),
     "restore": Entry("headrace.cli.backup:restore", "Make a data folder of a backup."),
     "fsck": Entry("headrace.cli.backup:fsck", "Look at all of a stopped store, or at a backup; repair it."),
+    "doctor": Entry("headrace.cli.doctor:doctor", "Is this machine, and what is set, fit to run headrace?"),
     "config": Entry("headrace.cli.config:config", "Look at the settings: show, validate, reference."),
     "completion": Entry("headrace.cli.completion:completion", "Print the completion script of a shell."),
 }
