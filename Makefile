@@ -11,7 +11,7 @@ MODE ?= quick
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format clean
+.PHONY: help demo test bench docs lint format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: .venv/.dev ## All tests, in parallel where they are independent (about twe
 bench: .venv/.demo ## Compare with other queues, web servers and Spark on this machine: make bench MODE=quick|full
 	@$(BIN)/python -m benchmarks --mode $(MODE)
 
+docs: .venv/.dev ## The documents as a site in ./site; a link that leads nowhere fails
+	@$(BIN)/python -m docsite
+
 lint: .venv/.dev ## Format, lint, types, and who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -38,7 +41,7 @@ format: .venv/.dev ## Rewrite the files as `make lint` wants them
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove what make built: .venv, caches, benchmark peers and results
-	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/results
+	rm -rf .venv .cache site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/results
 
 # The interpreter is checked first, because what venv itself says about a missing ensurepip is easily misread.
 .venv/bin/python:

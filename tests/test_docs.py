@@ -41,7 +41,7 @@ def test_readme_links_every_page_of_docs() -> None:
 
 def test_readme_has_examples_for_boto3_and_for_the_own_client() -> None:
     blocks = PYTHON.findall(README)
-    assert ["boto3" in block for block in blocks] == [True, False, False]
+    assert ["boto3" in block for block in blocks] == [True, False, False, False]
 
 
 @pytest.mark.parametrize("example", PYTHON.findall(README)[:2], ids=["boto3", "headrace"])
@@ -62,9 +62,23 @@ def test_readme_example_runs_without_a_broker_on_a_folder(tmp_path: Path, capsys
     assert capsys.readouterr().out == "{'book': 7}\n"
 
 
+def test_readme_example_of_tasks_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {"__name__": "tasks"}
+    exec(
+        compile(
+            PYTHON.findall(README)[2].replace("http://127.0.0.1:9324", str(tmp_path / "store")), "tasks.py", "exec"
+        ),
+        names,
+    )
+    handle = names["pack"].send("Emma", 2)
+    names["app"].run_pending()
+    assert handle.result(timeout=10) == "packed 2 of Emma"
+    names["app"].close()
+
+
 def test_readme_example_of_streams_is_a_pipeline_that_counts(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
-    exec(PYTHON.findall(README)[2], names)
+    exec(PYTHON.findall(README)[3], names)
     with headrace.connect(tmp_path / "store") as client:
         flights = client.queue("flights", create=True)
         flights.send_many([{"origin": "JFK", "dep_delay": delay, "ts": "2013-01-01T05:17:00"} for delay in (1, 5)])
