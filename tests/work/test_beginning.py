@@ -17,7 +17,7 @@ START_MS = 1_767_225_600_000
 
 @pytest.fixture
 def tests() -> Iterator[Tasks]:
-    app = App(retries=0)
+    app = App(retries=0, losses=0)
 
     @app.task(name="rated", rate="10/s")
     def rated(n: int) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 import headrace
-from demo.broker import BrokerProcess
 from headrace.queue.model import arn_of
 from headrace.work import App, Handle, NoBroker
 from headrace.work.broker_backend import BrokerBackend
+from tests.broker_process import broker
 from tests.work.small_app import build
 
 
@@ -26,12 +26,8 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "folder":
         yield str(tmp_path / "data")
         return
-    process = BrokerProcess(tmp_path)
-    try:
-        process.start()
-        yield process.endpoint
-    finally:
-        process.stop()
+    with broker(tmp_path / "data") as process:
+        yield process.url
 
 
 def test_tasks_are_sent_run_and_answered(target: str) -> None:

@@ -92,7 +92,7 @@ def test_a_body_that_is_not_what_the_parameter_asks_for_dies_at_once() -> None:
 
 def test_a_lost_worker_counts_for_consumers_too() -> None:
     app = App()
-    app.consumer("orders", retries=0)(_takes_order)
+    app.consumer("orders", losses=0)(_takes_order)
     with in_memory(app) as tests:
         app.backend.send("orders", [Entry(b'{"book":1}')])
         tests.driver.receive_one(arn_of("orders"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,6 +21,7 @@ from headrace.work.outcome import Deferred, ErrorInfo, Failed, Outcome, Succeede
 from headrace.work.task import Task
 
 RETRIES = 3
+LOSSES = 2
 VISIBILITY_MS = 60_000
 QUEUES = {"plain": "tasks", "ordered": "tasks.fifo"}
 
@@ -27,7 +29,7 @@ QUEUES = {"plain": "tasks", "ordered": "tasks.fifo"}
 class Lives(RuleBasedStateMachine):
     """Workers that take jobs and settle them, give them back, or die with them, on the real rules.
 
-    The model: how many attempts of each task have failed or died, and how each ended.
+    The model: how many attempts of each task were made, how many of them died with their worker, and how each ended.
     """
 
     tasks = Bundle("tasks")
@@ -35,7 +37,7 @@ class Lives(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.stack = ExitStack()
-        self.app = App(retries=RETRIES, keep_result="14 days")
+        self.app = App(retries=RETRIES, losses=LOSSES, keep_result="14 days")
         self.made: dict[str, Task[Any, Any]] = {
             "plain": self.app.task(name="plain")(lambda: None),
             "ordered": self.app.task(name="ordered", queue=QUEUES["ordered"], group="g")(lambda: None),
@@ -43,6 +45,7 @@ class Lives(RuleBasedStateMachine):
         self.tests: Tasks = self.stack.enter_context(in_memory(self.app))
         self.in_hand: dict[str, Job] = {}
         self.attempts: dict[str, int] = {}
+        self.losses: Counter[str] = Counter()
         self.ended: dict[str, str] = {}
 
     def teardown(self) -> None:
@@ -66,10 +69,11 @@ class Lives(RuleBasedStateMachine):
             assert task_id not in self.in_hand, "a task is with two workers at a time"
             assert job.envelope.attempt == self.attempts[task_id]
             if outcome is None:
-                assert self.attempts[task_id] <= RETRIES
+                assert self._failures(task_id) <= RETRIES
+                assert self.losses[task_id] <= LOSSES
                 self.in_hand[task_id] = job
             else:
-                assert self.attempts[task_id] == RETRIES + 1
+                assert self.losses[task_id] == LOSSES + 1
                 self._commit(job, outcome)
 
     @precondition(lambda self: self.in_hand)
@@ -95,6 +99,7 @@ class Lives(RuleBasedStateMachine):
         """All workers die with what they have; the leases end."""
         for task_id in self.in_hand:
             self.attempts[task_id] += 1
+            self.losses[task_id] += 1
         self.in_hand.clear()
         self.tests.advance(VISIBILITY_MS / 1_000 + 1)
 
@@ -114,7 +119,7 @@ class Lives(RuleBasedStateMachine):
         for task_id, fate in list(self.ended.items()):
             if fate == "dead":
                 del self.ended[task_id]
-                self.attempts[task_id] = 0
+                self.attempts[task_id] = self.losses[task_id] = 0
 
     @invariant()
     def every_task_is_somewhere(self) -> None:
@@ -135,7 +140,11 @@ class Lives(RuleBasedStateMachine):
             assert self.ended.setdefault(job.envelope.id, settlement.fate) == settlement.fate
         if settlement.fate == "dead":
             final = isinstance(outcome, Failed) and outcome.final and not outcome.counted
-            assert final or self.attempts[job.envelope.id] == RETRIES + 1
+            given_up = self.losses[job.envelope.id] > LOSSES or self._failures(job.envelope.id) > RETRIES
+            assert final or given_up
+
+    def _failures(self, task_id: str) -> int:
+        return self.attempts[task_id] - self.losses[task_id]
 
     def _finish(self) -> None:
         """Whatever happened: let all workers go on with success, and everything has ended, once."""

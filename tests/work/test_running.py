@@ -10,13 +10,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.errors import QueueNotFound
+from headrace.errors import QueueNotFound, ReceiptExpired
 from headrace.queue import attributes
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of
 from headrace.testing.tasks import Tasks, in_memory
-from headrace.work import Context, InvalidArguments, ResultNotKept, ResultTimeout, TaskFailed, current, keys
+from headrace.work import (
+    App,
+    Context,
+    InvalidArguments,
+    ResultNotKept,
+    ResultTimeout,
+    TaskFailed,
+    current,
+    keys,
+    limits,
+    settling,
+)
 from headrace.work.context import NoCurrentTask, running
+from headrace.work.outcome import ErrorInfo, Failed
 from tests.work.small_app import build
 
 
@@ -139,13 +151,18 @@ def test_rules_for_exceptions_decide(options: dict[str, Any], fate: str, delay_m
     assert delay_ms is None or run.delay_ms == delay_ms
 
 
-def test_a_lost_worker_counts_as_an_attempt_and_stands_in_the_history() -> None:
+def _lose(tests: Tasks, times: int) -> None:
+    """Received by workers that die."""
+    for _ in range(times):
+        tests.driver.receive_one(arn_of("tasks"))
+        tests.advance("61s")
+
+
+def test_a_lost_worker_stands_in_the_history_and_costs_no_retry() -> None:
     app, did = build()
     with in_memory(app) as tests:
-        app.tasks["fail"].send()
-        for _ in range(2):  # received by workers that die
-            tests.driver.receive_one(arn_of("tasks"))
-            tests.advance("61s")
+        app.tasks["fail"].options(retries=0).send()
+        _lose(tests, 2)
         assert fates(tests.run_pending()) == [("fail", 3, "dead")]
         assert did == [("fail", 3)]
         assert [entry.error for entry in tests.dead()[0].envelope.history] == ["WorkerLost", "WorkerLost", "ValueError"]
@@ -154,13 +171,40 @@ def test_a_lost_worker_counts_as_an_attempt_and_stands_in_the_history() -> None:
 def test_a_task_that_kills_every_worker_ends_in_the_dead_letters_without_being_run_again() -> None:
     app, did = build()
     with in_memory(app) as tests:
-        app.tasks["fail"].send()
-        for _ in range(3):
-            tests.driver.receive_one(arn_of("tasks"))
-            tests.advance("61s")
-        assert fates(tests.run_pending()) == [("fail", 3, "dead")]
+        app.tasks["fail"].options(retries=1_000).send()
+        _lose(tests, limits.LOSSES + 1)
+        assert fates(tests.run_pending()) == [("fail", limits.LOSSES + 1, "dead")]
         assert did == []
-        assert [entry.error for entry in tests.dead()[0].envelope.history] == ["WorkerLost"] * 3
+        assert [entry.error for entry in tests.dead()[0].envelope.history] == ["WorkerLost"] * (limits.LOSSES + 1)
+
+
+def test_losses_are_counted_over_retries_and_anew_after_a_redrive() -> None:
+    app, did = build()
+    with in_memory(app) as tests:
+        app.tasks["fail"].options(retries=1_000).send()
+        for _ in range(limits.LOSSES):
+            _lose(tests, 1)
+            assert [run.fate for run in tests.run_pending()] == ["retried"]
+            tests.advance("1h")
+        _lose(tests, 1)
+        assert [run.fate for run in tests.run_pending()] == ["dead"]
+        assert len(did) == limits.LOSSES
+        [letter] = tests.dead()
+        assert (letter.envelope.losses, letter.reason) == (
+            0,
+            "WorkerLost: the worker that ran it died, or its lease ended",
+        )
+
+
+def test_a_task_without_losses_runs_at_most_once() -> None:
+    app = App()
+    did: list[int] = []
+    app.task(name="once", losses=0, retries=0)(lambda: did.append(1))
+    with in_memory(app) as tests:
+        app.tasks["once"].send()
+        _lose(tests, 1)
+        assert [run.fate for run in tests.run_pending()] == ["dead"]
+    assert did == []
 
 
 def test_an_async_task_has_a_time_limit_that_counts_as_a_failure() -> None:
@@ -417,3 +461,40 @@ def test_the_json_of_a_result_is_kept_as_it_is() -> None:
         row = app.backend.read(keys.result(handle.id))
         assert row is not None
         assert msgspec.json.decode(row)["value"] == 3
+
+
+def test_a_retry_in_place_is_written_by_who_holds_the_lease_alone() -> None:
+    app, _ = build()
+    ordered = app.tasks["fail"].options(queue="tasks.fifo", group="g")
+    with in_memory(app) as tests:
+        ordered.send()
+        delivery = tests.driver.receive_one(arn_of("tasks.fifo"))
+        tests.advance("61s")  # and another takes it
+        tests.driver.receive_one(arn_of("tasks.fifo"))
+        batch = settling.Batch(app.backend.read)
+        failed = Failed(ErrorInfo("ValueError", "late"))
+        batch.add(settling.settle(app.open_job("tasks.fifo", delivery), failed, now_ms=tests.clock(), read=batch.read))
+        with pytest.raises(ReceiptExpired):
+            app.backend.transact(batch.operation())
+        assert app.backend.state(keys.ATTEMPTS) == []
+
+
+def test_a_handle_tells_that_its_task_waits_for_a_retry() -> None:
+    app, _ = build()
+    with in_memory(app) as tests:
+        handle = app.tasks["fail"].send()
+        tests.run_pending()
+        assert (handle.status(), app.handle(handle.id).status()) == ("retrying", "retrying")
+        tests.run_until_idle()
+        assert handle.status() == "dead"
+        assert app.backend.state(keys.ATTEMPTS) == []
+
+
+def test_many_are_sent_without_blocking_the_loop() -> None:
+    app, _ = build()
+    with in_memory(app) as tests:
+        handles = asyncio.run(app.tasks["add"].asend_many((n,) for n in range(3)))
+        unique = asyncio.run(app.tasks["double"].options(unique="k").asend_many([(1,), (2,)]))
+        assert [handle.duplicate for handle in unique] == [False, True]
+        tests.run_pending()
+        assert [handle.result(0) for handle in handles] == [2, 3, 4]

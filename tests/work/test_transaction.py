@@ -9,7 +9,8 @@ import pytest
 
 from headrace.errors import CallerError
 from headrace.testing.tasks import in_memory
-from headrace.work import App
+from headrace.work import App, Middleware
+from headrace.work.dispatch import Dispatch
 from tests.work.small_app import build
 
 
@@ -54,11 +55,29 @@ def test_unique_tasks_take_their_locks_in_the_same_commit() -> None:
     once = app.tasks["add"].options(unique="k")
     with in_memory(app) as tests:
         with app.transaction():
-            once.send(1)
-            once.send(1)
-            app.tasks["add"].send(2)
+            first, second = once.send(1), once.send(1)
+            third = app.tasks["add"].send(2)
         assert len(tests.pending()) == 2
         assert once.send(1).duplicate
+        assert (second.id, first.duplicate, second.duplicate) == (first.id, False, True)
+        assert third.status() == "queued"
+
+
+def test_a_unique_task_that_is_left_out_is_told_by_its_handle_and_by_no_hook() -> None:
+    told: list[str] = []
+
+    class Watch(Middleware):
+        def after_send(self, dispatch: Dispatch) -> None:
+            told.append(dispatch.id)
+
+    app, _ = build(middleware=[Watch()])
+    once = app.tasks["add"].options(unique="k")
+    with in_memory(app):
+        holder = once.send(1)
+        with app.transaction():
+            [again] = once.send_many([(1,)])
+        assert (again.id, again.duplicate) == (holder.id, True)
+        assert told == [holder.id]
 
 
 def test_other_threads_and_other_apps_are_not_in_it() -> None:

@@ -77,6 +77,34 @@ def test_a_lock_until_done_holds_through_retries_and_ends_with_the_dead_letter()
         assert not once.send().duplicate
 
 
+def test_a_redriven_task_takes_its_lock_again() -> None:
+    app, _ = build()
+    once = app.tasks["fail"].options(unique="k", retries=1)
+    with in_memory(app) as tests:
+        first = once.send()
+        tests.run_until_idle()
+        tests.driver.run(ops.StartMove(arn_of("tasks-dead")))
+        tests.driver.pass_time(0)
+        assert [run.fate for run in tests.run_pending()] == ["retried"]
+        again = once.send()
+        assert (again.id, again.duplicate) == (first.id, True)
+
+
+def test_while_another_holds_the_lock_a_redriven_task_does_not_run() -> None:
+    app, did = build()
+    once = app.tasks["fail"].options(unique="k", retries=0)
+    with in_memory(app) as tests:
+        first = once.send()
+        tests.run_pending()
+        second = once.options(delay="1m").send()
+        tests.driver.run(ops.StartMove(arn_of("tasks-dead")))
+        tests.driver.pass_time(0)
+        assert [(run.id, run.fate) for run in tests.run_pending()] == [(first.id, "deferred")]
+        assert len(did) == 1
+        fates = [(run.id, run.fate) for run in tests.run_until_idle() if run.fate != "deferred"]
+        assert fates == [(second.id, "dead"), (first.id, "dead")]
+
+
 def test_a_lock_that_outlived_its_task_ends_by_its_time_and_is_taken_over() -> None:
     app, _ = build()
     once = app.tasks["add"].options(unique="k", ttl="10 minutes")

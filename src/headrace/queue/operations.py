@@ -105,6 +105,8 @@ class Transact(Operation, gc=False, frozen=True):
         epoch: as `Fence` answered for `name`; None is unfenced. An older epoch than the newest is Fenced.
         expect: (key, value) that must stand under `name` now, value None: nothing; else StateChanged. Compared before
             `state` is put, in the order of the commits: of two that expect the same, one succeeds.
+        holds: (queue, receipts): as `acknowledge`, of messages that are kept: what is committed here is so while they are
+            nobody else's.
     """
 
     acknowledge: list[tuple[str, list[bytes]]] = []
@@ -114,6 +116,7 @@ class Transact(Operation, gc=False, frozen=True):
     name: str = ""
     epoch: int | None = None
     expect: list[tuple[bytes, bytes | None]] = []
+    holds: list[tuple[str, list[bytes]]] = []
 
 
 class Fence(Operation, gc=False, frozen=True):

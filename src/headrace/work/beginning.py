@@ -17,10 +17,10 @@ import msgspec
 from headrace.errors import StateChanged
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.operations import Transact
-from headrace.work import admission, flows, keys, limiting
+from headrace.work import admission, flows, keys, limiting, limits, unique
 from headrace.work.backend import Backend
 from headrace.work.cancelling import Wishes
-from headrace.work.dispatch import entry_of
+from headrace.work.dispatch import Dispatch, entry_of
 from headrace.work.job import Job
 from headrace.work.limiting import Admitted, Limit, Waits
 from headrace.work.outcome import Cancelled, Deferred, Outcome
@@ -102,8 +102,25 @@ def release(slot: Held, read: flows.Read, *, now_ms: int) -> tuple[flows.Puts, f
 def _wanted(job: Job, backend: Backend, wishes: Wishes, now_ms: int) -> Begun:
     if wishes.wanted(job.envelope.id):
         return job, Cancelled()
-    job, outcome = admission.admit(job, now_ms=now_ms, read=backend.read)
-    return Ready(_gathered(job, backend)) if outcome is None else (job, outcome)
+    job, outcome = admission.admit(job, now_ms=now_ms, read=backend.read, stateless=not backend.capabilities.state)
+    if outcome is not None:
+        return job, outcome
+    if unique.is_redriven(job.envelope) and not _locked(job, backend, now_ms):
+        return job, Deferred(now_ms + limits.WAIT_FOR_LOCK_MS)
+    return Ready(_gathered(job, backend))
+
+
+def _locked(job: Job, backend: Backend, now_ms: int) -> bool:
+    """Whether a redriven task has its unique lock again; while another has it, it waits."""
+    dispatch = Dispatch(job.queue, job.envelope, ttl_ms=job.options.ttl_ms)
+    for _ in range(TRIES_MAX):
+        change = unique.claim(dispatch, now_ms=now_ms, read=backend.read)
+        if isinstance(change, str):
+            return False
+        puts, expects = list(change.puts.items()), list(change.expects.items())
+        if _tried(backend, Transact(state=puts, name=keys.NAME, expect=expects)):
+            return True
+    raise StateChanged(keys.NAME, "unique")
 
 
 def _gathered(job: Job, backend: Backend) -> Job:

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from headrace.errors import CallerError, QueueExists, QueueNotFound
 from headrace.native import calls
+from headrace.native.aio import connect_async
 from headrace.native.client import connect
 from headrace.queue import operations as ops
 from headrace.queue.model import Delivery, Entry, Peeked, Sent, arn_of, short_name
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 _THREADS: Final = 8
 """Of async senders: each holds one for as long as a commit takes."""
+_WAITERS_MAX: Final = 200
+"""Results that are waited for in the broker at a time, on a loop: each has a connection."""
 _CREATES_MAX: Final = 200
 """Queues that one call may find missing: a transaction names a few."""
 
@@ -41,6 +44,8 @@ class BrokerBackend:
     def __init__(self, target: str | Path | Caller) -> None:
         """Raises as `headrace.connect`."""
         self.client: Caller = connect(target) if isinstance(target, str | Path) else target
+        self._url = str(target) if isinstance(target, str | Path) and "://" in str(target) else None
+        self._waiters = 0
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="headrace send")
 
     def prepare(self, queue: str) -> None:
@@ -99,7 +104,18 @@ class BrokerBackend:
         return rows[0][1] if rows and rows[0][0] == key else None
 
     async def await_state(self, key: bytes, wait_s: float) -> bytes | None:
-        """By looking again: a thread that waits in the broker for each result would keep the senders waiting."""
+        if self._url is None or self._waiters >= _WAITERS_MAX:
+            return await self._looked_again(key, wait_s)
+        self._waiters += 1
+        try:
+            async with connect_async(self._url) as client:
+                rows: list[tuple[bytes, bytes]] = await client.call(ops.GetState(keys.NAME, key, 1), wait=wait_s)
+        finally:
+            self._waiters -= 1
+        return rows[0][1] if rows and rows[0][0] == key else None
+
+    async def _looked_again(self, key: bytes, wait_s: float) -> bytes | None:
+        """For a folder of this process's own, and for those that wait beyond what one broker should keep connections for."""
         until_s = asyncio.get_running_loop().time() + wait_s
         pause_s = limits.POLL_S
         while True:

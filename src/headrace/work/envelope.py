@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from headrace.work import limits
 from headrace.work.errors import EnvelopeInvalid
 from headrace.work.outcome import ErrorInfo
+
+Name: TypeAlias = Annotated[str, Meta(max_length=512)]
+Id: TypeAlias = Annotated[str, Meta(pattern=limits.ID_PATTERN)]
+Queue: TypeAlias = Annotated[str, Meta(pattern=limits.QUEUE_PATTERN)]
+GroupId: TypeAlias = Annotated[str, Meta(pattern=r"^[!-~]{1,128}\Z")]
+Moment: TypeAlias = Annotated[int, Meta(ge=0, le=limits.TIME_MAX_MS)]
+Attempts: TypeAlias = Annotated[int, Meta(ge=0, le=limits.ATTEMPTS_MAX)]
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,15 +57,15 @@ class Unique(msgspec.Struct, frozen=True, omit_defaults=True):
 class Flow(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which member of which group a task is."""
 
-    id: str
-    index: int
+    id: Id
+    index: Annotated[int, Meta(ge=0, lt=limits.GROUP_MEMBERS_MAX)]
 
 
 class Joins(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which group a task joins: it runs with the results of its `count` members as the argument `takes`."""
 
-    id: str
-    count: int
+    id: Id
+    count: Annotated[int, Meta(ge=1, le=limits.GROUP_MEMBERS_MAX)]
     takes: str = ""
 
 
@@ -72,11 +80,11 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
         group: the message's group.
     """
 
-    queue: str
+    queue: Queue
     envelope: Envelope
     takes: str = ""
-    delay_ms: int = 0
-    group: str | None = None
+    delay_ms: Annotated[int, Meta(ge=0, le=limits.DELAY_MAX_MS)] = 0
+    group: GroupId | None = None
 
 
 class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -87,6 +95,7 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
         id: 32 hex digits that sort by time; stays the same through retries and redrives.
         args: arguments by parameter name, as JSON.
         attempt: attempts made before.
+        losses: how many of them ended with their worker, or its lease.
         history: the newest attempts, oldest first, redrives included.
         retries_max: how often it may be tried again; None takes the task's.
         unique: the lock that it holds.
@@ -105,32 +114,39 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
         sent_ms: when it was first sent.
     """
 
-    task: str
-    id: str
+    task: Name
+    id: Id
     args: msgspec.Raw
-    attempt: int = 0
+    attempt: Attempts = 0
+    losses: Attempts = 0
     history: tuple[Attempt, ...] = ()
-    retries_max: int | None = None
+    retries_max: Annotated[int, Meta(ge=0, le=limits.RETRIES_MAX)] | None = None
     unique: Unique | None = None
-    group: str | None = None
-    expires_ms: int | None = None
-    timeout_s: float | None = None
-    keep_result_s: float | None = None
+    group: GroupId | None = None
+    expires_ms: Moment | None = None
+    timeout_s: Annotated[float, Meta(gt=0, le=limits.TIMEOUT_MAX_MS / 1_000)] | None = None
+    keep_result_s: Annotated[float, Meta(gt=0, le=limits.RESULT_KEEP_MAX_MS / 1_000)] | None = None
     then: tuple[Signature, ...] = ()
     flow: Flow | None = None
     joins: Joins | None = None
     limit_key: str | None = None
-    reserved_ms: int | None = None
+    reserved_ms: Moment | None = None
     parent: str | None = None
     trace: str | None = None
     scheduled: str | None = None
-    sent_ms: int = 0
+    sent_ms: Moment = 0
 
-    def with_failure(self, error: ErrorInfo, *, at_ms: int, worker: str = "") -> Envelope:
-        """After one more attempt that failed."""
+    @property
+    def failures(self) -> int:
+        """Attempts that raised, ran too long or were refused: those that retries are for."""
+        return max(0, self.attempt - self.losses)
+
+    def with_failure(self, error: ErrorInfo, *, at_ms: int, worker: str = "", lost: bool = False) -> Envelope:
+        """After one more attempt that failed, or was lost."""
         attempt = self.attempt + 1
         entry = Attempt(at_ms, attempt, error.type, error.message, error.traceback, worker)
-        return msgspec.structs.replace(self, attempt=attempt, history=(*self.history, entry)[-limits.HISTORY_MAX :])
+        history = (*self.history, entry)[-limits.HISTORY_MAX :]
+        return msgspec.structs.replace(self, attempt=attempt, losses=self.losses + lost, history=history)
 
 
 NO_ARGUMENTS: Final = msgspec.Raw(b"{}")
@@ -156,11 +172,31 @@ def encode(envelope: Envelope) -> bytes:
 
 
 def decode(body: bytes) -> Envelope:
-    """Raises EnvelopeInvalid."""
+    """Anybody's bytes as an envelope whose fields are within their bounds; that its task takes its arguments is not known.
+
+    Raises:
+        EnvelopeInvalid
+    """
     try:
-        return _decoder.decode(body)
+        envelope = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EnvelopeInvalid(str(error)) from None
+    _check(envelope)
+    return envelope
+
+
+def _check(envelope: Envelope) -> None:
+    """What the types do not say, here and in what follows. Raises EnvelopeInvalid."""
+    if not envelope.task or not envelope.id:
+        raise EnvelopeInvalid("`task` or `id` is empty")
+    if bytes(envelope.args)[:1] != b"{":
+        raise EnvelopeInvalid("`args` is no object: arguments stand under their names")
+    left = list(envelope.then)
+    while left:
+        signature = left.pop()
+        if not signature.queue or not signature.envelope.id or bytes(signature.envelope.args)[:1] != b"{":
+            raise EnvelopeInvalid("something in `then` has no `queue`, no `id`, or `args` that are no object")
+        left += signature.envelope.then
 
 
 def new_id(now_ms: int | None = None) -> str:

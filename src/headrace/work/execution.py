@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import InvalidMessage
@@ -192,7 +192,7 @@ def failed(error: BaseException, context: Context, options: Options) -> Outcome:
     if isinstance(error, errors.Cancelled):
         return Cancelled()
     if isinstance(error, errors.Retry):
-        return Failed(info, delay_ms=_delay_ms(error.delay))
+        return _retried(error, info)
     if isinstance(error, errors.GiveUp | errors.InvalidArguments | InvalidMessage):
         return Failed(info, final=True)
     if options.retry is not None:
@@ -200,6 +200,13 @@ def failed(error: BaseException, context: Context, options: Options) -> Outcome:
     refused = isinstance(error, options.give_up_on)
     wanted = not options.retry_on or isinstance(error, (*options.retry_on, errors.TimeLimitExceeded))
     return Failed(info, final=refused or not wanted)
+
+
+def _retried(error: errors.Retry, info: ErrorInfo) -> Outcome:
+    try:
+        return Failed(info, delay_ms=_delay_ms(error.delay))
+    except errors.InvalidOption as invalid:  # then the backoff holds
+        return Failed(describe(invalid))
 
 
 def _ruled(error: BaseException, info: ErrorInfo, context: Context, options: Options) -> Outcome:
@@ -217,12 +224,12 @@ def _delay_ms(delay: Any) -> int | None:
 
 
 def describe(error: BaseException) -> ErrorInfo:
-    """An exception as it is kept: bounded."""
+    """An exception as it is kept: bounded, and UTF-8. Never raises, whatever somebody else's exception does when it is asked."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    text = _traceback(error).encode(errors="replace")
-    cut = text[-limits.TRACEBACK_BYTES_MAX :].decode(errors="ignore")
-    return ErrorInfo(name, _text(error), cut)
+    text = _shown(lambda: str(error))[: limits.MESSAGE_CHARACTERS_MAX]
+    cut = _shown(lambda: _traceback(error)).encode()[-limits.TRACEBACK_BYTES_MAX :]
+    return ErrorInfo(name[: limits.ERROR_NAME_CHARACTERS_MAX], text, cut.decode(errors="ignore"))
 
 
 def _traceback(error: BaseException) -> str:
@@ -233,8 +240,8 @@ def _traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, place))
 
 
-def _text(error: BaseException) -> str:
+def _shown(make: Callable[[], str]) -> str:
     try:
-        return str(error)[: limits.MESSAGE_CHARACTERS_MAX]
-    except Exception:  # noqa: BLE001 - somebody else's __str__
-        return "(its text cannot be shown)"
+        return make().encode(errors="replace").decode()
+    except BaseException:  # noqa: BLE001 - somebody else's __str__
+        return "(it cannot be shown)"

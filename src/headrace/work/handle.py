@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Status: TypeAlias = Literal["queued", "delayed", "running", "done", "dead", "cancelled", "expired", "unknown"]
+Status: TypeAlias = Literal[
+    "queued", "delayed", "running", "retrying", "done", "dead", "cancelled", "expired", "unknown"
+]
 
 _STATUSES: Final[dict[str, Status]] = {"visible": "queued", "delayed": "delayed", "in_flight": "running"}
 """What a message's state says of its task."""
@@ -95,15 +97,17 @@ class Handle(Generic[T]):
         return results.decode(row) if row is not None else None
 
     def status(self) -> Status:
-        """How the task is now: queued, delayed or running; done, dead, cancelled or expired if its result is kept.
+        """How the task is now: queued, delayed or running; if its result is kept, also retrying (an attempt has failed, the next
+        one waits or runs), done, dead, cancelled or expired.
 
-        `unknown`: it ended and nobody keeps that, or waits for a retry, or this handle was made of an id and does not know
-        its message.
+        `unknown`: it ended and nobody keeps that; or this handle was made of an id and does not know its message.
         """
         ended = self.outcome()
         if ended is not None:
             return ended.status
         state = self._app.backend.message_state(self.queue, self.seq) if self.seq is not None else None
+        if state is None and self._app.backend.read(keys.attempts(self.id)) is not None:
+            return "retrying"
         return _STATUSES.get(state or "", "unknown")
 
     async def astatus(self) -> Status:

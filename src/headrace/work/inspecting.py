@@ -92,7 +92,7 @@ def retry(client: Caller, found: Waiting) -> str:
     [delivery] = client.call(ops.Take(arn_of(found.queue), [found.seq], TAKE_MS))
     if isinstance(delivery, CallerError):
         raise delivery
-    envelope = msgspec.structs.replace(found.envelope, attempt=0, reserved_ms=None)
+    envelope = msgspec.structs.replace(found.envelope, attempt=0, losses=0, reserved_ms=None)
     client.call(
         ops.Transact(
             acknowledge=[(arn_of(found.queue), [delivery.receipt])],

@@ -49,9 +49,14 @@ class Job:
 
     @property
     def in_place(self) -> bool:
-        """Whether a retry keeps the message, and shows it again later: in a FIFO queue the order needs it, and a
-        consumer's message is somebody else's."""
-        return self.foreign or self.queue.endswith(".fifo")
+        """Whether a retry keeps the message, and shows it again later: in a FIFO queue the order needs it, a consumer's
+        message is somebody else's, and a full one has no room for what is new in it."""
+        return self.foreign or self.full or self.queue.endswith(".fifo")
+
+    @property
+    def full(self) -> bool:
+        """Whether its body is so long that a longer one might not be taken."""
+        return len(self.delivery.message.body) > envelopes.BYTES_MAX
 
     @property
     def options(self) -> Options:
@@ -61,6 +66,11 @@ class Job:
     def retries_max(self) -> int:
         asked = self.envelope.retries_max
         return self.options.retries if asked is None else asked
+
+    @property
+    def losses_max(self) -> int:
+        """How often its worker may die with it, before it is given up."""
+        return self.options.losses
 
     @property
     def timeout_s(self) -> float | None:
@@ -105,12 +115,13 @@ class Attempts(msgspec.Struct, frozen=True):
 
     Attributes:
         receives: of this message in this queue, up to now: all accounted for.
-        attempt, history: as in the envelope.
+        attempt, history, losses: as in the envelope.
     """
 
     receives: int
     attempt: int
     history: tuple[envelopes.Attempt, ...]
+    losses: int = 0
 
 
 _attempts = msgspec.json.Decoder(Attempts)
@@ -118,7 +129,7 @@ _attempts = msgspec.json.Decoder(Attempts)
 
 def encode_attempts(job: Job, envelope: Envelope) -> bytes:
     receives = job.delivery.receives - job.delivery.message.receives
-    return msgspec.json.encode(Attempts(receives, envelope.attempt, envelope.history))
+    return msgspec.json.encode(Attempts(receives, envelope.attempt, envelope.history, envelope.losses))
 
 
 def with_attempts(job: Job, stored: bytes | None) -> Job:
@@ -126,5 +137,5 @@ def with_attempts(job: Job, stored: bytes | None) -> Job:
     if stored is None:
         return job
     kept = _attempts.decode(stored)
-    envelope = msgspec.structs.replace(job.envelope, attempt=kept.attempt, history=kept.history)
+    envelope = msgspec.structs.replace(job.envelope, attempt=kept.attempt, losses=kept.losses, history=kept.history)
     return job.with_envelope(envelope, kept.receives)

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from headrace.queue import attributes
-from headrace.queue.limits import ATTRIBUTES_MAX
+from headrace.queue.limits import ATTRIBUTES_MAX, MESSAGE_BYTES_MAX
 from headrace.queue.model import Entry, arn_of
 from headrace.work import limits, names
 from headrace.work.dispatch import entry_of
@@ -22,27 +22,48 @@ TASK: Final = "headrace-task"
 ERROR: Final = "headrace-error"
 REASON: Final = "headrace-reason"
 
+OVERHEAD_BYTES: Final = 32
+"""Of an attribute, beside its name and value: its type, and lengths."""
+
 
 def dead_letter(job: Job, error: ErrorInfo) -> tuple[str, Entry]:
     """The queue that it goes to, and the message. The job's envelope has the last attempt in its history already."""
     queue = names.dead(job.queue)
-    entry = _foreign(job) if job.foreign else entry_of(queue, msgspec.structs.replace(job.envelope, attempt=0))
+    entry = _as_it_came(job) if job.foreign or job.full else _anew(queue, job)
     if queue.endswith(".fifo"):
         entry = msgspec.structs.replace(entry, dedup_id=f"{job.envelope.id}-{job.envelope.attempt}-dead")
     return queue, msgspec.structs.replace(entry, attributes=_attributes(job, error), source=arn_of(job.queue))
 
 
-def _foreign(job: Job) -> Entry:
+def last_resort(job: Job, error: ErrorInfo) -> tuple[str, Entry]:
+    """As `dead_letter`, of a message for which that is refused: nothing of what its body says is relied on."""
+    queue = names.dead(job.queue)
+    dedup_id = f"{job.delivery.message.id.hex()}-dead" if queue.endswith(".fifo") else None
+    group = job.delivery.message.group if dedup_id else None
+    body = job.delivery.message.body
+    return queue, Entry(
+        body, group=group, dedup_id=dedup_id, attributes=_attributes(job, error), source=arn_of(job.queue)
+    )
+
+
+def _anew(queue: str, job: Job) -> Entry:
+    return entry_of(queue, msgspec.structs.replace(job.envelope, attempt=0, losses=0))
+
+
+def _as_it_came(job: Job) -> Entry:
     message = job.delivery.message
     return Entry(message.body, group=message.group, trace=message.trace)
 
 
 def _attributes(job: Job, error: ErrorInfo) -> bytes:
-    """The message's own, and ours as far as there is room: it may have ten."""
-    kept = attributes.decode(job.delivery.message.attributes)
+    """The message's own, and ours as far as there is room: it may have ten, and be 1 MiB with them."""
+    message = job.delivery.message
+    kept = attributes.decode(message.attributes)
     ours = {ERROR: error.type, TASK: job.envelope.task, REASON: _one_line(error)}
+    room = MESSAGE_BYTES_MAX - len(message.body) - len(message.attributes)
     for name, value in ours.items():
-        if value and (name in kept or len(kept) < ATTRIBUTES_MAX):
+        room -= len(name) + len(value.encode()) + OVERHEAD_BYTES
+        if value and room >= 0 and (name in kept or len(kept) < ATTRIBUTES_MAX):
             kept[name] = ("String", value)
     return attributes.encode(kept)
 

@@ -25,10 +25,24 @@ BACKOFF_FIRST_MS: Final = SECOND_MS
 BACKOFF_FACTOR: Final = 2.0
 BACKOFF_MAX_MS: Final = HOUR_MS
 
+# Losses: a worker that died with a task, or a lease that ended. Apart from retries: whoever shares a process with a task that
+# kills it, or was fetched and not begun, has done nothing wrong
+LOSSES: Final = 5
+LOSSES_MAX: Final = 100
+WAIT_FOR_LOCK_MS: Final = 5 * SECOND_MS  # a redriven task whose unique lock another has looks again after this
+
+# What an envelope may say: it comes from a queue, and so from anybody
+ID_PATTERN: Final = r"^[A-Za-z0-9._:-]{0,100}\Z"  # of tasks and groups: parts of state keys
+QUEUE_PATTERN: Final = r"^(?=.{0,80}\Z)[A-Za-z0-9_-]*(\.fifo)?\Z"  # empty: none
+TIME_MAX_MS: Final = 10**14 - 1  # the year 5138: 14 digits, as the index has
+ATTEMPTS_MAX: Final = 1_000_000
+GROUP_MEMBERS_MAX: Final = 10_000
+
 # What of a failure is kept, an attempt
 HISTORY_MAX: Final = 10  # attempts in the envelope: with TRACEBACK_BYTES_MAX 40 KiB of a message's 1 MiB
 TRACEBACK_BYTES_MAX: Final = 4_096  # the end of it, where the cause stands
 MESSAGE_CHARACTERS_MAX: Final = 1_000  # of an exception's text
+ERROR_NAME_CHARACTERS_MAX: Final = 200  # of an exception's module and class
 REASON_CHARACTERS_MAX: Final = 200  # of the one line on a dead letter
 
 # Unique locks: one that outlives its task (a queue purged by hand, a message that expired) ends then

@@ -95,7 +95,7 @@ class Hooks:
         for each in self._last:
             try:
                 call(each)
-            except Exception:
+            except BaseException:
                 log.exception(
                     "%s.%s raised; it is passed over", type(each).__name__, hook, extra={"action": "work.hook_failed"}
                 )

@@ -35,6 +35,8 @@ class OptionValues(TypedDict, total=False):
         ttl: the unique lock ends after this at the latest: 1 day unless said otherwise.
         group: standard queue: the tenant, for fairness. FIFO queue: the unit of order; required.
         retries: how often it is tried again, 0 to 1,000; 20 unless said otherwise.
+        losses: how often its worker may die with it (or its lease end), apart from retries, 0 to 100; 5 unless said otherwise.
+            A task that was fetched with others and not begun is lost, too. 0: at most once.
         backoff: a Backoff, or the first wait (doubling up to an hour).
         retry_on: only these exceptions are retried.
         give_up_on: these exceptions are not retried.
@@ -56,6 +58,7 @@ class OptionValues(TypedDict, total=False):
     ttl: Duration
     group: Text | None
     retries: int
+    losses: int
     backoff: Backoff | Duration
     retry_on: type[BaseException] | tuple[type[BaseException], ...]
     give_up_on: type[BaseException] | tuple[type[BaseException], ...]
@@ -73,6 +76,7 @@ class ConsumerValues(TypedDict, total=False):
     """What `@app.consumer(…)` takes: fields of OptionValues that mean something for another's message."""
 
     retries: int
+    losses: int
     backoff: Backoff | Duration
     retry_on: type[BaseException] | tuple[type[BaseException], ...]
     give_up_on: type[BaseException] | tuple[type[BaseException], ...]
@@ -92,6 +96,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ttl_ms: int = limits.UNIQUE_TTL_MS
     group: Text | None = None
     retries: int = limits.RETRIES
+    losses: int = limits.LOSSES
     backoff: Backoff = Backoff()
     retry_on: tuple[type[BaseException], ...] = ()
     give_up_on: tuple[type[BaseException], ...] = ()
@@ -298,6 +303,7 @@ _RULES: Final[dict[str, tuple[str, Callable[[str, Any], Any]]]] = {
     "ttl": ("ttl_ms", _length(1, limits.UNIQUE_TTL_MAX_MS)),
     "group": ("group", _text),
     "retries": ("retries", _number(0, limits.RETRIES_MAX)),
+    "losses": ("losses", _number(0, limits.LOSSES_MAX)),
     "backoff": ("backoff", _backoff),
     "retry_on": ("retry_on", _errors),
     "give_up_on": ("give_up_on", _errors),

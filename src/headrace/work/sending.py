@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -91,8 +91,9 @@ class Sender:
 
     def send(self, task: Task[..., Any], dispatch: Dispatch) -> Handle[Any]:
         dispatch = self._prepared(dispatch)
-        if self._collected(dispatch):
-            return self._handle(task, dispatch)
+        handle = self._handle(task, dispatch)
+        if self._collected(dispatch, handle):
+            return handle
         if dispatch.envelope.unique is not None:
             made, numbers = self.commit([dispatch])
             return self._outcome(task, dispatch, made.owners.get(0), numbers.get(0))
@@ -101,8 +102,9 @@ class Sender:
 
     async def asend(self, task: Task[..., Any], dispatch: Dispatch) -> Handle[Any]:
         dispatch = self._prepared(dispatch)
-        if self._collected(dispatch):
-            return self._handle(task, dispatch)
+        handle = self._handle(task, dispatch)
+        if self._collected(dispatch, handle):
+            return handle
         if dispatch.envelope.unique is not None:
             made, numbers = await self.acommit([dispatch])
             return self._outcome(task, dispatch, made.owners.get(0), numbers.get(0))
@@ -112,13 +114,26 @@ class Sender:
     def send_many(self, task: Task[..., Any], dispatches: Iterable[Dispatch]) -> list[Handle[Any]]:
         handles: list[Handle[Any]] = []
         for part in _slices(map(self._prepared, dispatches)):
-            if self._all_collected(part):
-                handles += [self._handle(task, dispatch) for dispatch in part]
+            mine = [self._handle(task, dispatch) for dispatch in part]
+            if self._all_collected(part, mine):
+                handles += mine
             elif part[0].envelope.unique is not None:
-                made, numbers = self.commit(part)
-                handles += [self._outcome(task, one, made.owners.get(n), numbers.get(n)) for n, one in enumerate(part)]
+                handles += self._outcomes(task, part, *self.commit(part))
             else:
                 sent = self._app.backend.send(part[0].queue, [dispatch.entry() for dispatch in part])
+                handles += [self._sent(task, *pair) for pair in zip(part, sent, strict=True)]
+        return handles
+
+    async def asend_many(self, task: Task[..., Any], dispatches: Iterable[Dispatch]) -> list[Handle[Any]]:
+        handles: list[Handle[Any]] = []
+        for part in _slices(map(self._prepared, dispatches)):
+            mine = [self._handle(task, dispatch) for dispatch in part]
+            if self._all_collected(part, mine):
+                handles += mine
+            elif part[0].envelope.unique is not None:
+                handles += self._outcomes(task, part, *await self.acommit(part))
+            else:
+                sent = await self._app.backend.asend(part[0].queue, [dispatch.entry() for dispatch in part])
                 handles += [self._sent(task, *pair) for pair in zip(part, sent, strict=True)]
         return handles
 
@@ -197,15 +212,16 @@ class Sender:
             support.check_send(dispatch, self._app.tasks[dispatch.envelope.task].defaults, self._app.backend)
         return dispatch
 
-    def _all_collected(self, part: Sequence[Sendable]) -> bool:
-        collected = [self._collected(dispatch) for dispatch in part]  # all of them: each is to be taken
+    def _all_collected(self, part: Sequence[Sendable], handles: Sequence[Handle[Any]] = ()) -> bool:
+        # all of them: each is to be taken
+        collected = [self._collected(*each) for each in zip_longest(part, handles)]
         return collected[0]
 
-    def _collected(self, dispatch: Sendable) -> bool:
+    def _collected(self, dispatch: Sendable, handle: Handle[Any] | None = None) -> bool:
         """Whether a transaction, or the running task's outbox, has taken it."""
         transaction = collecting.get().get(id(self._app))
         if transaction is not None:
-            transaction.add(dispatch)
+            transaction.add(dispatch, handle)
             return True
         context = running.get()
         if context is not None and context.outbox is not None:
@@ -218,6 +234,11 @@ class Sender:
             raise sent
         self._app.hooks.after_send(dispatch)
         return self._handle(task, dispatch, seq=sent.seq)
+
+    def _outcomes(
+        self, task: Task[..., Any], part: Sequence[Dispatch], made: Plan, numbers: dict[int, int]
+    ) -> list[Handle[Any]]:
+        return [self._outcome(task, one, made.owners.get(place), numbers.get(place)) for place, one in enumerate(part)]
 
     def _outcome(self, task: Task[..., Any], dispatch: Dispatch, owner: str | None, seq: int | None) -> Handle[Any]:
         if owner is not None:

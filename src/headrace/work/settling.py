@@ -95,7 +95,7 @@ def _succeeded(job: Job, outcome: Succeeded, now_ms: int, read: Read) -> Settlem
 def _failed(job: Job, outcome: Failed, now_ms: int, read: Read, worker: str) -> Settlement:
     if not outcome.counted:
         job = job.with_envelope(job.envelope.with_failure(outcome.error, at_ms=now_ms, worker=worker))
-    if outcome.final or not retries.is_left(job.envelope.attempt, job.retries_max):
+    if outcome.final or not retries.is_left(job.envelope.failures, job.retries_max):
         settlement = _ended(job, "dead", now_ms, read, error=outcome.error)
         settlement.sends.append(letters.dead_letter(job, outcome.error))
         return settlement
@@ -105,7 +105,7 @@ def _failed(job: Job, outcome: Failed, now_ms: int, read: Read, worker: str) -> 
 def _wait_ms(job: Job, outcome: Failed) -> int:
     if outcome.delay_ms is not None:
         return outcome.delay_ms
-    failures = job.envelope.attempt
+    failures = job.envelope.failures
     return job.options.backoff.wait_ms(failures, retries.roll(job.envelope.id, failures))
 
 
@@ -123,6 +123,9 @@ def _again(job: Job, fate: Fate, delay_ms: int, error: ErrorInfo | None) -> Sett
         settlement.puts[_attempts_end(job)] = b""
     else:
         settlement.sends.append((job.queue, entry_of(job.queue, job.envelope, delay_ms)))
+        if job.envelope.keep_result_s is not None and fate == "retried":  # whoever has a handle may look meanwhile
+            settlement.puts[keys.attempts(job.envelope.id)] = encode_attempts(job, job.envelope)
+            settlement.puts[_attempts_end(job)] = b""
     return settlement
 
 
@@ -146,15 +149,18 @@ def _ended(
     else:
         reason = error or ErrorInfo(fate.capitalize(), f"task {job.envelope.id} was {fate}")
         _flow(settlement, job, flows.failed(job.envelope, reason, read), now_ms)
-    if job.in_place and job.delivery.receives > 1:
+    kept = job.in_place and job.delivery.receives > 1
+    if kept or (job.envelope.keep_result_s is not None and job.envelope.attempt > 0):
         settlement.puts[keys.attempts(job.envelope.id)] = None
         settlement.puts[_attempts_end(job)] = None
     return settlement
 
 
 def _attempts_end(job: Job) -> bytes:
-    """The index row of what is kept beside a message: it goes when the message itself would expire."""
-    return keys.expiry(job.delivery.message.sent_ms + limits.RETENTION_MS, keys.attempts(job.envelope.id))
+    """The index row of what is kept beside a message: it goes when the message itself would expire; or, of one that is sent
+    anew again and again, in any case."""
+    since_ms, life = (job.delivery.message.sent_ms, 1) if job.in_place else (job.envelope.sent_ms, 2)
+    return keys.expiry(since_ms + life * limits.RETENTION_MS, keys.attempts(job.envelope.id))
 
 
 def _flow(settlement: Settlement, job: Job, part: flows.Part, now_ms: int) -> None:
@@ -247,4 +253,5 @@ class Batch:
             list(self._puts.items()),
             name=keys.NAME,
             expect=list(self._expects.items()),
+            holds=[(arn_of(queue), [receipt for receipt, _ in kept]) for queue, kept in self.releases.items()],
         )

@@ -122,6 +122,10 @@ class Task(Generic[P, R]):
         """
         return self.app.sender.send_many(self, (self.dispatch(*_call(call)) for call in calls))
 
+    async def asend_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[Handle[Any]]:
+        """As `send_many`, without blocking the event loop."""
+        return await self.app.sender.asend_many(self, (self.dispatch(*_call(call)) for call in calls))
+
     def options(self, **values: Unpack[OptionValues]) -> Task[P, R]:
         """This task with other options for what is sent through the copy: `add.options(delay="10s").send(1, 2)`.
 

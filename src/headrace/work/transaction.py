@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from headrace.work.dispatch import Sendable
 from headrace.work.errors import TransactionUsed
 
 if TYPE_CHECKING:
     from headrace.work.app import App
+    from headrace.work.handle import Handle
+    from headrace.work.sending import Plan
 
 
 class Transaction:
     """Made by `App.transaction`; good for one block. Blocks of one app may not stand in each other.
 
-    A unique task whose lock is held is left out; the others are sent. Its handle's id is then one that never runs.
+    A unique task whose lock is held is left out; the others are sent. When the block has ended, its handle is that of the task
+    that holds the lock, with `duplicate` set; within the block nobody can know yet.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._dispatches: list[Sendable] = []
+        self._handles: dict[int, Handle[Any]] = {}
         self._token: Token[dict[int, Transaction]] | None = None
 
-    def add(self, dispatch: Sendable) -> None:
+    def add(self, dispatch: Sendable, handle: Handle[Any] | None = None) -> None:
+        """Take it in. `handle`: what its sender has of it."""
+        if handle is not None:
+            self._handles[len(self._dispatches)] = handle
         self._dispatches.append(dispatch)
 
     def __enter__(self) -> Self:
@@ -39,8 +47,7 @@ class Transaction:
     ) -> None:
         self._leave()
         if error is None and self._dispatches:
-            self._app.sender.commit(self._dispatches)
-            self._app.sender.committed(self._dispatches)
+            self._committed(*self._app.sender.commit(self._dispatches))
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -50,8 +57,16 @@ class Transaction:
     ) -> None:
         self._leave()
         if error is None and self._dispatches:
-            await self._app.sender.acommit(self._dispatches)
-            self._app.sender.committed(self._dispatches)
+            self._committed(*await self._app.sender.acommit(self._dispatches))
+
+    def _committed(self, made: Plan, numbers: Mapping[int, int]) -> None:
+        for place, handle in self._handles.items():
+            if place in made.owners:
+                handle.id, handle.duplicate = made.owners[place], True
+            else:
+                handle.seq = numbers[place]
+        sent = [dispatch for place, dispatch in enumerate(self._dispatches) if place not in made.owners]
+        self._app.sender.committed(sent)
 
     def _leave(self) -> None:
         assert self._token is not None

@@ -53,6 +53,12 @@ def claim(dispatch: Sendable, *, now_ms: int, read: Read) -> Change | str:
     return change
 
 
+def is_redriven(envelope: Envelope) -> bool:
+    """Whether it comes from the dead letters and had given its lock back when it went there."""
+    held = envelope.unique is not None and envelope.unique.until == "done"
+    return held and envelope.attempt == 0 and bool(envelope.history)
+
+
 def release(envelope: Envelope, *, read: Read) -> Change:
     """What to write when the task no longer needs its lock. Nothing if somebody else has it now, or if it is held for a time."""
     if envelope.unique is None or envelope.unique.until == "ttl":

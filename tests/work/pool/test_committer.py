@@ -140,7 +140,7 @@ def test_what_is_not_committed_in_time_is_told(bench: Bench) -> None:
 
 
 def test_what_cannot_be_sent_fails_its_task_alone(bench: Bench) -> None:
-    """A result, a next task, … that the broker refuses: an attempt that failed, with the reason."""
+    """A result, a next task, … that the broker refuses: to run it again would not change that."""
     jobs = bench.in_hand(3)
     settle: Callable[[Held, settling.Batch], settling.Settlement] = bench.committer._settle
 
@@ -152,5 +152,24 @@ def test_what_cannot_be_sent_fails_its_task_alone(bench: Bench) -> None:
 
     bench.committer._settle = too_long
     bench.commit(jobs)
-    assert sorted(each.settlement.fate for each in bench.settled) == ["done", "done", "retried"]
+    assert sorted(each.settlement.fate for each in bench.settled) == ["dead", "done", "done"]
+    assert bench.gone == []
+
+
+@pytest.mark.parametrize("broken", [ValueError, KeyError, RecursionError])
+def test_what_cannot_be_settled_at_all_is_a_dead_letter_as_it_came(bench: Bench, broken: type[Exception]) -> None:
+    jobs = bench.in_hand(3)
+    settle: Callable[[Held, settling.Batch], settling.Settlement] = bench.committer._settle
+
+    def failing(held: Held, batch: settling.Batch) -> settling.Settlement:
+        if held is jobs[1]:
+            raise broken("a row that is not what it must be")
+        return settle(held, batch)
+
+    bench.committer._settle = failing
+    bench.commit(jobs)
+    fates = {each.held: each.settlement for each in bench.settled}
+    assert [fates[job].fate for job in jobs] == ["done", "dead", "done"]
+    [(queue, letter)] = fates[jobs[1]].sends
+    assert (queue, letter.body) == ("tasks-dead", jobs[1].job.delivery.message.body)
     assert bench.gone == []

@@ -91,6 +91,19 @@ class TestTransactions(SuitePart):
         bad = ops.Transact([(inbox, [receipt])], [(outbox, [entry("1")])], [(b"k", b"v")], name="job")
         self._assert_nothing_happens(driver, bad, ReceiptExpired)
 
+    def test_lease_that_is_held_is_a_condition_and_stays(self, driver: StoreDriver) -> None:
+        inbox, _, receipt = self._prepare(driver)
+        driver.run(ops.Transact(state=[(b"k", b"v")], name="job", holds=[(inbox, [receipt])]))
+        assert driver.run(ops.GetState("job")) == [(b"k", b"v")]
+        assert driver.counts(inbox).in_flight == 1
+
+    def test_lease_that_is_not_held_undoes_everything(self, driver: StoreDriver) -> None:
+        inbox, outbox, receipt = self._prepare(driver)
+        driver.pass_time(10 * SECOND)
+        driver.receive_one(inbox)
+        bad = ops.Transact([], [(outbox, [entry("1")])], [(b"k", b"v")], name="job", holds=[(inbox, [receipt])])
+        self._assert_nothing_happens(driver, bad, ReceiptExpired)
+
     def test_acknowledging_twice_is_refused(self, driver: StoreDriver) -> None:
         inbox, outbox, receipt = self._prepare(driver)
         driver.run(ops.Transact([(inbox, [receipt])], [(outbox, [entry("1")])]))

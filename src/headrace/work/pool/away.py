@@ -7,9 +7,13 @@ import random
 import time
 from typing import Final
 
+from headrace.errors import AccessDenied, StoreError, UnknownError
 from headrace.work.pool.limits import RETRY_FIRST_S, RETRY_MAX_S
 
 _log: Final = logging.getLogger("headrace.work")
+
+AWAY: Final = (StoreError, UnknownError, AccessDenied)
+"""What is tried again and again: it is not about what was asked. Keys are changed while workers run, too."""
 
 
 class Away:

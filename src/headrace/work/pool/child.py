@@ -46,6 +46,7 @@ class Child:
         self._leaving = False
 
     def run(self) -> int:
+        threading.excepthook = self._thread_failed
         self._line.start()
         signal.signal(signal.SIGTERM, lambda *_: self._orders.put(self._leave()))
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
@@ -103,8 +104,9 @@ class Child:
         worker.drain(drain_s)
         if self._settings.metrics_port:
             self._line.tell(worker.report())
-        logging.shutdown()
-        sys.stdout.flush()
+        with suppress(Exception):  # a task may have closed them
+            logging.shutdown()
+            sys.stdout.flush()
         os._exit(0)  # functions that do not end would keep the interpreter; everything else is done
 
     def _prepared(self, worker: Worker) -> bool:

@@ -18,23 +18,27 @@ from typing import Final
 import msgspec
 
 from headrace.errors import (
-    CallerError,
     HeadraceError,
     OutcomeUnknown,
     QueueNotFound,
     ReceiptExpired,
     StateChanged,
-    StoreError,
+    TopicNotFound,
 )
+from headrace.work import letters
 from headrace.work.backend import Backend
-from headrace.work.outcome import ErrorInfo, Failed, Outcome
-from headrace.work.pool.away import Away
+from headrace.work.execution import describe
+from headrace.work.outcome import Failed, Outcome
+from headrace.work.pool.away import AWAY, Away
 from headrace.work.pool.held import ENDED, Held, wall_ms
 from headrace.work.pool.limits import COMMIT_RUNS_MAX, SETTLE_TRIES_MAX
 from headrace.work.run_log import ERROR_CHARACTERS_MAX, Run, RunLog
 from headrace.work.settling import Batch, Settlement
 
 _log: Final = logging.getLogger("headrace.work")
+
+LAST_RESORT: Final = 2
+"""So many refusals, and a job is a dead letter as it came: the first is of what it came to, the second of its failure."""
 
 Settle = Callable[[Held, Batch], Settlement]
 """What an ended job comes to; reads through the batch."""
@@ -50,6 +54,14 @@ class Settled:
 
     held: Held
     settlement: Settlement
+
+
+def last_resort(held: Held) -> Settlement:
+    """The message as it came, in the dead letters: nothing that its envelope says is relied on."""
+    job = held.job
+    assert isinstance(held.outcome, Failed)
+    letter = letters.last_resort(job, held.outcome.error)
+    return Settlement(job.queue, job.delivery.receipt, "dead", sends=[letter], error=held.outcome.error)
 
 
 class Committer:
@@ -138,7 +150,9 @@ class Committer:
         self._doubtful = doubtful
         try:
             settled = self._transact(jobs)
-        except CallerError as error:
+        except _AbandonedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one job brings about, the others are committed
             doubtful = self._doubtful
             if len(jobs) == 1:
                 self._refused(jobs[0], error, doubtful=doubtful)
@@ -152,7 +166,7 @@ class Committer:
                 self._on_settled(settled)
 
     def _transact(self, jobs: Sequence[Held]) -> list[Settled]:
-        """Until it is done, or refused. Raises CallerError."""
+        """Until it is done, or refused. Raises CallerError; or anything, if a job's envelope or state is not what it must be."""
         for _ in range(SETTLE_TRIES_MAX):
             batch, settled = self._settled(jobs)
             if not self._tried(batch, settled):
@@ -167,11 +181,11 @@ class Committer:
             batch = Batch(self._backend.read)
             try:
                 return batch, [self._one(held, batch) for held in jobs]
-            except StoreError as error:
+            except AWAY as error:
                 self._wait(error)
 
     def _one(self, held: Held, batch: Batch) -> Settled:
-        settlement = self._settle(held, batch)
+        settlement = self._settle(held, batch) if held.refused < LAST_RESORT else last_resort(held)
         batch.add(settlement)
         return Settled(held, settlement)
 
@@ -190,7 +204,7 @@ class Committer:
             except OutcomeUnknown as error:
                 self._doubtful = True
                 self._wait(error)
-            except StoreError as error:
+            except AWAY as error:
                 self._wait(error)
             else:
                 break
@@ -216,16 +230,19 @@ class Committer:
         if self._abandoned.is_set():
             raise _AbandonedError
 
-    def _refused(self, held: Held, error: CallerError, *, doubtful: bool) -> None:
-        """Its lease has ended; or what it would send or keep cannot be: that is a failure like another."""
+    def _refused(self, held: Held, error: Exception, *, doubtful: bool) -> None:
+        """Its lease has ended; or what it would send or keep cannot be: to run it again would not change that. If its failure
+        cannot be committed either, it goes to the dead letters as it came."""
         lost = isinstance(error, ReceiptExpired | QueueNotFound)
-        if not lost and not held.refused:
-            held.refused = True
-            held.outcome = Failed(ErrorInfo(type(error).__name__, str(error)))
+        if not lost and held.refused < LAST_RESORT:
+            held.refused += 1
+            held.outcome = Failed(describe(error), final=not isinstance(error, StateChanged | TopicNotFound))
             self._commit([held])
             return
         ids = {"action": "work.lease.lost", "task": held.job.envelope.task, "task_id": held.job.envelope.id}
-        if doubtful:
+        if not lost:
+            _log.error("%s has ended, and nothing of it can be committed: %s", held.label, error, extra=ids)
+        elif doubtful:
             _log.info("the commit of %s was done, or its lease was lost: %s", held.label, error, extra=ids)
         else:
             _log.warning("%s has run and could not be committed; it may run again: %s", held.label, error, extra=ids)

@@ -9,16 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from headrace.errors import CallerError, HeadraceError
+from headrace.errors import HeadraceError, ReceiptExpired, StateChanged
 from headrace.queue.model import Delivery
 from headrace.work import beginning, settling
 from headrace.work.backend import Backend
 from headrace.work.cancelling import Wishes
+from headrace.work.execution import describe
 from headrace.work.job import Job, Runnable, open_job
-from headrace.work.outcome import Deferred, Outcome
-from headrace.work.pool.away import Away
+from headrace.work.outcome import Deferred, Failed, Outcome
+from headrace.work.pool.away import AWAY, Away
 from headrace.work.pool.held import Hand, Held
-from headrace.work.pool.limits import DEFAULT_VISIBILITY_MS, POLL_WAIT_S, RETRY_MAX_S
+from headrace.work.pool.limits import CONTENDED_MS, DEFAULT_VISIBILITY_MS, POLL_WAIT_S, RETRY_MAX_S
 from headrace.work.pool.pacing import Source
 
 _log: Final = logging.getLogger("headrace.work")
@@ -150,15 +151,15 @@ class Fetcher:
         while True:
             try:
                 return self._begun_once([each.job for each in held])
-            except CallerError as error:
-                if len(held) == 1:
-                    return [self._lost(held[0], error)]
-                return [begun for each in held for begun in self._begun([each])]
-            except HeadraceError as error:
+            except AWAY as error:
                 self.progress_s = time.monotonic()
                 self._stopping.wait(self._away.failed(error))
                 if self._stopping.is_set():
                     return [(each.job, Deferred(0)) for each in held]
+            except Exception as error:  # noqa: BLE001 - whatever one message brings about, the others are begun
+                if len(held) == 1:
+                    return [self._not_begun(held[0], error)]
+                return [begun for each in held for begun in self._begun([each])]
 
     def _begun_once(self, jobs: Sequence[Job]) -> list[beginning.Begun]:
         begun = beginning.begin(jobs, self._backend, self._wishes, now_ms=time.time_ns() // 1_000_000)
@@ -169,8 +170,12 @@ class Fetcher:
                     self._backend.transact(operation)
         return begun
 
-    def _lost(self, held: Held, error: CallerError) -> beginning.Begun:
-        """Its lease has ended while it was begun: nothing was done, and it is somebody else's."""
+    def _not_begun(self, held: Held, error: Exception) -> beginning.Begun:
+        """Its lease has ended while it was begun: nothing was done, and it is somebody else's. Or it cannot be begun at all."""
+        if isinstance(error, StateChanged):
+            return held.job, Deferred(int(time.time() * 1_000) + CONTENDED_MS)
+        if not isinstance(error, ReceiptExpired):
+            return held.job, Failed(describe(error), final=True)
         ids = {"action": "work.lease.lost", "task": held.job.envelope.task, "task_id": held.job.envelope.id}
         _log.warning("%s was not begun, its lease was lost: %s", held.label, error, extra=ids)
         return beginning.Sent()

@@ -50,8 +50,8 @@ class Held:
         self.stopped: type[BaseException] | None = None
         """What was raised in it from outside."""
         self.outcome: Outcome | None = None
-        self.refused = False
-        """What it came to could not be committed: its failure is."""
+        self.refused = 0
+        """How often what it came to could not be committed."""
 
     @property
     def run(self) -> Sequence[Held]:

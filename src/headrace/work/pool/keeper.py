@@ -78,7 +78,7 @@ class Keeper:
     def _sleep_while_idle(self) -> None:
         """Ticks cost an idle process 1 % of a core."""
         self._inbox.filled.clear()
-        if not self._inbox.open:
+        if not self._inbox.open and not self._loop.open:
             self._inbox.filled.wait(_SECOND_S)
 
     def tick(self, now_s: float) -> None:
@@ -88,17 +88,18 @@ class Keeper:
             for held in self._inbox.take_back(TAKE_BACK_S):
                 for each in held.run:
                     self._give_back(each, Deferred(0))
-        if self._inbox.open:
+        if self._inbox.open or self._loop.open:
             for held in self._hand.running():
                 self._limit(held, now_s)
 
     def _limit(self, held: Held, now_s: float) -> None:
-        """A function that runs too long. Async tasks keep their limits themselves."""
-        if held.deadline_s is None or now_s < held.deadline_s or not held.thread:
+        """A function that runs too long. The loop interrupts async ones, unless one of them keeps it busy."""
+        if held.deadline_s is None or now_s < held.deadline_s:
             return
-        if held.stopped is None:
+        if held.thread and held.stopped is None:
             self._threads.interrupt(held, TimeLimitExceeded)
         elif now_s > held.deadline_s + self._grace_s:
+            held.stopped = held.stopped or TimeLimitExceeded
             self._on_stuck(f"{held.label} does not end, {now_s - held.deadline_s:.1f} s beyond its time limit")
 
 

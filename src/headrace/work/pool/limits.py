@@ -14,6 +14,7 @@ RECEIVE_MAX: Final = 10_000  # messages in one receive: the native API's bound
 UNCOMMITTED_MAX: Final = 4_000  # runs whose commit is on its way; beyond, fetching waits: memory stays bounded
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0  # between two tries while the broker is away: it is back within that time for most restarts
+CONTENDED_MS: Final = 1_000  # a task whose locks others were always faster with is begun so much later
 
 # Runner threads
 SHORT_S: Final = 0.001  # tasks shorter than this run one after another in one thread: waking a thread costs about 50 µs

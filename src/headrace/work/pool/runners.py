@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ from headrace.work.task import Consumer
 if TYPE_CHECKING:
     from headrace.work.app import App
 
+_log: Final = logging.getLogger("headrace.work")
 OnEnd = Callable[[Held, Outcome], None]
 
 
@@ -40,6 +43,7 @@ class Threads:
         self._board = board
         self._worker = worker
         self._on_end = on_end
+        self._process = os.getpid()
         self._gate = threading.Lock()
         """Held to raise something in a thread, and to end a run: so that it is raised in this run or not at all."""
         self._threads = [
@@ -77,6 +81,8 @@ class Threads:
         for each in runs:
             each.stage = RUNNING
         outcomes = self._outcomes(held, runs)
+        if os.getpid() != self._process:
+            os._exit(1)  # a task has forked, and let its fork come back here: it must not end the task a second time
         ended_s = time.monotonic()
         self._board.end(slot)
         self._pace.note(ended_s - began_s)
@@ -152,8 +158,13 @@ class Loop:
         self._loop.call_soon_threadsafe(self._cancel, held)
 
     def _main(self) -> None:
+        """Tasks must not end the loop of all others: by sys.exit() in an asyncio task of their own, or by stopping it."""
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        while True:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                _log.warning("a task tried to end its process: %r", error, extra={"action": "work.exit.refused"})
 
     def _begin(self, jobs: Sequence[Held]) -> None:
         for held in jobs:
@@ -169,6 +180,8 @@ class Loop:
         runs = held.run
         for each in runs:
             each.context, each.began_s = Context(each.job, worker=self._worker), began_s
+        timeout_s = held.job.timeout_s
+        held.deadline_s = None if timeout_s is None else began_s + timeout_s
         slot = held.slot = self._slots.pop()
         self._board.begin(slot, held.label.encode(), began_s)
         for each in runs:

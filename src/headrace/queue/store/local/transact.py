@@ -9,8 +9,9 @@ from headrace.errors import BatchTooLong, Fenced, InvalidParameter, ReceiptExpir
 from headrace.queue import limits
 from headrace.queue.model import Entry
 from headrace.queue.operations import Fence, GetState, Transact, TransactOutcome
+from headrace.queue.store import checks
 from headrace.queue.store.disk import PutFence, PutState
-from headrace.queue.store.local import claims, messages, publishing, sending
+from headrace.queue.store.local import claims, messages, publishing
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
 from headrace.queue.store.local.topic import LocalTopic
@@ -21,6 +22,7 @@ def transact(state: LocalState, operation: Transact, now: int) -> TransactOutcom
     _check_state(operation)
     _check_expected(state, operation)
     held = _check_acknowledgements(state, operation, now)
+    _check_holds(state, operation, now)
     for arn, reader, number in operation.claims:
         claims.check_acknowledge(state.queue(arn), reader, number)
     sends = _check_sends(state, operation)
@@ -72,6 +74,14 @@ def _check_acknowledgements(state: LocalState, operation: Transact, now: int) ->
     return held
 
 
+def _check_holds(state: LocalState, operation: Transact, now: int) -> None:
+    for arn, receipts in operation.holds:
+        queue = state.queue(arn)
+        state.advance_queue(queue, now)
+        for receipt in receipts:
+            messages.held_by(state, queue, receipt)
+
+
 def _check_sends(state: LocalState, operation: Transact) -> list[tuple[LocalQueue | LocalTopic, list[Entry]]]:
     out: list[tuple[LocalQueue | LocalTopic, list[Entry]]] = []
     count = size = 0
@@ -79,9 +89,9 @@ def _check_sends(state: LocalState, operation: Transact) -> list[tuple[LocalQueu
         target = publishing.destination(state, arn)
         rules = target.rules
         for entry in entries:
-            sending.check_entry(rules, entry)
+            checks.check_entry(rules, entry)
             if rules.fifo:
-                sending.dedup_key_of(rules, entry)
+                checks.dedup_key_of(rules, entry)
             size += len(entry.body) + len(entry.attributes)
         count += len(entries)
         out.append((target, entries))
