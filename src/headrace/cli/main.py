@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "init": Entry("headrace.cli.init:init", "Write a starter project that runs at once."),
     "up": Entry("headrace.cli.up:up", "Run everything that headrace.toml names, under one supervisor."),
     "broker": Entry("headrace.cli.broker:broker", "Run the broker: a durable queue server with the SQS API."),
+    "store": Entry("headrace.cli.store:store", "Prepare a PostgreSQL database for many brokers: init, migrate, check."),
     "serve": Entry("headrace.cli.serve:serve", "Serve web apps (WSGI, ASGI), folders, other servers."),
     "work": Entry("headrace.cli.work:work", "Run tasks and consumers in worker processes."),
     "task": Entry("headrace.cli.task:task", "Look at tasks; call, cancel and retry them."),
@@ -37,6 +38,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "restore": Entry("headrace.cli.backup:restore", "Make a data folder of a backup."),
     "fsck": Entry("headrace.cli.backup:fsck", "Look at all of a stopped store, or at a backup; repair it."),
     "doctor": Entry("headrace.cli.doctor:doctor", "Is this machine, and what is set, fit to run headrace?"),
+    "bench": Entry("headrace.cli.bench:bench", "Measure this machine: syncs of the disk, messages."),
     "config": Entry("headrace.cli.config:config", "Look at the settings: show, validate, reference."),
     "completion": Entry("headrace.cli.completion:completion", "Print the completion script of a shell."),
 }
