@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -41,7 +42,9 @@ def setting_facts(settings: Any, origins: Mapping[str, str]) -> list[SettingFact
     defaults = type(settings)()
     return [
         SettingFacts(
-            name, _text(value), origins.get(name) or ("default" if value == getattr(defaults, name) else "set")
+            name,
+            without_password(_text(value)),
+            origins.get(name) or ("default" if value == getattr(defaults, name) else "set"),
         )
         for name, value in msgspec.structs.asdict(settings).items()
     ]
@@ -55,3 +58,8 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
+
+
+def without_password(text: str) -> str:
+    """A URL as it may be shown; any other text as it is."""
+    return re.sub(r"(\w+://[^/@:]*):[^/@]*@", r"\1:…@", re.sub(r"([?&]password=)[^&]*", r"\1…", text))

@@ -26,6 +26,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The section `broker`."""
 
     data: Annotated[Path, setting("Folder of the store; made if absent, with mode 0700.")] = Path("headrace-data")
+    store: Annotated[
+        str | None, setting("PostgreSQL instead of a folder: postgresql://USER@HOST/DATABASE; shared by many brokers.")
+    ] = None
     host: Annotated[str, setting("Address to listen on. Not a loopback one: --keys and TLS are required.")] = (
         "127.0.0.1"
     )
@@ -84,6 +87,8 @@ def check(settings: BrokerSettings) -> None:
         # `*` would switch the guard off; a port would never match.
         if _HOST_NAME.fullmatch(host) is None:
             raise SettingsError(flag_of("allow_host"), f"{host!r} is not a host name without port")
+    if settings.store is not None and not settings.store.startswith(("postgresql://", "postgres://")):
+        raise SettingsError(flag_of("store"), "is no postgresql://USER@HOST/DATABASE; for a folder use --data")
     if is_loopback(settings.host):
         return
     place = f"--host {settings.host}"

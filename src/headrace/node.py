@@ -27,10 +27,10 @@ from typing import Final
 import uvloop
 
 from headrace import __version__
-from headrace.broker_about import about
+from headrace.broker_about import about, without_password
 from headrace.broker_settings import BrokerSettings, check, request_bytes_max
 from headrace.clock import Clock
-from headrace.errors import StoreFailed
+from headrace.errors import StoreFailed, StoreUnusable
 from headrace.front import Front, Health, MetricsPage, error_body, native_authorize
 from headrace.http.guard import ANY
 from headrace.http.limits import Limits
@@ -59,10 +59,23 @@ ARRIVING_S: Final = 0.2  # for requests on their way while we stop accepting: se
 StoreOpener = Callable[[BrokerSettings], tuple[Store, Clock]]
 
 
-def open_sqlite(settings: BrokerSettings) -> tuple[Store, Clock]:
-    """The store that a broker runs on."""
+def open_configured(settings: BrokerSettings) -> tuple[Store, Clock]:
+    """The store that a broker runs on. The folder is there in any case: for the Unix socket."""
     prepare_folder(settings.data)
-    return open_store(settings.data, cooldowns=settings.cooldowns)
+    if settings.store is None:
+        return open_store(settings.data, cooldowns=settings.cooldowns)
+    return open_postgres(settings.store, cooldowns=settings.cooldowns)
+
+
+def open_postgres(url: str, *, cooldowns: bool) -> tuple[Store, Clock]:
+    """Raises StoreUnusable, also if the extra is not installed."""
+    try:
+        from headrace.queue.store.postgres.opening import open_store as open_database  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise StoreUnusable(without_password(url), "install the extra: pip install 'headrace[postgres]'") from None
+    return open_database(url, cooldowns=cooldowns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +97,11 @@ class Node:
     """One broker process, on one loop. `start`, then `run` until stopped; `run` returns the exit code."""
 
     def __init__(
-        self, settings: BrokerSettings, *, opener: StoreOpener = open_sqlite, origins: Mapping[str, str] | None = None
+        self,
+        settings: BrokerSettings,
+        *,
+        opener: StoreOpener = open_configured,
+        origins: Mapping[str, str] | None = None,
     ) -> None:
         """Read what can be wrong without touching the store.
 

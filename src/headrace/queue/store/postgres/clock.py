@@ -19,7 +19,7 @@ class DatabaseClock:
 
     def __init__(self, connection: Connection) -> None:
         self._offset_ns = 0
-        self._last_ms = 0
+        self._last_ms = self._corrected_ns = 0
         self.correct(connection)
 
     def __call__(self) -> int:
@@ -29,10 +29,16 @@ class DatabaseClock:
         self._last_ms = now
         return now
 
+    def correct_when_due(self, connection: Connection) -> None:
+        """Correct it, unless that was done a moment ago. Raises psycopg.Error."""
+        if uptime_ns() - self._corrected_ns > CORRECT_EACH_S * 1e9:
+            self.correct(connection)
+
     def correct(self, connection: Connection) -> None:
         """Ask the database; the answer is as old as half the way there and back."""
         asked = uptime_ns()
         row = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()
         answered = uptime_ns()
         assert row is not None
+        self._corrected_ns = answered
         self._offset_ns = row[0] * 1_000 - (asked + answered) // 2

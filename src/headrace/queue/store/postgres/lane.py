@@ -21,6 +21,7 @@ import psycopg
 
 from headrace.errors import OutcomeUnknown, StoreError
 from headrace.queue.operations import Operation
+from headrace.queue.store.postgres.clock import DatabaseClock
 from headrace.queue.store.postgres.connecting import Connection
 from headrace.queue.store.postgres.failing import Failure, failure_of, told
 from headrace.queue.store.postgres.shared import Shared
@@ -89,6 +90,15 @@ class Lane:
                     return [Batch([unknown] * len(operations))]
                 if self._gives_up(failure, tries, until):
                     return self._refuse(operations, error, failure)
+
+    def correct_clock(self) -> None:
+        """Set the clock by the database's, if it is kept by that and the time has come."""
+        clock, connection = self._shared.clock, self._connection
+        if isinstance(clock, DatabaseClock) and connection is not None and not connection.closed:
+            try:
+                clock.correct_when_due(connection)
+            except psycopg.Error:
+                self._drop()
 
     def close(self) -> None:
         """Idempotent."""

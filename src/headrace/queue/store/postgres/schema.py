@@ -7,12 +7,12 @@ All in one schema, `headrace`; no extension, no superuser, no function: plain ta
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final, LiteralString
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg import sql
 
 from headrace.errors import StoreUnusable
-
-if TYPE_CHECKING:
-    import psycopg
 
 SCHEMA: Final = "headrace"
 CLAIMED_MS: Final = 1 << 62
@@ -88,11 +88,23 @@ def migrate(connection: psycopg.Connection[Any]) -> tuple[int, int]:
         check_not_newer(connection, before)
         for number in range(before, VERSION):
             for part in STEPS[number]:
-                connection.execute(part)
+                connection.execute(part, prepare=False)  # several statements each
             if number == 0:
                 connection.execute("INSERT INTO meta VALUES (true, 1, %s)", (os.urandom(32),))
             connection.execute("UPDATE meta SET version = %s", (number + 1,))
     return before, VERSION
+
+
+def grant(connection: psycopg.Connection[Any], role: str) -> None:
+    """Let a role run brokers: read and write the tables, draw numbers, nothing else. Idempotent."""
+    name = sql.Identifier(role)
+    for text in (
+        "GRANT USAGE ON SCHEMA headrace TO {}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA headrace TO {}",
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA headrace TO {}",
+        "REVOKE INSERT, UPDATE, DELETE ON headrace.meta FROM {}",
+    ):
+        connection.execute(sql.SQL(text).format(name))
 
 
 def check_not_newer(connection: psycopg.Connection[Any], version: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from headrace.errors import StoreFailed
@@ -19,13 +19,16 @@ from headrace.queue.store.base import Done, Offload, Ready, Request, StoreStatis
 from headrace.queue.store.local.commit_times import CommitTimes
 from headrace.queue.store.postgres import maintenance, watching
 from headrace.queue.store.postgres.families import FAMILIES, LaneName, run_in_order, run_together
-from headrace.queue.store.postgres.lane import Batch, Lane
+from headrace.queue.store.postgres.lane import Batch, Lane, Work
+from headrace.queue.store.postgres.news import Listener, News, Teller
 from headrace.queue.store.postgres.shared import Shared
 from headrace.queue.store.postgres.transaction import Transaction
-from headrace.queue.store.postgres.watch import Watch
+from headrace.queue.store.postgres.watch import LOOK_EACH_MS, Watch
 
 log = logging.getLogger("headrace.store")
 
+KEEP_EACH_MS: Final = 1_000  # between two slices of maintenance when there is nothing to do
+KEEP_AGAIN_MS: Final = 20  # and when there is: others are served between two
 BATCH_MAX: Final = 1_000  # requests that one transaction takes: what fails or waits, fails or waits together
 
 
@@ -50,6 +53,14 @@ class PostgresStore:
         self._offload: Offload | None = None
         self._ready: set[Ready] = set()
         self._watch = Watch()
+        self._upkeep = Lane("upkeep", shared, run_together)
+        self._keeping = False  # the upkeep lane is at work
+        self._keep_ms = 0  # when the next slice of maintenance is due
+        self._listener = Listener(shared)
+        self._teller = Teller(shared)
+        self._telling = False
+        self._untold: set[int | tuple[str, bytes]] = set()
+        self._told_version = shared.catalog.version
         self._memory = maintenance.Memory()
         self._times = CommitTimes()
 
@@ -57,6 +68,8 @@ class PostgresStore:
 
     def attach(self, offload: Offload | None) -> None:
         self._offload = offload
+        if offload is not None:
+            self._listen()
 
     def execute(self, requests: Sequence[Request]) -> None:
         if self._offload is None:
@@ -70,7 +83,12 @@ class PostgresStore:
     def advance(self) -> int | None:
         if self._offload is None:
             self._advance_alone()
-        return self._watch.next_ms()
+            return self._watch.next_ms()
+        now = self._shared.clock()
+        due = self._watch.next_ms()
+        if not self._keeping and (now >= self._keep_ms or (due is not None and due <= now)):
+            self._keep(now)
+        return min(self._keep_ms, due if due is not None and due > now else self._keep_ms)
 
     def take_ready(self) -> set[Ready]:
         ready, self._ready = self._ready, set()
@@ -81,7 +99,9 @@ class PostgresStore:
         return found.info if found is not None else None
 
     def busy(self) -> bool:
-        return any(running.busy or running.waiting for running in self._lanes.values())
+        return (
+            self._keeping or self._telling or any(running.busy or running.waiting for running in self._lanes.values())
+        )
 
     def failed(self) -> StoreFailed | None:
         return None
@@ -90,8 +110,10 @@ class PostgresStore:
         return StoreStatistics(**self._times.statistics(), size_bytes=0, damaged=0, failed=None, full=False)
 
     def close(self) -> None:
-        for lane in (self._alone, *[running.lane for running in self._lanes.values()]):
+        for lane in (self._alone, self._upkeep, *[running.lane for running in self._lanes.values()]):
             lane.close()
+        self._listener.close()
+        self._teller.close()
 
     # --- lanes ---
 
@@ -131,29 +153,83 @@ class PostgresStore:
         self._shared.totals.update(tx.totals)
         self._ready |= tx.places()
         self._watch.note(tx.now, empty=tx.empty, due=tx.due)
+        if self._offload is not None and tx.writes:
+            self._untold |= tx.ready
+            self._tell()
+
+    # --- other nodes ---
+
+    def _listen(self) -> None:
+        """Wait for news, again and again, while attached."""
+        if self._offload is not None:
+            self._offload(self._listener.hear, self._heard, "listen")
+
+    def _heard(self, news: list[News]) -> None:
+        known = self._shared.catalog.by_number
+        for one in news:
+            self._ready.update(known[number].arn for number in one.queues if number in known)
+            self._ready.update(one.state)
+        self._listen()
+
+    def _tell(self) -> None:
+        """Tell what others do not know yet, unless something is being told just now."""
+        moved = self._shared.catalog.version > self._told_version
+        if self._telling or self._offload is None or not (self._untold or moved):
+            return
+        untold, self._untold, self._telling = self._untold, set(), True
+        self._told_version = self._shared.catalog.version
+        queues = [one for one in untold if isinstance(one, int)]
+        state = [one for one in untold if not isinstance(one, int)]
+        self._offload(lambda: self._teller.tell(queues, state, catalog=moved), self._has_told, "tell")
+
+    def _has_told(self, _: None) -> None:
+        self._telling = False
+        self._tell()
 
     # --- what time does ---
 
     def _advance_alone(self) -> None:
         now = self._shared.clock()
         due = self._watch.to_look_into(now)
-        seen: dict[int, int | None] = {}
+        batches = self._alone.run([], lambda tx, _: [watching.look(tx, due), maintenance.run(tx, self._memory)])
+        self._looked(batches, due, now)
+
+    def _keep(self, now: int) -> None:
+        """Look into what is due, and do a slice of maintenance if that is, in a lane of its own."""
+        assert self._offload is not None
+        due = self._watch.to_look_into(now)
+        slice_due = now >= self._keep_ms
 
         def work(tx: Transaction, _: Sequence[Operation]) -> list[Any]:
-            seen.update(watching.look(tx, due))
-            return [maintenance.run(tx, self._memory)]
+            return [watching.look(tx, due), slice_due and maintenance.run(tx, self._memory)]
 
-        self._run_alone(work)
-        for queue, next_ms in seen.items():
-            self._watch.seen(queue, next_ms, now)
+        def then(batches: list[Batch]) -> None:
+            self._keeping = False
+            more = self._looked(batches, due, now)
+            if slice_due:
+                self._keep_ms = now + (KEEP_AGAIN_MS if more else KEEP_EACH_MS)
 
-    def _run_alone(self, work: Callable[[Transaction, Sequence[Operation]], list[Any]]) -> list[Any]:
-        outcomes: list[Any] = []
-        for batch in self._alone.run([], work):
-            outcomes += batch.outcomes
-            if batch.transaction is not None:
-                self._settle(batch.transaction)
-        return outcomes
+        self._keeping = True
+        self._offload(lambda: self._upkept(work), then, self._upkeep.name)
+
+    def _upkept(self, work: Work) -> list[Batch]:
+        self._upkeep.correct_clock()
+        return self._upkeep.run([], work)
+
+    def _looked(self, batches: Sequence[Batch], due: Sequence[int], now: int) -> bool:
+        """What looking has found; returns whether there is more maintenance to do at once."""
+        more = False
+        for batch in batches:
+            if batch.transaction is None:
+                continue
+            self._settle(batch.transaction)
+            seen, more = batch.outcomes
+            for queue, next_ms in seen.items():
+                self._watch.seen(queue, next_ms, now)
+            return bool(more)
+        for queue in due:  # the database is away: look again
+            self._watch.seen(queue, now + LOOK_EACH_MS, now)
+        return more
 
 
 def _tell(done: Done, outcome: Any) -> None:

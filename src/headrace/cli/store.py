@@ -1,0 +1,96 @@
+"""`headrace store`: prepare a PostgreSQL database for brokers, and look whether it is fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from headrace.broker_about import without_password
+from headrace.errors import StoreUnusable
+
+if TYPE_CHECKING:
+    from headrace.queue.store.postgres.connecting import Connection
+
+URL = click.argument("url", envvar="HEADRACE_BROKER__STORE")
+
+
+@click.group()
+def store() -> None:
+    """Prepare a PostgreSQL database (15 or later) for brokers.
+
+    \b
+      headrace store init postgresql://owner@db.example.com/queues
+      headrace broker --store postgresql://headrace@db.example.com/queues
+
+    The URL is libpq's; without it HEADRACE_BROKER__STORE is read. Passwords belong into ~/.pgpass or PGPASSWORD, where no
+    process list shows them.
+    """  # noqa: D301 (click's mark for lines that are not to be filled)
+
+
+@store.command()
+@URL
+@click.option("--role", help="A role that brokers connect as: it is given what they need, and no more.")
+def init(url: str, role: str | None) -> None:
+    """Make the tables, in a schema of their own, `headrace`. Idempotent.
+
+    Run it as the owner of the database. Brokers may run as another role, which needs to own nothing: --role grants it.
+    """
+    from headrace.queue.store.postgres import schema  # noqa: PLC0415 - an extra
+
+    with _connected(url) as connection:
+        before, after = schema.migrate(connection)
+        if role is not None:
+            schema.grant(connection, role)
+    click.echo(f"the tables are there already (format {after})" if before == after else f"tables made (format {after})")
+
+
+@store.command()
+@URL
+@click.option("--role", help="As in init: the role is given what new tables need.")
+def migrate(url: str, role: str | None) -> None:
+    """Bring the tables to this headrace's format: whole, or not at all. Idempotent.
+
+    Stop brokers of the version before first; they refuse tables that are newer than they are.
+    """
+    from headrace.queue.store.postgres import schema  # noqa: PLC0415 - an extra
+
+    with _connected(url) as connection:
+        if schema.version_of(connection) == 0:
+            raise StoreUnusable(without_password(url), "there is no store in this database: run `headrace store init`")
+        before, after = schema.migrate(connection)
+        if role is not None:
+            schema.grant(connection, role)
+    click.echo(f"format {after} already" if before == after else f"format {before} → {after}")
+
+
+@store.command()
+@URL
+def check(url: str) -> None:
+    """Look whether brokers can run on this database: version, format, rights, and settings that lose or slow down."""
+    from headrace.queue.store.postgres import checking  # noqa: PLC0415 - an extra
+
+    with _connected(url) as connection:
+        findings = checking.findings(connection)
+    for finding in findings:
+        click.echo(f"{finding.mark}  {finding.text}")
+    if any(finding.bad for finding in findings):
+        raise click.ClickException("brokers cannot run on this database as it is")
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Connection]:
+    """A connection; errors of the database in one line."""
+    try:
+        import psycopg  # noqa: PLC0415 - an extra
+
+        from headrace.queue.store.postgres.connecting import connect  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        raise StoreUnusable(without_password(url), "install the extra: pip install 'headrace[postgres]'") from None
+    try:
+        with connect(url) as connection:
+            yield connection
+    except psycopg.Error as error:
+        raise StoreUnusable(without_password(url), " ".join(str(error).split())) from None

@@ -1,0 +1,116 @@
+"""What nodes tell each other, by LISTEN and NOTIFY: in which queues something is ready, that the catalogue has moved.
+
+NOTIFY holds a lock of the whole database until its transaction is committed, the sync to the disk included. So it is never
+in the transaction that it tells of, but in one of its own, which is not synced: told a moment later, and if a node dies in
+that moment, others find out within a second (`watch.py`). What gathers while one is on its way is told by the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from headrace.queue.store.postgres.connecting import Connection
+from headrace.queue.store.postgres.shared import Shared
+
+CHANNEL: Final = "headrace"
+WAIT_S: Final = 0.25  # so long a listener is deaf for being told to stop
+PAYLOAD_BYTES_MAX: Final = 7_900  # PostgreSQL takes less than 8,000
+_PAUSE_S: Final = 0.25  # between two tries to connect
+
+
+class News(msgspec.Struct, frozen=True):
+    """One notification. `node` is who tells it."""
+
+    node: str
+    queues: list[int] = []
+    state: list[tuple[str, bytes]] = []
+    catalog: bool = False
+
+
+class Listener:
+    """Hears what other nodes tell. `hear` runs in a thread of its own; it never raises."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._connection: Connection | None = None
+
+    def hear(self) -> list[News]:
+        """Wait a moment for news, and take it; what concerns the catalogue is read at once."""
+        try:
+            return self._hear()
+        except Exception:  # noqa: BLE001 - while the database is away, lanes tell whoever asks
+            self.close()
+            time.sleep(_PAUSE_S)
+            return []
+
+    def _hear(self) -> list[News]:
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._shared.connect()
+            connection.execute("LISTEN headrace")
+            self._shared.reload(connection)  # whatever was told while nobody listened
+        told = [read(one.payload) for one in connection.notifies(timeout=WAIT_S, stop_after=1)]
+        news = [one for one in told if one is not None and one.node != self._shared.node]
+        if any(one.catalog for one in news):
+            self._shared.reload(connection)
+        return news
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class Teller:
+    """Tells other nodes. `tell` runs in a thread of its own; it never raises."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._connection: Connection | None = None
+
+    def tell(self, queues: Iterable[int], state: Iterable[tuple[str, bytes]], *, catalog: bool) -> None:
+        try:
+            connection = self._connected()
+            for payload in payloads(self._shared.node, list(queues), list(state), catalog=catalog):
+                connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, payload))
+        except Exception:  # noqa: BLE001 - others look for themselves within a second
+            self.close()
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._shared.connect()
+            self._connection.execute("SET synchronous_commit = off")
+        return self._connection
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def payloads(node: str, queues: list[int], state: list[tuple[str, bytes]], *, catalog: bool) -> list[str]:
+    """News as the texts of as few notifications as hold it."""
+    text = msgspec.json.encode(News(node, queues, state, catalog)).decode()
+    if len(text.encode()) <= PAYLOAD_BYTES_MAX:
+        return [text]
+    if len(queues) + len(state) <= 1:
+        return []  # one key that is too long: whoever waits for it looks within a second
+    if not state:
+        half = len(queues) // 2
+        parts = [(queues[:half], state), (queues[half:], state)]
+    else:
+        half = (len(state) + 1) // 2
+        parts = [(queues, state[:half]), ([], state[half:])] if len(state) > 1 else [(queues, []), ([], state)]
+    return [one for part in parts for one in payloads(node, *part, catalog=catalog)]
+
+
+def read(payload: str) -> News | None:
+    """What was told; None for what no node has written."""
+    try:
+        return msgspec.json.decode(payload, type=News)
+    except msgspec.MsgspecError:
+        return None
