@@ -76,6 +76,7 @@ def differences(outcome: Outcome) -> list[str]:
         ("windows sent twice", windows.twice),
         ("Parquet says otherwise", windows.parquet_differs),
         ("dead letters that differ", outcome.unexplained_letters),
+        ("harm not done", outcome.undone),
         ("headrace up ended with", [outcome.exit_code] if outcome.exit_code else []),
     ]
     return [f"{what}: {_named(things)}" for what, things in found if things]

@@ -155,6 +155,7 @@ def test_a_run_holds_only_if_ledger_windows_letters_and_the_end_do() -> None:
         {"windows": WindowAudit(2, 2, differ=[("2013-01-01", "EWR")])},
         {"unexplained_letters": ["poison-1"]},
         {"exit_code": 1},
+        {"undone": ["spike"]},
     ):
         assert not outcome(**wrong).holds
         [line] = differences(outcome(**wrong))
