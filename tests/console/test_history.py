@@ -74,6 +74,22 @@ def test_series_are_bounded_and_the_longest_silent_makes_room() -> None:
     assert history.latest("new", until_s=START_S + 2) == 1.0
 
 
+def test_series_that_find_no_place_are_left_out_and_push_nobody_out() -> None:
+    history = History(series_max=2)
+    for second in range(3):
+        history.add(START_S + second, {"first": 1.0, "second": 2.0, "third": 3.0})
+    found = history.points(["first", "second", "third"], span_s=10, until_s=START_S + 2).values
+    assert [found[name][-3:] for name in found] == [[1.0] * 3, [2.0] * 3, [None] * 3]
+
+
+def test_what_was_kept_pushes_out_nothing_that_is_measured() -> None:
+    history = History(series_max=1)
+    history.add(START_S, {"measured": 1.0})
+    history.put(1, int(START_S) - 1, {"kept": 2.0})
+    assert history.latest("measured", until_s=START_S) == 1.0
+    assert "kept" not in history.cut(1, int(START_S) - 1)
+
+
 def test_a_minute_survives_in_the_brokers_state() -> None:
     minute = int(START_S // 60)
     again = restored(keeping.save(filled(60), minute), History())

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import headrace
-from headrace.console import keeping, limits
+from headrace.console import access, keeping, limits
 from headrace.console.sampling import Sampler
 from headrace.native.client import Client
 from headrace.queue.operations import Operation
-from tests.broker_process import broker, wait_until
+from tests.broker_process import BrokerProcess, broker, wait_until
 from tests.console.serving import WITHIN_S, Served, serving
 
 
@@ -108,6 +108,28 @@ def test_a_viewer_that_leaves_is_forgotten(served: Served) -> None:
         assert served.console._live.viewers == 1
     wait_until(lambda: served.console._live.viewers == 0)
     assert not served.console._live._channels
+
+
+def test_a_stream_ends_with_the_session_that_opened_it(node: BrokerProcess, tmp_path: Path) -> None:
+    users = tmp_path / "users.toml"
+
+    def write(password: str) -> None:
+        users.write_text(f'[[users]]\nname = "anna"\npassword = "{access.hash_password(password)}"\n')
+
+    write("one")
+    users.chmod(0o600)
+    with serving(broker=node.url, users=users) as served:
+        browser = served.browser()
+        browser.get("/sign-in")
+        browser.post("/sign-in", {"name": "anna", "password": "one"})
+        with following(served, "/queues", Cookie=browser.cookie) as stream:
+            stream.next()
+            write("two")
+            served.console.reload()
+            served.look()
+            while stream.answer.readline():
+                pass  # what had been sent before; then the end
+        assert browser.get("/queues").status == 303
 
 
 def test_viewers_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ import secrets
 import stat
 import tomllib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -162,6 +162,10 @@ class Visitors:
 
     def sign_out(self, visitor: str) -> None:
         self._sessions.pop(visitor, None)
+
+    def sign_out_all(self, names: Collection[str]) -> None:
+        """Every session of these users."""
+        self._sessions = {key: session for key, session in self._sessions.items() if session[0] not in names}
 
     def who(self, visitor: str) -> str | None:
         """The name of who is signed in."""

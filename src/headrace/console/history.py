@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, NamedTuple
 
 from headrace.console import limits
@@ -85,7 +86,7 @@ class Points(NamedTuple):
 
 
 class History:
-    """All series. Bounded: beyond SERIES_MAX, that which was silent longest makes room."""
+    """All series. Bounded: those that were silent longest make room; if all are measured, the newest find none."""
 
     def __init__(self, *, series_max: int = limits.SERIES_MAX) -> None:
         self._series: dict[str, tuple[Ring, ...]] = {}
@@ -93,14 +94,17 @@ class History:
 
     def add(self, at_s: float, values: Mapping[str, float]) -> None:
         """What was measured at a time."""
+        self._make_room(values)
+        self._open(values)
         for name, value in values.items():
-            for ring in self._rings(name):
+            for ring in self._series.get(name, ()):
                 ring.add(at_s, value)
 
     def put(self, step_s: int, slot: int, values: Mapping[str, float]) -> None:
-        """Means that were kept. See `cut`."""
+        """Means that were kept. See `cut`. What is measured has its place before them."""
+        self._open(values)
         for name, value in values.items():
-            for ring in self._rings(name):
+            for ring in self._series.get(name, ()):
                 if ring.tier.step_s == step_s:
                     ring.put(slot, value)
 
@@ -146,13 +150,18 @@ class History:
         for name, rings in self._series.items():
             yield name, rings[place]
 
-    def _rings(self, name: str) -> tuple[Ring, ...]:
-        rings = self._series.get(name)
-        if rings is None:
-            if len(self._series) >= self._series_max:
-                del self._series[min(self._series, key=lambda known: self._series[known][0].last)]
-            rings = self._series[name] = tuple(Ring(tier) for tier in TIERS)
-        return rings
+    def _make_room(self, measured: Mapping[str, float]) -> None:
+        lacking = len(self._series.keys() | measured.keys()) - self._series_max
+        if lacking > 0:
+            silent = self._series.keys() - measured.keys()
+            for name in sorted(silent, key=lambda name: self._series[name][0].last)[:lacking]:
+                del self._series[name]
+
+    def _open(self, names: Iterable[str]) -> None:
+        """A place for each that has none, as far as there are places."""
+        new = (name for name in names if name not in self._series)
+        for name in islice(new, max(0, self._series_max - len(self._series))):
+            self._series[name] = tuple(Ring(tier) for tier in TIERS)
 
 
 def _plain(value: float) -> float | None:

@@ -21,6 +21,7 @@ PASSWORD_CHARACTERS_MAX: Final = 1_024  # a longer one only costs time
 USERS_FILE_BYTES_MAX: Final = 1_048_576
 
 SERIES_MAX: Final = 2_000  # 11 KB each: 22 MB
+QUEUES_KEPT_MAX: Final = 200  # queues whose history is kept, the busiest: 7 series each, and room for tasks and routes
 SERIES_STORED_MAX: Final = 500  # about 2 KB a minute in the broker's state: 3 MB for a day
 
 PEEK_ROWS: Final = 25  # messages on a page

@@ -31,6 +31,7 @@ class _Viewer:
     seen: str
     """The id of the part that it has."""
     spoken_s: float
+    may_see: Callable[[], bool]
 
 
 @dataclass(eq=False, slots=True)
@@ -54,17 +55,24 @@ class Live:
     def viewers(self) -> int:
         return sum(len(channel.viewers) for channel in self._channels.values())
 
-    def join(self, exchange: Exchange, address: str, render: Callable[[], Awaitable[Part]]) -> bool:
+    def join(
+        self,
+        exchange: Exchange,
+        address: str,
+        render: Callable[[], Awaitable[Part]],
+        may_see: Callable[[], bool] = lambda: True,
+    ) -> bool:
         """Let a browser follow an address; False: too many do.
 
         Args:
             render: makes the part anew. Every viewer of an address gets what the first one's makes.
+            may_see: asked before each event; once it says no, the stream ends.
         """
         if self.viewers >= limits.VIEWERS_MAX:
             return False
         now_s = self._now_s()
         seen = exchange.headers.get(b"last-event-id", b"").decode("latin-1")
-        viewer = _Viewer(exchange, now_s, seen, now_s)
+        viewer = _Viewer(exchange, now_s, seen, now_s, may_see)
         channel = self._channels.setdefault(address, _Channel(render))
         channel.viewers.add(viewer)
         exchange.notify = lambda: self._notice(address, viewer)
@@ -99,7 +107,7 @@ class Live:
         channel.id = hashlib.sha256(channel.html.encode()).hexdigest()[:16]
         now_s = self._now_s()
         for viewer in list(channel.viewers):
-            if now_s - viewer.since_s >= limits.VIEW_S_MAX:
+            if now_s - viewer.since_s >= limits.VIEW_S_MAX or not viewer.may_see():
                 self._part(address, viewer)
                 viewer.exchange.finish()
             else:

@@ -48,13 +48,13 @@ def _runs_of(value: bytes) -> list[Run]:
         return []
 
 
-def having(runs: list[Run], *, task: str = "", status: str = "", text: str = "") -> list[Run]:
-    """Those of a task, that ended so, that have the text in their task, id, worker or error. Empty: all."""
+def having(runs: list[Run], *, task: str = "", status: str = "", text: str = "", errors: bool = True) -> list[Run]:
+    """Those of a task, that ended so, that have the text in their task, id, worker or, with `errors`, error. Empty: all."""
     wanted = text.lower()
     return [
         run
         for run in runs
         if task in ("", run.task)
         and status in ("", run.status)
-        and (not wanted or wanted in f"{run.task}\n{run.id}\n{run.worker}\n{run.error}".lower())
+        and (not wanted or wanted in f"{run.task}\n{run.id}\n{run.worker}\n{run.error if errors else ''}".lower())
     ]

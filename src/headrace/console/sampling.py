@@ -79,9 +79,10 @@ class Sampler:
         loop = asyncio.get_running_loop()
         due_s = loop.time()
         while True:
+            began_s = loop.time()
             await self.sample()
-            # A look that took long is not made up for: the next one is a whole pause later.
-            due_s = max(due_s + limits.SAMPLE_S, loop.time() + limits.SAMPLE_S / 4)
+            # A look that took long is not made up for: pages, and the broker, have half of the time at least.
+            due_s = max(due_s + limits.SAMPLE_S, 2 * loop.time() - began_s)
             await asyncio.sleep(due_s - loop.time())
 
     async def sample(self) -> None:
@@ -90,10 +91,13 @@ class Sampler:
         try:
             async with asyncio.timeout(limits.BROKER_TIMEOUT_S):
                 now = await look(self._client)
+            await self._take(number, now)
         except (HeadraceError, TimeoutError, OSError) as error:
             self._fail(number, str(error) or f"it did not answer within {limits.BROKER_TIMEOUT_S:.0f} s")
-        else:
-            await self._take(number, now)
+        except Exception as error:  # noqa: BLE001  # a bug, which every page shows: the next look may be of other data
+            if self.snapshot.problem is None:
+                _log.exception("a look at the broker failed", extra={"action": "console.look_failed"})
+            self._fail(number, f"the console failed to read what it told ({type(error).__name__}); its log says how")
         self._on_look()
 
     def _fail(self, number: int, problem: str) -> None:
@@ -103,13 +107,12 @@ class Sampler:
         self.snapshot = msgspec.structs.replace(self.snapshot, number=number, problem=problem)
 
     async def _take(self, number: int, now: Look) -> None:
+        snapshot = build(self._before, now, number=number)
+        if self._before is not None:  # without a look before, rates are not 0 but unknown
+            self.history.add(self._now_s(), series_of(snapshot) | figures.series_of(snapshot))
         if self.snapshot.problem is not None:
             _log.info("the broker is there", extra={"action": "console.broker_back"})
-        rated = self._before is not None
-        self.snapshot = build(self._before, now, number=number)
-        self._before = now
-        if rated:  # without a look before, rates are not 0 but unknown
-            self.history.add(self._now_s(), series_of(self.snapshot) | figures.series_of(self.snapshot))
+        self.snapshot, self._before = snapshot, now
         with contextlib.suppress(
             HeadraceError
         ):  # the next minute's chunk comes in any case; a gap is not worth an alarm

@@ -107,7 +107,7 @@ class Console:
 
     def reload(self) -> None:
         """Read users and certificates anew; if they cannot be used, the old ones stay and an error is logged. Who is no user
-        any more is signed out."""
+        any more, or has another password, is signed out."""
         settings = self._settings
         try:
             users = load_users(settings.users) if settings.users is not None else {}
@@ -116,6 +116,10 @@ class Console:
         except (UsersUnusable, OSError) as error:
             _log.error("not reloaded: %s", error, extra={"action": "console.reload_failed"})
         else:
+            passwords = {name: user.password for name, user in users.items()}
+            self._visitors.sign_out_all(
+                [name for name, user in self._users.items() if passwords.get(name) != user.password]
+            )
             self._users.clear()
             self._users.update(users)
             _log.info("users and certificates reloaded", extra={"action": "console.reloaded"})
@@ -138,9 +142,9 @@ class Console:
             snapshot=lambda: self._sampler.snapshot,
             now_s=time.time,
         )
-        visitors = Visitors(time.monotonic, session_s=float(self._settings.session))
+        self._visitors = Visitors(time.monotonic, session_s=float(self._settings.session))
         secure = self._tls is not None or self._settings.behind_proxy
-        door = Door(visitors, Attempts(time.monotonic), self._users, self._settings, secure=secure, port=port)
+        door = Door(self._visitors, Attempts(time.monotonic), self._users, self._settings, secure=secure, port=port)
         return Site(desk, self._live, door)
 
     def _target(self, exchange: Exchange) -> None:

@@ -149,7 +149,7 @@ class Site:
         page, names = found
         asked = Asked(path, names, query, user=user)
         if kind == "/live":
-            self._follow(exchange, page, asked)
+            self._follow(exchange, visitor, page, asked)
         else:
             self._start(exchange, self._answer(exchange, visitor, page, asked, kind))
 
@@ -210,16 +210,19 @@ class Site:
 
     # --- live ---
 
-    def _follow(self, exchange: Exchange, page: Page, asked: Asked) -> None:
+    def _follow(self, exchange: Exchange, visitor: str, page: Page, asked: Asked) -> None:
         """A browser that wants a page's live part. Users see the same, so that it is rendered once."""
         nobody = _without_user(asked)
 
         async def render() -> Part:
             return await self._part(page, nobody)
 
+        def may_see() -> bool:
+            return self._door.who(visitor) is not None
+
         if not page.live:
             answers.respond(exchange, 404, b'{"error":"this page has no live part"}', answers.JSON)
-        elif not self._live.join(exchange, nobody.path + _query_text(nobody.query), render):
+        elif not self._live.join(exchange, nobody.path + _query_text(nobody.query), render, may_see):
             text = f"{limits.VIEWERS_MAX} pages are being watched; that is the most\n"
             answers.respond(exchange, 503, text, answers.TEXT, ((b"Retry-After", b"10"),))
 

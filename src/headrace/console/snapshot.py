@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from heapq import nlargest
 from typing import Any
 
 import msgspec
 
+from headrace.console import limits
 from headrace.console.rates import rate, time_to_empty_s
 from headrace.native.protocol import BrokerAbout, BrokerStatistics
 from headrace.presence import quantile
@@ -175,7 +177,7 @@ def _pipeline_rates(
 def series_of(snapshot: Snapshot) -> dict[str, float]:
     """What of a snapshot goes into the history, by series: `queue/NAME/visible`, `all/sent`, `store/commit_ms`, …"""
     found: dict[str, float] = {}
-    for line in snapshot.queues:
+    for line in nlargest(limits.QUEUES_KEPT_MAX, snapshot.queues, key=_activity):
         found |= {f"queue/{line.name}/{what}": value for what, value in _moving(line).items()}
     live = [line for line in snapshot.queues if not line.for_letters]  # letters wait for a person
     found |= {
@@ -194,6 +196,10 @@ def series_of(snapshot: Snapshot) -> dict[str, float]:
     for pipeline in snapshot.pipelines:
         found[f"stream/{pipeline.name}/state_bytes"] = float(pipeline.state_bytes)
     return found
+
+
+def _activity(line: QueueLine) -> float:
+    return line.sent_rate + line.received_rate + line.deleted_rate + line.depth
 
 
 def _moving(line: QueueLine) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.console import figures, limits, timeline
+from headrace.console.messages import HIDDEN
 from headrace.console.page import Action, Asked, Desk, Done, Facts, NotThere, Page, Refused
 from headrace.console.pages.tasks import age_s, now_ms, run_row, state_of, task_queues
 from headrace.console.rendering import part
@@ -68,19 +69,21 @@ async def more(desk: Desk, asked: Asked) -> Facts:
         "arguments": None if hide else bytes(envelope.args).decode(errors="replace"),
         "hidden": hide,
         "history": [] if hide else msgspec.to_builtins(envelope.history),
-        "places": _places(envelope),
+        "places": _places(envelope, hide=hide),
     }
 
 
-def _places(envelope: envelopes.Envelope) -> list[dict[str, str]]:
-    """What a task belongs to, and its own settings: label, text, and the run that it leads to, if any."""
+def _places(envelope: envelopes.Envelope, *, hide: bool) -> list[dict[str, str]]:
+    """What a task belongs to, and its own settings: label, text, and the run that it leads to, if any. A unique key is made
+    of arguments."""
+    unique = envelope.unique and (HIDDEN if hide else f"{envelope.unique.key}, until {envelope.unique.until}")
     told = [
         ("Parent", envelope.parent, envelope.parent),
         ("Schedule", envelope.scheduled, None),
         ("Group", envelope.group, None),
         ("Flow", envelope.flow and f"member {envelope.flow.index} of {envelope.flow.id}", None),
         ("Joins", envelope.joins and f"{envelope.joins.count} results of {envelope.joins.id}", None),
-        ("Unique", envelope.unique and f"{envelope.unique.key}, until {envelope.unique.until}", None),
+        ("Unique", unique, None),
         ("Then", ", ".join(one.envelope.task for one in envelope.then), None),
         ("Retries", None if envelope.retries_max is None else f"at most {envelope.retries_max}", None),
         ("Time limit", envelope.timeout_s and f"{envelope.timeout_s:g} s", None),

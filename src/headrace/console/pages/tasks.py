@@ -106,12 +106,13 @@ async def run_facts(desk: Desk, asked: Asked, *, task: str) -> Facts:
     """The newest runs that fit, and what they were looked for by."""
     status, find = asked.query.get("status", ""), asked.query.get("find", "").strip()
     runs = await desk.runs.read(desk.client)
-    found = having(runs, task=task, status=status, text=find)
+    hide = desk.settings.hide_bodies
+    found = having(runs, task=task, status=status, text=find, errors=not hide)
     return {
         "filter": {"task": task, "status": status, "find": find},
         "kept": len(runs),
         "fitting": len(found),
-        "runs": [run_row(run, hide=desk.settings.hide_bodies) for run in found[: limits.RUNS_ROWS]],
+        "runs": [run_row(run, hide=hide) for run in found[: limits.RUNS_ROWS]],
     }
 
 
