@@ -84,9 +84,9 @@ def test_a_group_is_killed_whole(tmp_path: Path) -> None:
         ["broker", "--data", str(tmp_path / "data"), "--port", "0"], own_group=True, stderr=subprocess.DEVNULL
     )
     assert os.getpgid(child.pid) == child.pid
-    end_group(child)
+    end_group(child.pid)
     assert child.wait(20) == -signal.SIGKILL
-    end_group(child)  # it is gone: nothing happens
+    end_group(child.pid)  # it is gone: nothing happens
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_CHILD_SUBREAPER is Linux's")

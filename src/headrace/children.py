@@ -72,10 +72,10 @@ def end_with(parent: int) -> None:
             os._exit(1)
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL for a child with `own_group` and all that it has started, as far as they are in its group."""
+def end_group(group: int) -> None:
+    """SIGKILL for a child with `own_group`, by its pid, and all that it has started, as far as they are in its group."""
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)
 
 
 def reap_strangers(own: Collection[int]) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import os
 from typing import Any
 
 import pytest
@@ -76,3 +78,27 @@ def test_lines_are_cut_where_they_end_and_where_they_are_too_long() -> None:
     assert told[:2] == [b"one", b"two"]
     assert b"".join(told[2:-1]) == b"x" * (LINE_BYTES_MAX + 1) + b"y"
     assert told[-1] == b"last" and max(map(len, told)) <= LINE_BYTES_MAX
+
+
+@pytest.mark.parametrize(("number", "hung_up"), [(errno.EIO, True), (errno.EPIPE, False), (errno.ENOSPC, False)])
+def test_a_reader_that_is_gone_ends_nobody(number: int, hung_up: bool) -> None:
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(number, os.strerror(number))
+
+    lines = Lines(Gone(), text=False)
+    lines.write("web", b"hello")
+    assert lines.hung_up is hung_up
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_bytes_of_any_kind_and_lines_of_any_length_are_told_within_bounds(text: bool) -> None:
+    stream = io.StringIO()
+    lines = Lines(stream, text=text)
+    splitter = Splitter(lambda line: lines.write("web", line))
+    data = b"\x00\xff\x1b[2J\x85\n" + b"x" * (10 << 20)
+    for start in range(0, len(data), 65_536):
+        splitter.data_received(data[start : start + 65_536])
+        assert len(splitter._rest) <= 2 * LINE_BYTES_MAX
+    splitter.connection_lost(None)
+    assert stream.getvalue().count("x") >= 10 << 20

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
+import subprocess
 import sys
+import termios
 import urllib.request
 from pathlib import Path
 
@@ -195,6 +198,49 @@ def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
         one.signal(signal.SIGINT)
         assert one.process.wait(20) == 1
         wait_until(lambda: not one.pids())
+
+
+LEAVES = """
+import subprocess
+subprocess.Popen(["sleep", "600"])
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"fine"]
+"""
+
+
+def test_what_an_app_has_left_behind_ends_with_it(tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    with up(tmp_path, BROKER + '[web]\napp = "leaves:app"\nport = 0\nworkers = 1\n') as one:
+        left = [pid for pid in one.pids() if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"]
+        assert left
+        assert one.stop() == 0
+        wait_until(lambda: not one.pids())
+
+
+def test_a_terminal_that_is_closed_stops_it(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text(BROKER)
+    shown, terminal = os.openpty()
+    process = subprocess.Popen(
+        COMMAND,
+        cwd=tmp_path,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - one call of the kernel
+    )
+    os.close(terminal)
+    try:
+        seen = b""
+        while b"headrace.toml anew" not in seen:  # the last line of the banner
+            seen += os.read(shown, 65_536)
+        os.close(shown)
+        assert process.wait(40) == 0
+        assert not (tmp_path / "data" / "headrace.sock").exists()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_service_manager_is_told(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ class Child:
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._process: subprocess.Popen[bytes] | None = None
+        self._group = 0
+        """Of processes: it, and what it has started. It may live on when it has ended itself."""
         self._restarts = Restarts()
         self._timer: asyncio.TimerHandle | None = None
         self._readings: set[asyncio.Task[None]] = set()
@@ -85,8 +87,17 @@ class Child:
         return self._restarts.crashes
 
     def start(self) -> None:
+        """One that the system has no room for is tried again, as one that has ended."""
         self._timer = None
         self._restarts.started(self._loop.time())
+        try:
+            self._spawn()
+        except (OSError, subprocess.SubprocessError) as error:
+            self._retry("cannot be started", str(error), code=None)
+        else:
+            self._move(State.FAILING if self.state is State.FAILING else State.STARTING)
+
+    def _spawn(self) -> None:
         reading, writing = os.pipe()
         try:
             self._process = spawn(
@@ -96,12 +107,15 @@ class Child:
                 stdout=writing,
                 stderr=writing,
             )
+        except BaseException:
+            os.close(reading)
+            raise
         finally:
             os.close(writing)
+        self._group = self._process.pid
         task = self._loop.create_task(self._read(reading))
         self._readings.add(task)
         task.add_done_callback(self._readings.discard)
-        self._move(State.FAILING if self.state is State.FAILING else State.STARTING)
 
     def hang_up(self) -> None:
         """HUP, if it runs and is ready: one that starts reads everything anew anyhow, and may not listen yet."""
@@ -130,9 +144,9 @@ class Child:
             self._move(State.STOPPING)
 
     def kill(self) -> None:
-        """At once, with all that it has started."""
-        if self._process is not None:
-            end_group(self._process)
+        """At once, with all that it has started and left behind."""
+        if self._group:
+            end_group(self._group)
 
     def kill_replaced(self) -> None:
         """If it has still not made room for its newer self."""
@@ -141,6 +155,7 @@ class Child:
 
     async def close(self) -> None:
         """Leave nothing behind; what is in the pipes is told first."""
+        self.kill()
         if self._readings:
             await asyncio.wait(self._readings, timeout=_LAST_WORDS_S)
         self._loop.remove_reader(self._notes)
@@ -159,14 +174,14 @@ class Child:
         elif self.state is State.REPLACING:
             self.start()
         else:
-            self._ended(code)
+            self._retry("has ended", ending(code), code=code)
 
     # What happens
 
-    def _ended(self, code: int) -> None:
+    def _retry(self, what: str, how: str, *, code: int | None) -> None:
         pause_s = self._restarts.ended(self._loop.time())
         ids = {"action": "up.part.ended", "code": code, "restart_in_s": round(pause_s, 1)}
-        _log.error("%s has ended (%s); it is started again", self.part.name, ending(code), extra=self._ids(ids))
+        _log.error("%s %s (%s); it is started again", self.part.name, what, how, extra=self._ids(ids))
         if self._restarts.crashes == FAILING_AFTER:
             ids = {"action": "up.part.failing", "said": self.said}
             _log.error("%s keeps ending; the others go on", self.part.name, extra=self._ids(ids))

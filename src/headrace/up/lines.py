@@ -7,6 +7,7 @@ text, with the part's name in front; elsewhere all is JSON, with a key `part`.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ class Lines:
         self._parts: dict[str, str] = {}
         self.width = 0
         """Of the names in front of text."""
+        self.hung_up = False
+        """The terminal is gone. Whoever reads a pipe may go without a word: that is no reason to end."""
 
     def write(self, part: str, line: bytes) -> None:
         """One line, without its end. Empty ones are left out."""
@@ -44,8 +47,11 @@ class Lines:
             out = "".join(f"{self._prefix(part)}{row}\n" for row in text.splitlines())
         else:
             out = msgspec.json.encode((found or _printed(line)) | {"part": part}).decode() + "\n"
-        self._stream.write(out)
-        self._stream.flush()
+        try:
+            self._stream.write(out)
+            self._stream.flush()
+        except OSError as error:  # nobody reads us any more: the parts work on
+            self.hung_up = error.errno == errno.EIO
 
     def _readable(self, fields: dict[str, Any]) -> str:
         text = self._formatter.format(_record(fields))

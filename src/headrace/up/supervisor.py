@@ -118,8 +118,12 @@ class Supervisor:
         self._changed.set()
 
     def reload(self) -> None:
-        """Read the file anew; one that comes while one is under way follows it."""
+        """Read the file anew; one that comes while one is under way follows it. If it was the terminal that hung up, stop."""
         if self._stopping.is_set():
+            return
+        _log.info("HUP: %s is read anew", self.plan.file.name, extra={"action": "up.reloading"})
+        if self._lines.hung_up:
+            self.stop()
             return
         if self._reloading is not None and not self._reloading.done():
             self._again = True
@@ -215,6 +219,8 @@ class Supervisor:
             await self._apply(self._reread())
         except SettingsError as error:
             _log.error("not reloaded, nothing has changed: %s", error, extra={"action": "up.reload.failed"})
+        except Exception:  # noqa: BLE001  # a bug must not be silent, nor keep the service manager waiting
+            _log.exception("the reload failed halfway", extra={"action": "up.reload.failed"})
         notify_systemd("READY=1")
         if self._again:
             self._again = False

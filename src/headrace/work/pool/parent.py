@@ -141,7 +141,7 @@ class Parent:
             return
         _log.warning("ended at once", extra={"action": "work.ended"})
         for process in self._processes.values():
-            end_group(process.popen)
+            end_group(process.popen.pid)
         if self._broker is not None:
             self._broker.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -231,7 +231,7 @@ class Parent:
         process = self._processes.get(number)
         if process is not None:
             _log.warning("a process is killed", extra={"action": "work.child.killed", **process.ids})
-            end_group(process.popen)
+            end_group(process.popen.pid)
 
     def _read(self, process: Process) -> None:
         try:
