@@ -61,9 +61,18 @@ def test_facts_that_are_none_are_those_of_nobody() -> None:
 def test_state_that_nobody_of_ours_has_written_is_left_out(served: Served, browser: Browser, client: Client) -> None:
     for number, value in enumerate(GARBAGE):
         name = b"%d" % number
-        rows = [(keys.RUNS + name, value), (keys.SCHEDULE + name, value), (keys.result(f"t{number}"), value)]
+        rows: list[tuple[bytes, bytes | None]] = [
+            (keys.RUNS + name, value),
+            (keys.SCHEDULE + name, value),
+            (keys.result(f"t{number}"), value),
+        ]
         client.call(Transact(name=keys.NAME, state=rows))
-        pipeline = [(b"definition", value), (b"control", value), (b"owners", value), (b"progress/zz", b"{}")]
+        pipeline: list[tuple[bytes, bytes | None]] = [
+            (b"definition", value),
+            (b"control", value),
+            (b"owners", value),
+            (b"progress/zz", b"{}"),
+        ]
         client.call(Transact(name=f"stream:p{number}", state=pipeline))
         client.call(Transact(name="streams", state=[(b"p" + name, b"")]))
         client.call(Transact(name="console", state=[(b"m/" + name, value), (b"t/xx", value)]))

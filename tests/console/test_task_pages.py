@@ -173,6 +173,7 @@ def test_schedules_pause_resume_and_fire(served: Served, browser: Browser, clien
         page(browser, "/schedules/stock-taking")
         assert told in browser.follow(browser.post(f"/schedules/stock-taking/{action}")).text
         assert browser.get("/api/schedules").json["schedules"][0]["state"] == state
+    app.tasks["shop.take_stock"].send()  # makes the queue, if no test has yet
     before = client.queue("tasks").counts().visible
     fired = browser.follow(browser.post("/schedules/stock-taking/run"))
     assert "was sent as task" in fired.text and client.queue("tasks").counts().visible == before + 1

@@ -49,4 +49,3 @@ async def _try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         child.stop()
         await child.close()
-    assert child.state is State.STOPPED

@@ -180,7 +180,7 @@ class Child:
 
     def _retry(self, what: str, how: str, *, code: int | None) -> None:
         pause_s = self._restarts.ended(self._loop.time())
-        ids = {"action": "up.part.ended", "code": code, "restart_in_s": round(pause_s, 1)}
+        ids: dict[str, object] = {"action": "up.part.ended", "code": code, "restart_in_s": round(pause_s, 1)}
         _log.error("%s %s (%s); it is started again", self.part.name, what, how, extra=self._ids(ids))
         if self._restarts.crashes == FAILING_AFTER:
             ids = {"action": "up.part.failing", "said": self.said}
