@@ -59,6 +59,7 @@ class Broker:
         self._polls = Polls(self.submit)
         self._presence = Presence(self.submit, store.find, clock, self._wake_in, self._polls.dismiss)
         self._tick: asyncio.TimerHandle | None = None
+        self._tick_at = 0.0  # when, by the loop's time: uvloop's handle of a time that is past does not know
         self._stopping = False
         self._stopped = False
         self._lanes: dict[str, _Lane] = {}
@@ -242,10 +243,10 @@ class Broker:
             return
         at = self._loop.time() + seconds
         if self._tick is not None:
-            if self._tick.when() <= at:
+            if self._tick_at <= at:
                 return
             self._tick.cancel()
-        self._tick = self._loop.call_at(at, self._advance)
+        self._tick, self._tick_at = self._loop.call_at(at, self._advance), at
 
 
 def _may_wait(wait_ms: int, done: Done) -> bool:

@@ -30,10 +30,15 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "tcp_user_timeout": 5_000,
     "application_name": "headrace",
 }
+# Plans are made once, often while a table is still empty, and must be right when it holds millions: always by an index.
+_BY_INDEX: Final[LiteralString] = ", ".join(
+    f"set_config('{name}', 'off', false)"
+    for name in ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit")
+)
 _SETTINGS: Final[LiteralString] = (
     "SELECT set_config('search_path', 'headrace', false), set_config('statement_timeout', %s, false),"
     " set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout', '15s', false),"
-    " set_config('jit', 'off', false), set_config('plan_cache_mode', 'force_generic_plan', false), pg_is_in_recovery(),"
+    " set_config('plan_cache_mode', 'force_generic_plan', false), " + _BY_INDEX + ", pg_is_in_recovery(),"
     " current_setting('server_version_num')::int"
 )
 _SERVER_MIN: Final = 150_000
