@@ -31,7 +31,9 @@ class Keyboard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._terminal is not None and self._before is not None:
-            termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._before)
+            termios.tcsetattr(
+                self._terminal, termios.TCSANOW, self._before
+            )  # a terminal that nobody reads never drains
 
     def wait(self, seconds: float) -> str:
         """The keys that were pressed meanwhile; returns at once when one is."""
