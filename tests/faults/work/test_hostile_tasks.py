@@ -96,7 +96,7 @@ async def aharm(what: str):
 async def blocks():
     time.sleep(3600)
 
-@app.task(queue="deadly", retries=0, losses=1, keep_result="1h")
+@app.task(queue="deadly", retries=0, losses=0, keep_result="1h")
 def dies(how: str):
     if how == "exit":
         os._exit(0)
