@@ -39,7 +39,7 @@ _REFUSED_STATES = ("53", "54", "57014", "58", "42501", "42P01", "3F000", "XX")
 
 def failure_of(error: BaseException) -> Failure:
     state = getattr(error, "sqlstate", None)
-    if isinstance(error, StoreUnusable):
+    if isinstance(error, StoreUnusable | psycopg.errors.DivisionByZero):  # another store; fenced (`lane._MARK`)
         return Failure.LOST
     if isinstance(error, _AGAIN):
         return Failure.AGAIN

@@ -76,7 +76,8 @@ class PostgresStore:
             self._answer(requests, *self._timed(self._alone, requests))
             return
         for request in requests:
-            self._lanes[FAMILIES[type(request.operation)].lane].waiting.append(request)
+            family = FAMILIES.get(type(request.operation))  # what no family knows is refused by whatever lane
+            self._lanes[family.lane if family is not None else LaneName.DIRECTORY].waiting.append(request)
         for running in self._lanes.values():
             self._start(running)
 

@@ -1,0 +1,27 @@
+"""Nodes for tests: databases of their own, and connections that break when a test says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from headrace.clock import ManualClock
+from headrace.queue.operations import Operation
+from headrace.queue.store.base import Request
+from headrace.queue.store.postgres.opening import open_store
+from headrace.queue.store.postgres.store import PostgresStore
+from headrace.testing.postgres import databases
+
+
+def node(folder: Path, clock: ManualClock) -> PostgresStore:
+    """Another node on the database of a folder; without a broker: all runs before `execute` returns."""
+    store = open_store(databases().of(folder), clock=clock, cooldowns=False)[0]
+    databases().keep_for(store, folder)
+    return store
+
+
+def ask(store: PostgresStore, *operations: Operation) -> list[Any]:
+    """The outcomes of operations that are handed over together."""
+    answers: list[Any] = []
+    store.execute([Request(operation, answers.append) for operation in operations])
+    return answers

@@ -1,0 +1,81 @@
+"""Several nodes on one database are one store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.queue import operations as ops
+from headrace.queue.model import Entry, arn_of
+from headrace.queue.store.postgres.store import PostgresStore
+from headrace.testing.driver import StoreKind
+from tests.queue.postgres.nodes import ask, node
+
+QUEUE = arn_of("q")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
+    """Three nodes, and the queue `q`."""
+    assert kind.durable
+    made = [node(tmp_path, clock) for _ in range(3)]
+    ask(made[0], ops.CreateQueue(QUEUE, {"visibility_ms": 10_000}))
+    yield made
+    for one in made:
+        one.close()
+
+
+def test_queue_made_on_one_node_is_there_on_the_others(nodes: list[PostgresStore]) -> None:
+    (sent,) = ask(nodes[1], ops.Send(QUEUE, [Entry(b"x")]))
+    (received,) = ask(nodes[2], ops.Receive(QUEUE))
+    assert received[0].message.id == sent[0].id
+
+
+def test_receipt_of_one_node_is_good_on_another(nodes: list[PostgresStore]) -> None:
+    ask(nodes[0], ops.Send(QUEUE, [Entry(b"x")]))
+    (received,) = ask(nodes[1], ops.Receive(QUEUE))
+    assert ask(nodes[2], ops.Delete(QUEUE, [received[0].receipt])) == [[None]]
+    assert ask(nodes[0], ops.Peek(QUEUE)) == [[]]
+
+
+def test_no_two_nodes_are_given_a_message(nodes: list[PostgresStore]) -> None:
+    ask(nodes[0], ops.Send(QUEUE, [Entry(str(number).encode()) for number in range(30)]))
+    lots = [ask(one, ops.Receive(QUEUE, 10))[0] for one in nodes]
+    assert sorted(int(delivery.message.body) for lot in lots for delivery in lot) == list(range(30))
+
+
+def test_lease_of_a_node_that_died_ends_on_time(nodes: list[PostgresStore], clock: ManualClock) -> None:
+    ask(nodes[0], ops.Send(QUEUE, [Entry(b"x")]))
+    ask(nodes[0], ops.Receive(QUEUE))
+    clock.advance(9_999)
+    assert ask(nodes[1], ops.Receive(QUEUE)) == [[]]
+    clock.advance(1)
+    (received,) = ask(nodes[1], ops.Receive(QUEUE))
+    assert received[0].receives == 2
+
+
+def test_changed_setting_holds_on_all_nodes_at_once(nodes: list[PostgresStore], clock: ManualClock) -> None:
+    ask(nodes[0], ops.Send(QUEUE, [Entry(b"x")]))
+    ask(nodes[1], ops.ChangeSettings(QUEUE, {"visibility_ms": 1_000}))
+    ask(nodes[2], ops.Receive(QUEUE))
+    clock.advance(1_000)
+    assert len(ask(nodes[0], ops.Receive(QUEUE))[0]) == 1
+
+
+def test_node_that_waits_finds_what_another_released(nodes: list[PostgresStore], clock: ManualClock) -> None:
+    ask(nodes[0], ops.Send(QUEUE, [Entry(b"x")]))
+    ask(nodes[0], ops.Receive(QUEUE))
+    assert ask(nodes[1], ops.Receive(QUEUE)) == [[]]
+    nodes[1].advance()
+    nodes[1].take_ready()
+    clock.advance(10_000)
+    nodes[1].advance()
+    assert nodes[1].take_ready() == {QUEUE}
