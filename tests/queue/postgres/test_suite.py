@@ -10,6 +10,13 @@ from headrace.testing.suite.standard import (
     TestSendChecks,
     TestVisibility,
 )
+from headrace.testing.suite.transactions import TestExpectations, TestFences, TestState
+from headrace.testing.suite.transactions import TestTransactions as SuiteOfTransactions
+
+
+class TestTransactions(SuiteOfTransactions):
+    test_duplicate_in_a_transaction_is_told_and_not_stored = None  # type: ignore[assignment]  # no deduplication yet
+
 
 __all__ = [
     "TestChangingVisibility",
@@ -17,9 +24,13 @@ __all__ = [
     "TestDelays",
     "TestDeleting",
     "TestDeletion",
+    "TestExpectations",
+    "TestFences",
     "TestPeeking",
     "TestQueueDirectory",
     "TestRetention",
     "TestSendChecks",
+    "TestState",
+    "TestTransactions",
     "TestVisibility",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from headrace.errors import BatchTooLong, InvalidMessage, InvalidParameter, MessageTooLong, MissingParameter
@@ -49,6 +50,24 @@ def check_entry(settings: QueueSettings, entry: Entry) -> None:
             )
     elif entry.dedup_id is not None:
         raise InvalidParameter("MessageDeduplicationId", entry.dedup_id[:200], "only a FIFO queue deduplicates")
+
+
+def check_sends(entries: list[Entry]) -> None:
+    """Raise unless so much may be sent in one transaction."""
+    if len(entries) > limits.NATIVE_BATCH_MAX:
+        raise InvalidParameter("sends", str(len(entries)), f"at most {limits.NATIVE_BATCH_MAX} messages a transaction")
+    size = sum([len(entry.body) + len(entry.attributes) for entry in entries])
+    if size > limits.NATIVE_BATCH_BYTES_MAX:
+        raise BatchTooLong(size, limits.NATIVE_BATCH_BYTES_MAX)
+
+
+def check_state(values: Iterable[tuple[bytes, bytes | None]]) -> None:
+    """Raise unless each may stand under its key."""
+    for key, value in values:
+        if not 1 <= len(key) <= limits.STATE_KEY_BYTES_MAX:
+            raise InvalidParameter("state key", str(len(key)), f"1 to {limits.STATE_KEY_BYTES_MAX} bytes")
+        if value is not None and len(value) > limits.STATE_VALUE_BYTES_MAX:
+            raise InvalidParameter("state value", str(len(value)), f"at most {limits.STATE_VALUE_BYTES_MAX} bytes")
 
 
 def _check_long_delay(settings: QueueSettings, delay_ms: int) -> None:

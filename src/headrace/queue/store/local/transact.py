@@ -5,7 +5,7 @@ A transaction is checked whole before anything is changed: first every part is r
 
 from __future__ import annotations
 
-from headrace.errors import BatchTooLong, Fenced, InvalidParameter, ReceiptExpired, StateChanged
+from headrace.errors import Fenced, InvalidParameter, ReceiptExpired, StateChanged
 from headrace.queue import limits
 from headrace.queue.model import Entry
 from headrace.queue.operations import Fence, GetState, Transact, TransactOutcome
@@ -19,7 +19,7 @@ from headrace.queue.store.local.topic import LocalTopic
 
 def transact(state: LocalState, operation: Transact, now: int) -> TransactOutcome:
     _check_fence(state, operation)
-    _check_state(operation)
+    checks.check_state([*operation.state, *operation.expect])
     _check_expected(state, operation)
     held = _check_acknowledgements(state, operation, now)
     _check_holds(state, operation, now)
@@ -42,14 +42,6 @@ def _check_fence(state: LocalState, operation: Transact) -> None:
     current = state.fences.get(operation.name, 0)
     if operation.epoch is not None and operation.epoch != current:
         raise Fenced(operation.name, operation.epoch, current)
-
-
-def _check_state(operation: Transact) -> None:
-    for key, value in operation.state:
-        if not 1 <= len(key) <= limits.STATE_KEY_BYTES_MAX:
-            raise InvalidParameter("state key", str(len(key)), f"1 to {limits.STATE_KEY_BYTES_MAX} bytes")
-        if value is not None and len(value) > limits.STATE_VALUE_BYTES_MAX:
-            raise InvalidParameter("state value", str(len(value)), f"at most {limits.STATE_VALUE_BYTES_MAX} bytes")
 
 
 def _check_expected(state: LocalState, operation: Transact) -> None:
@@ -84,7 +76,6 @@ def _check_holds(state: LocalState, operation: Transact, now: int) -> None:
 
 def _check_sends(state: LocalState, operation: Transact) -> list[tuple[LocalQueue | LocalTopic, list[Entry]]]:
     out: list[tuple[LocalQueue | LocalTopic, list[Entry]]] = []
-    count = size = 0
     for arn, entries in operation.sends:
         target = publishing.destination(state, arn)
         rules = target.rules
@@ -92,13 +83,8 @@ def _check_sends(state: LocalState, operation: Transact) -> list[tuple[LocalQueu
             checks.check_entry(rules, entry)
             if rules.fifo:
                 checks.dedup_key_of(rules, entry)
-            size += len(entry.body) + len(entry.attributes)
-        count += len(entries)
         out.append((target, entries))
-    if count > limits.NATIVE_BATCH_MAX:
-        raise InvalidParameter("sends", str(count), f"at most {limits.NATIVE_BATCH_MAX} messages a transaction")
-    if size > limits.NATIVE_BATCH_BYTES_MAX:
-        raise BatchTooLong(size, limits.NATIVE_BATCH_BYTES_MAX)
+    checks.check_sends([entry for _, entries in out for entry in entries])
     return out
 
 

@@ -17,15 +17,18 @@ from headrace.queue.operations import (
     CreateQueue,
     Delete,
     DeleteQueue,
+    Fence,
     GetQueue,
+    GetState,
     ListQueues,
     Operation,
     Peek,
     Receive,
     Send,
     TagQueue,
+    Transact,
 )  # fmt: skip
-from headrace.queue.store.postgres import peeking, queues, receiving, sending, settling
+from headrace.queue.store.postgres import peeking, queues, receiving, sending, settling, states, transact
 from headrace.queue.store.postgres.transaction import Answers, Transaction, each
 
 
@@ -47,6 +50,9 @@ class Family(msgspec.Struct, frozen=True):
 
 FAMILIES: Final[dict[type[Operation], Family]] = {
     Send: Family(LaneName.SEND, sending.send),
+    Transact: Family(LaneName.SEND, transact.transact),
+    Fence: Family(LaneName.SEND, each(states.fence)),
+    GetState: Family(LaneName.DIRECTORY, each(states.get_state)),
     Receive: Family(LaneName.RECEIVE, receiving.receive),
     Delete: Family(LaneName.SETTLE, settling.delete),
     ChangeVisibility: Family(LaneName.SETTLE, settling.change_visibility),

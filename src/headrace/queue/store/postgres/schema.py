@@ -62,7 +62,15 @@ CREATE INDEX message_fresh ON message (queue, seq) WHERE visible_ms = 0;
 CREATE INDEX message_waiting ON message (queue, visible_ms, seq) WHERE visible_ms > 0;
 """
 
-STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = ((_STORE, _QUEUES, _MESSAGES),)
+_STATE: Final = """
+CREATE TABLE fence (name text COLLATE "C" PRIMARY KEY, epoch bigint NOT NULL);
+-- a value is null only within a transaction, which so locks a key that is absent
+CREATE TABLE state (name text COLLATE "C" NOT NULL, key bytea NOT NULL, value bytea, PRIMARY KEY (name, key))
+    WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+ALTER TABLE state ALTER COLUMN value SET STORAGE EXTERNAL;
+"""
+
+STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = ((_STORE, _QUEUES, _MESSAGES, _STATE),)
 VERSION: Final = len(STEPS)
 
 

@@ -1,0 +1,193 @@
+"""Transactions: all of it in one commit, or none.
+
+What the transactions of a batch depend on is locked and read first, for all of them in three statements; then each is
+judged, in order, by what was read and by what those before it will do; then what all of them do is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, LiteralString, TypeAlias
+
+import msgspec
+
+from headrace.errors import CallerError, ClaimRefused, Fenced, ReceiptExpired, StateChanged
+from headrace.queue.model import Entry, Sent
+from headrace.queue.operations import Transact, TransactOutcome
+from headrace.queue.store import checks
+from headrace.queue.store.postgres import states
+from headrace.queue.store.postgres.arrays import Ints, Texts
+from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.schema import CLAIMED_MS
+from headrace.queue.store.postgres.sending import New
+from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction
+
+# A share: an epoch that was read as the newest is so until the commit.
+_EPOCHS: Final[LiteralString] = "SELECT name, epoch FROM fence WHERE name = ANY (%s) ORDER BY name FOR SHARE"
+_HOLD: Final[LiteralString] = """
+SELECT m.queue, m.seq, m.receives
+FROM unnest(%s, %s, %s) AS held (queue, seq, receives) JOIN message m USING (queue, seq, receives)
+WHERE m.visible_ms > %s AND m.visible_ms < %s ORDER BY m.queue, m.seq FOR UPDATE OF m
+"""
+_DELETE: Final[LiteralString] = (
+    "DELETE FROM message m USING unnest(%s, %s) AS gone (queue, seq) WHERE m.queue = gone.queue AND m.seq = gone.seq"
+)
+
+Lease: TypeAlias = tuple[int, int, int]
+"""What a receipt names: a queue's number, a message's seq, which of its receives."""
+
+
+class Parts(msgspec.Struct):
+    """What one transaction wants, by the catalogue. `invalid`: why it cannot be, whatever the tables hold."""
+
+    operation: Transact
+    acknowledged: list[Lease] = []
+    held: list[Lease] = []
+    sends: list[tuple[StoredQueue, list[Entry]]] = []
+    invalid: CallerError | None = None
+
+
+class Found(msgspec.Struct):
+    """What the transactions depend on, as it is behind those that were accepted."""
+
+    epochs: dict[str, int]
+    values: dict[states.Place, bytes | None]
+    leases: set[Lease]
+
+
+def transact(tx: Transaction, operations: Sequence[Transact]) -> Answers:
+    planned = [_read(tx, operation) for operation in operations]
+    cursors = _lock(tx, planned)
+    yield
+    found = _found(*cursors)
+    expected = set(found.values)
+    judged = [_judge(found, parts) for parts in planned]
+    accepted = [parts for parts, error in zip(planned, judged, strict=True) if error is None]
+    _acknowledge(tx, [lease for parts in accepted for lease in parts.acknowledged])
+    _put(tx, accepted, found, expected)
+    sent = yield from _send(tx, accepted)
+    outcomes = iter(sent)
+    return [next(outcomes) if error is None else error for error in judged]
+
+
+# --- what they want ---
+
+
+def _read(tx: Transaction, operation: Transact) -> Parts:
+    parts = Parts(operation)
+    try:
+        checks.check_state([*operation.state, *operation.expect])
+        parts.acknowledged = _leases(tx, operation.acknowledge)
+        parts.held = _leases(tx, operation.holds)
+        for arn, reader, number in operation.claims:
+            raise ClaimRefused(tx.catalog.queue(arn).arn, reader, f"number {number} was never claimed; the last is 0")
+        parts.sends = _sends(tx, operation)
+    except CallerError as error:
+        parts.invalid = error
+    return parts
+
+
+def _leases(tx: Transaction, receipts: Iterable[tuple[str, list[bytes]]]) -> list[Lease]:
+    out: list[Lease] = []
+    for arn, ones in receipts:
+        queue = tx.catalog.queue(arn)
+        out += [(queue.number, *queue.receipts.read(receipt)) for receipt in ones]
+    return out
+
+
+def _sends(tx: Transaction, operation: Transact) -> list[tuple[StoredQueue, list[Entry]]]:
+    out = []
+    for arn, entries in operation.sends:
+        queue = tx.catalog.queue(arn)
+        for entry in entries:
+            checks.check_entry(queue.info.settings, entry)
+            if queue.info.settings.fifo:
+                checks.dedup_key_of(queue.info.settings, entry)
+        out.append((queue, entries))
+    checks.check_sends([entry for _, entries in out for entry in entries])
+    return out
+
+
+# --- what they depend on ---
+
+
+def _lock(tx: Transaction, planned: Sequence[Parts]) -> tuple[Cursor | None, Cursor | None, Cursor | None]:
+    """Lock, and ask for, the fences, the values and the leases. In one order everywhere, so that nodes do not deadlock."""
+    valid = [parts for parts in planned if parts.invalid is None]
+    names = sorted({parts.operation.name for parts in planned if parts.operation.epoch is not None})
+    places = sorted({(one.operation.name, key) for one in valid for key, _ in one.operation.expect})
+    leases = sorted({lease for parts in valid for lease in [*parts.acknowledged, *parts.held]})
+    return (
+        tx.execute(_EPOCHS, (Texts(names),)) if names else None,
+        states.lock(tx, places) if places else None,
+        tx.execute(_HOLD, (*_columns(leases), tx.now, CLAIMED_MS)) if leases else None,
+    )
+
+
+def _columns(leases: Sequence[Lease]) -> list[Ints]:
+    return [Ints([lease[at] for lease in leases]) for at in range(3)]
+
+
+def _found(epochs: Cursor | None, values: Cursor | None, leases: Cursor | None) -> Found:
+    return Found(
+        dict(epochs.fetchall()) if epochs else {},
+        {(name, key): value for name, key, value in values.fetchall()} if values else {},
+        {(queue, seq, receives) for queue, seq, receives in leases.fetchall()} if leases else set(),
+    )
+
+
+def _judge(found: Found, parts: Parts) -> CallerError | None:
+    """Why it may not be; None: it may, and `found` is as it leaves it."""
+    try:
+        _check(found, parts)
+    except CallerError as error:
+        return error
+    found.leases.difference_update(parts.acknowledged)
+    found.values.update({(parts.operation.name, key): value for key, value in parts.operation.state})
+    return None
+
+
+def _check(found: Found, parts: Parts) -> None:
+    operation, name = parts.operation, parts.operation.name
+    current = found.epochs.get(name, 0)
+    if operation.epoch is not None and operation.epoch != current:
+        raise Fenced(name, operation.epoch, current)
+    if parts.invalid is not None:
+        raise parts.invalid
+    for key, value in operation.expect:
+        if found.values[name, key] != value:
+            raise StateChanged(name, key.decode("utf-8", "backslashreplace"))
+    gone = set(parts.acknowledged)
+    if len(gone) < len(parts.acknowledged) or not found.leases.issuperset([*gone, *parts.held]):
+        raise ReceiptExpired
+
+
+# --- what they do ---
+
+
+def _acknowledge(tx: Transaction, leases: Sequence[Lease]) -> None:
+    if not leases:
+        return
+    queues, seqs, _ = _columns(leases)
+    tx.execute(_DELETE, (queues, seqs))
+    tx.wrote()
+    for queue, _, _ in leases:
+        tx.count(queue, "deleted")
+
+
+def _put(tx: Transaction, accepted: Sequence[Parts], found: Found, expected: set[states.Place]) -> None:
+    places = {(parts.operation.name, key) for parts in accepted for key, _ in parts.operation.state}
+    states.put(tx, {place: found.values[place] for place in places})
+    states.unlock(tx, [place for place in expected - places if found.values[place] is None])
+
+
+def _send(tx: Transaction, accepted: Sequence[Parts]) -> Answers:
+    """Store what they send; what each answers."""
+    new = New(tx.now)
+    placed = [[[new.add(queue, one) for one in entries] for queue, entries in parts.sends] for parts in accepted]
+    sent: list[Sent] = []
+    if new.entries:
+        cursor = new.insert(tx)
+        yield
+        sent += [Sent(id_, seq) for id_, (seq,) in zip(new.ids, cursor.fetchall(), strict=True)]
+    return [TransactOutcome([[sent[place] for place in places] for places in one]) for one in placed]
