@@ -69,6 +69,7 @@ def test_it_runs_an_order_becomes_a_task_that_runs_and_a_total(tmp_path: Path) -
     one = Starter(tmp_path)
     try:
         one.wait_action("up.ready")
+        assert "up.part.ended" not in {action for _, action in one.actions()}, "no part waits for the first order"
         url = one.url_of("web")
         order = urllib.request.Request(url + "/orders", data=b'{"book": "Moby Dick", "count": 2}')
         accepted = json.load(urllib.request.urlopen(order, timeout=20))

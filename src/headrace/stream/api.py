@@ -172,7 +172,7 @@ class Function:
 
 def queue(
     name: str, *, schema: SchemaLike | None = None, format: Literal["json", "arrow", "auto"] = "auto",  # noqa: A002 # Spark's word
-    metadata: Sequence[str] = (), group: str | None = None,
+    metadata: Sequence[str] = (), group: str | None = None, create: bool = False,
 ) -> Channel:  # fmt: skip
     """A queue: with a schema a source; a sink in any case.
 
@@ -182,9 +182,13 @@ def queue(
         format: what the bodies are; as a sink `auto` writes JSON.
         metadata: message_id, sent_at, message_group, sequence: as columns in front of the others.
         group: as a sink, the column for MessageGroupId; a FIFO queue needs it.
+        create: as a source, whether a run makes the queue, with the default settings, if it is not there; else such a run is
+            refused. The queue of a sink is made in any case.
     """
     node = (
-        plan.QueueSource(name, name, Schema.of(schema), None, format, tuple(metadata)) if schema is not None else None
+        plan.QueueSource(name, name, Schema.of(schema), None, format, tuple(metadata), create)
+        if schema is not None
+        else None
     )
     sink = plan.QueueSink(name, format="arrow" if format == "arrow" else "json", group=group)
     return Channel(node, sink, f"queue {name}")

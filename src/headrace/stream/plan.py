@@ -50,7 +50,7 @@ class QueueSource:
     """The messages of a queue. They are claimed, and deleted when what became of them is committed.
 
     `metadata`: columns that are not in the body, in front of `schema`'s: message_id string, sent_at timestamp,
-    message_group string, sequence bigint.
+    message_group string, sequence bigint. `create`: whether the queue is made if it is not there.
     """
 
     name: str
@@ -59,6 +59,7 @@ class QueueSource:
     time: EventTime | None = None
     format: Format = "auto"
     metadata: tuple[str, ...] = ()
+    create: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,12 @@ def test_source_queue_must_be_there(client: headrace.Client) -> None:
         copied().run(client, until="idle")
 
 
+def test_source_that_says_so_is_made(client: headrace.Client) -> None:
+    waiting = hs.queue("not-yet", schema="n bigint", create=True)
+    assert hs.pipeline("early", waiting, sink=hs.queue("out")).run(client, until="idle").rows_in == 0
+    assert client.queue("not-yet").counts().sent == 0
+
+
 def test_pipeline_with_queues_needs_a_broker() -> None:
     with pytest.raises(PlanRefused, match="no broker"):
         copied().run(until="idle")

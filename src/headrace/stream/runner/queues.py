@@ -14,7 +14,7 @@ from headrace.stream.sources.topic import inbox_name, subscribe
 def prepare_queues(job: Job, client: Client) -> None:
     """Check sources; make the queues of sinks, late and dead rows, with the default settings, if they are not there.
 
-    A source is not made: with a slip in its name a pipeline would wait for ever for rows that go elsewhere.
+    A source is made only if it says so: with a slip in its name a pipeline would wait for ever for rows that go elsewhere.
 
     Raises:
         QueueNotFound: a source.
@@ -22,7 +22,10 @@ def prepare_queues(job: Job, client: Client) -> None:
     """
     for source in job.sources:
         if isinstance(source, plan.QueueSource):
-            client.queue(source.queue)
+            if source.create:
+                make_queue(client, source.queue)
+            else:
+                client.queue(source.queue)
     for queue in (job.pipeline.late, job.pipeline.dead):
         if queue is not None:
             _check_standard(queue)
