@@ -149,6 +149,12 @@ async def read_plan(call: Callable[[Operation], Awaitable[Any]], name: str) -> P
         return None
 
 
+async def read_paused(call: Callable[[Operation], Awaitable[Any]], name: str) -> bool:
+    """Whether the pipeline has been told to begin no more batches, now."""
+    rows = dict(await call(GetState(PREFIX + name, _CONTROL)))
+    return msgspec.json.decode(rows.get(_CONTROL, b"{}"), type=_Control).paused
+
+
 def pausing(name: str, *, paused: bool) -> Transact:
     """The commit that lets a pipeline begin no more batches, or go on. Whoever runs it follows within seconds."""
     return Transact(name=PREFIX + name, state=[(_CONTROL, msgspec.json.encode(_Control(paused)))])

@@ -220,6 +220,19 @@ def test_keys_go_to_pages_open_help_and_turn_the_theme(page: Any) -> None:
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
+def test_g_and_a_letter_leads_to_each_page_of_the_navigation(page: Any) -> None:
+    page.goto("/")
+    places = [link.get_attribute("href") for link in page.query_selector_all(".side nav a")]
+    letters = ("o", "q", "d", "t", "c", "w", "s", "p", "k", "e")
+    page.goto("/settings")
+    for letter, place in zip(letters, places, strict=True):
+        page.keyboard.press("g")
+        page.keyboard.press(letter)
+        page.wait_for_url(f"**{place}")
+        assert page.get_attribute('.side nav a[aria-current="page"]', "href") == place
+    assert page.evaluate("document.documentElement.dataset.theme") is None, "g then t is not t"
+
+
 def test_pages_are_complete_without_javascript(chromium: Any, served: Served, client: Client) -> None:
     client.queue("by-hand", create=True)
     served.look()

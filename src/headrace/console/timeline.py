@@ -15,6 +15,9 @@ import msgspec
 
 from headrace.work.run_log import Run
 
+SENDING_MS: Final = 20
+"""From the making of a task's id until its message is stored; what is longer was a delay."""
+
 TONES: Final = {"done": "good", "retried": "warn", "dead": "bad", "cancelled": "info", "expired": "warn"}
 
 
@@ -61,7 +64,7 @@ def spans(runs: Sequence[Run], now: Now | None, *, sent_ms: int | None, now_ms: 
     found: list[Span] = []
     end_ms = sent_ms
     for run in sorted(runs, key=lambda run: (run.started_ms, run.attempt)):
-        if end_ms is not None and run.enqueued_ms > end_ms:
+        if end_ms is not None and run.enqueued_ms > end_ms + (0 if found else SENDING_MS):
             found.append(Span("pause", end_ms, run.enqueued_ms, run.attempt))
         if run.started_ms > run.enqueued_ms:
             found.append(Span("wait", max(run.enqueued_ms, end_ms or 0), run.started_ms, run.attempt))

@@ -13,7 +13,7 @@ from headrace.console.pages.queues import SPARK_POINTS
 from headrace.console.pages.workers import holder_facts
 from headrace.console.rendering import part
 from headrace.console.snapshot import Snapshot
-from headrace.stream_state import PipelineState, pausing, read_plan
+from headrace.stream_state import PipelineState, pausing, read_paused, read_plan
 
 _RECENTLY_MS: Final = 60_000
 """A pipeline that nobody shows (on Spark, or of an older version) runs if it has committed within this."""
@@ -49,10 +49,13 @@ async def stream_page(desk: Desk, asked: Asked) -> Facts:
 
 
 async def plan(desk: Desk, asked: Asked) -> Facts:
-    found = await read_plan(desk.client.call, asked.names["pipeline"])
+    """Its plan, and whether it is to be paused or resumed: by its state now, as the snapshot is older than the last click."""
+    name = asked.names["pipeline"]
+    found, paused = await read_plan(desk.client.call, name), await read_paused(desk.client.call, name)
     if found is None:
-        return {"plan": None}
-    return {"plan": {"text": found.text, "shards": found.shards, "boxes": msgspec.to_builtins(found.boxes)}}
+        return {"plan": None, "paused": paused}
+    boxes = msgspec.to_builtins(found.boxes)
+    return {"plan": {"text": found.text, "shards": found.shards, "boxes": boxes}, "paused": paused}
 
 
 def line_facts(desk: Desk, state: PipelineState) -> dict[str, Any]:
