@@ -8,10 +8,12 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
+from headrace import tracing
 from headrace.errors import CallerError, HeadraceError
 from headrace.native import bodies
 from headrace.native.bodies import AttributeValue, Body
 from headrace.native.settings import to_ms
+from headrace.queue.limits import ATTRIBUTES_MAX
 from headrace.queue.model import Delivery, Entry, Message, Peeked, Sent, arn_of, short_name, uuid_text
 
 T = TypeVar("T")
@@ -24,7 +26,8 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         body: bytes, str (as UTF-8), or anything that JSON can carry.
-        attributes: at most 10: str, number or bytes by name. Their names and values count in the message's size.
+        attributes: at most 10: str, number or bytes by name. Their names and values count in the message's size. While a
+            trace is current, `traceparent` is added, if there are fewer (`headrace.tracing`).
         delay: seconds until it can be received, at most 14 days and less than the queue's retention (SQS clients: 900 s);
             None takes the queue's. Not on a FIFO queue.
         group: on a FIFO queue required: messages of a group are received in order, one batch at a time. On a standard
@@ -44,7 +47,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
         """As the queue takes it. Raises InvalidMessage, InvalidParameter."""
         return Entry(
             bodies.body_bytes(self.body),
-            bodies.attributes_blob(self.attributes),
+            bodies.attributes_blob(_traced(self.attributes)),
             to_ms("delay", self.delay) if self.delay is not None else None,
             self.group,
             self.dedup_id,
@@ -55,12 +58,21 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
 def entries_of(messages: Iterable[Body | Outgoing], *, delay: float | None, group: str | None) -> Iterable[Entry]:
     """Entries, one by one; `delay` and `group` are for the messages that are bodies alone."""
     delay_ms = to_ms("delay", delay) if delay is not None else None
+    attributes = bodies.attributes_blob(_traced(None))
     for message in messages:
         if isinstance(message, Outgoing):
             yield message.entry()
         else:
             body = message if type(message) is bytes else bodies.body_bytes(message)
-            yield Entry(body, b"", delay_ms, group)
+            yield Entry(body, attributes, delay_ms, group)
+
+
+def _traced(attributes: Mapping[str, AttributeValue] | None) -> Mapping[str, AttributeValue] | None:
+    """With the current `traceparent`, if there is one, and room; one that is given stays."""
+    trace = tracing.current()
+    if trace is None or (attributes is not None and len(attributes) >= ATTRIBUTES_MAX):
+        return attributes
+    return {tracing.NAME: trace, **(attributes or {})}
 
 
 class SentMessage:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from headrace import tracing
 from headrace.errors import InvalidMessage
 from headrace.work import errors, limits
 from headrace.work.context import Context, running
@@ -23,11 +25,8 @@ def run(app: App, target: Target, context: Context) -> Outcome:
 
     Cancelled and TimeLimitExceeded may be raised in this thread from outside, at any point of the task's code.
     """
-    token = running.set(context)
-    try:
+    with _current(context):
         outcome = _attempt(app, target, context)
-    finally:
-        running.reset(token)
     app.hooks.after_run(context, outcome)
     return outcome
 
@@ -38,11 +37,8 @@ async def run_async(app: App, target: Target, context: Context) -> Outcome:
     Raises:
         asyncio.CancelledError: this was cancelled and `context.cancelled` is not set: the worker ends.
     """
-    token = running.set(context)
-    try:
+    with _current(context):
         outcome = await _attempt_async(app, target, context)
-    finally:
-        running.reset(token)
     app.hooks.after_run(context, outcome)
     return outcome
 
@@ -54,16 +50,14 @@ def run_batch(app: App, consumer: Target, contexts: Sequence[Context]) -> list[O
     """
     batch = _Batch(app, consumer, contexts)
     if batch.values:
-        token = running.set(contexts[0])
-        try:
-            batch.begin()
-            consumer.function(batch.values)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - as in `_attempt`
-            batch.failed(error)
-        finally:
-            running.reset(token)
+        with _current(contexts[0]):
+            try:
+                batch.begin()
+                consumer.function(batch.values)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - as in `_attempt`
+                batch.failed(error)
     return batch.end()
 
 
@@ -71,19 +65,28 @@ async def run_batch_async(app: App, consumer: Target, contexts: Sequence[Context
     """As `run_batch`, for an async one. Raises as `run_async`."""
     batch = _Batch(app, consumer, contexts)
     if batch.values:
-        token = running.set(contexts[0])
-        try:
-            batch.begin()
-            await _limited(consumer.function(batch.values), contexts[0].job.timeout_s)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled_from_outside():
+        with _current(contexts[0]):
+            try:
+                batch.begin()
+                await _limited(consumer.function(batch.values), contexts[0].job.timeout_s)
+            except KeyboardInterrupt:
                 raise
-            batch.failed(error)
-        finally:
-            running.reset(token)
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and _is_cancelled_from_outside():
+                    raise
+                batch.failed(error)
     return batch.end()
+
+
+@contextmanager
+def _current(context: Context) -> Iterator[None]:
+    """In this block it is the running one, and what is sent carries its trace on."""
+    token = running.set(context)
+    try:
+        with tracing.carrying(context.trace):
+            yield
+    finally:
+        running.reset(token)
 
 
 class _Batch:

@@ -64,6 +64,12 @@ class Hooks:
         self._first = tuple(middleware)
         self._last = tuple(reversed(self._first))
 
+    def add_first(self, middleware: Middleware) -> None:
+        """One around the app's own, unless it has one of this class itself."""
+        if not any(type(each) is type(middleware) for each in self._first):
+            self._first = (middleware, *self._first)
+            self._last = (*self._last, middleware)
+
     def before_send(self, dispatch: Dispatch) -> Dispatch:
         for each in self._first:
             dispatch = each.before_send(dispatch)

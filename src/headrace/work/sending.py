@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from headrace import tracing
 from headrace.errors import HeadraceError, StateChanged
 from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.operations import Transact, TransactOutcome
@@ -202,11 +203,13 @@ class Sender:
                 self._app.hooks.after_send(dispatch)
 
     def _prepared(self, dispatch: Dispatch) -> Dispatch:
-        """With what the running task adds, after the hooks."""
-        context = running.get()
-        if context is not None:
-            envelope = msgspec.structs.replace(dispatch.envelope, parent=context.id, trace=context.trace)
-            dispatch = replace(dispatch, envelope=envelope)
+        """With what the running task or request adds, after the hooks."""
+        context, trace = running.get(), tracing.current()
+        if context is not None or trace is not None:
+            parent = context.id if context is not None else None
+            dispatch = replace(
+                dispatch, envelope=msgspec.structs.replace(dispatch.envelope, parent=parent, trace=trace)
+            )
         dispatch = self._app.hooks.before_send(dispatch)
         if not self._app.backend.capabilities.state:
             support.check_send(dispatch, self._app.tasks[dispatch.envelope.task].defaults, self._app.backend)

@@ -175,12 +175,15 @@ def _flow(settlement: Settlement, job: Job, part: flows.Part, now_ms: int) -> No
 
 
 def _next(job: Job, signature: Signature, result: msgspec.Raw | None) -> Entry:
-    return entry_of(signature.queue, filled(signature, result, parent=job.envelope.id).envelope, signature.delay_ms)
+    before = job.envelope
+    next_one = filled(signature, result, parent=before.id, trace=before.trace)
+    return entry_of(signature.queue, next_one.envelope, signature.delay_ms)
 
 
-def filled(signature: Signature, result: msgspec.Raw | None, *, parent: str) -> Signature:
-    """The signature with the result before it as the argument that it takes."""
-    envelope = msgspec.structs.replace(signature.envelope, parent=parent)
+def filled(signature: Signature, result: msgspec.Raw | None, *, parent: str, trace: str | None = None) -> Signature:
+    """The signature with the result before it as the argument that it takes, in the trace of the task before it."""
+    trace = signature.envelope.trace or trace
+    envelope = msgspec.structs.replace(signature.envelope, parent=parent, trace=trace)
     if signature.takes:
         envelope = flows.with_argument(envelope, signature.takes, result or flows.NONE)
     return msgspec.structs.replace(signature, envelope=envelope)

@@ -67,6 +67,7 @@ class Child:
     def _import(self) -> App:
         from headrace.loading import AppInvalid, describe, load  # noqa: PLC0415 - from here on the app's imports count
         from headrace.work.app import App  # noqa: PLC0415
+        from headrace.work.tracing import trace  # noqa: PLC0415
 
         spec = self._settings.app
         found = load(spec, app_dir=self._settings.app_dir, usual=("app",), fits=lambda value: isinstance(value, App))
@@ -76,6 +77,7 @@ class Child:
             raise AppInvalid(
                 describe(found), "it has neither tasks nor consumers: import their modules where it is made"
             )
+        trace(found)
         return found
 
     def _work(self, app: App, target: str) -> int:
