@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from headrace.queue.store.postgres.connecting import Connection
+from headrace.queue.store.postgres.glance import Glance
 from headrace.queue.store.postgres.shared import Shared
 
 CHANNEL: Final = "headrace"
@@ -34,8 +35,9 @@ class News(msgspec.Struct, frozen=True):
 class Listener:
     """Hears what other nodes tell. `hear` runs in a thread of its own; it never raises."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, glance: Glance) -> None:
         self._shared = shared
+        self._glance = glance
         self._connection: Connection | None = None
 
     def hear(self) -> list[News]:
@@ -44,10 +46,12 @@ class Listener:
             return self._hear()
         except Exception:  # noqa: BLE001 - while the database is away, lanes tell whoever asks
             self.close()
+            self._glance.close()  # broken by the same, and it would only notice when it is needed
             time.sleep(_PAUSE_S)
             return []
 
     def _hear(self) -> list[News]:
+        self._glance.open()
         connection = self._connection
         if connection is None:
             connection = self._connection = self._shared.connect()

@@ -19,6 +19,7 @@ from headrace.queue.store.base import Done, Offload, Ready, Request, StoreStatis
 from headrace.queue.store.local.commit_times import CommitTimes
 from headrace.queue.store.postgres import maintenance, watching
 from headrace.queue.store.postgres.families import FAMILIES, LaneName, run_in_order, run_together
+from headrace.queue.store.postgres.glance import Glance
 from headrace.queue.store.postgres.lane import Batch, Lane, Work
 from headrace.queue.store.postgres.news import Listener, News, Teller
 from headrace.queue.store.postgres.shared import Shared
@@ -56,7 +57,8 @@ class PostgresStore:
         self._upkeep = Lane("upkeep", shared, run_together)
         self._keeping = False  # the upkeep lane is at work
         self._keep_ms = 0  # when the next slice of maintenance is due
-        self._listener = Listener(shared)
+        self._glance = Glance(shared)
+        self._listener = Listener(shared, self._glance)
         self._teller = Teller(shared)
         self._telling = False
         self._untold: set[int | tuple[str, bytes]] = set()
@@ -97,6 +99,9 @@ class PostgresStore:
 
     def find(self, queue: str) -> QueueInfo | None:
         found = self._shared.catalog.queues.get(queue)
+        if found is None and self._offload is not None:
+            self._glance.look()
+            found = self._shared.catalog.queues.get(queue)
         return found.info if found is not None else None
 
     def busy(self) -> bool:
@@ -114,6 +119,7 @@ class PostgresStore:
         for lane in (self._alone, self._upkeep, *[running.lane for running in self._lanes.values()]):
             lane.close()
         self._listener.close()
+        self._glance.close()
         self._teller.close()
 
     # --- lanes ---

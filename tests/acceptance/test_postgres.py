@@ -1,0 +1,140 @@
+"""boto3 against three brokers on one PostgreSQL, the database killed meanwhile, and a broker, too."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from headrace.testing.postgres import Server, find_programs
+from tests.acceptance.conftest import client_of
+from tests.broker_process import BrokerProcess, broker, run_command
+
+pytestmark = pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later: install `postgresql`")
+
+WOKEN_WITHIN_S = 5.0  # 15 to 50 ms on an idle machine; a poll that nobody wakes would take 20 s
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Not in pytest's folders: they are closed to the user that the server runs as."""
+    with tempfile.TemporaryDirectory(prefix="headrace-pg-") as folder, Server(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def nodes(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[BrokerProcess]]:
+    folder = tmp_path_factory.mktemp("nodes")
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute("CREATE ROLE runs_brokers LOGIN")
+    made = run_command(_headrace("store", "init", server.url(), "--role", "runs_brokers"), cwd=folder, within_s=30)
+    assert made.returncode == 0, made.stderr
+    url = server.url().replace("headrace@", "runs_brokers@")
+    with ExitStack() as stack:
+        yield [stack.enter_context(broker(folder / str(number), "--store", url)) for number in range(3)]
+
+
+@pytest.fixture(scope="module")
+def clients(nodes: list[BrokerProcess]) -> list[Any]:
+    return [client_of(node.url) for node in nodes]
+
+
+def _headrace(*arguments: str) -> list[str]:
+
+    return [sys.executable, "-m", "headrace", *arguments]
+
+
+def _queue(clients: list[Any], name: str, **attributes: str) -> list[str]:
+    """Make a queue on the first node; its URL at each."""
+    clients[0].create_queue(QueueName=name, Attributes=attributes)
+    return [client.get_queue_url(QueueName=name)["QueueUrl"] for client in clients]
+
+
+def test_message_goes_through_three_nodes(clients: list[Any]) -> None:
+    urls = _queue(clients, "through")
+    sent = clients[0].send_message(QueueUrl=urls[0], MessageBody="x")
+    (received,) = clients[1].receive_message(QueueUrl=urls[1], WaitTimeSeconds=2)["Messages"]
+    assert received["MessageId"] == sent["MessageId"]
+    clients[2].delete_message(QueueUrl=urls[2], ReceiptHandle=received["ReceiptHandle"])
+    counts = clients[0].get_queue_attributes(QueueUrl=urls[0], AttributeNames=["All"])["Attributes"]
+    assert counts["ApproximateNumberOfMessages"] == counts["ApproximateNumberOfMessagesNotVisible"] == "0"
+
+
+def test_long_poll_is_woken_by_a_send_on_another_node(clients: list[Any]) -> None:
+    urls = _queue(clients, "woken")
+    got: list[Any] = []
+    poll = threading.Thread(target=lambda: got.append(clients[1].receive_message(QueueUrl=urls[1], WaitTimeSeconds=20)))
+    poll.start()
+    time.sleep(
+        1.5
+    )  # the poll waits by now, and the look of each second has been had: nothing else would wake it at once
+    clients[0].send_message(QueueUrl=urls[0], MessageBody="x")
+    poll.join(WOKEN_WITHIN_S)
+    assert [message["Body"] for message in got[0]["Messages"]] == ["x"]
+
+
+@pytest.mark.serial
+def test_nothing_acknowledged_is_lost_when_the_database_is_killed(server: Server, clients: list[Any]) -> None:
+    urls = _queue(clients, "killed", VisibilityTimeout="600")
+    sent: set[str] = set()
+    over = threading.Event()
+
+    def send(number: int) -> None:
+        count = 0
+        while not over.is_set():
+            count += 1
+            body = f"{number}-{count}"
+            try:
+                clients[number].send_message(QueueUrl=urls[number], MessageBody=body)
+            except clients[number].exceptions.ClientError:
+                continue
+            sent.add(body)
+
+    senders = [threading.Thread(target=send, args=(number,)) for number in range(3)]
+    for sender in senders:
+        sender.start()
+    _until(lambda: len(sent) > 50)
+    server.stop(signal.SIGKILL)
+    server.start()
+    before = len(sent)
+    _until(lambda: len(sent) > before + 50)
+    over.set()
+    for sender in senders:
+        sender.join()
+    assert sent <= _received(clients[0], urls[0])
+
+
+def test_leases_of_a_killed_node_end_on_time(server: Server, clients: list[Any], tmp_path: Path) -> None:
+    urls = _queue(clients, "leased", VisibilityTimeout="2")
+    clients[0].send_message(QueueUrl=urls[0], MessageBody="x")
+    with broker(tmp_path / "data", "--store", server.url()) as doomed:
+        client = client_of(doomed.url)
+        url = client.get_queue_url(QueueName="leased")["QueueUrl"]
+        assert client.receive_message(QueueUrl=url, WaitTimeSeconds=2)["Messages"]
+        doomed.process.kill()
+        doomed.process.wait()
+        again = clients[1].receive_message(QueueUrl=urls[1], WaitTimeSeconds=10, AttributeNames=["All"])
+    assert again["Messages"][0]["Attributes"]["ApproximateReceiveCount"] == "2"
+
+
+def _received(client: Any, url: str) -> set[str]:
+    bodies: set[str] = set()
+    while found := client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages"):
+        bodies |= {message["Body"] for message in found}
+    return bodies
+
+
+def _until(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
