@@ -10,12 +10,20 @@ from headrace.testing.suite.standard import (
     TestSendChecks,
     TestVisibility,
 )
+from headrace.testing.suite.taking import TestTaking as SuiteOfTaking
 from headrace.testing.suite.transactions import TestExpectations, TestFences, TestState
 from headrace.testing.suite.transactions import TestTransactions as SuiteOfTransactions
 
 
 class TestTransactions(SuiteOfTransactions):
     test_duplicate_in_a_transaction_is_told_and_not_stored = None  # type: ignore[assignment]  # no deduplication yet
+
+
+class TestTaking(SuiteOfTaking):  # what is not there yet: claims, purges, redrive, fairness
+    test_claimed_message_is_refused = None  # type: ignore[assignment]
+    test_expired_and_purged_messages_are_gone = None  # type: ignore[assignment]
+    test_message_received_too_often_is_delivered_when_it_is_named = None  # type: ignore[assignment]
+    test_message_of_a_noisy_tenant_that_stands_back_is_taken = None  # type: ignore[assignment]
 
 
 __all__ = [
@@ -31,6 +39,7 @@ __all__ = [
     "TestRetention",
     "TestSendChecks",
     "TestState",
+    "TestTaking",
     "TestTransactions",
     "TestVisibility",
 ]

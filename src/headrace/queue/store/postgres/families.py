@@ -26,9 +26,10 @@ from headrace.queue.operations import (
     Receive,
     Send,
     TagQueue,
+    Take,
     Transact,
 )  # fmt: skip
-from headrace.queue.store.postgres import peeking, queues, receiving, sending, settling, states, transact
+from headrace.queue.store.postgres import peeking, queues, receiving, sending, settling, states, taking, transact
 from headrace.queue.store.postgres.transaction import Answers, Transaction, each
 
 
@@ -54,6 +55,7 @@ FAMILIES: Final[dict[type[Operation], Family]] = {
     Fence: Family(LaneName.SEND, each(states.fence)),
     GetState: Family(LaneName.DIRECTORY, each(states.get_state)),
     Receive: Family(LaneName.RECEIVE, receiving.receive),
+    Take: Family(LaneName.RECEIVE, each(taking.take)),
     Delete: Family(LaneName.SETTLE, settling.delete),
     ChangeVisibility: Family(LaneName.SETTLE, settling.change_visibility),
     Peek: Family(LaneName.DIRECTORY, each(peeking.peek)),

@@ -15,6 +15,12 @@ from headrace.queue.store.postgres import rows
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.transaction import Answers, Transaction, answer
 
+LEASE: Final[LiteralString] = """
+UPDATE message m SET visible_ms = %(until)s, receives = receives + 1, received_ms = %(now)s,
+    first_ms = coalesce(first_ms, %(now)s)
+"""
+RETURNING: Final[LiteralString] = " RETURNING " + rows.COLUMNS + ", m.receives, m.first_ms"
+"""The rows that `delivered` reads."""
 # What is due again comes first, then what was never received, oldest first. By ctid: the rows are locked, so it holds.
 _LEASE: Final[LiteralString] = (
     """
@@ -27,12 +33,10 @@ WITH again AS MATERIALIZED (
     WHERE queue = %(queue)s AND visible_ms = 0 AND seq >= %(floor)s AND sent_ms > %(oldest)s
     ORDER BY seq LIMIT %(limit)s - (SELECT count(*) FROM again) FOR UPDATE SKIP LOCKED
 )
-UPDATE message m SET visible_ms = %(until)s, receives = receives + 1, received_ms = %(now)s,
-    first_ms = coalesce(first_ms, %(now)s)
-WHERE ctid = ANY (ARRAY(SELECT ctid FROM again UNION ALL SELECT ctid FROM fresh))
-RETURNING """  # noqa: S608 - our own columns
-    + rows.COLUMNS
-    + ", m.receives, m.first_ms"
+"""  # noqa: S608 - our own columns
+    + LEASE
+    + " WHERE ctid = ANY (ARRAY(SELECT ctid FROM again UNION ALL SELECT ctid FROM fresh))"
+    + RETURNING
 )
 
 
@@ -92,7 +96,7 @@ def lease(tx: Transaction, queue: StoredQueue, limit: int, visibility_ms: int) -
 
 
 def delivered(tx: Transaction, queue: StoredQueue, found: list[tuple[Any, ...]], visibility_ms: int) -> list[Delivery]:
-    """Rows of a lease as deliveries, oldest first; what follows from them is noted."""
+    """Rows of a lease as deliveries, those received before first, then the oldest; what follows from them is noted."""
     if not found:
         return []
     tx.wrote(durable=queue.info.settings.fifo)
@@ -100,7 +104,7 @@ def delivered(tx: Transaction, queue: StoredQueue, found: list[tuple[Any, ...]],
     tx.due_at(queue.number, tx.now + visibility_ms)
     if not visibility_ms:
         tx.ready.add(queue.number)
-    found.sort(key=lambda row: row[0])
+    found.sort(key=lambda row: (row[rows.WIDTH] == 1, row[0]))
     mint = queue.receipts.mint
     out = []
     for row in found:

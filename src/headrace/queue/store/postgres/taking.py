@@ -1,0 +1,81 @@
+"""Taking messages that are asked for by their sequence numbers, out of turn."""
+
+from __future__ import annotations
+
+from typing import Final, LiteralString
+
+import msgspec
+
+from headrace.errors import BatchTooLong, CallerError, InvalidParameter, MessageNotFound, MessageNotVisible
+from headrace.queue import limits
+from headrace.queue.model import Delivery
+from headrace.queue.operations import Take
+from headrace.queue.store.postgres import receiving
+from headrace.queue.store.postgres.arrays import Ints
+from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.schema import CLAIMED_MS
+from headrace.queue.store.postgres.transaction import Transaction
+
+_LOOK: Final[LiteralString] = """
+SELECT seq, visible_ms > %s AND (receives > 0 OR visible_ms >= %s), coalesce(octet_length(body), 0)
+FROM message WHERE queue = %s AND seq = ANY (%s) AND seq >= %s AND sent_ms > %s ORDER BY seq FOR UPDATE
+"""
+_LEASE: Final[LiteralString] = (
+    receiving.LEASE + " WHERE queue = %(queue)s AND seq = ANY (%(seqs)s)" + receiving.RETURNING
+)
+
+
+class Named(msgspec.Struct):
+    """A message that is there: whether somebody has it, how long its body is."""
+
+    in_flight: bool
+    size: int
+
+
+def take(tx: Transaction, operation: Take) -> list[Delivery | CallerError]:
+    queue = tx.catalog.queue(operation.queue)
+    visibility_ms = receiving.visibility_of(queue, operation.visibility_ms)
+    count = len(operation.seqs)
+    if not 1 <= count <= limits.NATIVE_BATCH_MAX:
+        raise InvalidParameter("seqs", str(count), f"1 to {limits.NATIVE_BATCH_MAX} sequence numbers a call")
+    outcomes = _pick(_look(tx, queue, operation.seqs), operation.seqs)
+    leased = _lease(tx, queue, [one for one in outcomes if isinstance(one, int)], visibility_ms)
+    return [leased[one] if isinstance(one, int) else one for one in outcomes]
+
+
+def _look(tx: Transaction, queue: StoredQueue, seqs: list[int]) -> dict[int, Named]:
+    """The messages that are there, locked."""
+    oldest_ms = tx.now - queue.info.settings.retention_ms
+    rows = tx.execute(_LOOK, (tx.now, CLAIMED_MS, queue.number, Ints(seqs), queue.floor, oldest_ms)).fetchall()
+    return {seq: Named(in_flight, size) for seq, in_flight, size in rows}
+
+
+def _pick(there: dict[int, Named], seqs: list[int]) -> list[int | CallerError]:
+    """The seqs that are given, errors for the others."""
+    picked: set[int] = set()
+    size = 0
+    outcomes: list[int | CallerError] = []
+    for seq in seqs:
+        error = _refusal(there.get(seq), seq in picked, size)
+        outcomes.append(seq if error is None else error)
+        if error is None:
+            picked.add(seq)
+            size += there[seq].size
+    return outcomes
+
+
+def _refusal(named: Named | None, again: bool, size: int) -> CallerError | None:
+    """Why a message is not given to who has been given `size` bytes so far."""
+    if size > limits.NATIVE_BATCH_BYTES_MAX:
+        return BatchTooLong(size, limits.NATIVE_BATCH_BYTES_MAX)
+    if named is None:
+        return MessageNotFound()
+    if named.in_flight:
+        return MessageNotVisible("it is in flight")
+    return MessageNotVisible("it is asked for twice") if again else None
+
+
+def _lease(tx: Transaction, queue: StoredQueue, seqs: list[int], visibility_ms: int) -> dict[int, Delivery]:
+    wanted = {"queue": queue.number, "seqs": Ints(seqs), "now": tx.now, "until": tx.now + visibility_ms}
+    rows = tx.execute(_LEASE, wanted).fetchall() if seqs else []
+    return {one.message.seq: one for one in receiving.delivered(tx, queue, rows, visibility_ms)}
