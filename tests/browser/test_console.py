@@ -142,6 +142,8 @@ def test_live_values_and_charts_move_without_loading_anew(page: Any, client: Cli
     page.wait_for_function("n => document.querySelector('.stat dd').textContent.trim() === String(n)", arg=before + 7)
     assert page.evaluate("window.same === true")
     assert page.locator("figure .uplot").count() == 3
+    newest = "document.querySelector('figure .u-legend').textContent"
+    page.wait_for_function(f"n => {newest}.replace(/[^0-9]/g, ' ').split(' ').includes(String(n))", arg=before + 7)
 
 
 def test_a_hidden_tab_stops_listening_and_comes_back(page: Any, served: Served, client: Client) -> None:

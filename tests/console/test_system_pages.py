@@ -130,7 +130,8 @@ def test_a_pipeline_that_runs_is_paused_and_goes_on(
     served.look()
     assert browser.get("/api/streams").json["streams"][0]["standing"] == "running"
     page(browser, "/streams/totals")
-    assert "begins no more batches" in browser.follow(browser.post("/streams/totals/pause")).text
+    paused = browser.follow(browser.post("/streams/totals/pause")).text
+    assert "begins no more batches" in paused and ">Resume<" in paused, "it offers what it can do now"
     assert json.loads(control()[b"control"]) == {"paused": True}
     served.look()
     assert "Resume" in page(browser, "/streams/totals")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.console.timeline import LEAST, Now, Span, bars, spans
+from headrace.console.timeline import LEAST, SENDING_MS, Now, Span, bars, spans
 from headrace.work.run_log import Run
 
 
@@ -34,6 +34,12 @@ def test_a_delay_comes_first() -> None:
         ("pause", 100, 500),
         ("run", 500, 600),
     ]
+
+
+def test_the_way_of_a_task_into_its_queue_is_no_delay() -> None:
+    found = spans([run(1, 100 + SENDING_MS, 130, 200, "done")], None, sent_ms=100, now_ms=999)
+    assert kinds(found) == [("wait", 120, 130), ("run", 130, 200)]
+    assert spans([run(1, 101 + SENDING_MS, 130, 200)], None, sent_ms=100, now_ms=999)[0].kind == "pause"
 
 
 @pytest.mark.parametrize(

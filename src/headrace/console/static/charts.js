@@ -54,6 +54,11 @@
     };
   }
 
+  // The legend has the newest values, unless the pointer asks for others.
+  function tellNewest(plot, times) {
+    if (!(plot.cursor.left >= 0)) plot.setLegend({idx: times.length - 1});
+  }
+
   async function draw(figure) {
     const names = figure.dataset.series.split(",");
     const answer = await fetch("/api/history?span=" + span + "&series=" + encodeURIComponent(names.join(",")));
@@ -64,6 +69,7 @@
     figure.querySelector(".span-text").textContent = SPANS[span];
     place.replaceChildren();
     const plot = new uPlot(options(figure, figure.dataset.labels.split(","), place.clientWidth), data, place);
+    tellNewest(plot, data[0]);
     return {plot, names, data, place};
   }
 
@@ -88,6 +94,7 @@
         one.names.forEach((name, place) => { one.data[place + 1][times.length - 1] = tick.values[name] ?? null; });
       }
       one.plot.setData(one.data);
+      tellNewest(one.plot, times);
     }
   }
 
