@@ -10,6 +10,7 @@ from headrace.testing.suite.standard import (
     TestSendChecks,
     TestVisibility,
 )
+from headrace.testing.suite.taking import TestReceivingAny as SuiteOfReceivingAny
 from headrace.testing.suite.taking import TestTaking as SuiteOfTaking
 from headrace.testing.suite.transactions import TestExpectations, TestFences, TestState
 from headrace.testing.suite.transactions import TestTransactions as SuiteOfTransactions
@@ -17,6 +18,10 @@ from headrace.testing.suite.transactions import TestTransactions as SuiteOfTrans
 
 class TestTransactions(SuiteOfTransactions):
     test_duplicate_in_a_transaction_is_told_and_not_stored = None  # type: ignore[assignment]  # no deduplication yet
+
+
+class TestReceivingAny(SuiteOfReceivingAny):  # the limit of what is in flight is not there yet
+    test_full_queue_is_passed_over_and_told_if_no_other_has_anything = None  # type: ignore[assignment]
 
 
 class TestTaking(SuiteOfTaking):  # what is not there yet: claims, purges, redrive, fairness
@@ -36,6 +41,7 @@ __all__ = [
     "TestFences",
     "TestPeeking",
     "TestQueueDirectory",
+    "TestReceivingAny",
     "TestRetention",
     "TestSendChecks",
     "TestState",

@@ -7,9 +7,10 @@ from typing import Any, Final, LiteralString
 
 import msgspec
 
+from headrace.errors import InvalidParameter
 from headrace.queue import limits
 from headrace.queue.model import Delivery
-from headrace.queue.operations import Receive
+from headrace.queue.operations import Receive, ReceiveAny
 from headrace.queue.store.checks import check_limit, check_visibility
 from headrace.queue.store.postgres import rows
 from headrace.queue.store.postgres.catalog import StoredQueue
@@ -63,6 +64,29 @@ def receive(tx: Transaction, operations: Sequence[Receive]) -> Answers:
     for ones, cursor in cursors:
         _share_out(tx, ones, delivered(tx, ones[0].queue, cursor.fetchall(), ones[0].visibility_ms))
     return [wish.deliveries if isinstance(wish, Wish) else wish for wish in wishes]
+
+
+def receive_any(tx: Transaction, operation: ReceiveAny) -> list[tuple[str, list[Delivery]]]:
+    """Everything that can be refused is refused before the first lease."""
+    count = len(operation.queues)
+    if not 1 <= count <= limits.QUEUES_ASKED_MAX:
+        raise InvalidParameter("queues", str(count), f"1 to {limits.QUEUES_ASKED_MAX} queues a call")
+    check_limit(operation.limit)
+    queues = [tx.catalog.queue(arn) for arn in dict.fromkeys(operation.queues)]
+    asked = [(queue, visibility_of(queue, operation.visibility_ms)) for queue in queues]
+    out: list[tuple[str, list[Delivery]]] = []
+    left = operation.limit
+    for queue, visibility_ms in asked:
+        deliveries = delivered(tx, queue, lease(tx, queue, left, visibility_ms).fetchall(), visibility_ms)
+        if deliveries:
+            out.append((queue.arn, deliveries))
+            left -= len(deliveries)
+        else:
+            tx.count(queue.number, "empty_receives")
+            tx.empty.add(queue.number)
+        if not left:
+            break
+    return out
 
 
 def _wish(tx: Transaction, operation: Receive) -> Wish:
