@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 from headrace.http import problem
 from headrace.http.exchange import DONE, WAITING, Exchange, LengthMismatch
 from headrace.http.fields import Fields
+from headrace.web import spans
 from headrace.web.asgi_run import App, Message, Receive, Run, Scope, Send, scope_of
 from headrace.web.lifespan import Lifespan
 from headrace.web.websocket import ClientGone, WebSocketLimits, WebSocketRun, refuse_handshake
@@ -113,6 +114,7 @@ class AsgiTarget:
 
     async def _call(self, run: Run, scope: Scope) -> None:
         error: BaseException | None = None
+        span = spans.begin(run.exchange) if spans.wanted(run.exchange.headers) else None
         try:
             await self.app(scope, run.receive, run.send)
         except GeneratorExit:  # the loop is being torn down: nothing may be awaited
@@ -128,6 +130,7 @@ class AsgiTarget:
             elif wrong:
                 _log_wrong(run.exchange, wrong)
         finally:
+            spans.end(span, run.exchange.status)
             self._runs.discard(run)
             run.exchange.notify = None
             if run.exchange.stage is not DONE:  # cancelled while a WebSocket's close was awaited

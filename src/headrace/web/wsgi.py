@@ -24,6 +24,7 @@ from headrace.http import problem
 from headrace.http.answers import BODILESS
 from headrace.http.exchange import LengthMismatch
 from headrace.http.fields import FieldInvalid, Fields, check_status
+from headrace.web import spans
 from headrace.web.wsgi_environ import EnvironMaker, FileWrapper, RequestHead, stream
 
 WsgiApp: TypeAlias = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -105,6 +106,15 @@ class Runner:
             body: if all of it is here; None: it is read from the channel.
         """
         answer = _Answer(channel, head.method == "HEAD", self._slow_closes > 0)
+        if spans.wanted(head.headers):
+            with spans.serving(head, lambda: answer.status):
+                self._run(head, channel, body, answer)
+        else:
+            self._run(head, channel, body, answer)
+        if self._slow_closes or time.perf_counter() - answer.ended_s > SLOW_CLOSE_S:
+            self._judge(time.perf_counter() - answer.ended_s)
+
+    def _run(self, head: RequestHead, channel: Channel, body: bytes | None, answer: _Answer) -> None:
         result: Any = None
         try:
             if body is not None:
@@ -121,8 +131,6 @@ class Runner:
         close = getattr(result, "close", None)
         if close is not None:
             self._close(close, head)
-        if self._slow_closes or time.perf_counter() - answer.ended_s > SLOW_CLOSE_S:
-            self._judge(time.perf_counter() - answer.ended_s)
 
     def _close(self, close: Callable[[], object], head: RequestHead) -> None:
         try:
@@ -329,6 +337,7 @@ class _Answer:
         content_type, body = problem.render(head.headers.get(b"accept", b""), 500, "The application failed.")
         fields = Fields.of(((b"Content-Type", content_type), (b"Cache-Control", b"no-store")))
         fields.length = len(body)
+        self.status = 500
         self._end()
         self.channel.respond(500, fields, b"" if self.to_head else body)
 

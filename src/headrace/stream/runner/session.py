@@ -35,6 +35,7 @@ from headrace.stream.runner.refused import dead_of
 from headrace.stream.runner.schemas import RecordingParts
 from headrace.stream.runner.share import Share
 from headrace.stream.runner.sharing import Reached
+from headrace.stream.runner.spans import batch_span
 from headrace.stream.runner.store import Patience, Store
 from headrace.stream.runner.tables import Tables
 from headrace.stream.sources.base import Progress as SourceReport
@@ -230,9 +231,10 @@ class Session:
             self._forget()
             return None
         self._tables.load(self._store.now_ms())
-        step = self._engine.step(batch.inputs(), goal)
-        self._settle()
-        self._commit(batch, sources, step, goal)
+        with batch_span(self._job.pipeline.name, batch):
+            step = self._engine.step(batch.inputs(), goal)
+            self._settle()
+            self._commit(batch, sources, step, goal)
         return self._taken_rows()
 
     def settled(self) -> pa.Table:

@@ -48,6 +48,7 @@ class Chunk:
             the store anyway (queues).
         claims: (queue ARN, reader, number) that the commit of these rows acknowledges.
         size_bytes: about how many bytes it was, of bodies or file.
+        traces: the `traceparent`s of its messages, a bounded number; none while nobody traces.
     """
 
     rows: pa.Table
@@ -56,6 +57,7 @@ class Chunk:
     position: bytes = b""
     claims: Sequence[tuple[str, str, int]] = ()
     size_bytes: int = 0
+    traces: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

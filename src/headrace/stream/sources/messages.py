@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from headrace import tracing
+from headrace.native.bodies import attributes_values
 from headrace.queue.model import Message, uuid_text
 from headrace.stream.formats.decoding import BodyDecoder
 from headrace.stream.plan import QueueSource, TopicSource
@@ -25,6 +27,20 @@ METADATA: Final[dict[str, tuple[pa.DataType, Callable[[Message], Any]]]] = {
 def full_schema(source: QueueSource | TopicSource) -> Schema:
     """The source's columns: metadata, then the body's."""
     return Schema(tuple(Field(name, METADATA[name][0]) for name in source.metadata) + source.schema.fields)
+
+
+def traces_of(messages: Sequence[Message]) -> list[str]:
+    """The different `traceparent`s of messages, at most as many as a span links to; none while nobody traces."""
+    if tracing.tracer() is None:
+        return []
+    found: dict[str, None] = {}
+    for message in messages:
+        trace = attributes_values(message.attributes).get(tracing.NAME) if message.attributes else None
+        if isinstance(trace, str) and (valid := tracing.valid(trace)) is not None:
+            found[valid] = None
+            if len(found) == tracing.LINKS_MAX:
+                break
+    return list(found)
 
 
 class MessageOrigins(Origins):

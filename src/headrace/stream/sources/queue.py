@@ -18,7 +18,7 @@ from headrace.queue.model import ClaimState, Message, QueueDescription, arn_of
 from headrace.stream import limits
 from headrace.stream.plan import QueueSource, TopicSource
 from headrace.stream.sources.base import Chunk, Progress, Reader
-from headrace.stream.sources.messages import MessageDecoder, MessageOrigins
+from headrace.stream.sources.messages import MessageDecoder, MessageOrigins, traces_of
 
 _WAIT_S: Final = 0.5  # of one claim: how late a close is noticed
 
@@ -77,6 +77,7 @@ class QueueReader(Reader):
             dead,
             claims=[(self._arn, self._reader, self._number - 1)],  # it acknowledges those before it, too
             size_bytes=sum(len(message.body) for message in messages),
+            traces=traces_of(messages),
         )
 
     def progress(self) -> Progress:

@@ -1,0 +1,87 @@
+"""A request inside an application: the trace that it came with is current there, and it is a SERVER span.
+
+Source: OpenTelemetry, semantic conventions for HTTP server spans. The route is the framework's knowledge, so a span is
+called by its method; the query is left out: it may have secrets.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from headrace import tracing
+from headrace.web.wsgi_environ import RequestHead
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+_HEADER: Final = tracing.NAME.encode()
+_METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+
+
+def wanted(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether there may be a trace: asked for each request, so it is quick."""
+    return _HEADER in headers or "opentelemetry.trace" in sys.modules
+
+
+@contextmanager
+def serving(head: RequestHead, status: Callable[[], int]) -> Iterator[None]:
+    """The request runs in this block, in this thread.
+
+    Args:
+        status: the answer's, when the block ends; 0: there was none.
+    """
+    with tracing.carrying(head.headers.get(_HEADER)):
+        span = _start(head)
+        token = tracing.enter(span) if span is not None else None
+        try:
+            yield
+        finally:
+            if token is not None:
+                tracing.leave(token)
+            end(span, status())
+
+
+def begin(head: RequestHead) -> Span | None:
+    """The request runs from here on in the asyncio task of its own that calls this. Returns what `end` takes."""
+    tracing.carry(head.headers.get(_HEADER))
+    span = _start(head)
+    if span is not None:
+        tracing.enter(span)
+    return span
+
+
+def end(span: Span | None, status: int) -> None:
+    """The application is done with a request. `status` as in `serving`."""
+    if span is None:
+        return
+    if status:
+        span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        tracing.failed(span, str(status))
+    span.end()
+
+
+def _start(head: RequestHead) -> Span | None:
+    tracer = tracing.tracer()
+    if tracer is None:
+        return None
+    method = head.method if head.method in _METHODS else "_OTHER"
+    name = method if method != "_OTHER" else "HTTP"
+    parent = tracing.valid(head.headers.get(_HEADER))
+    return tracing.start(tracer, name, "SERVER", _facts(head, method), parent=parent)
+
+
+def _facts(head: RequestHead, method: str) -> dict[str, str | int]:
+    host, port = head.server
+    facts: dict[str, str | int] = {
+        "http.request.method": method,
+        "url.path": head.root_path + head.target.partition("?")[0],
+        "url.scheme": "https" if head.secure else "http",
+        "network.protocol.version": head.version,
+        "client.address": head.peer,
+        "server.address": host,
+    }
+    return facts | ({"server.port": port} if port else {})
