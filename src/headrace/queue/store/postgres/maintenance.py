@@ -5,14 +5,19 @@ Each step takes (transaction, memory of this node) and returns whether there is 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Final, LiteralString, TypeAlias
 
 import msgspec
 
+from headrace.queue import limits
+from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
 
+QUEUES_AT_ONCE: Final = 50  # looked through in one slice
+NODE_FORGOTTEN_MS: Final = limits.DAY_MS  # a lane that lives and has written nothing for so long makes its row anew
 SLICE: Final = 2_000  # rows that one step looks at, or deletes, in one transaction
 
 _LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(%s)"
@@ -38,15 +43,18 @@ DELETE FROM message WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot))
 _SWEPT: Final[LiteralString] = (
     "UPDATE deleted_queue SET swept = true WHERE id = (SELECT min(id) FROM deleted_queue WHERE NOT swept) RETURNING id"
 )
+_FORGET: Final[LiteralString] = "DELETE FROM lane WHERE seen_ms < %s"
 
 
 class Memory(msgspec.Struct):
     """What the steps of this node keep between two calls: nothing that another node would miss.
 
     `looked`: number of a queue -> the seq up to which it has been looked through for what has expired.
+    `last_queue`: the last queue whose turn it was.
     """
 
     looked: dict[int, int] = {}
+    last_queue: int = 0
 
 
 Step: TypeAlias = Callable[[Transaction, Memory], bool]
@@ -55,7 +63,7 @@ Step: TypeAlias = Callable[[Transaction, Memory], bool]
 def expire(tx: Transaction, memory: Memory) -> bool:
     """Look at the next slice of each queue, round and round: seqs are not quite in the order of time."""
     more = False
-    for queue in tx.catalog.queues.values():
+    for queue in _next_queues(tx, memory):
         known = {
             "queue": queue.number, "after": memory.looked.get(queue.number, 0), "limit": SLICE, "now": tx.now,
             "oldest": tx.now - queue.info.settings.retention_ms, "claimed": CLAIMED_MS,
@@ -67,11 +75,20 @@ def expire(tx: Transaction, memory: Memory) -> bool:
             memory.looked.pop(queue.number, None)
         else:
             memory.looked[queue.number] = last
-            more = True
         if gone:
+            more = True
             tx.count(queue.number, "expired", gone)
             tx.wrote(durable=False)
     return more
+
+
+def _next_queues(tx: Transaction, memory: Memory) -> list[StoredQueue]:
+    """Some queues, the next ones with each call: a slice of a thousand queues would be a thousand statements."""
+    numbers = sorted(tx.catalog.by_number)
+    at = bisect_right(numbers, memory.last_queue)
+    chosen = numbers[at : at + QUEUES_AT_ONCE]
+    memory.last_queue = chosen[-1] if len(numbers) > at + QUEUES_AT_ONCE else 0
+    return [tx.catalog.by_number[number] for number in chosen]
 
 
 def sweep(tx: Transaction, memory: Memory) -> bool:
@@ -87,7 +104,15 @@ def sweep(tx: Transaction, memory: Memory) -> bool:
     return False
 
 
-STEPS: Final[tuple[Step, ...]] = (expire, sweep)
+def forget_nodes(tx: Transaction, memory: Memory) -> bool:
+    """Delete what nodes that died have left."""
+    del memory
+    if tx.execute(_FORGET, (tx.now - NODE_FORGOTTEN_MS,)).rowcount:
+        tx.wrote(durable=False)
+    return False
+
+
+STEPS: Final[tuple[Step, ...]] = (expire, sweep, forget_nodes)
 
 
 def run(tx: Transaction, memory: Memory) -> bool:

@@ -56,6 +56,7 @@ class Transaction:
         self.due: dict[int, int] = {}
         self.empty: set[int] = set()
         self.totals: Counter[tuple[int, str]] = Counter()
+        self._began = catalog
         self._known = known
         self.writes = False
         self.durable = False
@@ -121,12 +122,13 @@ class Transaction:
 
     def places(self) -> set[Ready]:
         """What is ready, by the names that polls wait at."""
-        known = self.catalog.by_number
-        return {
-            known[one].arn if isinstance(one, int) else one
-            for one in self.ready
-            if not isinstance(one, int) or one in known
-        }
+        named = (self._place_of(one) if isinstance(one, int) else one for one in self.ready)
+        return {place for place in named if place is not None}
+
+    def _place_of(self, number: int) -> str | None:
+        """A queue's ARN; also of one that this transaction has deleted: who waits for it is to learn of it."""
+        queue = self.catalog.by_number.get(number) or self._began.by_number.get(number)
+        return queue.arn if queue is not None else None
 
 
 def each(function: Callable[[Transaction, Op], Any]) -> Callable[[Transaction, Sequence[Op]], Answers]:
