@@ -10,7 +10,7 @@ import pytest
 from tests.walkthrough import DOCS, walk
 
 PAGES = [*sorted((DOCS / "how-to").glob("*.md")), DOCS / "coming-from.md"]
-NEEDS = {"nginx": "nginx", "tls": "openssl", "backup": "sqlite3", "exactly-once": "sqlite3"}
+NEEDS = {"nginx": "nginx", "tls": "openssl", "exactly-once": "sqlite3"}
 """Page → the program that it tells to run, and not every machine has."""
 
 
