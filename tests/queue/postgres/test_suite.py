@@ -1,6 +1,6 @@
 """The PostgreSQL store keeps the promises of the public suite."""
 
-from headrace.testing.suite.queues import TestDeletion, TestQueueDirectory
+from headrace.testing.suite.queues import TestCooldowns, TestDeletion, TestPurging, TestQueueDirectory
 from headrace.testing.suite.receipts import TestChangingVisibility, TestDeleting
 from headrace.testing.suite.standard import (
     TestCounts,
@@ -24,15 +24,15 @@ class TestReceivingAny(SuiteOfReceivingAny):  # the limit of what is in flight i
     test_full_queue_is_passed_over_and_told_if_no_other_has_anything = None  # type: ignore[assignment]
 
 
-class TestTaking(SuiteOfTaking):  # what is not there yet: claims, purges, redrive, fairness
+class TestTaking(SuiteOfTaking):  # what is not there yet: claims, redrive, fairness
     test_claimed_message_is_refused = None  # type: ignore[assignment]
-    test_expired_and_purged_messages_are_gone = None  # type: ignore[assignment]
     test_message_received_too_often_is_delivered_when_it_is_named = None  # type: ignore[assignment]
     test_message_of_a_noisy_tenant_that_stands_back_is_taken = None  # type: ignore[assignment]
 
 
 __all__ = [
     "TestChangingVisibility",
+    "TestCooldowns",
     "TestCounts",
     "TestDelays",
     "TestDeleting",
@@ -40,6 +40,7 @@ __all__ = [
     "TestExpectations",
     "TestFences",
     "TestPeeking",
+    "TestPurging",
     "TestQueueDirectory",
     "TestReceivingAny",
     "TestRetention",

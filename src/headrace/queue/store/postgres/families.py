@@ -23,6 +23,7 @@ from headrace.queue.operations import (
     ListQueues,
     Operation,
     Peek,
+    Purge,
     Receive,
     ReceiveAny,
     Send,
@@ -65,6 +66,7 @@ FAMILIES: Final[dict[type[Operation], Family]] = {
     ChangeSettings: Family(LaneName.DIRECTORY, each(queues.change_settings)),
     TagQueue: Family(LaneName.DIRECTORY, each(queues.tag_queue)),
     DeleteQueue: Family(LaneName.DIRECTORY, each(queues.delete_queue)),
+    Purge: Family(LaneName.DIRECTORY, each(queues.purge)),
     GetQueue: Family(LaneName.DIRECTORY, each(queues.get_queue)),
     ListQueues: Family(LaneName.DIRECTORY, each(queues.list_queues)),
 }

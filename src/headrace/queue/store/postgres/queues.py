@@ -6,10 +6,10 @@ from typing import Any, Final, LiteralString
 
 import msgspec
 
-from headrace.errors import InvalidParameter, InvalidSetting, QueueDeletedRecently
+from headrace.errors import InvalidParameter, InvalidSetting, PurgeInProgress, QueueDeletedRecently
 from headrace.queue import limits, redrive, settings
 from headrace.queue.model import QueueCounts, QueueDescription, QueueInfo, QueueSettings
-from headrace.queue.operations import ChangeSettings, CreateQueue, DeleteQueue, GetQueue, ListQueues, TagQueue
+from headrace.queue.operations import ChangeSettings, CreateQueue, DeleteQueue, GetQueue, ListQueues, Purge, TagQueue
 from headrace.queue.store.checks import seconds_left
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
@@ -17,6 +17,11 @@ from headrace.queue.store.postgres.transaction import Transaction
 
 _CREATE: Final[LiteralString] = "INSERT INTO queue (arn, info) VALUES (%s, %s::jsonb) RETURNING id"
 _CHANGE: Final[LiteralString] = "UPDATE queue SET info = %s::jsonb WHERE id = %s"
+_PURGE: Final[LiteralString] = """
+WITH gone AS (DELETE FROM message WHERE queue = %s RETURNING seq >= %s AND sent_ms > %s AS counted)
+SELECT count(*) FILTER (WHERE counted) FROM gone
+"""
+_PURGED: Final[LiteralString] = "UPDATE queue SET purged_ms = %s WHERE id = %s"
 _DELETED: Final[LiteralString] = "SELECT max(deleted_ms) FROM deleted_queue WHERE arn = %s"
 _DROP: Final[LiteralString] = (
     "WITH gone AS (DELETE FROM queue WHERE id = %s RETURNING id, arn)"
@@ -89,6 +94,23 @@ def _replace(tx: Transaction, queue: StoredQueue, info: QueueInfo) -> QueueInfo:
     tx.execute(_CHANGE, (_json(info), queue.number))
     tx.catalog = tx.catalog.with_queue(msgspec.structs.replace(queue, info=info))
     return info
+
+
+def purge(tx: Transaction, operation: Purge) -> int:
+    """All its messages are gone with the commit, also those in flight. The directory is locked after the long part."""
+    queue = tx.catalog.queue(operation.queue)
+    if tx.cooldowns and queue.purged_ms is not None and tx.now < queue.purged_ms + limits.COOLDOWN_MS:
+        raise PurgeInProgress(operation.queue, seconds_left(queue.purged_ms, tx.now))
+    oldest_ms = tx.now - queue.info.settings.retention_ms
+    row = tx.execute(_PURGE, (queue.number, queue.floor, oldest_ms)).fetchone()
+    assert row is not None
+    tx.lock_directory()
+    tx.execute(_PURGED, (tx.now, queue.number))
+    tx.catalog = tx.catalog.with_queue(msgspec.structs.replace(queue, purged_ms=tx.now))
+    tx.count(queue.number, "deleted", row[0])
+    tx.ready.add(queue.number)
+    gone: int = row[0]
+    return gone
 
 
 def delete_queue(tx: Transaction, operation: DeleteQueue) -> None:
