@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from headrace.errors import StoreUnusable
 
-log = logging.getLogger("headrace.store")
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it warns of pipelines on broken connections; lanes tell those
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 

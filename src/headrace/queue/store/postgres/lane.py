@@ -88,6 +88,8 @@ class Lane:
                         return [self._settled()]
                 except OutcomeUnknown as unknown:
                     return [Batch([unknown] * len(operations))]
+                if failure is Failure.LOST and tries == 1:
+                    log.warning("lane %s lost its connection: %s", self.name, error, extra={"action": "store.away"})
                 if self._gives_up(failure, tries, until):
                     return self._refuse(operations, error, failure)
 
