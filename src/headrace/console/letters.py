@@ -100,6 +100,13 @@ def history_of(peeked: Peeked) -> list[dict[str, Any]]:
     return [_attempt(entry) for entry in history[-_HISTORY_MAX:] if isinstance(entry, dict)]
 
 
+def run_of(peeked: Peeked, letter: Letter) -> str:
+    """The id by which the console shows the run of a task's letter; empty: it is no task's, or none stands there."""
+    body = json_of(peeked.message.body)
+    found = body.get("id") if letter.kind == "task" and isinstance(body, dict) else None
+    return found if isinstance(found, str) else ""
+
+
 def _attempt(entry: dict[str, Any]) -> dict[str, Any]:
     at_ms, attempt = entry.get("at_ms"), entry.get("attempt")
     texts = {name: str(entry.get(name, "")) for name in ("error", "message", "traceback", "worker")}

@@ -76,9 +76,13 @@ async def letter_facts(desk: Desk, asked: Asked) -> Facts:
     """One letter, with what happened to it."""
     line = line_of(desk, asked.names["queue"])
     peeked = await messages.find(desk, line.name, messages.seq_of(asked))
-    hide = desk.settings.hide_bodies
-    shown = _letter_facts(peeked, letters.read(peeked), now_ms=desk.snapshot().at_ms, hide=hide, whole=True)
-    return {"queue": line.name, "letter": shown, "history": [] if hide else letters.history_of(peeked)}
+    hide, letter = desk.settings.hide_bodies, letters.read(peeked)
+    return {
+        "queue": line.name,
+        "letter": _letter_facts(peeked, letter, now_ms=desk.snapshot().at_ms, hide=hide, whole=True),
+        "run": letters.run_of(peeked, letter),
+        "history": [] if hide else letters.history_of(peeked),
+    }
 
 
 # --- what can be done ---
