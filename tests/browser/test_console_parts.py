@@ -109,7 +109,7 @@ def test_a_result_is_found_from_the_list_of_runs(page: Any, app: App) -> None:
 
 
 def test_a_dead_task_tells_its_life_and_is_started_anew(page: Any, app: App, client: Client) -> None:
-    handle = app.tasks["shop.pay"].send("4111")
+    app.tasks["shop.pay"].send("4111")
     wait_until(lambda: client.queue("tasks-dead").counts().visible == 1, within_s=30)
     page.goto("/dead-letters/tasks-dead")
     page.click("#letters tbody a >> nth=0")
