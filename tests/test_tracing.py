@@ -21,13 +21,17 @@ from opentelemetry.trace import SpanKind, StatusCode
 import headrace
 import headrace.stream as hs
 from headrace import tracing
+from headrace.http.exchange import Exchange
+from headrace.http.fields import Fields
 from headrace.native.messages import Outgoing
 from headrace.testing.driver import fast_folder
 from headrace.work import App, current
 from headrace.work.broker_backend import BrokerBackend
 from headrace.work.tracing import TracingMiddleware
 from headrace.work.tracing import trace as trace_app
+from tests.native.served import ServedBroker
 from tests.web.asgi_serving import serving
+from tests.web.stored.test_requests import world
 from tests.web.wsgi_serving import PLACEMENTS
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -142,6 +146,26 @@ def test_each_request_of_an_asgi_app_has_its_own_trace(mode: str, tmp_path: Path
             return [(await web.get(served.url, headers=headers)).text for headers in given]
 
     assert asyncio.run(ask()) == [PARENT, "none"]
+
+
+def test_every_attempt_of_a_durable_request_has_its_trace(tmp_path: Path) -> None:
+    seen: list[bytes | None] = []
+
+    def fail(exchange: Exchange) -> None:
+        seen.append(exchange.headers.get(b"traceparent"))
+        exchange.respond(500, Fields.of([]), b"")
+
+    async def trial() -> None:
+        async with world(broker) as stored:
+            stored.app.answer = fail
+            assert (await stored.ended(await stored.post(traceparent=PARENT)))["status"] == "failed"
+
+    broker = ServedBroker(tmp_path)
+    try:
+        asyncio.run(trial())
+    finally:
+        broker.stop()
+    assert seen == [PARENT.encode()] * 2
 
 
 def test_what_follows_a_task_is_in_its_trace(client: headrace.Client) -> None:
