@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from headrace.clock import ManualClock
-from headrace.errors import Unavailable
+from headrace.errors import CallerError, Unavailable
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.store.postgres import lane as lanes
@@ -124,3 +124,16 @@ def test_connection_of_before_cannot_commit_any_more(store: PostgresStore, datab
     """A lane that has been taken over by a newer connection is fenced: it connects anew, and the batch is done once."""
     database.execute("UPDATE lane SET epoch = epoch + 1")
     _assert_stored_once(store)
+
+
+def test_what_the_store_cannot_do_is_refused_and_not_done_by_halves(store: PostgresStore) -> None:
+    fifo = arn_of("q.fifo")
+    ask(store, ops.CreateQueue(fifo, {"fifo": True}))
+    for operation in (
+        ops.Send(fifo, [Entry(b"x", group="g", dedup_id="d")]),
+        ops.Transact(sends=[(fifo, [Entry(b"x", group="g", dedup_id="d")])]),
+        ops.CreateTopic("arn:aws:sns:us-east-1:000000000000:t"),
+    ):
+        (outcome,) = ask(store, operation)
+        assert isinstance(outcome, CallerError), operation
+        assert "PostgreSQL store" in str(outcome)

@@ -16,11 +16,15 @@ from headrace.testing.suite.transactions import TestExpectations, TestFences, Te
 from headrace.testing.suite.transactions import TestTransactions as SuiteOfTransactions
 
 
-class TestTransactions(SuiteOfTransactions):
+class TestTransactions(SuiteOfTransactions):  # FIFO queues take nothing yet
+    test_refused_transaction_does_not_take_dedup_ids = None  # type: ignore[assignment]
+    test_acknowledgement_sends_and_state_happen_together = None  # type: ignore[assignment]
+    test_acknowledgement_frees_a_fifo_group = None  # type: ignore[assignment]
     test_duplicate_in_a_transaction_is_told_and_not_stored = None  # type: ignore[assignment]  # no deduplication yet
 
 
-class TestReceivingAny(SuiteOfReceivingAny):  # the limit of what is in flight is not there yet
+class TestReceivingAny(SuiteOfReceivingAny):  # the limit of what is in flight is not there yet, nor are FIFO queues
+    test_fifo_and_standard_queues_mix = None  # type: ignore[assignment]
     test_full_queue_is_passed_over_and_told_if_no_other_has_anything = None  # type: ignore[assignment]
 
 

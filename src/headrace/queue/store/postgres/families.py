@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.errors import InvalidParameter
 from headrace.queue.operations import (
     ChangeSettings,
     ChangeVisibility,
@@ -72,13 +73,24 @@ FAMILIES: Final[dict[type[Operation], Family]] = {
 }
 
 
+def family_of(kind: type[Operation]) -> Family:
+    """The family of an operation; one that refuses it where the store does not know it."""
+    return FAMILIES.get(kind) or Family(LaneName.DIRECTORY, each(_refuse))
+
+
+def _refuse(tx: Transaction, operation: Operation) -> None:
+    del tx
+    name = type(operation).__name__
+    raise InvalidParameter("operation", name, "a PostgreSQL store does not do this yet; use one in a folder (--data)")
+
+
 def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
     """Run operations that were asked for at the same time: by type, all types at once. An outcome each, in order."""
     places: dict[type[Operation], list[int]] = {}
     for place, operation in enumerate(operations):
         places.setdefault(type(operation), []).append(place)
     outcomes: list[Any] = [None] * len(operations)
-    running = [(FAMILIES[kind].run(tx, [operations[one] for one in ones]), ones) for kind, ones in places.items()]
+    running = [(family_of(kind).run(tx, [operations[one] for one in ones]), ones) for kind, ones in places.items()]
     checked = False
     while running:
         left = []
@@ -105,7 +117,7 @@ def run_in_order(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
         kind, end = type(operations[at]), at
         while end < len(operations) and type(operations[end]) is kind:
             end += 1
-        family = FAMILIES[kind].run(tx, operations[at:end])
+        family = family_of(kind).run(tx, operations[at:end])
         while (answers := _go_on(family)) is None:
             pass
         outcomes += answers

@@ -38,12 +38,12 @@ _GARBAGE: Final[LiteralString] = """
 WITH lot AS (
     SELECT m.ctid FROM message m WHERE m.queue = (SELECT min(id) FROM deleted_queue WHERE NOT swept) LIMIT %s
 )
-DELETE FROM message WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot))
+DELETE FROM message WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot)) RETURNING seq
 """
 _SWEPT: Final[LiteralString] = (
     "UPDATE deleted_queue SET swept = true WHERE id = (SELECT min(id) FROM deleted_queue WHERE NOT swept) RETURNING id"
 )
-_FORGET: Final[LiteralString] = "DELETE FROM lane WHERE seen_ms < %s"
+_FORGET: Final[LiteralString] = "DELETE FROM lane WHERE seen_ms < %s RETURNING id"
 
 
 class Memory(msgspec.Struct):
@@ -94,8 +94,7 @@ def _next_queues(tx: Transaction, memory: Memory) -> list[StoredQueue]:
 def sweep(tx: Transaction, memory: Memory) -> bool:
     """Delete a slice of the messages of deleted queues."""
     del memory
-    gone = tx.execute(_GARBAGE, (SLICE,)).rowcount
-    if gone:
+    if tx.execute(_GARBAGE, (SLICE,)).fetchone() is not None:
         tx.wrote(durable=False)
         return True
     if tx.execute(_SWEPT).fetchone() is not None:
@@ -107,7 +106,7 @@ def sweep(tx: Transaction, memory: Memory) -> bool:
 def forget_nodes(tx: Transaction, memory: Memory) -> bool:
     """Delete what nodes that died have left."""
     del memory
-    if tx.execute(_FORGET, (tx.now - NODE_FORGOTTEN_MS,)).rowcount:
+    if tx.execute(_FORGET, (tx.now - NODE_FORGOTTEN_MS,)).fetchone() is not None:
         tx.wrote(durable=False)
     return False
 

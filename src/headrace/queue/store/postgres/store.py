@@ -18,7 +18,7 @@ from headrace.queue.operations import Operation
 from headrace.queue.store.base import Done, Offload, Ready, Request, StoreStatistics
 from headrace.queue.store.local.commit_times import CommitTimes
 from headrace.queue.store.postgres import maintenance, watching
-from headrace.queue.store.postgres.families import FAMILIES, LaneName, run_in_order, run_together
+from headrace.queue.store.postgres.families import LaneName, family_of, run_in_order, run_together
 from headrace.queue.store.postgres.glance import Glance
 from headrace.queue.store.postgres.lane import Batch, Lane, Work
 from headrace.queue.store.postgres.news import Listener, News, Teller
@@ -78,8 +78,7 @@ class PostgresStore:
             self._answer(requests, *self._timed(self._alone, requests))
             return
         for request in requests:
-            family = FAMILIES.get(type(request.operation))  # what no family knows is refused by whatever lane
-            self._lanes[family.lane if family is not None else LaneName.DIRECTORY].waiting.append(request)
+            self._lanes[family_of(type(request.operation)).lane].waiting.append(request)
         for running in self._lanes.values():
             self._start(running)
 
