@@ -218,6 +218,27 @@ def test_one_trace_from_a_request_through_a_task_to_a_batch(
     assert batch.attributes["messaging.batch.message_count"] == 1
 
 
+def test_consumers_of_messages_are_in_their_traces(client: headrace.Client, spans: InMemorySpanExporter) -> None:
+    app, inside = App(backend=BrokerBackend(client)), []
+    trace_app(app)
+
+    @app.consumer("orders", batch=10)
+    def take(orders: list[dict[str, int]]) -> None:
+        inside.append((len(orders), tracing.current()))
+
+    for parent in (PARENT, PARENT.replace("4bf9", "4bfa")):
+        with tracing.carrying(parent):
+            client.queue("orders").send({"number": 1})
+    client.queue("orders").send({"number": 2}, attributes={"traceparent": "not one"})
+    app.run_pending()
+    processed = [span for span in spans.get_finished_spans() if span.name == "process orders"]
+    first, second, third = (f"{ids(span)[0]:032x}" for span in processed)
+    assert (first, second) == (TRACE_ID, TRACE_ID.replace("4bf9", "4bfa"))
+    assert third not in (first, second)
+    assert inside == [(3, f"00-{TRACE_ID}-{ids(processed[0])[1]:016x}-01")]
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
 def test_failures_are_errors_of_their_spans(
     client: headrace.Client, spans: InMemorySpanExporter, tmp_path: Path
 ) -> None:

@@ -111,21 +111,21 @@ def start(
 
     Args:
         kind: a SpanKind's name: PRODUCER, CONSUMER, SERVER.
-        parent: a `traceparent`; None: the current span, or a new trace.
+        parent: a `traceparent`; None: it begins a new trace, whatever is current.
         links: `traceparent`s; each once, the first LINKS_MAX are kept.
     """
     from opentelemetry.trace import SpanKind  # noqa: PLC0415 - there is a tracer
 
     kinds: SpanKind = SpanKind[kind]
-    context = _remote(parent) if parent else None
-    return tracer.start_span(name, context, kinds, dict(attributes), links=_links(links))
+    return tracer.start_span(name, _around(parent), kinds, dict(attributes), links=_links(links))
 
 
-def _remote(traceparent: str) -> Context | None:
+def _around(parent: str | None) -> Context:
+    from opentelemetry.context import Context  # noqa: PLC0415
     from opentelemetry.trace import NonRecordingSpan, set_span_in_context  # noqa: PLC0415
 
-    context = _context_of(traceparent)
-    return None if context is None else set_span_in_context(NonRecordingSpan(context))
+    context = _context_of(parent)
+    return Context() if context is None else set_span_in_context(NonRecordingSpan(context))
 
 
 def _links(given: Iterable[str | None]) -> list[Link]:

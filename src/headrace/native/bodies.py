@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from headrace import tracing
 from headrace.errors import InvalidMessage, InvalidParameter
 from headrace.queue import attributes as stored_attributes
 
@@ -18,6 +19,7 @@ AttributeValue: TypeAlias = str | int | float | Decimal | bytes
 """SQS's String, Number and Binary."""
 
 _json = msgspec.json.Encoder()
+_TRACE = tracing.NAME.encode()
 
 
 def body_bytes(body: Body) -> bytes:
@@ -59,6 +61,14 @@ def attributes_blob(attributes: Mapping[str, AttributeValue] | None) -> bytes:
 def attributes_values(blob: bytes) -> dict[str, str | int | float | bytes]:
     """Attributes by name: String as str, Binary as bytes, Number as int, or float if it has a fraction or exponent."""
     return {name: _value(kind, value) for name, (kind, value) in stored_attributes.decode(blob).items()}
+
+
+def trace_of(blob: bytes) -> str | None:
+    """The `traceparent` among attributes, if there is a valid one."""
+    if _TRACE not in blob:
+        return None
+    value = attributes_values(blob).get(tracing.NAME)
+    return tracing.valid(value) if isinstance(value, str) else None
 
 
 def _utf8(text: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from headrace.native.bodies import trace_of
 from headrace.queue.model import Delivery
 from headrace.work import envelope as envelopes
 from headrace.work.envelope import NO_ARGUMENTS, Envelope
@@ -107,7 +108,14 @@ def open_job(queue: str, delivery: Delivery, tasks: Mapping[str, Runnable], cons
 
 def _made_up(task: str, delivery: Delivery) -> Envelope:
     message = delivery.message
-    return Envelope(task, message.id.hex(), NO_ARGUMENTS, group=message.group, sent_ms=message.sent_ms)
+    return Envelope(
+        task,
+        message.id.hex(),
+        NO_ARGUMENTS,
+        group=message.group,
+        trace=trace_of(message.attributes),
+        sent_ms=message.sent_ms,
+    )
 
 
 class Attempts(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from headrace import tracing
-from headrace.native.bodies import attributes_values
+from headrace.native.bodies import trace_of
 from headrace.queue.model import Message, uuid_text
 from headrace.stream.formats.decoding import BodyDecoder
 from headrace.stream.plan import QueueSource, TopicSource
@@ -35,9 +35,8 @@ def traces_of(messages: Sequence[Message]) -> list[str]:
         return []
     found: dict[str, None] = {}
     for message in messages:
-        trace = attributes_values(message.attributes).get(tracing.NAME) if message.attributes else None
-        if isinstance(trace, str) and (valid := tracing.valid(trace)) is not None:
-            found[valid] = None
+        if (trace := trace_of(message.attributes)) is not None:
+            found[trace] = None
             if len(found) == tracing.LINKS_MAX:
                 break
     return list(found)
