@@ -52,7 +52,7 @@ def measured(
     p50, p99, most = (
         (round(percentile(ordered, part) * 1e3, 3) for part in (0.5, 0.99, 1.0)) if ordered else (None, None, None)
     )
-    cpu_us = None if cpu_s is None else round(cpu_s / count * 1e6, 1)
+    cpu_us = None if cpu_s is None else round(cpu_s / count * 1e6, 2)
     return Measured(what, clients, round(count / passed_s, 1), p50, p99, most, cpu_us)
 
 
