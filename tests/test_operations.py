@@ -14,6 +14,7 @@ from headrace.metrics import METRICS
 from headrace.settings import Setting, describe
 from headrace.sqs.keys import load_keys
 from headrace.web.metrics import METRICS as WEB_METRICS
+from headrace.work.pool.metrics import METRICS as WORK_METRICS
 from tests.broker_process import broker
 
 PAGE = (Path(__file__).parent.parent / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -46,7 +47,7 @@ def test_each_metric_is_documented_with_its_kind() -> None:
     documented = {
         row[0].strip("`").partition("{")[0]: row[1] for row in ROWS if row[0].startswith(("`headrace_", "`process_"))
     }
-    assert documented == {metric.name: metric.kind for metric, _ in (*METRICS, *WEB_METRICS)}
+    assert documented == {metric.name: metric.kind for metric, _ in (*METRICS, *WEB_METRICS, *WORK_METRICS)}
 
 
 def test_the_example_settings_are_real_ones() -> None:

@@ -18,8 +18,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 240.0
-# One at a time: a folder has one `headrace up`, and its time to itself.
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(WITHIN_S + 30)]
+# One at a time, and alone: a folder has one `headrace up`, and keys are to be pressed while the flow runs.
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(WITHIN_S + 30)]
 
 
 def command(folder: Path, *arguments: str) -> list[str]:

@@ -642,7 +642,7 @@ def test_validator_has_nothing_to_say(head: Request, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO, "headrace.web"):
         channel = run(validator(validated), head)
     assert channel.status == 200
-    assert [record.message for record in caplog.records] == ["a line"]
+    assert [record.getMessage() for record in caplog.records] == ["a line"]
 
 
 def test_validator_has_nothing_to_say_of_a_body() -> None:

@@ -24,7 +24,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "init": Entry("headrace.cli.init:init", "Write a starter project that runs at once."),
     "up": Entry("headrace.cli.up:up", "Run everything that headrace.toml names, under one supervisor."),
     "broker": Entry("headrace.cli.broker:broker", "Run the broker: a durable queue server with the SQS API."),
-    "store": Entry("headrace.cli.store:store", "Prepare a PostgreSQL database for many brokers: init, migrate, check."),
+    "store": Entry("headrace.cli.store:store", "Prepare a PostgreSQL database: init, migrate, check."),
     "serve": Entry("headrace.cli.serve:serve", "Serve web apps (WSGI, ASGI), folders, other servers."),
     "work": Entry("headrace.cli.work:work", "Run tasks and consumers in worker processes."),
     "task": Entry("headrace.cli.task:task", "Look at tasks; call, cancel and retry them."),

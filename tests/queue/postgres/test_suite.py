@@ -1,19 +1,25 @@
 """The PostgreSQL store keeps the promises of the public suite."""
 
-from headrace.testing.suite.queues import TestCooldowns, TestDeletion, TestPurging, TestQueueDirectory
-from headrace.testing.suite.receipts import TestChangingVisibility, TestDeleting
-from headrace.testing.suite.standard import (
+from headrace.testing.store_suite import (  # not from its parts: this tells pytest to explain their asserts
+    TestChangingVisibility,
+    TestCooldowns,
     TestCounts,
     TestDelays,
+    TestDeleting,
+    TestDeletion,
+    TestExpectations,
+    TestFences,
     TestPeeking,
+    TestPurging,
+    TestQueueDirectory,
     TestRetention,
     TestSendChecks,
+    TestState,
     TestVisibility,
 )
-from headrace.testing.suite.taking import TestReceivingAny as SuiteOfReceivingAny
-from headrace.testing.suite.taking import TestTaking as SuiteOfTaking
-from headrace.testing.suite.transactions import TestExpectations, TestFences, TestState
-from headrace.testing.suite.transactions import TestTransactions as SuiteOfTransactions
+from headrace.testing.store_suite import TestReceivingAny as SuiteOfReceivingAny
+from headrace.testing.store_suite import TestTaking as SuiteOfTaking
+from headrace.testing.store_suite import TestTransactions as SuiteOfTransactions
 
 
 class TestTransactions(SuiteOfTransactions):  # FIFO queues take nothing yet
