@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Final
+
 import psycopg
 
 from headrace.clock import Clock
@@ -12,6 +15,12 @@ from headrace.queue.store.postgres.clock import DatabaseClock
 from headrace.queue.store.postgres.connecting import Connection, connect, url_of
 from headrace.queue.store.postgres.shared import Shared
 from headrace.queue.store.postgres.store import PostgresStore
+
+
+log = logging.getLogger("headrace.store")
+
+ABSENT: Final = "redrive policies are kept and not acted upon, fairness and the in-flight limit are not there"
+"""What a queue here silently lacks; whatever else lacks is refused when it is asked for."""
 
 
 def open_store(url: str, *, clock: Clock | None = None, cooldowns: bool = True) -> tuple[PostgresStore, Clock]:
@@ -33,6 +42,7 @@ def open_store(url: str, *, clock: Clock | None = None, cooldowns: bool = True) 
             shared.reload(connection)
     except psycopg.Error as error:
         raise StoreUnusable(url_of(url), " ".join(str(error).split())) from None
+    log.warning("the store on PostgreSQL is not whole yet: %s", ABSENT, extra={"action": "store.incomplete"})
     return PostgresStore(shared), used
 
 
