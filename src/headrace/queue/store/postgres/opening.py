@@ -16,7 +16,6 @@ from headrace.queue.store.postgres.connecting import Connection, connect, url_of
 from headrace.queue.store.postgres.shared import Shared
 from headrace.queue.store.postgres.store import PostgresStore
 
-
 log = logging.getLogger("headrace.store")
 
 ABSENT: Final = "redrive policies are kept and not acted upon, fairness and the in-flight limit are not there"
