@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from headrace.errors import InvalidParameter
+from headrace.queue.operations import Transact
 from headrace.testing.tasks import Tasks, in_memory
-from headrace.work import App, InvalidArguments, InvalidOption, envelope, schedules
+from headrace.work import App, InvalidArguments, InvalidOption, envelope, keys, schedules
 from headrace.work.scheduler import Scheduler, read_rows, write_row
 from headrace.work.schedules import Every
 
@@ -127,6 +128,20 @@ def test_another_apps_scheduler_fires_what_is_due_and_orphans_nothing(tests: Tas
     Scheduler("other", [], tests.app.backend).advance(START_MS + MINUTE_MS)
     assert sent(tests) == [f"m@{START_MS + MINUTE_MS}"]
     assert not any(row.orphaned for row, _ in read_rows(tests.app.backend))
+
+
+def test_a_row_that_cannot_be_read_keeps_no_other_from_firing_and_is_defined_anew(tests: Tasks) -> None:
+    tests.app.schedule(tests.app.tasks["tick"].s(), every="1m", name="m")
+    damaged: list[tuple[bytes, bytes | None]] = [
+        (keys.schedule("a"), b"{not json"),
+        (keys.schedule("m"), b'{"definition": 7}'),
+    ]
+    tests.app.backend.transact(Transact(state=damaged, name=keys.NAME))
+    one = scheduler(tests)
+    one.advance(START_MS)
+    one.advance(START_MS + MINUTE_MS)
+    assert sent(tests) == [f"m@{START_MS + MINUTE_MS}"]
+    assert [row.definition.name for row, _ in read_rows(tests.app.backend)] == ["m"]
 
 
 def test_a_paused_schedule_does_not_fire(tests: Tasks) -> None:

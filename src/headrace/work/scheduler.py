@@ -66,8 +66,9 @@ class Scheduler:
 
     def _define(self, now_ms: int) -> None:
         rows = {row.definition.name: (row, stored) for row, stored in read_rows(self._backend)}
+        unreadable = dict(self._backend.state(keys.SCHEDULE))
         for name, definition in self._definitions.items():
-            row, stored = rows.get(name, (None, None))
+            row, stored = rows.get(name) or (None, unreadable.get(keys.schedule(name)))
             after = schedules.defined(row, definition, now_ms)
             if after != row:
                 write_row(self._backend, after, stored)
@@ -189,8 +190,17 @@ def decode_row(stored: bytes) -> Row:
 
 
 def read_rows(backend: Backend) -> list[tuple[Row, bytes]]:
-    """All schedules, sorted by name, each with its row as it is stored."""
-    return [(_decoder.decode(value), value) for _, value in backend.state(keys.SCHEDULE)]
+    """All schedules, sorted by name, each with its row as it is stored. One that cannot be read keeps no other from firing."""
+    rows: list[tuple[Row, bytes]] = []
+    for key, value in backend.state(keys.SCHEDULE):
+        try:
+            rows.append((decode_row(value), value))
+        except msgspec.DecodeError as error:
+            log.error(
+                "the row of a schedule cannot be read and does not fire: %r: %s", key, error,
+                extra={"action": "schedule.unreadable"},
+            )  # fmt: skip
+    return rows
 
 
 def write_row(backend: Backend, row: Row, stored: bytes | None) -> bool:
