@@ -132,7 +132,8 @@ async def test_body_is_not_taken_ahead_of_the_app_beyond_the_window() -> None:
         await until(lambda: exchange.invited)
         for _ in range(50):
             exchange.arrive(b"x" * 50_000)
-        assert exchange.taken < 2 * WINDOW_BYTES
+        # One window may be taken by an app that is slow to begin, at once, and another lie behind it; a piece more of each.
+        assert exchange.taken < 3 * WINDOW_BYTES
         exchange.end()
         going_on.set()
         assert (await done(exchange)).text == "2500000"
