@@ -196,7 +196,7 @@ def test_wrong_rule_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> N
 def test_forgetful_disk_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     with pytest.raises((Violation, QueueNotFound, TimeoutError)):
-        find(SQLITE)
+        find(SQLITE, 1_200)
 
 
 def log_ends_too_early(patch: pytest.MonkeyPatch) -> None:
