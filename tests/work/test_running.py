@@ -22,8 +22,10 @@ from headrace.work import (
     ResultTimeout,
     TaskFailed,
     current,
+    inspecting,
     keys,
 )
+from headrace.work.broker_backend import BrokerBackend
 from headrace.work.context import NoCurrentTask, running
 from tests.work.small_app import build
 
@@ -326,6 +328,29 @@ def test_fifo_tasks_keep_the_order_of_their_group_through_retries() -> None:
         assert [one for one in did if one[0] == "a"] == [("a", 1), ("a", 1), ("a", 1), ("a", 2)]
         assert tests.app.backend.state(keys.ATTEMPTS) == []
         assert tests.app.backend.state(keys.EXPIRY) == []
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_fifo_task_that_is_started_anew_and_dies_again_within_minutes_is_lost_nowhere(*, by_hand: bool) -> None:
+    app, _ = build()
+
+    @app.task(name="step", queue="steps.fifo", group="g", retries=0)
+    def step() -> None:
+        raise ValueError("no")
+
+    with in_memory(app) as tests:
+        backend = app.backend
+        assert isinstance(backend, BrokerBackend)
+        handle = step.send()
+        for _ in range(3):  # all in the time in which a FIFO queue drops duplicates
+            assert [run.fate for run in tests.run_pending()] == ["dead"]
+            assert [letter.envelope.id for letter in tests.dead("steps.fifo")] == [handle.id]
+            if by_hand:
+                inspecting.retry_by_id(backend.client, handle.id, ["steps.fifo"])
+            else:
+                tests.driver.run(ops.StartMove(arn_of("steps-dead.fifo")))
+                tests.advance(1)
+            assert tests.dead("steps.fifo") == []
 
 
 def test_a_dead_fifo_task_keeps_its_history_and_lets_the_group_go_on() -> None:

@@ -88,15 +88,17 @@ def retry(client: Caller, found: Waiting) -> str:
     Raises:
         CallerError: somebody else has it, or it is gone.
     """
-    target = short_name(found.source) if found.source else found.queue.removesuffix("-dead")
+    target = short_name(found.source) if found.source else names.of_dead(found.queue)
     [delivery] = client.call(ops.Take(arn_of(found.queue), [found.seq], TAKE_MS))
     if isinstance(delivery, CallerError):
         raise delivery
-    envelope = msgspec.structs.replace(found.envelope, attempt=0, losses=0, reserved_ms=None)
+    entry = entry_of(target, msgspec.structs.replace(found.envelope, attempt=0, losses=0, reserved_ms=None))
+    if entry.dedup_id is not None:  # its first send's would make it a duplicate of that, for five minutes
+        entry = msgspec.structs.replace(entry, dedup_id=f"{delivery.message.id.hex()}-retry")
     client.call(
         ops.Transact(
             acknowledge=[(arn_of(found.queue), [delivery.receipt])],
-            sends=[(arn_of(target), [entry_of(target, envelope)])],
+            sends=[(arn_of(target), [entry])],
             name=keys.NAME,
         )
     )

@@ -30,20 +30,25 @@ def dead_letter(job: Job, error: ErrorInfo) -> tuple[str, Entry]:
     """The queue that it goes to, and the message. The job's envelope has the last attempt in its history already."""
     queue = names.dead(job.queue)
     entry = _as_it_came(job) if job.foreign or job.full else _anew(queue, job)
-    if queue.endswith(".fifo"):
-        entry = msgspec.structs.replace(entry, dedup_id=f"{job.envelope.id}-{job.envelope.attempt}-dead")
-    return queue, msgspec.structs.replace(entry, attributes=_attributes(job, error), source=arn_of(job.queue))
+    return queue, msgspec.structs.replace(
+        entry, dedup_id=_dedup_id(queue, job), attributes=_attributes(job, error), source=arn_of(job.queue)
+    )
 
 
 def last_resort(job: Job, error: ErrorInfo) -> tuple[str, Entry]:
     """As `dead_letter`, of a message for which that is refused: nothing of what its body says is relied on."""
     queue = names.dead(job.queue)
-    dedup_id = f"{job.delivery.message.id.hex()}-dead" if queue.endswith(".fifo") else None
+    dedup_id = _dedup_id(queue, job)
     group = job.delivery.message.group if dedup_id else None
     body = job.delivery.message.body
     return queue, Entry(
         body, group=group, dedup_id=dedup_id, attributes=_attributes(job, error), source=arn_of(job.queue)
     )
+
+
+def _dedup_id(queue: str, job: Job) -> str | None:
+    """Of the message, not of the task: one that was redriven and fails again within minutes is another dead letter."""
+    return f"{job.delivery.message.id.hex()}-dead" if queue.endswith(".fifo") else None
 
 
 def _anew(queue: str, job: Job) -> Entry:

@@ -33,3 +33,8 @@ def dead(queue: str) -> str:
 def is_dead(queue: str) -> bool:
     """Whether this is where dead letters go."""
     return queue.removesuffix(".fifo").endswith("-dead")
+
+
+def of_dead(queue: str) -> str:
+    """The queue whose dead letters go there, as far as its name tells: priorities share one."""
+    return queue.removesuffix("-dead.fifo") + ".fifo" if queue.endswith(".fifo") else queue.removesuffix("-dead")
