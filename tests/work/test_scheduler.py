@@ -13,7 +13,7 @@ from headrace.errors import InvalidParameter
 from headrace.queue.operations import Transact
 from headrace.testing.tasks import Tasks, in_memory
 from headrace.work import App, InvalidArguments, InvalidOption, envelope, keys, schedules
-from headrace.work.scheduler import Scheduler, read_rows, write_row
+from headrace.work.scheduler import LOOK_MS, Scheduler, fire_now, read_rows, write_row
 from headrace.work.schedules import Every
 
 START_MS = 1_767_225_600_000  # 2026-01-01T00:00Z
@@ -95,6 +95,29 @@ def test_overlapping_firings_are_skipped_until_the_task_has_ended(tests: Tasks) 
     tests.run_pending()
     one.advance(START_MS + 4 * MINUTE_MS)
     assert sent(tests) == [f"slow@{START_MS + 4 * MINUTE_MS}"]
+
+
+def test_a_lock_that_is_taken_while_it_fires_delays_no_later_firing(
+    tests: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests.app.schedule(tests.app.tasks["tick"].s(), every="1m", name="slow", overlap="skip")
+    one, backend = scheduler(tests), tests.app.backend
+    one.advance(START_MS)
+    by_hand: list[str | None] = []
+
+    def read(key: bytes) -> bytes | None:
+        value = backend.wait_state(key, 0)
+        if not by_hand:
+            by_hand.append(None)
+            [(row, _)] = read_rows(backend)
+            by_hand[0] = fire_now(backend, row, now_ms=START_MS)
+        return value
+
+    monkeypatch.setattr(backend, "read", read)
+    assert one.advance(START_MS + MINUTE_MS) == START_MS + MINUTE_MS + LOOK_MS
+    [(row, _)] = read_rows(backend)
+    assert (row.skipped, row.next_ms) == (1, START_MS + 2 * MINUTE_MS)
+    assert [task.id for task in tests.pending()] == by_hand
 
 
 def test_a_clock_that_steps_fires_nothing_twice(tests: Tasks) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headrace.errors import CallerError
+from headrace.errors import CallerError, StateChanged
 from headrace.queue.model import Delivery, Entry, Sent
 from headrace.queue.operations import Transact, TransactOutcome
+from headrace.work import limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +19,14 @@ class Capabilities:
     Attributes:
         transactions: acknowledgement, sends and state in one commit: exactly-once retries, outbox, joins.
         state: values under keys: results, unique, limits, schedules, cancel.
-        waits: `wait_state` waits in the broker; else it is asked again every 50 ms.
         holders: leases end with their holder's connection.
         delay_max_ms: the longest delay of a message.
     """
 
     transactions: bool = True
     state: bool = True
-    waits: bool = True
     holders: bool = True
-    delay_max_ms: int = 1_209_600_000
+    delay_max_ms: int = limits.DELAY_MAX_MS
 
 
 class Backend(Protocol):
@@ -104,3 +103,12 @@ class Backend(Protocol):
     def close(self) -> None:
         """End connections. Idempotent."""
         ...
+
+
+def committed(backend: Backend, operation: Transact) -> bool:
+    """Whether it was committed; False if somebody was faster with a row that it expects. Raises as `transact` otherwise."""
+    try:
+        backend.transact(operation)
+    except StateChanged:
+        return False
+    return True

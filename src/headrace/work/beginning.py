@@ -18,7 +18,7 @@ from headrace.errors import StateChanged
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.operations import Transact
 from headrace.work import admission, flows, keys, limiting, limits, unique
-from headrace.work.backend import Backend
+from headrace.work.backend import Backend, committed
 from headrace.work.cancelling import Wishes
 from headrace.work.dispatch import Dispatch, entry_of
 from headrace.work.job import Job
@@ -89,7 +89,7 @@ def renew(slots: Iterable[Held], backend: Backend, *, now_ms: int) -> None:
                 extra={"action": "work.slot.lost", "task_id": slot.task},
             )  # fmt: skip
             continue
-        _tried(backend, Transact(state=[(slot.row, after)], name=keys.NAME, expect=[(slot.row, value)]))
+        committed(backend, Transact(state=[(slot.row, after)], name=keys.NAME, expect=[(slot.row, value)]))
 
 
 def release(slot: Held, read: flows.Read, *, now_ms: int) -> tuple[flows.Puts, flows.Puts]:
@@ -118,7 +118,7 @@ def _locked(job: Job, backend: Backend, now_ms: int) -> bool:
         if isinstance(change, str):
             return False
         puts, expects = list(change.puts.items()), list(change.expects.items())
-        if _tried(backend, Transact(state=puts, name=keys.NAME, expect=expects)):
+        if committed(backend, Transact(state=puts, name=keys.NAME, expect=expects)):
             return True
     raise StateChanged(keys.NAME, "unique")
 
@@ -164,7 +164,7 @@ def _limited(jobs: Sequence[Job], backend: Backend, now_ms: int) -> list[Begun]:
     for _ in range(TRIES_MAX):
         commit, begun = _decide(jobs, backend, now_ms)
         operation = commit.operation()
-        if not (operation.state or operation.acknowledge) or _tried(backend, operation):
+        if not (operation.state or operation.acknowledge) or committed(backend, operation):
             return begun
     raise StateChanged(keys.NAME, "limits")
 
@@ -217,11 +217,3 @@ def _indexed(commit: _Commit, prefix: bytes, rows: dict[bytes, bytes], now_ms: i
     """The first use of a key is when its rows' end is put into the index; the sweeper moves it on while it is used."""
     if not rows:
         commit.puts[keys.expiry(now_ms + limiting.IDLE_MS, prefix)] = b""
-
-
-def _tried(backend: Backend, operation: Transact) -> bool:
-    try:
-        backend.transact(operation)
-    except StateChanged:
-        return False
-    return True

@@ -17,7 +17,7 @@ from headrace.errors import StateChanged
 from headrace.queue.model import arn_of
 from headrace.queue.operations import Transact
 from headrace.work import keys, schedules, unique
-from headrace.work.backend import Backend
+from headrace.work.backend import Backend, committed
 from headrace.work.dispatch import Dispatch
 from headrace.work.envelope import Unique, new_id
 from headrace.work.schedules import Definition, Due, Row
@@ -27,7 +27,7 @@ log = logging.getLogger("headrace.work")
 LOOK_MS: Final = 15_000
 """Between two looks at the rows, where nothing is due: what was paused, resumed or defined elsewhere is seen then."""
 TRIES_MAX: Final = 20
-"""Of a send that somebody else took the lock from."""
+"""Of a firing whose lock somebody else took or gave back meanwhile."""
 LOCK_MS: Final = 86_400_000
 """How long a firing keeps the next ones from overlapping at most, should its task vanish."""
 
@@ -94,44 +94,39 @@ class Scheduler:
 
 def fire(backend: Backend, row: Row, due: Due, stored: bytes, *, now_ms: int) -> Row | None:
     """Send what is due, once: in one transaction with the row. Returns the row afterwards; None if somebody was faster."""
-    name = row.definition.name
-    after, dispatches, locks = _fired(backend, row, due, now_ms)
-    key = keys.schedule(name)
+    name, key = row.definition.name, keys.schedule(row.definition.name)
     backend.prepare(row.definition.queue)
-    try:
-        backend.transact(
-            Transact(
-                sends=[(arn_of(one.queue), [one.entry()]) for one in dispatches],
-                state=[(key, msgspec.json.encode(after)), *locks.puts.items()],
-                name=keys.NAME,
-                expect=[(key, stored), *locks.expects.items()],
-            )
+    for _ in range(TRIES_MAX):
+        after, dispatches, locks = _fired(backend, row, due, now_ms)
+        operation = Transact(
+            sends=[(arn_of(one.queue), [one.entry()]) for one in dispatches],
+            state=[(key, msgspec.json.encode(after)), *locks.puts.items()],
+            name=keys.NAME,
+            expect=[(key, stored), *locks.expects.items()],
         )
-    except StateChanged:
-        return None
-    _tell(name, due, len(dispatches))
-    return after
+        if committed(backend, operation):
+            _tell(name, due, len(dispatches))
+            return after
+        if backend.read(key) != stored:
+            return None
+    raise StateChanged(keys.NAME, name)
 
 
 def fire_now(backend: Backend, row: Row, *, now_ms: int) -> str | None:
     """Send its task now, whatever its times are: these stay. Returns the task's id; None if a lock keeps it from running."""
+    backend.prepare(row.definition.queue)
     for _ in range(TRIES_MAX):
         _, sent, locks = _fired(backend, row, Due([now_ms], row), now_ms)
         if not sent:
             return None
-        backend.prepare(row.definition.queue)
-        try:
-            backend.transact(
-                Transact(
-                    sends=[(arn_of(sent[0].queue), [sent[0].entry()])],
-                    state=list(locks.puts.items()),
-                    name=keys.NAME,
-                    expect=list(locks.expects.items()),
-                )
-            )
-        except StateChanged:
-            continue
-        return sent[0].envelope.id
+        operation = Transact(
+            sends=[(arn_of(sent[0].queue), [sent[0].entry()])],
+            state=list(locks.puts.items()),
+            name=keys.NAME,
+            expect=list(locks.expects.items()),
+        )
+        if committed(backend, operation):
+            return sent[0].envelope.id
     raise StateChanged(keys.NAME, row.definition.name)
 
 
@@ -205,19 +200,14 @@ def read_rows(backend: Backend) -> list[tuple[Row, bytes]]:
 
 def write_row(backend: Backend, row: Row, stored: bytes | None) -> bool:
     """Write the row if it is as it was read; False if it was changed meanwhile."""
-    key = keys.schedule(row.definition.name)
-    try:
-        backend.transact(Transact(state=[(key, msgspec.json.encode(row))], name=keys.NAME, expect=[(key, stored)]))
-    except StateChanged:
-        return False
-    return True
+    return _replaced(backend, row.definition.name, stored, msgspec.json.encode(row))
 
 
 def remove_row(backend: Backend, name: str, stored: bytes) -> bool:
     """Remove the row if it is as it was read."""
+    return _replaced(backend, name, stored, None)
+
+
+def _replaced(backend: Backend, name: str, stored: bytes | None, value: bytes | None) -> bool:
     key = keys.schedule(name)
-    try:
-        backend.transact(Transact(state=[(key, None)], name=keys.NAME, expect=[(key, stored)]))
-    except StateChanged:
-        return False
-    return True
+    return committed(backend, Transact(state=[(key, value)], name=keys.NAME, expect=[(key, stored)]))

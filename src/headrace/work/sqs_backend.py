@@ -48,9 +48,7 @@ class SqsBackend:
     """
 
     name = "SQS"
-    capabilities = Capabilities(
-        transactions=False, state=False, waits=False, holders=False, delay_max_ms=sqs_messages.DELAY_MAX_MS
-    )
+    capabilities = Capabilities(transactions=False, state=False, holders=False, delay_max_ms=sqs_messages.DELAY_MAX_MS)
 
     def __init__(self, target: str) -> None:
         """Raises InvalidParameter: the address is none of these, or boto3 is not installed."""

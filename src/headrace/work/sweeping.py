@@ -12,10 +12,9 @@ from typing import Final
 
 import msgspec
 
-from headrace.errors import StateChanged
 from headrace.queue.operations import Transact
 from headrace.work import flows, keys, limiting, results, wish
-from headrace.work.backend import Backend
+from headrace.work.backend import Backend, committed
 from headrace.work.unique import Lock
 
 EVERY_MS: Final = 10_000
@@ -59,11 +58,7 @@ class Sweeper:
             if _expires_ms(key, value) <= now_ms:
                 change.puts.append((key, None))
                 change.expects.append((key, value))
-        try:
-            self._backend.transact(Transact(state=change.puts, name=keys.NAME, expect=change.expects))
-        except StateChanged:
-            return False
-        return True
+        return committed(self._backend, Transact(state=change.puts, name=keys.NAME, expect=change.expects))
 
     def _values(self, wanted: Sequence[bytes]) -> dict[bytes, bytes]:
         """Those of the rows that are there. What expires together was mostly written together, and has keys that are near
