@@ -207,6 +207,14 @@ def test_flows_that_cannot_be_are_refused_when_written(bench: Bench) -> None:
         chain(bench.number.s(), bench.add.s()).send()
     with pytest.raises(InvalidOption, match="unique"):
         chain(bench.number.s(1), bench.alone.options(unique="one").si()).send()
+    with pytest.raises(InvalidOption, match="at most 200"):
+        chain(bench.number.s(1), *[bench.add.s()] * 200).send()
+
+
+def test_the_longest_chain_there_may_be_comes_to_its_end(bench: Bench) -> None:
+    handle = chain(bench.number.s(1), *[bench.add.s()] * 199).send()
+    bench.worker.run_ready()
+    assert handle.result(0) == 200
 
 
 def redrive(bench: Bench) -> None:

@@ -21,6 +21,7 @@ from headrace.work import (
     ResultNotKept,
     ResultTimeout,
     TaskFailed,
+    chain,
     current,
     inspecting,
     keys,
@@ -167,6 +168,19 @@ def test_a_task_not_begun_in_time_expires() -> None:
         assert did == []
         with pytest.raises(TaskFailed, match="expired"):
             handle.result(0)
+
+
+@pytest.mark.parametrize("in_a_chain", [False, True])
+def test_a_call_that_was_written_long_ago_expires_by_when_it_is_sent(*, in_a_chain: bool) -> None:
+    app, _ = build()
+    with in_memory(app) as tests:
+        call = app.tasks["add"].options(expires="1 minute").s(1)
+        tests.advance("1 hour")
+        (chain(call) if in_a_chain else call).send()
+        assert fates(tests.run_pending()) == [("add", 1, "done")]
+        call.send()
+        tests.advance("1 minute")
+        assert fates(tests.run_pending()) == [("add", 1, "expired")]
 
 
 def test_a_delayed_task_waits_and_a_higher_priority_goes_first() -> None:

@@ -60,6 +60,15 @@ def test_a_schedule_sends_its_task_with_its_arguments_at_its_time(tests: Tasks) 
     assert run.fate == "done"
 
 
+def test_a_schedules_call_keeps_its_own_expiry_from_each_firing_on(tests: Tasks) -> None:
+    tests.app.schedule(tests.app.tasks["tick"].options(expires="10s", delay="5s").s(), every="1m", name="short")
+    one = scheduler(tests)
+    one.advance(START_MS)
+    one.advance(START_MS + MINUTE_MS)
+    [waiting] = tests.pending()
+    assert waiting.expires_ms == START_MS + MINUTE_MS + 10_000
+
+
 def test_many_schedulers_fire_once(tmp_path: Path) -> None:
     app = make_app()
     app.connect(tmp_path / "data")

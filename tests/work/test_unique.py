@@ -227,3 +227,14 @@ def test_a_lock_until_its_ttl_outlives_its_task() -> None:
         assert (len(did), once.send(1).duplicate) == (1, True)
         tests.advance("2m")
         assert not once.send(1).duplicate
+
+
+def test_a_call_keeps_the_ttl_that_it_was_written_with() -> None:
+    app, _ = build()
+    call = app.tasks["add"].options(unique="k", until="ttl", ttl="1h").s(1)
+    with in_memory(app) as tests:
+        call.send()
+        tests.run_pending()
+        assert call.send().duplicate
+        tests.advance("61m")
+        assert not call.send().duplicate

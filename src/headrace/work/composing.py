@@ -9,14 +9,13 @@ results, so what follows a task is in its own message, readable, and no coordina
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from headrace.queue import limits as broker_limits
-from headrace.work import flows, keys
+from headrace.work import flows, keys, limits
 from headrace.work.dispatch import Dispatch
 from headrace.work.envelope import NO_ARGUMENTS, Envelope, Flow, Joins, Signature, new_id
 from headrace.work.errors import InvalidOption
@@ -30,8 +29,6 @@ T = TypeVar("T")
 
 KEEP_S: Final = 86_400.0
 """How long a flow's result is kept, where its last task does not say."""
-MEMBERS_MAX: Final = broker_limits.NATIVE_BATCH_MAX
-"""Members of a group: they are sent in one transaction."""
 
 
 class Step:
@@ -49,7 +46,7 @@ class Step:
 
         Raises:
             InvalidArguments: the first task leaves arguments open.
-            InvalidOption: a task of it is unique: it could not be left out.
+            InvalidOption: a task of it is unique: it could not be left out. Or more than 200 follow one another.
             NotSupported: there is a group in it, and the broker has no transactions.
             InvalidMessage, MessageTooLong: what follows a task does not fit into its message.
         """
@@ -72,10 +69,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Call(Step, Generic[T]):
-    """A call of a task, to be sent later: made by `task.s(…)` and `task.si(…)`."""
+    """A call of a task, to be sent later: made by `task.s(…)` and `task.si(…)`. `ttl_ms`: of its unique lock, if it has one."""
 
     app: App
     signature: Signature
+    ttl_ms: int = limits.UNIQUE_TTL_MS
 
     @property
     def task(self) -> str:
@@ -137,7 +135,7 @@ def group(members: Iterable[Step], *, on_failure: OnFailure = "stop") -> Group:
     """Tasks that run side by side.
 
     Args:
-        members: 0 to 10,000 calls, chains or groups with a join.
+        members: 1 to 10,000 calls, chains or groups with a join.
         on_failure: what follows when a member fails for good. "stop": what joins the group does not run, the flow's result
             is the error; once the member is redriven from the dead letters and succeeds, it goes on. "continue": that
             member's result is None.
@@ -145,8 +143,8 @@ def group(members: Iterable[Step], *, on_failure: OnFailure = "stop") -> Group:
     steps = tuple(members)
     if on_failure not in ("stop", "continue"):
         raise InvalidOption("on_failure", repr(on_failure), "it is 'stop' or 'continue'")
-    if not 1 <= len(steps) <= MEMBERS_MAX:
-        raise InvalidOption("members", str(len(steps)), f"a group has 1 to {MEMBERS_MAX:,} of them")
+    if not 1 <= len(steps) <= limits.GROUP_MEMBERS_MAX:
+        raise InvalidOption("members", str(len(steps)), f"a group has 1 to {limits.GROUP_MEMBERS_MAX:,} of them")
     for step in steps:
         last = step.steps[-1] if isinstance(step, Chain) else step
         if isinstance(last, Group) and last.join is None:
@@ -193,11 +191,13 @@ class _Composing:
             raise InvalidOption(
                 "unique", envelope.unique.key, f"{envelope.task} cannot be left out of a chain or group"
             )
+        if _depth(then) >= limits.CHAIN_STEPS_MAX:
+            reason = f"at most {limits.CHAIN_STEPS_MAX} tasks follow one another; let the last one send what comes then"
+            raise InvalidOption("steps", f"more than {limits.CHAIN_STEPS_MAX}", reason)
         keep_s = envelope.keep_result_s
         first = self.last is None
         envelope = msgspec.structs.replace(
-            envelope,
-            id=new_id(self.now_ms),
+            _anew(envelope, self.now_ms),
             flow=flow,
             then=then,
             keep_result_s=self.keep_s if first and keep_s is None else keep_s,
@@ -229,6 +229,15 @@ class _Composing:
         if self.last is not None and self.last.id == envelope.id:
             self.last = envelope
         return msgspec.structs.replace(signature, envelope=envelope, takes="")
+
+
+def _depth(then: Sequence[Signature]) -> int:
+    """How many tasks follow one another."""
+    depth = 0
+    while then:
+        depth += 1
+        then = [inner for one in then for inner in one.envelope.then]
+    return depth
 
 
 def _result_of(step: Step) -> str:
@@ -268,8 +277,15 @@ def _alone(call: Call[Any]) -> Dispatch:
     task = call.app.tasks[call.task]
     task.arguments.call(call.signature.envelope.args)
     now_ms = call.app.clock()
-    envelope = msgspec.structs.replace(call.signature.envelope, id=new_id(now_ms), sent_ms=now_ms)
-    return Dispatch(call.signature.queue, envelope, call.signature.delay_ms, task.sent_with.ttl_ms)
+    envelope = _anew(call.signature.envelope, now_ms)
+    return Dispatch(call.signature.queue, envelope, call.signature.delay_ms, call.ttl_ms)
+
+
+def _anew(envelope: Envelope, now_ms: int) -> Envelope:
+    """What was written some time ago as it is sent now: a task of its own, whose `expires` counts from now on."""
+    since_ms = now_ms - envelope.sent_ms
+    expires_ms = envelope.expires_ms + since_ms if envelope.expires_ms is not None else None
+    return msgspec.structs.replace(envelope, id=new_id(now_ms), sent_ms=now_ms, expires_ms=expires_ms)
 
 
 class GroupHandle(Handle[list[Any]]):

@@ -51,20 +51,23 @@ def of_call(call: Call[Any], cron: str | None, every: Duration | None, values: S
     """Raises InvalidArguments if the call leaves arguments open."""
     task = call.app.tasks[call.task]
     task.arguments.call(call.signature.envelope.args)
-    return _definition(call, timing(cron, every, values), task.sent_with.expires_ms, values)
+    return _definition(call, timing(cron, every, values), values)
 
 
 def of_task(task: Task[..., Any], when: Timing, values: ScheduleValues) -> Definition:
     """Raises InvalidArguments: the task cannot be called without arguments."""
-    return _definition(task.si(), when, task.sent_with.expires_ms, values)
+    return _definition(task.si(), when, values)
 
 
-def _definition(call: Call[Any], when: Timing, expires_ms: int | None, values: ScheduleValues) -> Definition:
+def _definition(call: Call[Any], when: Timing, values: ScheduleValues) -> Definition:
     unknown = set(values) - set(ScheduleValues.__annotations__)
     if unknown:
         known = ", ".join(ScheduleValues.__annotations__)
         raise InvalidOption(min(unknown), "…", f"a schedule has no such option; it has {known}")
-    template = msgspec.structs.replace(call.signature.envelope, id="", sent_ms=0, expires_ms=expires_ms)
+    written = call.signature.envelope
+    since_ms = written.sent_ms + call.signature.delay_ms  # a firing has no delay
+    expires_ms = written.expires_ms - since_ms if written.expires_ms is not None else None
+    template = msgspec.structs.replace(written, id="", sent_ms=0, expires_ms=expires_ms)
     return schedules.check_definition(
         Definition(
             values.get("name", template.task),

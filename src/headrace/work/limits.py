@@ -36,7 +36,10 @@ ID_PATTERN: Final = r"^[A-Za-z0-9._:-]{0,100}\Z"  # of tasks and groups: parts o
 QUEUE_PATTERN: Final = r"^(?=.{0,80}\Z)[A-Za-z0-9_-]*(\.fifo)?\Z"  # empty: none
 TIME_MAX_MS: Final = 10**14 - 1  # the year 5138: 14 digits, as the index has
 ATTEMPTS_MAX: Final = 1_000_000
-GROUP_MEMBERS_MAX: Final = 10_000
+GROUP_MEMBERS_MAX: Final = 10_000  # they are sent in one transaction: the native API's bound
+
+# Chains: each step stands within the one before it, three levels deep; Python's JSON goes 1,000 deep, less what is on the stack
+CHAIN_STEPS_MAX: Final = 200
 
 # What of a failure is kept, an attempt
 HISTORY_MAX: Final = 10  # attempts in the envelope: with TRACEBACK_BYTES_MAX 40 KiB of a message's 1 MiB

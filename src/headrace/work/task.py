@@ -199,9 +199,9 @@ class Task(Generic[P, R]):
                 "the arguments are not known before the result is; use .si(…), or a text",
             )
         dispatch = self.dispatch_raw(raw)
-        return Call(
-            self.app, Signature(dispatch.queue, dispatch.envelope, takes, dispatch.delay_ms, dispatch.envelope.group)
-        )
+        envelope = dispatch.envelope
+        signature = Signature(dispatch.queue, envelope, takes, dispatch.delay_ms, envelope.group)
+        return Call(self.app, signature, dispatch.ttl_ms)
 
     def _unique(self, raw: msgspec.Raw) -> Unique | None:
         options = self.sent_with
