@@ -126,14 +126,12 @@ def test_connection_of_before_cannot_commit_any_more(store: PostgresStore, datab
     _assert_stored_once(store)
 
 
-def test_what_the_store_cannot_do_is_refused_and_not_done_by_halves(store: PostgresStore) -> None:
-    fifo = arn_of("q.fifo")
-    ask(store, ops.CreateQueue(fifo, {"fifo": True}))
+def test_what_the_store_cannot_do_is_refused(store: PostgresStore) -> None:
     for operation in (
-        ops.Send(fifo, [Entry(b"x", group="g", dedup_id="d")]),
-        ops.Transact(sends=[(fifo, [Entry(b"x", group="g", dedup_id="d")])]),
+        ops.CreateQueue(arn_of("q.fifo"), {"fifo": True}),
         ops.CreateTopic("arn:aws:sns:us-east-1:000000000000:t"),
     ):
         (outcome,) = ask(store, operation)
         assert isinstance(outcome, CallerError), operation
         assert "PostgreSQL store" in str(outcome)
+    assert ask(store, ops.ListQueues())[0] == [ask(store, ops.GetQueue(QUEUE))[0]]

@@ -43,6 +43,8 @@ def create_queue(tx: Transaction, operation: CreateQueue) -> QueueInfo:
         return existing.info
     made = settings.create(operation.settings, operation.stored)
     settings.check_arn(operation.queue, fifo=made.fifo)
+    if made.fifo:  # without groups and deduplication its promises would be broken silently
+        raise InvalidSetting("fifo", "true", "a PostgreSQL store has no FIFO queues yet; use one in a folder (--data)")
     _check_recently_deleted(tx, operation.queue)
     _check_redrive(tx, operation.queue, made)
     tx.lock_directory()

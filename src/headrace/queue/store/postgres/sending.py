@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final, LiteralString
 
-from headrace.errors import CallerError, InvalidParameter
+from headrace.errors import CallerError
 from headrace.queue.model import Entry, Sent
 from headrace.queue.operations import Send
 from headrace.queue.store.checks import check_batch, check_entry
@@ -78,18 +78,9 @@ def send(tx: Transaction, operations: Sequence[Send]) -> Answers:
     ]
 
 
-def refuse_fifo(queue: StoredQueue) -> None:
-    """Without groups and deduplication no message may come into a FIFO queue: its promises would be broken silently."""
-    if queue.info.settings.fifo:
-        raise InvalidParameter(
-            "queue", queue.arn, "a PostgreSQL store has no FIFO queues yet; use one in a folder (--data)"
-        )
-
-
 def _plan(tx: Transaction, new: New, operation: Send) -> list[Any]:
     """For each entry its place among the new messages, or its error."""
     queue = tx.catalog.queue(operation.queue)
-    refuse_fifo(queue)
     check_batch(operation.entries)
     places: list[int | CallerError] = []
     for entry in operation.entries:

@@ -19,7 +19,7 @@ from headrace.queue.store.postgres import states
 from headrace.queue.store.postgres.arrays import Ints, Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
-from headrace.queue.store.postgres.sending import New, refuse_fifo
+from headrace.queue.store.postgres.sending import New
 from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction
 
 # A share: an epoch that was read as the newest is so until the commit.
@@ -99,7 +99,6 @@ def _sends(tx: Transaction, operation: Transact) -> list[tuple[StoredQueue, list
     out = []
     for arn, entries in operation.sends:
         queue = tx.catalog.queue(arn)
-        refuse_fifo(queue)
         for entry in entries:
             checks.check_entry(queue.info.settings, entry)
         out.append((queue, entries))
