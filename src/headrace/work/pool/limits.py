@@ -41,5 +41,8 @@ LOOK_S: Final = 1.0  # how often the parent looks at the boards
 BOARD_SLOTS_MAX: Final = 256  # runs that can be named after a crash; further ones run all the same
 BOARD_TEXT_BYTES: Final = 120  # of a task's name and id
 
+# Being present
+SHOWN_MAX: Final = 100  # running tasks, and the busiest tasks by name: with names of 80 letters 50 of a Hold's 64 KiB
+
 # The run log
 SWEEP_S: Final = 600.0  # between two sweeps for chunks that nobody else removes

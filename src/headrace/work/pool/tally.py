@@ -13,7 +13,7 @@ BOUNDS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0,
 )  # fmt: skip
 TASKS_MAX: Final = 200
-"""Names that are counted apart, as facts and as labels; further ones are counted as `other`."""
+"""Names that are counted apart, and are labels of metrics; further ones are counted as `other`."""
 
 
 class TaskTally(msgspec.Struct):

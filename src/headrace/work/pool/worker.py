@@ -28,7 +28,7 @@ from headrace.work.pool.fetcher import Fetcher, Routes
 from headrace.work.pool.held import Hand, Held, wall_ms
 from headrace.work.pool.inbox import Inbox
 from headrace.work.pool.keeper import Keeper, Renewer
-from headrace.work.pool.limits import UNCOMMITTED_MAX
+from headrace.work.pool.limits import SHOWN_MAX, UNCOMMITTED_MAX
 from headrace.work.pool.pacing import Kinds, Pace, Source, grouped
 from headrace.work.pool.present import Present
 from headrace.work.pool.runners import Loop, Threads
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("headrace.work")
 _LOOK_S: Final = 0.005
-_RUNNING_MAX: Final = 200
-"""Tasks that are named in the facts: these are 64 KiB at most."""
 
 
 class Part(Protocol):
@@ -279,6 +277,7 @@ class Worker:
 
     def facts(self) -> dict[str, Any]:
         tasks, done_s = self.tally.facts(time.monotonic())
+        tasks.sort(key=lambda task: -(task.done + task.failed))
         facts = WorkerFacts(
             **about_me(),
             rss_bytes=rss_bytes(),
@@ -286,8 +285,8 @@ class Worker:
             queues=self.queues,
             slots=self._settings.threads
             + self._settings.async_tasks * any(source.kinds.asynchronous for source in self.sources),
-            running=[_running(held) for held in self._hand.running()[:_RUNNING_MAX]],
-            tasks=tasks,
+            running=[_running(held) for held in self._hand.running()[:SHOWN_MAX]],
+            tasks=tasks[:SHOWN_MAX],
             done_s=done_s,
             draining=self._draining,
         )
