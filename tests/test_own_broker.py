@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import re
 import urllib.error
@@ -63,6 +64,26 @@ def test_broker_of_somebody_else_is_used_and_replaced_when_it_is_gone(
                 await asyncio.sleep(0.01)
         broker.stop()
         await ended(broker)
+
+    uvloop.run(trial())
+
+
+def test_broker_that_the_system_has_no_room_for_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[object] = []
+
+    def no_room(*_: object) -> None:
+        tries.append(None)
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(own_broker, "spawn", no_room)
+
+    async def trial() -> None:
+        broker = OwnBroker(tmp_path / "data", keys=tmp_path / "keys.json", on_ended=lambda: None)
+        await broker.start()
+        async with asyncio.timeout(20):
+            while len(tries) < 2:  # noqa: ASYNC110  # a timer does it
+                await asyncio.sleep(0.01)
+        broker.stop()
 
     uvloop.run(trial())
 

@@ -81,8 +81,7 @@ class OwnBroker:
         self._on_ended()
         if self._stopping:
             return
-        self._log.error("the broker has ended (%s); it is started again", ending(code), extra=self._ids)
-        self._loop.call_later(self._restarts.ended(self._loop.time()), self._spawn)
+        self._try_again("has ended", ending(code))
 
     @property
     def over(self) -> bool:
@@ -104,7 +103,14 @@ class OwnBroker:
             return
         self._restarts.started(self._loop.time())
         arguments = ["broker", "--data", str(self._folder), "--host", "127.0.0.1", "--port", "0"]
-        self._process = spawn([*arguments, "--keys", str(self._keys)])
+        try:
+            self._process = spawn([*arguments, "--keys", str(self._keys)])
+        except (OSError, subprocess.SubprocessError) as error:  # the system has no room for it
+            self._try_again("cannot be started", str(error))
+
+    def _try_again(self, what: str, how: str) -> None:
+        self._log.error("the broker %s (%s); it is started again", what, how, extra=self._ids)
+        self._loop.call_later(self._restarts.ended(self._loop.time()), self._spawn)
 
 
 def _write_keys(path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,10 +28,14 @@ class Yard:
         self.file = WorkSettings(app="shop:app")
         self.started_with: list[str] = []
         """The app of each child."""
+        self.room = True
+        """Whether the system has room for a process."""
         self.parent = Parent(self.file, reread=lambda: self.file)
         self.parent._step()
 
     def _spawn(self, arguments: Sequence[str], **_: Any) -> Any:
+        if not self.room:
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
         self.started_with.append(load(WorkSettings, arguments[3].encode()).app)
         return SimpleNamespace(pid=len(self.started_with))
 
@@ -43,6 +50,11 @@ class Yard:
         self.file = WorkSettings(app=app)
         self.parent._reload()
         await asyncio.sleep(0)
+
+    async def started(self, number: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.started_with) < number:  # noqa: ASYNC110  # a timer does it
+                await asyncio.sleep(0.01)
 
     def close(self) -> None:
         self.parent._fleet.drain()
@@ -84,3 +96,40 @@ def test_reload_that_fails_after_one_that_was_done_goes_back_to_that_one(monkeyp
         yard.close()
 
     asyncio.run(trial())
+
+
+def test_child_that_the_system_has_no_room_for_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def trial() -> None:
+        before = descriptors()
+        yard = Yard(monkeypatch)
+        yard.says(1, control.Working())
+        yard.room = False
+        yard.ends(1, -9)
+        assert yard.started_with == ["shop:app"]
+        assert descriptors() == before
+        yard.room = True
+        await yard.started(2)
+        yard.close()
+
+    asyncio.run(trial())
+
+
+def test_child_that_cannot_be_loaded_any_more_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def trial() -> None:
+        yard = Yard(monkeypatch)
+        yard.says(1, control.Working())
+        yard.ends(1, -9)
+        await yard.started(2)
+        yard.says(2, control.Failed("there is no module 'shop'"))
+        yard.ends(2, 1)
+        yard.close()
+
+    with caplog.at_level(logging.WARNING, "headrace.work"):
+        asyncio.run(trial())
+    assert "a process has ended (exit code 1): there is no module 'shop'" in caplog.messages
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

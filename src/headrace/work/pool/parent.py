@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, SubprocessError
 from typing import Final
 
 from headrace.children import end_group, ending, spawn
@@ -50,6 +50,8 @@ class Process:
     line: socket.socket
     board: Board
     received: bytearray = field(default_factory=bytearray)
+    failure: str = ""
+    """Why it cannot start, as it has said itself."""
 
     @property
     def ids(self) -> dict[str, object]:
@@ -92,10 +94,10 @@ class Parent:
         """The exit code: 0 stopped, 1 the app or the broker could not be used at the start."""
         raise_descriptor_limit()
         self._obey_signals()
-        self._expose()
-        self._step()
         looking = asyncio.ensure_future(self._look_again_and_again())
         try:
+            self._expose()
+            self._step()
             while not (self._fleet.over and not self._processes):
                 self._changed.clear()
                 await self._changed.wait()
@@ -225,16 +227,32 @@ class Parent:
                 self._loop.call_soon(self._drain, 0.0)
 
     def _start(self, number: int, slot: int) -> None:
+        """One that the system has no room for is tried again, as one that has ended early."""
+        try:
+            process = self._processes[number] = self._spawn(number, slot)
+        except (OSError, SubprocessError) as error:
+            ids = {"action": "work.child.ended", "child": number, "ending": str(error)}
+            _log.error("a process cannot be started: %s", error, extra=ids)
+            self._fleet.child_gone(number, self._loop.time(), reason=f"it cannot be started: {error}")
+            return
+        self._loop.add_reader(process.line, self._read, process)
+        _log.debug("a process has been started", extra={"action": "work.child.started", **process.ids})
+
+    def _spawn(self, number: int, slot: int) -> Process:
+        """Raises: OSError, SubprocessError: the system has no room for it."""
         ours, theirs = socket.socketpair()
         board = Board.make()
         what = [str(theirs.fileno()), str(board), str(slot), dump(self.settings).decode()]
-        popen = spawn(what, module=CHILD, own_group=True, pass_fds=(theirs.fileno(), board))
-        theirs.close()
-        ours.setblocking(False)
-        process = self._processes[number] = Process(number, slot, popen, ours, Board(board))
-        os.close(board)
-        self._loop.add_reader(ours, self._read, process)
-        _log.debug("a process has been started", extra={"action": "work.child.started", **process.ids})
+        try:
+            popen = spawn(what, module=CHILD, own_group=True, pass_fds=(theirs.fileno(), board))
+            ours.setblocking(False)
+            return Process(number, slot, popen, ours, Board(board))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(board)
 
     def _kill(self, number: int) -> None:
         process = self._processes.get(number)
@@ -275,6 +293,7 @@ class Parent:
                 self._totals.note(process.number, message)
                 return
             case control.Failed(reason):
+                process.failure = reason
                 self._fleet.child_failed(process.number, reason)
         self._step()
 
@@ -303,7 +322,8 @@ class Parent:
                 f"{text} ({time.monotonic() - since_s:.1f} s)" for text, since_s in process.board.running()
             )
             ran = f"; in it ran {tasks}" if tasks else ""
-            _log.warning("a process has ended (%s)%s", ending(code), ran, extra=ids)
+            why = f": {process.failure}" if process.failure else ""
+            _log.warning("a process has ended (%s)%s%s", ending(code), why, ran, extra=ids)
         del self._processes[number]
         self._totals.ended(number)
         self._loop.remove_reader(process.line)
