@@ -126,7 +126,7 @@ def test_a_part_that_refuses_its_settings_at_the_start_ends_it_all(tmp_path: Pat
         ("[broker]\nhost = '0.0.0.0'\n", "--keys"),
         ("[broker.a]\nport = 1\n", "there is one broker only"),
         ("[work]\nprocesses = 1\n", "app is missing"),
-        ("[stream.a]\nfile = 'none.py'\n", "cannot be read"),
+        ("[stream.a]\nfile = 'none.py'\n", "none.py: cannot be read: No such file"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_before_anything_starts(
@@ -187,6 +187,7 @@ def test_what_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
         assert one.stop() == 1
         killed = next(line for line in one.all_lines() if line.get("action") == "up.killed")
         assert "stream.stubborn" in killed["parts"]
+        assert "up.part.ended" not in {action for _, action in one.actions()}, "what is killed is not started again"
         assert one.pids() == set()
 
 

@@ -177,7 +177,8 @@ def _content(settings: Any, rules: Section) -> str:
     if not rules.reads:
         return ""
     place = str(getattr(settings, rules.reads))
-    path = Path(place if Path(place).is_file() else place.rpartition(":")[0])
+    head, colon, _ = place.rpartition(":")
+    path = Path(head if colon and not Path(place).is_file() else place)
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

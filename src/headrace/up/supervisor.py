@@ -293,6 +293,7 @@ class Supervisor:
         ids = {"action": "up.killed", "after_s": float(self.plan.up.drain), "parts": names}
         _log.error("not ended in time, killed: %s; what was accepted is not lost", names, extra=ids)
         for child in left:
+            child.stop()  # so that it is not started again
             child.kill()
 
     async def _close(self) -> None:
