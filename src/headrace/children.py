@@ -108,7 +108,8 @@ def backoff_s(crashes: int) -> float:
 
 @dataclass(slots=True)
 class Restarts:
-    """When one child may be started again. Pure: `now_s` is any monotonic time."""
+    """When a child may be started again; or the children of a fleet, whose early deaths count together. Pure: `now_s` is
+    any monotonic time."""
 
     crashes: int = 0
     """Early deaths in a row."""
@@ -124,6 +125,10 @@ class Restarts:
         if now_s - self.since_s >= CRASH_S:
             self.crashes = 0
             return 0.0
+        return self.crashed(now_s)
+
+    def crashed(self, now_s: float) -> float:
+        """It has died early. Returns: as `ended`."""
         if now_s - self._crashed_s >= CALM_S:
             self.crashes = 0
         self.crashes += 1

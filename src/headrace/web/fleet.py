@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, TypeAlias
 
-from headrace.children import CALM_S, CRASH_S, backoff_s
+from headrace.children import CRASH_S, Restarts
 
 HEARD_S: Final = 3.0
 """A worker on a loop reports each second; one that has not for so long has a loop that is stuck."""
@@ -187,8 +187,7 @@ class Fleet:
         self._queued = False
         self._hurried = False  # a reload waits for this one
         self._began_s = 0.0  # when the newest zygote was started
-        self._crashes = 0
-        self._crashed_s = -CALM_S
+        self._deaths = Restarts()
         self._not_before_s = 0.0
         self._last_generation = 0
         self._last_worker = 0
@@ -272,7 +271,7 @@ class Fleet:
             return
         self.restarts += 1
         if worker.stage is not SERVING or now_s - worker.since_s < CRASH_S:
-            self._count_crash(now_s)
+            self._not_before_s = now_s + self._deaths.crashed(now_s)
 
     def retire(self, number: int) -> None:
         """It wants to be replaced; it serves until its replacement does."""
@@ -466,13 +465,6 @@ class Fleet:
             if worker.stage is not LEAVING:
                 self._leave(worker, now_s, 0.0)
         if self.generations.get(self.current) is Zygote.GONE:
-            self._count_crash(now_s)  # it is tried again, but not in a hurry
+            self._not_before_s = now_s + self._deaths.crashed(now_s)  # it is tried again, but not in a hurry
         self.reloads_failed += 1
         self._told.append(ReloadFailed(failed, reason))
-
-    def _count_crash(self, now_s: float) -> None:
-        if now_s - self._crashed_s >= CALM_S:
-            self._crashes = 0
-        self._crashed_s = now_s
-        self._crashes += 1
-        self._not_before_s = now_s + backoff_s(self._crashes)

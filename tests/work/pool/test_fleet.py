@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from headrace.children import CRASH_S
+from headrace.children import BACKOFF_FIRST_S, CALM_S, CRASH_S
 from headrace.work.pool.fleet import (
     LEAVING,
     STARTING,
@@ -71,6 +71,16 @@ def test_child_that_dies_is_replaced_at_once_and_one_that_dies_early_after_a_whi
     yard.now_s = due_s
     assert yard.step() == [Start(3, 0)]
     assert yard.fleet.restarts == 2
+
+
+def test_early_deaths_that_are_far_apart_do_not_add_up() -> None:
+    yard = Yard(1)
+    for _ in range(5):
+        yard.work()
+        (number,) = yard.working()
+        yard.gone(number, "killed by SIGKILL")
+        assert yard.fleet.due_s(yard.now_s) == yard.now_s + BACKOFF_FIRST_S
+        yard.now_s += CALM_S
 
 
 def test_child_that_leaves_by_itself_is_replaced_before_it_has_ended() -> None:

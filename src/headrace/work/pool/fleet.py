@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, TypeAlias
 
-from headrace.children import CRASH_S, backoff_s
+from headrace.children import CRASH_S, Restarts
 from headrace.work.pool.limits import END_MARGIN_S, READY_S
 
 
@@ -114,7 +114,7 @@ class Fleet:
         self._trial = 0  # the generation on trial; 0: none
         self._rolling = False  # slots with old code are still to be replaced
         self._proven = False  # a child has worked: from now on nothing that fails ends the pool
-        self._crashes = 0
+        self._deaths = Restarts()
         self._not_before_s = 0.0
         self._last_generation = 1
         self._last_number = 0
@@ -175,10 +175,7 @@ class Fleet:
         if child.generation == self._trial:
             self._drop_trial(reason)
         elif child.stage is STARTING or now_s - child.since_s < CRASH_S:
-            self._crashes += 1
-            self._not_before_s = now_s + backoff_s(self._crashes)
-        else:
-            self._crashes = 0
+            self._not_before_s = now_s + self._deaths.crashed(now_s)
 
     # What to do about it
 
