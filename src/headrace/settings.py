@@ -2,8 +2,8 @@
 
 A command declares its settings as one frozen `msgspec.Struct`, the command's name is their *section*, and everything
 else follows from it: a field `drain` of section `broker` is the flag `--drain`, the variable `HEADRACE_BROKER__DRAIN`
-and the key `drain` of table `[broker]` in `headrace.toml` (or `[tool.headrace.broker]` in `pyproject.toml`; `headrace.settings_file` reads them). `describe`
-lists them for help texts and for the documentation's test.
+and the key `drain` of table `[broker]` in `headrace.toml` (or `[tool.headrace.broker]` in `pyproject.toml`;
+`headrace.settings_file` reads them). `describe` lists them for help texts and for the documentation's test.
 
 Whatever is unknown or unfit is an error that names its place; nothing is guessed.
 """

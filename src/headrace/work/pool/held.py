@@ -30,7 +30,7 @@ class Held:
 
     __slots__ = (
         "began_s", "context", "deadline_s", "ended_s", "fetched_s", "job", "limit_slot", "mates", "outcome", "refused",
-        "renewed_s", "slot", "stage", "stopped", "thread",
+        "renewed_s", "stage", "stopped", "thread",
     )  # fmt: skip
 
     def __init__(self, job: Job, now_s: float, limit_slot: beginning.Held | None = None) -> None:
@@ -44,7 +44,6 @@ class Held:
         self.fetched_s = self.renewed_s = now_s
         self.began_s = self.ended_s = now_s
         self.deadline_s: float | None = None
-        self.slot = -1
         self.thread = 0
         """The thread that runs it, 0 for an async task."""
         self.stopped: type[BaseException] | None = None

@@ -28,7 +28,7 @@ from headrace.children import end_group, ending, spawn
 from headrace.native.endpoint import SOCKET_NAME, is_served
 from headrace.own_broker import OwnBroker
 from headrace.process import notify_systemd, raise_descriptor_limit
-from headrace.settings import dump
+from headrace.settings import SettingsError, dump
 from headrace.work.pool import control, fleet
 from headrace.work.pool.board import Board
 from headrace.work.pool.fleet import LEAVING, WORKING, Fleet
@@ -45,7 +45,6 @@ class Process:
     """A child as the parent sees it."""
 
     number: int
-    slot: int
     popen: Popen[bytes]
     line: socket.socket
     board: Board
@@ -164,8 +163,6 @@ class Parent:
         if self._fleet.reloading:
             self._again = True
             return
-        from headrace.settings import SettingsError  # noqa: PLC0415 - for this case only
-
         try:
             settings = self._reread()
         except SettingsError as error:
@@ -246,7 +243,7 @@ class Parent:
         try:
             popen = spawn(what, module=CHILD, own_group=True, pass_fds=(theirs.fileno(), board))
             ours.setblocking(False)
-            return Process(number, slot, popen, ours, Board(board))
+            return Process(number, popen, ours, Board(board))
         except BaseException:
             ours.close()
             raise

@@ -76,7 +76,7 @@ class Threads:
             each.context, each.began_s = Context(each.job, worker=self._worker), began_s
         timeout_s = held.job.timeout_s
         held.deadline_s = None if timeout_s is None else began_s + timeout_s
-        held.slot, held.thread = slot, threading.get_ident()
+        held.thread = threading.get_ident()
         self._board.begin(slot, held.label.encode(), began_s)
         for each in runs:
             each.stage = RUNNING
@@ -182,7 +182,7 @@ class Loop:
             each.context, each.began_s = Context(each.job, worker=self._worker), began_s
         timeout_s = held.job.timeout_s
         held.deadline_s = None if timeout_s is None else began_s + timeout_s
-        slot = held.slot = self._slots.pop()
+        slot = self._slots.pop()
         self._board.begin(slot, held.label.encode(), began_s)
         for each in runs:
             each.stage = RUNNING
