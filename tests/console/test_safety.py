@@ -17,6 +17,7 @@ import headrace.console
 from headrace.console import access, limits
 from headrace.console.addresses import local_place
 from headrace.console.answers import POLICY
+from headrace.console.messages import HIDDEN
 from headrace.console_settings import ConsoleSettings, check
 from headrace.native.client import Client
 from headrace.settings import SettingsError
@@ -302,8 +303,12 @@ def test_read_only_and_hidden_bodies(node: BrokerProcess, client: Client) -> Non
         ):
             for shown in (browser.get(path), browser.get(f"/api{path}")):
                 assert shown.status == 200 and "the secret" not in shown.text and '"secret"' not in shown.text
+        [group] = browser.get("/api/dead-letters/secret-dead").json["groups"]
+        told = browser.get(f"/api/dead-letters/secret-dead?group={group['key']}").json["group"]
+        assert (told["count"], told["reason"]) == (1, "")
         assert browser.get("/queues/secret-dead/messages/1/body").status == 404
-        assert browser.get("/api/queues/secret-dead?search=secret").json["messages"][0]["line"].startswith("hidden")
+        found = [browser.get(f"/api/queues/secret-dead?search={text}").json for text in ("secret", "nothing-like-it")]
+        assert [[message["line"] for message in facts["messages"]] for facts in found] == [[HIDDEN]] * 2
         assert browser.post("/queues/secret-dead/purge", {"name": "secret-dead"}).status == 403
 
 

@@ -214,6 +214,8 @@ def test_hidden_bodies_hide_arguments_results_and_errors(node: BrokerProcess, ap
             for place in (path, f"/api{path}"):
                 text = browser.get(place).text
                 assert "secret" not in text and "ConnectionError: away" not in text, place
+        found = browser.get("/api/tasks?find=w-1").json, browser.get("/api/tasks?find=away").json
+        assert [facts["fitting"] > 0 for facts in found] == [True, False], "no search tells what an error says"
     waiting.cancel()
 
 

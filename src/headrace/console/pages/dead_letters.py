@@ -53,10 +53,10 @@ async def more(desk: Desk, asked: Asked) -> Facts:
     chosen = [(peeked, letter) for peeked, letter in known if key in ("", letter.key) and peeked.message.seq > after]
     shown = chosen[: limits.PEEK_ROWS]
     hide, now_ms = desk.settings.hide_bodies, desk.snapshot().at_ms
-    groups = letters.group(known)
+    groups = [msgspec.to_builtins(group) | ({"reason": ""} if hide else {}) for group in letters.group(known)]
     return {
-        "groups": [msgspec.to_builtins(group) | ({"reason": ""} if hide else {}) for group in groups],
-        "group": next((msgspec.to_builtins(group) for group in groups if group.key == key), None),
+        "groups": groups,
+        "group": next((group for group in groups if group["key"] == key), None),
         "grouped": len(known),
         "all_grouped": found.after is None,
         "letters": [_letter_facts(peeked, letter, now_ms=now_ms, hide=hide) for peeked, letter in shown],
