@@ -103,6 +103,23 @@ def test_seconds_that_were_not_kept_are_shown_by_their_tens() -> None:
     assert again.points(["depth"], span_s=600, until_s=START_S + 59).values["depth"][-10:] == [54.5] * 10
 
 
+def test_a_console_that_has_just_begun_shows_nothing_of_before() -> None:
+    history = filled(10, start_s=START_S + 45)
+    seconds = history.points(["depth"], span_s=600, until_s=START_S + 54).values["depth"]
+    assert seconds[-11:] == [None, *(float(second) for second in range(10))]
+    assert set(seconds[:-10]) == {None}
+    tens = history.points(["depth"], span_s=7_200, until_s=START_S + 54).values["depth"]
+    assert tens[-3:] == [None, 2.0, 7.0]
+
+
+def test_seconds_in_which_nobody_looked_stay_a_gap_between_others() -> None:
+    history = History()
+    for second in (0, 3, 29):
+        history.add(START_S + second, {"depth": 6.0})
+    found = history.points(["depth"], span_s=600, until_s=START_S + 29).values["depth"][-30:]
+    assert [place for place, value in enumerate(found) if value is not None] == [0, 3, 29]
+
+
 def test_what_is_measured_stands_beside_what_was_kept() -> None:
     kept = keeping.save(filled(60), int(START_S // 60))
     history = History()

@@ -118,7 +118,7 @@ class History:
         tier = next((tier for tier in TIERS if tier.span_s >= span_s), TIERS[-1])
         last = int(until_s // tier.step_s)
         slots = range(last - min(span_s // tier.step_s, tier.slots) + 1, last + 1)
-        values = {name: [_plain(self._near(name, tier, slot)) for slot in slots] for name in names}
+        values = {name: [_plain(value) for value in self._means(name, tier, slots)] for name in names}
         return Points([slot * tier.step_s for slot in slots], values)
 
     def recent(self, name: str, *, until_s: float, count: int = 60, step_s: int = 10) -> list[float | None]:
@@ -127,13 +127,17 @@ class History:
         tier = next(tier for tier in TIERS if tier.step_s == step_s)
         return [_plain(self._at(name, tier, slot)) for slot in range(last - count + 1, last + 1)]
 
-    def _near(self, name: str, tier: Tier, slot: int) -> float:
-        """A slot's mean, or else that of the coarser one around it: seconds are not kept when a console ends."""
-        for coarser in TIERS[TIERS.index(tier) :]:
-            value = self._at(name, coarser, slot * tier.step_s // coarser.step_s)
-            if not math.isnan(value):
-                return value
-        return _NAN
+    def _means(self, name: str, tier: Tier, slots: range) -> list[float]:
+        """The means of slots; where a whole coarser slot has none of them, its own: seconds are not kept when a console
+        ends. A coarser slot that has some is made of these alone, and tells nothing of the time between them."""
+        found = [self._at(name, tier, slot) for slot in slots]
+        for coarser in TIERS[TIERS.index(tier) + 1 :]:
+            each = coarser.step_s // tier.step_s
+            for slot in range(slots.start // each, (slots.stop - 1) // each + 1):
+                within = slice(max(0, slot * each - slots.start), (slot + 1) * each - slots.start)
+                if all(map(math.isnan, found[within])):
+                    found[within] = [self._at(name, coarser, slot)] * len(found[within])
+        return found
 
     def latest(self, name: str, *, until_s: float) -> float | None:
         """The newest second, if it is one of the last three: what a chart appends."""
