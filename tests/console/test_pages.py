@@ -72,6 +72,7 @@ def test_many_queues_are_paged(served: Served, browser: Browser, client: Client)
     first, second = (browser.get(f"/api/queues?find=many-&page={number}").json for number in (1, 2))
     assert [len(first["queues"]), len(second["queues"]), first["pages"]] == [100, 1, 2]
     assert "Page 2 of 2" in page(browser, "/queues?find=many-&page=2")
+    assert "Page 2 of 2" in page(browser, "/queues?find=many-&page=9"), "what is beyond the last is the last"
     assert browser.get("/api/").json["queues_total"] > len(browser.get("/api/").json["queues"])
 
 

@@ -115,6 +115,18 @@ def test_workers_tell_what_runs(served: Served, browser: Browser, client: Client
     assert "box:7" in page(browser, "/workers/worker-box-7")
 
 
+def test_many_tasks_are_paged(served: Served, browser: Browser, client: Client) -> None:
+    for worker in range(2):
+        told = [TaskFacts(task=f"many.t{worker}{number:02}", done=1) for number in range(80)]
+        client.call(Hold(f"worker-many-{worker}", "worker", write(WorkerFacts(tasks=told))), wait=0)
+    served.look()
+    first, second = (browser.get(f"/api/tasks?page={number}").json for number in (1, 2))
+    assert (len(first["tasks"]), len(second["tasks"]) >= 60, second["pages"]) == (100, True, 2)
+    assert not {line["task"] for line in first["tasks"]} & {line["task"] for line in second["tasks"]}
+    text = page(browser, "/tasks?status=done")
+    assert "Page 1 of 2" in text and 'href="/tasks?find=&amp;status=done&amp;task=&amp;page=2"' in text
+
+
 def test_a_waiting_task_is_found_shown_and_cancelled(
     served: Served, browser: Browser, client: Client, app: App
 ) -> None:

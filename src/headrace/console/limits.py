@@ -33,7 +33,7 @@ BODY_LINE_CHARACTERS: Final = 160  # of a body in a list
 LETTERS_GROUPED_MAX: Final = 2_000  # dead letters of a queue that are read to be grouped
 """Reading all of a million letters would cost the broker seconds; the groups of the oldest 2,000 tell what is wrong."""
 REDRIVE_SOME_MAX: Final = 500  # letters that one press moves one by one; more: move all
-QUEUES_LISTED: Final = 100  # on a page; each is 600 bytes a second to who watches
+LISTED: Final = 100  # queues, tasks, topics on a page; each is 600 bytes a second to who watches
 QUEUES_OVERVIEW: Final = 25  # in the overview's table, the busiest
 QUEUES_DRAWN_MAX: Final = 10  # in the flow picture, the busiest; the table below has all
 

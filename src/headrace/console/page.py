@@ -9,10 +9,11 @@ facts: no forms, no user, no token. What is read once and stands still (messages
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+from headrace.console import limits
 from headrace.console.history import History
 from headrace.console.notices import Notices
 from headrace.console.runs import Runs
@@ -21,6 +22,8 @@ from headrace.console_settings import ConsoleSettings
 from headrace.errors import CallerError
 from headrace.native.aio import AsyncClient
 from headrace.native.protocol import INTEGER_MAX
+
+T = TypeVar("T")
 
 Facts: TypeAlias = dict[str, Any]
 """What a page shows: what msgspec can write as JSON."""
@@ -58,6 +61,14 @@ class Asked:
         text = self.query.get(name, "")
         value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else default
         return value if least <= value <= most else default
+
+
+def paged(asked: Asked, lines: Sequence[T]) -> tuple[Sequence[T], Facts]:
+    """The lines of the page that `?page=` asks for, and which it is of how many; beyond the last it is the last."""
+    pages = max(1, -(-len(lines) // limits.LISTED))
+    number = min(asked.number("page", 1, least=1), pages)
+    shown = lines[(number - 1) * limits.LISTED : number * limits.LISTED]
+    return shown, {"page": number, "pages": pages}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.console import letters, limits, messages, redriving
-from headrace.console.page import Action, Asked, Desk, Done, Facts, Page, Refused
+from headrace.console.page import Action, Asked, Desk, Done, Facts, Page, Refused, paged
 from headrace.console.pages.queue import line_of
 from headrace.console.pages.queues import line_facts
 from headrace.console.rendering import count, part
@@ -20,10 +20,12 @@ _RATE_MAX: Final = 500
 
 
 async def list_facts(desk: Desk, asked: Asked) -> Facts:
+    """`?find=` keeps names with that text; `?page=` goes on."""
     find = asked.query.get("find", "").lower()
     lines = [line for line in desk.snapshot().queues if line.for_letters and find in line.name.lower()]
     lines.sort(key=lambda line: (-line.depth, line.name))
-    return {"find": find, "queues": [line_facts(desk, line) for line in lines]}
+    shown, pages = paged(asked, lines)
+    return {**pages, "find": find, "queues": [line_facts(desk, line) for line in shown]}
 
 
 async def facts(desk: Desk, asked: Asked) -> Facts:

@@ -6,8 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.console import limits
-from headrace.console.page import Asked, Desk, Facts, Page
+from headrace.console.page import Asked, Desk, Facts, Page, paged
 from headrace.console.snapshot import QueueLine
 
 _ORDERS: Final = {
@@ -25,11 +24,9 @@ async def facts(desk: Desk, asked: Asked) -> Facts:
     find, by = asked.query.get("find", "").lower(), asked.query.get("by", "name")
     lines = [line for line in desk.snapshot().queues if find in line.name.lower()]
     lines.sort(key=_ORDERS.get(by, _ORDERS["name"]))
-    number = asked.number("page", 1, least=1)
-    shown = lines[(number - 1) * limits.QUEUES_LISTED : number * limits.QUEUES_LISTED]
+    shown, pages = paged(asked, lines)
     return {
-        "page": number,
-        "pages": -(-len(lines) // limits.QUEUES_LISTED),
+        **pages,
         "find": find,
         "by": by if by in _ORDERS else "name",
         "total": len(desk.snapshot().queues),

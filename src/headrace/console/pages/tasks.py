@@ -11,7 +11,7 @@ import msgspec
 from headrace.console import figures, limits
 from headrace.console.charts import chart
 from headrace.console.messages import HIDDEN
-from headrace.console.page import Asked, Desk, Facts, NotThere, Page
+from headrace.console.page import Asked, Desk, Facts, NotThere, Page, paged
 from headrace.console.pages.queues import SPARK_POINTS
 from headrace.console.runs import having
 from headrace.console.snapshot import QueueLine, Snapshot, names_of
@@ -20,16 +20,16 @@ from headrace.work import inspecting, names
 from headrace.work.broker_backend import Caller
 from headrace.work.run_log import Run
 
-STATUSES: Final = ("done", "retried", "dead", "cancelled", "expired", "deferred")
-
 
 async def facts(desk: Desk, asked: Asked) -> Facts:
-    """`?task=`, `?status=` and `?find=` (in id, worker, error) keep fitting runs."""
+    """`?task=`, `?status=` and `?find=` (in id, worker, error) keep fitting runs; `?page=` goes on in the tasks."""
     snapshot = desk.snapshot()
     lines = figures.task_lines(snapshot)
+    shown, pages = paged(asked, lines)
     return {
         "totals": totals(snapshot, lines),
-        "tasks": [line_facts(desk, line) for line in lines],
+        **pages,
+        "tasks": [line_facts(desk, line) for line in shown],
         "queues": [queue_facts(snapshot, line) for line in task_queues(snapshot)],
         "charts": charts(desk, "tasks"),
         **await run_facts(desk, asked, task=asked.query.get("task", "")),

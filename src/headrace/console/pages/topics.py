@@ -7,16 +7,16 @@ from typing import Any, Final
 import msgspec
 
 from headrace.console.charts import chart
-from headrace.console.page import Asked, Desk, Facts, NotThere, Page
+from headrace.console.page import Asked, Desk, Facts, NotThere, Page, paged
 from headrace.console.pages.queues import SPARK_POINTS
 from headrace.queue.model import SubscriptionState, TopicDescription, short_name
 
 
 async def facts(desk: Desk, asked: Asked) -> Facts:
-    """`?find=` keeps names with that text."""
-    find = asked.query.get("find", "").lower()
-    topics = [topic_facts(desk, topic) for topic in desk.snapshot().topics]
-    return {"find": find, "total": len(topics), "topics": [one for one in topics if find in one["name"].lower()]}
+    """`?find=` keeps names with that text; `?page=` goes on."""
+    find, topics = asked.query.get("find", "").lower(), desk.snapshot().topics
+    shown, pages = paged(asked, [topic for topic in topics if find in short_name(topic.info.arn).lower()])
+    return {**pages, "find": find, "total": len(topics), "topics": [topic_facts(desk, topic) for topic in shown]}
 
 
 async def topic_page(desk: Desk, asked: Asked) -> Facts:
