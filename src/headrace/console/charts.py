@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from headrace.console.figures import PERCENTILES
 from headrace.console.page import Desk
 
-POINTS: int = 60
+POINTS: Final = 60
 
 
 def chart(desk: Desk, title: str, unit: str, *series: tuple[str, str]) -> dict[str, Any]:
@@ -24,3 +25,11 @@ def chart(desk: Desk, title: str, unit: str, *series: tuple[str, str]) -> dict[s
             for name, label in series
         ],
     }
+
+
+def latency_charts(desk: Desk, series: str, *, running: str) -> list[dict[str, Any]]:
+    """How long what is measured as `series` (`tasks`, `route/NAME`, …) waits for a worker, and runs with it."""
+    return [
+        chart(desk, title, "ms", *((f"{series}/{what}_{percentile}", percentile) for percentile in PERCENTILES))
+        for title, what in (("Waiting for a worker", "wait"), (running, "run"))
+    ]

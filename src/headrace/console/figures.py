@@ -24,6 +24,7 @@ from headrace.queue.model import HolderState
 
 F = TypeVar("F", bound=Facts)
 
+PERCENTILES: Final = ("p50", "p95", "p99")  # of waits and runs, as their series are called
 SERIES_EACH_MAX: Final = 100
 """Tasks, and routes, whose history is kept: the busiest. A name made of an id must not push the queues out."""
 
@@ -217,5 +218,5 @@ def _latencies(name: str, wait: Latency, run: Latency) -> dict[str, float]:
         f"{name}/{what}_{percentile}": getattr(latency, f"{percentile}_s") * 1_000
         for what, latency in (("wait", wait), ("run", run))
         if latency.count
-        for percentile in ("p50", "p95", "p99")
+        for percentile in PERCENTILES
     }

@@ -11,6 +11,7 @@ from headrace.console.charts import chart
 from headrace.console.page import Action, Asked, Desk, Done, Facts, NotThere, Page
 from headrace.console.pages.queues import SPARK_POINTS
 from headrace.console.pages.workers import holder_facts
+from headrace.console.rates import time_to_empty_s
 from headrace.console.rendering import part
 from headrace.console.snapshot import Snapshot
 from headrace.stream_state import PipelineState, pausing, read_paused, read_plan
@@ -98,9 +99,7 @@ def standing(state: PipelineState, snapshot: Snapshot) -> str:
 
 def eta_s(lag: int | None, gain: float) -> float | None:
     """When the backlog will be gone; 0 without one, None: never as things are, or nobody knows."""
-    if not lag:
-        return 0.0 if lag == 0 else None
-    return lag / gain if gain > 0 else None
+    return None if lag is None else time_to_empty_s(lag, 0.0, gain)
 
 
 def _gain(snapshot: Snapshot, state: PipelineState) -> float:

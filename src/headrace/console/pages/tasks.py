@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.console import figures, limits
-from headrace.console.charts import chart
+from headrace.console.charts import chart, latency_charts
 from headrace.console.messages import HIDDEN
 from headrace.console.page import Asked, Desk, Facts, NotThere, Page, paged
 from headrace.console.pages.queues import SPARK_POINTS
@@ -127,15 +127,8 @@ def run_row(run: Run, *, hide: bool) -> dict[str, Any]:
 
 def charts(desk: Desk, series: str) -> list[dict[str, Any]]:
     """Rates and latencies of a task, or of all."""
-
-    def percentiles(what: str) -> list[tuple[str, str]]:
-        return [(f"{series}/{what}_{percentile}", percentile) for percentile in ("p50", "p95", "p99")]
-
-    return [
-        chart(desk, "Done", "a second", (f"{series}/done", "done")),
-        chart(desk, "Waiting for a worker", "ms", *percentiles("wait")),
-        chart(desk, "Running", "ms", *percentiles("run")),
-    ]
+    done = chart(desk, "Done", "a second", (f"{series}/done", "done"))
+    return [done, *latency_charts(desk, series, running="Running")]
 
 
 def line_facts(desk: Desk, line: figures.TaskLine) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.console import figures
-from headrace.console.charts import chart
+from headrace.console.charts import chart, latency_charts
 from headrace.console.page import Asked, Desk, Facts, NotThere, Page
 from headrace.console.pages.queues import SPARK_POINTS
 from headrace.console.snapshot import Snapshot
@@ -45,15 +45,10 @@ async def route_page(desk: Desk, asked: Asked) -> Facts:
 
 
 def charts(desk: Desk, series: str) -> list[dict[str, Any]]:
-    def percentiles(what: str) -> list[tuple[str, str]]:
-        return [(f"{series}/{what}_{percentile}", percentile) for percentile in ("p50", "p95", "p99")]
-
+    """Rates and latencies of a route, or of all."""
     shed = [("web/shed", "shed")] if series == "web" else []
-    return [
-        chart(desk, "Requests", "a second", (f"{series}/requests", "requests"), *shed),
-        chart(desk, "Waiting for a worker", "ms", *percentiles("wait")),
-        chart(desk, "With a worker", "ms", *percentiles("run")),
-    ]
+    requests = chart(desk, "Requests", "a second", (f"{series}/requests", "requests"), *shed)
+    return [requests, *latency_charts(desk, series, running="With a worker")]
 
 
 def totals(told: list[WebFacts], routes: list[figures.RouteLine]) -> dict[str, Any]:
