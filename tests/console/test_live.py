@@ -89,16 +89,20 @@ def test_a_page_is_rendered_once_for_all_who_look(served: Served, monkeypatch: p
         rendered += 1
         return await part(*arguments)  # type: ignore[arg-type]  # passed on as they came
 
+    async def refresh() -> int:
+        """How often one refresh renders; 0: the sampler's own was under way."""
+        before = rendered
+        await served.console._live.refresh()
+        return rendered - before
+
     monkeypatch.setattr(site, "_part", count)
+    wait_until(lambda: served.console._live.viewers == 0)
     with following(served, "/queues") as one, following(served, "/queues") as other:
         one.next()
         other.next()
-        before = rendered
-        served.look()
-        wait_until(lambda: rendered > before)
-        served.call(served.console._live.refresh())
-        assert rendered <= before + 4  # by two looks at most of the sampler's own, besides ours
-        assert len(served.console._live._channels) == 1
+        while not (found := served.call(refresh())):
+            pass
+        assert (found, served.console._live.viewers) == (1, 2)
 
 
 def test_a_viewer_that_leaves_is_forgotten(served: Served) -> None:
