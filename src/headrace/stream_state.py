@@ -63,6 +63,12 @@ class Plan(msgspec.Struct, frozen=True):
     sources: dict[str, str] = {}
     shards: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises ValueError, in decoding DecodeError: a box has an input that does not stand in front of it."""
+        for place, box in enumerate(self.boxes):
+            if not all(0 <= below < place for below in box.inputs):
+                raise ValueError(f"box {place} has inputs {box.inputs}: each is the place of a box in front of it")
+
 
 class _Control(msgspec.Struct, frozen=True):
     paused: bool = False

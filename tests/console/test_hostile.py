@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import Any
 
@@ -80,6 +81,18 @@ def test_state_that_nobody_of_ours_has_written_is_left_out(served: Served, brows
     assert browser.get("/health/ready").status == 200
     assert [path for path in PATHS if browser.get(path).status != 200] == []
     assert {browser.get(f"/runs/t{number}").status for number in range(len(GARBAGE))} == {404}
+
+
+@pytest.mark.parametrize("inputs", [[0], [5], [-1]])
+def test_a_plan_that_cannot_be_drawn_is_left_out(
+    served: Served, browser: Browser, client: Client, inputs: list[int]
+) -> None:
+    definition = {"sources": {}, "text": "read", "boxes": [{"title": "read", "text": "events", "inputs": inputs}]}
+    client.call(Transact(name="streams", state=[(b"drawn", b"{}")]))
+    client.call(Transact(name="stream:drawn", state=[(b"definition", json.dumps(definition).encode())]))
+    served.look()
+    answer = browser.get("/streams/drawn")
+    assert (answer.status, 'class="plan"' in answer.text) == (200, False)
 
 
 @pytest.mark.parametrize("seq", ["0", "9" * 19, str(2**63 - 1), "٣", "-1"])
