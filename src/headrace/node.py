@@ -15,7 +15,6 @@ import asyncio
 import logging
 import os
 import signal
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,13 +28,14 @@ import uvloop
 from headrace import __version__
 from headrace.broker_about import about, without_password
 from headrace.broker_settings import BrokerSettings, check, request_bytes_max
+from headrace.certificates import listener_tls
 from headrace.clock import Clock
 from headrace.errors import StoreFailed, StoreUnusable
 from headrace.front import Front, Health, MetricsPage, error_body, native_authorize
 from headrace.http.guard import ANY
 from headrace.http.limits import Limits
 from headrace.http.listener import AddressUnusable, Listener, Statistics
-from headrace.http.tls import server_tls
+from headrace.http.tls import renew
 from headrace.native.protocol import BrokerAbout
 from headrace.native.server import NativeService, allow_all
 from headrace.process import notify_systemd, prepare_folder, raise_descriptor_limit, shorten_switch_interval
@@ -43,7 +43,6 @@ from headrace.queue.broker import Broker
 from headrace.queue.limits import ACCOUNT_DEFAULT, REGION_DEFAULT
 from headrace.queue.store.base import Store
 from headrace.queue.store.sqlite import open_store
-from headrace.settings import SettingsError, flag_of
 from headrace.sqs.context import Context, SqsOptions
 from headrace.sqs.keys import KeysUnusable, load_keys
 from headrace.sqs.service import SqsService
@@ -121,7 +120,7 @@ class Node:
         self._origins = origins or {}
         self._started_ms = time.time_ns() // 1_000_000
         self._verifier = Verifier(load_keys(settings.keys), time.time) if settings.keys else None
-        self._tls = _tls(settings)
+        self._tls = listener_tls(settings.certfile, settings.keyfile)
         self._stop = asyncio.Event()
         self._failure: StoreFailed | None = None
 
@@ -176,7 +175,7 @@ class Node:
             if self._verifier is not None and settings.keys is not None:
                 self._verifier.replace(load_keys(settings.keys))
             if self._tls is not None and settings.certfile is not None:
-                self._tls.load_cert_chain(settings.certfile, settings.keyfile)
+                renew(self._tls, settings.certfile, settings.keyfile)
         except (KeysUnusable, OSError) as error:
             log.error("not reloaded: %s", error, extra={"action": "broker.reload_failed"})
         else:
@@ -300,16 +299,3 @@ def _end_now() -> None:
 
 def _allowed_hosts(settings: BrokerSettings) -> frozenset[str]:
     return frozenset(host.lower().rstrip(".") for host in settings.allow_host)
-
-
-def _tls(settings: BrokerSettings) -> ssl.SSLContext | None:
-    if settings.certfile is None or settings.keyfile is None:
-        return None
-    try:
-        # An encrypted key would make OpenSSL ask for its password on the terminal, and wait for ever without one.
-        if b"ENCRYPTED" in settings.keyfile.read_bytes():
-            raise SettingsError(flag_of("keyfile"), f"{settings.keyfile} is encrypted; give a key without password")
-        return server_tls(settings.certfile, settings.keyfile)
-    except OSError as error:
-        place = f"{flag_of('certfile')} {settings.certfile}"
-        raise SettingsError(place, f"cannot be used with {settings.keyfile}: {error.strerror or error}") from None

@@ -13,7 +13,7 @@ from headrace.errors import InvalidParameter
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
 from headrace.http.messages import Request
-from headrace.http.tls import server_tls
+from headrace.http.tls import renew, server_tls
 from tests.http.support import dial, get, on_loop, post
 
 trustme = pytest.importorskip("trustme")
@@ -130,3 +130,33 @@ async def test_old_tls_is_refused(server_side: ssl.SSLContext, client_side: ssl.
 def test_missing_certificate_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         server_tls(tmp_path / "none")
+
+
+def test_an_encrypted_key_is_an_os_error_and_asks_nobody(authority: Any, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert"))
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    how = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+    (tmp_path / "key").write_bytes(key.private_bytes(*how))
+    with pytest.raises(OSError, match="the key is encrypted"):
+        server_tls(tmp_path / "cert", tmp_path / "key")
+
+
+@on_loop
+async def test_a_certificate_that_does_not_fit_its_key_leaves_the_one_in_use(
+    authority: Any, server_side: ssl.SSLContext, client_side: ssl.SSLContext, tmp_path: Path
+) -> None:
+    one, other = authority.issue_cert("other.example"), authority.issue_cert("other.example")
+    one.cert_chain_pems[0].write_to_path(str(tmp_path / "cert"))
+    other.private_key_pem.write_to_path(str(tmp_path / "key"))
+    listener = Listener(lambda request: request.respond(200, b"still"), tls=server_side)
+    port = listener.open_tcp("127.0.0.1", 0)
+    with pytest.raises(OSError, match=r"(?i)mismatch"):
+        renew(server_side, tmp_path / "cert", tmp_path / "key")
+    reader, writer = await dial(port, client_side)
+    writer.write(get("/", "Connection: close"))
+    assert (await reader.read()).endswith(b"still")
+    writer.close()
+    await listener.close()

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import ssl
 import time
 from collections.abc import Callable
 from typing import Final
@@ -14,6 +13,7 @@ from typing import Final
 import uvloop
 
 from headrace import __version__
+from headrace.certificates import listener_tls
 from headrace.console import answers, limits
 from headrace.console.access import Attempts, UsersUnusable, Visitors, load_users
 from headrace.console.door import Door
@@ -27,12 +27,11 @@ from headrace.http.exchange import Exchange
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
 from headrace.http.problem import error_body
-from headrace.http.tls import server_tls
+from headrace.http.tls import renew
 from headrace.native.aio import AsyncClient, connect_async
 from headrace.native.presence import be_present
 from headrace.presence import about_me, holder_name
 from headrace.process import notify_systemd, raise_descriptor_limit, rss_bytes
-from headrace.settings import SettingsError, flag_of
 
 _log: Final = logging.getLogger("headrace.console")
 
@@ -57,7 +56,7 @@ class Console:
         check(settings)
         self._settings = settings
         self._users = load_users(settings.users) if settings.users is not None else {}
-        self._tls = _tls(settings)
+        self._tls = listener_tls(settings.certfile, settings.keyfile)
         self._client: AsyncClient = connect_async(
             broker_url(settings), timeout=limits.BROKER_TIMEOUT_S, patience=0, key=key
         )
@@ -112,7 +111,7 @@ class Console:
         try:
             users = load_users(settings.users) if settings.users is not None else {}
             if self._tls is not None and settings.certfile is not None:
-                self._tls.load_cert_chain(settings.certfile, settings.keyfile)
+                renew(self._tls, settings.certfile, settings.keyfile)
         except (UsersUnusable, OSError) as error:
             _log.error("not reloaded: %s", error, extra={"action": "console.reload_failed"})
         else:
@@ -199,15 +198,3 @@ async def _run(settings: ConsoleSettings, key: tuple[str, str] | None, on_ready:
     loop.add_signal_handler(signal.SIGHUP, console.reload)
     on_ready(await console.start())
     return await console.run()
-
-
-def _tls(settings: ConsoleSettings) -> ssl.SSLContext | None:
-    if settings.certfile is None or settings.keyfile is None:
-        return None
-    try:
-        if b"ENCRYPTED" in settings.keyfile.read_bytes():
-            raise SettingsError(flag_of("keyfile"), f"{settings.keyfile} is encrypted; give a key without password")
-        return server_tls(settings.certfile, settings.keyfile)
-    except OSError as error:
-        place = f"{flag_of('certfile')} {settings.certfile}"
-        raise SettingsError(place, f"cannot be used with {settings.keyfile}: {error.strerror or error}") from None
