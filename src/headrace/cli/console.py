@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from headrace import logs
+from headrace.cli.options import key_of_environ
 from headrace.cli.setting_options import setting_options
 from headrace.console_settings import ConsoleSettings
 from headrace.errors import HeadraceError
@@ -46,7 +47,7 @@ def console(config: Path | None, hash_password: bool, **flags: Any) -> int:
         settings = _resolve(config, flags)
         logs.configure(sys.stderr, form=settings.log_format, level=settings.log_level)
         on_ready = _greet if sys.stdout.isatty() else _say_nothing
-        return server.run_console(settings, key=_key(), on_ready=on_ready)
+        return server.run_console(settings, key=key_of_environ(), on_ready=on_ready)
     except (SettingsError, access.UsersUnusable) as error:
         raise click.UsageError(str(error)) from None
     except HeadraceError as error:
@@ -61,11 +62,6 @@ def _resolve(config: Path | None, flags: dict[str, Any]) -> ConsoleSettings:
         flags = {**flags, "broker": common}
         found = resolve(ConsoleSettings, SECTION, flags=flags, environ=os.environ, folder=Path.cwd(), config=config)
     return found.settings
-
-
-def _key() -> tuple[str, str] | None:
-    access_key, secret_key = os.environ.get("HEADRACE_ACCESS_KEY"), os.environ.get("HEADRACE_SECRET_KEY")
-    return (access_key, secret_key) if access_key and secret_key else None
 
 
 def _say_nothing(url: str) -> None:

@@ -77,8 +77,13 @@ def open_client(target: str) -> Client:
 
     if "://" not in target and not (Path(target).is_dir() and any(Path(target).iterdir())):
         raise click.UsageError(f"--broker {target}: this is neither a URL nor a folder with a store in it")
+    return connect(target, patience=0, key=key_of_environ())
+
+
+def key_of_environ() -> tuple[str, str] | None:
+    """Access key and secret key, for a broker that has keys."""
     access_key, secret_key = os.environ.get("HEADRACE_ACCESS_KEY"), os.environ.get("HEADRACE_SECRET_KEY")
-    return connect(target, patience=0, key=(access_key, secret_key) if access_key and secret_key else None)
+    return (access_key, secret_key) if access_key and secret_key else None
 
 
 def complete_queues(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

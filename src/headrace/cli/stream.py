@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from headrace import logs
-from headrace.cli.options import BROKER_DEFAULT
+from headrace.cli.options import BROKER_DEFAULT, key_of_environ
 from headrace.cli.queue import OrderedGroup
 from headrace.cli.setting_options import setting_options
 from headrace.cli.stream_list import ls
@@ -151,8 +151,7 @@ def connected(target: str, *, patience: float = 10.0) -> Client:
     """A client of the broker. Keys come from the environment, never from the command line."""
     from headrace.native.client import connect  # noqa: PLC0415
 
-    access_key, secret_key = os.environ.get("HEADRACE_ACCESS_KEY"), os.environ.get("HEADRACE_SECRET_KEY")
-    return connect(target, patience=patience, key=(access_key, secret_key) if access_key and secret_key else None)
+    return connect(target, patience=patience, key=key_of_environ())
 
 
 class _stopped_by_signals:  # noqa: N801 - reads as a verb
