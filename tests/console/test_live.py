@@ -14,6 +14,7 @@ import pytest
 import headrace
 from headrace.console import access, keeping, limits
 from headrace.console.sampling import Sampler
+from headrace.errors import CallerError
 from headrace.native.client import Client
 from headrace.queue.operations import Operation
 from tests.broker_process import BrokerProcess, broker, wait_until
@@ -188,6 +189,21 @@ def test_the_console_stays_up_while_its_broker_is_away_and_keeps_its_history(tmp
                 with serving(broker=str(data)) as other:
                     other.look()
                     assert other.console._sampler.history._series.keys() >= {"queue/kept/visible"}
+
+
+def test_a_history_that_cannot_be_kept_is_told_once_and_looks_go_on(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> Operation:
+        raise CallerError("the store is full")
+
+    monkeypatch.setattr(keeping, "save", refuse)
+    monkeypatch.setattr(served.console._sampler, "_saved_minute", 0)
+    served.look()
+    served.look()
+    told = [one.getMessage() for one in caplog.records if getattr(one, "action", "") == "console.history_not_kept"]
+    assert told == ["the history is not kept: the store is full"]
+    assert served.browser().get("/health/ready").status == 200
 
 
 def _save(sampler: Sampler) -> Operation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -70,6 +69,7 @@ class Sampler:
         self._on_look = on_look
         self._before: Look | None = None
         self._loaded = False
+        self._keeps = True
         self._saved_minute = int(now_s() // _MINUTE_S) - 1
         self.snapshot = Snapshot(problem="the broker has not been asked yet")
         self.history = History()
@@ -113,12 +113,20 @@ class Sampler:
         if self.snapshot.problem is not None:
             _log.info("the broker is there", extra={"action": "console.broker_back"})
         self.snapshot, self._before = snapshot, now
-        with contextlib.suppress(
-            HeadraceError
-        ):  # the next minute's chunk comes in any case; a gap is not worth an alarm
-            await self._keep()
+        await self._keep()
 
     async def _keep(self) -> None:
+        """Looks go on in any case: without, the history is gone when the console ends."""
+        try:
+            await self._save()
+        except HeadraceError as error:
+            if self._keeps:
+                _log.warning("the history is not kept: %s", error, extra={"action": "console.history_not_kept"})
+            self._keeps = False
+        else:
+            self._keeps = True
+
+    async def _save(self) -> None:
         minute = int(self._now_s() // _MINUTE_S)
         if not self._loaded:
             await self._load(minute)
