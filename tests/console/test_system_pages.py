@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -77,6 +79,19 @@ def test_web_servers_are_shown_with_routes_and_what_was_shed(served: Served, bro
         assert said in text
     assert "/orders/{id}" in page(browser, "/web/routes/%2Forders%2F%7Bid%7D")
     page(browser, "/web/routes/none", status=404)
+
+
+def test_a_route_with_a_comma_and_a_percent_sign_has_its_charts(
+    served: Served, browser: Browser, client: Client
+) -> None:
+    present(client, "web-box-9", "web", server(routes=[RouteFacts(route="/at/{x},{y}%", requests=1, requests_s=0.5)]))
+    served.look()
+    served.look()
+    [series] = re.findall(
+        r'data-series="(route[^"]*requests)"', page(browser, "/web/routes/%2Fat%2F%7Bx%7D%2C%7By%7D%25")
+    )
+    [found] = browser.get(f"/api/history?series={quote(series)}").json["values"].values()
+    assert 0.5 in found
 
 
 def test_hostile_facts_stay_text(served: Served, browser: Browser, client: Client) -> None:

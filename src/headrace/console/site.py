@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 from markupsafe import Markup
@@ -241,8 +241,8 @@ class Site:
         return inside, tick_of(now_s, tick) if names else b""
 
     def _history(self, exchange: Exchange, query: dict[str, str]) -> None:
-        """`?series=NAME,NAME&span=600`: times, and the values of each."""
-        names = [name for name in query.get("series", "").split(",") if name][:_CHART_SERIES_MAX]
+        """`?series=NAME,NAME&span=600`: times, and the values of each. A comma in a name is `%2C`."""
+        names = [unquote(name) for name in query.get("series", "").split(",") if name][:_CHART_SERIES_MAX]
         span_s = Asked("", query=query).number("span", _SPAN_DEFAULT_S, least=10, most=_SPAN_MAX_S)
         points = self._desk.history.points(names, span_s=span_s, until_s=self._desk.now_s())
         answers.respond(exchange, 200, msgspec.json.encode(points._asdict()), answers.JSON)

@@ -60,8 +60,8 @@
   }
 
   async function draw(figure) {
-    const names = figure.dataset.series.split(",");
-    const answer = await fetch("/api/history?span=" + span + "&series=" + encodeURIComponent(names.join(",")));
+    const names = figure.dataset.series.split(",").map(decodeURIComponent);
+    const answer = await fetch("/api/history?span=" + span + "&series=" + encodeURIComponent(figure.dataset.series));
     if (!answer.ok) return null;
     const points = await answer.json();
     const data = [points.times, ...names.map((name) => points.values[name])];
