@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from headrace.console.figures import PERCENTILES
 from headrace.console.page import Desk
-
-POINTS: Final = 60
 
 
 def chart(desk: Desk, title: str, unit: str, *series: tuple[str, str]) -> dict[str, Any]:
@@ -21,8 +19,7 @@ def chart(desk: Desk, title: str, unit: str, *series: tuple[str, str]) -> dict[s
         "title": title,
         "unit": unit,
         "series": [
-            {"name": name, "label": label, "recent": desk.history.recent(name, until_s=now_s, count=POINTS)}
-            for name, label in series
+            {"name": name, "label": label, "recent": desk.history.recent(name, until_s=now_s)} for name, label in series
         ],
     }
 

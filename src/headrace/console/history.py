@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from headrace.console import limits
 
 _NAN: Final = math.nan
+_RECENT: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +122,11 @@ class History:
         values = {name: [_plain(value) for value in self._means(name, tier, slots)] for name in names}
         return Points([slot * tier.step_s for slot in slots], values)
 
-    def recent(self, name: str, *, until_s: float, count: int = 60, step_s: int = 10) -> list[float | None]:
-        """The last `count` means: for a sparkline."""
-        last = int(until_s // step_s)
-        tier = next(tier for tier in TIERS if tier.step_s == step_s)
-        return [_plain(self._at(name, tier, slot)) for slot in range(last - count + 1, last + 1)]
+    def recent(self, name: str, *, until_s: float) -> list[float | None]:
+        """The last ten minutes by tens of seconds: for a sparkline."""
+        tier = TIERS[1]
+        last = int(until_s // tier.step_s)
+        return [_plain(self._at(name, tier, slot)) for slot in range(last - _RECENT + 1, last + 1)]
 
     def _means(self, name: str, tier: Tier, slots: range) -> list[float]:
         """The means of slots; where a whole coarser slot has none of them, its own: seconds are not kept when a console

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -15,7 +15,6 @@ from headrace.console.history import History
 from headrace.console.snapshot import Look, Snapshot, build, series_of
 from headrace.errors import HeadraceError
 from headrace.native.aio import AsyncClient
-from headrace.queue.model import QueueDescription, TopicDescription
 from headrace.queue.operations import ListHolders, ListQueues, ListTopics
 from headrace.stream_state import read_pipelines
 
@@ -28,24 +27,16 @@ _MINUTE_S: Final = 60
 async def look(client: AsyncClient) -> Look:
     """One look. Raises HeadraceError: the broker is away, or refuses us."""
     statistics = await client.statistics()
-    queues, topics = await _queues(client), await _topics(client)
+    queues, topics = await _all(client, ListQueues), await _all(client, ListTopics)
     holders = await client.call(ListHolders())
     return Look(statistics, queues, topics, holders, await read_pipelines(client.call))
 
 
-async def _queues(client: AsyncClient) -> list[QueueDescription]:
-    found: list[QueueDescription] = []
+async def _all(client: AsyncClient, listing: type[ListQueues | ListTopics]) -> list[Any]:
+    """The descriptions of all that there are, page by page."""
+    found: list[Any] = []
     while True:
-        page = await client.call(ListQueues(after=found[-1].info.arn if found else "", limit=_PAGE))
-        found += page
-        if len(page) < _PAGE:
-            return found
-
-
-async def _topics(client: AsyncClient) -> list[TopicDescription]:
-    found: list[TopicDescription] = []
-    while True:
-        page = await client.call(ListTopics(after=found[-1].info.arn if found else "", limit=_PAGE))
+        page = await client.call(listing(after=found[-1].info.arn if found else "", limit=_PAGE))
         found += page
         if len(page) < _PAGE:
             return found

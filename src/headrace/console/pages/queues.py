@@ -16,7 +16,6 @@ _ORDERS: Final = {
     "in": lambda line: -line.sent_rate,
     "out": lambda line: -line.deleted_rate,
 }
-SPARK_POINTS: Final = 60
 
 
 async def facts(desk: Desk, asked: Asked) -> Facts:
@@ -36,7 +35,7 @@ async def facts(desk: Desk, asked: Asked) -> Facts:
 
 def line_facts(desk: Desk, line: QueueLine) -> dict[str, Any]:
     """A queue's numbers, and its depth of the last ten minutes."""
-    recent = desk.history.recent(f"queue/{line.name}/visible", until_s=desk.now_s(), count=SPARK_POINTS)
+    recent = desk.history.recent(f"queue/{line.name}/visible", until_s=desk.now_s())
     return {**msgspec.structs.asdict(line), "depth": line.depth, "for_letters": line.for_letters, "recent": recent}
 
 

@@ -9,7 +9,6 @@ import msgspec
 from headrace.console import figures
 from headrace.console.charts import chart
 from headrace.console.page import Action, Asked, Desk, Done, Facts, NotThere, Page
-from headrace.console.pages.queues import SPARK_POINTS
 from headrace.console.pages.workers import holder_facts
 from headrace.console.rates import time_to_empty_s
 from headrace.console.rendering import part
@@ -82,7 +81,7 @@ def line_facts(desk: Desk, state: PipelineState) -> dict[str, Any]:
         "undelivered": sum(told.undelivered for _, told in running),
         "processes": len(running) or len(state.processes),
         "paused": state.paused,
-        "recent": desk.history.recent(f"stream/{state.name}/in", until_s=desk.now_s(), count=SPARK_POINTS),
+        "recent": desk.history.recent(f"stream/{state.name}/in", until_s=desk.now_s()),
     }
 
 

@@ -12,7 +12,6 @@ from headrace.console import figures, limits
 from headrace.console.charts import chart, latency_charts
 from headrace.console.messages import HIDDEN
 from headrace.console.page import Asked, Desk, Facts, NotThere, Page, paged
-from headrace.console.pages.queues import SPARK_POINTS
 from headrace.console.runs import having
 from headrace.console.snapshot import QueueLine, Snapshot, names_of
 from headrace.console.working import work_on
@@ -132,7 +131,7 @@ def charts(desk: Desk, series: str) -> list[dict[str, Any]]:
 
 
 def line_facts(desk: Desk, line: figures.TaskLine) -> dict[str, Any]:
-    recent = desk.history.recent(f"task/{line.task}/done", until_s=desk.now_s(), count=SPARK_POINTS)
+    recent = desk.history.recent(f"task/{line.task}/done", until_s=desk.now_s())
     return {**msgspec.structs.asdict(line), "recent": recent}
 
 

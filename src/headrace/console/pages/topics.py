@@ -8,7 +8,6 @@ import msgspec
 
 from headrace.console.charts import chart
 from headrace.console.page import Asked, Desk, Facts, NotThere, Page, paged
-from headrace.console.pages.queues import SPARK_POINTS
 from headrace.queue.model import SubscriptionState, TopicDescription, short_name
 
 
@@ -53,7 +52,7 @@ def topic_facts(desk: Desk, topic: TopicDescription) -> dict[str, Any]:
         "log_bytes": counts.log_bytes,
         "oldest_s": oldest_s,
         "retention_s": topic.info.settings.retention_ms / 1_000,
-        "recent": desk.history.recent(f"topic/{name}/published", until_s=desk.now_s(), count=SPARK_POINTS),
+        "recent": desk.history.recent(f"topic/{name}/published", until_s=desk.now_s()),
     }
 
 

@@ -9,7 +9,6 @@ import msgspec
 from headrace.console import figures
 from headrace.console.charts import chart, latency_charts
 from headrace.console.page import Asked, Desk, Facts, NotThere, Page
-from headrace.console.pages.queues import SPARK_POINTS
 from headrace.console.snapshot import Snapshot
 from headrace.presence import WebFacts
 from headrace.queue.model import HolderState
@@ -73,7 +72,7 @@ def totals(told: list[WebFacts], routes: list[figures.RouteLine]) -> dict[str, A
 
 
 def route_facts(desk: Desk, line: figures.RouteLine) -> dict[str, Any]:
-    recent = desk.history.recent(f"route/{line.route}/requests", until_s=desk.now_s(), count=SPARK_POINTS)
+    recent = desk.history.recent(f"route/{line.route}/requests", until_s=desk.now_s())
     return {**msgspec.structs.asdict(line), **latencies(line), "recent": recent, "shares": shares(line.statuses)}
 
 
