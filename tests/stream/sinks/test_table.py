@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from headrace.stream.plan import TableRef, TableSink
 from headrace.stream.schema import ORIGIN, Schema
 from headrace.stream.sinks.table import BATCHES, TableOutbox
 from headrace.stream.sources.tables import load_table
+from headrace.testing.postgres import find_programs, server
 
 SCHEMA = Schema.of('`k"1` string, `n%s` bigint')
 TYPES = Schema.of(
@@ -34,17 +34,16 @@ BODY = (
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database; PostgreSQL where HEADRACE_TEST_POSTGRES names one."""
+    """A database, in a file or of a PostgreSQL that this test process has started."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/x.db"
         return
-    server = os.environ.get("HEADRACE_TEST_POSTGRES", "")
-    if not server:
-        pytest.skip("HEADRACE_TEST_POSTGRES names no server")
-    database = open_database(server)
+    if find_programs() is None:
+        pytest.skip("no PostgreSQL 15 or later on this machine: install the package `postgresql`")
+    database = open_database(server().url())
     name = f"test_{uuid.uuid4().hex}"
     database.run(f"CREATE DATABASE {name}")
-    yield server.rsplit("/", 1)[0] + f"/{name}"
+    yield server().url(name)
     database.run(f"DROP DATABASE {name} WITH (FORCE)")
     database.close()
 
