@@ -34,7 +34,8 @@ PORTS: Final = (9324, 8000, 9325, 8080)
 """Of the broker, the web server, the console and what stands in front: what the pages say."""
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-NAMED = re.compile(r"(?:# |/\* )([\w./-]+\.\w+)(?: \*/)?\s*\n(.*)", re.DOTALL)
+NAMED = re.compile(r"(?:# |/\* )(\w[\w./-]*\.\w+)(?: \*/)?\s*\n(.*)", re.DOTALL)
+"""A file's name, and what is in it. Never an absolute one: a page that tells of /etc must not write there."""
 READY: Final = {"broker": "broker.ready", "serve": "web.ready", "work": "work.ready", "console": "console.ready", "up": "up.ready", "stream": "stream.taken"}  # fmt: skip
 CHANGES = re.compile(r" -d |\b(send|receive|redrive|delete|create|call|kill|import|pack\w*\.py)\b")
 """Commands that are said once; all others are asked again until they print what the page shows."""
