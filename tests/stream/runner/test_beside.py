@@ -15,6 +15,8 @@ from headrace.queue import operations as ops
 from headrace.stream import limits
 from headrace.stream.engine.engine import Engine, Step
 from headrace.stream.runner import keys
+from headrace.stream.runner.batch import Batch
+from headrace.stream.runner.inlets import Inlets
 from headrace.stream.runner.membership import Membership
 from headrace.stream.runner.store import BrokerStore, Patience
 from tests.stream.runner.pipelines import copied, counted, counts, event, expected_counts, send, taken
@@ -58,6 +60,22 @@ def watch_steps(monkeypatch: pytest.MonkeyPatch, told: Callable[[int], None]) ->
     monkeypatch.setattr(Engine, "step", watched)
 
 
+def wait_for_batches(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """A turn begins when its batch has been read ahead, until so many rows have come: then what a turn does is certain."""
+    gather, left = Inlets.gather, rows
+
+    def gathered(self: Inlets) -> Batch:
+        nonlocal left
+        batch = gather(self)
+        while not batch.chunks and left:
+            self._news.wait(WAIT_S)
+            batch = gather(self)
+        left -= batch.rows
+        return batch
+
+    monkeypatch.setattr(Inlets, "gather", gathered)
+
+
 def test_next_step_is_made_while_a_commit_is_under_way_and_the_next_commit_waits_for_it(
     client: headrace.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +93,7 @@ def test_next_step_is_made_while_a_commit_is_under_way_and_the_next_commit_waits
             assert second_step.wait(WAIT_S), "the second step waits for the first commit"
         seen.append(f"commit {number}")
 
+    wait_for_batches(monkeypatch, len(rows))
     watch_steps(monkeypatch, stepped)
     counts().run(Watched(client, committing), until="end", batch_rows=100)
     assert seen.index("step 2") < seen.index("commit 1") < seen.index("commit 2")
