@@ -9,7 +9,7 @@ import msgspec
 from headrace.errors import QueueNotFound
 from headrace.queue.model import QueueInfo
 from headrace.queue.receipts import Receipts
-from headrace.queue.store.postgres.connecting import Connection
+from headrace.queue.store.postgres.connecting import Connection, Executes
 
 _READ: Final[LiteralString] = "SELECT id, info::text, floor, purged_ms FROM queue"
 _VERSION: Final[LiteralString] = "SELECT version FROM directory"
@@ -64,8 +64,13 @@ def load(connection: Connection, before: Catalog) -> Catalog:
     """The catalogue as it is now."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        version = connection.execute(_VERSION).fetchone()
-        rows = connection.execute(_READ).fetchall()
+        return read(connection, before)
+
+
+def read(connection: Executes, before: Catalog) -> Catalog:
+    """The catalogue as the current transaction sees it: of one version only if all its statements see the same."""
+    version = connection.execute(_VERSION).fetchone()
+    rows = connection.execute(_READ).fetchall()
     assert version is not None
     queues = {}
     for number, text, floor, purged_ms in rows:

@@ -7,7 +7,7 @@ A node that is cut off must notice within seconds: keepalives and TCP_USER_TIMEO
 from __future__ import annotations
 
 import logging
-from typing import Any, Final, LiteralString, TypeAlias
+from typing import Any, Final, LiteralString, Protocol, TypeAlias
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -17,6 +17,14 @@ from headrace.errors import StoreUnusable
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it warns of pipelines on broken connections; lanes tell those
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+Cursor: TypeAlias = psycopg.Cursor[tuple[Any, ...]]
+
+
+class Executes(Protocol):
+    """A connection in a transaction, whoever's it is."""
+
+    def execute(self, sql: LiteralString, parameters: Any = (), /, *, binary: bool = False) -> Cursor: ...
+
 
 CONNECT_S: Final = 3
 STATEMENT_MS: Final = 30_000  # a native batch of 10,000 messages on a slow disk takes a few seconds

@@ -120,6 +120,7 @@ class Lane:
             tx = Transaction(
                 connection, shared.catalog, shared.clock(), cooldowns=shared.cooldowns, known=shared.totals
             )
+            tx.begin()
             outcomes = work(tx, operations)
             tx.check()
             self._commit(connection, Batch(outcomes, tx))

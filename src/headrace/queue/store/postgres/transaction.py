@@ -7,15 +7,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, LiteralString, TypeAlias, TypeVar
 
-import psycopg
-
 from headrace.errors import CallerError
 from headrace.queue.operations import Operation
 from headrace.queue.store.base import Ready
 from headrace.queue.store.postgres.catalog import Catalog
-from headrace.queue.store.postgres.connecting import Connection
+from headrace.queue.store.postgres.connecting import Cursor as Cursor
+from headrace.queue.store.postgres.connecting import Executes
 
-Cursor: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
 Answers: TypeAlias = Generator[None, None, list[Any]]
 """A family's function: it sends statements, yields before it reads their rows (as often as it needs to), and returns an
 outcome an operation, in order."""
@@ -32,7 +30,7 @@ class CatalogMoved(Exception):
 
 
 class Transaction:
-    """One transaction of a lane.
+    """One transaction of a lane (or of a guest: `outbox.py`).
 
     Invariant: whoever writes calls `wrote` (before the commit); a transaction in which nobody has is read-only.
 
@@ -47,7 +45,7 @@ class Transaction:
     """
 
     def __init__(
-        self, connection: Connection, catalog: Catalog, now: int, *, cooldowns: bool, known: Counter[tuple[int, str]]
+        self, connection: Executes, catalog: Catalog, now: int, *, cooldowns: bool, known: Counter[tuple[int, str]]
     ) -> None:
         self.now = now
         self.catalog = catalog
@@ -62,8 +60,12 @@ class Transaction:
         self.durable = False
         self._connection = connection
         self._locked = False
-        connection.execute("BEGIN")
-        self._version: Cursor | None = self.execute("SELECT version FROM directory")
+        self._version: Cursor | None = None
+
+    def begin(self) -> None:
+        """Begin it in the database, and ask for the newest catalogue's version."""
+        self._connection.execute("BEGIN")
+        self._version = self.execute("SELECT version FROM directory")
 
     def check(self) -> None:
         """Make sure that the catalogue is the newest, once; before anything is decided by rows. Raises CatalogMoved."""
