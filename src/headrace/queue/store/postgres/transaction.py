@@ -10,10 +10,10 @@ from typing import Any, Final, LiteralString, TypeAlias, TypeVar
 from headrace.errors import CallerError
 from headrace.queue.operations import Operation
 from headrace.queue.store.base import Ready
+from headrace.queue.store.postgres import connecting
 from headrace.queue.store.postgres.catalog import Catalog
-from headrace.queue.store.postgres.connecting import Cursor as Cursor
-from headrace.queue.store.postgres.connecting import Executes
 
+Cursor: TypeAlias = connecting.Cursor
 Answers: TypeAlias = Generator[None, None, list[Any]]
 """A family's function: it sends statements, yields before it reads their rows (as often as it needs to), and returns an
 outcome an operation, in order."""
@@ -45,7 +45,13 @@ class Transaction:
     """
 
     def __init__(
-        self, connection: Executes, catalog: Catalog, now: int, *, cooldowns: bool, known: Counter[tuple[int, str]]
+        self,
+        connection: connecting.Executes,
+        catalog: Catalog,
+        now: int,
+        *,
+        cooldowns: bool,
+        known: Counter[tuple[int, str]],
     ) -> None:
         self.now = now
         self.catalog = catalog
