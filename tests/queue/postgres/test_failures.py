@@ -126,6 +126,14 @@ def test_connection_of_before_cannot_commit_any_more(store: PostgresStore, datab
     _assert_stored_once(store)
 
 
+def test_delete_counts_though_its_lease_was_lost(store: PostgresStore, database: psycopg.Connection[Any]) -> None:
+    ask(store, ops.Send(QUEUE, [Entry(b"x")]))
+    (delivery,) = ask(store, ops.Receive(QUEUE, 1))[0]
+    database.execute("UPDATE message SET receives = 0, visible_ms = 0")  # as a crash of the database leaves it
+    assert ask(store, ops.Delete(QUEUE, [delivery.receipt])) == [[None]]
+    assert ask(store, ops.Peek(QUEUE)) == [[]]
+
+
 def test_what_the_store_cannot_do_is_refused(store: PostgresStore) -> None:
     for operation in (
         ops.CreateQueue(arn_of("q.fifo"), {"fifo": True}),

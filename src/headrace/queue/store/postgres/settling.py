@@ -1,7 +1,8 @@
 """Settling deliveries by their receipts: delete, change visibility.
 
 A receipt names a message and the number of the receive: the row's own number is the fence, so a stale receipt touches
-nothing, whoever holds it.
+nothing, whoever holds it. A row whose number is the lower one has lost leases (those of standard queues are not synced)
+when the database crashed: a delete still counts, or it would be acknowledged and the message come again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from headrace.queue.store.postgres.transaction import Answers, Transaction, answ
 
 _DELETE: Final[LiteralString] = """
 DELETE FROM message m USING unnest(%s, %s, %s) AS held (queue, seq, receives)
-WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives = held.receives AND m.visible_ms < %s
+WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives <= held.receives AND m.visible_ms < %s
 RETURNING m.queue
 """
 _MOVE: Final[LiteralString] = """
