@@ -47,12 +47,17 @@ class Deletion:
 
 @dataclass
 class History:
-    """Everything that happened, as clients know it."""
+    """Everything that happened, as clients know it.
+
+    `forgetful`: queues whose leases may be forgotten, and with them their counts: leases of standard queues on a database
+    that crashes are not synced.
+    """
 
     sends: list[Send] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     deletions: list[Deletion] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
+    forgetful: frozenset[str] = frozenset()
 
     def violations(self) -> dict[str, list[str]]:
         """Name of a broken promise -> where. Empty lists are left out."""
@@ -107,7 +112,8 @@ class History:
     def _by_message(self) -> dict[str, list[Receipt]]:
         messages: dict[str, list[Receipt]] = defaultdict(list)
         for one in sorted(self.receipts, key=lambda receipt: receipt.sent):
-            messages[one.message_id].append(one)
+            if one.queue not in self.forgetful:
+                messages[one.message_id].append(one)
         return messages
 
     def _fallen_counts(self) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
 from tests.faults.broker_process import Answer, RawClient
@@ -22,11 +23,17 @@ DRAIN_DEADLINE_S: Final = 60.0
 class Load:
     """Clients in one event loop. `on_call` is told of each call when it starts: that is when to kill.
 
-    Producers stop at `stop()`; `drain` then takes everything that is left.
+    Producers stop at `stop()`; `drain` then takes everything that is left. With more ports (nodes on one store) each
+    client has one of them, in turn.
     """
 
-    def __init__(self, port: int, chance: random.Random, on_call: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, port: int, chance: random.Random, on_call: Callable[[], None] = lambda: None, *, others: Sequence[int] = (),
+        queues: Collection[str] = (STANDARD, FIFO, RETRIED, DEAD),
+    ) -> None:  # fmt: skip
         self.port = port
+        self.queues = queues
+        self._ports = itertools.cycle([port, *others])
         self.chance = chance
         self.on_call = on_call
         self.history = History()
@@ -45,30 +52,35 @@ class Load:
             (DEAD, visibility),
             (RETRIED, {"VisibilityTimeout": "0", "RedrivePolicy": redrive}),
         ):
+            if name not in self.queues:
+                continue
             answer = await client.call("CreateQueue", QueueName=name, Attributes=attributes)
             assert answer.acknowledged, answer
         client.close()
 
     def start(self) -> None:
-        roles: list[Callable[[], Awaitable[None]]] = [
-            lambda: self._produce(STANDARD, "a"),
-            lambda: self._produce(STANDARD, "b"),
-            lambda: self._produce(RETRIED, "c"),
-            lambda: self._produce_fifo(range(GROUPS // 2)),
-            lambda: self._produce_fifo(range(GROUPS // 2, GROUPS)),
-            lambda: self._consume(STANDARD),
-            lambda: self._consume(STANDARD),
-            lambda: self._consume(FIFO),
-            lambda: self._consume(FIFO),
-            lambda: self._consume(FIFO),
-            lambda: self._consume(RETRIED, keep=1.0),
-            lambda: self._consume(DEAD),
+        roles: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            (STANDARD, lambda: self._produce(STANDARD, "a")),
+            (STANDARD, lambda: self._produce(STANDARD, "b")),
+            (RETRIED, lambda: self._produce(RETRIED, "c")),
+            (FIFO, lambda: self._produce_fifo(range(GROUPS // 2))),
+            (FIFO, lambda: self._produce_fifo(range(GROUPS // 2, GROUPS))),
+            (STANDARD, lambda: self._consume(STANDARD)),
+            (STANDARD, lambda: self._consume(STANDARD)),
+            (FIFO, lambda: self._consume(FIFO)),
+            (FIFO, lambda: self._consume(FIFO)),
+            (FIFO, lambda: self._consume(FIFO)),
+            (RETRIED, lambda: self._consume(RETRIED, keep=1.0)),
+            (DEAD, lambda: self._consume(DEAD)),
         ]
-        self._tasks = [asyncio.ensure_future(role()) for role in roles]
+        self._tasks = [asyncio.ensure_future(role()) for queue, role in roles if queue in self.queues]
 
     async def stop(self) -> None:
         self.stopping = True
         await asyncio.gather(*self._tasks)
+
+    def _client(self) -> RawClient:
+        return RawClient(next(self._ports))
 
     # Producers
 
@@ -82,7 +94,7 @@ class Load:
         return answer
 
     async def _produce(self, queue: str, name: str) -> None:
-        client, number = RawClient(self.port), 0
+        client, number = self._client(), 0
         while not self.stopping:
             count = self.chance.choice([1, 1, 10])
             bodies = [f"{name}-{number + index}" for index in range(count)]
@@ -97,7 +109,7 @@ class Load:
 
     async def _produce_fifo(self, groups: range) -> None:
         """One message of a group after the other; an unknown outcome is sent again with the same dedup id."""
-        client = RawClient(self.port)
+        client = self._client()
         numbers = dict.fromkeys(groups, 0)
         while not self.stopping:
             group = self.chance.choice(list(groups))
@@ -118,7 +130,7 @@ class Load:
 
     async def _consume(self, queue: str, *, keep: float = 0.15) -> None:
         """Receive and delete; a part `keep` is left to come again."""
-        client = RawClient(self.port)
+        client = self._client()
         while not self.stopping:
             await self._take(client, queue, keep=keep, wait_s=self.chance.choice([0, 1]))
         client.close()
@@ -158,7 +170,7 @@ class Load:
         client = RawClient(self.port)
         left: dict[str, int] = {}
         async with asyncio.timeout(DRAIN_DEADLINE_S):
-            for queue in (STANDARD, FIFO, RETRIED, DEAD):
+            for queue in self.queues:
                 while left.get(queue, 1):
                     await self._take(client, queue, keep=0.0, wait_s=1)
                     left[queue] = await self._depth(client, queue)

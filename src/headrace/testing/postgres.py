@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import gc
@@ -57,28 +58,44 @@ class Server:
         folder: an existing, empty folder; it is removed by who made it.
         durable: whether it syncs as in production; tests that kill the machine in thought need not.
         settings: more lines of postgresql.conf.
+        copy_of: a running server; the new one will be its standby, and its copy until then.
+        port: where to listen; None: anywhere.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = False, settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durable: bool = False,
+        settings: Sequence[str] = (),
+        copy_of: Server | None = None,
+        port: int | None = None,
+    ) -> None:
         programs = find_programs()
         if programs is None:
             raise FileNotFoundError("no PostgreSQL 15 or later on this machine: install the package `postgresql`")
         self.programs = programs
         self.data = folder / "data"
-        self.port = _free_port()
+        self.port = port or _free_port()
         self._user = "postgres" if os.geteuid() == 0 else None
         self._log = folder / "log"
         self._process: subprocess.Popen[Any] | None = None
         if self._user is not None:
             owner = pwd.getpwnam(self._user)
             os.chown(folder, owner.pw_uid, owner.pw_gid)
-        self.run(
-            "initdb", "-D", str(self.data), "-U", "headrace", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
-        )
+        if copy_of is None:
+            self.run(
+                "initdb", "-D", str(self.data), "-U", "headrace", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
+            )
+        else:
+            self.run(
+                "pg_basebackup", "-D", str(self.data), "-d", f"{copy_of.url()}?application_name=standby", "-R",
+                "-c", "fast", "--no-sync",
+            )  # fmt: skip
         lines = [_CONFIG.replace("fsync = off\nfull_page_writes = off", "") if durable else _CONFIG, *settings]
         lines += [f"unix_socket_directories = '{folder}'", f"port = {self.port}", "listen_addresses = '127.0.0.1'"]
         with (self.data / "postgresql.conf").open("a") as file:
-            file.write("\n".join(lines))
+            file.write("\n".join(["", *lines]))  # of two lines about the same, the last one holds
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
@@ -109,9 +126,25 @@ class Server:
     def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
         """End it: SIGQUIT at once (it recovers when started again), SIGINT in order, SIGKILL as a crash. Idempotent."""
         if self._process is not None:
-            self._process.send_signal(how)
+            if how == signal.SIGKILL:
+                self.send(how)  # all at once: left alone, the others would go on for a moment
+            else:
+                self._process.send_signal(how)
             self._process.wait()
             self._process = None
+
+    def send(self, what: signal.Signals) -> None:
+        """Send a signal to all of its processes: SIGSTOP makes it hang, SIGCONT go on."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for one in (pid, *map(int, children)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, what)
+
+    def promote(self) -> None:
+        """A standby becomes a primary; returns when it is one."""
+        self.run("pg_ctl", "promote", "-D", str(self.data), "-w", "-t", str(int(START_S)))
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://headrace@127.0.0.1:{self.port}/{database}"
@@ -131,6 +164,64 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class Pair:
+    """A primary and its synchronous standby: what the one has answered the other has, too. Context manager.
+
+    Both keep their ports, whichever of them is the primary. As long as there is no standby, no commit is answered.
+    """
+
+    def __init__(self, folder: Path, *, settings: Sequence[str] = ()) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._made = 0
+        self.primary = self._make(None)
+        self.standby: Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Of both: whoever connects finds the primary."""
+        assert self.standby is not None
+        first, second = sorted([self.primary.port, self.standby.port])
+        return f"postgresql://headrace@127.0.0.1:{first},127.0.0.1:{second}/postgres?target_session_attrs=read-write"
+
+    def build_standby(self, *, port: int | None = None) -> None:
+        """Make a standby from the primary's copy, in a folder of its own, and wait until commits wait for it."""
+        self.standby = self._make(self.primary, port)
+        self.standby.start()
+
+    def fail_over(self) -> None:
+        """The primary crashes, for good; the standby takes its place, and a new one is built."""
+        old, new = self.primary, self.standby
+        assert new is not None
+        old.stop(signal.SIGKILL)
+        self.promote()
+        shutil.rmtree(old.data.parent)
+        self.build_standby(port=old.port)
+
+    def promote(self) -> Server:
+        """The standby becomes the primary; returns the old one, as it is."""
+        assert self.standby is not None
+        old, self.primary, self.standby = self.primary, self.standby, None
+        self.primary.promote()
+        return old
+
+    def _make(self, copy_of: Server | None, port: int | None = None) -> Server:
+        self._made += 1
+        folder = self._folder / str(self._made)
+        folder.mkdir()
+        return Server(folder, settings=[*self._settings, "synchronous_standby_names = '*'"], copy_of=copy_of, port=port)
+
+    def __enter__(self) -> Self:
+        self.primary.start()
+        self.build_standby()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in (self.standby, self.primary):
+            if one is not None:
+                one.stop()
 
 
 class Databases:
