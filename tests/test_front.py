@@ -140,6 +140,7 @@ class FailingStore:
     """A store whose disk fails at the first commit."""
 
     durable = False
+    shared = False
 
     def __init__(self) -> None:
         self._failure: StoreFailed | None = None

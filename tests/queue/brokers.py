@@ -80,6 +80,7 @@ class NotesStore:
     """A store that only takes notes: no rules, and an answer by `answer`, which may be put off."""
 
     durable = False
+    shared = False
 
     def __init__(self) -> None:
         self.batches: list[list[ops.Operation]] = []

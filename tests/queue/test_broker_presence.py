@@ -269,3 +269,28 @@ class TestStaying:
             broker.drain()
             assert holding.outcomes == [None]
             assert isinstance(Holding(broker, "late").outcomes[0], Unavailable)
+
+    @on_loop
+    async def test_lease_that_its_holder_extends_is_tied_whoever_gave_it(self) -> None:
+        async with running() as broker:
+            queue = await create(broker)
+            await send(broker, queue, "a", "b")
+            (a, b) = [one.receipt for one in await receive(broker, queue)]  # before the broker was started again, say
+            holding = Holding(broker)
+            await broker.call(ops.ChangeVisibility(queue, [(a, FAR_MS), (b, -1)], holder="me"))
+            assert await leases(broker) == {"me": 1}
+            holding.leave()
+            assert [one.message.body for one in await receive(broker, queue)] == [b"a"]
+
+    @on_loop
+    async def test_lease_that_another_holder_extends_is_its(self) -> None:
+        async with running() as broker:
+            queue = await create(broker)
+            await send(broker, queue, "a")
+            first, second = Holding(broker), Holding(broker, "other")
+            (a,) = [one.receipt for one in await receive(broker, queue, "me")]
+            await broker.call(ops.ChangeVisibility(queue, [(a, FAR_MS)], holder="other"))
+            first.leave()
+            assert await receive(broker, queue) == []
+            second.leave()
+            assert len(await receive(broker, queue)) == 1

@@ -57,7 +57,9 @@ class Broker:
         self._requests: list[Request] = []
         self._scheduled = False
         self._polls = Polls(self.submit)
-        self._presence = Presence(self.submit, store.find, clock, self._wake_in, self._polls.dismiss)
+        self._presence = Presence(
+            self.submit, store.find, clock, self._wake_in, self._polls.dismiss, shared=store.shared
+        )
         self._tick: asyncio.TimerHandle | None = None
         self._tick_at = 0.0  # when, by the loop's time: uvloop's handle of a time that is past does not know
         self._stopping = False
@@ -91,6 +93,7 @@ class Broker:
 
     def drain(self) -> None:
         """Take nothing new: polls are answered empty, new requests refused; what is under way goes on."""
+        self._presence.leave()
         self._stopping = True
         self._polls.close()
         self._presence.close()
@@ -119,7 +122,7 @@ class Broker:
         if isinstance(operation, Hold):
             return self._presence.hold(operation, done, wait_ms=wait_ms) if _may_wait(wait_ms, done) else None
         if isinstance(operation, ListHolders):
-            done(self._presence.states(operation.kind))
+            self._presence.list_holders(operation, done)
         else:
             self.submit(operation, done)
         return None

@@ -1,7 +1,8 @@
 """Who is present, and which leases end when a holder is gone. Pure: rules on time and names, no I/O.
 
 A holder is present while a Hold of its name is open, and for a grace after that was answered. Whose connection breaks is
-gone at once. A lease is tied by its receipt; one that has ended otherwise may stay tied for a while: to end it again has
+gone at once. Leases may be given by another broker of the store than the one where the Hold is open: while it is open
+there, the grace begins anew each time that it is heard. A lease is tied by its receipt; one that has ended otherwise may stay tied for a while: to end it again has
 no effect, since a receipt is good for one delivery only.
 """
 
@@ -25,10 +26,10 @@ SWEEP_MIN: Final = 1_000  # leases that are tied before it is looked for those t
 
 
 class _Holder:
-    """One holder. `due_ms`: gone then, unless it comes again; None while a Hold is open. `kind` empty: it has leases and
-    has not held yet."""
+    """One holder. `due_ms`: gone then, unless it comes again; None while a Hold is open. `asked_ms`: what `due_ms` was before
+    it was asked whether another broker has it. `kind` empty: it has leases and has not held yet."""
 
-    __slots__ = ("due_ms", "facts", "kind", "leases", "name", "seen_ms", "since_ms", "sweep_at")
+    __slots__ = ("asked_ms", "due_ms", "facts", "kind", "leases", "name", "seen_ms", "since_ms", "sweep_at")
 
     def __init__(self, name: str, now: int) -> None:
         self.name = name
@@ -36,6 +37,7 @@ class _Holder:
         self.facts: dict[str, Any] = {}
         self.since_ms = self.seen_ms = now
         self.due_ms: int | None = now + limits.HOLD_GRACE_MS
+        self.asked_ms: int | None = None
         self.leases: dict[bytes, tuple[str, int]] = {}  # receipt -> (queue, when it ends by itself)
         self.sweep_at = SWEEP_MIN
 
@@ -63,18 +65,38 @@ class Holders:
             reason = f"{limits.HOLDERS_MAX} others are present; a process is one holder, whatever it does"
             raise InvalidParameter("holder", operation.holder, reason)
 
-    def present(self, operation: Hold, now: int) -> None:
-        """A Hold is open."""
+    def present(self, operation: Hold, now: int) -> bool:
+        """A Hold is open. Returns whether it was not present before."""
         holder = self._get(operation.holder, now)
-        if not holder.kind:
+        comes = not holder.kind
+        if comes:
             holder.since_ms = now
         holder.kind, holder.facts = operation.kind, operation.facts
-        holder.seen_ms, holder.due_ms = now, None
+        holder.seen_ms, holder.due_ms, holder.asked_ms = now, None, None
+        return comes
 
     def answered(self, name: str, now: int) -> None:
         """Its Hold is over: it is gone if it does not come again in time."""
         holder = self._holders[name]
-        holder.seen_ms, holder.due_ms = now, now + limits.HOLD_GRACE_MS
+        holder.seen_ms, holder.due_ms, holder.asked_ms = now, now + limits.HOLD_GRACE_MS, None
+
+    def ask(self, now: int) -> list[str]:
+        """Those with leases given here, and no Hold that is open here: who is to be looked for at other brokers. Their
+        grace is not over before it is `heard`."""
+        away = [one for one in self._holders.values() if one.due_ms is not None and one.leases]
+        for one in away:
+            if one.asked_ms is None:
+                one.asked_ms = one.due_ms
+            one.due_ms = now + limits.HOLDERS_FRESH_MS
+        return [one.name for one in away]
+
+    def heard(self, name: str, *, elsewhere: bool, now: int) -> None:
+        """Whether a Hold of its name is open at another broker."""
+        holder = self._holders.get(name)
+        if holder is None or holder.asked_ms is None:
+            return
+        holder.due_ms = now + limits.HOLD_GRACE_MS if elsewhere else holder.asked_ms
+        holder.asked_ms = None
 
     def gone(self, name: str) -> Leases:
         """Forget a holder: the leases that end."""
@@ -94,6 +116,7 @@ class Holders:
 
     def tie(self, name: str, queue: str, receipts: list[bytes], *, ends_ms: int, now: int) -> None:
         """Leases were given to a holder; one that is not present (yet) has the grace to come."""
+        self.untie(receipts)
         holder = self._get(name, now)
         holder.leases.update(dict.fromkeys(receipts, (queue, ends_ms)))
         self.tied.update(dict.fromkeys(receipts, holder))

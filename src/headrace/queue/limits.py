@@ -33,6 +33,11 @@ MESSAGE_DELAY_MAX_MS: Final = RETENTION_MAX_MS
 HOLD_GRACE_MS: Final = 5 * SECOND_MS  # between two holds of one holder: a client's retries after a broken connection
 HOLDERS_MAX: Final = 1_000  # each keeps a connection open, and its facts in memory
 FACTS_BYTES_MAX: Final = 65_536
+HOLDERS_TOLD_EACH_MS: Final = 2 * SECOND_MS  # to the other brokers of a store: as often as holders bring new facts
+HOLDERS_FRESH_MS: Final = (
+    10 * SECOND_MS
+)  # what another broker told longer ago is not true any more: it told nothing five
+# times, or its database was away for as long as requests wait for it, twice
 
 # ReceiveAny: a poll stands in the line of each of its queues
 QUEUES_ASKED_MAX: Final = 100

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from headrace.queue.model import Entry
+from headrace.queue.model import Entry, HolderState
 
 
 class Operation(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -86,11 +86,13 @@ class Delete(Operation, gc=False, frozen=True):
 class ChangeVisibility(Operation, gc=False, frozen=True):
     """Let each lease end `timeout_ms` from now (0: at once). → list[None | CallerError]
 
-    The whole lease may last 12 hours from its receive.
+    The whole lease may last 12 hours from its receive. `holder` ties those that go on to a holder, as in Receive: to one
+    that has come to another broker since, or whose broker was started again.
     """
 
     queue: str
     changes: list[tuple[bytes, int]]
+    holder: str | None = None
 
 
 class Transact(Operation, gc=False, frozen=True):
@@ -156,7 +158,7 @@ class Hold(Operation, gc=False, frozen=True):
     the receive count stays). → None, when the wait is over, or the next Hold of the name takes its place.
 
     After an answer the holder has 5 s to come again. In memory only: a broker that restarts knows no holders, and what
-    was leased before is not tied any more.
+    was leased before is not tied any more (until it is extended: `ChangeVisibility`).
 
     Attributes:
         holder: 1 to 128 alphanumeric and punctuation characters, unlike any other's: a host, a pid and a random part.
@@ -170,7 +172,8 @@ class Hold(Operation, gc=False, frozen=True):
 
 
 class ListHolders(Operation, gc=False, frozen=True):
-    """Those present, sorted by name; `kind`: only these, empty for all. → list[HolderState]"""
+    """Those present, at whichever broker of the store, sorted by name; `kind`: only these, empty for all.
+    → list[HolderState]"""
 
     kind: str = ""
 
@@ -377,6 +380,33 @@ AnyOperation: TypeAlias = (
     | DeleteQueue | GetQueue | ListQueues | StartMove | CancelMove | ListMoves | CreateTopic | ChangeTopic | DeleteTopic
     | GetTopic | ListTopics | Subscribe | Unsubscribe | ReadLog
 )  # fmt: skip
+
+
+class TellHolders(Operation, gc=False, frozen=True):
+    """From a broker to a store that others share, not for clients: who is present here, and who of `asked` is elsewhere.
+    Not durable. → list[str]: those of `asked` that are present at another broker.
+
+    Attributes:
+        node: the broker, a name that no other has.
+        present: holders, as they are now.
+        gone: those that are not here any more.
+        all_gone: nobody is: the broker stops.
+        asked: names to look for.
+    """
+
+    node: str
+    present: list[HolderState] = []
+    gone: list[str] = []
+    all_gone: bool = False
+    asked: list[str] = []
+
+
+class ListElsewhere(Operation, gc=False, frozen=True):
+    """As TellHolders: those present at other brokers than `node`; `kind`: only these, empty for all.
+    → list[HolderState], sorted by name, each once"""
+
+    node: str
+    kind: str = ""
 
 
 class TransactOutcome(msgspec.Struct, frozen=True):

@@ -11,11 +11,13 @@ from headrace.clock import Clock
 from headrace.errors import CallerError, HeadraceError, Unavailable
 from headrace.queue import limits
 from headrace.queue.holders import Holders
-from headrace.queue.model import Delivery, HolderState, QueueInfo
+from headrace.queue.model import Delivery, QueueInfo
+from headrace.queue.neighbours import Neighbours
 from headrace.queue.operations import (
     ChangeVisibility,
     Delete,
     Hold,
+    ListHolders,
     Operation,
     Receive,
     ReceiveAny,
@@ -42,12 +44,12 @@ class Stay:
 
     def answer(self) -> None:
         """Its time is up, or it is taken over."""
-        if self._presence.leave(self):
+        if self._presence.left(self):
             self._presence.answered(self.name)
             self._done(None)
 
     def cancel(self) -> None:
-        if self._presence.leave(self):
+        if self._presence.left(self):
             self._presence.gone(self.name)
 
 
@@ -60,6 +62,7 @@ class Presence:
         clock: the store's steady time.
         wake_in: lets `advance` be called in so many seconds, at the latest.
         dismiss: answers a holder's polls with nothing.
+        shared: whether other brokers work on the store; they are told, and asked.
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class Presence:
         clock: Clock,
         wake_in: Callable[[float], None],
         dismiss: Callable[[str], None],
+        *,
+        shared: bool,
     ) -> None:
         self._submit = submit
         self._find = find
@@ -76,6 +81,7 @@ class Presence:
         self._wake_in = wake_in
         self._dismiss = dismiss
         self._holders = Holders()
+        self._neighbours = Neighbours(self._holders, submit, clock) if shared else None
         self._stays: dict[str, Stay] = {}
         self._closed = False
 
@@ -90,7 +96,8 @@ class Presence:
         before = self._stays.get(name)
         if before is not None:
             before.answer()
-        self._holders.present(operation, self._clock())
+        if self._holders.present(operation, self._clock()):
+            self._tell(name)
         if not wait_ms:
             self.answered(name)
             done(None)
@@ -104,20 +111,34 @@ class Presence:
             raise Unavailable("the broker is stopping")
         self._holders.check(operation)
 
-    def states(self, kind: str) -> list[HolderState]:
-        return self._holders.states(kind, self._clock())
+    def list_holders(self, operation: ListHolders, done: Done) -> None:
+        """Answer a ListHolders."""
+        if self._neighbours is not None:
+            self._neighbours.list_holders(operation.kind, done)
+        else:
+            done(self._holders.states(operation.kind, self._clock()))
 
     def follow(self, operation: Operation, done: Done) -> Done:
         """`done`, and before it: tie the leases that the operation gives to a holder, untie those that it ends."""
         if isinstance(operation, _GIVE):
             return done if operation.holder is None else partial(self._given, operation, operation.holder, done)
-        return partial(self._ended, operation, done) if self._holders.tied else done
+        ties = self._holders.tied or (isinstance(operation, ChangeVisibility) and operation.holder is not None)
+        return partial(self._ended, operation, done) if ties else done
 
     def advance(self) -> int | None:
         """End the leases of those whose grace is over. Returns when to call again."""
         for name in self._holders.due(self._clock()):
             self.gone(name)
-        return self._holders.next_ms()
+        next_ms = self._holders.next_ms()
+        if self._neighbours is None:
+            return next_ms
+        told_ms = self._neighbours.advance()
+        return told_ms if next_ms is None else min(next_ms, told_ms)
+
+    def leave(self) -> None:
+        """Let other brokers know that nobody is here any more, while the store still takes requests."""
+        if self._neighbours is not None and not self._closed:
+            self._neighbours.leave()
 
     def close(self) -> None:
         """Answer those that hold."""
@@ -127,7 +148,7 @@ class Presence:
 
     # What a stay tells.
 
-    def leave(self, stay: Stay) -> bool:
+    def left(self, stay: Stay) -> bool:
         """Whether it still waited."""
         if self._stays.get(stay.name) is not stay:
             return False
@@ -148,6 +169,12 @@ class Presence:
             for start in range(0, len(receipts), limits.NATIVE_BATCH_MAX):
                 some = receipts[start : start + limits.NATIVE_BATCH_MAX]
                 self._submit(ChangeVisibility(queue, [(receipt, 0) for receipt in some]), lambda _outcome: None)
+        self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        """Somebody came, or went."""
+        if self._neighbours is not None and not self._closed:
+            self._neighbours.tell(name)
 
     # What the store answered.
 
@@ -185,6 +212,13 @@ class Presence:
         now = self._clock()
         for (receipt, timeout_ms), one in zip(operation.changes, outcome, strict=True):
             if one is None and timeout_ms:
-                self._holders.move(receipt, now + timeout_ms)
+                self._extended(operation, receipt, now + timeout_ms)
             elif one is None:
                 self._holders.untie([receipt])
+
+    def _extended(self, operation: ChangeVisibility, receipt: bytes, ends_ms: int) -> None:
+        if operation.holder is None:
+            self._holders.move(receipt, ends_ms)
+            return
+        self._holders.tie(operation.holder, operation.queue, [receipt], ends_ms=ends_ms, now=self._clock())
+        self._wake_in(limits.HOLD_GRACE_MS / 1_000)

@@ -64,8 +64,10 @@ class Backend(Protocol):
         """Lease exactly these messages, visible or delayed ones."""
         ...
 
-    def change_visibility(self, queue: str, changes: Sequence[tuple[bytes, int]]) -> list[CallerError | None]:
-        """Let each lease (receipt, ms) end so many ms from now; 0 releases it at once."""
+    def change_visibility(
+        self, queue: str, changes: Sequence[tuple[bytes, int]], *, holder: str | None = None
+    ) -> list[CallerError | None]:
+        """Let each lease (receipt, ms) end so many ms from now; 0 releases it at once. Those that go on are `holder`'s."""
         ...
 
     def transact(self, operation: Transact) -> TransactOutcome:

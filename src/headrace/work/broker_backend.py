@@ -78,8 +78,11 @@ class BrokerBackend:
         taken: list[Delivery | CallerError] = self._call(ops.Take(arn_of(queue), list(seqs), visibility_ms))
         return taken
 
-    def change_visibility(self, queue: str, changes: Sequence[tuple[bytes, int]]) -> list[CallerError | None]:
-        outcomes: list[CallerError | None] = self._call(ops.ChangeVisibility(arn_of(queue), list(changes)))
+    def change_visibility(
+        self, queue: str, changes: Sequence[tuple[bytes, int]], *, holder: str | None = None
+    ) -> list[CallerError | None]:
+        operation = ops.ChangeVisibility(arn_of(queue), list(changes), holder)
+        outcomes: list[CallerError | None] = self._call(operation)
         return outcomes
 
     def transact(self, operation: Transact) -> TransactOutcome:

@@ -93,7 +93,10 @@ class SqsBackend:
         del queue, seqs, visibility_ms
         self._refuse("cancel")
 
-    def change_visibility(self, queue: str, changes: Sequence[tuple[bytes, int]]) -> list[CallerError | None]:
+    def change_visibility(
+        self, queue: str, changes: Sequence[tuple[bytes, int]], *, holder: str | None = None
+    ) -> list[CallerError | None]:
+        del holder
         outcomes: list[CallerError | None] = []
         for start in range(0, len(changes), sqs_messages.BATCH_MAX):
             batch = changes[start : start + sqs_messages.BATCH_MAX]

@@ -69,6 +69,9 @@ class Store(Protocol):
     durable: bool
     """Whether what was answered survives the process; the suite skips its restart tests where not."""
 
+    shared: bool
+    """Whether other brokers work on it, too. It then takes TellHolders and ListElsewhere, of its own broker only."""
+
     def attach(self, offload: Offload | None) -> None:
         """From now on slow commits may run by `offload` in a thread, and their requests be answered later. Without,
         `execute` returns when all is done."""

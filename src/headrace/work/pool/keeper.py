@@ -106,8 +106,12 @@ class Keeper:
 class Renewer:
     """A thread that keeps leases and slots, and ends what is wished to end."""
 
-    def __init__(self, backend: Backend, hand: Hand, wishes: Wishes, threads: Threads, loop: Loop) -> None:
+    def __init__(
+        self, backend: Backend, hand: Hand, wishes: Wishes, threads: Threads, loop: Loop, *, holder: str
+    ) -> None:
+        """`holder`: whose leases they are."""
         self._backend = backend
+        self._holder = holder if backend.capabilities.holders else None
         self._hand = hand
         self._wishes = wishes
         self._threads = threads
@@ -143,7 +147,7 @@ class Renewer:
                 due[held.job.queue].append(held)
         for queue, jobs in due.items():
             answers = self._backend.change_visibility(
-                queue, [(held.job.delivery.receipt, DEFAULT_VISIBILITY_MS) for held in jobs]
+                queue, [(held.job.delivery.receipt, DEFAULT_VISIBILITY_MS) for held in jobs], holder=self._holder
             )
             self._renewed(jobs, answers, now_s)
         slots = [held.limit_slot for jobs in due.values() for held in jobs if held.limit_slot is not None]

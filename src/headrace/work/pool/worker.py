@@ -127,7 +127,7 @@ class Worker:
             on_stuck=on_leave,
             on_second=self._on_second,
         )
-        self._renewer = Renewer(backend, self._hand, self._wishes, self._threads, self._loop)
+        self._renewer = Renewer(backend, self._hand, self._wishes, self._threads, self._loop, holder=self.holder)
         self._present = Present(backend, holder=self.holder, facts=self.facts)
 
     @property

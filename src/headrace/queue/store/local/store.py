@@ -48,6 +48,8 @@ class LocalStore:
     failure of the disk that is not "full", nothing is written any more and every request is answered StoreFailed.
     """
 
+    shared = False
+
     def __init__(self, disk: Disk, clock: Clock, *, cooldowns: bool = True) -> None:
         self.durable = disk.durable
         self._disk = disk

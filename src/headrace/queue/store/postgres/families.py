@@ -21,6 +21,7 @@ from headrace.queue.operations import (
     Fence,
     GetQueue,
     GetState,
+    ListElsewhere,
     ListQueues,
     Operation,
     Peek,
@@ -30,9 +31,20 @@ from headrace.queue.operations import (
     Send,
     TagQueue,
     Take,
+    TellHolders,
     Transact,
 )  # fmt: skip
-from headrace.queue.store.postgres import peeking, queues, receiving, sending, settling, states, taking, transact
+from headrace.queue.store.postgres import (
+    peeking,
+    presence,
+    queues,
+    receiving,
+    sending,
+    settling,
+    states,
+    taking,
+    transact,
+)
 from headrace.queue.store.postgres.transaction import Answers, Transaction, each
 
 
@@ -63,6 +75,8 @@ FAMILIES: Final[dict[type[Operation], Family]] = {
     Delete: Family(LaneName.SETTLE, settling.delete),
     ChangeVisibility: Family(LaneName.SETTLE, settling.change_visibility),
     Peek: Family(LaneName.DIRECTORY, each(peeking.peek)),
+    TellHolders: Family(LaneName.SETTLE, each(presence.tell_holders)),
+    ListElsewhere: Family(LaneName.DIRECTORY, each(presence.list_elsewhere)),
     CreateQueue: Family(LaneName.DIRECTORY, each(queues.create_queue)),
     ChangeSettings: Family(LaneName.DIRECTORY, each(queues.change_settings)),
     TagQueue: Family(LaneName.DIRECTORY, each(queues.tag_queue)),

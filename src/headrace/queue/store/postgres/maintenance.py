@@ -44,6 +44,7 @@ _SWEPT: Final[LiteralString] = (
     "UPDATE deleted_queue SET swept = true WHERE id = (SELECT min(id) FROM deleted_queue WHERE NOT swept) RETURNING id"
 )
 _FORGET: Final[LiteralString] = "DELETE FROM lane WHERE seen_ms < %s RETURNING id"
+_FORGET_HOLDERS: Final[LiteralString] = "DELETE FROM holder WHERE told_ms < %s RETURNING name"
 
 
 class Memory(msgspec.Struct):
@@ -106,7 +107,9 @@ def sweep(tx: Transaction, memory: Memory) -> bool:
 def forget_nodes(tx: Transaction, memory: Memory) -> bool:
     """Delete what nodes that died have left."""
     del memory
-    if tx.execute(_FORGET, (tx.now - NODE_FORGOTTEN_MS,)).fetchone() is not None:
+    lanes = tx.execute(_FORGET, (tx.now - NODE_FORGOTTEN_MS,))
+    holders = tx.execute(_FORGET_HOLDERS, (tx.now - limits.HOLDERS_FRESH_MS,))
+    if lanes.fetchone() is not None or holders.fetchone() is not None:
         tx.wrote(durable=False)
     return False
 

@@ -70,7 +70,16 @@ CREATE TABLE state (name text COLLATE "C" NOT NULL, key bytea NOT NULL, value by
 ALTER TABLE state ALTER COLUMN value SET STORAGE EXTERNAL;
 """
 
-STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = ((_STORE, _QUEUES, _MESSAGES, _STATE),)
+# who is present at which node, as each tells of its own; empty after a crash of the database, and soon full again
+_PRESENCE: Final = """
+CREATE UNLOGGED TABLE holder (
+    name text COLLATE "C" NOT NULL, node text COLLATE "C" NOT NULL, told_ms bigint NOT NULL, kind text NOT NULL,
+    since_ms bigint NOT NULL, seen_ms bigint NOT NULL, leases bigint NOT NULL, facts json NOT NULL,
+    PRIMARY KEY (name, node)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_threshold = 500);
+"""
+
+STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = ((_STORE, _QUEUES, _MESSAGES, _STATE, _PRESENCE),)
 VERSION: Final = len(STEPS)
 
 

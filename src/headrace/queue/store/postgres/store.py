@@ -46,6 +46,7 @@ class PostgresStore:
     """One node's store."""
 
     durable = True
+    shared = True
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
