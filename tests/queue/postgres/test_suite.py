@@ -4,6 +4,7 @@ from headrace.testing.store_suite import (  # not from its parts: this tells pyt
     TestChangingVisibility,
     TestCooldowns,
     TestCounts,
+    TestDeadLetters,
     TestDelays,
     TestDeleting,
     TestDeletion,
@@ -16,8 +17,10 @@ from headrace.testing.store_suite import (  # not from its parts: this tells pyt
     TestState,
     TestVisibility,
 )
+from headrace.testing.store_suite import TestInFlight as SuiteOfInFlight
 from headrace.testing.store_suite import TestQueueDirectory as SuiteOfQueueDirectory
 from headrace.testing.store_suite import TestReceivingAny as SuiteOfReceivingAny
+from headrace.testing.store_suite import TestRedrivePolicies as SuiteOfRedrivePolicies
 from headrace.testing.store_suite import TestTaking as SuiteOfTaking
 from headrace.testing.store_suite import TestTransactions as SuiteOfTransactions
 
@@ -34,14 +37,20 @@ class TestTransactions(SuiteOfTransactions):  # FIFO queues are not there yet
     test_duplicate_in_a_transaction_is_told_and_not_stored = None  # type: ignore[assignment]  # no deduplication yet
 
 
-class TestReceivingAny(SuiteOfReceivingAny):  # the limit of what is in flight is not there yet, nor are FIFO queues
+class TestReceivingAny(SuiteOfReceivingAny):  # FIFO queues are not there yet
     test_fifo_and_standard_queues_mix = None  # type: ignore[assignment]
-    test_full_queue_is_passed_over_and_told_if_no_other_has_anything = None  # type: ignore[assignment]
 
 
-class TestTaking(SuiteOfTaking):  # what is not there yet: claims, redrive, fairness
+class TestInFlight(SuiteOfInFlight):  # FIFO queues are not there yet
+    test_fifo_queue_gives_no_more_and_no_error = None  # type: ignore[assignment]
+
+
+class TestRedrivePolicies(SuiteOfRedrivePolicies):  # as above
+    test_target_of_another_type_is_refused = None  # type: ignore[assignment]
+
+
+class TestTaking(SuiteOfTaking):  # what is not there yet: claims, fairness
     test_claimed_message_is_refused = None  # type: ignore[assignment]
-    test_message_received_too_often_is_delivered_when_it_is_named = None  # type: ignore[assignment]
     test_message_of_a_noisy_tenant_that_stands_back_is_taken = None  # type: ignore[assignment]
 
 
@@ -49,15 +58,18 @@ __all__ = [
     "TestChangingVisibility",
     "TestCooldowns",
     "TestCounts",
+    "TestDeadLetters",
     "TestDelays",
     "TestDeleting",
     "TestDeletion",
     "TestExpectations",
     "TestFences",
+    "TestInFlight",
     "TestPeeking",
     "TestPurging",
     "TestQueueDirectory",
     "TestReceivingAny",
+    "TestRedrivePolicies",
     "TestRetention",
     "TestSendChecks",
     "TestState",

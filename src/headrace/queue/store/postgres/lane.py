@@ -117,9 +117,7 @@ class Lane:
         connection = self._connected()
         shared = self._shared
         with connection.pipeline():
-            tx = Transaction(
-                connection, shared.catalog, shared.clock(), cooldowns=shared.cooldowns, known=shared.totals
-            )
+            tx = Transaction(connection, shared.catalog, shared.clock(), cooldowns=shared.cooldowns, known=shared.known)
             tx.begin()
             outcomes = work(tx, operations)
             tx.check()

@@ -18,7 +18,7 @@ from headrace.queue.store.postgres.store import PostgresStore
 
 log = logging.getLogger("headrace.store")
 
-ABSENT: Final = "redrive policies are kept and not acted upon, fairness and the in-flight limit are not there"
+ABSENT: Final = "fairness is not there"
 """What a queue here silently lacks; whatever else lacks is refused when it is asked for."""
 
 

@@ -7,14 +7,14 @@ from typing import Any, Final, LiteralString
 
 import msgspec
 
-from headrace.errors import InvalidParameter
+from headrace.errors import InFlightLimit, InvalidParameter
 from headrace.queue import limits
 from headrace.queue.model import Delivery
 from headrace.queue.operations import Receive, ReceiveAny
 from headrace.queue.store.checks import check_limit, check_visibility
-from headrace.queue.store.postgres import rows
+from headrace.queue.store.postgres import flight, redriving, rows
 from headrace.queue.store.postgres.catalog import StoredQueue
-from headrace.queue.store.postgres.transaction import Answers, Transaction, answer
+from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction, answer
 
 LEASE: Final[LiteralString] = """
 UPDATE message m SET visible_ms = %(until)s, receives = receives + 1, received_ms = %(now)s,
@@ -48,6 +48,10 @@ class Wish(msgspec.Struct):
     limit: int
     visibility_ms: int
     deliveries: list[Delivery] = []
+    refused: bool = False  # as many as may be are in flight
+
+    def outcome(self) -> list[Delivery] | InFlightLimit:
+        return flight.full(self.queue) if self.refused else self.deliveries
 
 
 def receive(tx: Transaction, operations: Sequence[Receive]) -> Answers:
@@ -56,14 +60,29 @@ def receive(tx: Transaction, operations: Sequence[Receive]) -> Answers:
     for wish in wishes:
         if isinstance(wish, Wish):
             together.setdefault((wish.queue.number, wish.visibility_ms), []).append(wish)
-    cursors = [
-        (ones, lease(tx, ones[0].queue, sum(one.limit for one in ones), ones[0].visibility_ms))
-        for ones in together.values()
-    ]
+    begun = [(ones, _begin(tx, ones)) for ones in together.values()]
     yield
-    for ones, cursor in cursors:
-        _share_out(tx, ones, delivered(tx, ones[0].queue, cursor.fetchall(), ones[0].visibility_ms))
-    return [wish.deliveries if isinstance(wish, Wish) else wish for wish in wishes]
+    for ones, (room, cursor) in begun:
+        queue, visibility_ms = ones[0].queue, ones[0].visibility_ms
+        found = _leased(tx, queue, cursor, room, visibility_ms) if cursor is not None else []
+        _share_out(tx, ones, found, room)
+    return [wish.outcome() if isinstance(wish, Wish) else wish for wish in wishes]
+
+
+def _begin(tx: Transaction, ones: list[Wish]) -> tuple[int, Cursor | None]:
+    """Send the lease for wishes of one queue. The most that they are given, and the statement."""
+    room = flight.room(tx, ones[0].queue, sum(one.limit for one in ones))
+    return room, lease(tx, ones[0].queue, room, ones[0].visibility_ms) if room else None
+
+
+def _leased(tx: Transaction, queue: StoredQueue, cursor: Cursor, limit: int, visibility_ms: int) -> list[Delivery]:
+    """What a lease gives, up to `limit`; what it found dead has gone, and others have taken its place."""
+
+    def more(wanted: int) -> list[Any]:
+        return lease(tx, queue, wanted, visibility_ms).fetchall()
+
+    found = redriving.living(tx, queue, cursor.fetchall(), limit, more)
+    return delivered(tx, queue, found, visibility_ms)
 
 
 def receive_any(tx: Transaction, operation: ReceiveAny) -> list[tuple[str, list[Delivery]]]:
@@ -75,9 +94,14 @@ def receive_any(tx: Transaction, operation: ReceiveAny) -> list[tuple[str, list[
     queues = [tx.catalog.queue(arn) for arn in dict.fromkeys(operation.queues)]
     asked = [(queue, visibility_of(queue, operation.visibility_ms)) for queue in queues]
     out: list[tuple[str, list[Delivery]]] = []
-    left = operation.limit
+    left, fulls = operation.limit, []
     for queue, visibility_ms in asked:
-        deliveries = delivered(tx, queue, lease(tx, queue, left, visibility_ms).fetchall(), visibility_ms)
+        room = flight.room(tx, queue, left)
+        if not room:
+            fulls.append(queue)
+            tx.empty.add(queue.number)
+            continue
+        deliveries = _leased(tx, queue, lease(tx, queue, room, visibility_ms), room, visibility_ms)
         if deliveries:
             out.append((queue.arn, deliveries))
             left -= len(deliveries)
@@ -86,6 +110,8 @@ def receive_any(tx: Transaction, operation: ReceiveAny) -> list[tuple[str, list[
             tx.empty.add(queue.number)
         if not left:
             break
+    if fulls and not out:
+        raise flight.full(fulls[0])
     return out
 
 
@@ -104,7 +130,7 @@ def visibility_of(queue: StoredQueue, visibility_ms: int | None) -> int:
     return visibility_ms
 
 
-def lease(tx: Transaction, queue: StoredQueue, limit: int, visibility_ms: int) -> Any:
+def lease(tx: Transaction, queue: StoredQueue, limit: int, visibility_ms: int) -> Cursor:
     """Send the statement that leases up to `limit` messages of a standard queue; `delivered` reads its rows."""
     return tx.execute(
         _LEASE,
@@ -125,6 +151,7 @@ def delivered(tx: Transaction, queue: StoredQueue, found: list[tuple[Any, ...]],
         return []
     tx.wrote(durable=queue.info.settings.fifo)
     tx.count(queue.number, "received", len(found))
+    flight.leased(tx, queue, len(found))
     tx.due_at(queue.number, tx.now + visibility_ms)
     if not visibility_ms:
         tx.ready.add(queue.number)
@@ -140,12 +167,14 @@ def delivered(tx: Transaction, queue: StoredQueue, found: list[tuple[Any, ...]],
     return out
 
 
-def _share_out(tx: Transaction, wishes: list[Wish], deliveries: list[Delivery]) -> None:
-    """Give each request its own, in the order in which they came."""
+def _share_out(tx: Transaction, wishes: list[Wish], deliveries: list[Delivery], room: int) -> None:
+    """Give each request its own, in the order in which they came. `room`: the most there can be."""
     at = 0
     for wish in wishes:
         wish.deliveries = deliveries[at : at + wish.limit]
         at += wish.limit
         if not wish.deliveries:
-            tx.count(wish.queue.number, "empty_receives")
+            wish.refused = len(deliveries) == room
             tx.empty.add(wish.queue.number)
+            if not wish.refused:
+                tx.count(wish.queue.number, "empty_receives")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
 from threading import Lock
 
 from headrace.clock import Clock
@@ -11,6 +10,7 @@ from headrace.errors import StoreUnusable
 from headrace.queue.store.postgres import arrays
 from headrace.queue.store.postgres.catalog import Catalog, load
 from headrace.queue.store.postgres.connecting import Connection, connect, url_of
+from headrace.queue.store.postgres.known import Known
 
 
 class Shared:
@@ -22,7 +22,7 @@ class Shared:
         self.clock = clock
         self.cooldowns = cooldowns
         self.node = uuid.uuid4().hex
-        self.totals: Counter[tuple[int, str]] = Counter()  # (number of a queue, field of QueueCounts)
+        self.known = Known()
         self._catalog = catalog
         self._lock = Lock()
 

@@ -157,7 +157,7 @@ class PostgresStore:
 
     def _settle(self, tx: Transaction) -> None:
         """What a commit has brought about."""
-        self._shared.totals.update(tx.totals)
+        self._shared.known.totals.update(tx.totals)
         self._ready |= tx.places()
         self._watch.note(tx.now, empty=tx.empty, due=tx.due)
         if self._offload is not None and tx.writes:

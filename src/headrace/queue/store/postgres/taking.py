@@ -10,7 +10,7 @@ from headrace.errors import BatchTooLong, CallerError, InvalidParameter, Message
 from headrace.queue import limits
 from headrace.queue.model import Delivery
 from headrace.queue.operations import Take
-from headrace.queue.store.postgres import receiving
+from headrace.queue.store.postgres import flight, receiving
 from headrace.queue.store.postgres.arrays import Ints
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
@@ -38,9 +38,12 @@ def take(tx: Transaction, operation: Take) -> list[Delivery | CallerError]:
     count = len(operation.seqs)
     if not 1 <= count <= limits.NATIVE_BATCH_MAX:
         raise InvalidParameter("seqs", str(count), f"1 to {limits.NATIVE_BATCH_MAX} sequence numbers a call")
-    outcomes = _pick(_look(tx, queue, operation.seqs), operation.seqs)
-    leased = _lease(tx, queue, [one for one in outcomes if isinstance(one, int)], visibility_ms)
-    return [leased[one] if isinstance(one, int) else one for one in outcomes]
+    there = _look(tx, queue, operation.seqs)
+    picked = _pick(there, operation.seqs)
+    room = flight.room(tx, queue, len(picked))
+    given = [one for one in picked if isinstance(one, int)][:room]
+    leased = _lease(tx, queue, given, visibility_ms)
+    return [leased.get(one) or flight.full(queue) if isinstance(one, int) else one for one in picked]
 
 
 def _look(tx: Transaction, queue: StoredQueue, seqs: list[int]) -> dict[int, Named]:

@@ -12,6 +12,7 @@ from headrace.queue.operations import Operation
 from headrace.queue.store.base import Ready
 from headrace.queue.store.postgres import connecting
 from headrace.queue.store.postgres.catalog import Catalog
+from headrace.queue.store.postgres.known import Known
 
 Cursor: TypeAlias = connecting.Cursor
 Answers: TypeAlias = Generator[None, None, list[Any]]
@@ -42,6 +43,7 @@ class Transaction:
         due: number of a queue -> when something in it will be visible, as far as this transaction knows.
         empty: numbers of queues in which a receive has found nothing: they may be waited for.
         totals: (number of a queue, field of QueueCounts) -> how many more.
+        known: what this node remembers.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Transaction:
         now: int,
         *,
         cooldowns: bool,
-        known: Counter[tuple[int, str]],
+        known: Known,
     ) -> None:
         self.now = now
         self.catalog = catalog
@@ -61,7 +63,7 @@ class Transaction:
         self.empty: set[int] = set()
         self.totals: Counter[tuple[int, str]] = Counter()
         self._began = catalog
-        self._known = known
+        self.known = known
         self.writes = False
         self.durable = False
         self._connection = connection
@@ -98,7 +100,7 @@ class Transaction:
 
     def totals_of(self, queue: int) -> dict[str, int]:
         """The totals of a queue on this node: fields of QueueCounts."""
-        return {field: self._known[queue, field] + self.totals[queue, field] for field in TOTALS}
+        return {field: self.known.totals[queue, field] + self.totals[queue, field] for field in TOTALS}
 
     def due_at(self, queue: int, ms: int) -> None:
         """Something in the queue will be visible at `ms`."""
