@@ -22,7 +22,7 @@ _TEXT, _TEXTS, _BLOB, _BLOBS, _INTS = 25, 1009, 17, 1001, 1016  # oids of text, 
 
 
 class Ints:
-    """A bigint[]; None is NULL."""
+    """A bigint[]; None is NULL. None at all: `unnest` pads it with NULLs."""
 
     __slots__ = ("values",)
 

@@ -6,8 +6,14 @@ from typing import Any, Final, LiteralString
 
 from headrace.queue.model import Message
 
+BODY: Final[LiteralString] = (
+    "coalesce(m.body, (SELECT p.body FROM published p WHERE p.topic = m.body_topic AND p.seq = m.body_seq))"
+)
+"""The body, its own or one that is shared: looked for only where it has none of its own."""
 COLUMNS: Final[LiteralString] = (
-    "m.seq, m.id, m.body, m.attributes, m.sent_ms, m.due_ms, m.grp, m.dedup_id, m.trace, m.sender, m.prior_receives,"
+    "m.seq, m.id, "
+    + BODY
+    + ", m.attributes, m.sent_ms, m.due_ms, m.grp, m.dedup_id, m.trace, m.sender, m.prior_receives,"
     " m.prior_first_ms, m.source"
 )
 """What makes a Message, of a table that is called m."""

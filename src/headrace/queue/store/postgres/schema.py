@@ -54,12 +54,41 @@ CREATE TABLE message (
     prior_receives int NOT NULL DEFAULT 0, prior_first_ms bigint, -- before it came to this queue
     id bytea NOT NULL, grp text COLLATE "C", dedup_id text, trace text, sender text, source text,
     attributes bytea, body bytea,
+    body_topic int, body_seq bigint, -- the body is in `published`, there
     PRIMARY KEY (queue, seq)
 ) WITH (fillfactor = 70, toast_tuple_target = 1024, autovacuum_vacuum_scale_factor = 0.02,
         autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE message ALTER COLUMN body SET STORAGE EXTERNAL, ALTER COLUMN attributes SET STORAGE EXTERNAL;
 CREATE INDEX message_fresh ON message (queue, seq) WHERE visible_ms = 0;
 CREATE INDEX message_waiting ON message (queue, visible_ms, seq) WHERE visible_ms > 0;
+CREATE INDEX message_body ON message (body_topic, body_seq) WHERE body_topic IS NOT NULL;
+"""
+
+# A topic's number is negative: never a queue's. `revision`: the directory's version when it was changed last. Whoever
+# publishes to a topic with a log, or to a FIFO topic, locks its row: so numbers rise in the order of the commits, and a
+# reader steps over none. What `published` has under a topic from `first` on is its log; before that, and under 0 or the
+# number of a topic that is gone, are bodies that messages refer to, or nobody.
+_TOPICS: Final = """
+CREATE TABLE topic (
+    id int GENERATED ALWAYS AS IDENTITY (INCREMENT -1) PRIMARY KEY, arn text COLLATE "C" NOT NULL UNIQUE,
+    info jsonb NOT NULL, revision bigint NOT NULL,
+    first bigint NOT NULL DEFAULT 1, last bigint NOT NULL DEFAULT 0, last_ms bigint NOT NULL DEFAULT 0,
+    logged bigint NOT NULL DEFAULT 0, log_bytes bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 10);
+CREATE TABLE subscription (
+    topic int NOT NULL, queue int NOT NULL, filter json, scope text NOT NULL,
+    position bigint, -- the queue has been given the log up to here; null: it is live
+    PRIMARY KEY (topic, queue)
+) WITH (fillfactor = 50);
+CREATE INDEX subscription_of ON subscription (queue);
+CREATE TABLE deleted_topic (id int PRIMARY KEY);
+CREATE TABLE published (
+    seq bigint NOT NULL, sent_ms bigint NOT NULL, due_ms bigint, topic int NOT NULL,
+    id bytea NOT NULL, grp text COLLATE "C", dedup_id text, trace text, sender text, source text,
+    attributes bytea, body bytea NOT NULL,
+    PRIMARY KEY (topic, seq)
+) WITH (toast_tuple_target = 1024, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+ALTER TABLE published ALTER COLUMN body SET STORAGE EXTERNAL, ALTER COLUMN attributes SET STORAGE EXTERNAL;
 """
 
 _STATE: Final = """
@@ -79,7 +108,16 @@ CREATE UNLOGGED TABLE holder (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_threshold = 500);
 """
 
-STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = ((_STORE, _QUEUES, _MESSAGES, _STATE, _PRESENCE),)
+STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = (
+    (
+        _STORE,
+        _QUEUES,
+        _MESSAGES,
+        _TOPICS,
+        _STATE,
+        _PRESENCE,
+    ),
+)
 VERSION: Final = len(STEPS)
 
 

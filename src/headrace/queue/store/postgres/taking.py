@@ -10,16 +10,19 @@ from headrace.errors import BatchTooLong, CallerError, InvalidParameter, Message
 from headrace.queue import limits
 from headrace.queue.model import Delivery
 from headrace.queue.operations import Take
-from headrace.queue.store.postgres import flight, receiving
+from headrace.queue.store.postgres import flight, receiving, rows
 from headrace.queue.store.postgres.arrays import Ints
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
 
-_LOOK: Final[LiteralString] = """
-SELECT seq, visible_ms > %s AND (receives > 0 OR visible_ms >= %s), coalesce(octet_length(body), 0)
-FROM message WHERE queue = %s AND seq = ANY (%s) AND seq >= %s AND sent_ms > %s ORDER BY seq FOR UPDATE
+_LOOK: Final[LiteralString] = (
+    "SELECT m.seq, m.visible_ms > %s AND (m.receives > 0 OR m.visible_ms >= %s), octet_length("
+    + rows.BODY
+    + """)
+FROM message m WHERE m.queue = %s AND m.seq = ANY (%s) AND m.seq >= %s AND m.sent_ms > %s ORDER BY m.seq FOR UPDATE
 """
+)
 _LEASE: Final[LiteralString] = (
     receiving.LEASE + " WHERE queue = %(queue)s AND seq = ANY (%(seqs)s)" + receiving.RETURNING
 )
@@ -49,8 +52,8 @@ def take(tx: Transaction, operation: Take) -> list[Delivery | CallerError]:
 def _look(tx: Transaction, queue: StoredQueue, seqs: list[int]) -> dict[int, Named]:
     """The messages that are there, locked."""
     oldest_ms = tx.now - queue.info.settings.retention_ms
-    rows = tx.execute(_LOOK, (tx.now, CLAIMED_MS, queue.number, Ints(seqs), queue.floor, oldest_ms)).fetchall()
-    return {seq: Named(in_flight, size) for seq, in_flight, size in rows}
+    found = tx.execute(_LOOK, (tx.now, CLAIMED_MS, queue.number, Ints(seqs), queue.floor, oldest_ms)).fetchall()
+    return {seq: Named(in_flight, size) for seq, in_flight, size in found}
 
 
 def _pick(there: dict[int, Named], seqs: list[int]) -> list[int | CallerError]:
@@ -80,5 +83,5 @@ def _refusal(named: Named | None, again: bool, size: int) -> CallerError | None:
 
 def _lease(tx: Transaction, queue: StoredQueue, seqs: list[int], visibility_ms: int) -> dict[int, Delivery]:
     wanted = {"queue": queue.number, "seqs": Ints(seqs), "now": tx.now, "until": tx.now + visibility_ms}
-    rows = tx.execute(_LEASE, wanted).fetchall() if seqs else []
-    return {one.message.seq: one for one in receiving.delivered(tx, queue, rows, visibility_ms)}
+    found = tx.execute(_LEASE, wanted).fetchall() if seqs else []
+    return {one.message.seq: one for one in receiving.delivered(tx, queue, found, visibility_ms)}

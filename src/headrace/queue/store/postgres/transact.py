@@ -18,8 +18,8 @@ from headrace.queue.store import checks
 from headrace.queue.store.postgres import states
 from headrace.queue.store.postgres.arrays import Ints, Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.new import New
 from headrace.queue.store.postgres.schema import CLAIMED_MS
-from headrace.queue.store.postgres.sending import New
 from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction
 
 # A share: an epoch that was read as the newest is so until the commit.
