@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from headrace.queue.store.postgres.connecting import Connection
 
 URL = click.argument("url", envvar="HEADRACE_BROKER__STORE")
+OUTBOX_ROLE = click.option(
+    "--outbox-role",
+    help="A role of an application that sends and acknowledges in its own transactions (headrace.postgres).",
+)
 
 
 @click.group()
@@ -33,7 +37,8 @@ def store() -> None:
 @store.command()
 @URL
 @click.option("--role", help="A role that brokers connect as: it is given what they need, and no more.")
-def init(url: str, role: str | None) -> None:
+@OUTBOX_ROLE
+def init(url: str, role: str | None, outbox_role: str | None) -> None:
     """Make the tables, in a schema of their own, `headrace`. Idempotent.
 
     Run it as the owner of the database. Brokers may run as another role, which needs to own nothing: --role grants it.
@@ -42,15 +47,15 @@ def init(url: str, role: str | None) -> None:
 
     with _connected(url) as connection:
         before, after = schema.migrate(connection)
-        if role is not None:
-            schema.grant(connection, role)
+        _grant(connection, role, outbox_role)
     click.echo(f"the tables are there already (format {after})" if before == after else f"tables made (format {after})")
 
 
 @store.command()
 @URL
 @click.option("--role", help="As in init: the role is given what new tables need.")
-def migrate(url: str, role: str | None) -> None:
+@OUTBOX_ROLE
+def migrate(url: str, role: str | None, outbox_role: str | None) -> None:
     """Bring the tables to this headrace's format: whole, or not at all. Idempotent.
 
     Stop brokers of the version before first; they refuse tables that are newer than they are.
@@ -61,8 +66,7 @@ def migrate(url: str, role: str | None) -> None:
         if schema.version_of(connection) == 0:
             raise StoreUnusable(without_password(url), "there is no store in this database: run `headrace store init`")
         before, after = schema.migrate(connection)
-        if role is not None:
-            schema.grant(connection, role)
+        _grant(connection, role, outbox_role)
     click.echo(f"format {after} already" if before == after else f"format {before} → {after}")
 
 
@@ -78,6 +82,15 @@ def check(url: str) -> None:
         click.echo(f"{finding.mark}  {finding.text}")
     if any(finding.bad for finding in findings):
         raise click.ClickException("brokers cannot run on this database as it is")
+
+
+def _grant(connection: Connection, role: str | None, outbox_role: str | None) -> None:
+    from headrace.queue.store.postgres import schema  # noqa: PLC0415 - an extra
+
+    if role is not None:
+        schema.grant(connection, role)
+    if outbox_role is not None:
+        schema.grant_outbox(connection, outbox_role)
 
 
 @contextmanager

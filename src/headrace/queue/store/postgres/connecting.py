@@ -39,10 +39,11 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "application_name": "headrace",
 }
 # Plans are made once, often while a table is still empty, and must be right when it holds millions: always by an index.
-_BY_INDEX: Final[LiteralString] = ", ".join(
-    f"set_config('{name}', 'off', false)"
-    for name in ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit")
-)
+BY_INDEX: Final[tuple[LiteralString, ...]] = (
+    "enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"
+)  # fmt: skip
+"""Settings that are off for the store's statements."""
+_BY_INDEX: Final[LiteralString] = ", ".join(f"set_config('{name}', 'off', false)" for name in BY_INDEX)
 _SETTINGS: Final[LiteralString] = (
     "SELECT set_config('search_path', 'headrace', false), set_config('statement_timeout', %s, false),"
     " set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout', '15s', false),"

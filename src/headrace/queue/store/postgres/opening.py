@@ -46,14 +46,7 @@ def open_store(url: str, *, clock: Clock | None = None, cooldowns: bool = True) 
 
 
 def _secret(connection: Connection, url: str) -> bytes:
-    version = schema.version_of(connection)
-    if version == 0:
-        raise StoreUnusable(url_of(url), "there is no store in this database: run `headrace store init` first")
-    schema.check_not_newer(connection, version)
-    if version < schema.VERSION:
-        raise StoreUnusable(
-            url_of(url), f"its format is {version}, {schema.VERSION} is needed: run `headrace store migrate`"
-        )
+    schema.check_version(url_of(url), schema.version_of(connection))
     row = connection.execute("SELECT secret FROM meta").fetchone()
     if row is None:
         raise StoreUnusable(url_of(url), "its table meta is empty: restore it from a backup")

@@ -162,15 +162,39 @@ def grant(connection: psycopg.Connection[Any], role: str) -> None:
         connection.execute(sql.SQL(text).format(name))
 
 
-def check_not_newer(connection: psycopg.Connection[Any], version: int) -> None:
+_OUTBOX: Final = """
+GRANT USAGE ON SCHEMA headrace TO {0};
+GRANT SELECT ON ALL TABLES IN SCHEMA headrace TO {0};
+REVOKE SELECT ON headrace.message, headrace.state FROM {0};
+GRANT SELECT (queue, seq, visible_ms, receives, sent_ms, id, grp, dedup_id), INSERT, UPDATE (visible_ms), DELETE
+    ON headrace.message TO {0};
+GRANT USAGE ON SEQUENCE headrace.message_seq TO {0};
+"""
+
+
+def grant_outbox(connection: psycopg.Connection[Any], role: str) -> None:
+    """Let a role send and acknowledge in transactions of its own (`headrace.postgres`); bodies it may not read. Idempotent."""
+    connection.execute(sql.SQL(_OUTBOX).format(sql.Identifier(role)))
+
+
+def check_version(place: str, version: int) -> None:
+    """Raise StoreUnusable unless this headrace can work on tables of this version."""
+    if version == 0:
+        raise StoreUnusable(place, "there is no store in this database: run `headrace store init` first")
     if version > VERSION:
         raise StoreUnusable(
-            place_of(connection),
-            f"it is of a newer headrace (format {version}, this one knows {VERSION}); upgrade first",
+            place, f"it is of a newer headrace (format {version}, this one knows {VERSION}); upgrade first"
         )
+    if version < VERSION:
+        raise StoreUnusable(place, f"its format is {version}, {VERSION} is needed: run `headrace store migrate`")
 
 
-def place_of(connection: psycopg.Connection[Any]) -> str:
+def check_not_newer(connection: psycopg.Connection[Any], version: int) -> None:
+    if version > VERSION:
+        check_version(place_of(connection), version)
+
+
+def place_of(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str:
     """Where a connection leads, without its password."""
     info = connection.info
     return f"postgresql://{info.user}@{info.host}:{info.port}/{info.dbname}"

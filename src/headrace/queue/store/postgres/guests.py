@@ -1,0 +1,112 @@
+"""Transactions of guests: applications that send and acknowledge in a transaction of their own, on a connection of their own.
+
+It runs the very functions that a node's lane runs, so it checks, orders and deduplicates as a broker does. What it sets for its
+statements (where tables are, how they are found) it sets back before it returns: the guest's own statements go on as before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Final, LiteralString
+
+import psycopg
+
+from headrace.errors import CallerError, StoreUnusable, Unavailable
+from headrace.queue.operations import Transact, TransactOutcome
+from headrace.queue.store.postgres import families, news, schema
+from headrace.queue.store.postgres.catalog import Catalog, read
+from headrace.queue.store.postgres.connecting import BY_INDEX, Executes
+from headrace.queue.store.postgres.transaction import Transaction
+
+NODE: Final = "guest"  # no node's name: all of them hear what a guest tells
+READS_MAX: Final = 20  # of a catalogue that others keep changing meanwhile
+
+_NAMES: Final[tuple[LiteralString, ...]] = ("search_path", *BY_INDEX)
+_BEFORE: Final[LiteralString] = ", ".join(f"current_setting('{name}') AS {name}" for name in _NAMES)
+_SET: Final[LiteralString] = ", ".join(
+    ["set_config('search_path', 'headrace', true)", *[f"set_config('{name}', 'off', true)" for name in BY_INDEX]]
+)
+# What stood there is read before anything is set: the inner query makes the row that the outer one works on.
+_ENTER: Final[LiteralString] = (
+    "WITH before AS MATERIALIZED (SELECT " + _BEFORE + ")"  # noqa: S608 - our own names
+    " SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, m.version, m.secret, d.version, before.*, "
+    + _SET
+    + " FROM before, headrace.meta m, headrace.directory d"
+)
+_LEAVE: Final[LiteralString] = "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in _NAMES)
+_NOTIFY: Final[LiteralString] = "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS told (payload)"
+
+_known: dict[bytes, Catalog] = {}  # the newest catalogue of each store, by its secret: a process has one or two
+_lock: Final = Lock()
+
+
+def run(guest: Executes, place: str, operation: Transact, *, wake: bool) -> TransactOutcome:
+    """Do it in the guest's transaction: it holds if that commits.
+
+    Args:
+        guest: a connection in a transaction.
+        place: where it leads, for errors.
+        wake: tell all nodes at the commit, whose polls then take what was sent.
+
+    Raises:
+        CallerError: it was refused; nothing was written, and the transaction may go on.
+        StoreUnusable: no store there, one of another version, or no right to do this.
+        psycopg.Error: as any statement of the guest's; the transaction must be rolled back.
+    """
+    try:
+        with _entered(guest, place) as tx:
+            outcome = families.run_in_order(tx, [operation])[0]
+            if isinstance(outcome, CallerError):
+                raise outcome
+            if wake and tx.ready:
+                _tell(guest, tx)
+    except (psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedTable):
+        raise StoreUnusable(place, "there is no store in this database: run `headrace store init` first") from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        reason = f"{str(error).splitlines()[0]}: run `headrace store init --outbox-role` for this role"
+        raise StoreUnusable(place, reason) from None
+    assert isinstance(outcome, TransactOutcome)
+    return outcome
+
+
+@contextmanager
+def _entered(guest: Executes, place: str) -> Iterator[Transaction]:
+    """The guest's transaction as one of a lane. After an error of the database it is past setting anything back."""
+    row = guest.execute(_ENTER, binary=True).fetchone()
+    if row is None:
+        raise StoreUnusable(place, "its tables meta and directory are empty: restore it from a backup")
+    now, version, secret, directory = row[:4]
+    before = row[4 : 4 + len(_NAMES)]
+    try:
+        schema.check_version(place, version)
+        yield Transaction(guest, _catalog(guest, bytes(secret), directory), now, cooldowns=True, known=Counter())
+    except psycopg.Error:
+        raise
+    except BaseException:
+        guest.execute(_LEAVE, before)
+        raise
+    guest.execute(_LEAVE, before)
+
+
+def _catalog(guest: Executes, secret: bytes, version: int) -> Catalog:
+    """The catalogue of this version, or, if others have changed it meanwhile, of a newer one."""
+    known = _known.get(secret, Catalog(secret, 0, {}))
+    for _ in range(READS_MAX):
+        if known.version == version:
+            with _lock:
+                _known[secret] = known
+            return known
+        known = read(guest, known)
+        row = guest.execute("SELECT version FROM directory").fetchone()
+        version = row[0] if row is not None else 0
+    raise Unavailable(f"queues were changed {READS_MAX} times while they were read; try again")
+
+
+def _tell(guest: Executes, tx: Transaction) -> None:
+    """Sorted, so that a transaction that sends twice to the same queues tells it once."""
+    queues = sorted(one for one in tx.ready if isinstance(one, int))
+    state = sorted(one for one in tx.ready if not isinstance(one, int))
+    guest.execute(_NOTIFY, (news.CHANNEL, news.payloads(NODE, queues, state, catalog=False)))
