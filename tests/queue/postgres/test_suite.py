@@ -2,6 +2,7 @@
 
 from headrace.testing.store_suite import (  # not from its parts: this tells pytest to explain their asserts
     TestChangingVisibility,
+    TestClaims,
     TestCooldowns,
     TestCounts,
     TestDeadLetters,
@@ -49,13 +50,13 @@ class TestRedrivePolicies(SuiteOfRedrivePolicies):  # as above
     test_target_of_another_type_is_refused = None  # type: ignore[assignment]
 
 
-class TestTaking(SuiteOfTaking):  # what is not there yet: claims, fairness
-    test_claimed_message_is_refused = None  # type: ignore[assignment]
+class TestTaking(SuiteOfTaking):  # what is not there yet: fairness
     test_message_of_a_noisy_tenant_that_stands_back_is_taken = None  # type: ignore[assignment]
 
 
 __all__ = [
     "TestChangingVisibility",
+    "TestClaims",
     "TestCooldowns",
     "TestCounts",
     "TestDeadLetters",

@@ -13,12 +13,15 @@ import msgspec
 
 from headrace.errors import InvalidParameter
 from headrace.queue.operations import (
+    AcknowledgeClaims,
     ChangeSettings,
     ChangeVisibility,
+    Claim,
     CreateQueue,
     Delete,
     DeleteQueue,
     Fence,
+    GetClaims,
     GetQueue,
     GetState,
     ListElsewhere,
@@ -28,6 +31,7 @@ from headrace.queue.operations import (
     Purge,
     Receive,
     ReceiveAny,
+    ReleaseClaims,
     Send,
     TagQueue,
     Take,
@@ -35,6 +39,7 @@ from headrace.queue.operations import (
     Transact,
 )  # fmt: skip
 from headrace.queue.store.postgres import (
+    claims,
     peeking,
     presence,
     queues,
@@ -53,6 +58,7 @@ class LaneName(Enum):
 
     SEND = "send"
     RECEIVE = "receive"
+    CLAIM = "claim"  # thousands of messages at once: who receives a few does not wait behind
     SETTLE = "settle"
     DIRECTORY = "directory"  # queues and topics, and what only looks: slow statements that nobody should wait behind
 
@@ -72,6 +78,10 @@ FAMILIES: Final[dict[type[Operation], Family]] = {
     Receive: Family(LaneName.RECEIVE, receiving.receive),
     ReceiveAny: Family(LaneName.RECEIVE, each(receiving.receive_any)),
     Take: Family(LaneName.RECEIVE, each(taking.take)),
+    Claim: Family(LaneName.CLAIM, claims.claim),
+    GetClaims: Family(LaneName.DIRECTORY, each(claims.get_claims)),
+    AcknowledgeClaims: Family(LaneName.SETTLE, each(claims.acknowledge_claims)),
+    ReleaseClaims: Family(LaneName.SETTLE, each(claims.release_claims)),
     Delete: Family(LaneName.SETTLE, settling.delete),
     ChangeVisibility: Family(LaneName.SETTLE, settling.change_visibility),
     Peek: Family(LaneName.DIRECTORY, each(peeking.peek)),

@@ -40,6 +40,11 @@ WITH lot AS (
 )
 DELETE FROM message WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot)) RETURNING seq
 """
+_UNCLAIM: Final[LiteralString] = """
+WITH lot AS (SELECT min(id) AS id FROM deleted_queue WHERE NOT swept),
+    gone AS (DELETE FROM claim c USING lot WHERE c.queue = lot.id)
+DELETE FROM reader r USING lot WHERE r.queue = lot.id
+"""
 _SWEPT: Final[LiteralString] = (
     "UPDATE deleted_queue SET swept = true WHERE id = (SELECT min(id) FROM deleted_queue WHERE NOT swept) RETURNING id"
 )
@@ -93,11 +98,12 @@ def _next_queues(tx: Transaction, memory: Memory) -> list[StoredQueue]:
 
 
 def sweep(tx: Transaction, memory: Memory) -> bool:
-    """Delete a slice of the messages of deleted queues."""
+    """Delete a slice of the messages of deleted queues; after the last of them, what their readers had claimed."""
     del memory
     if tx.execute(_GARBAGE, (SLICE,)).fetchone() is not None:
         tx.wrote(durable=False)
         return True
+    tx.execute(_UNCLAIM)
     if tx.execute(_SWEPT).fetchone() is not None:
         tx.wrote(durable=False)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, LiteralString
 
 from headrace.queue.model import Message
@@ -26,3 +27,8 @@ def message_of(row: tuple[Any, ...]) -> Message:
     return Message(
         seq, id_, body, attributes or b"", sent_ms, due_ms, grp, dedup_id, trace, sender, receives, first_ms, source
     )
+
+
+def in_order(found: Iterable[tuple[Any, ...]]) -> list[Message]:
+    """The messages of rows that selected COLUMNS and then their place."""
+    return [message_of(row) for row in sorted(found, key=lambda row: row[WIDTH])]

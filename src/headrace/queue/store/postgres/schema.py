@@ -108,6 +108,18 @@ CREATE UNLOGGED TABLE holder (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_threshold = 500);
 """
 
+# A claim's messages have CLAIMED_MS; they are here in their order. Deleted with the reader or the queue.
+_CLAIMS: Final = """
+CREATE TABLE reader (
+    queue int NOT NULL, name text COLLATE "C" NOT NULL, acknowledged bigint NOT NULL DEFAULT 0, PRIMARY KEY (queue, name)
+) WITH (fillfactor = 50);
+CREATE TABLE claim (
+    queue int NOT NULL, reader text COLLATE "C" NOT NULL, number bigint NOT NULL, seqs bigint[] NOT NULL DEFAULT '{}',
+    PRIMARY KEY (queue, reader, number)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+ALTER TABLE claim ALTER COLUMN seqs SET STORAGE EXTERNAL;
+"""
+
 STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = (
     (
         _STORE,
@@ -116,6 +128,7 @@ STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = (
         _TOPICS,
         _STATE,
         _PRESENCE,
+        _CLAIMS,
     ),
 )
 VERSION: Final = len(STEPS)

@@ -11,11 +11,11 @@ from typing import Final, LiteralString, TypeAlias
 
 import msgspec
 
-from headrace.errors import CallerError, ClaimRefused, Fenced, ReceiptExpired, StateChanged
-from headrace.queue.model import Entry, Sent
+from headrace.errors import CallerError, Fenced, ReceiptExpired, StateChanged
+from headrace.queue.model import ClaimState, Entry, Sent
 from headrace.queue.operations import Transact, TransactOutcome
 from headrace.queue.store import checks
-from headrace.queue.store.postgres import states
+from headrace.queue.store.postgres import claims, states
 from headrace.queue.store.postgres.arrays import Ints, Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.new import New
@@ -43,6 +43,7 @@ class Parts(msgspec.Struct):
     operation: Transact
     acknowledged: list[Lease] = []
     held: list[Lease] = []
+    claims: list[tuple[StoredQueue, str, int]] = []
     sends: list[tuple[StoredQueue, list[Entry]]] = []
     invalid: CallerError | None = None
 
@@ -52,6 +53,7 @@ class Found(msgspec.Struct):
 
     epochs: dict[str, int]
     values: dict[states.Place, bytes | None]
+    claims: dict[claims.Reader, ClaimState]
     leases: set[Lease]
 
 
@@ -64,8 +66,10 @@ def transact(tx: Transaction, operations: Sequence[Transact]) -> Answers:
     judged = [_judge(found, parts) for parts in planned]
     accepted = [parts for parts, error in zip(planned, judged, strict=True) if error is None]
     _acknowledge(tx, [lease for parts in accepted for lease in parts.acknowledged])
+    settled = _acknowledge_claims(tx, accepted, found)
     _put(tx, accepted, found, expected)
     sent = yield from _send(tx, accepted)
+    claims.count_deleted(tx, settled)
     outcomes = iter(sent)
     return [next(outcomes) if error is None else error for error in judged]
 
@@ -79,8 +83,7 @@ def _read(tx: Transaction, operation: Transact) -> Parts:
         checks.check_state([*operation.state, *operation.expect])
         parts.acknowledged = _leases(tx, operation.acknowledge)
         parts.held = _leases(tx, operation.holds)
-        for arn, reader, number in operation.claims:
-            raise ClaimRefused(tx.catalog.queue(arn).arn, reader, f"number {number} was never claimed; the last is 0")
+        parts.claims = [(tx.catalog.queue(arn), reader, number) for arn, reader, number in operation.claims]
         parts.sends = _sends(tx, operation)
     except CallerError as error:
         parts.invalid = error
@@ -109,15 +112,18 @@ def _sends(tx: Transaction, operation: Transact) -> list[tuple[StoredQueue, list
 # --- what they depend on ---
 
 
-def _lock(tx: Transaction, planned: Sequence[Parts]) -> tuple[Cursor | None, Cursor | None, Cursor | None]:
-    """Lock, and ask for, the fences, the values and the leases. In one order everywhere, so that nodes do not deadlock."""
+def _lock(tx: Transaction, planned: Sequence[Parts]) -> tuple[Cursor | None, ...]:
+    """Lock, and ask for, the fences, the values, the readers and the leases. In one order everywhere, so that nodes do not
+    deadlock."""
     valid = [parts for parts in planned if parts.invalid is None]
     names = sorted({parts.operation.name for parts in planned if parts.operation.epoch is not None})
     places = sorted({(one.operation.name, key) for one in valid for key, _ in one.operation.expect})
+    readers = {(queue.number, reader) for parts in valid for queue, reader, _ in parts.claims}
     leases = sorted({lease for parts in valid for lease in [*parts.acknowledged, *parts.held]})
     return (
         tx.execute(_EPOCHS, (Texts(names),)) if names else None,
         states.lock(tx, places) if places else None,
+        claims.ask(tx, readers) if readers else None,
         tx.execute(_HOLD, (*_columns(leases), tx.now, CLAIMED_MS)) if leases else None,
     )
 
@@ -126,10 +132,11 @@ def _columns(leases: Sequence[Lease]) -> list[Ints]:
     return [Ints([lease[at] for lease in leases]) for at in range(3)]
 
 
-def _found(epochs: Cursor | None, values: Cursor | None, leases: Cursor | None) -> Found:
+def _found(epochs: Cursor | None, values: Cursor | None, readers: Cursor | None, leases: Cursor | None) -> Found:
     return Found(
         dict(epochs.fetchall()) if epochs else {},
         {(name, key): value for name, key, value in values.fetchall()} if values else {},
+        claims.states(readers) if readers else {},
         {(queue, seq, receives) for queue, seq, receives in leases.fetchall()} if leases else set(),
     )
 
@@ -158,6 +165,8 @@ def _check(found: Found, parts: Parts) -> None:
     gone = set(parts.acknowledged)
     if len(gone) < len(parts.acknowledged) or not found.leases.issuperset([*gone, *parts.held]):
         raise ReceiptExpired
+    for queue, reader, number in parts.claims:
+        claims.check_acknowledge(queue.arn, reader, number, found.claims[queue.number, reader])
 
 
 # --- what they do ---
@@ -171,6 +180,15 @@ def _acknowledge(tx: Transaction, leases: Sequence[Lease]) -> None:
     tx.wrote()
     for queue, _, _ in leases:
         tx.count(queue, "deleted")
+
+
+def _acknowledge_claims(tx: Transaction, accepted: Sequence[Parts], found: Found) -> Cursor | None:
+    done: dict[claims.Reader, int] = {}
+    for queue, reader, number in [one for parts in accepted for one in parts.claims]:
+        key = queue.number, reader
+        if number > done.get(key, found.claims[key].acknowledged):
+            done[key] = number
+    return claims.acknowledge(tx, done)
 
 
 def _put(tx: Transaction, accepted: Sequence[Parts], found: Found, expected: set[states.Place]) -> None:

@@ -1,0 +1,96 @@
+"""Which messages a claim binds: those that are ready, in their order, up to so many and so many bytes.
+
+The database cannot stop at a number of bytes without looking at all candidates, and each candidate is locked. So they are
+taken lot by lot, each about as many as will fit: by the first message's size, then by those bound so far.
+"""
+
+from __future__ import annotations
+
+from typing import Final, LiteralString
+
+from headrace.queue.model import Message
+from headrace.queue.store.postgres import rows
+from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.schema import CLAIMED_MS
+from headrace.queue.store.postgres.transaction import Cursor, Transaction
+
+_LOT_MIN: Final = 16  # so that one long message at the front does not make lots of one
+_SIZE: Final[LiteralString] = "coalesce(octet_length(body), 0) + coalesce(octet_length(attributes), 0)"
+_AGAIN: Final[LiteralString] = (
+    " FROM message WHERE queue = %(queue)s AND visible_ms > 0 AND visible_ms <= %(now)s"
+    " AND seq >= %(floor)s AND sent_ms > %(oldest)s ORDER BY visible_ms, seq"
+)
+_FRESH: Final[LiteralString] = (
+    " FROM message WHERE queue = %(queue)s AND visible_ms = 0"
+    " AND seq > %(after)s AND seq >= %(floor)s AND sent_ms > %(oldest)s ORDER BY seq"
+)
+_LOOK: Final[LiteralString] = (
+    "SELECT size FROM ("  # noqa: S608 - our own columns
+    f"(SELECT {_SIZE} AS size {_AGAIN} LIMIT 1) UNION ALL (SELECT {_SIZE} {_FRESH} LIMIT 1)"
+    ") AS first LIMIT 1"
+)
+# What is visible again comes first, then what was never received, oldest first. By ctid: the rows are locked, so it holds.
+_BIND: Final[LiteralString] = (
+    "WITH again AS MATERIALIZED ("  # noqa: S608 - our own columns
+    f"SELECT ctid AS at, seq, {_SIZE} AS size {_AGAIN} LIMIT %(lot)s FOR UPDATE SKIP LOCKED"
+    "), fresh AS MATERIALIZED ("
+    f"SELECT ctid AS at, seq, {_SIZE} AS size {_FRESH}"
+    " LIMIT %(lot)s - (SELECT count(*) FROM again) FOR UPDATE SKIP LOCKED"
+    """), lot AS (
+    SELECT at, fresh, row_number() OVER (ORDER BY fresh, seq) AS place, sum(size) OVER (ORDER BY fresh, seq) AS total
+    FROM (SELECT at, seq, size, false AS fresh FROM again UNION ALL SELECT at, seq, size, true FROM fresh) AS candidate
+)
+UPDATE message m SET visible_ms = %(claimed)s FROM lot
+WHERE m.ctid = lot.at AND (lot.total <= %(bytes)s OR %(first)s AND lot.place = 1)
+RETURNING """ + rows.COLUMNS + ", lot.place, lot.fresh"
+)
+
+
+def look(tx: Transaction, queue: StoredQueue, reader: str) -> Cursor:
+    """Ask whether `reader` would be given anything; `first_size` reads it. Locks nothing."""
+    del reader
+    return tx.execute(_LOOK, _known(tx, queue))
+
+
+def first_size(cursor: Cursor) -> int | None:
+    """How many bytes the first ready message has, about; None: there is none."""
+    row = cursor.fetchone()
+    size: int | None = row[0] if row is not None else None
+    return size
+
+
+def bind(
+    tx: Transaction, queue: StoredQueue, reader: str, *, limit: int, bytes_max: int, first_size: int
+) -> list[Message]:
+    """Take ready messages out of everybody's sight, until they are released or deleted. In their order.
+
+    Args:
+        limit: so many messages at most.
+        bytes_max: and so many bytes of bodies and attributes; but one message at least.
+        first_size: what `first_size` said.
+    """
+    del reader
+    bound: list[Message] = []
+    size = after = 0
+    while len(bound) < limit and size < max(bytes_max, 1):
+        lot = _lot(limit - len(bound), bytes_max - size, size // len(bound) if bound else first_size)
+        wanted = {"lot": lot, "bytes": bytes_max - size, "first": not bound, "after": after}
+        found = tx.execute(_BIND, _known(tx, queue) | wanted).fetchall()
+        messages = rows.in_order(found)
+        bound += messages
+        if len(found) < lot:
+            break
+        size += sum([len(message.body) + len(message.attributes) for message in messages])
+        after = max([after, *(row[0] for row in found if row[-1])])
+    return bound
+
+
+def _lot(messages: int, size: int, each: int) -> int:
+    """How many to take next, if so many messages and bytes are left, and each has so many: rather too many, a little."""
+    return min(messages, max(_LOT_MIN, size * 9 // (8 * max(each, 1))))
+
+
+def _known(tx: Transaction, queue: StoredQueue) -> dict[str, int]:
+    oldest_ms = tx.now - queue.info.settings.retention_ms
+    known = {"queue": queue.number, "now": tx.now, "floor": queue.floor, "oldest": oldest_ms}
+    return {**known, "after": 0, "claimed": CLAIMED_MS}
