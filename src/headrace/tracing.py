@@ -89,12 +89,13 @@ def tracer() -> Tracer | None:
     from opentelemetry import trace  # noqa: PLC0415 - it is there, or this is not reached
 
     provider = trace.get_tracer_provider()
-    if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider) or _disabled():
+    if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider) or disabled():
         return None
     return provider.get_tracer("headrace", __version__)
 
 
-def _disabled() -> bool:
+def disabled() -> bool:
+    """Whether OpenTelemetry's own variable turns headrace's spans and metrics off."""
     return "headrace" in [name.strip() for name in os.environ.get(_DISABLED, "").split(",")]
 
 

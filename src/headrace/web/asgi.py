@@ -114,7 +114,7 @@ class AsgiTarget:
 
     async def _call(self, run: Run, scope: Scope) -> None:
         error: BaseException | None = None
-        span = spans.begin(run.exchange) if spans.wanted(run.exchange.headers) else None
+        running = spans.begin(run.exchange) if spans.wanted(run.exchange.headers) else None
         try:
             await self.app(scope, run.receive, run.send)
         except GeneratorExit:  # the loop is being torn down: nothing may be awaited
@@ -130,7 +130,7 @@ class AsgiTarget:
             elif wrong:
                 _log_wrong(run.exchange, wrong)
         finally:
-            spans.end(span, run.exchange.status)
+            spans.end(running, run.exchange.status)
             self._runs.discard(run)
             run.exchange.notify = None
             if run.exchange.stage is not DONE:  # cancelled while a WebSocket's close was awaited

@@ -1,4 +1,4 @@
-"""A request inside an application: the trace that it came with is current there, and it is a SERVER span.
+"""A request inside an application: the trace that it came with is current there; it is a SERVER span, and in the metrics.
 
 Source: OpenTelemetry, semantic conventions for HTTP server spans. The route is the framework's knowledge, so a span is
 called by its method; the query is left out: it may have secrets.
@@ -7,11 +7,13 @@ called by its method; the query is left out: it may have secrets.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from headrace import tracing
+from headrace import metering, tracing
 from headrace.web.wsgi_environ import RequestHead
 
 if TYPE_CHECKING:
@@ -22,8 +24,17 @@ _METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PAT
 
 
 def wanted(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether there may be a trace: asked for each request, so it is quick."""
-    return _HEADER in headers or "opentelemetry.trace" in sys.modules
+    """Whether there may be a trace, or metrics: asked for each request, so it is quick."""
+    return _HEADER in headers or "opentelemetry.trace" in sys.modules or "opentelemetry.metrics" in sys.modules
+
+
+@dataclass(slots=True)
+class Serving:
+    """A request that runs."""
+
+    head: RequestHead
+    span: Span | None
+    began_s: float = field(default_factory=time.perf_counter)
 
 
 @contextmanager
@@ -34,27 +45,36 @@ def serving(head: RequestHead, status: Callable[[], int]) -> Iterator[None]:
         status: the answer's, when the block ends; 0: there was none.
     """
     with tracing.carrying(head.headers.get(_HEADER)):
-        span = _start(head)
-        token = tracing.enter(span) if span is not None else None
+        running = Serving(head, _start(head))
+        token = tracing.enter(running.span) if running.span is not None else None
         try:
             yield
         finally:
             if token is not None:
                 tracing.leave(token)
-            end(span, status())
+            end(running, status())
 
 
-def begin(head: RequestHead) -> Span | None:
+def begin(head: RequestHead) -> Serving:
     """The request runs from here on in the asyncio task of its own that calls this. Returns what `end` takes."""
     tracing.carry(head.headers.get(_HEADER))
-    span = _start(head)
-    if span is not None:
-        tracing.enter(span)
-    return span
+    running = Serving(head, _start(head))
+    if running.span is not None:
+        tracing.enter(running.span)
+    return running
 
 
-def end(span: Span | None, status: int) -> None:
+def end(running: Serving | None, status: int) -> None:
     """The application is done with a request. `status` as in `serving`."""
+    if running is None:
+        return
+    _end_span(running.span, status)
+    instruments = metering.instruments()
+    if instruments is not None:
+        instruments.requested(time.perf_counter() - running.began_s, _measured(running.head, status))
+
+
+def _end_span(span: Span | None, status: int) -> None:
     if span is None:
         return
     if status:
@@ -68,10 +88,25 @@ def _start(head: RequestHead) -> Span | None:
     tracer = tracing.tracer()
     if tracer is None:
         return None
-    method = head.method if head.method in _METHODS else "_OTHER"
+    method = _method(head)
     name = method if method != "_OTHER" else "HTTP"
     parent = tracing.valid(head.headers.get(_HEADER))
     return tracing.start(tracer, name, "SERVER", _facts(head, method), parent=parent)
+
+
+def _method(head: RequestHead) -> str:
+    return head.method if head.method in _METHODS else "_OTHER"
+
+
+def _measured(head: RequestHead, status: int) -> dict[str, str | int]:
+    """Attributes of few values: nothing that a client makes up."""
+    facts: dict[str, str | int] = {
+        "http.request.method": _method(head),
+        "url.scheme": "https" if head.secure else "http",
+        "network.protocol.version": head.version,
+    }
+    facts |= {"http.response.status_code": status} if status else {}
+    return facts | ({"error.type": str(status)} if status >= 500 else {})
 
 
 def _facts(head: RequestHead, method: str) -> dict[str, str | int]:

@@ -67,6 +67,7 @@ class Child:
     def _import(self) -> App:
         from headrace.loading import AppInvalid, describe, load  # noqa: PLC0415 - from here on the app's imports count
         from headrace.work.app import App  # noqa: PLC0415
+        from headrace.work.metering import meter  # noqa: PLC0415
         from headrace.work.tracing import trace  # noqa: PLC0415
 
         spec = self._settings.app
@@ -78,6 +79,7 @@ class Child:
                 describe(found), "it has neither tasks nor consumers: import their modules where it is made"
             )
         trace(found)
+        meter(found)
         return found
 
     def _work(self, app: App, target: str) -> int:
