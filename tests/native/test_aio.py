@@ -224,7 +224,7 @@ def test_many_calls_at_once_share_few_connections(served: ServedBroker) -> None:
         assert len(set(received)) == 100
         transport = client._opened
         assert isinstance(transport, AsyncHttpTransport)
-        assert len(transport._open) <= 164
+        assert len(transport._nodes[0]._open) <= 164
 
     run(served.url, scenario)
 
@@ -237,7 +237,7 @@ def test_broken_connection_is_told_and_the_next_call_has_a_new_one(served: Serve
 
         def cut(request: Request) -> None:
             del served.handlers[protocol.CALL_PATH]
-            loop.call_soon_threadsafe(next(iter(transport._open)).close)
+            loop.call_soon_threadsafe(next(iter(transport._nodes[0]._open)).close)
 
         loop = asyncio.get_running_loop()
         served.handlers[protocol.CALL_PATH] = cut

@@ -18,6 +18,13 @@ from tests.native.served import ServedBroker
         ("http://[::1]:9", Endpoint("::1", 9)),
         ("unix:///run/headrace.sock", Endpoint("localhost", unix_path="/run/headrace.sock")),
         ("unix://relative/headrace.sock", Endpoint("localhost", unix_path="relative/headrace.sock")),
+        ("unix:///a,b.sock", Endpoint("localhost", unix_path="/a,b.sock")),
+        ("http://a,b:9", Endpoint("a", others=(Endpoint("b", 9),))),
+        ("https://a,http://b", Endpoint("a", tls=True, others=(Endpoint("b"),))),
+        (
+            "unix:///a.sock,https://b,c",
+            Endpoint("localhost", unix_path="/a.sock", others=(Endpoint("b", tls=True), Endpoint("c", tls=True))),
+        ),
     ],
 )
 def test_url_names_an_endpoint(target: str, endpoint: Endpoint) -> None:
@@ -27,7 +34,18 @@ def test_url_names_an_endpoint(target: str, endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["ftp://host", "http://", "http://host:99999", "http://host:x", "http://host/path", "unix://", "http://me:pw@host"],
+    [
+        "ftp://host",
+        "http://",
+        "http://host:99999",
+        "http://host:x",
+        "http://host/path",
+        "unix://",
+        "http://me:pw@host",
+        "http://a,",
+        "http://a,ftp://b",
+        "http://a,b/path",
+    ],
 )
 def test_other_urls_are_refused_with_what_would_do(target: str) -> None:
     with pytest.raises(InvalidParameter):

@@ -185,7 +185,7 @@ def test_idle_connection_that_the_broker_closed_is_replaced_before_use(served: S
     with headrace.connect(served.url, patience=0) as client:
         queue = client.queue("orders", create=True)
         assert isinstance(client._transport, HttpTransport)
-        [connection] = client._transport._idle
+        [connection] = client._transport._nodes[0]._idle
         connection._socket.shutdown(socket.SHUT_WR)  # the broker answers a half-close with a close
         eventually(lambda: connection.stale(connection.used_s))
 
@@ -198,7 +198,7 @@ def test_connection_idle_for_long_is_not_trusted(served: ServedBroker) -> None:
     with headrace.connect(served.url, patience=0) as client:
         client.queues()
         assert isinstance(client._transport, HttpTransport)
-        [connection] = client._transport._idle
+        [connection] = client._transport._nodes[0]._idle
 
         assert not connection.stale(connection.used_s + IDLE_MAX_S)
         assert connection.stale(connection.used_s + IDLE_MAX_S + 0.1)
@@ -209,7 +209,7 @@ def test_connections_are_kept_and_shared(served: ServedBroker, client: headrace.
         client.queues()
 
     assert isinstance(client._transport, HttpTransport)
-    assert len(client._transport._idle) == 1
+    assert len(client._transport._nodes[0]._idle) == 1
 
 
 def test_interrupted_receive_takes_no_messages(served: ServedBroker, client: headrace.Client) -> None:
@@ -233,11 +233,11 @@ def test_forked_child_opens_connections_of_its_own(served: ServedBroker, client:
     queue = client.queue("orders", create=True)
     transport = client._transport
     assert isinstance(transport, HttpTransport)
-    parents = list(transport._idle)
-    transport._process = os.getpid() + 1  # as it looks in a child
+    parents = list(transport._nodes[0]._idle)
+    transport._nodes[0]._process = os.getpid() + 1  # as it looks in a child
 
     queue.send("x")
 
     assert len(parents) == 1
-    assert parents[0] not in transport._idle
+    assert parents[0] not in transport._nodes[0]._idle
     parents[0].close()

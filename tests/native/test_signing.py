@@ -45,4 +45,4 @@ def test_unix_socket_needs_no_signature() -> None:
 
 def test_connect_takes_a_key() -> None:
     with headrace.connect("http://127.0.0.1:1", key=("AKID", "secret"), patience=0) as client:
-        assert b"Credential=AKID/" in client._transport._writer.statistics()  # type: ignore[attr-defined]
+        assert b"Credential=AKID/" in client._transport._nodes[0].writer.statistics()  # type: ignore[attr-defined]

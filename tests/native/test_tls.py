@@ -38,7 +38,7 @@ def test_both_clients_speak_tls(
         queue.send_many([b"x" * 1_000] * 1_000)
         assert len(queue.receive(600, wait=0)) == 600
         assert isinstance(client._transport, HttpTransport)
-        assert len(client._transport._idle) == 1
+        assert len(client._transport._nodes[0]._idle) == 1
 
     async def main() -> None:
         async with headrace.connect_async(secure.url, patience=0) as client:

@@ -43,7 +43,9 @@ def connect(
 
     Args:
         target: `http://HOST:PORT`, `https://HOST:PORT`, `unix:///PATH`; or a folder. A folder is opened in this process
-            (created if need be), which then owns it; if a running broker owns it, the client talks to that one.
+            (created if need be), which then owns it; if a running broker owns it, the client talks to that one. Several
+            nodes of one broker: `http://HOST:PORT,HOST:PORT`; the client asks one, and goes on with another when that
+            cannot be reached.
         timeout: seconds that an answer may take, a receive's wait not counted.
         patience: seconds that a call goes on trying while the broker cannot be reached; 0 tries once.
         key: access key and secret key, for a broker that has keys; its Unix socket needs none.

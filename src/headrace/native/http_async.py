@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar, cast
 
 from headrace.errors import HeadraceError, OutcomeUnknown, Unavailable
 from headrace.native import protocol
@@ -14,7 +15,10 @@ from headrace.native.exchange import BadResponse, RequestWriter, ResponseReader
 from headrace.native.http_sync import CONNECT_TIMEOUT_S, IDLE_MAX_S
 from headrace.native.retry import Attempts
 from headrace.native.signing import Credentials
+from headrace.native.turns import Turns
 from headrace.queue.operations import Operation, Waiting
+
+T = TypeVar("T")
 
 CONNECTIONS_MAX: Final = 64
 """Calls on their way at once; more wait for their turn. Receives that wait have connections of their own."""
@@ -79,52 +83,114 @@ class Connection(asyncio.Protocol):
         self.close()
 
 
+class _Node:
+    """One node and its connections."""
+
+    __slots__ = ("_context", "_endpoint", "_idle", "_open", "writer")
+
+    def __init__(self, endpoint: Endpoint, credentials: Credentials | None) -> None:
+        self.writer = RequestWriter(endpoint, credentials)
+        self._endpoint = endpoint
+        self._context = endpoint.ssl_context()
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+
+    async def take(self) -> Connection:
+        """A connection for one exchange. Raises Unavailable."""
+        now_s = asyncio.get_running_loop().time()
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.stale(now_s):
+                return connection
+            self.end(connection)
+        connection = await _connect(self._endpoint, self._context)
+        self._open.add(connection)
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        connection.used_s = asyncio.get_running_loop().time()
+        self._idle.append(connection)
+
+    def end(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        connection.close()
+
+    def close(self) -> None:
+        for connection in list(self._open):
+            connection.close()
+        self._idle.clear()
+
+
 class AsyncHttpTransport:
-    """A pool of connections to one broker; arguments as `HttpTransport`."""
+    """A pool of connections to one broker, to one of its nodes at a time; arguments as `HttpTransport`."""
 
     def __init__(
         self, endpoint: Endpoint, *, timeout_s: float, patience_s: float, credentials: Credentials | None = None
     ) -> None:
-        self._endpoint = endpoint
-        self._writer = RequestWriter(endpoint, credentials)
-        self._context = endpoint.ssl_context()
+        self._nodes = [_Node(node, credentials) for node in endpoint.nodes]
+        self._turns = Turns(len(self._nodes))
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._idle: list[Connection] = []
-        self._open: set[Connection] = set()
-        self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._places = asyncio.Semaphore(CONNECTIONS_MAX)
         self._closed = False
 
     async def call(self, operation: Operation, wait_ms: int = 0) -> Any:
-        waits = isinstance(operation, Waiting)
-        request = self._writer.call(protocol.encode_operation(operation), wait_ms if waits else None)
+        wait = wait_ms if isinstance(operation, Waiting) else None
+        body = protocol.encode_operation(operation)
         attempts = Attempts(operation, now_s=asyncio.get_running_loop().time(), patience_s=self._patience_s)
+
+        async def exchange(node: _Node) -> Any:
+            answered = await self._in_turn(node, node.writer.call(body, wait), wait or 0)
+            return protocol.decode_outcome(operation, *answered)
+
         while True:
             try:
-                status, body = await self._in_turn(request, wait_ms if waits else 0)
-                return protocol.decode_outcome(operation, status, body)
+                return await self._at_a_node(exchange)
             except HeadraceError as error:
                 now_s = asyncio.get_running_loop().time()
                 chance = random.random()  # noqa: S311 - jitter is no secret
                 await asyncio.sleep(attempts.pause_s(error, now_s=now_s, chance=chance))
 
     async def statistics(self) -> protocol.BrokerStatistics:
-        return protocol.decode_statistics(*await self._in_turn(self._writer.statistics(), 0))
+        async def exchange(node: _Node) -> protocol.BrokerStatistics:
+            return protocol.decode_statistics(*await self._in_turn(node, node.writer.statistics(), 0))
+
+        return await self._at_a_node(exchange)
 
     async def close(self) -> None:
         self._closed = True
-        for connection in list(self._open):
-            connection.close()
-        self._idle.clear()
+        for node in self._nodes:
+            node.close()
 
-    async def _in_turn(self, request: bytes, wait_ms: int) -> tuple[int, bytes]:
+    async def _at_a_node(self, exchange: Callable[[_Node], Awaitable[T]]) -> T:
+        """As in `http_sync`."""
+        now_s = asyncio.get_running_loop().time
+        for left in reversed(range(len(self._nodes))):
+            at = self._turns.choose(now_s())
+            try:
+                outcome = await exchange(self._nodes[at])
+            except (Unavailable, OutcomeUnknown) as error:
+                self._turns.failed(at, now_s())
+                if not left or isinstance(error, OutcomeUnknown):
+                    raise
+            except HeadraceError:
+                self._turns.answered(at)
+                raise
+            else:
+                self._turns.answered(at)
+                return outcome
+        raise AssertionError("a broker has a node")
+
+    async def _in_turn(self, node: _Node, request: bytes, wait_ms: int) -> tuple[int, bytes]:
         if wait_ms:
-            return await self._exchange(request, self._timeout_s + wait_ms / 1000)
-        async with self._turns:
-            return await self._exchange(request, self._timeout_s)
+            return await self._exchange(node, request, self._timeout_s + wait_ms / 1000)
+        async with self._places:
+            return await self._exchange(node, request, self._timeout_s)
 
-    async def _exchange(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
-        connection = await self._take()
+    async def _exchange(self, node: _Node, request: bytes, timeout_s: float) -> tuple[int, bytes]:
+        if self._closed:
+            raise Unavailable("this client is closed")
+        connection = await node.take()
         reusable = False
         try:
             response = await connection.exchange(request, timeout_s)
@@ -132,25 +198,9 @@ class AsyncHttpTransport:
             return response.status, response.body
         finally:  # a cancelled call closes its connection: the broker then hands out nothing on it
             if reusable:
-                connection.used_s = asyncio.get_running_loop().time()
-                self._idle.append(connection)
+                node.give_back(connection)
             else:
-                self._open.discard(connection)
-                connection.close()
-
-    async def _take(self) -> Connection:
-        if self._closed:
-            raise Unavailable("this client is closed")
-        now_s = asyncio.get_running_loop().time()
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.stale(now_s):
-                return connection
-            self._open.discard(connection)
-            connection.close()
-        connection = await _connect(self._endpoint, self._context)
-        self._open.add(connection)
-        return connection
+                node.end(connection)
 
 
 async def _connect(endpoint: Endpoint, context: ssl.SSLContext | None) -> Connection:

@@ -11,7 +11,8 @@ import select
 import socket
 import ssl
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from headrace.errors import HeadraceError, OutcomeUnknown, Unavailable
 from headrace.native import protocol
@@ -19,7 +20,10 @@ from headrace.native.endpoint import Endpoint
 from headrace.native.exchange import READ_BYTES, BadResponse, RequestWriter, ResponseReader
 from headrace.native.retry import Attempts
 from headrace.native.signing import Credentials
+from headrace.native.turns import Turns
 from headrace.queue.operations import Operation, Waiting
+
+T = TypeVar("T")
 
 IDLE_MAX_S: Final = 30.0
 """A connection idle for longer is not used again: the server closes idle ones after 60 s, perhaps just then."""
@@ -78,67 +82,20 @@ class Connection:
         return data
 
 
-class HttpTransport:
-    """A pool of connections to one broker; the last used is used first, so that the rest may go idle and end.
+class _Node:
+    """One node and its connections; the last used is used first, so that the rest may go idle and end."""
 
-    Args:
-        endpoint: the broker.
-        timeout_s: how long an answer may take, the wait of a receive not counted.
-        patience_s: how long a call is tried again while the broker cannot be reached.
-        credentials: a key, for a broker that has keys.
-    """
+    __slots__ = ("_context", "_endpoint", "_idle", "_process", "writer")
 
-    def __init__(
-        self, endpoint: Endpoint, *, timeout_s: float, patience_s: float, credentials: Credentials | None = None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, credentials: Credentials | None) -> None:
+        self.writer = RequestWriter(endpoint, credentials)
         self._endpoint = endpoint
-        self._writer = RequestWriter(endpoint, credentials)
         self._context = endpoint.ssl_context()
-        self._timeout_s = timeout_s
-        self._patience_s = patience_s
         self._idle: list[Connection] = []
         self._process = os.getpid()
-        self._closed = False
 
-    def call(self, operation: Operation, wait_ms: int = 0) -> Any:
-        waits = isinstance(operation, Waiting)
-        request = self._writer.call(protocol.encode_operation(operation), wait_ms if waits else None)
-        timeout_s = self._timeout_s + wait_ms / 1000
-        attempts = Attempts(operation, now_s=time.monotonic(), patience_s=self._patience_s)
-        while True:
-            try:
-                status, body = self._exchange(request, timeout_s)
-                return protocol.decode_outcome(operation, status, body)
-            except HeadraceError as error:
-                chance = random.random()  # noqa: S311 - jitter is no secret
-                time.sleep(attempts.pause_s(error, now_s=time.monotonic(), chance=chance))
-
-    def statistics(self) -> protocol.BrokerStatistics:
-        status, body = self._exchange(self._writer.statistics(), self._timeout_s)
-        return protocol.decode_statistics(status, body)
-
-    def close(self) -> None:
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
-
-    def _exchange(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
-        connection = self._take()
-        reusable = False
-        try:
-            response = connection.exchange(request, timeout_s)
-            reusable = response.reusable and not self._closed
-            return response.status, response.body
-        finally:  # an interrupted wait (Ctrl-C) closes the connection too: the broker then hands out nothing on it
-            if reusable:
-                connection.used_s = time.monotonic()
-                self._idle.append(connection)
-            else:
-                connection.close()
-
-    def _take(self) -> Connection:
-        if self._closed:
-            raise Unavailable("this client is closed")
+    def take(self) -> Connection:
+        """A connection for one exchange. Raises Unavailable."""
         self._forget_parents_connections()
         now_s = time.monotonic()
         while True:
@@ -150,11 +107,99 @@ class HttpTransport:
                 return connection
             connection.close()
 
+    def give_back(self, connection: Connection) -> None:
+        connection.used_s = time.monotonic()
+        self._idle.append(connection)
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
     def _forget_parents_connections(self) -> None:
         """After a fork two processes hold the same sockets: the child opens its own."""
         if self._process != os.getpid():
             self._process = os.getpid()
             self._idle = []
+
+
+class HttpTransport:
+    """A pool of connections to one broker, to one of its nodes at a time.
+
+    Args:
+        endpoint: the broker.
+        timeout_s: how long an answer may take, the wait of a receive not counted.
+        patience_s: how long a call is tried again while the broker cannot be reached.
+        credentials: a key, for a broker that has keys.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, *, timeout_s: float, patience_s: float, credentials: Credentials | None = None
+    ) -> None:
+        self._nodes = [_Node(node, credentials) for node in endpoint.nodes]
+        self._turns = Turns(len(self._nodes))
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._closed = False
+
+    def call(self, operation: Operation, wait_ms: int = 0) -> Any:
+        wait = wait_ms if isinstance(operation, Waiting) else None
+        body = protocol.encode_operation(operation)
+        timeout_s = self._timeout_s + wait_ms / 1000
+        attempts = Attempts(operation, now_s=time.monotonic(), patience_s=self._patience_s)
+
+        def exchange(node: _Node) -> Any:
+            return protocol.decode_outcome(operation, *self._exchange(node, node.writer.call(body, wait), timeout_s))
+
+        while True:
+            try:
+                return self._at_a_node(exchange)
+            except HeadraceError as error:
+                chance = random.random()  # noqa: S311 - jitter is no secret
+                time.sleep(attempts.pause_s(error, now_s=time.monotonic(), chance=chance))
+
+    def statistics(self) -> protocol.BrokerStatistics:
+        def exchange(node: _Node) -> protocol.BrokerStatistics:
+            return protocol.decode_statistics(*self._exchange(node, node.writer.statistics(), self._timeout_s))
+
+        return self._at_a_node(exchange)
+
+    def close(self) -> None:
+        self._closed = True
+        for node in self._nodes:
+            node.close()
+
+    def _at_a_node(self, exchange: Callable[[_Node], T]) -> T:
+        """What `exchange` returns of the first node that can be reached: each is tried once."""
+        for left in reversed(range(len(self._nodes))):
+            at = self._turns.choose(time.monotonic())
+            try:
+                outcome = exchange(self._nodes[at])
+            except (Unavailable, OutcomeUnknown) as error:
+                self._turns.failed(at, time.monotonic())
+                if not left or isinstance(error, OutcomeUnknown):
+                    raise
+            except HeadraceError:
+                self._turns.answered(at)
+                raise
+            else:
+                self._turns.answered(at)
+                return outcome
+        raise AssertionError("a broker has a node")
+
+    def _exchange(self, node: _Node, request: bytes, timeout_s: float) -> tuple[int, bytes]:
+        if self._closed:
+            raise Unavailable("this client is closed")
+        connection = node.take()
+        reusable = False
+        try:
+            response = connection.exchange(request, timeout_s)
+            reusable = response.reusable and not self._closed
+            return response.status, response.body
+        finally:  # an interrupted wait (Ctrl-C) closes the connection too: the broker then hands out nothing on it
+            if reusable:
+                node.give_back(connection)
+            else:
+                connection.close()
 
 
 def _connected_socket(endpoint: Endpoint, context: ssl.SSLContext | None) -> socket.socket:

@@ -1,0 +1,52 @@
+"""Which of several nodes a client asks: always the same one, until that cannot be reached; and again once it may be back.
+
+Nodes on one database are one broker, so any will do. All clients of a process begin with the same one: what a process holds
+at a node (its presence, and the leases tied to it) is there. Processes begin with different ones. Pure: time is an argument.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from typing import Final
+
+AWAY_FIRST_S: Final = 1.0
+AWAY_MAX_S: Final = 60.0
+"""So long a node that could not be reached is not tried, while another can be: longer each time, as a host that is gone
+may cost a connect's whole timeout. So soon, at the latest, clients are back at a node that was restarted."""
+
+
+@functools.cache
+def start_of(process: int) -> int:
+    """A number that a process has drawn; a fork draws its own."""
+    del process
+    return secrets.randbelow(1 << 30)
+
+
+class Turns:
+    """The nodes of one client, by index. Threads may share it: at worst one more call is tried at a node that is away."""
+
+    __slots__ = ("_away_s", "_count", "_until_s")
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._until_s = [0.0] * count
+        self._away_s = [AWAY_FIRST_S] * count
+
+    def choose(self, now_s: float) -> int:
+        """The node to ask now: the first of this process's order that is not away; if all are, the one that is back first."""
+        if self._count == 1:
+            return 0
+        first = start_of(os.getpid())
+        order = [(first + at) % self._count for at in range(self._count)]
+        return next((at for at in order if self._until_s[at] <= now_s), min(order, key=self._until_s.__getitem__))
+
+    def failed(self, node: int, now_s: float) -> None:
+        """It could not be reached, or its connection broke."""
+        self._until_s[node] = now_s + self._away_s[node]
+        self._away_s[node] = min(2 * self._away_s[node], AWAY_MAX_S)
+
+    def answered(self, node: int) -> None:
+        self._until_s[node] = 0.0
+        self._away_s[node] = AWAY_FIRST_S

@@ -1,0 +1,94 @@
+"""A broker of several nodes: a client goes on with another when one is gone, and does nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import headrace
+from headrace.native.turns import start_of
+from headrace.queue import operations as ops
+from headrace.queue.model import Entry
+from tests.native.served import ServedBroker
+from tests.native.test_reconnect import CuttingServer, answer, busy, cut
+
+SEND = ops.Send("q", [Entry(b"x")])
+DELETE = ops.Delete("q", [b"r"])
+
+
+def in_order(first: str, second: str) -> str:
+    """A broker of two nodes, of which this process asks `first` first."""
+    return f"{first},{second}" if start_of(os.getpid()) % 2 == 0 else f"{second},{first}"
+
+
+@pytest.fixture
+def good() -> Iterator[CuttingServer]:
+    server = CuttingServer(answer(SEND, []), answer(SEND, []))
+    yield server
+    server.close()
+
+
+def call(target: str, operation: ops.Operation) -> object:
+    with headrace.connect(target, patience=0) as client:
+        return client.call(operation)
+
+
+def call_on_a_loop(target: str, operation: ops.Operation) -> object:
+    async def run() -> object:
+        async with headrace.connect_async(target, patience=0) as client:
+            return await client.call(operation)
+
+    return asyncio.run(run())
+
+
+CALLS = pytest.mark.parametrize("ask", [call, call_on_a_loop])
+
+
+@CALLS
+def test_node_that_is_not_there_is_passed_over(ask: Callable[..., object], good: CuttingServer) -> None:
+    assert ask(in_order("http://127.0.0.1:1", good.url), SEND) == []
+
+
+@CALLS
+def test_node_that_stops_refuses_and_another_answers(ask: Callable[..., object], good: CuttingServer) -> None:
+    stopping = CuttingServer(busy)
+    assert ask(in_order(stopping.url, good.url), SEND) == []
+    assert (stopping.calls, good.calls) == (1, 1)
+    stopping.close()
+
+
+@CALLS
+def test_send_that_may_have_been_done_is_not_tried_at_another_node(
+    ask: Callable[..., object], good: CuttingServer
+) -> None:
+    dying = CuttingServer(cut)
+    with pytest.raises(headrace.OutcomeUnknown):
+        ask(in_order(dying.url, good.url), SEND)
+    assert good.calls == 0
+    dying.close()
+
+
+def test_what_may_be_done_twice_is_tried_at_another_node() -> None:
+    dying, other = CuttingServer(cut), CuttingServer(answer(DELETE, [None]))
+    with headrace.connect(in_order(dying.url, other.url), patience=10) as client:
+        assert client.call(DELETE) == [None]
+    assert (dying.calls, other.calls) == (1, 1)
+    dying.close()
+    other.close()
+
+
+def test_nobody_there_names_where_it_was_looked(tmp_path: Path) -> None:
+    target = in_order(f"unix://{tmp_path}/a.sock", f"unix://{tmp_path}/b.sock")
+    with headrace.connect(target, patience=0) as client, pytest.raises(headrace.Unavailable, match=r"b\.sock"):
+        client.queues()
+
+
+def test_client_stays_with_the_node_that_it_asked(served: ServedBroker, good: CuttingServer) -> None:
+    with headrace.connect(in_order(served.url, good.url), patience=10) as client:
+        client.queue("orders", create=True)
+        client.call(ops.ListQueues())
+        assert good.calls == 0
