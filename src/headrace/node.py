@@ -21,13 +21,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import uvloop
 
 from headrace import __version__
 from headrace.broker_about import about, without_password
 from headrace.broker_settings import BrokerSettings, check, request_bytes_max
+from headrace.broker_showing import show
 from headrace.certificates import listener_tls
 from headrace.clock import Clock
 from headrace.errors import StoreFailed, StoreUnusable
@@ -123,6 +124,7 @@ class Node:
         self._tls = listener_tls(settings.certfile, settings.keyfile)
         self._stop = asyncio.Event()
         self._failure: StoreFailed | None = None
+        self._shown: asyncio.Task[NoReturn] | None = None
 
     async def start(self) -> Endpoint:
         """Open everything; ready when it returns.
@@ -142,6 +144,8 @@ class Node:
             await self._broker.stop()
             raise
         self.health = Health.READY
+        if store.shared:
+            self._shown = asyncio.create_task(show(self._broker, self._http_statistics, endpoint.url))
         notify_systemd("READY=1")
         facts = {"action": "broker.ready", "url": endpoint.url, "data": str(self._settings.data)}
         log.info("ready at %s", endpoint.url, extra={**facts, "version": __version__, "pid": os.getpid()})
@@ -239,6 +243,8 @@ class Node:
         await asyncio.wait({closing}, timeout=min(ARRIVING_S, grace_s))
         self._broker.drain()
         await closing
+        if self._shown is not None:
+            self._shown.cancel()
         await self._broker.stop()
         log.info("stopped", extra={"action": "broker.stopped"})
 

@@ -182,7 +182,34 @@ class WorkerFacts(Facts, frozen=True, kw_only=True):
     draining: bool = False
 
 
-KINDS: Final[dict[str, type[Facts]]] = {"web": WebFacts, "stream": StreamFacts, "worker": WorkerFacts, "console": Facts}
+class LaneFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One connection of a broker to its database, and what goes through it."""
+
+    lane: str
+    batches_s: float = 0.0
+    """Transactions a second; each takes all that waits for it."""
+    operations_s: float = 0.0
+    batch_s: float = 0.0
+    """How long one took, on average; 0 if there was none."""
+    waiting: int = 0
+
+
+class BrokerFacts(Facts, frozen=True, kw_only=True):
+    """Kind `broker`: a node of a store that several brokers share."""
+
+    url: str = ""
+    connections: int = 0
+    requests_s: float = 0.0
+    lanes: list[LaneFacts] = []
+
+
+KINDS: Final[dict[str, type[Facts]]] = {
+    "broker": BrokerFacts,
+    "web": WebFacts,
+    "stream": StreamFacts,
+    "worker": WorkerFacts,
+    "console": Facts,
+}
 """Kind of a holder → what its facts are."""
 
 F = TypeVar("F", bound=Facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
+import headrace
 from headrace.testing.postgres import Server, find_programs
 from tests.acceptance.conftest import client_of
 from tests.broker_process import BrokerProcess, broker, run_command
@@ -80,6 +82,17 @@ def test_long_poll_is_woken_by_a_send_on_another_node(clients: list[Any]) -> Non
     clients[0].send_message(QueueUrl=urls[0], MessageBody="x")
     poll.join(WOKEN_WITHIN_S)
     assert [message["Body"] for message in got[0]["Messages"]] == ["x"]
+
+
+def test_every_node_tells_of_all_and_so_does_top(nodes: list[BrokerProcess], tmp_path: Path) -> None:
+    urls = sorted(node.url for node in nodes)
+    for node in nodes:
+        with headrace.connect(node.url) as client:
+            _until(lambda client=client: sorted(one.facts["url"] for one in client.holders("broker")) == urls)
+    top = _headrace("top", "--once", "--every", "100ms", "-o", "json", "--broker", nodes[0].url)
+    report = json.loads(run_command(top, cwd=tmp_path, within_s=30).stdout)
+    assert sorted(one["node"] for one in report["nodes"]) == urls
+    assert all(one["requests_rate"] is not None and "send_rate" in one for one in report["nodes"])
 
 
 @pytest.mark.serial

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import trustme
 
-from headrace.doctor.parts import Wanted, expiry, judge_certificate, judge_keys, judge_port, look_at_broker
+from headrace.doctor.parts import Wanted, expiry, judge_certificate, judge_keys, judge_nodes, judge_port, look_at_broker
+from headrace.presence import BrokerFacts, write
+from headrace.queue.model import HolderState
 
 
 def test_certificate_that_has_expired_or_soon_will(tmp_path: Path) -> None:
@@ -48,3 +50,15 @@ def test_wrong_settings_are_a_problem_and_none_are_not(tmp_path: Path) -> None:
 
 def test_broker_that_does_not_answer_is_a_problem(tmp_path: Path) -> None:
     assert [line.level for line in look_at_broker(tmp_path)] == ["problem"]
+
+
+def node(url: str, version: str) -> HolderState:
+    return HolderState(f"broker-{url}", "broker", 0, 0, 0, write(BrokerFacts(url=url, pid=7, version=version)))
+
+
+def test_nodes_of_a_shared_store_are_named_and_their_versions_compared() -> None:
+    (line,) = judge_nodes([node("http://b:1", "1.0"), node("http://a:1", "1.0")])
+    assert (line.level, line.fact) == ("ok", "2 on this store: http://a:1 (pid 7), http://b:1 (pid 7)")
+    (line,) = judge_nodes([node("http://b:1", "1.0"), node("http://a:1", "1.1")])
+    assert line.level == "warning" and "1.0, 1.1" in line.fact
+    assert list(judge_nodes([])) == []

@@ -8,6 +8,7 @@ from headrace.clock import ManualClock
 from headrace.errors import Unavailable
 from headrace.queue import limits
 from headrace.queue import operations as ops
+from headrace.queue.between import TellHolders
 from headrace.queue.broker import Broker
 from headrace.queue.holders import Holders
 from headrace.queue.model import HolderState
@@ -30,11 +31,11 @@ class Store:
     def submit(self, operation: ops.Operation, done: Done) -> None:
         self.asked.append((operation, done))
 
-    def answer(self, outcome: Any) -> ops.TellHolders:
+    def answer(self, outcome: Any) -> TellHolders:
         """Answer the first question, and return it."""
         operation, done = self.asked.pop(0)
         done(outcome)
-        assert isinstance(operation, ops.TellHolders)
+        assert isinstance(operation, TellHolders)
         return operation
 
     def come(self, name: str) -> None:
@@ -42,7 +43,7 @@ class Store:
         self.neighbours.tell(name)
 
 
-def told(operation: ops.TellHolders) -> tuple[list[str], list[str]]:
+def told(operation: TellHolders) -> tuple[list[str], list[str]]:
     return [one.holder for one in operation.present], operation.gone
 
 

@@ -11,6 +11,7 @@ import msgspec
 from headrace.cli import output as out
 from headrace.cli.options import broker_option, duration, open_client, output_option
 from headrace.cli.watching import watch
+from headrace.presence import BrokerFacts, read
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
     from headrace.native.client import Client
     from headrace.native.protocol import BrokerStatistics
     from headrace.native.summary import QueueSummary
+    from headrace.queue.model import HolderState
 
 COLUMNS = ("queue", "visible", "in_flight", "delayed", "oldest_seconds", "in_rate", "out_rate", "dead_lettered")
+NODE_COLUMNS = (
+    "node", "host", "since_seconds", "heard_seconds", "requests_rate", "send_rate", "receive_rate", "settle_rate"
+)  # fmt: skip
 
 
 class Sample(NamedTuple):
@@ -27,6 +32,7 @@ class Sample(NamedTuple):
 
     queues: dict[str, QueueSummary]
     broker: BrokerStatistics
+    nodes: list[HolderState] = []  # noqa: RUF012 - a NamedTuple's default
 
 
 @click.command()
@@ -37,7 +43,7 @@ class Sample(NamedTuple):
 @broker_option
 @output_option
 def top(every: float, once: bool, target: str, output: str | None) -> None:
-    """Watch all queues: depth, oldest message, rates, commits. Ctrl-C ends it.
+    """Watch all queues: depth, oldest message, rates, commits; and the nodes of a store that is shared. Ctrl-C ends it.
 
     With -o json or jsonl it prints one JSON a look; with --once it is for scripts.
     """
@@ -62,7 +68,7 @@ def top(every: float, once: bool, target: str, output: str | None) -> None:
 
 
 def sample(client: Client) -> Sample:
-    return Sample({summary.arn: summary for summary in client.queues()}, client.statistics())
+    return Sample({summary.arn: summary for summary in client.queues()}, client.statistics(), client.holders("broker"))
 
 
 def compare(before: Sample, now: Sample) -> dict[str, Any]:
@@ -71,7 +77,26 @@ def compare(before: Sample, now: Sample) -> dict[str, Any]:
     rows = [
         _queue_row(before.queues.get(arn), summary, now.broker.now_ms, seconds) for arn, summary in now.queues.items()
     ]
-    return {"seconds": seconds, "queues": rows, "commits": _commits(before.broker, now.broker, seconds)}
+    return {
+        "seconds": seconds,
+        "queues": rows,
+        "commits": _commits(before.broker, now.broker, seconds),
+        "nodes": [_node(holder, now.broker.now_ms) for holder in now.nodes],
+    }
+
+
+def _node(holder: HolderState, now_ms: int) -> out.Row:
+    """A broker of a store that several share, as it tells of itself."""
+    told = read(holder.kind, holder.facts)
+    lanes = told.lanes if isinstance(told, BrokerFacts) else []
+    return {
+        "node": told.url if isinstance(told, BrokerFacts) and told.url else holder.holder,
+        "host": told.host,
+        "since_seconds": (now_ms - holder.since_ms) / 1000,
+        "heard_seconds": max(0.0, (now_ms - holder.seen_ms) / 1000),
+        "requests_rate": round(told.requests_s, 1) if isinstance(told, BrokerFacts) else None,
+        **{f"{lane.lane}_rate": round(lane.operations_s, 1) for lane in lanes},
+    }
 
 
 def _queue_row(before: QueueSummary | None, now: QueueSummary, now_ms: int, seconds: float) -> out.Row:
@@ -118,4 +143,5 @@ def _screen(report: dict[str, Any], target: str) -> RenderableType:
         f"   commits {commits['rate']:,}/s × {commits['operations_each']:,}, {commits['latency_ms']} ms"
         f"   store {commits['store_bytes'] / 1_048_576:,.1f} MiB"
     )
-    return Group(Text(line, style="bold"), out.table(rows, COLUMNS))
+    nodes = [out.table(report["nodes"], NODE_COLUMNS)] if report["nodes"] else []
+    return Group(Text(line, style="bold"), out.table(rows, COLUMNS), *nodes)

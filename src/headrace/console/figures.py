@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.console.snapshot import Snapshot
 from headrace.presence import (
+    BrokerFacts,
     Facts,
     Latency,
     RouteFacts,
@@ -61,6 +62,11 @@ def present(snapshot: Snapshot, kind: str, shape: type[F]) -> list[tuple[HolderS
     """Holders of a kind, with what they say. Those whose facts are no such facts are left out."""
     found = [(holder, read(kind, holder.facts)) for holder in snapshot.holders_of(kind)]
     return [(holder, facts) for holder, facts in found if isinstance(facts, shape)]
+
+
+def nodes(snapshot: Snapshot) -> list[tuple[HolderState, BrokerFacts]]:
+    """The brokers of a store that several share."""
+    return present(snapshot, "broker", BrokerFacts)
 
 
 def workers(snapshot: Snapshot) -> list[tuple[HolderState, WorkerFacts]]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import base64
 import errno
 import http.client
+import json
 import socket
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from headrace.broker_settings import BrokerSettings
 from headrace.broker_settings import check as check_broker
 from headrace.doctor.lines import Line, ok, problem, warning
 from headrace.native.endpoint import SOCKET_NAME
+from headrace.native.protocol import CALL_PATH
+from headrace.presence import BrokerFacts, read
+from headrace.queue.model import HolderState
 from headrace.queue.store.backup import open_lock
 from headrace.settings import SettingsError, resolve
 from headrace.settings_file import find_file
@@ -77,7 +83,7 @@ def _is_taken(data: Path) -> bool:
 def look_at_broker(data: Path) -> Iterator[Line]:
     """A broker has the folder: does it answer?"""
     try:
-        status = _ask(data / SOCKET_NAME, "/health/ready")
+        status, _ = _ask(data / SOCKET_NAME, "GET", "/health/ready")
     except OSError as error:
         yield problem(
             "running broker",
@@ -90,16 +96,43 @@ def look_at_broker(data: Path) -> Iterator[Line]:
         if status == 200
         else problem("running broker", f"answers {status}: not ready", "look at its log")
     )
+    yield from look_at_nodes(data)
 
 
-def _ask(path: Path, target: str) -> int:
+def look_at_nodes(data: Path) -> Iterator[Line]:
+    """The nodes of the running broker's store, if several may share it, and it tells without a key."""
+    asked = json.dumps({"type": "ListHolders", "kind": "broker"}).encode()
+    try:
+        status, body = _ask(data / SOCKET_NAME, "POST", CALL_PATH, asked)
+    except OSError:
+        return  # it answered a moment ago: the next look tells
+    if status == 200:
+        yield from judge_nodes(msgspec.json.decode(body, type=list[HolderState]))
+
+
+def judge_nodes(nodes: list[HolderState]) -> Iterator[Line]:
+    """One line: where they are; nodes of several versions are told."""
+    told = [read(node.kind, node.facts) for node in nodes]
+    if not told:
+        return
+    places = ", ".join(sorted(f"{one.url or '?'} (pid {one.pid})" for one in told if isinstance(one, BrokerFacts)))
+    fact = f"{len(told)} on this store: {places}"
+    versions = sorted({one.version for one in told})
+    if len(versions) > 1:
+        yield warning("nodes", f"{fact}; of versions {', '.join(versions)}", "finish the upgrade")
+    else:
+        yield ok("nodes", fact)
+
+
+def _ask(path: Path, method: str, target: str, body: bytes | None = None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("localhost", timeout=ANSWER_S)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(ANSWER_S)
     try:
         connection.sock.connect(str(path))
-        connection.request("GET", target)
-        return connection.getresponse().status
+        connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except http.client.HTTPException as error:
         raise OSError(str(error) or type(error).__name__) from error
     finally:

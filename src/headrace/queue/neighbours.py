@@ -14,9 +14,10 @@ from typing import Any
 
 from headrace.clock import Clock
 from headrace.queue import limits
+from headrace.queue.between import ListElsewhere, TellHolders
 from headrace.queue.holders import Holders
 from headrace.queue.model import HolderState
-from headrace.queue.operations import ListElsewhere, Operation, TellHolders
+from headrace.queue.operations import Operation
 from headrace.queue.store.base import Done
 
 
@@ -52,7 +53,7 @@ class Neighbours:
 
     def leave(self) -> None:
         """This broker stops."""
-        self._submit(TellHolders(self._node, all_gone=True), lambda _outcome: None)
+        self._submit(TellHolders(self._node, [], [], [], all_gone=True), lambda _outcome: None)
 
     def list_holders(self, kind: str, done: Done) -> None:
         """Those present at all brokers, as ListHolders."""
@@ -63,7 +64,7 @@ class Neighbours:
         present = [one for one in self._holders.states("", self._clock()) if one.holder in names]
         gone = names.difference(one.holder for one in present)
         asked = self._holders.ask(self._clock())
-        operation = TellHolders(self._node, present, sorted(gone), asked=asked)
+        operation = TellHolders(self._node, present, sorted(gone), asked)
         self._submit(operation, partial(self._told, gone, asked))
 
     def _told(self, gone: set[str], asked: Sequence[str], outcome: Any) -> None:

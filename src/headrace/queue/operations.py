@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from headrace.queue.model import Entry, HolderState
+from headrace.queue.model import Entry
 
 
 class Operation(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -380,33 +380,6 @@ AnyOperation: TypeAlias = (
     | DeleteQueue | GetQueue | ListQueues | StartMove | CancelMove | ListMoves | CreateTopic | ChangeTopic | DeleteTopic
     | GetTopic | ListTopics | Subscribe | Unsubscribe | ReadLog
 )  # fmt: skip
-
-
-class TellHolders(Operation, gc=False, frozen=True):
-    """From a broker to a store that others share, not for clients: who is present here, and who of `asked` is elsewhere.
-    Not durable. → list[str]: those of `asked` that are present at another broker.
-
-    Attributes:
-        node: the broker, a name that no other has.
-        present: holders, as they are now.
-        gone: those that are not here any more.
-        all_gone: nobody is: the broker stops.
-        asked: names to look for.
-    """
-
-    node: str
-    present: list[HolderState] = []
-    gone: list[str] = []
-    all_gone: bool = False
-    asked: list[str] = []
-
-
-class ListElsewhere(Operation, gc=False, frozen=True):
-    """As TellHolders: those present at other brokers than `node`; `kind`: only these, empty for all.
-    → list[HolderState], sorted by name, each once"""
-
-    node: str
-    kind: str = ""
 
 
 class TransactOutcome(msgspec.Struct, frozen=True):

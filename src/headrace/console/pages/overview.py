@@ -26,6 +26,7 @@ async def facts(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - a page is 
         "queues": [line_facts(desk, line) for line in flow.busiest(snapshot.queues, limits.QUEUES_OVERVIEW)],
         "queues_total": len(snapshot.queues),
         "store": msgspec.structs.asdict(snapshot.store),
+        "nodes": len(snapshot.holders_of("broker")),
         "charts": [
             chart(desk, "Through the broker", "messages a second", ("all/sent", "sent"), ("all/deleted", "done")),
             chart(desk, "Waiting", "messages", ("all/visible", "visible"), ("all/in_flight", "in flight")),

@@ -10,8 +10,8 @@ import msgspec
 from headrace.console import figures
 from headrace.console.page import Asked, Desk, Facts, NotThere, Page
 from headrace.console.rendering import count, rate_text
+from headrace.presence import BrokerFacts, StreamFacts, WebFacts, WorkerFacts, read
 from headrace.presence import Facts as PresenceFacts
-from headrace.presence import StreamFacts, WebFacts, WorkerFacts, read
 from headrace.queue.model import HolderState
 
 
@@ -25,6 +25,7 @@ async def facts(desk: Desk, asked: Asked) -> Facts:
         "find": find,
         "kinds": sorted({holder.kind for holder in snapshot.holders}),
         "total": len(snapshot.holders),
+        "nodes": [node_facts(holder, told, snapshot.at_ms) for holder, told in figures.nodes(snapshot)],
         "holders": [line for line in lines if find in f"{line['holder']}\n{line['host']}\n{line['what']}".lower()],
         "running": running_rows(desk) if kind in ("", "worker") else [],
     }
@@ -67,10 +68,23 @@ def holder_facts(holder: HolderState, at_ms: int) -> dict[str, Any]:
     }
 
 
+def node_facts(holder: HolderState, told: BrokerFacts, at_ms: int) -> dict[str, Any]:
+    """A node in a line: where it is, and what goes through its connections to the database."""
+    return {
+        **holder_facts(holder, at_ms),
+        "url": told.url,
+        "connections": told.connections,
+        "requests_s": told.requests_s,
+        "lanes": [msgspec.structs.asdict(lane) for lane in told.lanes],
+    }
+
+
 def what_of(told: PresenceFacts) -> str:
     """What it is there for: an app, a pipeline, an address."""
     if isinstance(told, WebFacts):
         return ", ".join(told.apps) or told.url
+    if isinstance(told, BrokerFacts):
+        return told.url
     return told.pipeline if isinstance(told, StreamFacts) else told.app if isinstance(told, WorkerFacts) else ""
 
 
@@ -80,6 +94,8 @@ def load_of(told: PresenceFacts) -> str:
         return f"{len(told.running)} of {told.slots} busy, {rate_text(told.done_s)}/s"
     if isinstance(told, WebFacts):
         return f"{rate_text(told.requests_s)} requests/s, {count(told.in_flight)} in flight"
+    if isinstance(told, BrokerFacts):
+        return f"{rate_text(told.requests_s)} requests/s, {count(told.connections)} connections"
     return f"{rate_text(told.rows_in_s)} rows/s" if isinstance(told, StreamFacts) else ""
 
 

@@ -40,11 +40,22 @@ Ready: TypeAlias = str | tuple[str, bytes]
 """What became ready: the ARN of a queue, or the name and key of a value of state."""
 
 
+class LaneStatistics(msgspec.Struct, frozen=True):
+    """What one of a store's connections has done since it opened; `seconds` of all its batches, `waiting` for the next."""
+
+    lane: str
+    batches: int
+    operations: int
+    seconds: float
+    waiting: int
+
+
 class StoreStatistics(msgspec.Struct, frozen=True):
     """What the store has done since it opened. Latencies in seconds, of whole commits, the sync included.
 
     `commit_buckets[i]` counts commits that took up to `commit_bounds[i]`, the last one the slower ones.
     `failed`: why it has stopped for good, or None. `full`: whether sends are refused until there is space again.
+    `lanes`: of a store that has several connections to its database.
     """
 
     commits: int
@@ -57,6 +68,7 @@ class StoreStatistics(msgspec.Struct, frozen=True):
     damaged: int
     failed: str | None
     full: bool
+    lanes: tuple[LaneStatistics, ...] = ()
 
 
 class Store(Protocol):

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.errors import InvalidParameter
+from headrace.queue.between import ListElsewhere, TellHolders
 from headrace.queue.operations import (
     AcknowledgeClaims,
     ChangeSettings,
@@ -24,7 +25,6 @@ from headrace.queue.operations import (
     GetClaims,
     GetQueue,
     GetState,
-    ListElsewhere,
     ListQueues,
     Operation,
     Peek,
@@ -35,7 +35,6 @@ from headrace.queue.operations import (
     Send,
     TagQueue,
     Take,
-    TellHolders,
     Transact,
 )  # fmt: skip
 from headrace.queue.store.postgres import (

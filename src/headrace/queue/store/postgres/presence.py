@@ -8,8 +8,8 @@ from typing import Final, LiteralString
 import msgspec
 
 from headrace.queue import limits
+from headrace.queue.between import ListElsewhere, TellHolders
 from headrace.queue.model import HolderState
-from headrace.queue.operations import ListElsewhere, TellHolders
 from headrace.queue.store.postgres.arrays import Ints, Texts
 from headrace.queue.store.postgres.transaction import Transaction
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from headrace.errors import StoreFailed
 from headrace.queue.model import QueueInfo
 from headrace.queue.operations import Operation
-from headrace.queue.store.base import Done, Offload, Ready, Request, StoreStatistics
+from headrace.queue.store.base import Done, LaneStatistics, Offload, Ready, Request, StoreStatistics
 from headrace.queue.store.local.commit_times import CommitTimes
 from headrace.queue.store.postgres import maintenance, watching
 from headrace.queue.store.postgres.families import LaneName, family_of, run_in_order, run_together
@@ -44,6 +44,8 @@ class Running:
         self.waiting: deque[Request] = deque()
         self.busy = False
         self._gathers_until = 0.0
+        self._batches = self._operations = 0
+        self._seconds = 0.0
 
     def serve(self) -> tuple[list[Request], list[Batch], float]:
         """Run what waits by now as one transaction: (the requests, what came of them, how long it took)."""
@@ -54,6 +56,15 @@ class Running:
         batches, seconds = timed(self.lane, requests)
         self._gathers_until = time.perf_counter() + gathering_s(len(requests), seconds)
         return requests, batches, seconds
+
+    def note(self, operations: int, seconds: float) -> None:
+        """A batch has run."""
+        self._batches += 1
+        self._operations += operations
+        self._seconds += seconds
+
+    def statistics(self) -> LaneStatistics:
+        return LaneStatistics(self.lane.name, self._batches, self._operations, self._seconds, len(self.waiting))
 
 
 class PostgresStore:
@@ -127,7 +138,10 @@ class PostgresStore:
         return None
 
     def statistics(self) -> StoreStatistics:
-        return StoreStatistics(**self._times.statistics(), size_bytes=0, damaged=0, failed=None, full=False)
+        lanes = tuple(running.statistics() for running in self._lanes.values())
+        return StoreStatistics(
+            **self._times.statistics(), size_bytes=0, damaged=0, failed=None, full=False, lanes=lanes
+        )
 
     def close(self) -> None:
         for lane in (self._alone, self._upkeep, *[running.lane for running in self._lanes.values()]):
@@ -147,6 +161,8 @@ class PostgresStore:
 
         def then(served: tuple[list[Request], list[Batch], float]) -> None:
             running.busy = False
+            requests, _, seconds = served
+            running.note(len(requests), seconds)
             self._answer(*served)
             if self._offload is not None:
                 self._start(running)
