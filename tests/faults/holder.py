@@ -16,7 +16,7 @@ from headrace.native.presence import Presence
 
 
 def main(url: str, name: str, limit: int, queues: list[str]) -> None:
-    with headrace.connect(url) as client:
+    with headrace.connect(url, patience=60) as client:
         presence = Presence(client, holder=name, kind="worker", facts=dict)
         presence.start()
         while True:

@@ -24,7 +24,7 @@ from headrace.testing.driver import StoreDriver, entry
 from headrace.testing.stores import SQLITE
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
-FLIPS = int(os.environ.get("HEADRACE_FLIPS", "60"))
+FLIPS = int(os.environ.get("HEADRACE_FLIPS", "40"))
 MESSAGES: Final = 40
 BODY_BYTES: Final = 3_000
 

@@ -25,7 +25,7 @@ from tests.faults.test_disk_errors import NthCall
 from tests.faults.topic_promises import TopicPromises, TopicWorkload, topic_broken
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
-RUNS = max(1, int(os.environ.get("HEADRACE_POWER_CUT_RUNS", "6")) // 2)
+RUNS = max(1, int(os.environ.get("HEADRACE_POWER_CUT_RUNS", "4")) // 2)
 STATES_A_RUN = int(os.environ.get("HEADRACE_POWER_CUT_STATES", "100")) // 2
 EVERY = 3 * int(os.environ.get("HEADRACE_DISK_ERROR_EVERY", "7"))
 

@@ -15,7 +15,7 @@ from headrace.errors import HeadraceError
 from tests.faults.broker_process import BrokerProcess
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
-ROUNDS = int(os.environ.get("HEADRACE_KILL_ROUNDS", "40")) // 4
+ROUNDS = int(os.environ.get("HEADRACE_KILL_ROUNDS", "24")) // 4
 
 
 def publish(topic: headrace.Topic, sent: list[int], numbers: range, killed: threading.Event) -> None:
