@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.errors import CallerError, ClaimRefused
+from headrace.errors import CallerError, ClaimRefused, InFlightLimit
+from headrace.queue import limits
 from headrace.queue import operations as ops
-from headrace.queue.model import ClaimState, Message
+from headrace.queue.model import ClaimState, Message, Redrive
 from headrace.testing.driver import StoreDriver, bodies, entry
-from headrace.testing.suite.base import DAY, MINUTE, SuitePart
+from headrace.testing.suite.base import DAY, MINUTE, SECOND, SuitePart
 from headrace.testing.suite.fifo import create_fifo, send_groups
 
 
@@ -126,6 +127,39 @@ class TestClaims(SuitePart):
         driver.send(queue, "delayed", delay_ms=MINUTE)
         driver.send(queue, "ready")
         assert claim(driver, queue, 1) == ["ready"]
+
+    def test_claim_passes_over_dead_letters(self, driver: StoreDriver) -> None:
+        dead = driver.create("dead")
+        queue = driver.create("q", redrive=Redrive(dead, 1))
+        fill(driver, queue, "1", "2", "3", "4")
+        driver.receive(queue, 2, visibility_ms=0)
+        assert claim(driver, queue, 1, limit=2) == ["3", "4"]
+        assert bodies(driver.receive(dead)) == ["1", "2"]
+        assert driver.counts(queue).dead_lettered == 2
+
+    def test_claimed_messages_outlive_their_retention(self, driver: StoreDriver) -> None:
+        queue = driver.create("q", retention_ms=MINUTE)
+        fill(driver, queue, "1", "2")
+        claim(driver, queue, 1, limit=1)
+        driver.pass_time(2 * MINUTE)
+        assert claim(driver, queue, 1) == ["1"]
+        assert claim(driver, queue, 2) == []
+        driver.run(ops.ReleaseClaims(queue, "r"))
+        assert claim(driver, queue, 1) == []
+
+    def test_no_more_is_claimed_than_may_be_in_flight(
+        self, driver: StoreDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(limits, "IN_FLIGHT_MAX", 3)
+        queue = driver.create("q")
+        fill(driver, queue, "1", "2", "3", "4")
+        driver.receive_one(queue)
+        assert claim(driver, queue, 1) == ["2", "3"]
+        assert claim(driver, queue, 2) == []
+        assert isinstance(driver.outcome(ops.Receive(queue)), InFlightLimit)
+        driver.run(ops.AcknowledgeClaims(queue, "r", 1))
+        driver.pass_time(SECOND)
+        assert claim(driver, queue, 2) == ["4"]
 
     def test_claim_survives_restarts(self, durable: StoreDriver) -> None:
         queue = durable.create("q")

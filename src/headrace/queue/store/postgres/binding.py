@@ -6,22 +6,25 @@ taken lot by lot, each about as many as will fit: by the first message's size, t
 
 from __future__ import annotations
 
-from typing import Final, LiteralString
+from typing import Any, Final, LiteralString
 
 from headrace.queue.model import Message
-from headrace.queue.store.postgres import rows
+from headrace.queue.store.postgres import flight, redriving, rows
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Cursor, Transaction
 
+ROUNDS_MAX: Final = 50
+"""So many lots at most, if all that they find is dead; then it is empty, and whoever waits goes on from there."""
+
 _LOT_MIN: Final = 16  # so that one long message at the front does not make lots of one
-_SIZE: Final[LiteralString] = "coalesce(octet_length(body), 0) + coalesce(octet_length(attributes), 0)"
+_SIZE: Final[LiteralString] = "octet_length(" + rows.BODY + ") + coalesce(octet_length(m.attributes), 0)"
 _AGAIN: Final[LiteralString] = (
-    " FROM message WHERE queue = %(queue)s AND visible_ms > 0 AND visible_ms <= %(now)s"
+    " FROM message m WHERE queue = %(queue)s AND visible_ms > 0 AND visible_ms <= %(now)s"
     " AND seq >= %(floor)s AND sent_ms > %(oldest)s ORDER BY visible_ms, seq"
 )
 _FRESH: Final[LiteralString] = (
-    " FROM message WHERE queue = %(queue)s AND visible_ms = 0"
+    " FROM message m WHERE queue = %(queue)s AND visible_ms = 0"
     " AND seq > %(after)s AND seq >= %(floor)s AND sent_ms > %(oldest)s ORDER BY seq"
 )
 _LOOK: Final[LiteralString] = (
@@ -32,17 +35,17 @@ _LOOK: Final[LiteralString] = (
 # What is visible again comes first, then what was never received, oldest first. By ctid: the rows are locked, so it holds.
 _BIND: Final[LiteralString] = (
     "WITH again AS MATERIALIZED ("  # noqa: S608 - our own columns
-    f"SELECT ctid AS at, seq, {_SIZE} AS size {_AGAIN} LIMIT %(lot)s FOR UPDATE SKIP LOCKED"
+    f"SELECT ctid AS at, seq, {_SIZE} AS size {_AGAIN} LIMIT %(lot)s FOR UPDATE OF m SKIP LOCKED"
     "), fresh AS MATERIALIZED ("
     f"SELECT ctid AS at, seq, {_SIZE} AS size {_FRESH}"
-    " LIMIT %(lot)s - (SELECT count(*) FROM again) FOR UPDATE SKIP LOCKED"
+    " LIMIT %(lot)s - (SELECT count(*) FROM again) FOR UPDATE OF m SKIP LOCKED"
     """), lot AS (
     SELECT at, fresh, row_number() OVER (ORDER BY fresh, seq) AS place, sum(size) OVER (ORDER BY fresh, seq) AS total
     FROM (SELECT at, seq, size, false AS fresh FROM again UNION ALL SELECT at, seq, size, true FROM fresh) AS candidate
 )
 UPDATE message m SET visible_ms = %(claimed)s FROM lot
 WHERE m.ctid = lot.at AND (lot.total <= %(bytes)s OR %(first)s AND lot.place = 1)
-RETURNING """ + rows.COLUMNS + ", lot.place, lot.fresh"
+RETURNING """ + rows.COLUMNS + ", lot.place, lot.fresh, m.receives"
 )
 
 
@@ -70,19 +73,34 @@ def bind(
         first_size: what `first_size` said.
     """
     del reader
+    limit = flight.room(tx, queue, limit)
+    if not limit:
+        return []
     bound: list[Message] = []
     size = after = 0
-    while len(bound) < limit and size < max(bytes_max, 1):
+    for _ in range(ROUNDS_MAX):
         lot = _lot(limit - len(bound), bytes_max - size, size // len(bound) if bound else first_size)
         wanted = {"lot": lot, "bytes": bytes_max - size, "first": not bound, "after": after}
         found = tx.execute(_BIND, _known(tx, queue) | wanted).fetchall()
-        messages = rows.in_order(found)
+        messages = rows.in_order(_living(tx, queue, found))
         bound += messages
-        if len(found) < lot:
-            break
         size += sum([len(message.body) + len(message.attributes) for message in messages])
-        after = max([after, *(row[0] for row in found if row[-1])])
+        if len(bound) >= limit or size >= bytes_max or (len(found) < lot and (bound or not found)):
+            break
+        after = max([after, *(row[0] for row in found if row[-2])])
+    else:
+        tx.ready.add(queue.number)
+    flight.leased(tx, queue, len(bound))
     return bound
+
+
+def _living(tx: Transaction, queue: StoredQueue, found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rows of a lot without those that have been received too often: they are dead letters."""
+    target = redriving.target_of(tx, queue)
+    if target is None:
+        return found
+    redriving.bury(tx, queue, target, [(row[0], row[-1], row[1]) for row in found if redriving.is_dead(queue, row[-1])])
+    return [row for row in found if not redriving.is_dead(queue, row[-1])]
 
 
 def _lot(messages: int, size: int, each: int) -> int:
