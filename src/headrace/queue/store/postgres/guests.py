@@ -6,7 +6,6 @@ statements (where tables are, how they are found) it sets back before it returns
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -19,6 +18,7 @@ from headrace.queue.operations import Transact, TransactOutcome
 from headrace.queue.store.postgres import families, news, schema
 from headrace.queue.store.postgres.catalog import Catalog, read
 from headrace.queue.store.postgres.connecting import BY_INDEX, Executes
+from headrace.queue.store.postgres.known import Known
 from headrace.queue.store.postgres.transaction import Transaction
 
 NODE: Final = "guest"  # no node's name: all of them hear what a guest tells
@@ -82,7 +82,7 @@ def _entered(guest: Executes, place: str) -> Iterator[Transaction]:
     before = row[4 : 4 + len(_NAMES)]
     try:
         schema.check_version(place, version)
-        yield Transaction(guest, _catalog(guest, bytes(secret), directory), now, cooldowns=True, known=Counter())
+        yield Transaction(guest, _catalog(guest, bytes(secret), directory), now, cooldowns=True, known=Known())
     except psycopg.Error:
         raise
     except BaseException:
