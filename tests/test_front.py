@@ -169,6 +169,9 @@ class FailingStore:
     def failed(self) -> StoreFailed | None:
         return self._failure
 
+    def away(self) -> str | None:
+        return None
+
     def statistics(self) -> StoreStatistics:
         return StoreStatistics(0, 0, 0.0, 0.0, (), (), 0, 0, None, False)
 

@@ -54,6 +54,7 @@ class Health(Enum):
 
     STARTING = "starting"
     READY = "ready"
+    AWAY = "away"  # its database is: it answers 503, and is ready again as soon as that is back
     DRAINING = "draining"
     FAILED = "failed"
 

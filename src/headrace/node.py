@@ -151,6 +151,10 @@ class Node:
         log.info("ready at %s", endpoint.url, extra={**facts, "version": __version__, "pid": os.getpid()})
         return endpoint
 
+    def _health_now(self) -> Health:
+        ready = self.health is Health.READY
+        return Health.AWAY if ready and self._broker.store.away() is not None else self.health
+
     def _about(self) -> BrokerAbout:
         return about(self._settings, self._origins, started_ms=self._started_ms)
 
@@ -202,7 +206,7 @@ class Node:
             sqs=SqsService(broker, clock, options=options).handle,
             native=NativeService(broker, clock, authorize=authorize, about=self._about).handle,
             metrics_page=page.handle,
-            health=lambda: self.health,
+            health=self._health_now,
             context=Context(broker, clock, verifier, REGION_DEFAULT, ACCOUNT_DEFAULT, settings.behind_proxy),
             allowed_hosts=frozenset({ANY}) if verifier is not None else _allowed_hosts(settings),
         )

@@ -118,6 +118,9 @@ class NotesStore:
     def failed(self) -> StoreFailed | None:
         return self.failure
 
+    def away(self) -> str | None:
+        return None
+
     def statistics(self) -> Any:
         raise AssertionError("the broker has no use for them")
 

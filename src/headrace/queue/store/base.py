@@ -116,6 +116,9 @@ class Store(Protocol):
     def failed(self) -> StoreFailed | None:
         """Why the store has stopped for good, or None. Its requests are answered with this from then on."""
 
+    def away(self) -> str | None:
+        """Why requests are refused just now, though that may pass by itself; None: they are served."""
+
     def statistics(self) -> StoreStatistics: ...
 
     def close(self) -> None:

@@ -125,6 +125,9 @@ class LocalStore:
     def failed(self) -> StoreFailed | None:
         return self._failed
 
+    def away(self) -> str | None:
+        return None
+
     def statistics(self) -> StoreStatistics:
         return StoreStatistics(
             **self._times.statistics(),

@@ -1,13 +1,17 @@
 """Connections to the database: only to a primary, with every wait bounded.
 
-A node that is cut off must notice within seconds: keepalives and TCP_USER_TIMEOUT see a peer that is gone,
-`statement_timeout` one that hangs, `lock_timeout` a lock that nobody gives back.
+A node that is cut off must notice within seconds, and so must its database. Keepalives and TCP_USER_TIMEOUT see a peer
+that is gone, in both directions; `statement_timeout` a statement that takes too long, `lock_timeout` a lock that nobody
+gives back. A server that hangs keeps none of these promises, nor does a COMMIT whose standby is gone: so each wait for an
+answer has an end of its own here.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Final, LiteralString, Protocol, TypeAlias
+import time
+from collections.abc import Generator
+from typing import Any, Final, LiteralString, Protocol, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -16,8 +20,44 @@ from headrace.errors import StoreUnusable
 
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it warns of pipelines on broken connections; lanes tell those
 
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+CONNECT_S: Final = 3
+STATEMENT_MS: Final = 30_000  # a native batch of 10,000 messages on a slow disk takes a few seconds
+LOCK_MS: Final = 5_000
+ANSWER_S: Final = 32.0  # longer than a statement may take: the server's own word comes first, if it comes
+COMMIT_S: Final = 10.0  # to a disk and a standby that are well it takes milliseconds
+
+T = TypeVar("T")
 Cursor: TypeAlias = psycopg.Cursor[tuple[Any, ...]]
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that waits for no answer longer than `answer_s`; then it is closed: what comes late nobody reads.
+
+    `warning`: the last warning that the server gave, or None.
+    """
+
+    answer_s = COMMIT_S
+    warning: str | None = None
+
+    def wait(self, gen: Generator[Any, Any, T], *how: Any, **more: Any) -> T:
+        return super().wait(self._bounded(gen, time.monotonic() + self.answer_s), *how, **more)
+
+    def _bounded(self, gen: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > until:  # psycopg looks ten times a second
+                    self.close()
+                    raise psycopg.OperationalError(f"no answer within {self.answer_s:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    def note(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            self.warning = notice.message_primary
 
 
 class Executes(Protocol):
@@ -26,9 +66,6 @@ class Executes(Protocol):
     def execute(self, sql: LiteralString, parameters: Any = (), /, *, binary: bool = False) -> Cursor: ...
 
 
-CONNECT_S: Final = 3
-STATEMENT_MS: Final = 30_000  # a native batch of 10,000 messages on a slow disk takes a few seconds
-LOCK_MS: Final = 5_000
 _DEFAULTS: Final[dict[str, Any]] = {
     "connect_timeout": CONNECT_S,
     "target_session_attrs": "read-write",  # with several hosts: the primary among them
@@ -46,23 +83,30 @@ BY_INDEX: Final[tuple[LiteralString, ...]] = (
 _BY_INDEX: Final[LiteralString] = ", ".join(f"set_config('{name}', 'off', false)" for name in BY_INDEX)
 _SETTINGS: Final[LiteralString] = (
     "SELECT set_config('search_path', 'headrace', false), set_config('statement_timeout', %s, false),"
-    " set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout', '15s', false),"
+    " set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout', '5s', false),"
+    " set_config('tcp_keepalives_idle', '2', false), set_config('tcp_keepalives_interval', '1', false),"
+    " set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '5s', false),"
     " set_config('plan_cache_mode', 'force_generic_plan', false), " + _BY_INDEX + ", pg_is_in_recovery(),"
     " current_setting('server_version_num')::int"
 )
 _SERVER_MIN: Final = 150_000
 
 
-def connect(url: str, *, statement_ms: int = STATEMENT_MS) -> Connection:
+def connect(url: str, *, statement_ms: int = STATEMENT_MS, turn: int = 0) -> Connection:
     """A connection to the primary, in autocommit, set up.
+
+    Args:
+        url: any libpq connection string.
+        statement_ms: how long a statement may take.
+        turn: of several hosts, how many are asked last; a deserted primary may be the first, and look well.
 
     Raises:
         psycopg.OperationalError: there is none to be had now.
         StoreUnusable: PostgreSQL is too old.
     """
     given = conninfo_to_dict(url)
-    missing = {name: value for name, value in _DEFAULTS.items() if name not in given}
-    connection = psycopg.connect(url, autocommit=True, prepare_threshold=0, **missing)
+    connection = Connection.connect(**_DEFAULTS | turned(given, turn), autocommit=True, prepare_threshold=0)
+    connection.add_notice_handler(connection.note)
     try:
         row = connection.execute(_SETTINGS, (str(statement_ms), str(LOCK_MS)), prepare=False).fetchone()
         assert row is not None
@@ -74,6 +118,14 @@ def connect(url: str, *, statement_ms: int = STATEMENT_MS) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def turned(given: dict[str, Any], turn: int) -> dict[str, Any]:
+    """Connection parameters in which the hosts stand in another order: the first `turn` are the last."""
+    lists = {name: str(given[name]).split(",") for name in ("host", "hostaddr", "port") if name in given}
+    count = max(map(len, lists.values()), default=1)
+    at = turn % count
+    return given | {name: ",".join(ones[at:] + ones[:at]) for name, ones in lists.items() if len(ones) == count}
 
 
 def url_of(url: str) -> str:

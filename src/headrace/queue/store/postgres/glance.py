@@ -16,7 +16,7 @@ from headrace.queue.store.postgres.connecting import Connection
 from headrace.queue.store.postgres.shared import Shared
 
 EACH_S: Final = 0.005  # whoever asks for names that do not exist must not hold up everybody
-STATEMENT_MS: Final = "1000"
+ANSWER_S: Final = 0.5  # everything on this node stands still meanwhile
 
 
 class Glance:
@@ -31,7 +31,7 @@ class Glance:
         """Connect, unless connected. Raises psycopg.OperationalError, StoreUnusable."""
         if self._connection is None:
             connection = self._shared.connect()
-            connection.execute("SELECT set_config('statement_timeout', %s, false)", (STATEMENT_MS,))
+            connection.answer_s = ANSWER_S
             self._connection = connection
 
     def look(self) -> None:
@@ -42,7 +42,7 @@ class Glance:
         try:
             row = connection.execute("SELECT version FROM directory").fetchone()
             if row is not None and row[0] != self._shared.catalog.version:
-                self._shared.reload(connection)
+                self._shared.look(connection)
         except (psycopg.Error, StoreUnusable):
             self.close()
         self._looked_s = time.monotonic()

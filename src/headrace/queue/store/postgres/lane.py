@@ -19,20 +19,24 @@ from typing import Any, Final, LiteralString
 import msgspec
 import psycopg
 
-from headrace.errors import OutcomeUnknown, StoreError
+from headrace.errors import OutcomeUnknown
 from headrace.queue.operations import Operation
 from headrace.queue.store.postgres.clock import DatabaseClock
-from headrace.queue.store.postgres.connecting import Connection
+from headrace.queue.store.postgres.connecting import ANSWER_S, COMMIT_S, Connection
 from headrace.queue.store.postgres.failing import Failure, failure_of, told
 from headrace.queue.store.postgres.shared import Shared
-from headrace.queue.store.postgres.transaction import CatalogMoved, Transaction
+from headrace.queue.store.postgres.transaction import Transaction
 
 log = logging.getLogger("headrace.store")
 
 RECOVER_S: Final = 5.0
-"""So long a batch waits for a database that is away; then it is refused, and the client may go elsewhere."""
-AGAIN_MAX: Final = 20  # deadlocks and serialization failures of one batch
-_PAUSE_S: Final = 0.05  # between two tries to connect
+"""So long batches wait for a database that is away; then they are refused, and the clients may go elsewhere. It begins when
+the first one finds it away: those that follow try once."""
+SYNC_EACH_S: Final = 5.0
+"""So often a lane syncs what need not be. A primary that was cut off from its standbys, one of which has taken its place,
+goes on answering what is not synced: leases of messages that are long gone. So it does not for longer than this."""
+_PAUSE_S: Final = 0.05  # between two tries
+_CLOSE_S: Final = 1.0  # to say goodbye; nobody needs it
 
 # 1/0 where the row has another epoch: the whole is then rolled back, before the COMMIT behind it.
 _MARK: Final[LiteralString] = (
@@ -65,6 +69,8 @@ class Lane:
         self._connection: Connection | None = None
         self._epoch = self._batch = 0
         self._committing: Batch | None = None
+        self._lost_s: float | None = None  # since when the database has been away
+        self._synced_s = 0.0  # when a commit was last synced
 
     def run(self, operations: Sequence[Operation], work: Work | None = None) -> list[Batch]:
         """Run a batch, again and again if it must be, until its outcome is known. Raises nothing.
@@ -73,23 +79,21 @@ class Lane:
 
         Returns one, or, where the database refuses what one of them asks, a batch an operation.
         """
-        until = time.monotonic() + RECOVER_S
+        until = (self._lost_s or time.monotonic()) + RECOVER_S
         tries = 0
         while True:
             tries += 1
             try:
                 return [self._once(operations, work or self._work)]
-            except CatalogMoved:
-                self._rollback()
+            except OutcomeUnknown as unknown:
+                return [Batch([unknown] * len(operations))]
             except Exception as error:  # noqa: BLE001 - whatever it is, each of the batch must be told
-                failure = failure_of(error)
+                failure = self._note(error)
                 try:
                     if self._took_place(failure, until):
                         return [self._settled()]
                 except OutcomeUnknown as unknown:
                     return [Batch([unknown] * len(operations))]
-                if failure is Failure.LOST and tries == 1:
-                    log.warning("lane %s lost its connection: %s", self.name, error, extra={"action": "store.away"})
                 if self._gives_up(failure, tries, until):
                     return self._refuse(operations, error, failure)
 
@@ -105,6 +109,7 @@ class Lane:
     def close(self) -> None:
         """Idempotent."""
         if self._connection is not None and not self._connection.closed:
+            self._connection.answer_s = _CLOSE_S
             try:
                 self._connection.execute("DELETE FROM lane WHERE id = %s", (self._id,))
             except psycopg.Error:
@@ -115,6 +120,7 @@ class Lane:
 
     def _once(self, operations: Sequence[Operation], work: Work) -> Batch:
         connection = self._connected()
+        connection.answer_s = ANSWER_S
         shared = self._shared
         with connection.pipeline():
             tx = Transaction(connection, shared.catalog, shared.clock(), cooldowns=shared.cooldowns, known=shared.known)
@@ -122,7 +128,12 @@ class Lane:
             outcomes = work(tx, operations)
             tx.check()
             self._commit(connection, Batch(outcomes, tx))
-        return self._settled() if tx.writes else Batch(outcomes, tx)
+        if not tx.writes:
+            return Batch(outcomes, tx)
+        if connection.warning is not None:
+            self._committing = None
+            raise OutcomeUnknown(f"{shared.place} has committed it, and warns: {connection.warning}")
+        return self._settled()
 
     def _commit(self, connection: Connection, batch: Batch) -> None:
         tx = batch.transaction
@@ -130,9 +141,13 @@ class Lane:
         if tx.writes:
             self._batch += 1
             connection.execute(_MARK, (self._batch, tx.now, self._id, self._epoch))
-            if not tx.durable:
+            if tx.durable or time.monotonic() > self._synced_s + SYNC_EACH_S:
+                self._synced_s = time.monotonic()
+            else:
                 connection.execute("SET LOCAL synchronous_commit = off")
             self._committing = batch
+        connection.warning = None  # of a commit: that a wait for the standby was cancelled
+        connection.answer_s = COMMIT_S
         connection.execute("COMMIT")
 
     def _settled(self) -> Batch:
@@ -145,17 +160,23 @@ class Lane:
     # --- connections ---
 
     def _connected(self) -> Connection:
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = self._connection = self._shared.connect()
-            self._shared.reload(connection)
-            self._enter(connection)
-        return connection
+        if self._connection is None or self._connection.closed:
+            connection = self._shared.connect()
+            try:
+                self._enter(connection)
+            except BaseException:
+                connection.close()
+                self._shared.turn += 1  # a primary that does not commit is none: there may be another
+                raise
+            self._connection = connection
+        return self._connection
 
     def _enter(self, connection: Connection) -> None:
         """Shut out the connection before, and learn what it committed last."""
         row = connection.execute(_ENTER, (self._id, self._shared.clock())).fetchone()
         assert row is not None
+        self._shared.reload(connection)
+        self._synced_s, self._lost_s = time.monotonic(), None
         self._epoch, marked = row
         if marked != self._batch:
             self._committing = None
@@ -179,6 +200,16 @@ class Lane:
 
     # --- failures ---
 
+    def _note(self, error: Exception) -> Failure:
+        """What an error means. What the database has not said itself says nothing about a commit that is on its way."""
+        failure = failure_of(error)
+        if self._committing is not None and getattr(error, "sqlstate", None) is None:
+            failure = Failure.LOST
+        if failure is Failure.LOST and self._lost_s is None:
+            self._lost_s = time.monotonic()
+            self._shared.complaints.tell("store.away", f"lane {self.name} lost its connection", error)
+        return failure
+
     def _took_place(self, failure: Failure, until: float) -> bool:
         """Whether the commit that may have been under way took place after all. Raises OutcomeUnknown: nobody says."""
         if failure is not Failure.LOST:
@@ -199,17 +230,15 @@ class Lane:
         return self._committing is not None
 
     def _gives_up(self, failure: Failure, tries: int, until: float) -> bool:
-        if failure is Failure.LOST and time.monotonic() < until:
+        if failure in (Failure.REFUSED, Failure.BUG):
+            return True
+        if failure is Failure.LOST or tries > 1:
             time.sleep(_PAUSE_S)
-            return False
-        return failure is not Failure.AGAIN or tries >= AGAIN_MAX
+        return time.monotonic() > until
 
     def _refuse(self, operations: Sequence[Operation], error: BaseException, failure: Failure) -> list[Batch]:
         if failure is Failure.BUG and len(operations) > 1:
             return [batch for operation in operations for batch in self.run([operation])]
-        name = ", ".join(sorted({type(operation).__name__ for operation in operations}))
-        known = isinstance(error, psycopg.Error | StoreError)
-        log.error(
-            "%s was refused: %s", name, error, extra={"action": "store.refused"}, exc_info=None if known else error
-        )  # fmt: skip
+        name = ", ".join(sorted({type(operation).__name__ for operation in operations})) or self.name
+        self._shared.complaints.tell("store.refused", f"{name} was refused", error)
         return [Batch([told(error, name, self._shared.place)] * len(operations))]

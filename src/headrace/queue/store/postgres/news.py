@@ -56,11 +56,11 @@ class Listener:
         if connection is None:
             connection = self._connection = self._shared.connect()
             connection.execute("LISTEN headrace")
-            self._shared.reload(connection)  # whatever was told while nobody listened
+            self._shared.look(connection)  # whatever was told while nobody listened
         told = [read(one.payload) for one in connection.notifies(timeout=WAIT_S, stop_after=1)]
         news = [one for one in told if one is not None and one.node != self._shared.node]
         if any(one.catalog for one in news):
-            self._shared.reload(connection)
+            self._shared.look(connection)
         return news
 
     def close(self) -> None:

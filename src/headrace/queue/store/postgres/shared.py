@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from threading import Lock
 
@@ -10,11 +11,20 @@ from headrace.errors import StoreUnusable
 from headrace.queue.store.postgres import arrays
 from headrace.queue.store.postgres.catalog import Catalog, load
 from headrace.queue.store.postgres.connecting import Connection, connect, url_of
+from headrace.queue.store.postgres.failing import Complaints
 from headrace.queue.store.postgres.known import Known
+from headrace.queue.store.postgres.schema import VERSION
+
+log = logging.getLogger("headrace.store")
 
 
 class Shared:
-    """Thread-safe. `node`: this node's name, new with each start."""
+    """Thread-safe.
+
+    Attributes:
+        node: this node's name, new with each start.
+        turn: which of several hosts is asked first: the next one, whenever a connection was good for nothing.
+    """
 
     def __init__(self, url: str, clock: Clock, catalog: Catalog, *, cooldowns: bool) -> None:
         self.url = url
@@ -23,6 +33,8 @@ class Shared:
         self.cooldowns = cooldowns
         self.node = uuid.uuid4().hex
         self.known = Known()
+        self.turn = 0
+        self.complaints = Complaints()
         self._catalog = catalog
         self._lock = Lock()
 
@@ -36,18 +48,37 @@ class Shared:
             if catalog.version > self._catalog.version:
                 self._catalog = catalog
 
-    def reload(self, connection: Connection) -> None:
+    def look(self, connection: Connection) -> None:
+        """Take the database's catalogue if it is newer."""
         self.adopt(load(connection, self._catalog))
+
+    def reload(self, connection: Connection) -> None:
+        """Take the database's catalogue, also if it is older: then the database has lost commits, and has the last word.
+        Only over a connection that has committed: a deserted primary's does not."""
+        known = self._catalog
+        found = load(connection, known)
+        if found.version < known.version:
+            log.error(
+                "%s has lost changes of queues: its directory has version %s, version %s was known",
+                self.place, found.version, known.version, extra={"action": "store.lost"},
+            )  # fmt: skip
+        with self._lock:
+            if self._catalog is known or found.version > self._catalog.version:
+                self._catalog = found
 
     def connect(self) -> Connection:
         """A connection to this very store. Raises psycopg.OperationalError, StoreUnusable."""
-        connection = connect(self.url)
+        connection = connect(self.url, turn=self.turn)
         try:
             arrays.register(connection.adapters)
-            row = connection.execute("SELECT secret FROM meta", prepare=False).fetchone()
+            row = connection.execute("SELECT secret, version FROM meta", prepare=False).fetchone()
             if row is None or row[0] != self._catalog.secret:
                 raise StoreUnusable(
                     self.place, "another store answers there than when this node started; start it again"
+                )
+            if row[1] != VERSION:
+                raise StoreUnusable(
+                    self.place, f"its format is {row[1]} now, this node knows {VERSION}; start it again"
                 )
         except BaseException:
             connection.close()

@@ -22,6 +22,7 @@ from headrace.queue.store.postgres.families import LaneName, family_of, run_in_o
 from headrace.queue.store.postgres.glance import Glance
 from headrace.queue.store.postgres.lane import Batch, Lane, Work
 from headrace.queue.store.postgres.news import Listener, News, Teller
+from headrace.queue.store.postgres.pulse import Pulse
 from headrace.queue.store.postgres.shared import Shared
 from headrace.queue.store.postgres.transaction import Transaction
 from headrace.queue.store.postgres.watch import LOOK_EACH_MS, Watch
@@ -81,6 +82,7 @@ class PostgresStore:
         self._ready: set[Ready] = set()
         self._watch = Watch()
         self._upkeep = Lane("upkeep", shared, run_together)
+        self.pulse = Pulse(self._upkeep)
         self._keeping = False  # the upkeep lane is at work
         self._keep_ms = 0  # when the next slice of maintenance is due
         self._glance = Glance(shared)
@@ -136,6 +138,9 @@ class PostgresStore:
 
     def failed(self) -> StoreFailed | None:
         return None
+
+    def away(self) -> str | None:
+        return self.pulse.trouble()
 
     def statistics(self) -> StoreStatistics:
         lanes = tuple(running.statistics() for running in self._lanes.values())
@@ -245,6 +250,7 @@ class PostgresStore:
         self._offload(lambda: self._upkept(work), then, self._upkeep.name)
 
     def _upkept(self, work: Work) -> list[Batch]:
+        self.pulse.beat()
         self._upkeep.correct_clock()
         return self._upkeep.run([], work)
 

@@ -1,0 +1,162 @@
+"""Networks that break between a node and its database: at every message once, and without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Lock
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.errors import OutcomeUnknown, Unavailable
+from headrace.queue import operations as ops
+from headrace.queue.model import Entry, Sent, arn_of
+from headrace.queue.store.postgres import connecting, lane
+from headrace.queue.store.postgres.connecting import turned
+from headrace.queue.store.postgres.opening import open_store
+from headrace.queue.store.postgres.store import PostgresStore
+from headrace.testing.driver import StoreKind
+from headrace.testing.postgres import databases
+from tests.queue.postgres.nodes import ask, node
+from tests.queue.postgres.proxy import Network
+
+QUEUE, OUT = arn_of("q"), arn_of("out")
+
+
+@pytest.fixture
+def network(kind: StoreKind, tmp_path: Path) -> Iterator[Network]:
+    assert kind.durable
+    with Network(databases().of(tmp_path)) as network:
+        yield network
+
+
+@pytest.fixture
+def near(network: Network, tmp_path: Path) -> Iterator[PostgresStore]:
+    """A node whose network stays whole, and which has made the queues."""
+    assert network.url
+    store = node(tmp_path, ManualClock())
+    ask(store, ops.CreateQueue(QUEUE), ops.CreateQueue(OUT))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def far(near: PostgresStore, network: Network) -> Iterator[PostgresStore]:
+    """A node behind the network."""
+    assert near.durable
+    store = open_store(network.url, clock=ManualClock(), cooldowns=False)[0]
+    yield store
+    network.on_bytes = lambda _data, _from_server: True
+    network.swallows = False
+    store.close()
+
+
+class Cut:
+    """Cuts the connection at piece number `at` of those that pass, once."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+        self.done = False
+        self._lock = Lock()
+
+    def __call__(self, _data: bytes, _from_server: bool) -> bool:
+        with self._lock:
+            self.left -= 1
+            cut = self.left == 0
+            self.done |= cut
+            return not cut
+
+
+def cut_everywhere(network: Network, once: Callable[[int], None]) -> int:
+    """Call `once` with the connection cut at the first piece that passes, the second, … until none is left to cut."""
+    at = 0
+    while True:
+        at += 1
+        cut = network.on_bytes = Cut(at)
+        once(at)
+        if not cut.done:
+            return at - 1
+
+
+def test_send_that_is_cut_anywhere_is_stored_once(far: PostgresStore, near: PostgresStore, network: Network) -> None:
+    def once(at: int) -> None:
+        body = b"%d" % at
+        (sent,) = ask(far, ops.Send(QUEUE, [Entry(body)]))
+        assert isinstance(sent[0], Sent), sent
+        (found,) = ask(near, ops.Peek(QUEUE, limit=500))
+        assert [one.message.id for one in found if one.message.body == body] == [sent[0].id], at
+
+    assert cut_everywhere(network, once) >= 4
+
+
+def test_receive_and_delete_that_are_cut_anywhere_are_done_once(
+    far: PostgresStore, near: PostgresStore, network: Network
+) -> None:
+    def once(at: int) -> None:
+        ask(near, ops.Send(QUEUE, [Entry(b"%d" % at)]))
+        (got,) = ask(far, ops.Receive(QUEUE, 1))
+        assert [(one.message.body, one.receives) for one in got] == [(b"%d" % at, 1)]
+        assert ask(far, ops.Delete(QUEUE, [got[0].receipt])) == [[None]]
+        assert ask(near, ops.Peek(QUEUE)) == [[]]
+
+    assert cut_everywhere(network, once) >= 8
+
+
+def test_transaction_that_is_cut_anywhere_is_done_once(
+    far: PostgresStore, near: PostgresStore, network: Network
+) -> None:
+    def once(at: int) -> None:
+        ask(near, ops.Send(QUEUE, [Entry(b"in")]))
+        (got,) = ask(near, ops.Receive(QUEUE, 1))
+        (done,) = ask(far, ops.Transact([(QUEUE, [got[0].receipt])], [(OUT, [Entry(b"%d" % at)])]))
+        assert not isinstance(done, Exception), done
+        (left, found) = ask(near, ops.Peek(QUEUE), ops.Peek(OUT, limit=500))
+        assert (left, [one.message.body for one in found]) == ([], [b"%d" % number for number in range(1, at + 1)])
+
+    assert cut_everywhere(network, once) >= 4
+
+
+def test_node_that_is_cut_off_says_so_in_time_and_recovers(
+    far: PostgresStore, near: PostgresStore, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "ANSWER_S", 0.3)
+    monkeypatch.setattr(lane, "RECOVER_S", 0.1)
+    monkeypatch.setitem(connecting._DEFAULTS, "connect_timeout", 2)  # libpq's least
+    ask(far, ops.Send(QUEUE, [Entry(b"before")]))
+    network.swallows = True
+    (refused,) = ask(far, ops.Send(QUEUE, [Entry(b"meanwhile")]))
+    assert isinstance(refused, Unavailable)
+    network.swallows = False
+    (sent,) = ask(far, ops.Send(QUEUE, [Entry(b"after")]))
+    assert isinstance(sent[0], Sent)
+    assert [one.message.body for one in ask(near, ops.Peek(QUEUE))[0]] == [b"before", b"after"]
+
+
+def test_commit_that_nobody_answers_is_told_as_unknown(
+    far: PostgresStore, near: PostgresStore, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The COMMIT arrives, its answer does not."""
+    monkeypatch.setattr(lane, "COMMIT_S", 0.3)
+    monkeypatch.setattr(lane, "RECOVER_S", 0.1)
+    monkeypatch.setitem(connecting._DEFAULTS, "connect_timeout", 2)
+    ask(far, ops.Send(QUEUE, [Entry(b"before")]))
+
+    def swallow_answers(data: bytes, from_server: bool) -> bool:
+        network.swallows |= from_server and b"COMMIT\0" in data
+        return True
+
+    network.on_bytes = swallow_answers
+    (unknown,) = ask(far, ops.Send(QUEUE, [Entry(b"meanwhile")]))
+    assert isinstance(unknown, OutcomeUnknown)
+    network.on_bytes, network.swallows = lambda _data, _from_server: True, False
+    ask(far, ops.Send(QUEUE, [Entry(b"after")]))
+    assert [one.message.body for one in ask(near, ops.Peek(QUEUE))[0]] == [b"before", b"meanwhile", b"after"]
+
+
+def test_hosts_take_turns() -> None:
+    given = {"host": "a,b,c", "port": "1,2,3", "user": "u"}
+    assert turned(given, 0) == given
+    assert turned(given, 4) == {"host": "b,c,a", "port": "2,3,1", "user": "u"}
+    assert turned({"host": "a,b", "port": "1"}, 1) == {"host": "b,a", "port": "1"}
+    assert turned({"dbname": "x"}, 5) == {"dbname": "x"}

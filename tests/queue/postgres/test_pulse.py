@@ -1,0 +1,83 @@
+"""The pulse of a node: what it says of a database that does not answer, and what it does about nodes that hang."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.queue import operations as ops
+from headrace.queue.model import arn_of
+from headrace.queue.store.postgres import pulse as pulses
+from headrace.queue.store.postgres.connecting import connect
+from headrace.queue.store.postgres.failing import COMPLAIN_EACH_S, Complaints
+from headrace.queue.store.postgres.lane import Batch
+from headrace.queue.store.postgres.pulse import LATE_S, Pulse
+from headrace.testing.driver import StoreKind
+from headrace.testing.postgres import databases
+from tests.queue.postgres.nodes import ask, node
+
+
+class HangingLane:
+    """A lane that takes as long as the test says."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.said: str | None = "nothing yet"
+        self.pulse: Pulse
+
+    def run(self, operations: Sequence[Any], work: Any) -> list[Batch]:
+        del operations, work
+        self.now_s += LATE_S + 1
+        self.said = self.pulse.trouble()
+        return [Batch([])]
+
+
+def test_database_that_has_not_answered_for_long_is_told_of_before_it_does() -> None:
+    lane = HangingLane()
+    lane.pulse = Pulse(lane, lambda: lane.now_s)  # type: ignore[arg-type]  # a fake
+    assert lane.pulse.trouble() is None
+    lane.pulse.beat()
+    assert lane.said is not None and "has not answered" in lane.said
+    assert lane.pulse.trouble() == "the database takes no commits"
+
+
+def test_node_that_hangs_in_a_transaction_loses_its_locks(
+    kind: StoreKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kind.durable
+    monkeypatch.setattr(pulses, "FROZEN_S", 0)
+    monkeypatch.setattr(pulses, "EACH_S", 0.0)
+    store = node(tmp_path, ManualClock())
+    with connect(databases().of(tmp_path)) as hanging, suppress(psycopg.OperationalError):
+        with hanging.pipeline():
+            hanging.execute("BEGIN")
+            hanging.execute("SELECT version FROM directory FOR UPDATE").fetchall()
+            store.pulse.beat()  # here it hangs; the server hears nothing of it
+            ask(store, ops.CreateQueue(arn_of("q")))
+            hanging.execute("SELECT 1").fetchall()
+        pytest.fail("it still has its connection")
+    assert len(ask(store, ops.ListQueues())[0]) == 1
+    store.close()
+
+
+def test_one_line_a_minute_is_written_of_what_fails(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = [5.0]
+    complaints = Complaints(lambda: now_s[0])
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            complaints.tell("store.refused", "Send was refused", psycopg.errors.DiskFull("no space"))
+        complaints.tell("store.refused", "Send was refused", psycopg.errors.OutOfMemory("no memory"))
+        now_s[0] += COMPLAIN_EACH_S
+        complaints.tell("store.refused", "Send was refused", psycopg.errors.DiskFull("no space"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "Send was refused: no space",
+        "Send was refused: no memory",
+        "Send was refused: no space; 2 more since the last such line",
+    ]
