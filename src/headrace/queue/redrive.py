@@ -21,7 +21,12 @@ class Verdict(Enum):
 
 def judge(message: Message, receives: int, settings: QueueSettings, now: int) -> Verdict:
     """`receives`: how often it has been received from this queue, this time not counted."""
-    if message.sent_ms + settings.retention_ms <= now:
+    return verdict_of(settings, sent_ms=message.sent_ms, receives=receives, now=now)
+
+
+def verdict_of(settings: QueueSettings, *, sent_ms: int, receives: int, now: int) -> Verdict:
+    """As `judge`, of a message that is not at hand."""
+    if sent_ms + settings.retention_ms <= now:
         return Verdict.EXPIRE
     if settings.redrive is not None and receives >= settings.redrive.receives_max:
         return Verdict.DEAD_LETTER

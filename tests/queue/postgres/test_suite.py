@@ -3,51 +3,35 @@
 from headrace.testing.store_suite import (  # not from its parts: this tells pytest to explain their asserts
     TestChangingVisibility,
     TestClaims,
+    TestContentDeduplication,
     TestCooldowns,
     TestCounts,
     TestDeadLetters,
+    TestDeduplication,
     TestDelays,
     TestDeleting,
     TestDeletion,
     TestExpectations,
     TestFences,
+    TestFifoDeadLetters,
+    TestFifoLocks,
+    TestFifoOrder,
+    TestFifoReceipts,
+    TestFifoSendChecks,
+    TestFifoTaking,
+    TestInFlight,
     TestPeeking,
     TestPurging,
+    TestQueueDirectory,
+    TestReceivingAny,
+    TestRedrivePolicies,
     TestRetention,
     TestSendChecks,
     TestState,
+    TestTransactions,
     TestVisibility,
 )
-from headrace.testing.store_suite import TestInFlight as SuiteOfInFlight
-from headrace.testing.store_suite import TestQueueDirectory as SuiteOfQueueDirectory
-from headrace.testing.store_suite import TestReceivingAny as SuiteOfReceivingAny
-from headrace.testing.store_suite import TestRedrivePolicies as SuiteOfRedrivePolicies
 from headrace.testing.store_suite import TestTaking as SuiteOfTaking
-from headrace.testing.store_suite import TestTransactions as SuiteOfTransactions
-
-
-class TestQueueDirectory(SuiteOfQueueDirectory):  # FIFO queues are refused
-    test_name_of_a_fifo_queue_ends_in_fifo = None  # type: ignore[assignment]
-    test_everything_about_a_queue_survives_a_restart = None  # type: ignore[assignment]
-
-
-class TestTransactions(SuiteOfTransactions):  # FIFO queues are not there yet
-    test_refused_transaction_does_not_take_dedup_ids = None  # type: ignore[assignment]
-    test_acknowledgement_sends_and_state_happen_together = None  # type: ignore[assignment]
-    test_acknowledgement_frees_a_fifo_group = None  # type: ignore[assignment]
-    test_duplicate_in_a_transaction_is_told_and_not_stored = None  # type: ignore[assignment]  # no deduplication yet
-
-
-class TestReceivingAny(SuiteOfReceivingAny):  # FIFO queues are not there yet
-    test_fifo_and_standard_queues_mix = None  # type: ignore[assignment]
-
-
-class TestInFlight(SuiteOfInFlight):  # FIFO queues are not there yet
-    test_fifo_queue_gives_no_more_and_no_error = None  # type: ignore[assignment]
-
-
-class TestRedrivePolicies(SuiteOfRedrivePolicies):  # as above
-    test_target_of_another_type_is_refused = None  # type: ignore[assignment]
 
 
 class TestTaking(SuiteOfTaking):  # what is not there yet: fairness
@@ -57,14 +41,22 @@ class TestTaking(SuiteOfTaking):  # what is not there yet: fairness
 __all__ = [
     "TestChangingVisibility",
     "TestClaims",
+    "TestContentDeduplication",
     "TestCooldowns",
     "TestCounts",
     "TestDeadLetters",
+    "TestDeduplication",
     "TestDelays",
     "TestDeleting",
     "TestDeletion",
     "TestExpectations",
     "TestFences",
+    "TestFifoDeadLetters",
+    "TestFifoLocks",
+    "TestFifoOrder",
+    "TestFifoReceipts",
+    "TestFifoSendChecks",
+    "TestFifoTaking",
     "TestInFlight",
     "TestPeeking",
     "TestPurging",

@@ -9,6 +9,7 @@ from typing import Any, Final, LiteralString
 import msgspec
 
 from headrace.errors import QueueNotFound, TopicNotFound
+from headrace.queue import limits
 from headrace.queue.filters import Policy
 from headrace.queue.model import QueueInfo, TopicInfo
 from headrace.queue.receipts import Receipts
@@ -38,6 +39,12 @@ class StoredQueue(msgspec.Struct, frozen=True):
     @property
     def arn(self) -> str:
         return self.info.arn
+
+    def shown_ms(self, now: int) -> int:
+        """What was sent to a FIFO queue by this moment may be received at `now`: its delay is over. The delay of a standard
+        queue is in its messages."""
+        settings = self.info.settings
+        return now - settings.delay_ms if settings.fifo else now + limits.DAY_MS
 
 
 class StoredSubscription(msgspec.Struct, frozen=True):

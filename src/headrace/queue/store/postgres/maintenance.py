@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import Final, LiteralString, TypeAlias
+from typing import Any, Final, LiteralString, TypeAlias
 
 import msgspec
 
 from headrace.queue import limits
+from headrace.queue.store.postgres import groups
+from headrace.queue.store.postgres.arrays import Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
@@ -30,16 +32,24 @@ WITH lot AS (
     DELETE FROM message m USING lot
     WHERE m.queue = %(queue)s AND m.seq = lot.seq AND m.sent_ms <= %(oldest)s
         AND (m.visible_ms <= %(now)s OR m.receives = 0 AND m.visible_ms < %(claimed)s)
+        AND (%(groups)s::text[] IS NULL OR m.grp = ANY (%(groups)s))
     RETURNING m.seq
 )
 SELECT (SELECT count(*) FROM gone), (SELECT max(seq) FROM lot)
 """
-_GARBAGE: Final[LiteralString] = """
-WITH lot AS (
-    SELECT m.ctid FROM message m WHERE m.queue = (SELECT min(id) FROM deleted_queue WHERE NOT swept) LIMIT %s
-)
-DELETE FROM message WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot)) RETURNING seq
+# Of a FIFO queue: the groups of these.
+_EXPIRING: Final[LiteralString] = """
+SELECT DISTINCT m.grp FROM (
+    SELECT * FROM message WHERE queue = %(queue)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+) m WHERE m.sent_ms <= %(oldest)s AND m.visible_ms <= %(now)s
 """
+_GARBAGE: Final[tuple[LiteralString, ...]] = tuple(
+    f"""
+WITH lot AS (SELECT ctid FROM {table} WHERE queue = (SELECT min(id) FROM deleted_queue WHERE NOT swept) LIMIT %s)
+DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot)) RETURNING queue
+"""  # noqa: S608 - our own names
+    for table in ("message", "message_group", "dedup", "attempt")
+)
 _UNCLAIM: Final[LiteralString] = """
 WITH lot AS (SELECT min(id) AS id FROM deleted_queue WHERE NOT swept),
     gone AS (DELETE FROM claim c USING lot WHERE c.queue = lot.id)
@@ -48,6 +58,15 @@ DELETE FROM reader r USING lot WHERE r.queue = lot.id
 _SWEPT: Final[LiteralString] = (
     "UPDATE deleted_queue SET swept = true WHERE id = (SELECT min(id) FROM deleted_queue WHERE NOT swept) RETURNING id"
 )
+# Skipped: one that a send takes anew just now.
+_FORGET_DEDUP: Final[LiteralString] = """
+WITH lot AS (SELECT ctid FROM dedup WHERE expires_ms <= %s ORDER BY expires_ms LIMIT %s FOR UPDATE SKIP LOCKED)
+DELETE FROM dedup WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot)) RETURNING queue
+"""
+_FORGET_ATTEMPTS: Final[LiteralString] = """
+WITH lot AS (SELECT ctid FROM attempt WHERE at_ms <= %s ORDER BY at_ms LIMIT %s FOR UPDATE SKIP LOCKED)
+DELETE FROM attempt WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot)) RETURNING queue
+"""
 _FORGET: Final[LiteralString] = "DELETE FROM lane WHERE seen_ms < %s RETURNING id"
 _FORGET_HOLDERS: Final[LiteralString] = "DELETE FROM holder WHERE told_ms < %s RETURNING name"
 
@@ -70,12 +89,16 @@ def expire(tx: Transaction, memory: Memory) -> bool:
     """Look at the next slice of each queue, round and round: seqs are not quite in the order of time."""
     more = False
     for queue in _next_queues(tx, memory):
-        known = {
+        known: dict[str, Any] = {
             "queue": queue.number, "after": memory.looked.get(queue.number, 0), "limit": SLICE, "now": tx.now,
-            "oldest": tx.now - queue.info.settings.retention_ms, "claimed": CLAIMED_MS,
+            "oldest": tx.now - queue.info.settings.retention_ms, "claimed": CLAIMED_MS, "groups": None,
         }  # fmt: skip
+        expiring = _lock_expiring(tx, known) if queue.info.settings.fifo else []
+        if queue.info.settings.fifo:
+            known["groups"] = Texts(expiring)
         row = tx.execute(_EXPIRE, known).fetchone()
         assert row is not None
+        groups.settle(tx, [(queue.number, name) for name in expiring])
         gone, last = row
         if last is None:
             memory.looked.pop(queue.number, None)
@@ -86,6 +109,13 @@ def expire(tx: Transaction, memory: Memory) -> bool:
             tx.count(queue.number, "expired", gone)
             tx.wrote(durable=False)
     return more
+
+
+def _lock_expiring(tx: Transaction, known: dict[str, Any]) -> list[str]:
+    """The groups in which something expires, locked."""
+    names = [name for (name,) in tx.execute(_EXPIRING, known).fetchall()]
+    groups.lock(tx, [(known["queue"], name) for name in names])
+    return names
 
 
 def _next_queues(tx: Transaction, memory: Memory) -> list[StoredQueue]:
@@ -100,14 +130,26 @@ def _next_queues(tx: Transaction, memory: Memory) -> list[StoredQueue]:
 def sweep(tx: Transaction, memory: Memory) -> bool:
     """Delete a slice of the messages of deleted queues; after the last of them, what their readers had claimed."""
     del memory
-    if tx.execute(_GARBAGE, (SLICE,)).fetchone() is not None:
-        tx.wrote(durable=False)
-        return True
+    for garbage in _GARBAGE:
+        if tx.execute(garbage, (SLICE,)).fetchone() is not None:
+            tx.wrote(durable=False)
+            return True
     tx.execute(_UNCLAIM)
     if tx.execute(_SWEPT).fetchone() is not None:
         tx.wrote(durable=False)
         return True
     return False
+
+
+def forget_ids(tx: Transaction, memory: Memory) -> bool:
+    """Delete dedup ids and receive attempts whose five minutes are over."""
+    del memory
+    more = [tx.execute(sql, (before, SLICE)).fetchone() is not None for sql, before in (
+        (_FORGET_DEDUP, tx.now), (_FORGET_ATTEMPTS, tx.now - limits.ATTEMPT_MS)
+    )]  # fmt: skip
+    if any(more):
+        tx.wrote(durable=False)
+    return any(more)
 
 
 def forget_nodes(tx: Transaction, memory: Memory) -> bool:
@@ -120,7 +162,7 @@ def forget_nodes(tx: Transaction, memory: Memory) -> bool:
     return False
 
 
-STEPS: Final[tuple[Step, ...]] = (expire, sweep, forget_nodes)
+STEPS: Final[tuple[Step, ...]] = (expire, sweep, forget_ids, forget_nodes)
 
 
 def run(tx: Transaction, memory: Memory) -> bool:

@@ -29,12 +29,14 @@ def peek(tx: Transaction, operation: Peek) -> list[Peeked]:
     for row in found:
         receives, visible_ms = row[rows.WIDTH :]
         message = rows.message_of(row)
+        if not visible_ms and message.sent_ms > queue.shown_ms(tx.now):
+            visible_ms = tx.now + 1  # a FIFO queue's own delay is not over
         out.append(Peeked(message, state_of(receives, visible_ms, tx.now), message.receives + receives))
     return out
 
 
 def state_of(receives: int, visible_ms: int, now: int) -> str:
-    """visible, in_flight, delayed or claimed: what a row of a standard queue is at `now`."""
+    """visible, in_flight, delayed or claimed: what a row is at `now`."""
     if visible_ms <= now:
         return "visible"
     if visible_ms >= CLAIMED_MS:

@@ -11,6 +11,7 @@ from headrace.queue import limits, redrive, settings
 from headrace.queue.model import QueueCounts, QueueDescription, QueueInfo, QueueSettings
 from headrace.queue.operations import ChangeSettings, CreateQueue, DeleteQueue, GetQueue, ListQueues, Purge, TagQueue
 from headrace.queue.store.checks import seconds_left
+from headrace.queue.store.postgres import groups
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
@@ -28,9 +29,10 @@ _DROP: Final[LiteralString] = (
     " INSERT INTO deleted_queue SELECT id, arn, %s FROM gone"
 )
 _COUNTS: Final[LiteralString] = """
-SELECT count(*) FILTER (WHERE visible_ms <= %(now)s),
+SELECT count(*) FILTER (WHERE visible_ms <= %(now)s AND (visible_ms > 0 OR sent_ms <= %(shown)s)),
     count(*) FILTER (WHERE visible_ms > %(now)s AND (receives > 0 OR visible_ms >= %(claimed)s)),
-    count(*) FILTER (WHERE visible_ms > %(now)s AND receives = 0 AND visible_ms < %(claimed)s),
+    count(*) FILTER (WHERE visible_ms > %(now)s AND receives = 0 AND visible_ms < %(claimed)s
+        OR visible_ms = 0 AND sent_ms > %(shown)s),
     (SELECT sent_ms FROM message WHERE queue = %(queue)s AND seq >= %(floor)s ORDER BY seq LIMIT 1)
 FROM message WHERE queue = %(queue)s AND seq >= %(floor)s AND sent_ms > %(oldest)s
 """
@@ -43,8 +45,6 @@ def create_queue(tx: Transaction, operation: CreateQueue) -> QueueInfo:
         return existing.info
     made = settings.create(operation.settings, operation.stored)
     settings.check_arn(operation.queue, fifo=made.fifo)
-    if made.fifo:  # without groups and deduplication its promises would be broken silently
-        raise InvalidSetting("fifo", "true", "a PostgreSQL store has no FIFO queues yet; use one in a folder (--data)")
     _check_recently_deleted(tx, operation.queue)
     _check_redrive(tx, operation.queue, made)
     tx.lock_directory()
@@ -104,8 +104,12 @@ def purge(tx: Transaction, operation: Purge) -> int:
     if tx.cooldowns and queue.purged_ms is not None and tx.now < queue.purged_ms + limits.COOLDOWN_MS:
         raise PurgeInProgress(operation.queue, seconds_left(queue.purged_ms, tx.now))
     oldest_ms = tx.now - queue.info.settings.retention_ms
+    if queue.info.settings.fifo:
+        groups.lock_all(tx, queue.number)
     row = tx.execute(_PURGE, (queue.number, queue.floor, oldest_ms)).fetchone()
     assert row is not None
+    if queue.info.settings.fifo:
+        groups.drop_empty(tx, queue.number)
     tx.lock_directory()
     tx.execute(_PURGED, (tx.now, queue.number))
     tx.catalog = tx.catalog.with_queue(msgspec.structs.replace(queue, purged_ms=tx.now))
@@ -146,7 +150,10 @@ def _redrives_to(queue: StoredQueue, target: str | None) -> bool:
 
 def describe(tx: Transaction, queue: StoredQueue) -> QueueDescription:
     oldest_ms = tx.now - queue.info.settings.retention_ms
-    known = {"queue": queue.number, "floor": queue.floor, "oldest": oldest_ms, "now": tx.now, "claimed": CLAIMED_MS}
+    known = {
+        "queue": queue.number, "floor": queue.floor, "oldest": oldest_ms, "now": tx.now, "claimed": CLAIMED_MS,
+        "shown": queue.shown_ms(tx.now),
+    }  # fmt: skip
     row = tx.execute(_COUNTS, known).fetchone()
     assert row is not None
     return QueueDescription(queue.info, QueueCounts(*row, **tx.totals_of(queue.number)))

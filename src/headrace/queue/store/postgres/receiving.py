@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, LiteralString
 
-import msgspec
-
-from headrace.errors import InFlightLimit, InvalidParameter
+from headrace.errors import InvalidParameter
 from headrace.queue import limits
 from headrace.queue.model import Delivery
 from headrace.queue.operations import Receive, ReceiveAny
-from headrace.queue.store.checks import check_limit, check_visibility
-from headrace.queue.store.postgres import flight, redriving, rows
+from headrace.queue.store.checks import check_limit
+from headrace.queue.store.postgres import fifo, flight, redriving, rows
 from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.leasing import LEASE, RETURNING, Wish, delivery_of, visibility_of
 from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction, answer
 
-LEASE: Final[LiteralString] = """
-UPDATE message m SET visible_ms = %(until)s, receives = receives + 1, received_ms = %(now)s,
-    first_ms = coalesce(first_ms, %(now)s)
-"""
-RETURNING: Final[LiteralString] = " RETURNING " + rows.COLUMNS + ", m.receives, m.first_ms"
-"""The rows that `delivered` reads."""
 # What is due again comes first, then what was never received, oldest first. By ctid: the rows are locked, so it holds.
 _LEASE: Final[LiteralString] = (
     """
@@ -41,31 +34,21 @@ WITH again AS MATERIALIZED (
 )
 
 
-class Wish(msgspec.Struct):
-    """A request, and what it is given. Those with the same queue and visibility share a statement."""
-
-    queue: StoredQueue
-    limit: int
-    visibility_ms: int
-    deliveries: list[Delivery] = []
-    refused: bool = False  # as many as may be are in flight
-
-    def outcome(self) -> list[Delivery] | InFlightLimit:
-        return flight.full(self.queue) if self.refused else self.deliveries
-
-
 def receive(tx: Transaction, operations: Sequence[Receive]) -> Answers:
     wishes = [answer(_wish, tx, operation) for operation in operations]
+    asked = [wish for wish in wishes if isinstance(wish, Wish)]
     together: dict[tuple[int, int], list[Wish]] = {}
-    for wish in wishes:
-        if isinstance(wish, Wish):
+    for wish in asked:
+        if not wish.queue.info.settings.fifo:
             together.setdefault((wish.queue.number, wish.visibility_ms), []).append(wish)
     begun = [(ones, _begin(tx, ones)) for ones in together.values()]
+    ordered = fifo.sorted_out(tx, [wish for wish in asked if wish.queue.info.settings.fifo])
     yield
     for ones, (room, cursor) in begun:
         queue, visibility_ms = ones[0].queue, ones[0].visibility_ms
         found = _leased(tx, queue, cursor, room, visibility_ms) if cursor is not None else []
         _share_out(tx, ones, found, room)
+    fifo.run_all(tx, ordered)
     return [wish.outcome() if isinstance(wish, Wish) else wish for wish in wishes]
 
 
@@ -96,18 +79,13 @@ def receive_any(tx: Transaction, operation: ReceiveAny) -> list[tuple[str, list[
     out: list[tuple[str, list[Delivery]]] = []
     left, fulls = operation.limit, []
     for queue, visibility_ms in asked:
-        room = flight.room(tx, queue, left)
-        if not room:
+        wish = Wish(queue, left, visibility_ms)
+        _receive_one(tx, wish)
+        if wish.deliveries:
+            out.append((queue.arn, wish.deliveries))
+            left -= len(wish.deliveries)
+        elif wish.refused:
             fulls.append(queue)
-            tx.empty.add(queue.number)
-            continue
-        deliveries = _leased(tx, queue, lease(tx, queue, room, visibility_ms), room, visibility_ms)
-        if deliveries:
-            out.append((queue.arn, deliveries))
-            left -= len(deliveries)
-        else:
-            tx.count(queue.number, "empty_receives")
-            tx.empty.add(queue.number)
         if not left:
             break
     if fulls and not out:
@@ -115,19 +93,20 @@ def receive_any(tx: Transaction, operation: ReceiveAny) -> list[tuple[str, list[
     return out
 
 
+def _receive_one(tx: Transaction, wish: Wish) -> None:
+    if wish.queue.info.settings.fifo:
+        fifo.run_all(tx, fifo.sorted_out(tx, [wish]))
+        return
+    room, cursor = _begin(tx, [wish])
+    found = _leased(tx, wish.queue, cursor, room, wish.visibility_ms) if cursor is not None else []
+    _share_out(tx, [wish], found, room)
+
+
 def _wish(tx: Transaction, operation: Receive) -> Wish:
     queue = tx.catalog.queue(operation.queue)
     visibility_ms = visibility_of(queue, operation.visibility_ms)
     check_limit(operation.limit)
-    return Wish(queue, operation.limit, visibility_ms)
-
-
-def visibility_of(queue: StoredQueue, visibility_ms: int | None) -> int:
-    """How long leases of the queue last; `visibility_ms` None: as it is set to."""
-    if visibility_ms is None:
-        return queue.info.settings.visibility_ms
-    check_visibility(visibility_ms)
-    return visibility_ms
+    return Wish(queue, operation.limit, visibility_ms, operation.attempt_id)
 
 
 def lease(tx: Transaction, queue: StoredQueue, limit: int, visibility_ms: int) -> Cursor:
@@ -156,15 +135,7 @@ def delivered(tx: Transaction, queue: StoredQueue, found: list[tuple[Any, ...]],
     if not visibility_ms:
         tx.ready.add(queue.number)
     found.sort(key=lambda row: (row[rows.WIDTH] == 1, row[0]))
-    mint = queue.receipts.mint
-    out = []
-    for row in found:
-        message = rows.message_of(row)
-        receives, first_ms = row[rows.WIDTH :]
-        if message.first_received_ms is not None:
-            first_ms = message.first_received_ms
-        out.append(Delivery(message, mint(message.seq, receives), message.receives + receives, first_ms))
-    return out
+    return [delivery_of(queue, row) for row in found]
 
 
 def _share_out(tx: Transaction, wishes: list[Wish], deliveries: list[Delivery], room: int) -> None:

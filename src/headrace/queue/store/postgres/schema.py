@@ -91,6 +91,32 @@ CREATE TABLE published (
 ALTER TABLE published ALTER COLUMN body SET STORAGE EXTERNAL, ALTER COLUMN attributes SET STORAGE EXTERNAL;
 """
 
+# head, head_sent_ms: the first message of a group that is there, in flight or not. busy_ms: until when messages in flight
+# lock the group, 0 when none is; taken: none behind this seq is in flight. So a receive takes groups whose leases ended of
+# message_group_busy, then free ones of message_group_free, oldest head first, however many are busy or not due.
+_GROUPS: Final = """
+CREATE INDEX message_of_group ON message (queue, grp, seq) WHERE grp IS NOT NULL;
+CREATE TABLE message_group (
+    head bigint NOT NULL DEFAULT 0, head_sent_ms bigint NOT NULL DEFAULT 0, busy_ms bigint NOT NULL DEFAULT 0,
+    taken bigint NOT NULL DEFAULT 0, queue int NOT NULL, name text COLLATE "C" NOT NULL, PRIMARY KEY (queue, name)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0,
+        autovacuum_vacuum_threshold = 1000);
+CREATE INDEX message_group_free ON message_group (queue, head_sent_ms, head) WHERE busy_ms = 0 AND head > 0;
+CREATE INDEX message_group_busy ON message_group (queue, busy_ms) WHERE busy_ms > 0;
+-- what a dedup key (its digest) named first; receive attempts by their ids, and what each was given
+CREATE TABLE dedup (
+    seq bigint NOT NULL, expires_ms bigint NOT NULL, queue int NOT NULL, key bytea NOT NULL, id bytea NOT NULL,
+    PRIMARY KEY (queue, key)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_threshold = 10000);
+CREATE INDEX dedup_expiry ON dedup (expires_ms);
+CREATE TABLE attempt (
+    at_ms bigint NOT NULL DEFAULT 0, expires_ms bigint NOT NULL DEFAULT 0, queue int NOT NULL,
+    seqs bigint[] NOT NULL DEFAULT '{}', receives bigint[] NOT NULL DEFAULT '{}', id text COLLATE "C" NOT NULL,
+    PRIMARY KEY (queue, id)
+);
+CREATE INDEX attempt_age ON attempt (at_ms);
+"""
+
 _STATE: Final = """
 CREATE TABLE fence (name text COLLATE "C" PRIMARY KEY, epoch bigint NOT NULL);
 -- a value is null only within a transaction, which so locks a key that is absent
@@ -125,6 +151,7 @@ STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = (
         _STORE,
         _QUEUES,
         _MESSAGES,
+        _GROUPS,
         _TOPICS,
         _STATE,
         _PRESENCE,
@@ -181,6 +208,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA headrace TO {0};
 REVOKE SELECT ON headrace.message, headrace.state FROM {0};
 GRANT SELECT (queue, seq, visible_ms, receives, sent_ms, id, grp, dedup_id), INSERT, UPDATE (visible_ms), DELETE
     ON headrace.message TO {0};
+GRANT INSERT, UPDATE, DELETE ON headrace.message_group, headrace.dedup TO {0};
 GRANT USAGE ON SEQUENCE headrace.message_seq TO {0};
 """
 

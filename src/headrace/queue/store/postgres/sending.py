@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.errors import CallerError
-from headrace.queue.model import Sent
 from headrace.queue.operations import Send
 from headrace.queue.store.checks import check_batch, check_entry
 from headrace.queue.store.postgres.new import New
@@ -16,12 +15,7 @@ from headrace.queue.store.postgres.transaction import Answers, Transaction, answ
 def send(tx: Transaction, operations: Sequence[Send]) -> Answers:
     new = New(tx.now)
     planned = [answer(lambda tx, one: _plan(tx, new, one), tx, operation) for operation in operations]
-    if not new.entries:
-        return planned
-    cursor = new.insert(tx)
-    yield
-    seqs = [seq for (seq,) in cursor.fetchall()]
-    sent = [Sent(id_, seq) for id_, seq in zip(new.ids, seqs, strict=True)]
+    sent = yield from new.store(tx)
     return [
         [sent[place] if isinstance(place, int) else place for place in places] if isinstance(places, list) else places
         for places in planned
@@ -36,8 +30,7 @@ def _plan(tx: Transaction, new: New, operation: Send) -> list[Any]:
     for entry in operation.entries:
         try:
             check_entry(queue.info.settings, entry)
+            places.append(new.add(queue, entry))
         except CallerError as error:
             places.append(error)
-        else:
-            places.append(new.add(queue, entry))
     return places

@@ -7,15 +7,16 @@ when the database crashed: a delete still counts, or it would be acknowledged an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, LiteralString
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, LiteralString, TypeAlias
 
 import msgspec
 
-from headrace.errors import CallerError, InvalidParameter, MessageNotFound, MessageNotInFlight
+from headrace.errors import CallerError, InvalidParameter, MessageNotFound, MessageNotInFlight, ReceiptExpired
 from headrace.queue import limits
 from headrace.queue.operations import ChangeVisibility, Delete
 from headrace.queue.store.checks import check_receipts, check_visibility
+from headrace.queue.store.postgres import groups
 from headrace.queue.store.postgres.arrays import Ints
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
@@ -25,6 +26,15 @@ _DELETE: Final[LiteralString] = """
 DELETE FROM message m USING unnest(%s, %s, %s) AS held (queue, seq, receives)
 WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives <= held.receives AND m.visible_ms < %s
 RETURNING m.queue
+"""
+_DELETE_LEASED: Final[LiteralString] = """
+DELETE FROM message m USING unnest(%s, %s, %s) AS held (queue, seq, receives)
+WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives = held.receives AND m.visible_ms > %s AND m.visible_ms < %s
+RETURNING m.queue
+"""
+_LEFT: Final[LiteralString] = """
+SELECT held.queue, held.seq, held.receives FROM unnest(%s, %s, %s) AS held (queue, seq, receives)
+JOIN message m ON m.queue = held.queue AND m.seq = held.seq
 """
 _MOVE: Final[LiteralString] = """
 UPDATE message m SET visible_ms = %(now)s + held.timeout_ms
@@ -41,34 +51,67 @@ FROM unnest(%s, %s, %s, %s) AS held (place, queue, seq, receives)
 JOIN message m ON m.queue = held.queue AND m.seq = held.seq
 """
 
+Lease: TypeAlias = tuple[int, int, int]
+"""What a receipt names: a queue's number, a message's seq, which of its receives."""
+
 
 def delete(tx: Transaction, operations: Sequence[Delete]) -> Answers:
-    held: set[tuple[int, int, int]] = set()
-    outcomes = [answer(lambda tx, one: _read_all(tx, one, held), tx, operation) for operation in operations]
-    if not held:
-        return outcomes
-    queues, seqs, receives = zip(*sorted(held), strict=True)  # one order for all, so that two lanes do not deadlock
-    cursor = tx.execute(_DELETE, (Ints(queues), Ints(seqs), Ints(receives), CLAIMED_MS))
-    tx.wrote()
+    held: set[Lease] = set()
+    strict: set[Lease] = set()
+    outcomes = [answer(lambda tx, one: _read_all(tx, one, held, strict), tx, operation) for operation in operations]
+    locked = groups.lock_of(tx, sorted(lease[:2] for lease in strict)) if strict else None
+    cursor = tx.execute(_DELETE, (*_sorted(held), CLAIMED_MS)) if held else None
+    if held:
+        tx.wrote()
     yield
-    for (queue,) in cursor.fetchall():
+    for (queue,) in cursor.fetchall() if cursor is not None else ():
         tx.count(queue, "deleted")
-    return outcomes
+    if locked is None:
+        return outcomes
+    kept = _delete_strictly(tx, strict, locked.fetchall())
+    return [[_settled(one, kept) for one in ones] if isinstance(ones, list) else ones for ones in outcomes]
 
 
-def _read_all(tx: Transaction, operation: Delete, held: set[tuple[int, int, int]]) -> list[CallerError | None]:
-    """Add what the receipts name to `held`; an error for each that is none of this queue's."""
+def _sorted(held: Iterable[Lease]) -> list[Ints]:
+    """As columns; in one order for all, so that two lanes do not deadlock."""
+    return [Ints(column) for column in zip(*sorted(held), strict=True)]
+
+
+def _delete_strictly(tx: Transaction, held: Iterable[Lease], locked: Sequence[groups.Group]) -> set[Lease]:
+    """Delete from FIFO queues what is still leased. Returns what is there, and leased no more or anew."""
+    columns = _sorted(held)
+    gone = tx.execute(_DELETE_LEASED, (*columns, tx.now, CLAIMED_MS))
+    left = tx.execute(_LEFT, columns)
+    groups.settle(tx, locked)
+    for (queue,) in gone.fetchall():
+        tx.count(queue, "deleted")
+        tx.wrote()
+    return {(queue, seq, receives) for queue, seq, receives in left.fetchall()}
+
+
+def _settled(outcome: CallerError | Lease | None, kept: set[Lease]) -> CallerError | None:
+    if isinstance(outcome, tuple):
+        return ReceiptExpired() if outcome in kept else None
+    return outcome
+
+
+def _read_all(
+    tx: Transaction, operation: Delete, held: set[Lease], strict: set[Lease]
+) -> list[CallerError | Lease | None]:
+    """Add what the receipts name to `held`, or, of a FIFO queue, to `strict`: it is then its place's outcome for the time
+    being. An error for each receipt that is none of this queue's."""
     queue = tx.catalog.queue(operation.queue)
     check_receipts(operation.receipts)
-    outcomes: list[CallerError | None] = []
+    outcomes: list[CallerError | Lease | None] = []
+    fifo = queue.info.settings.fifo
     for receipt in operation.receipts:
         try:
-            seq, receives = queue.receipts.read(receipt)
+            lease = queue.number, *queue.receipts.read(receipt)
         except CallerError as error:
             outcomes.append(error)
         else:
-            held.add((queue.number, seq, receives))
-            outcomes.append(None)
+            (strict if fifo else held).add(lease)
+            outcomes.append(lease if fifo else None)
     return outcomes
 
 
@@ -85,9 +128,13 @@ class Change(msgspec.Struct):
 def change_visibility(tx: Transaction, operations: Sequence[ChangeVisibility]) -> Answers:
     planned = [answer(_plan, tx, operation) for operation in operations]
     changes = [change for plan in planned if isinstance(plan, list) for change in plan if isinstance(change, Change)]
+    fifo = sorted({(one.queue.number, one.seq) for one in changes if one.queue.info.settings.fifo})
+    locked = groups.lock_of(tx, fifo) if fifo else None
     yield
+    touched = locked.fetchall() if locked is not None else []
     for lot in _lots(changes):
         _move(tx, lot)
+    groups.settle(tx, touched)
     return [
         [change.outcome if isinstance(change, Change) else change for change in plan]
         if isinstance(plan, list)

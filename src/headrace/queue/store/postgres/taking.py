@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Final, LiteralString
 
 import msgspec
@@ -10,9 +11,10 @@ from headrace.errors import BatchTooLong, CallerError, InvalidParameter, Message
 from headrace.queue import limits
 from headrace.queue.model import Delivery
 from headrace.queue.operations import Take
-from headrace.queue.store.postgres import flight, receiving, rows
-from headrace.queue.store.postgres.arrays import Ints
+from headrace.queue.store.postgres import flight, groups, receiving, rows
+from headrace.queue.store.postgres.arrays import Ints, Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.leasing import LEASE, RETURNING, visibility_of
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
 
@@ -23,9 +25,11 @@ _LOOK: Final[LiteralString] = (
 FROM message m WHERE m.queue = %s AND m.seq = ANY (%s) AND m.seq >= %s AND m.sent_ms > %s ORDER BY m.seq FOR UPDATE
 """
 )
-_LEASE: Final[LiteralString] = (
-    receiving.LEASE + " WHERE queue = %(queue)s AND seq = ANY (%(seqs)s)" + receiving.RETURNING
-)
+_HEADS: Final[LiteralString] = """
+SELECT name, head, head_sent_ms FROM message_group
+WHERE queue = %s AND name = ANY (%s) AND busy_ms <= %s AND head_sent_ms <= %s
+"""
+_LEASE: Final[LiteralString] = LEASE + " WHERE queue = %(queue)s AND seq = ANY (%(seqs)s)" + RETURNING
 
 
 class Named(msgspec.Struct):
@@ -37,16 +41,27 @@ class Named(msgspec.Struct):
 
 def take(tx: Transaction, operation: Take) -> list[Delivery | CallerError]:
     queue = tx.catalog.queue(operation.queue)
-    visibility_ms = receiving.visibility_of(queue, operation.visibility_ms)
+    visibility_ms = visibility_of(queue, operation.visibility_ms)
     count = len(operation.seqs)
     if not 1 <= count <= limits.NATIVE_BATCH_MAX:
         raise InvalidParameter("seqs", str(count), f"1 to {limits.NATIVE_BATCH_MAX} sequence numbers a call")
+    heads = _lock_groups(tx, queue, operation.seqs) if queue.info.settings.fifo else None
     there = _look(tx, queue, operation.seqs)
-    picked = _pick(there, operation.seqs)
+    picked = _pick(there, operation.seqs, heads)
     room = flight.room(tx, queue, len(picked))
     given = [one for one in picked if isinstance(one, int)][:room]
     leased = _lease(tx, queue, given, visibility_ms)
+    if heads is not None and leased:
+        groups.hold(tx, queue.number, tx.now + visibility_ms, [(*heads[seq], seq) for seq in leased])
     return [leased.get(one) or flight.full(queue) if isinstance(one, int) else one for one in picked]
+
+
+def _lock_groups(tx: Transaction, queue: StoredQueue, seqs: list[int]) -> dict[int, tuple[str, int, int]]:
+    """The messages that are the first of a free group: the group's name, their seq, their sent time."""
+    tx.holding.add(queue.number)
+    names = [name for _, name in groups.lock_of(tx, [(queue.number, seq) for seq in sorted(set(seqs))]).fetchall()]
+    rows = tx.execute(_HEADS, (queue.number, Texts(names), tx.now, queue.shown_ms(tx.now))).fetchall()
+    return {head: (name, head, sent_ms) for name, head, sent_ms in rows}
 
 
 def _look(tx: Transaction, queue: StoredQueue, seqs: list[int]) -> dict[int, Named]:
@@ -56,13 +71,15 @@ def _look(tx: Transaction, queue: StoredQueue, seqs: list[int]) -> dict[int, Nam
     return {seq: Named(in_flight, size) for seq, in_flight, size in found}
 
 
-def _pick(there: dict[int, Named], seqs: list[int]) -> list[int | CallerError]:
-    """The seqs that are given, errors for the others."""
+def _pick(there: dict[int, Named], seqs: list[int], heads: Container[int] | None) -> list[int | CallerError]:
+    """The seqs that are given, errors for the others. `heads`: of a FIFO queue, those that may be."""
     picked: set[int] = set()
     size = 0
     outcomes: list[int | CallerError] = []
     for seq in seqs:
         error = _refusal(there.get(seq), seq in picked, size)
+        if error is None and heads is not None and seq not in heads:
+            error = MessageNotVisible("another one of its group comes first, or the queue's delay is not over")
         outcomes.append(seq if error is None else error)
         if error is None:
             picked.add(seq)

@@ -7,19 +7,20 @@ judged, in order, by what was read and by what those before it will do; then wha
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, LiteralString, TypeAlias
+from typing import Final, LiteralString
 
 import msgspec
 
 from headrace.errors import CallerError, Fenced, ReceiptExpired, StateChanged
-from headrace.queue.model import ClaimState, Entry, Sent
+from headrace.queue.model import ClaimState, Entry
 from headrace.queue.operations import Transact, TransactOutcome
 from headrace.queue.store import checks
-from headrace.queue.store.postgres import claims, states
+from headrace.queue.store.postgres import claims, groups, states
 from headrace.queue.store.postgres.arrays import Ints, Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.new import New
 from headrace.queue.store.postgres.schema import CLAIMED_MS
+from headrace.queue.store.postgres.settling import Lease
 from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction
 
 # A share: an epoch that was read as the newest is so until the commit.
@@ -33,9 +34,6 @@ _DELETE: Final[LiteralString] = (
     "DELETE FROM message m USING unnest(%s, %s) AS gone (queue, seq) WHERE m.queue = gone.queue AND m.seq = gone.seq"
 )
 
-Lease: TypeAlias = tuple[int, int, int]
-"""What a receipt names: a queue's number, a message's seq, which of its receives."""
-
 
 class Parts(msgspec.Struct):
     """What one transaction wants, by the catalogue. `invalid`: why it cannot be, whatever the tables hold."""
@@ -46,6 +44,11 @@ class Parts(msgspec.Struct):
     claims: list[tuple[StoredQueue, str, int]] = []
     sends: list[tuple[StoredQueue, list[Entry]]] = []
     invalid: CallerError | None = None
+
+    def groups(self) -> set[groups.Group]:
+        """Those of FIFO queues into which it sends."""
+        fifo = [(queue.number, entries) for queue, entries in self.sends if queue.info.settings.fifo]
+        return {(number, entry.group or "") for number, entries in fifo for entry in entries}
 
 
 class Found(msgspec.Struct):
@@ -59,18 +62,25 @@ class Found(msgspec.Struct):
 
 def transact(tx: Transaction, operations: Sequence[Transact]) -> Answers:
     planned = [_read(tx, operation) for operation in operations]
-    cursors = _lock(tx, planned)
+    touched = {group for parts in planned for group in parts.groups()}
+    acknowledged = _groups_acknowledged(tx, planned)
+    cursors = _lock(tx, planned, touched) if acknowledged is None else None
     yield
-    found = _found(*cursors)
+    if acknowledged is not None:
+        touched |= {(queue, name) for queue, name in acknowledged.fetchall()}
+    found = _found(*(cursors or _lock(tx, planned, touched)))
     expected = set(found.values)
     judged = [_judge(found, parts) for parts in planned]
     accepted = [parts for parts, error in zip(planned, judged, strict=True) if error is None]
     _acknowledge(tx, [lease for parts in accepted for lease in parts.acknowledged])
     settled = _acknowledge_claims(tx, accepted, found)
     _put(tx, accepted, found, expected)
-    sent = yield from _send(tx, accepted)
+    new, placed = _new(tx, accepted)
+    sent = yield from new.store(tx)
     claims.count_deleted(tx, settled)
-    outcomes = iter(sent)
+    if acknowledged is not None or len(accepted) < len(planned):
+        groups.settle(tx, touched)
+    outcomes = iter([TransactOutcome([[sent[place] for place in places] for places in one]) for one in placed])
     return [next(outcomes) if error is None else error for error in judged]
 
 
@@ -104,6 +114,8 @@ def _sends(tx: Transaction, operation: Transact) -> list[tuple[StoredQueue, list
         queue = tx.catalog.queue(arn)
         for entry in entries:
             checks.check_entry(queue.info.settings, entry)
+            if queue.info.settings.fifo:
+                checks.dedup_key_of(queue.info.settings, entry)
         out.append((queue, entries))
     checks.check_sends([entry for _, entries in out for entry in entries])
     return out
@@ -112,18 +124,29 @@ def _sends(tx: Transaction, operation: Transact) -> list[tuple[StoredQueue, list
 # --- what they depend on ---
 
 
-def _lock(tx: Transaction, planned: Sequence[Parts]) -> tuple[Cursor | None, ...]:
-    """Lock, and ask for, the fences, the values, the readers and the leases. In one order everywhere, so that nodes do not
+def _groups_acknowledged(tx: Transaction, planned: Sequence[Parts]) -> Cursor | None:
+    """Ask for the groups of what they acknowledge in FIFO queues."""
+    queues = tx.catalog.by_number
+    leases = {lease[:2] for parts in planned for lease in parts.acknowledged if queues[lease[0]].info.settings.fifo}
+    return groups.names_of(tx, sorted(leases)) if leases else None
+
+
+def _lock(tx: Transaction, planned: Sequence[Parts], touched: set[groups.Group]) -> tuple[Cursor | None, ...]:
+    """Lock, and ask for, the fences, the values, the readers, the groups and the leases. In one order everywhere, so that nodes do not
     deadlock."""
     valid = [parts for parts in planned if parts.invalid is None]
     names = sorted({parts.operation.name for parts in planned if parts.operation.epoch is not None})
     places = sorted({(one.operation.name, key) for one in valid for key, _ in one.operation.expect})
     readers = {(queue.number, reader) for parts in valid for queue, reader, _ in parts.claims}
     leases = sorted({lease for parts in valid for lease in [*parts.acknowledged, *parts.held]})
+    epochs = tx.execute(_EPOCHS, (Texts(names),)) if names else None
+    values = states.lock(tx, places) if places else None
+    asked = claims.ask(tx, readers) if readers else None
+    groups.lock(tx, touched)
     return (
-        tx.execute(_EPOCHS, (Texts(names),)) if names else None,
-        states.lock(tx, places) if places else None,
-        claims.ask(tx, readers) if readers else None,
+        epochs,
+        values,
+        asked,
         tx.execute(_HOLD, (*_columns(leases), tx.now, CLAIMED_MS)) if leases else None,
     )
 
@@ -197,13 +220,7 @@ def _put(tx: Transaction, accepted: Sequence[Parts], found: Found, expected: set
     states.unlock(tx, [place for place in expected - places if found.values[place] is None])
 
 
-def _send(tx: Transaction, accepted: Sequence[Parts]) -> Answers:
-    """Store what they send; what each answers."""
+def _new(tx: Transaction, accepted: Sequence[Parts]) -> tuple[New, list[list[list[int]]]]:
+    """What they send, and where it stands."""
     new = New(tx.now)
-    placed = [[[new.add(queue, one) for one in entries] for queue, entries in parts.sends] for parts in accepted]
-    sent: list[Sent] = []
-    if new.entries:
-        cursor = new.insert(tx)
-        yield
-        sent += [Sent(id_, seq) for id_, (seq,) in zip(new.ids, cursor.fetchall(), strict=True)]
-    return [TransactOutcome([[sent[place] for place in places] for places in one]) for one in placed]
+    return new, [[[new.add(queue, one) for one in entries] for queue, entries in parts.sends] for parts in accepted]

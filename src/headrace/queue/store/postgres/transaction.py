@@ -42,6 +42,7 @@ class Transaction:
         ready: numbers of queues in which a message became visible, and values of state that were put.
         due: number of a queue -> when something in it will be visible, as far as this transaction knows.
         empty: numbers of queues in which a receive has found nothing: they may be waited for.
+        holding: numbers of FIFO queues from which it receives, so that it may have locked groups of them.
         totals: (number of a queue, field of QueueCounts) -> how many more.
         known: what this node remembers.
     """
@@ -61,6 +62,7 @@ class Transaction:
         self.ready: set[int | tuple[str, bytes]] = set()
         self.due: dict[int, int] = {}
         self.empty: set[int] = set()
+        self.holding: set[int] = set()
         self.totals: Counter[tuple[int, str]] = Counter()
         self._began = catalog
         self.known = known

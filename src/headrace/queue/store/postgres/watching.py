@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, LiteralString
 
+from headrace.queue.store.postgres import groups
 from headrace.queue.store.postgres.arrays import Ints
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
@@ -21,8 +22,10 @@ FROM unnest(%s) AS asked (queue)
 
 def look(tx: Transaction, queues: Sequence[int]) -> dict[int, int | None]:
     """Mark the queues that have something as ready. Returns when each will have its next, None: nothing is due."""
-    if not queues:
-        return {}
-    rows = tx.execute(_LOOK, (tx.now, tx.now, CLAIMED_MS, Ints(queues))).fetchall()
+    known = tx.catalog.by_number
+    fifo = {number for number in queues if number in known and known[number].info.settings.fifo}
+    standard = [number for number in queues if number not in fifo]
+    rows = tx.execute(_LOOK, (tx.now, tx.now, CLAIMED_MS, Ints(standard))).fetchall() if standard else []
+    rows += groups.look(tx, [known[number] for number in sorted(fifo)])
     tx.ready.update(queue for queue, ready, _ in rows if ready)
     return {queue: next_ms for queue, _, next_ms in rows}

@@ -1,0 +1,266 @@
+"""Receiving from FIFO queues: strict order in a group, one owner of a group at a time, on any number of nodes.
+
+    1. free groups whose leases have ended; lock free groups, oldest head first, and read their first messages: groups are
+       locked one by one as they are read, so no more of them than there are messages wanted
+    2. share them out: each request has groups of its own, and takes as many messages of a group as it may, in order; what
+       has expired goes
+    3. lease the messages, and hold the groups until the leases end
+
+The group's row decides, as it is when it is locked (see `groups.py`). Its messages are read as they were when the statement
+began. What others did in the group meanwhile is committed: a message that is gone is not leased in step 3, and one that is
+new comes behind those that are seen. A group that somebody else has locked just now is skipped; if there was nothing else,
+the receive waits for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, LiteralString
+
+import msgspec
+
+from headrace.queue import limits
+from headrace.queue.model import Delivery
+from headrace.queue.redrive import Verdict, verdict_of
+from headrace.queue.store.postgres import flight, groups, redriving, rows
+from headrace.queue.store.postgres.arrays import Ints
+from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.leasing import LEASE, RETURNING, Wish, delivery_of
+from headrace.queue.store.postgres.transaction import Cursor, Transaction
+
+ROUNDS_MAX: Final = 20
+"""So often a receive goes on behind messages that fall out; then it is empty, and whoever waits goes on."""
+
+ENDED_AT_ONCE: Final = 100
+"""So many groups whose leases have ended a receive frees: behind more of them, the oldest head may come a little later."""
+
+_END: Final[LiteralString] = """
+UPDATE message_group SET busy_ms = 0 WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM message_group WHERE queue = %(queue)s AND busy_ms > 0 AND busy_ms <= %(now)s
+    ORDER BY queue, busy_ms LIMIT %(ended)s FOR UPDATE SKIP LOCKED
+)) RETURNING queue
+"""
+_FREE: Final[LiteralString] = """
+    SELECT name, head FROM message_group
+    WHERE queue = %(queue)s AND busy_ms = 0 AND head > 0 AND head_sent_ms <= %(shown)s
+    ORDER BY queue, head_sent_ms, head
+"""
+# The executor locks a group when those before have not had enough messages.
+_FIRST: Final[LiteralString] = f"""
+SELECT free.name, m.seq, m.receives, m.sent_ms, m.id, octet_length({rows.BODY})
+FROM ({_FREE} FOR UPDATE SKIP LOCKED) free CROSS JOIN LATERAL (
+    SELECT * FROM message
+    WHERE queue = %(queue)s AND grp = free.name AND seq >= free.head ORDER BY seq LIMIT %(each)s
+) m LIMIT %(all)s
+"""  # noqa: S608 - our own text, here and below
+_SOME: Final[LiteralString] = f"{_FREE} LIMIT 1"
+# Waits for who has the first group that should be free, and keeps it.
+_WAIT: Final[LiteralString] = f"""
+SELECT FROM message_group WHERE queue = %(queue)s AND name = (SELECT name FROM ({_FREE} LIMIT 1) free) FOR UPDATE
+"""  # noqa: S608
+_LEASE: Final[LiteralString] = LEASE + " WHERE queue = %(queue)s AND seq = ANY (%(seqs)s)" + RETURNING
+_DROP: Final[LiteralString] = "DELETE FROM message WHERE queue = %s AND seq = ANY (%s) RETURNING seq"
+
+
+class First(msgspec.Struct, gc=False):
+    """A message among the first ones of a locked group."""
+
+    seq: int
+    receives: int
+    sent_ms: int
+    id: bytes
+    size: int
+
+
+class Given(msgspec.Struct):
+    """What a wish is given, and how many bytes of bodies that is."""
+
+    messages: list[First] = []
+    size: int = 0
+
+
+class Plan(msgspec.Struct):
+    """What becomes of the messages of one round.
+
+    Attributes:
+        given: for each wish its messages, in order.
+        held: what `groups.hold` takes.
+        expired: messages that go.
+        dead: messages that go to the dead-letter queue, and their groups.
+        touched: groups that gave nothing, and must be settled.
+    """
+
+    given: list[Given] = []
+    held: list[tuple[str, int, int, int]] = []
+    expired: list[int] = []
+    dead: list[tuple[str, First]] = []
+    touched: set[str] = set()
+
+
+class Receiving:
+    """The requests of one queue, limit and visibility, in one transaction."""
+
+    def __init__(self, tx: Transaction, wishes: Sequence[Wish]) -> None:
+        self._tx = tx
+        self._wishes = wishes
+        self.queue: StoredQueue = wishes[0].queue
+        self._limit = min(wishes[0].limit, limits.NATIVE_BATCH_MAX)
+        self._visibility_ms = wishes[0].visibility_ms
+        self._target = redriving.target_of(tx, self.queue)
+        self._room = flight.room(tx, self.queue, self._limit * len(wishes))
+        self._lot = 0  # how many messages to look at, at least
+        self._ended: Cursor | None = None
+        self._first: Cursor | None = None
+
+    def look(self) -> None:
+        """Send the first statements; `run` reads their rows."""
+        self._ended = self._tx.execute(_END, {**self._known(), "ended": ENDED_AT_ONCE})
+        self._first = self._look(len(self._wishes))
+
+    def run(self, *, may_wait: bool) -> None:
+        """Give the wishes their deliveries. `may_wait`: for a group that somebody has locked, if there is nothing else."""
+        left = list(self._wishes)
+        if self._ended is not None and self._ended.fetchone() is not None:
+            self._tx.wrote(durable=False)
+        for _ in range(ROUNDS_MAX):
+            cursor, self._first = self._first or self._look(len(left)), None
+            found = cursor.fetchall()
+            if found:
+                again = self._round(left, found)
+                self._lot = limits.TAKEN_AT_ONCE  # many more may fall out
+                left = [wish for wish in left if not wish.deliveries]
+            else:
+                again, may_wait = may_wait and self._room > 0 and self._found(_WAIT), False
+            if not again or not left:
+                break
+        if left:
+            self._is_empty(len(left))
+
+    def _is_empty(self, wishes: int) -> None:
+        tx, number = self._tx, self.queue.number
+        tx.count(number, "empty_receives", wishes)
+        tx.empty.add(number)
+        if self._room and self._found(_SOME):
+            tx.ready.add(number)  # somebody has locked it for a moment: those who wait look again
+
+    def _found(self, sql: LiteralString) -> bool:
+        return self._tx.execute(sql, self._known()).fetchone() is not None
+
+    def _known(self) -> dict[str, Any]:
+        now = self._tx.now
+        return {"queue": self.queue.number, "now": now, "shown": self.queue.shown_ms(now)}
+
+    def _look(self, wishes: int) -> Cursor:
+        # Of its last group each but the last wish may leave what is read: so twice as many are enough for all.
+        wanted = self._limit * wishes * (2 if wishes > 1 else 1) if self._room else 0
+        each, all_ = max(self._limit, self._lot), max(wanted, self._lot)
+        return self._tx.execute(_FIRST, {**self._known(), "each": each, "all": all_})
+
+    # --- a round ---
+
+    def _round(self, wishes: list[Wish], firsts: list[tuple[Any, ...]]) -> bool:
+        """Share out what was found; whether something fell out, so that there may be more behind."""
+        plan = self._plan(len(wishes), firsts)
+        deliveries = self._write(plan)
+        for wish, given in zip(wishes, plan.given, strict=True):
+            wish.deliveries = [deliveries[one.seq] for one in given.messages if one.seq in deliveries]
+        return bool(plan.expired or plan.dead) or len(deliveries) < sum(len(given.messages) for given in plan.given)
+
+    def _plan(self, wishes: int, firsts: list[tuple[Any, ...]]) -> Plan:
+        found = deque((name, [First(*row[1:]) for row in ones]) for name, ones in groupby(firsts, itemgetter(0)))
+        plan = Plan()
+        for _ in range(wishes):
+            given = Given()
+            while found and self._left(given):
+                self._take(*found.popleft(), given, plan)
+            plan.given.append(given)
+        return plan
+
+    def _left(self, given: Given) -> bool:
+        """Whether a wish may have more."""
+        more = len(given.messages) < self._limit and given.size < limits.NATIVE_BATCH_BYTES_MAX
+        return more and self._room > 0
+
+    def _take(self, name: str, firsts: list[First], given: Given, plan: Plan) -> None:
+        """Take as many of a group as the wish may have."""
+        settings, now = self.queue.info.settings, self._tx.now
+        taken: list[First] = []
+        for one in firsts:
+            if one.sent_ms > self.queue.shown_ms(now) or not self._left(given):
+                break
+            verdict = verdict_of(settings, sent_ms=one.sent_ms, receives=one.receives, now=now)
+            if verdict is Verdict.EXPIRE:
+                plan.expired.append(one.seq)
+            elif verdict is Verdict.DEAD_LETTER and self._target is not None:
+                plan.dead.append((name, one))
+            else:
+                taken.append(one)
+                given.messages.append(one)
+                given.size += one.size
+                self._room -= 1
+        if taken:
+            plan.held.append((name, taken[0].seq, taken[0].sent_ms, taken[-1].seq))
+        else:
+            plan.touched.add(name)
+
+    def _write(self, plan: Plan) -> dict[int, Delivery]:
+        """Drop, lease, hold. Returns the deliveries by seq: without those that are gone since they were read."""
+        tx, number = self._tx, self.queue.number
+        seqs = [one.seq for given in plan.given for one in given.messages]
+        until = tx.now + self._visibility_ms
+        dropped = tx.execute(_DROP, (number, Ints(plan.expired))) if plan.expired else None
+        leased = None
+        if seqs:
+            leased = tx.execute(_LEASE, {"queue": number, "seqs": Ints(seqs), "now": tx.now, "until": until})
+            groups.hold(tx, number, until, plan.held)
+        deliveries = [delivery_of(self.queue, row) for row in leased.fetchall()] if leased is not None else []
+        if dropped is not None:
+            tx.count(number, "expired", len(dropped.fetchall()))
+        self._bury(plan.dead)
+        self._note(plan, until, leased=len(deliveries))
+        lacking = {name for name, *_ in plan.held} if len(deliveries) < len(seqs) else set()
+        groups.settle(tx, [(number, name) for name in plan.touched | lacking])
+        return {one.message.seq: one for one in deliveries}
+
+    def _bury(self, dead: list[tuple[str, First]]) -> None:
+        """Move dead letters: into the same groups of the other queue, in their order."""
+        if dead:
+            assert self._target is not None
+            others = [(self._target.number, name) for name, _ in dead]
+            groups.lock(self._tx, others)
+            redriving.bury(self._tx, self.queue, self._target, [(one.seq, one.receives, one.id) for _, one in dead])
+            groups.settle(self._tx, others)
+
+    def _note(self, plan: Plan, until: int, *, leased: int) -> None:
+        """A lease is durable before it is answered: a group must not have a second owner after a crash of the database."""
+        tx, number = self._tx, self.queue.number
+        if leased or plan.expired:
+            tx.wrote()
+        if leased:
+            tx.count(number, "received", leased)
+            flight.leased(tx, self.queue, leased)
+            tx.due_at(number, until)
+            if not self._visibility_ms:
+                tx.ready.add(number)
+
+
+def sorted_out(tx: Transaction, wishes: Sequence[Wish]) -> list[Receiving]:
+    """The requests by queue, in one order everywhere; each queue's first statement is sent."""
+    together: dict[tuple[int, int, int], list[Wish]] = {}
+    for wish in wishes:
+        together.setdefault((wish.queue.number, wish.limit, wish.visibility_ms), []).append(wish)
+    receiving = [Receiving(tx, together[key]) for key in sorted(together)]
+    for one in {one.queue.number: one for one in reversed(receiving)}.values():
+        one.look()
+    return receiving
+
+
+def run_all(tx: Transaction, receiving: Sequence[Receiving]) -> None:
+    """Who holds groups of one queue waits for none of another, so that nodes do not deadlock: those who poll look again."""
+    queues = {one.queue.number for one in receiving}
+    for one in receiving:
+        one.run(may_wait=tx.holding | queues == {one.queue.number})
+    tx.holding |= queues

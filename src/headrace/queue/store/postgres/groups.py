@@ -1,0 +1,164 @@
+"""The groups of FIFO queues: a row each, which keeps everybody else from its messages, and says what they are.
+
+Whoever inserts into a FIFO queue locks the groups before seqs are drawn, so seqs in a group rise in the order of commits.
+Whoever changes or deletes messages locks first and settles afterwards, in later statements: these see what those before them
+did in the groups. So a row that is not locked is always true:
+
+    head, head_sent_ms   the group's first message that is there, in flight or not
+    busy_ms              until when messages in flight lock the group; 0 when none is
+    taken                no message behind this seq is in flight: those in flight are among the first ones
+
+A group without messages has no row. A row with head 0 is only within a transaction, which so locks a group that is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, LiteralString, TypeAlias
+
+from headrace.queue.store.postgres.arrays import Ints, Texts
+from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.schema import CLAIMED_MS
+from headrace.queue.store.postgres.transaction import Cursor, Transaction
+
+Group: TypeAlias = tuple[int, str]
+"""A queue's number, the name of a group in it."""
+
+# The update that never happens locks the row that is there, whoever deletes it meanwhile.
+_LOCK: Final[LiteralString] = """
+INSERT INTO message_group AS g (queue, name) SELECT queue, name FROM unnest(%s, %s) AS wanted (queue, name)
+ON CONFLICT (queue, name) DO UPDATE SET head = g.head WHERE false
+"""
+_LOCK_OF: Final[LiteralString] = """
+WITH named AS MATERIALIZED (
+    SELECT DISTINCT m.queue, m.grp FROM unnest(%s, %s) AS held (queue, seq)
+    JOIN message m ON m.queue = held.queue AND m.seq = held.seq
+)
+SELECT g.queue, g.name FROM named JOIN message_group g ON g.queue = named.queue AND g.name = named.grp
+ORDER BY g.queue, g.name FOR UPDATE OF g
+"""
+_NAMES: Final[LiteralString] = """
+SELECT DISTINCT m.queue, m.grp FROM unnest(%s, %s) AS held (queue, seq)
+JOIN message m ON m.queue = held.queue AND m.seq = held.seq
+"""
+_SETTLE: Final[LiteralString] = """
+WITH now_is AS MATERIALIZED (
+    SELECT g.queue, g.name, first.seq AS head, first.sent_ms, coalesce(held.until_ms, 0) AS busy_ms
+    FROM unnest(%(queues)s, %(names)s) AS asked (queue, name)
+    JOIN message_group g ON g.queue = asked.queue AND g.name = asked.name
+    LEFT JOIN LATERAL (
+        SELECT m.seq, m.sent_ms FROM message m WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= g.head
+        ORDER BY m.seq LIMIT 1
+    ) first ON true
+    LEFT JOIN LATERAL (
+        SELECT max(m.visible_ms) AS until_ms FROM message m
+        WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= g.head AND m.seq <= g.taken AND m.visible_ms > %(now)s
+    ) held ON true
+), gone AS (
+    DELETE FROM message_group g USING now_is WHERE g.queue = now_is.queue AND g.name = now_is.name AND now_is.head IS NULL
+), changed AS (
+    UPDATE message_group g SET head = now_is.head, head_sent_ms = now_is.sent_ms, busy_ms = now_is.busy_ms
+    FROM now_is WHERE g.queue = now_is.queue AND g.name = now_is.name AND now_is.head IS NOT NULL
+        AND (g.head <> now_is.head OR g.busy_ms <> now_is.busy_ms)
+)
+SELECT queue, min(busy_ms), min(sent_ms) FROM now_is WHERE head IS NOT NULL GROUP BY queue, busy_ms = 0
+"""
+_HOLD: Final[LiteralString] = """
+UPDATE message_group g SET head = held.head, head_sent_ms = held.sent_ms, busy_ms = %(until)s,
+    taken = greatest(g.taken, held.taken)
+FROM unnest(%(names)s, %(heads)s, %(sent)s, %(taken)s) AS held (name, head, sent_ms, taken)
+WHERE g.queue = %(queue)s AND g.name = held.name
+"""
+_LOCK_ALL: Final[LiteralString] = "SELECT FROM message_group WHERE queue = %s ORDER BY name FOR UPDATE"
+_DROP_EMPTY: Final[LiteralString] = """
+DELETE FROM message_group g
+WHERE g.queue = %s AND NOT EXISTS (SELECT FROM message m WHERE m.queue = g.queue AND m.grp = g.name)
+"""
+_LOOK: Final[LiteralString] = """
+SELECT asked.queue,
+    EXISTS (SELECT FROM message_group g
+        WHERE g.queue = asked.queue AND g.busy_ms = 0 AND g.head > 0 AND g.head_sent_ms <= asked.shown_ms)
+    OR EXISTS (SELECT FROM message_group g
+        WHERE g.queue = asked.queue AND g.busy_ms > 0 AND g.busy_ms <= %(now)s AND g.head_sent_ms <= asked.shown_ms),
+    least(
+        (SELECT min(g.busy_ms) FROM message_group g
+            WHERE g.queue = asked.queue AND g.busy_ms > 0 AND g.busy_ms > %(now)s AND g.busy_ms < %(claimed)s),
+        (SELECT g.head_sent_ms - asked.shown_ms + %(now)s FROM message_group g
+            WHERE g.queue = asked.queue AND g.busy_ms = 0 AND g.head > 0 AND g.head_sent_ms > asked.shown_ms
+            ORDER BY g.queue, g.head_sent_ms, g.head LIMIT 1)
+    )
+FROM unnest(%(queues)s, %(shown)s) AS asked (queue, shown_ms)
+"""
+
+
+def lock(tx: Transaction, groups: Iterable[Group]) -> None:
+    """Keep everybody from these groups until the commit, also those that are new; before seqs are drawn for them, and before
+    anything in them changes. Sorted, so that nodes do not deadlock. `settle` them afterwards."""
+    columns = _columns(groups)
+    if columns is not None:
+        tx.execute(_LOCK, columns)
+
+
+def lock_of(tx: Transaction, messages: Sequence[tuple[int, int]]) -> Cursor:
+    """Lock the groups of messages (queue, seq) of FIFO queues. The rows are the groups: (queue, name)."""
+    return tx.execute(_LOCK_OF, _places(messages))
+
+
+def names_of(tx: Transaction, messages: Sequence[tuple[int, int]]) -> Cursor:
+    """The groups of messages (queue, seq) of FIFO queues, not locked. The rows: (queue, name)."""
+    return tx.execute(_NAMES, _places(messages))
+
+
+def settle(tx: Transaction, groups: Iterable[Group]) -> None:
+    """Let the rows of locked groups be what their messages now say: made, changed, gone. Queues in which a group is free are
+    ready, or due when its lease ends or its head's delay is over."""
+    columns = _columns(groups)
+    if columns is None:
+        return
+    asked = {"queues": columns[0], "names": columns[1], "now": tx.now}
+    for number, busy_ms, sent_ms in tx.execute(_SETTLE, asked).fetchall():
+        queue = tx.catalog.by_number.get(number)
+        shown_ms = sent_ms - queue.shown_ms(tx.now) + tx.now if queue is not None else 0
+        if busy_ms:
+            if busy_ms < CLAIMED_MS:
+                tx.due_at(number, busy_ms)
+        elif shown_ms > tx.now:
+            tx.due_at(number, shown_ms)
+        else:
+            tx.ready.add(number)
+
+
+def lock_all(tx: Transaction, queue: int) -> None:
+    """Lock all groups of a queue; `drop_empty` when all its messages are gone."""
+    tx.execute(_LOCK_ALL, (queue,))
+
+
+def drop_empty(tx: Transaction, queue: int) -> None:
+    """Settle groups that have no messages any more: all of them, of a queue whose groups are locked."""
+    tx.execute(_DROP_EMPTY, (queue,))
+
+
+def look(tx: Transaction, queues: Sequence[StoredQueue]) -> list[tuple[int, bool, int | None]]:
+    """For each of these FIFO queues: its number, whether a group is free, and when the next one will be."""
+    asked = {
+        "now": tx.now, "claimed": CLAIMED_MS, "queues": Ints([one.number for one in queues]),
+        "shown": Ints([one.shown_ms(tx.now) for one in queues]),
+    }  # fmt: skip
+    return tx.execute(_LOOK, asked).fetchall() if queues else []
+
+
+def hold(tx: Transaction, queue: int, until_ms: int, held: Sequence[tuple[str, int, int, int]]) -> None:
+    """Messages of locked groups are leased or claimed until `until_ms`; `held`: of each group its name, the seq and the sent
+    time of its first message, the seq of the last one that is taken."""
+    names, heads, sent, taken = zip(*held, strict=True)
+    asked = {"queue": queue, "until": until_ms, "names": Texts(names)}
+    tx.execute(_HOLD, {**asked, "heads": Ints(heads), "sent": Ints(sent), "taken": Ints(taken)})
+
+
+def _columns(groups: Iterable[Group]) -> tuple[Ints, Texts] | None:
+    ones = sorted(set(groups))
+    return (Ints([queue for queue, _ in ones]), Texts([name for _, name in ones])) if ones else None
+
+
+def _places(messages: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
+    return Ints([queue for queue, _ in messages]), Ints([seq for _, seq in messages])
