@@ -31,32 +31,18 @@ log = logging.getLogger("headrace.store")
 
 KEEP_EACH_MS: Final = 1_000  # between two slices of maintenance when there is nothing to do
 KEEP_AGAIN_MS: Final = 20  # and when there is: others are served between two
-GATHER_FROM: Final = 4  # requests in one transaction: the lane is busy
-GATHER_SHARE: Final = 0.25  # of the time that its last transaction took, a busy lane waits for more
-GATHER_MAX_S: Final = 0.003
 BATCH_MAX: Final = 1_000  # requests that one transaction takes: what fails or waits, fails or waits together
 
 
 class Running:
-    """A lane with the requests that wait for it. `serve` is called in the lane's thread, one at a time."""
+    """A lane with the requests that wait for it."""
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
         self.waiting: deque[Request] = deque()
         self.busy = False
-        self._gathers_until = 0.0
         self._batches = self._operations = 0
         self._seconds = 0.0
-
-    def serve(self) -> tuple[list[Request], list[Batch], float]:
-        """Run what waits by now as one transaction: (the requests, what came of them, how long it took)."""
-        left_s = self._gathers_until - time.perf_counter()
-        if left_s > 0:
-            time.sleep(left_s)
-        requests = [self.waiting.popleft() for _ in range(min(BATCH_MAX, len(self.waiting)))]
-        batches, seconds = timed(self.lane, requests)
-        self._gathers_until = time.perf_counter() + gathering_s(len(requests), seconds)
-        return requests, batches, seconds
 
     def note(self, operations: int, seconds: float) -> None:
         """A batch has run."""
@@ -103,7 +89,7 @@ class PostgresStore:
 
     def execute(self, requests: Sequence[Request]) -> None:
         if self._offload is None:
-            self._answer(requests, *timed(self._alone, requests))
+            self._answer(requests, *self._timed(self._alone, requests))
             return
         for request in requests:
             self._lanes[family_of(type(request.operation)).lane].waiting.append(request)
@@ -163,16 +149,20 @@ class PostgresStore:
             return
         assert self._offload is not None
         running.busy = True
+        requests = [running.waiting.popleft() for _ in range(min(BATCH_MAX, len(running.waiting)))]
 
-        def then(served: tuple[list[Request], list[Batch], float]) -> None:
+        def then(result: tuple[list[Batch], float]) -> None:
             running.busy = False
-            requests, _, seconds = served
-            running.note(len(requests), seconds)
-            self._answer(*served)
+            running.note(len(requests), result[1])
+            self._answer(requests, *result)
             if self._offload is not None:
                 self._start(running)
 
-        self._offload(running.serve, then, running.lane.name)
+        self._offload(lambda: self._timed(running.lane, requests), then, running.lane.name)
+
+    def _timed(self, lane: Lane, requests: Sequence[Request]) -> tuple[list[Batch], float]:
+        started = time.perf_counter()
+        return lane.run([request.operation for request in requests]), time.perf_counter() - started
 
     def _answer(self, requests: Sequence[Request], batches: Sequence[Batch], seconds: float) -> None:
         outcomes: list[Any] = []
@@ -268,22 +258,6 @@ class PostgresStore:
         for queue in due:  # the database is away: look again
             self._watch.seen(queue, now + LOOK_EACH_MS, now)
         return more
-
-
-def timed(lane: Lane, requests: Sequence[Request]) -> tuple[list[Batch], float]:
-    """What came of the requests, and how long it took."""
-    started = time.perf_counter()
-    return lane.run([request.operation for request in requests]), time.perf_counter() - started
-
-
-def gathering_s(requests: int, seconds: float) -> float:
-    """How long a lane gathers before its next transaction, after one of so many requests that took so long.
-
-    Those that it has just answered ask again within a moment: without the wait the first few of them would be a transaction
-    of their own, with all that one costs (measured: a fifth of the processor, of node and database). A client that is alone
-    never waits.
-    """
-    return min(GATHER_MAX_S, seconds * GATHER_SHARE) if requests >= GATHER_FROM else 0.0
 
 
 def _tell(done: Done, outcome: Any) -> None:
