@@ -274,7 +274,7 @@ def _empty(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             """DO $$ DECLARE name text; BEGIN
-            FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'headrace' AND tablename NOT IN ('meta', 'directory')
+            FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'headrace' AND tablename NOT IN ('meta', 'directory', 'clock')
             LOOP EXECUTE format('DELETE FROM headrace.%I', name); END LOOP;
             UPDATE headrace.directory SET version = version + 1;
             END $$"""

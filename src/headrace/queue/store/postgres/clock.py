@@ -1,33 +1,60 @@
-"""The database's clock, kept by each node: the one clock of all of them.
+"""The one clock of all nodes: the database's, made steady.
 
 A node asks what time it is in the database, and from then on counts by its own monotonic clock, corrected every few
 seconds: forward at once, backward by standing still. So it never goes back, and asks nobody for each batch.
+
+To stand still is right for milliseconds. A database's clock that is set back by an hour (or the clock of the standby that
+takes over) would stop all nodes for an hour: leases would not end, delays not pass. So the steady time of all is the
+database's clock plus an offset that they share, in the table `clock`; whoever sees the database's clock gone back, by its
+own monotonic clock or by the latest time that was written there, raises the offset by as much. A clock that is set forward
+is followed: leases end early then, which at-least-once allows, and it cannot be told from a node that was paused.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, LiteralString
 
 from headrace.clock import uptime_ns
 from headrace.queue.store.postgres.connecting import Connection
 
 CORRECT_EACH_S: Final = 5.0
+STEP_MS: Final = 1_000
+"""What a clock goes back by less than this the nodes stand still for: it is drift, or an answer that took long."""
+SLOW_NS: Final = 500_000_000  # an answer that took longer says too little of when it was true
+
+_LOCK: Final[LiteralString] = "SELECT offset_ms, seen_ms FROM clock FOR UPDATE"
+_WALL: Final[LiteralString] = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+_KEEP: Final[LiteralString] = "UPDATE clock SET offset_ms = %s, seen_ms = %s"
+
+
+def raised(offset_ms: int, *, wall_ms: int, certain_ms: int) -> int:
+    """The offset with which steady time is not earlier than it certainly is already.
+
+    Args:
+        offset_ms: as it has been.
+        wall_ms: the database's clock.
+        certain_ms: a steady time that is past.
+    """
+    return certain_ms - wall_ms if wall_ms + offset_ms < certain_ms - STEP_MS else offset_ms
 
 
 class DatabaseClock:
     """Steady ms. `correct` may run in another thread."""
 
     def __init__(self, connection: Connection) -> None:
-        self._offset_ns = 0
+        self._offset_ns: int | None = None
         self._last_ms = self._corrected_ns = 0
         self.correct(connection)
 
     def __call__(self) -> int:
-        now = (uptime_ns() + self._offset_ns) // 1_000_000
+        now = self._at(uptime_ns())
         if now < self._last_ms:
             return self._last_ms
         self._last_ms = now
         return now
+
+    def _at(self, uptime: int) -> int:
+        return (uptime + (self._offset_ns or 0)) // 1_000_000
 
     def correct_when_due(self, connection: Connection) -> None:
         """Correct it, unless that was done a moment ago. Raises psycopg.Error."""
@@ -36,9 +63,21 @@ class DatabaseClock:
 
     def correct(self, connection: Connection) -> None:
         """Ask the database; the answer is as old as half the way there and back."""
-        asked = uptime_ns()
-        row = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()
-        answered = uptime_ns()
-        assert row is not None
+        with connection.transaction():
+            connection.execute(
+                "SET LOCAL synchronous_commit = off"
+            )  # others wait for the row; a crash may take the latest
+            shared = connection.execute(_LOCK).fetchone()
+            asked = uptime_ns()
+            wall = connection.execute(_WALL).fetchone()
+            answered = uptime_ns()
+            assert shared is not None
+            assert wall is not None
+            offset_ms, seen_ms = shared
+            wall_ms = wall[0] // 1_000
+            certain_ms = seen_ms if self._offset_ns is None else max(seen_ms, self._at(asked))
+            offset_ms = raised(offset_ms, wall_ms=wall_ms, certain_ms=certain_ms)
+            connection.execute(_KEEP, (offset_ms, max(seen_ms, wall_ms + offset_ms)))
         self._corrected_ns = answered
-        self._offset_ns = row[0] * 1_000 - (asked + answered) // 2
+        if answered - asked < SLOW_NS or self._offset_ns is None:
+            self._offset_ns = wall[0] * 1_000 + offset_ms * 1_000_000 - (asked + answered) // 2

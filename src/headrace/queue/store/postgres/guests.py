@@ -32,9 +32,9 @@ _SET: Final[LiteralString] = ", ".join(
 # What stood there is read before anything is set: the inner query makes the row that the outer one works on.
 _ENTER: Final[LiteralString] = (
     "WITH before AS MATERIALIZED (SELECT " + _BEFORE + ")"  # noqa: S608 - our own names
-    " SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, m.version, m.secret, d.version, before.*, "
+    " SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint + k.offset_ms, m.version, m.secret, d.version, before.*, "
     + _SET
-    + " FROM before, headrace.meta m, headrace.directory d"
+    + " FROM before, headrace.meta m, headrace.directory d, headrace.clock k"
 )
 _LEAVE: Final[LiteralString] = "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in _NAMES)
 _NOTIFY: Final[LiteralString] = "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS told (payload)"
@@ -77,7 +77,7 @@ def _entered(guest: Executes, place: str) -> Iterator[Transaction]:
     """The guest's transaction as one of a lane. After an error of the database it is past setting anything back."""
     row = guest.execute(_ENTER, binary=True).fetchone()
     if row is None:
-        raise StoreUnusable(place, "its tables meta and directory are empty: restore it from a backup")
+        raise StoreUnusable(place, "its tables meta, directory and clock are empty: restore it from a backup")
     now, version, secret, directory = row[:4]
     before = row[4 : 4 + len(_NAMES)]
     try:

@@ -29,6 +29,10 @@ INSERT INTO directory VALUES (true, 1);
 -- Whoever raises `epoch` shuts out the connection before.
 CREATE TABLE lane (id text PRIMARY KEY, epoch bigint NOT NULL, batch bigint NOT NULL, seen_ms bigint NOT NULL)
     WITH (fillfactor = 10);
+-- steady time is the database's clock plus `offset_ms`; `seen_ms`: the latest steady time that any node has seen (`clock.py`)
+CREATE TABLE clock (one boolean PRIMARY KEY DEFAULT true CHECK (one), offset_ms bigint NOT NULL, seen_ms bigint NOT NULL)
+    WITH (fillfactor = 10);
+INSERT INTO clock VALUES (true, 0, 0);
 """
 
 _QUEUES: Final = """

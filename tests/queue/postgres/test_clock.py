@@ -1,0 +1,119 @@
+"""A database's clock that steps: nodes go on as if it had not, together, and hide nothing for longer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.queue.store.postgres import clock as clocks
+from headrace.queue.store.postgres.clock import STEP_MS, DatabaseClock, raised
+from headrace.queue.store.postgres.connecting import Connection, connect
+from headrace.testing.driver import StoreKind
+from headrace.testing.postgres import databases
+
+HOUR_MS = 3_600_000
+START_MS = 1_700_000_000_000
+
+
+class Clocks:
+    """The clock of the database, which can be set, and the one of all nodes, which cannot."""
+
+    def __init__(self) -> None:
+        self.wall_ms = START_MS
+        self.uptime_ms = 5_000
+
+    def uptime_ns(self) -> int:
+        return self.uptime_ms * 1_000_000
+
+    def pass_time(self, ms: int) -> None:
+        self.wall_ms += ms
+        self.uptime_ms += ms
+
+
+class Told:
+    """A connection of which the database's clock tells what the test says."""
+
+    def __init__(self, connection: Connection, given: Clocks) -> None:
+        self.transaction = connection.transaction
+        self._connection, self._given = connection, given
+
+    def execute(self, statement: str, parameters: tuple[int, ...] = ()) -> object:
+        if statement == clocks._WALL:
+            return self._connection.execute("SELECT %s::bigint", (self._given.wall_ms * 1_000,))
+        return self._connection.execute(statement.encode(), parameters)
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    given = Clocks()
+    monkeypatch.setattr(clocks, "uptime_ns", given.uptime_ns)
+    return given
+
+
+@pytest.fixture
+def connection(kind: StoreKind, given: Clocks, tmp_path: Path) -> Iterator[Connection]:
+    assert kind.durable
+    with connect(databases().of(tmp_path)) as connection:
+        connection.execute("UPDATE clock SET offset_ms = 0, seen_ms = 0")
+        yield Told(connection, given)  # type: ignore[misc]  # a fake
+        connection.execute("UPDATE clock SET offset_ms = 0, seen_ms = 0")
+
+
+def test_time_is_the_databases(connection: Connection, given: Clocks) -> None:
+    clock = DatabaseClock(connection)
+    given.pass_time(1_234)
+    assert clock() == START_MS + 1_234
+
+
+def test_clock_that_is_set_back_stops_nobody(connection: Connection, given: Clocks) -> None:
+    nodes = [DatabaseClock(connection), DatabaseClock(connection)]
+    given.pass_time(10_000)
+    given.wall_ms -= HOUR_MS
+    given.pass_time(10_000)
+    for node in nodes:
+        node.correct(connection)
+    given.pass_time(10_000)
+    late = DatabaseClock(connection)
+    assert [node() for node in (*nodes, late)] == [START_MS + 30_000] * 3
+
+
+def test_clock_that_is_set_back_while_no_node_runs_loses_no_more_than_that_time(
+    connection: Connection, given: Clocks
+) -> None:
+    DatabaseClock(connection)
+    given.wall_ms -= HOUR_MS
+    given.pass_time(10_000)
+    clock = DatabaseClock(connection)
+    assert clock() == START_MS
+    given.pass_time(10_000)
+    clock.correct(connection)
+    assert clock() == START_MS + 10_000
+
+
+def test_clock_that_is_set_back_a_little_is_waited_for(connection: Connection, given: Clocks) -> None:
+    clock = DatabaseClock(connection)
+    given.pass_time(10_000)
+    assert clock() == START_MS + 10_000
+    given.wall_ms -= STEP_MS // 2
+    clock.correct(connection)
+    assert clock() == START_MS + 10_000
+    given.pass_time(STEP_MS)
+    assert clock() == START_MS + 10_000 + STEP_MS // 2
+
+
+def test_clock_that_is_set_forward_and_back_again_goes_on(connection: Connection, given: Clocks) -> None:
+    clock = DatabaseClock(connection)
+    given.wall_ms += HOUR_MS
+    clock.correct(connection)
+    assert clock() == START_MS + HOUR_MS
+    given.wall_ms -= HOUR_MS
+    given.pass_time(10_000)
+    clock.correct(connection)
+    assert clock() == START_MS + HOUR_MS + 10_000
+
+
+def test_offset_rises_only_for_what_is_certain() -> None:
+    assert raised(7, wall_ms=1_000, certain_ms=1_007 + STEP_MS) == 7
+    assert raised(7, wall_ms=1_000, certain_ms=1_008 + STEP_MS) == 8 + STEP_MS
