@@ -185,7 +185,8 @@ class TestStaying:
     @on_loop
     async def test_hold_is_answered_when_its_time_is_up(self) -> None:
         async with running() as broker:
-            assert await broker.call(ops.Hold("me", "worker"), wait_ms=10) is None
+            assert await broker.call(ops.Hold("me", "worker"), wait_ms=10) is True
+            assert await broker.call(ops.Hold("me", "worker"), wait_ms=10) is False  # it was known
             assert await leases(broker) == {"me": 0}
 
     @on_loop
@@ -194,7 +195,7 @@ class TestStaying:
         async with running(clock=clock) as broker:
             queue = await create(broker)
             await send(broker, queue, "a")
-            assert Holding(broker, wait_ms=0).outcomes == [None]
+            assert Holding(broker, wait_ms=0).outcomes == [True]
             await receive(broker, queue, "me")
             clock.advance(limits.HOLD_GRACE_MS - 1)
             broker._advance()
@@ -230,7 +231,7 @@ class TestStaying:
             first = Holding(broker, at="first")
             await receive(broker, queue, "me")
             second = Holding(broker, at="second")
-            assert first.outcomes == [None] and second.outcomes == []
+            assert first.outcomes == [True] and second.outcomes == []
             (state,) = await broker.call(ops.ListHolders("worker"))
             assert (state.leases, state.facts) == (1, {"at": "second"})
             first.leave()
@@ -267,7 +268,7 @@ class TestStaying:
         async with running() as broker:
             holding = Holding(broker)
             broker.drain()
-            assert holding.outcomes == [None]
+            assert holding.outcomes == [True]
             assert isinstance(Holding(broker, "late").outcomes[0], Unavailable)
 
     @on_loop

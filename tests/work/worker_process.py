@@ -157,15 +157,16 @@ def working(
 
 
 @contextmanager
-def sender(folder: Path, app: str = "") -> Iterator[Any]:
-    """The app's module in this process, connected to the folder's broker: `with sender(folder) as tasks: tasks.note.send(1)`."""
+def sender(folder: Path, app: str = "", *, broker: str | None = None) -> Iterator[Any]:
+    """The app's module in this process, connected to the folder's broker, unless another is named: `with sender(folder) as
+    tasks: tasks.note.send(1)`."""
     path = folder / "tasks.py"
     if not path.exists():
         path.write_text(APP + app, encoding="utf-8")
     names: dict[str, Any] = {"__name__": "tasks", "__file__": str(path)}
     exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), names)
     made: App = names["app"]
-    made.connect(f"unix://{folder}/data/headrace.sock")
+    made.connect(broker or f"unix://{folder}/data/headrace.sock")
     try:
         yield type(
             "Tasks",

@@ -97,7 +97,7 @@ _OUTCOMES: Final[dict[type[ops.Operation], Any]] = {
     ops.Receive: list[Delivery],
     ops.ReceiveAny: list[tuple[str, list[Delivery]]],
     ops.Take: list[Delivery | _Refusal],
-    ops.Hold: None,
+    ops.Hold: bool,
     ops.ListHolders: list[HolderState],
     ops.Delete: list[_Refusal | None],
     ops.ChangeVisibility: list[_Refusal | None],

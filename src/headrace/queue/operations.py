@@ -155,10 +155,12 @@ class Claim(Operation, gc=False, frozen=True):
 
 class Hold(Operation, gc=False, frozen=True):
     """Be present while this waits; when its connection breaks, every lease tied to `holder` ends at once (visible again,
-    the receive count stays). → None, when the wait is over, or the next Hold of the name takes its place.
+    the receive count stays). → bool, when the wait is over, or the next Hold of the name takes its place: whether it came
+    by this Hold. Then what was leased to it before is not tied here (unless this broker gave it while the holder was
+    away): it came from another broker, or the broker was started again. `ChangeVisibility` ties it.
 
     After an answer the holder has 5 s to come again. In memory only: a broker that restarts knows no holders, and what
-    was leased before is not tied any more (until it is extended: `ChangeVisibility`).
+    was leased before is not tied any more.
 
     Attributes:
         holder: 1 to 128 alphanumeric and punctuation characters, unlike any other's: a host, a pid and a random part.

@@ -34,11 +34,12 @@ FOLLOWED: Final[frozenset[type[Operation]]] = frozenset((*_GIVE, Delete, ChangeV
 class Stay:
     """A Hold that waits. `cancel()` when its client has gone: then the holder is gone."""
 
-    __slots__ = ("_done", "_presence", "name", "timer")
+    __slots__ = ("_came", "_done", "_presence", "name", "timer")
 
-    def __init__(self, presence: Presence, name: str, done: Done) -> None:
+    def __init__(self, presence: Presence, name: str, done: Done, *, came: bool) -> None:
         self._presence = presence
         self._done = done
+        self._came = came
         self.name = name
         self.timer: asyncio.TimerHandle | None = None
 
@@ -46,7 +47,7 @@ class Stay:
         """Its time is up, or it is taken over."""
         if self._presence.left(self):
             self._presence.answered(self.name)
-            self._done(None)
+            self._done(self._came)
 
     def cancel(self) -> None:
         if self._presence.left(self):
@@ -96,13 +97,14 @@ class Presence:
         before = self._stays.get(name)
         if before is not None:
             before.answer()
-        if self._holders.present(operation, self._clock()):
+        came = self._holders.present(operation, self._clock())
+        if came:
             self._tell(name)
         if not wait_ms:
             self.answered(name)
-            done(None)
+            done(came)
             return None
-        stay = self._stays[name] = Stay(self, name, done)
+        stay = self._stays[name] = Stay(self, name, done, came=came)
         stay.timer = asyncio.get_running_loop().call_later(wait_ms / 1_000, stay.answer)
         return stay
 

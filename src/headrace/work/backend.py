@@ -98,8 +98,9 @@ class Backend(Protocol):
         """As `wait_state`, without blocking the event loop."""
         ...
 
-    def hold(self, holder: str, kind: str, facts: dict[str, Any], *, wait_s: float) -> None:
-        """Be present under this name for `wait_s`; leases that name it end when the connection does."""
+    def hold(self, holder: str, kind: str, facts: dict[str, Any], *, wait_s: float) -> bool:
+        """Be present under this name for `wait_s`; leases that name it end when the connection does. Whether the broker had
+        not known it before: then it does not know of earlier leases, until they are extended."""
         ...
 
     def close(self) -> None:

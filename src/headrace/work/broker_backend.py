@@ -129,8 +129,9 @@ class BrokerBackend:
             await asyncio.sleep(min(pause_s, left_s))
             pause_s = min(limits.POLL_MAX_S, 1.5 * pause_s)
 
-    def hold(self, holder: str, kind: str, facts: dict[str, Any], *, wait_s: float) -> None:
-        self._call(ops.Hold(holder, kind, facts), wait_s)
+    def hold(self, holder: str, kind: str, facts: dict[str, Any], *, wait_s: float) -> bool:
+        came: bool = self._call(ops.Hold(holder, kind, facts), wait_s)
+        return came
 
     def close(self) -> None:
         self._threads.shutdown(wait=True)

@@ -145,7 +145,7 @@ class SqsBackend:
         del wait_s
         self._refuse(_feature(key))
 
-    def hold(self, holder: str, kind: str, facts: dict[str, Any], *, wait_s: float) -> None:
+    def hold(self, holder: str, kind: str, facts: dict[str, Any], *, wait_s: float) -> bool:
         del holder, kind, facts, wait_s
         self._refuse("a worker's presence")
 

@@ -116,6 +116,7 @@ class Renewer:
         self._wishes = wishes
         self._threads = threads
         self._loop = loop
+        self._all_due = threading.Event()
         self._away = Away("renewing leases")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace renewer", daemon=True)
@@ -133,14 +134,21 @@ class Renewer:
                 self.renew(time.monotonic())
                 self.cancel()
             except HeadraceError as error:
+                self._all_due.set()  # it may be another broker that answers next
                 pause_s = self._away.failed(error)
             else:
                 pause_s = _SECOND_S
                 self._away.back()
 
+    def renew_all(self) -> None:
+        """All leases, with the next look: the broker does not know whose they are."""
+        self._all_due.set()
+
     def renew(self, now_s: float) -> None:
-        """Leases that have used up a third of their time."""
-        due_s = now_s - DEFAULT_VISIBILITY_MS / 1_000 / RENEW_PART
+        """Leases that have used up a third of their time, or all."""
+        all_due = self._all_due.is_set()
+        self._all_due.clear()
+        due_s = now_s - (0 if all_due else DEFAULT_VISIBILITY_MS / 1_000 / RENEW_PART)
         due: dict[str, list[Held]] = defaultdict(list)
         for held in self._hand.all():
             if held.renewed_s <= due_s:

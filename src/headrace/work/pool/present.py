@@ -18,10 +18,14 @@ _log: Final = logging.getLogger("headrace.work")
 class Present:
     """A thread. Without it leases would end after the visibility timeout only; so it is tried again without end."""
 
-    def __init__(self, backend: Backend, *, holder: str, facts: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, backend: Backend, *, holder: str, facts: Callable[[], dict[str, Any]], on_come: Callable[[], None]
+    ) -> None:
+        """`on_come`: called when the broker had not known this process: another node, or one that was started again."""
         self._backend = backend
         self._holder = holder
         self._facts = facts
+        self._on_come = on_come
         self._away = Away("presence")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace presence", daemon=True)
@@ -37,7 +41,8 @@ class Present:
         refused = False
         while not self._over.is_set():
             try:
-                self._backend.hold(self._holder, "worker", {} if refused else self._facts(), wait_s=HOLD_S)
+                if self._backend.hold(self._holder, "worker", {} if refused else self._facts(), wait_s=HOLD_S):
+                    self._on_come()
                 self._away.back()
             except CallerError as error:
                 if not refused:

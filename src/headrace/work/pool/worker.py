@@ -128,7 +128,7 @@ class Worker:
             on_second=self._on_second,
         )
         self._renewer = Renewer(backend, self._hand, self._wishes, self._threads, self._loop, holder=self.holder)
-        self._present = Present(backend, holder=self.holder, facts=self.facts)
+        self._present = Present(backend, holder=self.holder, facts=self.facts, on_come=self._renewer.renew_all)
 
     @property
     def queues(self) -> list[str]:

@@ -1,0 +1,127 @@
+"""Tasks over three brokers of one PostgreSQL store: workers and brokers are killed, and everything holds as with one broker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+import headrace
+from headrace.testing.postgres import find_programs
+from headrace.work import group
+from tests.broker_process import BrokerProcess, broker, wait_until
+from tests.work.test_three_processes import APP, cancelled_while_it_runs, kill_one, lines, most_at_once
+from tests.work.worker_process import runs, sender, working
+
+pytestmark = [
+    pytest.mark.serial,
+    pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later: install `postgresql`"),
+]
+
+MORE = """
+@app.task(unique=lambda n: f"once-{n}")
+def once(n: int) -> None:
+    write(f"once {n}")
+"""
+TASKS = 1_000
+
+
+class Nodes:
+    """Brokers of one store; `urls` names all."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+        from headrace.testing.postgres import databases
+
+        self._folder, self._stack, self._store = folder, stack, databases().of(folder)
+        self.running: list[BrokerProcess] = []
+        for _ in range(3):
+            self.start()
+        self.urls = ",".join(node.url for node in self.running)
+
+    def start(self, port: int = 0) -> None:
+        data = self._folder / f"node{port}" if port else self._folder / f"node-{len(self.running)}"
+        node = broker(data, "--store", self._store, "--port", str(port))
+        self.running.append(self._stack.enter_context(node))
+
+    def kill(self, place: int) -> None:
+        """SIGKILL; its address is free again."""
+        node = self.running.pop(place)
+        node.process.kill()
+        node.wait_end()
+
+
+@contextmanager
+def nodes(folder: Path) -> Iterator[Nodes]:
+    with ExitStack() as stack:
+        yield Nodes(folder, stack)
+
+
+def test_limits_joins_schedules_uniqueness_and_cancel_hold_over_three_nodes_though_one_is_killed(
+    tmp_path: Path,
+) -> None:
+    with (
+        nodes(tmp_path) as brokers,
+        working(tmp_path, "--broker", brokers.urls, "--processes", "3", "--threads", "4", app=APP + MORE) as one,
+        sender(tmp_path, broker=brokers.urls) as tasks,
+    ):
+        tasks.slot.send_many((n,) for n in range(60))
+        handles = [tasks.once.options(delay="1s").send(7) for _ in range(5)]
+        flow = group([tasks.member.s(n) for n in range(300)]).then(tasks.total.s()).send()
+        wait_until(lambda: len(lines(one, "in")) >= 10, within_s=30)
+        brokers.kill(0)
+        killed = kill_one(one)
+        assert flow.result(60) == sum(range(300))
+        wait_until(lambda: len({n for _, n, _ in lines(one, "out")}) == 60, within_s=60)
+        wait_until(lambda: len(lines(one, "tick")) >= 3, within_s=20)
+        assert most_at_once(one, killed) <= 3
+        assert lines(one, "total") == [["300"]]
+        assert len({handle.id for handle in handles}) == 1
+        wait_until(lambda: lines(one, "once") == [["7"]], within_s=20)
+        ticks = [name for (name,) in lines(one, "tick")]
+        assert len(ticks) - len(set(ticks)) <= 1  # one that was running when its process was killed
+        cancelled_while_it_runs(one, tasks)
+
+
+def test_killed_child_s_task_runs_elsewhere_at_once_though_its_node_died_before(tmp_path: Path) -> None:
+    with (
+        nodes(tmp_path) as brokers,
+        working(tmp_path, "--broker", brokers.urls) as one,
+        sender(tmp_path, broker=brokers.urls) as tasks,
+        headrace.connect(brokers.urls) as client,
+    ):
+        tasks.until.send(1, str(tmp_path / "go"))
+        one.ledger.wait("began", 1)
+        while len(brokers.running) > 1:  # the node that it was leased by is among them, most likely
+            brokers.kill(0)
+        wait_until(lambda: [holder.leases for holder in client.holders("worker")] == [1], within_s=30)
+        os.kill(one.children()[0], signal.SIGKILL)
+        (tmp_path / "go").touch()
+        one.ledger.wait("ended", 1, within_s=20)  # its lease would be a minute
+
+
+def test_no_task_is_lost_and_none_that_was_not_in_hand_repeated_when_nodes_and_children_are_killed(
+    tmp_path: Path,
+) -> None:
+    with (
+        nodes(tmp_path) as brokers,
+        working(tmp_path, "--broker", brokers.urls, "--processes", "2", "--threads", "4") as one,
+        sender(tmp_path, broker=brokers.urls) as tasks,
+    ):
+        tasks.note.send_many([(n, 0.005) for n in range(TASKS)])
+        for kill in range(1, 5):
+            one.ledger.wait("ended", TASKS * kill // 6, within_s=60)
+            if kill % 2:
+                port = int(brokers.running[0].url.rpartition(":")[2])
+                brokers.kill(0)
+                brokers.start(port)
+            else:
+                wait_until(one.children)
+                os.kill(one.children()[0], signal.SIGKILL)
+        one.ledger.wait("ended", TASKS, within_s=90)
+        assert one.ledger.counts("began").total() - TASKS <= 2 * (4 + 20)  # what the killed two had in hand
+        wait_until(lambda: len([run for run in runs(tasks.app) if run.status == "done"]) == TASKS, within_s=30)
