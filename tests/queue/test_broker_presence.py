@@ -278,7 +278,7 @@ class TestStaying:
             await send(broker, queue, "a", "b")
             (a, b) = [one.receipt for one in await receive(broker, queue)]  # before the broker was started again, say
             holding = Holding(broker)
-            await broker.call(ops.ChangeVisibility(queue, [(a, FAR_MS), (b, -1)], holder="me"))
+            await broker.call(ops.ChangeVisibility(queue, [(a, limits.HOUR_MS), (b, -1)], holder="me"))
             assert await leases(broker) == {"me": 1}
             holding.leave()
             assert [one.message.body for one in await receive(broker, queue)] == [b"a"]
@@ -290,7 +290,7 @@ class TestStaying:
             await send(broker, queue, "a")
             first, second = Holding(broker), Holding(broker, "other")
             (a,) = [one.receipt for one in await receive(broker, queue, "me")]
-            await broker.call(ops.ChangeVisibility(queue, [(a, FAR_MS)], holder="other"))
+            await broker.call(ops.ChangeVisibility(queue, [(a, limits.HOUR_MS)], holder="other"))
             first.leave()
             assert await receive(broker, queue) == []
             second.leave()
