@@ -1,10 +1,14 @@
-"""A primary that crashes under load, its synchronous standby promoted: what was answered holds, whatever node answered."""
+"""Databases that crash under load, standbys that take over, nodes that die or hang: what was answered holds.
+
+By hand: `HEADRACE_FAULTS="failover failover node_killed" HEADRACE_SEED=7`, as many as one likes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import random
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,16 +17,24 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from headrace.clock import ManualClock
+from headrace.errors import OutcomeUnknown
+from headrace.queue import operations as ops
+from headrace.queue.model import Entry, arn_of
+from headrace.queue.store.postgres import connecting, lane
+from headrace.queue.store.postgres.opening import open_store
 from headrace.queue.store.postgres.schema import migrate
 from headrace.testing.postgres import Pair, find_programs
 from tests.faults.broker_process import BrokerProcess
 from tests.faults.history import History
-from tests.faults.load import STANDARD, Load
+from tests.faults.load import RETRIED, STANDARD, VISIBILITY_S, Load
+from tests.queue.postgres.nodes import ask
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
-ROUNDS = int(os.environ.get("HEADRACE_FAILOVERS", "2"))
+FAULTS = os.environ.get(
+    "HEADRACE_FAULTS", "failover node_killed connections_end node_paused primary_crashes node_killed failover"
+).split()
 NODES = 3
-QUEUES = (STANDARD,)
 
 pytestmark = [
     pytest.mark.serial,
@@ -71,18 +83,55 @@ class Moment:
         await self.due.wait()
 
 
-async def fail_over_and_over(folder: Path, rounds: int, seed: int) -> tuple[History, dict[str, int]]:
+class Faults:
+    """What can happen to a primary, its standby and three nodes; each returns when all is well again."""
+
+    def __init__(self, servers: Pair, brokers: list[BrokerProcess], chance: random.Random) -> None:
+        self.servers = servers
+        self.brokers = brokers
+        self.chance = chance
+
+    async def failover(self) -> None:
+        await asyncio.to_thread(self.servers.fail_over)
+
+    async def node_killed(self) -> None:
+        broker = self.chance.choice(self.brokers)
+        broker.kill()
+        broker.spawn()
+        await asyncio.to_thread(broker.wait_ready)
+
+    async def node_paused(self) -> None:
+        """For longer than leases last: they are others' when it goes on."""
+        broker = self.chance.choice(self.brokers)
+        broker.signal(signal.SIGSTOP)
+        await asyncio.sleep(VISIBILITY_S + 1)
+        broker.signal(signal.SIGCONT)
+
+    async def primary_crashes(self) -> None:
+        """It comes back as it was; what its standby may not have is not answered meanwhile."""
+        self.servers.primary.stop(signal.SIGKILL)
+        await asyncio.to_thread(self.servers.primary.start)
+
+    async def connections_end(self) -> None:
+        with psycopg.connect(self.servers.primary.url(), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'headrace'"
+            )
+
+
+async def run_faults(folder: Path, names: list[str], seed: int) -> tuple[History, dict[str, int]]:
     chance = random.Random(seed)
     with pair() as servers, nodes(folder, servers.url) as brokers:
         moment = Moment()
         ports = [broker.port for broker in brokers]
-        load = Load(ports[0], chance, moment.on_call, others=ports[1:], queues=QUEUES)
-        load.history.forgetful = frozenset([STANDARD])
+        load = Load(ports[0], chance, moment.on_call, others=ports[1:])
+        load.history.forgetful = frozenset([STANDARD, RETRIED])
+        faults = Faults(servers, brokers, chance)
         await load.create_queues()
         load.start()
-        for _ in range(rounds):
+        for name in names:
             await moment.after(chance.randint(50, 300))
-            await asyncio.to_thread(servers.fail_over)
+            await getattr(faults, name)()
         await moment.after(100)
         await load.stop()
         left = await load.drain()
@@ -90,19 +139,48 @@ async def fail_over_and_over(folder: Path, rounds: int, seed: int) -> tuple[Hist
         return load.history, left
 
 
-def judge(history: History, left: dict[str, int], *, rounds: int) -> None:
+def judge(history: History, left: dict[str, int], *, faults: int) -> None:
     found = history.violations()
     acknowledged = sum(one.acknowledged for one in history.sends)
-    print(f"seed {SEED}: {rounds} failovers, {acknowledged} sends acknowledged, {len(history.receipts)} deliveries,")
+    print(f"seed {SEED}: {faults} faults, {acknowledged} sends acknowledged, {len(history.receipts)} deliveries,")
     print(
         f"calls {dict(history.calls)}, left {left}, violations { {name: len(where) for name, where in found.items()} }"
     )
-    assert acknowledged > 50 * rounds, "too little load: this run proves little"
+    assert acknowledged > 50 * faults, "too little load: this run proves little"
     assert not found, {name: where[:5] for name, where in found.items()}
     assert not any(left.values())
 
 
 @pytest.mark.timeout(900)
-def test_failover_breaks_no_promise(tmp_path: Path) -> None:
-    history, left = asyncio.run(fail_over_and_over(tmp_path, ROUNDS, SEED))
-    judge(history, left, rounds=ROUNDS)
+def test_faults_of_nodes_and_database_break_no_promise(tmp_path: Path) -> None:
+    history, left = asyncio.run(run_faults(tmp_path, FAULTS, SEED))
+    judge(history, left, faults=len(FAULTS))
+
+
+def test_primary_that_was_replaced_and_lives_on_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its standby has taken its place, and nobody told it or its nodes: what they answer is answered by the new one."""
+    queue = arn_of("q")
+    with pair() as servers:
+        store = open_store(servers.url, clock=ManualClock())[0]
+        ask(store, ops.CreateQueue(queue), ops.Send(queue, [Entry(b"before")]))
+        old = servers.promote()
+        try:
+            with psycopg.connect(servers.primary.url(), autocommit=True) as connection:
+                connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+                connection.execute("SELECT pg_reload_conf()")
+            monkeypatch.setattr(lane, "COMMIT_S", 0.5)
+            monkeypatch.setattr(connecting, "COMMIT_S", 0.5)
+            monkeypatch.setattr(connecting.Connection, "answer_s", 0.5)
+            monkeypatch.setattr(connecting, "LOCK_MS", 200)
+            monkeypatch.setattr(lane, "RECOVER_S", 0.0)
+            outcomes = [ask(store, ops.Send(queue, [Entry(b"%d" % number)]))[0] for number in range(8)]
+            monkeypatch.undo()
+            assert isinstance(outcomes[0], OutcomeUnknown)
+            sent = [b"%d" % number for number, outcome in enumerate(outcomes) if isinstance(outcome, list)]
+            assert sent, outcomes
+            old.stop(signal.SIGKILL)
+            (found,) = ask(store, ops.Peek(queue, limit=500))
+            assert [one.message.body for one in found] == [b"before", *sent]
+            store.close()
+        finally:
+            old.stop()
