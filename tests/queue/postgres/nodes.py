@@ -25,3 +25,8 @@ def ask(store: PostgresStore, *operations: Operation) -> list[Any]:
     answers: list[Any] = []
     store.execute([Request(operation, answers.append) for operation in operations])
     return answers
+
+
+def kill(store: PostgresStore) -> None:
+    """Let a node end as if its process had: it says nothing to anybody, its connection breaks."""
+    store._alone._drop()

@@ -68,9 +68,9 @@ WITH settled AS (
     WHERE c.queue = done.queue AND c.reader = done.reader AND c.number <= done.number RETURNING c.queue, c.seqs
 ), gone AS (
     DELETE FROM message m USING (SELECT queue, unnest(seqs) AS seq FROM settled) AS bound
-    WHERE m.queue = bound.queue AND m.seq = bound.seq RETURNING m.queue
+    WHERE m.queue = bound.queue AND m.seq = bound.seq RETURNING m.queue, m.seq
 )
-SELECT queue, count(*) FROM gone GROUP BY queue
+SELECT q.id, count(*) FROM gone JOIN queue q ON q.id = gone.queue AND gone.seq >= q.floor GROUP BY q.id
 """
 _FORGET: Final[LiteralString] = "DELETE FROM reader WHERE queue = %s AND name = %s RETURNING true"
 _RELEASE: Final[LiteralString] = """

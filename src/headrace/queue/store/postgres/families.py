@@ -15,6 +15,7 @@ from headrace.errors import InvalidParameter
 from headrace.queue.between import ListElsewhere, TellHolders
 from headrace.queue.operations import (
     AcknowledgeClaims,
+    CancelMove,
     ChangeSettings,
     ChangeVisibility,
     Claim,
@@ -25,6 +26,7 @@ from headrace.queue.operations import (
     GetClaims,
     GetQueue,
     GetState,
+    ListMoves,
     ListQueues,
     Operation,
     Peek,
@@ -33,12 +35,14 @@ from headrace.queue.operations import (
     ReceiveAny,
     ReleaseClaims,
     Send,
+    StartMove,
     TagQueue,
     Take,
     Transact,
 )  # fmt: skip
 from headrace.queue.store.postgres import (
     claims,
+    moves,
     peeking,
     presence,
     queues,
@@ -93,6 +97,9 @@ FAMILIES: Final[dict[type[Operation], Family]] = {
     Purge: Family(LaneName.DIRECTORY, each(queues.purge)),
     GetQueue: Family(LaneName.DIRECTORY, each(queues.get_queue)),
     ListQueues: Family(LaneName.DIRECTORY, each(queues.list_queues)),
+    StartMove: Family(LaneName.DIRECTORY, each(moves.start_move)),
+    CancelMove: Family(LaneName.DIRECTORY, each(moves.cancel_move)),
+    ListMoves: Family(LaneName.DIRECTORY, each(moves.list_moves)),
 }
 
 

@@ -53,7 +53,7 @@ _FIRST: Final[LiteralString] = f"""
 SELECT free.name, m.seq, m.receives, m.sent_ms, m.id, octet_length({rows.BODY})
 FROM ({_FREE} FOR UPDATE SKIP LOCKED) free CROSS JOIN LATERAL (
     SELECT * FROM message
-    WHERE queue = %(queue)s AND grp = free.name AND seq >= free.head ORDER BY seq LIMIT %(each)s
+    WHERE queue = %(queue)s AND grp = free.name AND seq >= greatest(free.head, %(floor)s) ORDER BY seq LIMIT %(each)s
 ) m LIMIT %(all)s
 """  # noqa: S608 - our own text, here and below
 _SOME: Final[LiteralString] = f"{_FREE} LIMIT 1"
@@ -151,7 +151,8 @@ class Receiving:
 
     def _known(self) -> dict[str, Any]:
         now = self._tx.now
-        return {"queue": self.queue.number, "now": now, "shown": self.queue.shown_ms(now)}
+        queue = self.queue
+        return {"queue": queue.number, "now": now, "shown": queue.shown_ms(now), "floor": queue.floor}
 
     def _look(self, wishes: int) -> Cursor:
         # Of its last group each but the last wish may leave what is read: so twice as many are enough for all.

@@ -46,13 +46,16 @@ WITH now_is AS MATERIALIZED (
     SELECT g.queue, g.name, first.seq AS head, first.sent_ms, coalesce(held.until_ms, 0) AS busy_ms
     FROM unnest(%(queues)s, %(names)s) AS asked (queue, name)
     JOIN message_group g ON g.queue = asked.queue AND g.name = asked.name
+    LEFT JOIN queue q ON q.id = g.queue
     LEFT JOIN LATERAL (
-        SELECT m.seq, m.sent_ms FROM message m WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= g.head
+        SELECT m.seq, m.sent_ms FROM message m
+        WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, q.floor)
         ORDER BY m.seq LIMIT 1
     ) first ON true
     LEFT JOIN LATERAL (
         SELECT max(m.visible_ms) AS until_ms FROM message m
-        WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= g.head AND m.seq <= g.taken AND m.visible_ms > %(now)s
+        WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, q.floor) AND m.seq <= g.taken
+            AND m.visible_ms > %(now)s
     ) held ON true
 ), gone AS (
     DELETE FROM message_group g USING now_is WHERE g.queue = now_is.queue AND g.name = now_is.name AND now_is.head IS NULL
@@ -70,9 +73,9 @@ FROM unnest(%(names)s, %(heads)s, %(sent)s, %(taken)s) AS held (name, head, sent
 WHERE g.queue = %(queue)s AND g.name = held.name
 """
 _LOCK_ALL: Final[LiteralString] = "SELECT FROM message_group WHERE queue = %s ORDER BY name FOR UPDATE"
-_DROP_EMPTY: Final[LiteralString] = """
-DELETE FROM message_group g
-WHERE g.queue = %s AND NOT EXISTS (SELECT FROM message m WHERE m.queue = g.queue AND m.grp = g.name)
+_DROP_ALL: Final[LiteralString] = "DELETE FROM message_group WHERE queue = %s"
+_PURGED: Final[LiteralString] = """
+SELECT queue, name FROM message_group WHERE queue = %s AND head < %s ORDER BY name LIMIT %s FOR UPDATE SKIP LOCKED
 """
 _LOOK: Final[LiteralString] = """
 SELECT asked.queue,
@@ -129,13 +132,18 @@ def settle(tx: Transaction, groups: Iterable[Group]) -> None:
 
 
 def lock_all(tx: Transaction, queue: int) -> None:
-    """Lock all groups of a queue; `drop_empty` when all its messages are gone."""
+    """Lock all groups of a queue, before all its messages are gone, `drop_all` afterwards."""
     tx.execute(_LOCK_ALL, (queue,))
 
 
-def drop_empty(tx: Transaction, queue: int) -> None:
-    """Settle groups that have no messages any more: all of them, of a queue whose groups are locked."""
-    tx.execute(_DROP_EMPTY, (queue,))
+def drop_all(tx: Transaction, queue: int) -> None:
+    """Forget the groups of a queue that is purged."""
+    tx.execute(_DROP_ALL, (queue,))
+
+
+def settle_purged(tx: Transaction, queue: int, floor: int, limit: int) -> None:
+    """Settle groups of a purged queue that were made by who did not know of the purge yet."""
+    settle(tx, tx.execute(_PURGED, (queue, floor, limit)).fetchall())
 
 
 def look(tx: Transaction, queues: Sequence[StoredQueue]) -> list[tuple[int, bool, int | None]]:

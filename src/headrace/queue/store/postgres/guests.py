@@ -82,7 +82,7 @@ def _entered(guest: Executes, place: str) -> Iterator[Transaction]:
     before = row[4 : 4 + len(_NAMES)]
     try:
         schema.check_version(place, version)
-        yield Transaction(guest, _catalog(guest, bytes(secret), directory), now, cooldowns=True, known=Known())
+        yield Transaction(guest, _catalog(guest, bytes(secret), directory), now, cooldowns=True, known=Known(NODE))
     except psycopg.Error:
         raise
     except BaseException:

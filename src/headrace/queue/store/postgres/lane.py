@@ -106,6 +106,15 @@ class Lane:
             except psycopg.Error:
                 self._drop()
 
+    def last(self, work: Work) -> None:
+        """Run something before the lane is closed, if it has a connection; what fails is not tried again."""
+        if self._connection is not None and not self._connection.closed:
+            try:
+                self._once([], work)
+            except Exception:
+                log.debug("the lane's last work is not done", exc_info=True, extra={"action": "store.lane_left"})
+                self._drop()
+
     def close(self) -> None:
         """Idempotent."""
         if self._connection is not None and not self._connection.closed:

@@ -1,4 +1,4 @@
-"""What time makes due, a slice at a time: expiry, the rows of deleted queues. One node at a time does it.
+"""What time makes due, a slice at a time: expiry, the rows of purged and deleted queues, move tasks. One node at a time does it.
 
 Each step takes (transaction, memory of this node) and returns whether there is more to do at once.
 """
@@ -12,7 +12,7 @@ from typing import Any, Final, LiteralString, TypeAlias
 import msgspec
 
 from headrace.queue import limits
-from headrace.queue.store.postgres import groups
+from headrace.queue.store.postgres import groups, moves, totals
 from headrace.queue.store.postgres.arrays import Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
@@ -21,6 +21,9 @@ from headrace.queue.store.postgres.transaction import Transaction
 QUEUES_AT_ONCE: Final = 50  # looked through in one slice
 NODE_FORGOTTEN_MS: Final = limits.DAY_MS  # a lane that lives and has written nothing for so long makes its row anew
 SLICE: Final = 2_000  # rows that one step looks at, or deletes, in one transaction
+
+LATE_MS: Final = limits.COOLDOWN_MS
+"""So long after a purge, or a deletion, a transaction may still be under way that did not know of it."""
 
 _LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(%s)"
 _LOCK_NUMBER: Final = 0x686B  # "hk"
@@ -67,6 +70,21 @@ _FORGET_ATTEMPTS: Final[LiteralString] = """
 WITH lot AS (SELECT ctid FROM attempt WHERE at_ms <= %s ORDER BY at_ms LIMIT %s FOR UPDATE SKIP LOCKED)
 DELETE FROM attempt WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot)) RETURNING queue
 """
+_UNTOTAL: Final[LiteralString] = (
+    "DELETE FROM queue_total WHERE queue = (SELECT min(id) FROM deleted_queue WHERE NOT swept)"
+)
+# A node that knew the queue still may have sent into it a moment too late.
+_LATE: Final[LiteralString] = """
+UPDATE deleted_queue d SET swept = false
+WHERE swept AND deleted_ms < %s AND EXISTS (SELECT FROM message m WHERE m.queue = d.id) RETURNING id
+"""
+_FORGET_QUEUES: Final[LiteralString] = "DELETE FROM deleted_queue WHERE swept AND deleted_ms < %s RETURNING id"
+_PURGED: Final[LiteralString] = """
+WITH lot AS (SELECT ctid FROM message WHERE queue = %s AND seq < %s ORDER BY seq LIMIT %s)
+DELETE FROM message WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot)) RETURNING seq
+"""
+_TO_PURGE: Final[LiteralString] = "SELECT id, floor, purged_ms FROM queue WHERE swept < floor ORDER BY id"
+_ALL_PURGED: Final[LiteralString] = "UPDATE queue SET swept = %s WHERE id = %s"
 _FORGET: Final[LiteralString] = "DELETE FROM lane WHERE seen_ms < %s RETURNING id"
 _FORGET_HOLDERS: Final[LiteralString] = "DELETE FROM holder WHERE told_ms < %s RETURNING name"
 
@@ -76,10 +94,12 @@ class Memory(msgspec.Struct):
 
     `looked`: number of a queue -> the seq up to which it has been looked through for what has expired.
     `last_queue`: the last queue whose turn it was.
+    `due_ms`: when the next slice of a move task is due.
     """
 
     looked: dict[int, int] = {}
     last_queue: int = 0
+    due_ms: int | None = None
 
 
 Step: TypeAlias = Callable[[Transaction, Memory], bool]
@@ -90,7 +110,7 @@ def expire(tx: Transaction, memory: Memory) -> bool:
     more = False
     for queue in _next_queues(tx, memory):
         known: dict[str, Any] = {
-            "queue": queue.number, "after": memory.looked.get(queue.number, 0), "limit": SLICE, "now": tx.now,
+            "queue": queue.number, "after": max(queue.floor - 1, memory.looked.get(queue.number, 0)), "limit": SLICE, "now": tx.now,
             "oldest": tx.now - queue.info.settings.retention_ms, "claimed": CLAIMED_MS, "groups": None,
         }  # fmt: skip
         expiring = _lock_expiring(tx, known) if queue.info.settings.fifo else []
@@ -135,6 +155,7 @@ def sweep(tx: Transaction, memory: Memory) -> bool:
             tx.wrote(durable=False)
             return True
     tx.execute(_UNCLAIM)
+    tx.execute(_UNTOTAL)
     if tx.execute(_SWEPT).fetchone() is not None:
         tx.wrote(durable=False)
         return True
@@ -152,6 +173,43 @@ def forget_ids(tx: Transaction, memory: Memory) -> bool:
     return any(more)
 
 
+def sweep_purged(tx: Transaction, memory: Memory) -> bool:
+    """Delete a slice of the messages that a purge has left. A queue is looked at for a while after the last one: what was
+    sent while it was purged may have been committed afterwards."""
+    del memory
+    left = SLICE
+    for number, floor, purged_ms in tx.execute(_TO_PURGE).fetchall():
+        groups.settle_purged(tx, number, floor, SLICE)
+        gone = len(tx.execute(_PURGED, (number, floor, left)).fetchall())
+        left -= gone
+        if not gone and purged_ms < tx.now - LATE_MS:
+            tx.execute(_ALL_PURGED, (floor, number))
+            tx.wrote(durable=False)
+        if not left:
+            break
+    if left < SLICE:
+        tx.wrote(durable=False)
+    return left < SLICE
+
+
+def forget_queues(tx: Transaction, memory: Memory) -> bool:
+    """Forget deleted queues whose cool-down is over, unless somebody has sent into one since it was swept."""
+    del memory
+    before_ms = tx.now - LATE_MS
+    if tx.execute(_LATE, (before_ms,)).fetchone() is not None:
+        tx.wrote(durable=False)
+        return True
+    if tx.execute(_FORGET_QUEUES, (before_ms,)).fetchone() is not None:
+        tx.wrote(durable=False)
+    return False
+
+
+def move(tx: Transaction, memory: Memory) -> bool:
+    """Go on with move tasks."""
+    memory.due_ms = moves.step(tx)
+    return False
+
+
 def forget_nodes(tx: Transaction, memory: Memory) -> bool:
     """Delete what nodes that died have left."""
     del memory
@@ -159,16 +217,19 @@ def forget_nodes(tx: Transaction, memory: Memory) -> bool:
     holders = tx.execute(_FORGET_HOLDERS, (tx.now - limits.HOLDERS_FRESH_MS,))
     if lanes.fetchone() is not None or holders.fetchone() is not None:
         tx.wrote(durable=False)
+    totals.fold_gone(tx)
     return False
 
 
-STEPS: Final[tuple[Step, ...]] = (expire, sweep, forget_ids, forget_nodes)
+STEPS: Final[tuple[Step, ...]] = (expire, sweep, sweep_purged, forget_queues, forget_ids, forget_nodes, move)
 
 
-def run(tx: Transaction, memory: Memory) -> bool:
-    """A slice of everything, unless another node is at it. Returns whether there is more to do at once."""
+def run(tx: Transaction, memory: Memory) -> int | None:
+    """A slice of everything, unless another node is at it. Returns when there is more to do, ms; None: nothing that has
+    a time."""
     row = tx.execute(_LOCK, (_LOCK_NUMBER,)).fetchone()
+    memory.due_ms = None
     if row is None or not row[0]:
-        return False
+        return None
     more = [step(tx, memory) for step in STEPS]  # each of them, whatever the others say
-    return any(more)
+    return tx.now if any(more) else memory.due_ms

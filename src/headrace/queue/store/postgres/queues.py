@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, LiteralString
 
 import msgspec
 
 from headrace.errors import InvalidParameter, InvalidSetting, PurgeInProgress, QueueDeletedRecently
 from headrace.queue import limits, redrive, settings
-from headrace.queue.model import QueueCounts, QueueDescription, QueueInfo, QueueSettings
+from headrace.queue.model import QueueDescription, QueueInfo, QueueSettings
 from headrace.queue.operations import ChangeSettings, CreateQueue, DeleteQueue, GetQueue, ListQueues, Purge, TagQueue
 from headrace.queue.store.checks import seconds_left
-from headrace.queue.store.postgres import groups
+from headrace.queue.store.postgres import counting, groups
 from headrace.queue.store.postgres.catalog import StoredQueue
-from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
 
 _CREATE: Final[LiteralString] = "INSERT INTO queue (arn, info) VALUES (%s, %s::jsonb) RETURNING id"
 _CHANGE: Final[LiteralString] = "UPDATE queue SET info = %s::jsonb WHERE id = %s"
-_PURGE: Final[LiteralString] = """
-WITH gone AS (DELETE FROM message WHERE queue = %s RETURNING seq >= %s AND sent_ms > %s AS counted)
-SELECT count(*) FILTER (WHERE counted) FROM gone
-"""
-_PURGED: Final[LiteralString] = "UPDATE queue SET purged_ms = %s WHERE id = %s"
+# Numbers rise: what is sent after the purge has a higher one.
+_PURGE: Final[LiteralString] = (
+    "UPDATE queue SET floor = nextval('message_seq'), purged_ms = %s WHERE id = %s RETURNING floor"
+)
 _DELETED: Final[LiteralString] = "SELECT max(deleted_ms) FROM deleted_queue WHERE arn = %s"
 _DROP: Final[LiteralString] = (
     "WITH gone AS (DELETE FROM queue WHERE id = %s RETURNING id, arn)"
     " INSERT INTO deleted_queue SELECT id, arn, %s FROM gone"
 )
-_COUNTS: Final[LiteralString] = """
-SELECT count(*) FILTER (WHERE visible_ms <= %(now)s AND (visible_ms > 0 OR sent_ms <= %(shown)s)),
-    count(*) FILTER (WHERE visible_ms > %(now)s AND (receives > 0 OR visible_ms >= %(claimed)s)),
-    count(*) FILTER (WHERE visible_ms > %(now)s AND receives = 0 AND visible_ms < %(claimed)s
-        OR visible_ms = 0 AND sent_ms > %(shown)s),
-    (SELECT sent_ms FROM message WHERE queue = %(queue)s AND seq >= %(floor)s ORDER BY seq LIMIT 1)
-FROM message WHERE queue = %(queue)s AND seq >= %(floor)s AND sent_ms > %(oldest)s
-"""
 
 
 def create_queue(tx: Transaction, operation: CreateQueue) -> QueueInfo:
@@ -99,23 +90,22 @@ def _replace(tx: Transaction, queue: StoredQueue, info: QueueInfo) -> QueueInfo:
 
 
 def purge(tx: Transaction, operation: Purge) -> int:
-    """All its messages are gone with the commit, also those in flight. The directory is locked after the long part."""
+    """All its messages are gone with the commit, also those in flight: they are below the floor. Their rows go later, in
+    slices. What is being sent meanwhile may have drawn its number before, and goes too. How many: as `counting` tells."""
     queue = tx.catalog.queue(operation.queue)
     if tx.cooldowns and queue.purged_ms is not None and tx.now < queue.purged_ms + limits.COOLDOWN_MS:
         raise PurgeInProgress(operation.queue, seconds_left(queue.purged_ms, tx.now))
-    oldest_ms = tx.now - queue.info.settings.retention_ms
+    counts = counting.count(tx, [queue])[queue.number]
     if queue.info.settings.fifo:
         groups.lock_all(tx, queue.number)
-    row = tx.execute(_PURGE, (queue.number, queue.floor, oldest_ms)).fetchone()
-    assert row is not None
-    if queue.info.settings.fifo:
-        groups.drop_empty(tx, queue.number)
+        groups.drop_all(tx, queue.number)
     tx.lock_directory()
-    tx.execute(_PURGED, (tx.now, queue.number))
-    tx.catalog = tx.catalog.with_queue(msgspec.structs.replace(queue, purged_ms=tx.now))
-    tx.count(queue.number, "deleted", row[0])
+    row = tx.execute(_PURGE, (tx.now, queue.number)).fetchone()
+    assert row is not None
+    tx.catalog = tx.catalog.with_queue(msgspec.structs.replace(queue, floor=row[0], purged_ms=tx.now))
+    gone = counts.visible + counts.in_flight + counts.delayed
+    tx.count(queue.number, "deleted", gone)
     tx.ready.add(queue.number)
-    gone: int = row[0]
     return gone
 
 
@@ -129,7 +119,7 @@ def delete_queue(tx: Transaction, operation: DeleteQueue) -> None:
 
 
 def get_queue(tx: Transaction, operation: GetQueue) -> QueueDescription:
-    return describe(tx, tx.catalog.queue(operation.queue))
+    return _describe(tx, [tx.catalog.queue(operation.queue)])[0]
 
 
 def list_queues(tx: Transaction, operation: ListQueues) -> list[QueueDescription]:
@@ -140,7 +130,7 @@ def list_queues(tx: Transaction, operation: ListQueues) -> list[QueueDescription
         for arn, queue in tx.catalog.queues.items()
         if arn.startswith(operation.prefix) and arn > operation.after and _redrives_to(queue, operation.target)
     )
-    return [describe(tx, tx.catalog.queues[arn]) for arn in arns[: operation.limit]]
+    return _describe(tx, [tx.catalog.queues[arn] for arn in arns[: operation.limit]])
 
 
 def _redrives_to(queue: StoredQueue, target: str | None) -> bool:
@@ -148,15 +138,9 @@ def _redrives_to(queue: StoredQueue, target: str | None) -> bool:
     return target is None or (policy is not None and policy.target == target)
 
 
-def describe(tx: Transaction, queue: StoredQueue) -> QueueDescription:
-    oldest_ms = tx.now - queue.info.settings.retention_ms
-    known = {
-        "queue": queue.number, "floor": queue.floor, "oldest": oldest_ms, "now": tx.now, "claimed": CLAIMED_MS,
-        "shown": queue.shown_ms(tx.now),
-    }  # fmt: skip
-    row = tx.execute(_COUNTS, known).fetchone()
-    assert row is not None
-    return QueueDescription(queue.info, QueueCounts(*row, **tx.totals_of(queue.number)))
+def _describe(tx: Transaction, queues: Sequence[StoredQueue]) -> list[QueueDescription]:
+    counts = counting.count(tx, queues)
+    return [QueueDescription(queue.info, counts[queue.number]) for queue in queues]
 
 
 def _json(info: QueueInfo) -> str:

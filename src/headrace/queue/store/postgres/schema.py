@@ -39,12 +39,37 @@ _QUEUES: Final = """
 CREATE TABLE queue (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, arn text COLLATE "C" NOT NULL UNIQUE, info jsonb NOT NULL,
     floor bigint NOT NULL DEFAULT 0, -- what has a lower seq is purged
-    purged_ms bigint
+    purged_ms bigint, swept bigint NOT NULL DEFAULT 0 -- below it no purged row is left
 );
+CREATE INDEX queue_purged ON queue (id) WHERE swept < floor;
 CREATE TABLE deleted_queue (
     id int PRIMARY KEY, arn text COLLATE "C" NOT NULL, deleted_ms bigint NOT NULL, swept boolean NOT NULL DEFAULT false
 );
+-- without a cache: whoever purges must know that what is sent afterwards has a higher number
 CREATE SEQUENCE message_seq;
+"""
+
+# A node's totals are in rows of its own; those of nodes that are gone under the name ''.
+_TOTALS: Final = """
+CREATE TABLE node (name text COLLATE "C" PRIMARY KEY, told_ms bigint NOT NULL) WITH (fillfactor = 50);
+CREATE TABLE queue_total (
+    queue int NOT NULL, node text COLLATE "C" NOT NULL, sent bigint NOT NULL, received bigint NOT NULL,
+    deleted bigint NOT NULL, empty_receives bigint NOT NULL, duplicates bigint NOT NULL, dead_lettered bigint NOT NULL,
+    expired bigint NOT NULL, damaged bigint NOT NULL, PRIMARY KEY (queue, node)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_threshold = 500);
+CREATE INDEX queue_total_node ON queue_total (node);
+"""
+
+# `earned`: how many messages its rate allowed at `earned_ms`.
+_MOVES: Final = """
+CREATE TABLE move_task (
+    handle text COLLATE "C" PRIMARY KEY, number bigint GENERATED ALWAYS AS IDENTITY, source text COLLATE "C" NOT NULL,
+    target text COLLATE "C", rate_max int, status text NOT NULL, started_ms bigint NOT NULL,
+    moved bigint NOT NULL DEFAULT 0, to_move bigint NOT NULL, failure text,
+    earned_ms bigint NOT NULL, earned float8 NOT NULL
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX move_task_running ON move_task (source) WHERE status = 'RUNNING';
+CREATE INDEX move_task_source ON move_task (source, started_ms);
 """
 
 # visible_ms: 0 never received nor delayed; else when it is visible (again). So a receive takes what is due of
@@ -160,6 +185,8 @@ STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = (
         _STATE,
         _PRESENCE,
         _CLAIMS,
+        _TOTALS,
+        _MOVES,
     ),
 )
 VERSION: Final = len(STEPS)

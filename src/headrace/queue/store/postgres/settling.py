@@ -110,8 +110,11 @@ def _read_all(
         except CallerError as error:
             outcomes.append(error)
         else:
-            (strict if fifo else held).add(lease)
-            outcomes.append(lease if fifo else None)
+            if lease[1] < queue.floor:  # what is purged is gone
+                outcomes.append(None)
+            else:
+                (strict if fifo else held).add(lease)
+                outcomes.append(lease if fifo else None)
     return outcomes
 
 
@@ -150,7 +153,8 @@ def _plan(tx: Transaction, operation: ChangeVisibility) -> list[Change | CallerE
     for receipt, timeout_ms in operation.changes:
         try:
             check_visibility(timeout_ms)
-            plan.append(Change(queue, *queue.receipts.read(receipt), timeout_ms))
+            change = Change(queue, *queue.receipts.read(receipt), timeout_ms)
+            plan.append(change if change.seq >= queue.floor else MessageNotFound())
         except CallerError as error:
             plan.append(error)
     return plan

@@ -32,7 +32,7 @@ class Shared:
         self.clock = clock
         self.cooldowns = cooldowns
         self.node = uuid.uuid4().hex
-        self.known = Known()
+        self.known = Known(self.node)
         self.turn = 0
         self.complaints = Complaints()
         self._catalog = catalog

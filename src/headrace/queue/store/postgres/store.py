@@ -17,7 +17,7 @@ from headrace.queue.model import QueueInfo
 from headrace.queue.operations import Operation
 from headrace.queue.store.base import Done, LaneStatistics, Offload, Ready, Request, StoreStatistics
 from headrace.queue.store.local.commit_times import CommitTimes
-from headrace.queue.store.postgres import maintenance, watching
+from headrace.queue.store.postgres import maintenance, totals
 from headrace.queue.store.postgres.families import LaneName, family_of, run_in_order, run_together
 from headrace.queue.store.postgres.glance import Glance
 from headrace.queue.store.postgres.lane import Batch, Lane, Work
@@ -25,6 +25,7 @@ from headrace.queue.store.postgres.news import Listener, News, Teller
 from headrace.queue.store.postgres.pulse import Pulse
 from headrace.queue.store.postgres.shared import Shared
 from headrace.queue.store.postgres.transaction import Transaction
+from headrace.queue.store.postgres.upkeep import MEASURE_EACH_MS, Turn
 from headrace.queue.store.postgres.watch import LOOK_EACH_MS, Watch
 
 log = logging.getLogger("headrace.store")
@@ -78,6 +79,7 @@ class PostgresStore:
         self._untold: set[int | tuple[str, bytes]] = set()
         self._told_version = shared.catalog.version
         self._memory = maintenance.Memory()
+        self._measure_ms = self._size_bytes = 0
         self._times = CommitTimes()
 
     # --- the contract ---
@@ -98,8 +100,8 @@ class PostgresStore:
 
     def advance(self) -> int | None:
         if self._offload is None:
-            self._advance_alone()
-            return self._watch.next_ms()
+            times = (self._advance_alone(), self._watch.next_ms())
+            return min((ms for ms in times if ms is not None), default=None)
         now = self._shared.clock()
         due = self._watch.next_ms()
         if not self._keeping and (now >= self._keep_ms or (due is not None and due <= now)):
@@ -131,10 +133,11 @@ class PostgresStore:
     def statistics(self) -> StoreStatistics:
         lanes = tuple(running.statistics() for running in self._lanes.values())
         return StoreStatistics(
-            **self._times.statistics(), size_bytes=0, damaged=0, failed=None, full=False, lanes=lanes
+            **self._times.statistics(), size_bytes=self._size_bytes, damaged=0, failed=None, full=False, lanes=lanes
         )
 
     def close(self) -> None:
+        self._leave()
         for lane in (self._alone, self._upkeep, *[running.lane for running in self._lanes.values()]):
             lane.close()
         self._listener.close()
@@ -177,7 +180,7 @@ class PostgresStore:
 
     def _settle(self, tx: Transaction) -> None:
         """What a commit has brought about."""
-        self._shared.known.totals.update(tx.totals)
+        self._shared.known.note(tx.totals)
         self._ready |= tx.places()
         self._watch.note(tx.now, empty=tx.empty, due=tx.due)
         if self._offload is not None and tx.writes:
@@ -215,49 +218,64 @@ class PostgresStore:
 
     # --- what time does ---
 
-    def _advance_alone(self) -> None:
+    def _turn(self, now: int, *, maintains: bool) -> Turn:
+        """What the upkeep has to do now."""
+        measures = now >= self._measure_ms
+        if measures:
+            self._measure_ms = now + MEASURE_EACH_MS
+        memory = self._memory if maintains else None
+        return Turn(self._watch.to_look_into(now), memory, self._shared.known.to_tell(now), measures)
+
+    def _advance_alone(self) -> int | None:
         now = self._shared.clock()
-        due = self._watch.to_look_into(now)
-        batches = self._alone.run([], lambda tx, _: [watching.look(tx, due), maintenance.run(tx, self._memory)])
-        self._looked(batches, due, now)
+        turn = self._turn(now, maintains=True)
+        self._turned(turn, self._alone.run([], turn.run), now)
+        return turn.next_ms
 
     def _keep(self, now: int) -> None:
-        """Look into what is due, and do a slice of maintenance if that is, in a lane of its own."""
+        """Do a turn in a lane of its own, with a slice of maintenance if that is due."""
         assert self._offload is not None
-        due = self._watch.to_look_into(now)
-        slice_due = now >= self._keep_ms
-
-        def work(tx: Transaction, _: Sequence[Operation]) -> list[Any]:
-            return [watching.look(tx, due), slice_due and maintenance.run(tx, self._memory)]
+        maintains = now >= self._keep_ms
+        turn = self._turn(now, maintains=maintains)
 
         def then(batches: list[Batch]) -> None:
             self._keeping = False
-            more = self._looked(batches, due, now)
-            if slice_due:
-                self._keep_ms = now + (KEEP_AGAIN_MS if more else KEEP_EACH_MS)
+            self._turned(turn, batches, now)
+            if maintains:
+                next_ms = now + KEEP_EACH_MS if turn.next_ms is None else turn.next_ms
+                self._keep_ms = min(now + KEEP_EACH_MS, max(now + KEEP_AGAIN_MS, next_ms))
 
         self._keeping = True
-        self._offload(lambda: self._upkept(work), then, self._upkeep.name)
+        self._offload(lambda: self._upkept(turn.run), then, self._upkeep.name)
 
     def _upkept(self, work: Work) -> list[Batch]:
         self.pulse.beat()
         self._upkeep.correct_clock()
         return self._upkeep.run([], work)
 
-    def _looked(self, batches: Sequence[Batch], due: Sequence[int], now: int) -> bool:
-        """What looking has found; returns whether there is more maintenance to do at once."""
-        more = False
-        for batch in batches:
-            if batch.transaction is None:
-                continue
-            self._settle(batch.transaction)
-            seen, more = batch.outcomes
-            for queue, next_ms in seen.items():
-                self._watch.seen(queue, next_ms, now)
-            return bool(more)
-        for queue in due:  # the database is away: look again
-            self._watch.seen(queue, now + LOOK_EACH_MS, now)
-        return more
+    def _turned(self, turn: Turn, batches: Sequence[Batch], now: int) -> None:
+        """What a turn has found, unless it has failed."""
+        committed = batches[0].transaction
+        if turn.sums is not None:
+            self._shared.known.told(turn.sums, committed=committed is not None)
+        if committed is None:  # the database is away: look again
+            turn.seen, turn.next_ms = dict.fromkeys(turn.due, now + LOOK_EACH_MS), None
+        else:
+            self._settle(committed)
+            self._size_bytes = turn.size_bytes or self._size_bytes
+        for queue, next_ms in turn.seen.items():
+            self._watch.seen(queue, next_ms, now)
+
+    def _leave(self) -> None:
+        """Write down what others would miss."""
+        sums = self._shared.known.to_tell(self._shared.clock(), last=True) or []
+        lane = self._alone if self._offload is None else self._upkeep
+
+        def leave(tx: Transaction, _: Sequence[Operation]) -> list[Any]:
+            totals.leave(tx, sums)
+            return []
+
+        lane.last(leave)
 
 
 def _tell(done: Done, outcome: Any) -> None:

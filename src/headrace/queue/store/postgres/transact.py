@@ -138,7 +138,8 @@ def _lock(tx: Transaction, planned: Sequence[Parts], touched: set[groups.Group])
     names = sorted({parts.operation.name for parts in planned if parts.operation.epoch is not None})
     places = sorted({(one.operation.name, key) for one in valid for key, _ in one.operation.expect})
     readers = {(queue.number, reader) for parts in valid for queue, reader, _ in parts.claims}
-    leases = sorted({lease for parts in valid for lease in [*parts.acknowledged, *parts.held]})
+    named = {lease for parts in valid for lease in [*parts.acknowledged, *parts.held]}
+    leases = sorted(one for one in named if one[1] >= tx.catalog.by_number[one[0]].floor)  # what is purged is nobody's
     epochs = tx.execute(_EPOCHS, (Texts(names),)) if names else None
     values = states.lock(tx, places) if places else None
     asked = claims.ask(tx, readers) if readers else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, LiteralString, TypeAlias, TypeVar
+from typing import Any, LiteralString, TypeAlias, TypeVar
 
 from headrace.errors import CallerError
 from headrace.queue.operations import Operation
@@ -19,11 +19,6 @@ Answers: TypeAlias = Generator[None, None, list[Any]]
 """A family's function: it sends statements, yields before it reads their rows (as often as it needs to), and returns an
 outcome an operation, in order."""
 Op = TypeVar("Op", bound=Operation)
-
-
-TOTALS: Final = (
-    "sent", "received", "deleted", "empty_receives", "duplicates", "dead_lettered", "expired", "damaged"
-)  # fmt: skip
 
 
 class CatalogMoved(Exception):
@@ -99,10 +94,6 @@ class Transaction:
         """Add to a total of QueueCounts, once this is committed."""
         if number:
             self.totals[queue, field] += number
-
-    def totals_of(self, queue: int) -> dict[str, int]:
-        """The totals of a queue on this node: fields of QueueCounts."""
-        return {field: self.known.totals[queue, field] + self.totals[queue, field] for field in TOTALS}
 
     def due_at(self, queue: int, ms: int) -> None:
         """Something in the queue will be visible at `ms`."""

@@ -12,11 +12,12 @@ from headrace.queue.store.postgres.transaction import Transaction
 
 _LOOK: Final[LiteralString] = """
 SELECT asked.queue,
-    EXISTS (SELECT FROM message m WHERE m.queue = asked.queue AND m.visible_ms = 0)
-        OR EXISTS (SELECT FROM message m WHERE m.queue = asked.queue AND m.visible_ms > 0 AND m.visible_ms <= %s),
+    EXISTS (SELECT FROM message m WHERE m.queue = asked.queue AND m.visible_ms = 0 AND m.seq >= asked.floor)
+        OR EXISTS (SELECT FROM message m
+            WHERE m.queue = asked.queue AND m.visible_ms > 0 AND m.visible_ms <= %s AND m.seq >= asked.floor),
     (SELECT min(m.visible_ms) FROM message m
         WHERE m.queue = asked.queue AND m.visible_ms > 0 AND m.visible_ms > %s AND m.visible_ms < %s)
-FROM unnest(%s) AS asked (queue)
+FROM unnest(%s, %s) AS asked (queue, floor)
 """
 
 
@@ -25,7 +26,9 @@ def look(tx: Transaction, queues: Sequence[int]) -> dict[int, int | None]:
     known = tx.catalog.by_number
     fifo = {number for number in queues if number in known and known[number].info.settings.fifo}
     standard = [number for number in queues if number not in fifo]
-    rows = tx.execute(_LOOK, (tx.now, tx.now, CLAIMED_MS, Ints(standard))).fetchall() if standard else []
+    floors = [known[number].floor if number in known else 0 for number in standard]
+    asked = tx.now, tx.now, CLAIMED_MS, Ints(standard), Ints(floors)
+    rows = tx.execute(_LOOK, asked).fetchall() if standard else []
     rows += groups.look(tx, [known[number] for number in sorted(fifo)])
     tx.ready.update(queue for queue, ready, _ in rows if ready)
     return {queue: next_ms for queue, _, next_ms in rows}

@@ -1,0 +1,110 @@
+"""How many messages of a queue are in which state: exact while they are few, remembered for a moment when they are many.
+
+One statement looks at up to `EXACT_MAX` rows of each part of a queue. Where there are more, all are counted by the indexes alone, and
+that count is good for as long as it was long: a backlog of millions is counted every minute or two, however often somebody
+asks, and kept up meanwhile by what all nodes have sent and deleted since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, LiteralString
+
+from headrace.queue.model import QueueCounts
+from headrace.queue.store.postgres import totals
+from headrace.queue.store.postgres.arrays import Ints
+from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.known import Counted
+from headrace.queue.store.postgres.schema import CLAIMED_MS
+from headrace.queue.store.postgres.transaction import Transaction
+
+EXACT_MAX: Final = 10_000  # rows of one part of a queue that are looked at each time: some 5 ms
+REMEMBERED_PER_MS: Final = 50
+"""A count of so many is good for a millisecond: counting costs a hundredth of a processor at most, whoever asks how often."""
+COUNTED_MAX: Final = 20_000_000
+"""Beyond, a queue is told as having so many: some 5 s of counting; `statement_timeout` is 30 s."""
+
+# What has expired is not told, though its row may still be there. Waiting: received before, or delayed.
+_EXACT: Final[LiteralString] = """
+SELECT asked.queue, fresh.looked, fresh.visible, fresh.hidden,
+    waiting.looked, waiting.visible, waiting.in_flight, waiting.delayed,
+    (SELECT m.sent_ms FROM message m WHERE m.queue = asked.queue AND m.seq >= asked.floor ORDER BY m.seq LIMIT 1)
+FROM unnest(%(queues)s, %(floors)s, %(oldest)s, %(shown)s) AS asked (queue, floor, oldest, shown)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS looked, count(*) FILTER (WHERE sent_ms > asked.oldest AND sent_ms <= asked.shown) AS visible,
+        count(*) FILTER (WHERE sent_ms > asked.oldest AND sent_ms > asked.shown) AS hidden
+    FROM (
+        SELECT m.sent_ms FROM message m WHERE m.queue = asked.queue AND m.visible_ms = 0 AND m.seq >= asked.floor
+        LIMIT %(most)s
+    ) m
+) fresh
+CROSS JOIN LATERAL (
+    SELECT count(*) AS looked, count(*) FILTER (WHERE visible_ms <= %(now)s AND sent_ms > asked.oldest) AS visible,
+        count(*) FILTER (WHERE visible_ms > %(now)s AND sent_ms > asked.oldest
+            AND (receives > 0 OR visible_ms >= %(claimed)s)) AS in_flight,
+        count(*) FILTER (WHERE visible_ms > %(now)s AND sent_ms > asked.oldest
+            AND receives = 0 AND visible_ms < %(claimed)s) AS delayed
+    FROM (
+        SELECT m.visible_ms, m.receives, m.sent_ms FROM message m
+        WHERE m.queue = asked.queue AND m.visible_ms > 0 AND m.seq >= asked.floor LIMIT %(most)s
+    ) m
+) waiting
+"""
+_FRESH: Final[LiteralString] = """
+SELECT count(*) FROM (
+    SELECT FROM message WHERE queue = %(queue)s AND visible_ms = 0 AND seq >= %(floor)s LIMIT %(most)s
+) m
+"""
+_WAITING: Final[LiteralString] = """
+SELECT count(*) FILTER (WHERE visible_ms <= %(now)s),
+    count(*) FILTER (WHERE visible_ms > %(now)s AND (receives > 0 OR visible_ms >= %(claimed)s)),
+    count(*) FILTER (WHERE visible_ms > %(now)s AND receives = 0 AND visible_ms < %(claimed)s)
+FROM (
+    SELECT visible_ms, receives FROM message WHERE queue = %(queue)s AND visible_ms > 0 AND seq >= %(floor)s LIMIT %(most)s
+) m
+"""
+
+
+def count(tx: Transaction, queues: Sequence[StoredQueue]) -> dict[int, QueueCounts]:
+    """The counts of queues, by their numbers, totals included."""
+    known = totals.read(tx, queues)
+    rows = _look(tx, queues)
+    return {queue.number: _told(tx, queue, rows[queue.number], known[queue.number]) for queue in queues}
+
+
+def _look(tx: Transaction, queues: Sequence[StoredQueue]) -> dict[int, tuple[Any, ...]]:
+    asked = {
+        "queues": Ints([queue.number for queue in queues]), "floors": Ints([queue.floor for queue in queues]),
+        "oldest": Ints([tx.now - queue.info.settings.retention_ms for queue in queues]),
+        "shown": Ints([queue.shown_ms(tx.now) for queue in queues]), "now": tx.now,
+        "claimed": CLAIMED_MS, "most": EXACT_MAX + 1,
+    }  # fmt: skip
+    return {row[0]: row[1:] for row in tx.execute(_EXACT, asked).fetchall()} if queues else {}
+
+
+def _told(tx: Transaction, queue: StoredQueue, row: Sequence[Any], known: dict[str, int]) -> QueueCounts:
+    fresh_looked, fresh, hidden, waiting_looked, visible, in_flight, delayed, oldest_ms = row
+    if max(fresh_looked, waiting_looked) > EXACT_MAX:
+        stays = known["sent"] - known["deleted"] - known["expired"] - known["dead_lettered"]
+        many = _remembered(tx, queue, stays)
+        if waiting_looked > EXACT_MAX:
+            visible, in_flight, delayed = many.visible, many.in_flight, many.delayed
+        if fresh_looked > EXACT_MAX:
+            fresh = max(EXACT_MAX, many.all + stays - many.stays - visible - in_flight - delayed) - hidden
+    return QueueCounts(fresh + visible, in_flight, delayed + hidden, oldest_ms, **known)
+
+
+def _remembered(tx: Transaction, queue: StoredQueue, stays: int) -> Counted:
+    many = tx.known.counted.get(queue.number)
+    if many is None or many.floor != queue.floor or tx.now >= many.until_ms:
+        many = tx.known.counted[queue.number] = _count_many(tx, queue, stays)
+    return many
+
+
+def _count_many(tx: Transaction, queue: StoredQueue, stays: int) -> Counted:
+    asked = {
+        "queue": queue.number, "floor": queue.floor, "now": tx.now, "claimed": CLAIMED_MS, "most": COUNTED_MAX
+    }  # fmt: skip
+    fresh, waiting = tx.execute(_FRESH, asked), tx.execute(_WAITING, asked)
+    parts = [*fresh.fetchall()[0], *waiting.fetchall()[0]]
+    return Counted(tx.now + sum(parts) // REMEMBERED_PER_MS, queue.floor, stays, *parts)

@@ -1,0 +1,54 @@
+"""One turn of a node's upkeep, a transaction: look into watched queues, maintain a slice, tell totals, measure the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, LiteralString
+
+import msgspec
+
+from headrace.queue import limits
+from headrace.queue.operations import Operation
+from headrace.queue.store.postgres import maintenance, totals, watching
+from headrace.queue.store.postgres.known import Sums
+from headrace.queue.store.postgres.transaction import Transaction
+
+MEASURE_EACH_MS: Final = limits.MINUTE_MS  # asks the file system for each table and index
+
+_SIZE: Final[LiteralString] = """
+SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
+WHERE relnamespace = 'headrace'::regnamespace AND relkind IN ('r', 'p')
+"""
+
+
+class Turn(msgspec.Struct):
+    """What is to be done, and what came of it (the latter as of the last try).
+
+    Attributes:
+        due: queues to look into.
+        memory: of maintenance, if a slice of it is due.
+        sums: to be told, None: not now.
+        measures: whether the store's size is asked for.
+        seen: what looking has found: queue -> when its next is due.
+        next_ms: when maintenance goes on.
+        size_bytes: how large the store is.
+    """
+
+    due: Sequence[int]
+    memory: maintenance.Memory | None
+    sums: list[tuple[int, Sums]] | None
+    measures: bool
+    seen: dict[int, int | None] = {}
+    next_ms: int | None = None
+    size_bytes: int | None = None
+
+    def run(self, tx: Transaction, _: Sequence[Operation]) -> list[Any]:
+        self.seen = watching.look(tx, self.due)
+        if self.sums is not None:
+            totals.tell(tx, self.sums)
+        if self.measures:
+            (row,) = tx.execute(_SIZE).fetchall()
+            self.size_bytes = row[0]
+        if self.memory is not None:
+            self.next_ms = maintenance.run(tx, self.memory)
+        return []

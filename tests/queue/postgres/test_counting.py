@@ -1,0 +1,114 @@
+"""Counts and totals: those of all nodes on each; exact for few messages, cheap for many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.queue import operations as ops
+from headrace.queue.model import Entry, QueueCounts, arn_of
+from headrace.queue.store.postgres import counting, totals
+from headrace.queue.store.postgres.known import TELL_EACH_MS
+from headrace.queue.store.postgres.store import PostgresStore
+from headrace.testing.driver import StoreKind
+from tests.queue.postgres.nodes import ask, node
+
+QUEUE = arn_of("q")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
+    """Two nodes, and the queue `q`."""
+    assert kind.durable
+    made = [node(tmp_path, clock) for _ in range(2)]
+    ask(made[0], ops.CreateQueue(QUEUE))
+    yield made
+    for one in made:
+        one.close()
+
+
+def send(store: PostgresStore, count: int) -> None:
+    ask(store, ops.Send(QUEUE, [Entry(str(number).encode()) for number in range(count)]))
+
+
+def counts(store: PostgresStore) -> QueueCounts:
+    found: QueueCounts = ask(store, ops.GetQueue(QUEUE))[0].counts
+    return found
+
+
+def test_each_node_tells_what_all_have_done(nodes: list[PostgresStore], clock: ManualClock) -> None:
+    send(nodes[0], 3)
+    send(nodes[1], 4)
+    ask(nodes[1], ops.Receive(QUEUE, 2))
+    clock.advance(TELL_EACH_MS)
+    for one in nodes:
+        one.advance()
+    assert [(counts(one).sent, counts(one).received) for one in nodes] == [(7, 2)] * 2
+    for one in nodes:
+        one.advance()
+    assert [counts(one).sent for one in nodes] == [7, 7]
+
+
+def test_totals_of_a_node_that_stops_stay(nodes: list[PostgresStore], tmp_path: Path, clock: ManualClock) -> None:
+    send(nodes[0], 3)
+    nodes[0].close()
+    assert counts(nodes[1]).sent == 3
+    nodes[0] = node(tmp_path, clock)
+    send(nodes[0], 2)
+    assert counts(nodes[0]).sent == 5
+
+
+def test_totals_of_a_node_that_died_stay(nodes: list[PostgresStore], tmp_path: Path, clock: ManualClock) -> None:
+    send(nodes[0], 3)
+    clock.advance(TELL_EACH_MS)
+    nodes[0].advance()
+    for _ in range(2):  # another one keeps what it has told, once
+        clock.advance(totals.GONE_MS + 1)
+        nodes[1].advance()
+        assert counts(nodes[1]).sent == 3
+
+
+def test_node_that_was_thought_gone_is_not_counted_twice(nodes: list[PostgresStore], clock: ManualClock) -> None:
+    send(nodes[0], 3)
+    clock.advance(TELL_EACH_MS)
+    nodes[0].advance()
+    clock.advance(totals.GONE_MS + 1)
+    nodes[1].advance()
+    nodes[0].advance()
+    assert counts(nodes[0]).sent == 3
+    send(nodes[0], 2)
+    clock.advance(TELL_EACH_MS)
+    nodes[0].advance()
+    assert [counts(one).sent for one in nodes] == [5, 5]
+
+
+def test_long_queue_is_counted_now_and_then_and_kept_up_by_totals(
+    nodes: list[PostgresStore], clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "EXACT_MAX", 10)
+    monkeypatch.setattr(counting, "REMEMBERED_PER_MS", 1)
+    send(nodes[0], 100)
+    assert counts(nodes[0]).visible == 100
+    monkeypatch.delattr(counting, "_count_many")  # it is not counted again
+    send(nodes[0], 5)
+    received = ask(nodes[0], ops.Receive(QUEUE, 8))[0]
+    assert (counts(nodes[0]).visible, counts(nodes[0]).in_flight) == (97, 8)
+    ask(nodes[0], ops.Delete(QUEUE, [one.receipt for one in received[:3]]))
+    assert (counts(nodes[0]).visible, counts(nodes[0]).in_flight) == (97, 5)
+    monkeypatch.undo()
+    monkeypatch.setattr(counting, "EXACT_MAX", 10)
+    clock.advance(200)
+    assert counts(nodes[0]).visible == 97
+
+
+def test_store_tells_its_size(nodes: list[PostgresStore]) -> None:
+    nodes[0].advance()
+    assert nodes[0].statistics().size_bytes > 100_000

@@ -1,0 +1,89 @@
+"""Move tasks belong to no node: whichever keeps house goes on with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.errors import MoveTaskRefused
+from headrace.queue import operations as ops
+from headrace.queue.model import Entry, MoveTask, Redrive, arn_of
+from headrace.queue.store.postgres import moves
+from headrace.queue.store.postgres.store import PostgresStore
+from headrace.testing.driver import StoreKind
+from tests.queue.postgres.nodes import ask, kill, node
+
+QUEUE, DEAD = arn_of("q"), arn_of("dead")
+
+
+def open_nodes(folder: Path, clock: ManualClock, letters: int) -> list[PostgresStore]:
+    """Three nodes, and so many dead letters of the queue `q`."""
+    nodes = [node(folder, clock) for _ in range(3)]
+    ask(nodes[0], ops.CreateQueue(DEAD), ops.CreateQueue(QUEUE, {"redrive": Redrive(DEAD, 1)}))
+    ask(nodes[0], ops.Send(DEAD, [Entry(b"%d" % number, source=QUEUE) for number in range(letters)]))
+    return nodes
+
+
+def task(store: PostgresStore) -> MoveTask:
+    found: MoveTask = ask(store, ops.ListMoves(DEAD))[0][0]
+    return found
+
+
+def bodies(store: PostgresStore, *queues: str) -> Counter[bytes]:
+    return Counter(one.message.body for queue in queues for one in ask(store, ops.Peek(queue, 1_000))[0])
+
+
+def test_task_of_a_node_that_died_is_taken_over(kind: StoreKind, tmp_path: Path) -> None:
+    assert kind.durable
+    clock = ManualClock()
+    nodes = open_nodes(tmp_path, clock, 30)
+    ask(nodes[0], ops.StartMove(DEAD, rate_max=10))
+    for _ in range(10):
+        nodes[0].advance()
+        clock.advance(100)
+    moved = task(nodes[1]).moved
+    assert 5 <= moved <= 11
+    kill(nodes.pop(0))
+    while nodes[0].advance() is not None:
+        clock.advance(100)
+    assert (task(nodes[1]).status, task(nodes[1]).moved) == ("COMPLETED", 30)
+    assert bodies(nodes[0], QUEUE, DEAD) == Counter({b"%d" % number: 1 for number in range(30)})
+    for one in nodes:
+        one.close()
+
+
+def test_nodes_that_go_on_at_the_same_time_move_each_message_once(
+    kind: StoreKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kind.durable
+    monkeypatch.setattr(moves, "SLICE", 7)
+    nodes = open_nodes(tmp_path, ManualClock(), 100)
+    ask(nodes[0], ops.StartMove(DEAD))
+
+    def advance(store: PostgresStore) -> None:
+        for _ in range(12):
+            store.advance()
+
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        list(pool.map(advance, nodes))
+    while task(nodes[0]).status == "RUNNING":
+        nodes[0].advance()
+    assert task(nodes[0]).moved == 100
+    assert bodies(nodes[0], QUEUE) == Counter({b"%d" % number: 1 for number in range(100)})
+    for one in nodes:
+        one.close()
+
+
+def test_second_task_of_a_source_is_refused_on_any_node(kind: StoreKind, tmp_path: Path) -> None:
+    assert kind.durable
+    nodes = open_nodes(tmp_path, ManualClock(), 1)
+    outcomes = [ask(one, ops.StartMove(DEAD, rate_max=1))[0] for one in nodes]
+    assert [isinstance(one, MoveTaskRefused) for one in outcomes] == [False, True, True]
+    assert ask(nodes[2], ops.CancelMove(outcomes[0].handle))[0].status == "CANCELLED"
+    assert task(nodes[1]).status == "CANCELLED"
+    for one in nodes:
+        one.close()

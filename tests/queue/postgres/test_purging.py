@@ -1,0 +1,128 @@
+"""Purges: over at once for everybody, the rows go later; deleted queues are forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.errors import MessageNotFound, ReceiptExpired
+from headrace.queue import operations as ops
+from headrace.queue.model import Entry, arn_of
+from headrace.queue.store.postgres import counting, maintenance
+from headrace.queue.store.postgres.store import PostgresStore
+from headrace.testing.driver import StoreKind
+from headrace.testing.postgres import databases
+from tests.queue.postgres.nodes import ask, node
+
+QUEUE = arn_of("q")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
+    """Two nodes, and the queue `q`."""
+    assert kind.durable
+    made = [node(tmp_path, clock) for _ in range(2)]
+    ask(made[0], ops.CreateQueue(QUEUE))
+    yield made
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def database(nodes: list[PostgresStore], tmp_path: Path) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of the test's own."""
+    assert nodes
+    with psycopg.connect(databases().of(tmp_path), autocommit=True, options="-c search_path=headrace") as connection:
+        yield connection
+
+
+def rows(database: psycopg.Connection[Any], table: str = "message") -> int:
+    row = database.execute(f"SELECT count(*) FROM {table}").fetchone()
+    assert row is not None
+    number: int = row[0]
+    return number
+
+
+def send(store: PostgresStore, count: int) -> None:
+    ask(store, ops.Send(QUEUE, [Entry(str(number).encode()) for number in range(count)]))
+
+
+def test_purge_leaves_the_rows_to_maintenance(
+    nodes: list[PostgresStore], database: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "SLICE", 4)
+    send(nodes[0], 10)
+    assert ask(nodes[0], ops.Purge(QUEUE)) == [10]
+    assert rows(database) == 10
+    send(nodes[1], 1)
+    seen: list[int] = []
+    while len(seen) < 20 and (due := nodes[1].advance()) is not None:
+        seen.append(rows(database))
+        assert due
+    assert seen[:3] == [7, 3, 1]
+    assert [one.message.body for one in ask(nodes[0], ops.Receive(QUEUE, 10))[0]] == [b"0"]
+
+
+def test_receipt_of_a_purged_message_does_nothing_on_any_node(nodes: list[PostgresStore]) -> None:
+    send(nodes[0], 2)
+    first, second = [one.receipt for one in ask(nodes[0], ops.Receive(QUEUE, 2))[0]]
+    ask(nodes[1], ops.Purge(QUEUE))
+    assert ask(nodes[0], ops.Delete(QUEUE, [first])) == [[None]]
+    assert isinstance(ask(nodes[0], ops.ChangeVisibility(QUEUE, [(second, 0)]))[0][0], MessageNotFound)
+    assert isinstance(ask(nodes[0], ops.Transact(acknowledge=[(QUEUE, [second])]))[0], ReceiptExpired)
+    assert ask(nodes[1], ops.GetQueue(QUEUE))[0].counts.deleted == 2
+
+
+def test_purge_counts_many_messages_without_looking_at_each(
+    nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "EXACT_MAX", 5)
+    send(nodes[0], 30)
+    ask(nodes[0], ops.Receive(QUEUE, 3))
+    assert ask(nodes[0], ops.Purge(QUEUE)) == [30]
+    counts = ask(nodes[0], ops.GetQueue(QUEUE))[0].counts
+    assert (counts.visible, counts.in_flight, counts.delayed, counts.deleted) == (0, 0, 0, 30)
+
+
+def test_late_message_of_a_purged_queue_goes_too(
+    nodes: list[PostgresStore], database: psycopg.Connection[Any], clock: ManualClock
+) -> None:
+    """A sender that drew its number before the purge and commits after the rows have gone."""
+    send(nodes[0], 1)
+    ask(nodes[0], ops.Purge(QUEUE))
+    nodes[0].advance()
+    database.execute(
+        "INSERT INTO message (queue, seq, visible_ms, sent_ms, id) SELECT id, floor - 1, 0, %s, '\\x00' FROM queue",
+        (clock(),),
+    )
+    assert ask(nodes[1], ops.Receive(QUEUE)) == [[]]
+    nodes[0].advance()
+    assert rows(database) == 0
+
+
+def test_deleted_queue_is_forgotten_with_what_came_late(
+    nodes: list[PostgresStore], database: psycopg.Connection[Any], clock: ManualClock
+) -> None:
+    send(nodes[0], 3)
+    ask(nodes[0], ops.DeleteQueue(QUEUE))
+    for _ in range(3):
+        nodes[0].advance()
+    assert (rows(database), rows(database, "deleted_queue")) == (0, 1)
+    database.execute(
+        "INSERT INTO message (queue, seq, visible_ms, sent_ms, id) SELECT id, 1, 0, %s, '\\x00' FROM deleted_queue",
+        (clock(),),
+    )
+    clock.advance(maintenance.LATE_MS + 1)
+    for _ in range(4):
+        nodes[1].advance()
+    assert (rows(database), rows(database, "deleted_queue"), rows(database, "queue_total")) == (0, 0, 0)
