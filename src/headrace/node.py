@@ -42,6 +42,7 @@ from headrace.native.server import NativeService, allow_all
 from headrace.process import notify_systemd, prepare_folder, raise_descriptor_limit, shorten_switch_interval
 from headrace.queue.broker import Broker
 from headrace.queue.limits import ACCOUNT_DEFAULT, REGION_DEFAULT
+from headrace.queue.store import signpost
 from headrace.queue.store.base import Store
 from headrace.queue.store.sqlite import open_store
 from headrace.sqs.context import Context, SqsOptions
@@ -64,7 +65,20 @@ def open_configured(settings: BrokerSettings) -> tuple[Store, Clock]:
     prepare_folder(settings.data)
     if settings.store is None:
         return open_store(settings.data, cooldowns=settings.cooldowns)
-    return open_postgres(settings.store, cooldowns=settings.cooldowns)
+    opened = open_postgres(settings.store, cooldowns=settings.cooldowns)
+    _leave_signpost(settings.data, without_password(settings.store))
+    return opened
+
+
+def _leave_signpost(folder: Path, place: str) -> None:
+    """Nobody is to open a store in the folder while this broker is away; and one that is there is told of."""
+    if (folder / "headrace.db").exists():
+        facts = {"action": "broker.folder_unused", "data": str(folder)}
+        log.warning("the store in %s is not used: this broker's is %s", folder, place, extra=facts)
+    try:
+        signpost.put(folder, place)
+    except OSError as error:
+        raise StoreUnusable(str(folder), error.strerror or str(error)) from error
 
 
 def open_postgres(url: str, *, cooldowns: bool) -> tuple[Store, Clock]:

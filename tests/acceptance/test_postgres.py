@@ -135,6 +135,8 @@ def test_leases_of_a_killed_node_end_on_time(server: Server, clients: list[Any],
         assert client.receive_message(QueueUrl=url, WaitTimeSeconds=2)["Messages"]
         doomed.process.kill()
         doomed.process.wait()
+        with pytest.raises(headrace.errors.StoreUnusable, match="its broker keeps its messages in postgresql://"):
+            headrace.connect(tmp_path / "data")  # not a store of its own, which nobody would look into
         again = clients[1].receive_message(QueueUrl=urls[1], WaitTimeSeconds=10, AttributeNames=["All"])
     assert again["Messages"][0]["Attributes"]["ApproximateReceiveCount"] == "2"
 

@@ -17,7 +17,7 @@ import msgspec
 from headrace.broker_settings import BrokerSettings
 from headrace.broker_settings import check as check_broker
 from headrace.doctor.lines import Line, ok, problem, warning
-from headrace.native.endpoint import SOCKET_NAME
+from headrace.native.endpoint import SOCKET_NAME, is_served
 from headrace.native.protocol import CALL_PATH
 from headrace.presence import BrokerFacts, read
 from headrace.queue.model import HolderState
@@ -60,7 +60,7 @@ class Wanted:
 
 def look_at_parts(wanted: Wanted, data: Path) -> Iterator[Line]:
     yield wanted.line
-    runs = data.is_dir() and _is_taken(data)
+    runs = data.is_dir() and (_is_taken(data) or is_served(data))  # a broker on PostgreSQL takes no lock
     if runs:
         yield from look_at_broker(data)
     for name, settings in wanted.settings.items():

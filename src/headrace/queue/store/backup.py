@@ -26,7 +26,7 @@ import apsw
 import msgspec
 
 from headrace.errors import StoreDamaged, StoreUnusable
-from headrace.queue.store import files, schema
+from headrace.queue.store import files, schema, signpost
 from headrace.queue.store.checking import Progress, Report, check_database
 from headrace.queue.store.folder import NOTED_BYTES, Noted, pack_noted, unpack_noted
 from headrace.queue.store.journal import Parsed, number_of, parse
@@ -120,6 +120,7 @@ def _snapshot(data: Path) -> Iterator[tuple[apsw.Connection, _Moment]]:
     """A connection that sees one moment of the store, and the rest of that moment."""
     database = data / "headrace.db"
     if not database.is_file():
+        signpost.obey(data)
         raise StoreUnusable(str(data), "there is no headrace.db in it; name the folder that the broker's --data names")
     with closing(apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READWRITE)) as db:
         try:

@@ -11,6 +11,7 @@ suspect                   the last run met damage in the database: it is checked
 reserve                   room for deletes and leases when the disk is full
 headrace.db.salvaged      a rebuilt database on its way to the old one's place
 damaged-*                 copies made before something was repaired or refused
+store                     in a folder without a store: where it is (signpost.py)
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import msgspec
 
 from headrace.clock import Anchor
 from headrace.errors import StoreUnusable
-from headrace.queue.store import files
+from headrace.queue.store import files, signpost
 
 log = logging.getLogger("headrace.store")
 
@@ -105,6 +106,7 @@ class Folder:
         self._lock: int | None = None
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            signpost.obey(path)
             self._lock = self._take_lock()
             self._finish_taking_in()
             os.close(files.open_file(self.database))  # private from the start; SQLite's other files follow it

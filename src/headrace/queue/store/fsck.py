@@ -19,6 +19,7 @@ from typing import Final
 import apsw
 
 from headrace.errors import StoreDamaged, StoreUnusable
+from headrace.queue.store import signpost
 from headrace.queue.store.backup import open_lock
 from headrace.queue.store.checking import Progress, Report, check_database
 from headrace.queue.store.folder import NOTED_BYTES, Folder, Noted, unpack_anchor, unpack_noted
@@ -39,6 +40,7 @@ def examine(data: Path, *, progress: Progress) -> Report:
         StoreUnusable: there is no store, or a broker has it.
     """
     if not (data / "headrace.db").is_file():
+        signpost.obey(data)
         raise StoreUnusable(str(data), "there is no headrace.db in it; name the folder that the broker's --data names")
     with open_lock(data) as alone:
         if not alone:
