@@ -27,7 +27,7 @@ from headrace.queue.store.postgres.schema import migrate
 from headrace.testing.postgres import Pair, find_programs
 from tests.faults.broker_process import BrokerProcess
 from tests.faults.history import History
-from tests.faults.load import RETRIED, STANDARD, VISIBILITY_S, Load
+from tests.faults.load import DEAD, RETRIED, STANDARD, VISIBILITY_S, Load
 from tests.queue.postgres.nodes import ask
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
@@ -125,7 +125,7 @@ async def run_faults(folder: Path, names: list[str], seed: int) -> tuple[History
         moment = Moment()
         ports = [broker.port for broker in brokers]
         load = Load(ports[0], chance, moment.on_call, others=ports[1:])
-        load.history.forgetful = frozenset([STANDARD, RETRIED])
+        load.history.forgetful = frozenset([STANDARD, RETRIED, DEAD])
         faults = Faults(servers, brokers, chance)
         await load.create_queues()
         load.start()
