@@ -173,7 +173,7 @@ def _table_locked(database: Database) -> Callable[[], None]:
     return lambda: _run(database, sql.SQL("COMMIT"))
 
 
-def _run(database: Database, statement: sql.Composable) -> None:
+def _run(database: Database, statement: sql.SQL | sql.Composed) -> None:
     database.execute(statement)
 
 
