@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from headrace.clock import ManualClock
-from headrace.errors import CallerError, Unavailable
+from headrace.errors import Unavailable
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.store.postgres import lane as lanes
@@ -132,10 +132,3 @@ def test_delete_counts_though_its_lease_was_lost(store: PostgresStore, database:
     database.execute("UPDATE message SET receives = 0, visible_ms = 0")  # as a crash of the database leaves it
     assert ask(store, ops.Delete(QUEUE, [delivery.receipt])) == [[None]]
     assert ask(store, ops.Peek(QUEUE)) == [[]]
-
-
-def test_what_the_store_cannot_do_is_refused(store: PostgresStore) -> None:
-    (outcome,) = ask(store, ops.CreateTopic("arn:aws:sns:us-east-1:000000000000:t"))
-    assert isinstance(outcome, CallerError)
-    assert "PostgreSQL store" in str(outcome)
-    assert ask(store, ops.ListQueues())[0] == [ask(store, ops.GetQueue(QUEUE))[0]]

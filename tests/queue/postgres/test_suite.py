@@ -1,6 +1,7 @@
 """The PostgreSQL store keeps the promises of the public suite."""
 
 from headrace.testing.store_suite import (  # not from its parts: this tells pytest to explain their asserts
+    TestCatchingUp,
     TestChangingVisibility,
     TestClaims,
     TestContentDeduplication,
@@ -19,10 +20,15 @@ from headrace.testing.store_suite import (  # not from its parts: this tells pyt
     TestFifoReceipts,
     TestFifoSendChecks,
     TestFifoTaking,
+    TestFifoTopics,
+    TestFilters,
     TestForgedReceipts,
+    TestInboxes,
     TestInFlight,
+    TestLogs,
     TestMoveTasks,
     TestPeeking,
+    TestPublishing,
     TestPurging,
     TestQueueDirectory,
     TestReceivingAny,
@@ -31,6 +37,7 @@ from headrace.testing.store_suite import (  # not from its parts: this tells pyt
     TestSendAndReceive,
     TestSendChecks,
     TestState,
+    TestTopicDirectory,
     TestTransactions,
     TestVisibility,
 )
@@ -42,6 +49,7 @@ class TestTaking(SuiteOfTaking):  # what is not there yet: fairness
 
 
 __all__ = [
+    "TestCatchingUp",
     "TestChangingVisibility",
     "TestClaims",
     "TestContentDeduplication",
@@ -60,10 +68,15 @@ __all__ = [
     "TestFifoReceipts",
     "TestFifoSendChecks",
     "TestFifoTaking",
+    "TestFifoTopics",
+    "TestFilters",
     "TestForgedReceipts",
     "TestInFlight",
+    "TestInboxes",
+    "TestLogs",
     "TestMoveTasks",
     "TestPeeking",
+    "TestPublishing",
     "TestPurging",
     "TestQueueDirectory",
     "TestReceivingAny",
@@ -73,6 +86,7 @@ __all__ = [
     "TestSendChecks",
     "TestState",
     "TestTaking",
+    "TestTopicDirectory",
     "TestTransactions",
     "TestVisibility",
 ]

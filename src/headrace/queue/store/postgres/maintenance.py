@@ -12,7 +12,7 @@ from typing import Any, Final, LiteralString, TypeAlias
 import msgspec
 
 from headrace.queue import limits
-from headrace.queue.store.postgres import groups, moves, totals
+from headrace.queue.store.postgres import bodies, groups, log, moves, totals
 from headrace.queue.store.postgres.arrays import Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
@@ -95,11 +95,14 @@ class Memory(msgspec.Struct):
     `looked`: number of a queue -> the seq up to which it has been looked through for what has expired.
     `last_queue`: the last queue whose turn it was.
     `due_ms`: when the next slice of a move task is due.
+    `turn`: the last queue that was given a slice of a log; `bodies`: how far shared bodies have been looked through.
     """
 
     looked: dict[int, int] = {}
     last_queue: int = 0
     due_ms: int | None = None
+    turn: log.Turn = msgspec.field(default_factory=log.Turn)
+    bodies: bodies.Round = msgspec.field(default_factory=bodies.Round)
 
 
 Step: TypeAlias = Callable[[Transaction, Memory], bool]
@@ -221,7 +224,35 @@ def forget_nodes(tx: Transaction, memory: Memory) -> bool:
     return False
 
 
-STEPS: Final[tuple[Step, ...]] = (expire, sweep, sweep_purged, forget_queues, forget_ids, forget_nodes, move)
+def catch_up(tx: Transaction, memory: Memory) -> bool:
+    """Give the logs of topics to queues that are catching up."""
+    return log.catch_up(tx, memory.turn)
+
+
+def retain(tx: Transaction, memory: Memory) -> bool:
+    """End the retention of logs."""
+    del memory
+    return log.retain(tx)
+
+
+def free(tx: Transaction, memory: Memory) -> bool:
+    """Delete shared bodies that nobody needs."""
+    return bodies.free(tx, memory.bodies)
+
+
+# Topics first: their rows are locked before messages, everywhere.
+STEPS: Final[tuple[Step, ...]] = (
+    catch_up,
+    retain,
+    free,
+    expire,
+    sweep,
+    sweep_purged,
+    forget_queues,
+    forget_ids,
+    forget_nodes,
+    move,
+)
 
 
 def run(tx: Transaction, memory: Memory) -> int | None:

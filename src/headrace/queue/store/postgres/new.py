@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable
 from typing import Final, LiteralString
 
 from headrace.queue import limits
-from headrace.queue.model import Entry, Sent
+from headrace.queue.model import Entry, Message, Sent
 from headrace.queue.store.postgres import dedup, groups
 from headrace.queue.store.postgres.arrays import Blobs, Ints, Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
@@ -78,15 +78,16 @@ class New:
         return self._add(queue, entry, self._now + delay_ms if delay_ms else None)
 
     def add_copy(
-        self, queue: StoredQueue, id_: bytes, entry: Entry, due_ms: int | None, shared: tuple[int, int] | None
-    ) -> int:
-        """Add a message that has an id, and is hidden until `due_ms`; it is not deduplicated. `shared`: its body is in
+        self, queue: StoredQueue, message: Message, due_ms: int | None, shared: tuple[int, int] | None
+    ) -> None:
+        """Add a topic's message, with its id, hidden until `due_ms`; it is not deduplicated. `shared`: its body is in
         `published`, there."""
+        dedup_id = message.dedup_id if queue.info.settings.fifo else None
+        entry = Entry(message.body, message.attributes, None, message.group, dedup_id, message.trace, message.sender)
         place = self._add(queue, entry, due_ms)
-        self._copied[place] = id_
+        self._copied[place] = message.id
         if shared is not None:
             self._shared[place] = shared
-        return place
 
     def _add(self, queue: StoredQueue, entry: Entry, due_ms: int | None) -> int:
         self._queues.append(queue)

@@ -12,7 +12,7 @@ from headrace.queue import limits, redrive, settings
 from headrace.queue.model import QueueDescription, QueueInfo, QueueSettings
 from headrace.queue.operations import ChangeSettings, CreateQueue, DeleteQueue, GetQueue, ListQueues, Purge, TagQueue
 from headrace.queue.store.checks import seconds_left
-from headrace.queue.store.postgres import counting, groups
+from headrace.queue.store.postgres import counting, groups, topics
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.transaction import Transaction
 
@@ -95,6 +95,11 @@ def purge(tx: Transaction, operation: Purge) -> int:
     queue = tx.catalog.queue(operation.queue)
     if tx.cooldowns and queue.purged_ms is not None and tx.now < queue.purged_ms + limits.COOLDOWN_MS:
         raise PurgeInProgress(operation.queue, seconds_left(queue.purged_ms, tx.now))
+    return empty(tx, queue)
+
+
+def empty(tx: Transaction, queue: StoredQueue) -> int:
+    """Purge a queue; whether that may be is the caller's to know. Returns how many messages are gone."""
     counts = counting.count(tx, [queue])[queue.number]
     if queue.info.settings.fifo:
         groups.lock_all(tx, queue.number)
@@ -113,6 +118,7 @@ def delete_queue(tx: Transaction, operation: DeleteQueue) -> None:
     """Its messages are nobody's from now on; they go later, in slices."""
     queue = tx.catalog.queue(operation.queue)
     tx.lock_directory()
+    topics.forget_queue(tx, queue)
     tx.execute(_DROP, (queue.number, tx.now))
     tx.catalog = tx.catalog.without_queue(queue.arn)
     tx.ready.add(queue.number)  # its waiting polls learn that it is gone

@@ -12,7 +12,7 @@ from typing import Final, LiteralString, TypeAlias
 
 from headrace.queue import limits
 from headrace.queue.store.postgres.arrays import Ints
-from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.catalog import StoredQueue, StoredTopic
 from headrace.queue.store.postgres.known import FIELDS, Sums
 from headrace.queue.store.postgres.transaction import Transaction
 
@@ -32,7 +32,7 @@ _TELL: Final[LiteralString] = (
     + ", ".join(["%s"] * (1 + len(FIELDS)))
     + ") AS told (queue, "
     + _LIST
-    + ") WHERE EXISTS (SELECT FROM queue q WHERE q.id = told.queue)"
+    + ") WHERE EXISTS (SELECT FROM queue q WHERE q.id = told.queue) OR EXISTS (SELECT FROM topic t WHERE t.id = told.queue)"
     + " ON CONFLICT (queue, node) DO UPDATE SET "
     + ", ".join(f"{field} = excluded.{field}" for field in FIELDS)
 )
@@ -65,8 +65,8 @@ def tell(tx: Transaction, told: Told) -> None:
         tx.execute(_TELL, (tx.known.node, *[Ints(column) for column in columns]))
 
 
-def read(tx: Transaction, queues: Iterable[StoredQueue]) -> dict[int, dict[str, int]]:
-    """The totals of queues, by their numbers: fields of QueueCounts."""
+def read(tx: Transaction, queues: Iterable[StoredQueue | StoredTopic]) -> dict[int, dict[str, int]]:
+    """The totals of queues, by their numbers: fields of QueueCounts; of topics `sent`, what was published, and `duplicates`."""
     numbers = [queue.number for queue in queues]
     others = {number: sums for number, *sums in tx.execute(_READ, (Ints(numbers), tx.known.node)).fetchall()}
     none = [0] * len(FIELDS)

@@ -17,9 +17,11 @@ from headrace.queue.operations import Transact, TransactOutcome
 from headrace.queue.store import checks
 from headrace.queue.store.postgres import claims, groups, states
 from headrace.queue.store.postgres.arrays import Ints, Texts
-from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.catalog import Catalog, StoredQueue
 from headrace.queue.store.postgres.new import New
+from headrace.queue.store.postgres.publishing import Door, Publications, door_of
 from headrace.queue.store.postgres.schema import CLAIMED_MS
+from headrace.queue.store.postgres.sending import Place, put_in, sent_as
 from headrace.queue.store.postgres.settling import Lease
 from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction
 
@@ -42,13 +44,17 @@ class Parts(msgspec.Struct):
     acknowledged: list[Lease] = []
     held: list[Lease] = []
     claims: list[tuple[StoredQueue, str, int]] = []
-    sends: list[tuple[StoredQueue, list[Entry]]] = []
+    sends: list[tuple[Door, list[Entry]]] = []
     invalid: CallerError | None = None
 
-    def groups(self) -> set[groups.Group]:
-        """Those of FIFO queues into which it sends."""
-        fifo = [(queue.number, entries) for queue, entries in self.sends if queue.info.settings.fifo]
-        return {(number, entry.group or "") for number, entries in fifo for entry in entries}
+    def groups(self, catalog: Catalog) -> set[groups.Group]:
+        """Those of FIFO queues into which it sends, or may by what it publishes."""
+        return {
+            (number, entry.group or "")
+            for door, entries in self.sends
+            for number in door.fifo_queues(catalog)
+            for entry in entries
+        }
 
 
 class Found(msgspec.Struct):
@@ -62,25 +68,27 @@ class Found(msgspec.Struct):
 
 def transact(tx: Transaction, operations: Sequence[Transact]) -> Answers:
     planned = [_read(tx, operation) for operation in operations]
-    touched = {group for parts in planned for group in parts.groups()}
+    touched = {group for parts in planned for group in parts.groups(tx.catalog)}
     acknowledged = _groups_acknowledged(tx, planned)
-    cursors = _lock(tx, planned, touched) if acknowledged is None else None
+    publications = Publications(tx.now)
+    cursors = _lock(tx, planned, publications, touched) if acknowledged is None else None
     yield
     if acknowledged is not None:
         touched |= {(queue, name) for queue, name in acknowledged.fetchall()}
-    found = _found(*(cursors or _lock(tx, planned, touched)))
+    found = _found(*(cursors or _lock(tx, planned, publications, touched)))
     expected = set(found.values)
     judged = [_judge(found, parts) for parts in planned]
     accepted = [parts for parts, error in zip(planned, judged, strict=True) if error is None]
     _acknowledge(tx, [lease for parts in accepted for lease in parts.acknowledged])
     settled = _acknowledge_claims(tx, accepted, found)
     _put(tx, accepted, found, expected)
-    new, placed = _new(tx, accepted)
+    new, placed = _new(tx, accepted, publications)
+    yield from publications.publish(tx, new)
     sent = yield from new.store(tx)
     claims.count_deleted(tx, settled)
-    if acknowledged is not None or len(accepted) < len(planned):
+    if acknowledged is not None or len(accepted) < len(planned) or publications:
         groups.settle(tx, touched)
-    outcomes = iter([TransactOutcome([[sent[place] for place in places] for places in one]) for one in placed])
+    outcomes = iter([TransactOutcome([[sent_as(sent, place) for place in ones] for ones in lots]) for lots in placed])
     return [next(outcomes) if error is None else error for error in judged]
 
 
@@ -108,15 +116,15 @@ def _leases(tx: Transaction, receipts: Iterable[tuple[str, list[bytes]]]) -> lis
     return out
 
 
-def _sends(tx: Transaction, operation: Transact) -> list[tuple[StoredQueue, list[Entry]]]:
+def _sends(tx: Transaction, operation: Transact) -> list[tuple[Door, list[Entry]]]:
     out = []
     for arn, entries in operation.sends:
-        queue = tx.catalog.queue(arn)
+        door = door_of(tx.catalog, arn)
         for entry in entries:
-            checks.check_entry(queue.info.settings, entry)
-            if queue.info.settings.fifo:
-                checks.dedup_key_of(queue.info.settings, entry)
-        out.append((queue, entries))
+            checks.check_entry(door.settings, entry)
+            if door.settings.fifo:
+                checks.dedup_key_of(door.settings, entry)
+        out.append((door, entries))
     checks.check_sends([entry for _, entries in out for entry in entries])
     return out
 
@@ -131,9 +139,11 @@ def _groups_acknowledged(tx: Transaction, planned: Sequence[Parts]) -> Cursor | 
     return groups.names_of(tx, sorted(leases)) if leases else None
 
 
-def _lock(tx: Transaction, planned: Sequence[Parts], touched: set[groups.Group]) -> tuple[Cursor | None, ...]:
-    """Lock, and ask for, the fences, the values, the readers, the groups and the leases. In one order everywhere, so that nodes do not
-    deadlock."""
+def _lock(
+    tx: Transaction, planned: Sequence[Parts], publications: Publications, touched: set[groups.Group]
+) -> tuple[Cursor | None, ...]:
+    """Lock, and ask for, the fences, the values, the topics, the readers, the groups and the leases. In one order everywhere,
+    so that nodes do not deadlock."""
     valid = [parts for parts in planned if parts.invalid is None]
     names = sorted({parts.operation.name for parts in planned if parts.operation.epoch is not None})
     places = sorted({(one.operation.name, key) for one in valid for key, _ in one.operation.expect})
@@ -142,6 +152,9 @@ def _lock(tx: Transaction, planned: Sequence[Parts], touched: set[groups.Group])
     leases = sorted(one for one in named if one[1] >= tx.catalog.by_number[one[0]].floor)  # what is purged is nobody's
     epochs = tx.execute(_EPOCHS, (Texts(names),)) if names else None
     values = states.lock(tx, places) if places else None
+    for door in [door for parts in valid for door, _ in parts.sends]:
+        publications.expect(door)
+    publications.lock(tx)
     asked = claims.ask(tx, readers) if readers else None
     groups.lock(tx, touched)
     return (
@@ -221,7 +234,10 @@ def _put(tx: Transaction, accepted: Sequence[Parts], found: Found, expected: set
     states.unlock(tx, [place for place in expected - places if found.values[place] is None])
 
 
-def _new(tx: Transaction, accepted: Sequence[Parts]) -> tuple[New, list[list[list[int]]]]:
+def _new(tx: Transaction, accepted: Sequence[Parts], publications: Publications) -> tuple[New, list[list[list[Place]]]]:
     """What they send, and where it stands."""
     new = New(tx.now)
-    return new, [[[new.add(queue, one) for one in entries] for queue, entries in parts.sends] for parts in accepted]
+    return new, [
+        [[put_in(door, one, new, publications) for one in entries] for door, entries in parts.sends]
+        for parts in accepted
+    ]

@@ -102,6 +102,7 @@ class Transaction:
 
     def lock_directory(self) -> None:
         """Let nobody else change queues or topics until the commit. Raises CatalogMoved."""
+        self.check()
         if not self._locked:
             row = self.execute("SELECT version FROM directory FOR UPDATE").fetchone()
             if row is None or row[0] != self.catalog.version:
