@@ -10,7 +10,7 @@ from headrace.queue import limits
 from headrace.queue.model import Delivery
 from headrace.queue.operations import Receive, ReceiveAny
 from headrace.queue.store.checks import check_limit
-from headrace.queue.store.postgres import fifo, flight, redriving, rows
+from headrace.queue.store.postgres import attempts, fifo, flight, redriving, rows
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.leasing import LEASE, RETURNING, Wish, delivery_of, visibility_of
 from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction, answer
@@ -42,13 +42,15 @@ def receive(tx: Transaction, operations: Sequence[Receive]) -> Answers:
         if not wish.queue.info.settings.fifo:
             together.setdefault((wish.queue.number, wish.visibility_ms), []).append(wish)
     begun = [(ones, _begin(tx, ones)) for ones in together.values()]
-    ordered = fifo.sorted_out(tx, [wish for wish in asked if wish.queue.info.settings.fifo])
+    strict = [wish for wish in asked if wish.queue.info.settings.fifo]
+    ordered = fifo.sorted_out(tx, [wish for wish in strict if wish.attempt_id is None])
     yield
     for ones, (room, cursor) in begun:
         queue, visibility_ms = ones[0].queue, ones[0].visibility_ms
         found = _leased(tx, queue, cursor, room, visibility_ms) if cursor is not None else []
         _share_out(tx, ones, found, room)
     fifo.run_all(tx, ordered)
+    attempts.run_all(tx, [wish for wish in strict if wish.attempt_id is not None])
     return [wish.outcome() if isinstance(wish, Wish) else wish for wish in wishes]
 
 
@@ -106,7 +108,9 @@ def _wish(tx: Transaction, operation: Receive) -> Wish:
     queue = tx.catalog.queue(operation.queue)
     visibility_ms = visibility_of(queue, operation.visibility_ms)
     check_limit(operation.limit)
-    return Wish(queue, operation.limit, visibility_ms, operation.attempt_id)
+    wish = Wish(queue, operation.limit, visibility_ms, operation.attempt_id)
+    attempts.check(wish)
+    return wish
 
 
 def lease(tx: Transaction, queue: StoredQueue, limit: int, visibility_ms: int) -> Cursor:

@@ -1,0 +1,300 @@
+"""FIFO queues on several nodes: order, one owner of a group, deduplication; and what is left behind."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import psycopg
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.errors import HeadraceError, ReceiptExpired
+from headrace.queue import limits
+from headrace.queue import operations as ops
+from headrace.queue.model import Delivery, Entry, Sent, arn_of
+from headrace.queue.store.postgres.store import PostgresStore
+from headrace.testing.driver import StoreKind
+from headrace.testing.postgres import databases
+from tests.queue.postgres.nodes import ask, node
+
+QUEUE = arn_of("q.fifo")
+VISIBILITY_MS = 5_000
+NODES = 3
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
+    """Three nodes, and the queue `q.fifo`."""
+    assert kind.durable
+    made = [node(tmp_path, clock) for _ in range(NODES)]
+    settings = {"fifo": True, "content_dedup": True, "visibility_ms": VISIBILITY_MS}
+    ask(made[0], ops.CreateQueue(QUEUE, settings))
+    yield made
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def database(nodes: list[PostgresStore], tmp_path: Path) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of the test's own."""
+    assert nodes
+    with psycopg.connect(databases().of(tmp_path), autocommit=True, options="-c search_path=headrace") as connection:
+        yield connection
+
+
+def send(store: PostgresStore, *names: str) -> list[Sent]:
+    """Send a message for each name such as `a1`: its first letter is the group."""
+    sent: list[Sent] = ask(store, ops.Send(QUEUE, [Entry(name.encode(), group=name[0]) for name in names]))[0]
+    return sent
+
+
+def receive(store: PostgresStore, limit: int = 10) -> list[str]:
+    return [one.message.body.decode() for one in ask(store, ops.Receive(QUEUE, limit))[0]]
+
+
+def rows(database: psycopg.Connection[Any], table: str) -> int:
+    row = database.execute(f"SELECT count(*) FROM {table}").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+# --- many nodes at once ---
+
+
+@dataclass
+class Batch:
+    """Messages of one group that somebody has received: when, until when at least, whether they are being given back."""
+
+    seqs: list[int]
+    deliveries: list[Delivery]
+    until_ms: int
+    step: int
+    given_back: bool = False
+
+
+@dataclass
+class Witness:
+    """Sees everything, and what may not be. `steps` orders what was noted."""
+
+    clock: ManualClock
+    lock: Lock = field(default_factory=Lock)
+    steps: int = 0
+    sent: dict[str, dict[int, int]] = field(default_factory=dict)  # group -> seq -> the step at which its delete began
+    batches: dict[str, list[Batch]] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def step(self) -> int:
+        self.steps += 1
+        return self.steps
+
+    def received(self, group: str, deliveries: list[Delivery], until_ms: int) -> Batch:
+        with self.lock:
+            batch = Batch([one.message.seq for one in deliveries], deliveries, until_ms, self.step())
+            now = self.clock()
+            for other in self.batches.setdefault(group, []):
+                if not other.given_back and now < min(other.until_ms, until_ms):
+                    self.wrong.append(f"group {group} has two owners: {other.seqs} and {batch.seqs} at {now}")
+            self.batches[group].append(batch)
+            return batch
+
+    def check_order(self) -> None:
+        """Whoever received from a group received its first messages that were there."""
+        for group, batches in self.batches.items():
+            for batch in batches:
+                before = [seq for seq in self.sent[group] if seq < batch.seqs[-1] and seq not in batch.seqs]
+                skipped = [seq for seq in before if self.sent[group][seq] > batch.step]
+                assert not skipped, f"group {group}: {skipped} came after {batch.seqs}"
+                assert batch.seqs == sorted(batch.seqs)
+
+
+class Client:
+    """Produces and consumes at one node, which may die."""
+
+    def __init__(self, store: PostgresStore, witness: Witness, seed: int) -> None:
+        self.store = store
+        self.witness = witness
+        self.chance = random.Random(seed)
+        self.name = seed
+        self.sends = 0
+        self.deleted: list[int] = []
+
+    def run(self, rounds: int, folder: Path) -> None:
+        for at in range(rounds):
+            if self.name == 0 and at == rounds // 2:
+                self.store = node(folder, self.witness.clock)  # dies with what it has: nothing is closed
+            if self.chance.random() < 0.6:
+                self.produce()
+            self.consume()
+            if self.chance.random() < 0.1:
+                self.witness.clock.advance(VISIBILITY_MS // 2)
+
+    def produce(self) -> None:
+        self.sends += 1
+        bodies = [f"{self.chance.choice('abc')}-{self.name}-{self.sends}-{n}" for n in range(self.chance.randint(1, 4))]
+        for body, sent in zip(bodies, send(self.store, *bodies), strict=True):
+            with self.witness.lock:
+                self.witness.sent.setdefault(body[0], {}).setdefault(sent.seq, 1 << 60)
+
+    def consume(self) -> bool:
+        until_ms = self.witness.clock() + VISIBILITY_MS
+        (deliveries,) = ask(self.store, ops.Receive(QUEUE, self.chance.randint(1, 6)))
+        groups: dict[str, list[Delivery]] = {}
+        for one in deliveries:
+            groups.setdefault(one.message.group, []).append(one)
+        for group, ones in groups.items():
+            self.settle(group, self.witness.received(group, ones, until_ms))
+        return bool(deliveries)
+
+    def settle(self, group: str, batch: Batch) -> None:
+        """Delete them, release them, or let the lease end."""
+        receipts = [one.receipt for one in batch.deliveries]
+        fate = self.chance.random()
+        if fate < 0.7:
+            with self.witness.lock:
+                batch.given_back = True
+            self.delete(group, batch, receipts)
+        elif fate < 0.85:
+            batch.given_back = True
+            ask(self.store, ops.ChangeVisibility(QUEUE, [(receipt, 0) for receipt in receipts]))
+
+    def delete(self, group: str, batch: Batch, receipts: list[bytes]) -> None:
+        with self.witness.lock:
+            begun = self.witness.step()
+        (outcomes,) = ask(self.store, ops.Delete(QUEUE, receipts))
+        with self.witness.lock:
+            for seq, outcome in zip(batch.seqs, outcomes, strict=True):
+                assert outcome is None or isinstance(outcome, ReceiptExpired), outcome
+                if outcome is None:
+                    self.deleted.append(seq)
+                    self.witness.sent[group][seq] = begun
+
+
+def test_groups_keep_order_and_owner_on_many_nodes(
+    nodes: list[PostgresStore], clock: ManualClock, tmp_path: Path, database: psycopg.Connection[Any]
+) -> None:
+    """Three producers and consumers, few groups, releases, leases that end, a node that dies."""
+    witness = Witness(clock)
+    clients = [Client(store, witness, seed) for seed, store in enumerate(nodes)]
+    with ThreadPoolExecutor(NODES) as pool:
+        for done in [pool.submit(client.run, 150, tmp_path) for client in clients]:
+            done.result()
+    clock.advance(VISIBILITY_MS)
+    last = clients[1]
+    while last.consume() or rows(database, "message"):
+        clock.advance(VISIBILITY_MS)
+    assert witness.wrong == []
+    witness.check_order()
+    deleted = [seq for client in clients for seq in client.deleted]
+    assert sorted(deleted) == sorted(seq for group in witness.sent.values() for seq in group)
+    assert rows(database, "message_group") == 0
+    for client in clients:
+        client.store.close()
+
+
+def test_dedup_id_is_stored_once_by_all_nodes(nodes: list[PostgresStore]) -> None:
+    def run(store: PostgresStore) -> list[Sent]:
+        return [
+            ask(store, ops.Send(QUEUE, [Entry(b"x", group=f"g{at % 3}", dedup_id=f"d{at}")]))[0][0] for at in range(20)
+        ]
+
+    with ThreadPoolExecutor(NODES) as pool:
+        answers = list(pool.map(run, nodes))
+    for ones in zip(*answers, strict=True):
+        assert sum(not one.duplicate for one in ones) == 1
+        assert len({(one.id, one.seq) for one in ones}) == 1
+    assert len(ask(nodes[0], ops.Peek(QUEUE, 100))[0]) == 20
+
+
+def test_attempt_is_answered_alike_by_all_nodes(nodes: list[PostgresStore]) -> None:
+    send(nodes[0], "a1", "a2", "b1")
+    attempt = ops.Receive(QUEUE, 2, attempt_id="try")
+    with ThreadPoolExecutor(NODES) as pool:
+        answers = [one for (one,) in pool.map(lambda store: ask(store, attempt), nodes)]
+    assert [[one.message.body for one in answer] for answer in answers] == [[b"a1", b"a2"]] * NODES
+    assert len({one.receipt for answer in answers for one in answer}) == 2
+
+
+# --- a group that somebody has locked ---
+
+
+def test_receive_waits_for_a_group_that_is_locked_for_a_moment(
+    nodes: list[PostgresStore], database: psycopg.Connection[Any]
+) -> None:
+    send(nodes[0], "a1")
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction():
+            database.execute("SELECT FROM message_group FOR UPDATE")
+            waiting = pool.submit(receive, nodes[1])
+            _until_somebody_waits(database)
+        assert waiting.result() == ["a1"]
+
+
+def test_locked_group_does_not_hold_up_others(nodes: list[PostgresStore], database: psycopg.Connection[Any]) -> None:
+    send(nodes[0], "a1", "b1")
+    with database.transaction():
+        database.execute("SELECT FROM message_group WHERE name = 'a' FOR UPDATE")
+        assert receive(nodes[1]) == ["b1"]
+    assert receive(nodes[1]) == ["a1"]
+
+
+def test_requests_of_a_batch_have_groups_of_their_own(nodes: list[PostgresStore]) -> None:
+    send(nodes[0], *[f"{group}{number}" for group in "abcd" for number in range(3)])
+    answers = ask(nodes[1], *[ops.Receive(QUEUE, 2) for _ in range(3)])
+    assert [[one.message.body for one in answer] for answer in answers] == [
+        [b"a0", b"a1"], [b"b0", b"b1"], [b"c0", b"c1"]
+    ]  # fmt: skip
+
+
+def _until_somebody_waits(database: psycopg.Connection[Any]) -> None:
+    deadline = time.monotonic() + 30
+    waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    while database.execute(waits).fetchone() is None:
+        database.execute("SELECT pg_stat_clear_snapshot()")
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.005)
+
+
+# --- what is left behind ---
+
+
+def test_ids_are_forgotten_when_their_five_minutes_are_over(
+    nodes: list[PostgresStore], clock: ManualClock, database: psycopg.Connection[Any]
+) -> None:
+    send(nodes[0], "a1", "a2")
+    ask(nodes[1], ops.Receive(QUEUE, attempt_id="try"))
+    assert (rows(database, "dedup"), rows(database, "attempt")) == (2, 1)
+    clock.advance(limits.DEDUP_MS)
+    while nodes[2].advance() == clock():
+        pass
+    assert (rows(database, "dedup"), rows(database, "attempt")) == (0, 0)
+
+
+def test_deleted_queue_leaves_nothing(nodes: list[PostgresStore], database: psycopg.Connection[Any]) -> None:
+    send(nodes[0], "a1", "b1")
+    ask(nodes[1], ops.Receive(QUEUE, 1, attempt_id="try"))
+    ask(nodes[2], ops.DeleteQueue(QUEUE))
+    for _ in range(5):
+        nodes[0].advance()
+    assert [rows(database, table) for table in ("message", "message_group", "dedup", "attempt")] == [0] * 4
+
+
+def test_refused_and_repeated_sends_leave_no_group(
+    nodes: list[PostgresStore], database: psycopg.Connection[Any]
+) -> None:
+    send(nodes[0], "a1")
+    ask(nodes[0], ops.Send(QUEUE, [Entry(b"a1", group="new")]))
+    refused = ops.Transact(sends=[(QUEUE, [Entry(b"x", group="other")])], expect=[(b"k", b"v")], name="n")
+    assert isinstance(ask(nodes[0], refused)[0], HeadraceError)
+    assert rows(database, "message_group") == 1
