@@ -1,4 +1,4 @@
-"""A broker over real sockets, in a thread of the test's process, on a store without a disk."""
+"""A broker over real sockets, in a thread of the test's process; on a store without a disk, if nothing else is said."""
 
 from __future__ import annotations
 
@@ -12,20 +12,32 @@ from typing import Any
 
 import uvloop
 
-from headrace.clock import SteadyClock
+from headrace.clock import Clock, SteadyClock
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
 from headrace.http.messages import Request
 from headrace.http.router import Router
 from headrace.native.server import NativeService
 from headrace.queue.broker import Broker
+from headrace.queue.store.base import Store
 from headrace.queue.store.memory import open_memory_store
+
+
+def in_memory() -> tuple[Store, Clock]:
+    clock = SteadyClock()
+    return open_memory_store(clock, cooldowns=False), clock
 
 
 class ServedBroker:
     """Broker, native service and listener, on a loop of their own until `stop`."""
 
-    def __init__(self, folder: Path, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        open_store: Callable[[], tuple[Store, Clock]] = in_memory,
+    ) -> None:
         self.unix_path = folder / "headrace.sock"
         self.port = port
         self.requests: list[Request] = []
@@ -33,6 +45,7 @@ class ServedBroker:
         self.handlers: dict[str, Callable[[Request], None]] = {}
         """A test's own handler by path, instead of the service's."""
         self._tls = tls
+        self._open_store = open_store
         self._loop = uvloop.new_event_loop()
         self._stopping = asyncio.Event()
         self._ready = threading.Event()
@@ -70,8 +83,8 @@ class ServedBroker:
             self._loop.close()
 
     async def _serve(self) -> None:
-        clock = SteadyClock()
-        self.broker = Broker(open_memory_store(clock, cooldowns=False), clock)
+        store, clock = self._open_store()
+        self.broker = Broker(store, clock)
         await self.broker.start()
         service = NativeService(self.broker, clock)
 

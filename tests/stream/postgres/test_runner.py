@@ -1,0 +1,23 @@
+"""Pipelines on a broker of two nodes do what they do on one, whichever node each of their calls goes to."""
+
+from tests.stream.runner.test_broker_away import test_lost_requests_and_answers_change_nothing
+from tests.stream.runner.test_running import test_pipeline_goes_on_where_it_was
+from tests.stream.runner.test_sharing import (
+    test_joins_are_shared,
+    test_purge_of_claimed_messages_holds_nobody_up,
+    test_reset_gives_back_what_every_slot_has_claimed,
+    test_what_a_member_had_goes_to_the_others,
+    test_whoever_comes_and_goes,
+    test_zombie_changes_nothing,
+)
+
+__all__ = [
+    "test_joins_are_shared",
+    "test_lost_requests_and_answers_change_nothing",
+    "test_pipeline_goes_on_where_it_was",
+    "test_purge_of_claimed_messages_holds_nobody_up",
+    "test_reset_gives_back_what_every_slot_has_claimed",
+    "test_what_a_member_had_goes_to_the_others",
+    "test_whoever_comes_and_goes",
+    "test_zombie_changes_nothing",
+]
