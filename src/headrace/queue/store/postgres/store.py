@@ -21,6 +21,7 @@ from headrace.queue.store.postgres import maintenance, totals
 from headrace.queue.store.postgres.families import LaneName, family_of, run_in_order, run_together
 from headrace.queue.store.postgres.glance import Glance
 from headrace.queue.store.postgres.lane import Batch, Lane, Work
+from headrace.queue.store.postgres.missed import Missed
 from headrace.queue.store.postgres.news import Listener, News, Teller
 from headrace.queue.store.postgres.pulse import Pulse
 from headrace.queue.store.postgres.shared import Shared
@@ -42,6 +43,7 @@ class Running:
         self.lane = lane
         self.waiting: deque[Request] = deque()
         self.busy = False
+        self.missed = Missed()
         self._batches = self._operations = 0
         self._seconds = 0.0
 
@@ -157,7 +159,8 @@ class PostgresStore:
         def then(result: tuple[list[Batch], float]) -> None:
             running.busy = False
             running.note(len(requests), result[1])
-            self._answer(requests, *result)
+            outcomes = self._answer(requests, *result)
+            self._ready |= running.missed.take([request.operation for request in requests], outcomes)
             if self._offload is not None:
                 self._start(running)
 
@@ -167,7 +170,7 @@ class PostgresStore:
         started = time.perf_counter()
         return lane.run([request.operation for request in requests]), time.perf_counter() - started
 
-    def _answer(self, requests: Sequence[Request], batches: Sequence[Batch], seconds: float) -> None:
+    def _answer(self, requests: Sequence[Request], batches: Sequence[Batch], seconds: float) -> list[Any]:
         outcomes: list[Any] = []
         for batch in batches:
             outcomes += batch.outcomes
@@ -177,15 +180,22 @@ class PostgresStore:
             self._times.note(seconds, len(requests))
         for request, outcome in zip(requests, outcomes, strict=True):
             _tell(request.done, outcome)
+        return outcomes
 
     def _settle(self, tx: Transaction) -> None:
         """What a commit has brought about."""
         self._shared.known.note(tx.totals)
-        self._ready |= tx.places()
+        self._became_ready(tx.places())
         self._watch.note(tx.now, empty=tx.empty, due=tx.due)
         if self._offload is not None and tx.writes:
             self._untold |= tx.ready
             self._tell()
+
+    def _became_ready(self, places: set[Ready]) -> None:
+        self._ready |= places
+        for running in self._lanes.values():
+            if running.busy:
+                running.missed.note(places)
 
     # --- other nodes ---
 
@@ -197,8 +207,8 @@ class PostgresStore:
     def _heard(self, news: list[News]) -> None:
         known = self._shared.catalog.by_number
         for one in news:
-            self._ready.update(known[number].arn for number in one.queues if number in known)
-            self._ready.update(one.state)
+            self._became_ready({known[number].arn for number in one.queues if number in known})
+            self._became_ready(set(one.state))
         self._listen()
 
     def _tell(self) -> None:
