@@ -1,7 +1,7 @@
 """`python -m benchmarks --mode quick|full`: measure, show tables, write benchmarks/results/*.json.
 
 `python -m benchmarks web` measures the web server alone, `python -m benchmarks stream` streams,
-`python -m benchmarks tasks` workers, with options of their own.
+`python -m benchmarks tasks` workers, `python -m benchmarks postgres` nodes on PostgreSQL, with options of their own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rich.console import Console
 
 from benchmarks import machine, native, others, report, servers, sqs_http
 from benchmarks.plan import PLANS, Plan
+from benchmarks.postgres.command import postgres
 from benchmarks.report import Results
 from benchmarks.runs import ROOT, now, sayer
 from benchmarks.store import StoreFigures
@@ -89,6 +90,7 @@ def main(
 main.add_command(web)
 main.add_command(stream)
 main.add_command(tasks)
+main.add_command(postgres)
 
 
 def _succeeds(part: str, measure: Callable[[], None], say: Callable[[str], None]) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks import machine
 from benchmarks.http_load import ask
@@ -112,7 +112,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path
     raise RuntimeError(f"{process.args!r} does not answer:\n{log.read_text(errors='replace')[-2_000:]}")
 
 
-def stop(process: subprocess.Popen[bytes], timeout_s: float = STOP_TIMEOUT_S) -> None:
+def stop(process: subprocess.Popen[Any], timeout_s: float = STOP_TIMEOUT_S) -> None:
     """Ask the server's own process group to end; insist after a while."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)

@@ -146,6 +146,12 @@ class Server:
         """A standby becomes a primary; returns when it is one."""
         self.run("pg_ctl", "promote", "-D", str(self.data), "-w", "-t", str(int(START_S)))
 
+    @property
+    def pid(self) -> int:
+        """Of the running server's first process."""
+        assert self._process is not None
+        return self._process.pid
+
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://headrace@127.0.0.1:{self.port}/{database}"
 
