@@ -61,8 +61,10 @@ def _measured(contender: Contender, mode: Mode, serving: Serving, *, seconds: fl
     with ExitStack() as stack:
         clients = []
         for number in range(contender.clients):
-            clients.append(_client(contender, mode, serving, number, seconds, python, folder))
-            stack.callback(stop, clients[-1])
+            client = _client(contender, mode, serving, number, seconds, python, folder)
+            stack.enter_context(client)  # closes its pipe
+            stack.callback(stop, client)
+            clients.append(client)
         before = _sample(clients, serving, folder)
         return _row(contender, mode, before, _sample(clients, serving, folder))
 
