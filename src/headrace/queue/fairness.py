@@ -14,22 +14,72 @@ from collections import deque
 from headrace.queue import limits
 
 
+def holds_too_many(own: int, in_flight: int) -> bool:
+    """Whether a tenant with `own` messages in flight is noisy, when the queue has `in_flight` of them."""
+    return own >= limits.NOISY_IN_FLIGHT_MIN and own > limits.NOISY_SHARE * in_flight
+
+
+class ConsumerTime:
+    """How much of the consumers' time each tenant took, of the last five minutes: two slices of half that, the older one
+    dropped whole."""
+
+    __slots__ = ("_busy_ms", "_done", "_slice", "_total_ms")
+
+    def __init__(self) -> None:
+        self._busy_ms: list[dict[str, int]] = [{}, {}]  # this slice of time and the one before
+        self._total_ms = [0, 0]
+        self._done: list[dict[str, int]] = [{}, {}]
+        self._slice = 0
+
+    def spent(self, group: str, *, busy_ms: int, now: int) -> None:
+        """A lease of `group` ended after `busy_ms` of a consumer's time."""
+        self._turn(now)
+        self._busy_ms[0][group] = self._busy_ms[0].get(group, 0) + busy_ms
+        self._total_ms[0] += busy_ms
+        self._done[0][group] = self._done[0].get(group, 0) + 1
+
+    def takes_too_much(self, group: str, now: int) -> bool:
+        """Whether `group` is noisy by its share of the time."""
+        self._turn(now)
+        if sum(done.get(group, 0) for done in self._done) < limits.NOISY_IN_FLIGHT_MIN:
+            return False
+        busy = sum(slice_.get(group, 0) for slice_ in self._busy_ms)
+        return busy > limits.NOISY_SHARE * sum(self._total_ms)
+
+    def groups(self) -> set[str]:
+        """All tenants that took any."""
+        return set(self._done[0]) | set(self._done[1])
+
+    def forget(self) -> None:
+        """The past counts no more."""
+        self._busy_ms = [{}, {}]
+        self._total_ms = [0, 0]
+        self._done = [{}, {}]
+
+    def _turn(self, now: int) -> None:
+        slice_ = now // (limits.FAIR_IDLE_MS // 2)
+        if slice_ == self._slice:
+            return
+        follows = slice_ == self._slice + 1
+        self._busy_ms = [{}, self._busy_ms[0] if follows else {}]
+        self._total_ms = [0, self._total_ms[0] if follows else 0]
+        self._done = [{}, self._done[0] if follows else {}]
+        self._slice = slice_
+
+
 class Tenants:
     """What fairness knows of the tenants of one queue, and the noisy ones' messages that stood back.
 
     Invariant: `deferred` holds no empty deque.
     """
 
-    __slots__ = ("_busy_ms", "_done", "_slice", "_total_ms", "deferred", "deferred_count", "in_flight")
+    __slots__ = ("_time", "deferred", "deferred_count", "in_flight")
 
     def __init__(self) -> None:
         self.in_flight: dict[str, int] = {}
         self.deferred: dict[str, deque[int]] = {}
         self.deferred_count = 0
-        self._busy_ms: list[dict[str, int]] = [{}, {}]  # this slice of time and the one before
-        self._total_ms = [0, 0]
-        self._done: list[dict[str, int]] = [{}, {}]
-        self._slice = 0
+        self._time = ConsumerTime()
 
     def started(self, group: str) -> None:
         self.in_flight[group] = self.in_flight.get(group, 0) + 1
@@ -41,21 +91,12 @@ class Tenants:
             self.in_flight[group] = count
         else:
             del self.in_flight[group]
-        self._turn(now)
-        self._busy_ms[0][group] = self._busy_ms[0].get(group, 0) + busy_ms
-        self._total_ms[0] += busy_ms
-        self._done[0][group] = self._done[0].get(group, 0) + 1
+        self._time.spent(group, busy_ms=busy_ms, now=now)
 
     def noisy(self, group: str, *, in_flight: int, now: int) -> bool:
         """Whether `group` is noisy, when the queue has `in_flight` messages in flight."""
         own = self.in_flight.get(group, 0)
-        if own >= limits.NOISY_IN_FLIGHT_MIN and own > limits.NOISY_SHARE * in_flight:
-            return True
-        self._turn(now)
-        if sum(done.get(group, 0) for done in self._done) < limits.NOISY_IN_FLIGHT_MIN:
-            return False
-        busy = sum(slice_.get(group, 0) for slice_ in self._busy_ms)
-        return busy > limits.NOISY_SHARE * sum(self._total_ms)
+        return holds_too_many(own, in_flight) or self._time.takes_too_much(group, now)
 
     def defer(self, group: str, seq: int) -> None:
         self.deferred.setdefault(group, deque()).append(seq)
@@ -80,9 +121,7 @@ class Tenants:
 
     def forget_time(self) -> None:
         """The backlog is gone: the past counts no more."""
-        self._busy_ms = [{}, {}]
-        self._total_ms = [0, 0]
-        self._done = [{}, {}]
+        self._time.forget()
 
     def forget(self, group: str, seq: int) -> bool:
         """A message that may stand back is gone; whether it did."""
@@ -94,14 +133,3 @@ class Tenants:
         if not waiting:
             del self.deferred[group]
         return True
-
-    def _turn(self, now: int) -> None:
-        """Time counts for five minutes: two slices of half that, the older one dropped whole."""
-        slice_ = now // (limits.FAIR_IDLE_MS // 2)
-        if slice_ == self._slice:
-            return
-        follows = slice_ == self._slice + 1
-        self._busy_ms = [{}, self._busy_ms[0] if follows else {}]
-        self._total_ms = [0, self._total_ms[0] if follows else 0]
-        self._done = [{}, self._done[0] if follows else {}]
-        self._slice = slice_

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 import msgspec
 
 from headrace.queue import limits
+from headrace.queue.fairness import ConsumerTime
 
 FIELDS: Final = (
     "sent", "received", "deleted", "empty_receives", "duplicates", "dead_lettered", "expired", "damaged"
@@ -28,6 +29,30 @@ class Flight(msgspec.Struct):
 
     at_ms: int
     total: int
+
+
+class Tenants(msgspec.Struct):
+    """The tenants of a queue. Only the lane that leases touches it, but for `time`.
+
+    Attributes:
+        time: how much of the consumers' time each took, at this node.
+        seen_ms: when a message with a group was seen last.
+        counted_ms: when the counts were counted.
+        total: messages in flight at that time, and what this node has leased since.
+        in_flight: those of each tenant.
+        passed: up to this seq all that waits is of tenants that are noisy: `passed_by`; since `passed_ms`.
+        passed_count: how many that are.
+    """
+
+    time: ConsumerTime
+    seen_ms: int
+    counted_ms: int = 0
+    total: int = 0
+    in_flight: dict[str, int] = {}
+    passed: int = 0
+    passed_count: int = 0
+    passed_ms: int = 0
+    passed_by: frozenset[str] = frozenset()
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -59,6 +84,7 @@ class Known:
         totals: (number, field of QueueCounts) -> how many; of this node, since it started.
         flights: how many messages are in flight; only the lane that leases touches it.
         counted: queues of many messages.
+        tenants: of queues in which messages with a group have been seen.
         folded: others took this node for gone, and what it had told is theirs now: it begins anew.
     """
 
@@ -67,6 +93,7 @@ class Known:
         self.totals: Counter[tuple[int, str]] = Counter()
         self.flights: dict[int, Flight] = {}
         self.counted: dict[int, Counted] = {}
+        self.tenants: dict[int, Tenants] = {}
         self.has_told = False
         self.folded = False
         self._untold: set[int] = set()
@@ -98,9 +125,17 @@ class Known:
         else:
             self.has_told = True
 
+    def spent(self, ended: Iterable[tuple[int, str, int]], now: int) -> None:
+        """Leases have ended: (queue, tenant, how long it had a consumer)."""
+        for number, group, busy_ms in ended:
+            tenants = self.tenants.get(number)
+            if tenants is not None:
+                tenants.time.spent(group, busy_ms=busy_ms, now=now)
+
     def forget(self, number: int) -> None:
         """A queue is gone."""
         for field in FIELDS:
             self.totals.pop((number, field), None)
         self.flights.pop(number, None)
         self.counted.pop(number, None)
+        self.tenants.pop(number, None)

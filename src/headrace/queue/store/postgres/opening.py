@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
 
 import psycopg
 
@@ -17,9 +16,6 @@ from headrace.queue.store.postgres.shared import Shared
 from headrace.queue.store.postgres.store import PostgresStore
 
 log = logging.getLogger("headrace.store")
-
-ABSENT: Final = "fairness is not there"
-"""What a queue here silently lacks; whatever else lacks is refused when it is asked for."""
 
 
 def open_store(url: str, *, clock: Clock | None = None, cooldowns: bool = True) -> tuple[PostgresStore, Clock]:
@@ -41,7 +37,6 @@ def open_store(url: str, *, clock: Clock | None = None, cooldowns: bool = True) 
             shared.reload(connection)
     except psycopg.Error as error:
         raise StoreUnusable(url_of(url), " ".join(str(error).split())) from None
-    log.warning("the store on PostgreSQL is not whole yet: %s", ABSENT, extra={"action": "store.incomplete"})
     return PostgresStore(shared), used
 
 

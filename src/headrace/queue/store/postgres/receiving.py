@@ -10,7 +10,7 @@ from headrace.queue import limits
 from headrace.queue.model import Delivery
 from headrace.queue.operations import Receive, ReceiveAny
 from headrace.queue.store.checks import check_limit
-from headrace.queue.store.postgres import attempts, fifo, flight, redriving, rows
+from headrace.queue.store.postgres import attempts, fifo, flight, redriving, rows, tenants
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.leasing import LEASE, RETURNING, Wish, delivery_of, visibility_of
 from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction, answer
@@ -47,7 +47,7 @@ def receive(tx: Transaction, operations: Sequence[Receive]) -> Answers:
     yield
     for ones, (room, cursor) in begun:
         queue, visibility_ms = ones[0].queue, ones[0].visibility_ms
-        found = _leased(tx, queue, cursor, room, visibility_ms) if cursor is not None else []
+        found = _leased(tx, queue, cursor, room, visibility_ms) if room else []
         _share_out(tx, ones, found, room)
     fifo.run_all(tx, ordered)
     attempts.run_all(tx, [wish for wish in strict if wish.attempt_id is not None])
@@ -55,19 +55,35 @@ def receive(tx: Transaction, operations: Sequence[Receive]) -> Answers:
 
 
 def _begin(tx: Transaction, ones: list[Wish]) -> tuple[int, Cursor | None]:
-    """Send the lease for wishes of one queue. The most that they are given, and the statement."""
-    room = flight.room(tx, ones[0].queue, sum(one.limit for one in ones))
-    return room, lease(tx, ones[0].queue, room, ones[0].visibility_ms) if room else None
+    """Send the lease for wishes of one queue. The most that they are given, and the statement; None: it has tenants."""
+    queue = ones[0].queue
+    room = flight.room(tx, queue, sum(one.limit for one in ones))
+    plain = room and queue.number not in tx.known.tenants
+    return room, lease(tx, queue, room, ones[0].visibility_ms) if plain else None
 
 
-def _leased(tx: Transaction, queue: StoredQueue, cursor: Cursor, limit: int, visibility_ms: int) -> list[Delivery]:
+def _leased(
+    tx: Transaction, queue: StoredQueue, cursor: Cursor | None, limit: int, visibility_ms: int
+) -> list[Delivery]:
     """What a lease gives, up to `limit`; what it found dead has gone, and others have taken its place."""
 
-    def more(wanted: int) -> list[Any]:
-        return lease(tx, queue, wanted, visibility_ms).fetchall()
+    def plain(wanted: int) -> list[Any]:
+        return _in_order(lease(tx, queue, wanted, visibility_ms))
 
-    found = redriving.living(tx, queue, cursor.fetchall(), limit, more)
-    return delivered(tx, queue, found, visibility_ms)
+    def fair(wanted: int) -> list[Any]:
+        return tenants.take(tx, queue, wanted, visibility_ms, plain)
+
+    if cursor is not None:
+        found = _in_order(cursor)
+        tenants.check(tx, queue, found)
+    else:
+        found = fair(limit)
+    return delivered(tx, queue, redriving.living(tx, queue, found, limit, plain if cursor else fair), visibility_ms)
+
+
+def _in_order(cursor: Cursor) -> list[Any]:
+    """Those received before first, then the oldest."""
+    return sorted(cursor.fetchall(), key=lambda row: (row[rows.WIDTH] == 1, row[0]))
 
 
 def receive_any(tx: Transaction, operation: ReceiveAny) -> list[tuple[str, list[Delivery]]]:
@@ -100,7 +116,7 @@ def _receive_one(tx: Transaction, wish: Wish) -> None:
         fifo.run_all(tx, fifo.sorted_out(tx, [wish]))
         return
     room, cursor = _begin(tx, [wish])
-    found = _leased(tx, wish.queue, cursor, room, wish.visibility_ms) if cursor is not None else []
+    found = _leased(tx, wish.queue, cursor, room, wish.visibility_ms) if room else []
     _share_out(tx, [wish], found, room)
 
 
@@ -129,7 +145,7 @@ def lease(tx: Transaction, queue: StoredQueue, limit: int, visibility_ms: int) -
 
 
 def delivered(tx: Transaction, queue: StoredQueue, found: list[tuple[Any, ...]], visibility_ms: int) -> list[Delivery]:
-    """Rows of a lease as deliveries, those received before first, then the oldest; what follows from them is noted."""
+    """Rows of a lease as deliveries; what follows from them is noted."""
     if not found:
         return []
     tx.wrote(durable=queue.info.settings.fifo)
@@ -138,7 +154,6 @@ def delivered(tx: Transaction, queue: StoredQueue, found: list[tuple[Any, ...]],
     tx.due_at(queue.number, tx.now + visibility_ms)
     if not visibility_ms:
         tx.ready.add(queue.number)
-    found.sort(key=lambda row: (row[rows.WIDTH] == 1, row[0]))
     return [delivery_of(queue, row) for row in found]
 
 

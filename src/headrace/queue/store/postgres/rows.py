@@ -19,6 +19,7 @@ COLUMNS: Final[LiteralString] = (
 )
 """What makes a Message, of a table that is called m."""
 WIDTH: Final = 13
+GROUP: Final = 6  # the place of the group
 
 
 def message_of(row: tuple[Any, ...]) -> Message:

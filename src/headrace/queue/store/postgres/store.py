@@ -185,6 +185,7 @@ class PostgresStore:
     def _settle(self, tx: Transaction) -> None:
         """What a commit has brought about."""
         self._shared.known.note(tx.totals)
+        self._shared.known.spent(tx.ended, tx.now)
         self._became_ready(tx.places())
         self._watch.note(tx.now, empty=tx.empty, due=tx.due)
         if self._offload is not None and tx.writes:

@@ -40,6 +40,7 @@ class Transaction:
         holding: numbers of FIFO queues from which it receives, so that it may have locked groups of them.
         totals: (number of a queue, field of QueueCounts) -> how many more.
         known: what this node remembers.
+        ended: leases of tenants' messages that were deleted: (queue, tenant, how long it had a consumer).
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Transaction:
         self.ready: set[int | tuple[str, bytes]] = set()
         self.due: dict[int, int] = {}
         self.empty: set[int] = set()
+        self.ended: list[tuple[int, str, int]] = []
         self.holding: set[int] = set()
         self.totals: Counter[tuple[int, str]] = Counter()
         self._began = catalog
