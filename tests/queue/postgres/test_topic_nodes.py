@@ -1,0 +1,164 @@
+"""Topics of several nodes at the same time: no gap, no duplicate, and the order of each group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.queue import limits
+from headrace.queue import operations as ops
+from headrace.queue.model import Entry, TopicDescription, arn_of, topic_arn_of
+from headrace.queue.store.postgres.store import PostgresStore
+from headrace.testing.driver import StoreKind
+from tests.queue.postgres.nodes import ask, kill, node
+
+TOPIC = topic_arn_of("t")
+ROUNDS = 15
+LONG = "x" * limits.REFERENCE_BYTES_MIN
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
+    """Four nodes, and the topic `t`, which keeps a log."""
+    assert kind.durable
+    made = [node(tmp_path, clock) for _ in range(4)]
+    done(made[0], ops.CreateTopic(TOPIC, {"retention_ms": limits.HOUR_MS}))
+    yield made
+    for one in made:
+        one.close()
+
+
+def done(store: PostgresStore, operation: ops.Operation) -> Any:
+    """The outcome of an operation; raises it when it is an error."""
+    (outcome,) = ask(store, operation)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def subscribed(store: PostgresStore, name: str, topic: str = TOPIC, **how: Any) -> str:
+    done(store, ops.CreateQueue(arn_of(name), {"fifo": name.endswith(".fifo")}))
+    done(store, ops.Subscribe(topic, arn_of(name), **how))
+    return arn_of(name)
+
+
+def publish(store: PostgresStore, publisher: int, topic: str = TOPIC) -> list[str]:
+    """Publish in small lots, transacted ones among them; every other body is long. Returns what was published."""
+    published = []
+    for number in range(ROUNDS):
+        texts = [f"{publisher}/{number}/{part}/{LONG if part else ''}" for part in range(3)]
+        fifo = topic.endswith(".fifo")
+        entries = [Entry(one.encode(), group=f"g{publisher % 2}", dedup_id=one[:20] if fifo else None) for one in texts]
+        if number % 3:
+            sent = done(store, ops.Send(topic, entries))
+        else:
+            (sent,) = done(store, ops.Transact(sends=[(topic, entries)])).sent
+        assert [one.duplicate for one in sent] == [False] * 3
+        published += texts
+    return published
+
+
+def held(store: PostgresStore, queue: str) -> list[str]:
+    found: list[str] = []
+    after = 0
+    while page := done(store, ops.Peek(queue, 10_000, after)):
+        found += [one.message.body.decode() for one in page]
+        after = page[-1].message.seq
+    return found
+
+
+def catch_up(store: PostgresStore, topic: str = TOPIC) -> None:
+    """Let upkeep run until every queue is live."""
+    while any(one.subscription.position is not None for one in describe(store, topic).subscriptions):
+        store.advance()
+
+
+def describe(store: PostgresStore, topic: str = TOPIC) -> TopicDescription:
+    description: TopicDescription = done(store, ops.GetTopic(topic))
+    return description
+
+
+def assert_in_turn(found: list[str]) -> None:
+    """What each publisher has published is in its order."""
+    latest: dict[str, tuple[int, int]] = {}
+    for text in found:
+        publisher, number, part, _ = text.split("/")
+        place = int(number), int(part)
+        assert latest.get(publisher, (-1, -1)) < place
+        latest[publisher] = place
+
+
+@pytest.mark.parametrize("topic", [TOPIC, topic_arn_of("t.fifo")])
+def test_queues_that_join_while_nodes_publish_have_each_message_once(nodes: list[PostgresStore], topic: str) -> None:
+    """From the beginning, at random moments, the upkeep of all nodes at work; one node dies in the middle."""
+    suffix = ".fifo" if topic.endswith(".fifo") else ""
+    if suffix:
+        done(nodes[0], ops.CreateTopic(topic, {"fifo": True, "retention_ms": limits.HOUR_MS}))
+    first = subscribed(nodes[0], "first" + suffix, topic)
+
+    def join(number: int) -> str:
+        queue = subscribed(nodes[3], f"late-{number}" + suffix, topic, after=0)
+        nodes[3].advance()
+        return queue
+
+    with ThreadPoolExecutor(4) as pool:
+        publishing = [pool.submit(publish, one, number, topic) for number, one in enumerate(nodes[:3])]
+        joined = [pool.submit(join, 0).result(), pool.submit(join, 1).result(), pool.submit(join, 2).result()]
+        published = [text for one in publishing for text in one.result()]
+    kill(nodes[3])
+    catch_up(nodes[1], topic)
+    log = [message.body.decode() for message in done(nodes[1], ops.ReadLog(topic))]
+    for found in (log, *[held(nodes[1], queue) for queue in (first, *joined)]):
+        assert Counter(found) == Counter(published)
+        assert found == log  # numbers rise in the order of the commits, everywhere
+    assert_in_turn(log)
+    counts = describe(nodes[2], topic).counts
+    assert (counts.logged, counts.log_bytes) == (len(log), sum(len(text) for text in log))
+
+
+def test_long_log_is_caught_up_with_while_nodes_publish(
+    nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In slices of ten, by whichever node has the time."""
+    monkeypatch.setattr(limits, "CATCH_UP_SLICE", 10)
+    published = publish(nodes[0], 9)
+    queue = subscribed(nodes[0], "q", after=0)
+    with ThreadPoolExecutor(4) as pool:
+        publishing = [pool.submit(publish, one, number) for number, one in enumerate(nodes[:2])]
+        upkeep = [pool.submit(catch_up, one) for one in nodes[2:]]
+        published += [text for one in publishing for text in one.result()]
+        for one in upkeep:
+            one.result()
+    assert Counter(held(nodes[3], queue)) == Counter(published)
+    assert held(nodes[3], queue) == [message.body.decode() for message in done(nodes[3], ops.ReadLog(TOPIC))]
+
+
+def test_duplicate_of_another_node_is_found_at_the_topic(nodes: list[PostgresStore]) -> None:
+    topic = topic_arn_of("t.fifo")
+    done(nodes[0], ops.CreateTopic(topic, {"fifo": True}))
+    queue = subscribed(nodes[0], "q.fifo", topic)
+    entry = Entry(b"x", group="g", dedup_id="d")
+    with ThreadPoolExecutor(4) as pool:
+        answers = [sent for (sent,) in pool.map(lambda one: done(one, ops.Send(topic, [entry])), nodes)]
+    assert sorted(one.duplicate for one in answers) == [False, True, True, True]
+    assert len({(one.id, one.seq) for one in answers}) == 1
+    assert held(nodes[1], queue) == ["x"]
+
+
+def test_filter_that_another_node_changed_holds_at_once(nodes: list[PostgresStore]) -> None:
+    queue = subscribed(nodes[0], "q")
+    done(nodes[1], ops.Send(TOPIC, [Entry(b'{"kind": "a"}')]))
+    done(nodes[2], ops.Subscribe(TOPIC, queue, {"kind": ["b"]}, "MessageBody"))
+    done(nodes[1], ops.Send(TOPIC, [Entry(b'{"kind": "a"}'), Entry(b'{"kind": "b"}')]))
+    assert held(nodes[3], queue) == ['{"kind": "a"}', '{"kind": "b"}']
