@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 START_S: Final = 60.0
+STANDBY: Final = "headrace_standby"
 _PR_SET_PDEATHSIG: Final = 1
 _PLACES: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
 _CONFIG: Final = """
@@ -88,10 +89,10 @@ class Server:
                 "initdb", "-D", str(self.data), "-U", "headrace", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
             )
         else:
-            self.run(
-                "pg_basebackup", "-D", str(self.data), "-d", f"{copy_of.url()}?application_name=standby", "-R",
-                "-c", "fast", "--no-sync",
-            )  # fmt: skip
+            self.run("pg_basebackup", "-D", str(self.data), "-d", copy_of.url(), "-c", "fast", "--no-sync")
+            (self.data / "standby.signal").touch()  # the server reads it, and removes it when it is promoted
+            # Another name than that of the copying, which would count as a standby, and is none when it ends.
+            settings = [*settings, f"primary_conninfo = '{copy_of.url()}?application_name={STANDBY}'"]
         lines = [_CONFIG.replace("fsync = off\nfull_page_writes = off", "") if durable else _CONFIG, *settings]
         lines += [f"unix_socket_directories = '{folder}'", f"port = {self.port}", "listen_addresses = '127.0.0.1'"]
         with (self.data / "postgresql.conf").open("a") as file:
@@ -127,20 +128,25 @@ class Server:
         """End it: SIGQUIT at once (it recovers when started again), SIGINT in order, SIGKILL as a crash. Idempotent."""
         if self._process is not None:
             if how == signal.SIGKILL:
-                self.send(how)  # all at once: left alone, the others would go on for a moment
-            else:
-                self._process.send_signal(how)
+                self._kill_children()
+            self._process.send_signal(how)
             self._process.wait()
             self._process = None
 
+    def _kill_children(self) -> None:
+        """As when the machine fails: first all that work. If they saw their parent die, commits that wait for a standby would
+        wait no longer, and be seen by those that are still there."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        self.send(signal.SIGKILL)
+
     def send(self, what: signal.Signals) -> None:
-        """Send a signal to all of its processes: SIGSTOP makes it hang, SIGCONT go on."""
+        """Send a signal to all that work for it, not to the one that takes connections: SIGSTOP makes them hang, SIGCONT go on."""
         assert self._process is not None
         pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for one in (pid, *map(int, children)):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(one, what)
+                os.kill(int(child), what)
 
     def promote(self) -> None:
         """A standby becomes a primary; returns when it is one."""
@@ -217,7 +223,9 @@ class Pair:
         self._made += 1
         folder = self._folder / str(self._made)
         folder.mkdir()
-        return Server(folder, settings=[*self._settings, "synchronous_standby_names = '*'"], copy_of=copy_of, port=port)
+        return Server(
+            folder, settings=[*self._settings, f"synchronous_standby_names = '{STANDBY}'"], copy_of=copy_of, port=port
+        )
 
     def __enter__(self) -> Self:
         self.primary.start()
