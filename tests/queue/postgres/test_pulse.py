@@ -18,7 +18,7 @@ from headrace.queue.store.postgres import pulse as pulses
 from headrace.queue.store.postgres.connecting import connect
 from headrace.queue.store.postgres.failing import COMPLAIN_EACH_S, Complaints
 from headrace.queue.store.postgres.lane import Batch
-from headrace.queue.store.postgres.pulse import LATE_S, Pulse
+from headrace.queue.store.postgres.pulse import EACH_S, LATE_S, Pulse
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
 from tests.queue.postgres.nodes import ask, node
@@ -42,10 +42,16 @@ class HangingLane:
 def test_database_that_has_not_answered_for_long_is_told_of_before_it_does() -> None:
     lane = HangingLane()
     lane.pulse = Pulse(lane, lambda: lane.now_s)  # type: ignore[arg-type]  # a fake
+    lane.now_s = 1_000.0
     assert lane.pulse.trouble() is None
+    assert lane.pulse.due()
     lane.pulse.beat()
     assert lane.said is not None and "has not answered" in lane.said
     assert lane.pulse.trouble() == "the database takes no commits"
+    lane.now_s = 1_000.0 + EACH_S
+    assert lane.pulse.due()
+    lane.now_s -= 0.1
+    assert not lane.pulse.due()
 
 
 def test_node_that_hangs_in_a_transaction_loses_its_locks(
@@ -53,7 +59,6 @@ def test_node_that_hangs_in_a_transaction_loses_its_locks(
 ) -> None:
     assert kind.durable
     monkeypatch.setattr(pulses, "FROZEN_S", 0)
-    monkeypatch.setattr(pulses, "EACH_S", 0.0)
     store = node(tmp_path, ManualClock())
     with connect(databases().of(tmp_path)) as hanging, suppress(psycopg.OperationalError):
         with hanging.pipeline():

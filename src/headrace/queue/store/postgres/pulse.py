@@ -29,7 +29,7 @@ WHERE datname = current_database() AND usename = current_user AND application_na
 
 
 class Pulse:
-    """Of one lane. `beat` runs in the lane's thread, `trouble` may be asked for in any."""
+    """Of one lane, which does nothing else. `beat` runs in a thread; `due` and `trouble` may be asked for in any."""
 
     def __init__(self, lane: Lane, now_s: Callable[[], float] = time.monotonic) -> None:
         self._lane = lane
@@ -38,12 +38,12 @@ class Pulse:
         self._beaten_s = -EACH_S
         self._began_s: float | None = None
 
+    def due(self) -> bool:
+        return self._now_s() >= self._beaten_s + EACH_S
+
     def beat(self) -> None:
-        """Commit, if the time has come. Raises nothing."""
-        now_s = self._now_s()
-        if now_s < self._beaten_s + EACH_S:
-            return
-        self._beaten_s = self._began_s = now_s
+        """Commit. Raises nothing."""
+        self._beaten_s = self._began_s = self._now_s()
         (batch,) = self._lane.run([], _commit)
         self._began_s = None
         self._trouble = None if batch.transaction is not None else "the database takes no commits"

@@ -20,7 +20,7 @@ from headrace.queue.store.local.commit_times import CommitTimes
 from headrace.queue.store.postgres import maintenance, totals
 from headrace.queue.store.postgres.families import LaneName, family_of, run_in_order, run_together
 from headrace.queue.store.postgres.glance import Glance
-from headrace.queue.store.postgres.lane import Batch, Lane, Work
+from headrace.queue.store.postgres.lane import Batch, Lane
 from headrace.queue.store.postgres.missed import Missed
 from headrace.queue.store.postgres.news import Listener, News, Teller
 from headrace.queue.store.postgres.pulse import Pulse
@@ -71,7 +71,9 @@ class PostgresStore:
         self._ready: set[Ready] = set()
         self._watch = Watch()
         self._upkeep = Lane("upkeep", shared, run_together)
-        self.pulse = Pulse(self._upkeep)
+        self._pulse_lane = Lane("pulse", shared, run_together)  # its own: whatever the others wait for
+        self.pulse = Pulse(self._pulse_lane)
+        self._beating = False
         self._keeping = False  # the upkeep lane is at work
         self._keep_ms = 0  # when the next slice of maintenance is due
         self._glance = Glance(shared)
@@ -106,8 +108,12 @@ class PostgresStore:
             return min((ms for ms in times if ms is not None), default=None)
         now = self._shared.clock()
         due = self._watch.next_ms()
+        if not self._beating and self.pulse.due():
+            self._beat()
         if not self._keeping and (now >= self._keep_ms or (due is not None and due <= now)):
             self._keep(now)
+        if self._keeping:
+            return now + KEEP_EACH_MS  # or when it is done, whichever is first
         return min(self._keep_ms, due if due is not None and due > now else self._keep_ms)
 
     def take_ready(self) -> set[Ready]:
@@ -123,7 +129,10 @@ class PostgresStore:
 
     def busy(self) -> bool:
         return (
-            self._keeping or self._telling or any(running.busy or running.waiting for running in self._lanes.values())
+            self._keeping
+            or self._beating
+            or self._telling
+            or any(running.busy or running.waiting for running in self._lanes.values())
         )
 
     def failed(self) -> StoreFailed | None:
@@ -140,7 +149,7 @@ class PostgresStore:
 
     def close(self) -> None:
         self._leave()
-        for lane in (self._alone, self._upkeep, *[running.lane for running in self._lanes.values()]):
+        for lane in (self._alone, self._upkeep, self._pulse_lane, *[running.lane for running in self._lanes.values()]):
             lane.close()
         self._listener.close()
         self._glance.close()
@@ -257,12 +266,20 @@ class PostgresStore:
                 self._keep_ms = min(now + KEEP_EACH_MS, max(now + KEEP_AGAIN_MS, next_ms))
 
         self._keeping = True
-        self._offload(lambda: self._upkept(turn.run), then, self._upkeep.name)
+        self._offload(lambda: self._upkeep.run([], turn.run), then, self._upkeep.name)
 
-    def _upkept(self, work: Work) -> list[Batch]:
-        self.pulse.beat()
-        self._upkeep.correct_clock()
-        return self._upkeep.run([], work)
+    def _beat(self) -> None:
+        assert self._offload is not None
+
+        def work() -> None:
+            self.pulse.beat()
+            self._pulse_lane.correct_clock()
+
+        def then(_: None) -> None:
+            self._beating = False
+
+        self._beating = True
+        self._offload(work, then, self._pulse_lane.name)
 
     def _turned(self, turn: Turn, batches: Sequence[Batch], now: int) -> None:
         """What a turn has found, unless it has failed."""
