@@ -81,6 +81,7 @@ class StandardOrder:
     def pick_recalled(self, message: Message) -> bool:
         """Take a message out of turn, if it is visible again or stands back; whether it was."""
         seq, group = message.seq, message.group
+        self._grouped |= group is not None  # it may be the first one that is known of
         if seq in self._waiting:
             self._waiting.discard(seq)
         elif group is None or not self.tenants.forget(group, seq):

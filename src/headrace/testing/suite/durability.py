@@ -52,6 +52,14 @@ class TestRestarts(SuitePart):
             durable.reopen()
         assert durable.receive_one(queue).receives == 4
 
+    def test_message_of_a_tenant_that_is_taken_first_comes_again(self, durable: StoreDriver) -> None:
+        queue = durable.create("q", visibility_ms=SECOND)
+        sent = durable.send(queue, "x", group="tenant")
+        durable.reopen()
+        durable.run(ops.Take(queue, [sent.seq]))
+        durable.pass_time(SECOND)
+        assert durable.receive_one(queue).receives == 2
+
     def test_changed_visibility_survives(self, durable: StoreDriver) -> None:
         queue = durable.create("q", visibility_ms=10 * SECOND)
         durable.send_all(queue, [entry("long"), entry("short"), entry("released")])
@@ -184,6 +192,14 @@ class TestCrashes(SuitePart):
             crashable.crash()
             assert crashable.receive(queue) == []
             crashable.pass_time(10 * SECOND)
+
+    def test_message_of_a_tenant_that_is_taken_first_comes_again(self, durable: StoreDriver) -> None:
+        queue = durable.create("q", visibility_ms=SECOND)
+        sent = durable.send(queue, "x", group="tenant")
+        durable.reopen()
+        durable.run(ops.Take(queue, [sent.seq]))
+        durable.pass_time(SECOND)
+        assert durable.receive_one(queue).receives == 2
 
     def test_changed_visibility_survives(self, crashable: StoreDriver) -> None:
         queue = crashable.create("q", visibility_ms=10 * SECOND)
