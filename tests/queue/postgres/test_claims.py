@@ -43,8 +43,8 @@ def fill(store: PostgresStore, *bodies: bytes) -> None:
     ask(store, ops.Send(QUEUE, [Entry(body) for body in bodies]))
 
 
-def claim(store: PostgresStore, number: int, *, reader: str = "r", **bounds: int) -> list[bytes]:
-    (found,) = ask(store, ops.Claim(QUEUE, reader, number, **bounds))
+def claim(store: PostgresStore, number: int, *, queue: str = QUEUE, reader: str = "r", **bounds: int) -> list[bytes]:
+    (found,) = ask(store, ops.Claim(queue, reader, number, **bounds))
     assert isinstance(found, list), found
     return [message.body for message in found]
 
@@ -144,6 +144,63 @@ def test_claims_of_any_sizes_bind_every_message_once_and_keep_their_bounds(nodes
     assert sorted(int(body[:4]) for body in found) == list(range(340))
     assert [int(body[:4]) for body in found[:30]] == list(range(100, 130))
     assert [int(body[:4]) for body in found[30:130]] == list(range(100))
+
+
+FIFO = arn_of("f.fifo")
+
+
+def send_to(store: PostgresStore, *groups: str, first: int = 0) -> None:
+    """A message to each of these groups, numbered in this order."""
+    entries = [
+        Entry(b"%s %d" % (group.encode(), number), group=group, dedup_id=f"{group}{number}")
+        for number, group in enumerate(groups, first)
+    ]
+    ask(store, ops.Send(FIFO, entries))
+
+
+def test_reader_goes_on_in_its_groups_on_any_node_and_nobody_else_does(nodes: list[PostgresStore]) -> None:
+    ask(nodes[0], ops.CreateQueue(FIFO, {"fifo": True}))
+    send_to(nodes[0], "a", "a", "b")
+    assert claim(nodes[0], 1, queue=FIFO, limit=1) == [b"a 0"]
+    assert claim(nodes[1], 1, queue=FIFO, reader="other") == [b"b 2"]
+    send_to(nodes[2], "a", "b", first=3)
+    assert claim(nodes[1], 2, queue=FIFO) == [b"a 1", b"a 3"]
+    assert ask(nodes[2], ops.Receive(FIFO, 10)) == [[]]
+    ask(nodes[2], ops.Transact(claims=[(FIFO, "r", 2)]))
+    ask(nodes[0], ops.ReleaseClaims(FIFO, "other"))
+    assert claim(nodes[2], 3, queue=FIFO) == [b"b 2", b"b 4"]
+
+
+def test_groups_that_two_readers_share_keep_their_order(nodes: list[PostgresStore]) -> None:
+    """A reader notes what it has claimed before it acknowledges it: until then nobody else has more of the group."""
+    ask(nodes[0], ops.CreateQueue(FIFO, {"fifo": True}))
+    count = 240
+    noted: list[bytes] = []
+
+    def produce() -> None:
+        for first in range(0, count, 8):
+            send_to(nodes[2], *(f"g{number % 5}" for number in range(first, first + 8)), first=first)
+
+    def read(reader: int) -> None:
+        store, number = nodes[reader], 0
+        while len(noted) < count:
+            bodies = claim(store, number + 1, queue=FIFO, reader=f"r{reader}", limit=7)
+            noted.extend(bodies)
+            number += bool(bodies)
+            if number % 2:
+                ask(store, ops.Transact(claims=[(FIFO, f"r{reader}", number)]))
+            else:
+                ask(store, ops.AcknowledgeClaims(FIFO, f"r{reader}", number))
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(produce), pool.submit(read, 0), pool.submit(read, 1)]:
+            done.result()
+    found = [(int(body[1:2]), int(body.split()[1])) for body in noted]
+    assert sorted(number for _, number in found) == list(range(count))
+    for group in range(5):
+        numbers = [number for of, number in found if of == group]
+        assert numbers == sorted(numbers)
+    assert ask(nodes[0], ops.Peek(FIFO)) == [[]]
 
 
 def test_nothing_of_a_deleted_queues_readers_is_left(

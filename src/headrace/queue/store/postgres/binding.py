@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, LiteralString
 
 from headrace.queue.model import Message
-from headrace.queue.store.postgres import flight, redriving, rows
+from headrace.queue.store.postgres import flight, group_binding, redriving, rows
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Cursor, Transaction
@@ -51,7 +51,8 @@ RETURNING """ + rows.COLUMNS + ", lot.place, lot.fresh, m.receives"
 
 def look(tx: Transaction, queue: StoredQueue, reader: str) -> Cursor:
     """Ask whether `reader` would be given anything; `first_size` reads it. Locks nothing."""
-    del reader
+    if queue.info.settings.fifo:
+        return group_binding.look(tx, queue, reader)
     return tx.execute(_LOOK, _known(tx, queue))
 
 
@@ -72,7 +73,8 @@ def bind(
         bytes_max: and so many bytes of bodies and attributes; but one message at least.
         first_size: what `first_size` said.
     """
-    del reader
+    if queue.info.settings.fifo:
+        return group_binding.bind(tx, queue, reader, limit=limit, bytes_max=bytes_max)
     limit = flight.room(tx, queue, limit)
     if not limit:
         return []

@@ -19,11 +19,12 @@ from headrace.errors import CallerError, ClaimRefused
 from headrace.queue.model import ClaimState, Message
 from headrace.queue.operations import AcknowledgeClaims, Claim, GetClaims, ReleaseClaims
 from headrace.queue.store.checks import check_limit
-from headrace.queue.store.postgres import binding, rows
+from headrace.queue.store.postgres import binding, groups, rows
 from headrace.queue.store.postgres.arrays import Ints, Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction, answer
 
+_ALL: Final = (1 << 63) - 1  # up to any number
 _LOOKS_MAX: Final = 20  # each further one means that somebody else has changed the reader in between
 
 _STATE: Final[LiteralString] = """
@@ -57,6 +58,15 @@ _CANCEL: Final[LiteralString] = "DELETE FROM claim WHERE queue = %s AND reader =
 _LOCK: Final[LiteralString] = """
 SELECT true FROM unnest(%s, %s) AS asked (queue, name) JOIN reader r USING (queue, name)
 ORDER BY r.queue, r.name FOR NO KEY UPDATE OF r
+"""
+_ALONE: Final[LiteralString] = """
+SELECT true FROM unnest(%s, %s) AS asked (queue, name) JOIN reader r USING (queue, name)
+ORDER BY r.queue, r.name FOR UPDATE OF r
+"""
+_GROUPS: Final[LiteralString] = """
+SELECT DISTINCT m.queue, m.grp FROM unnest(%s, %s, %s) AS done (queue, reader, number)
+JOIN claim c ON c.queue = done.queue AND c.reader = done.reader AND c.number <= done.number
+CROSS JOIN LATERAL unnest(c.seqs) AS bound (seq) JOIN message m ON m.queue = c.queue AND m.seq = bound.seq
 """
 _NOTE: Final[LiteralString] = """
 UPDATE reader r SET acknowledged = done.number FROM unnest(%s, %s, %s) AS done (queue, name, number)
@@ -202,6 +212,14 @@ def check_acknowledge(arn: str, reader: str, number: int, state: ClaimState) -> 
         raise ClaimRefused(arn, reader, f"number {number} was never claimed; the last is {state.last}")
 
 
+def groups_of(tx: Transaction, done: Mapping[Reader, int]) -> Cursor:
+    """Ask for the groups of the messages of claims up to a number, of FIFO queues: they are to be locked before `acknowledge`,
+    and settled after it. Until the commit nobody claims for these readers."""
+    readers = sorted(done)
+    tx.execute(_ALONE, _columns(readers))
+    return tx.execute(_GROUPS, (*_columns(readers), Ints([done[reader] for reader in readers])))
+
+
 def acknowledge(tx: Transaction, done: Mapping[Reader, int]) -> Cursor | None:
     """Delete the messages of these readers' claims up to a number. The rows are for `count_deleted`."""
     if not done:
@@ -225,22 +243,32 @@ def get_claims(tx: Transaction, operation: GetClaims) -> ClaimState:
 
 def acknowledge_claims(tx: Transaction, operation: AcknowledgeClaims) -> ClaimState:
     queue = tx.catalog.queue(operation.queue)
-    reader = queue.number, operation.reader
+    reader, number = (queue.number, operation.reader), operation.number
+    touched = _touched(tx, queue, {reader: number})
     (state,) = states(ask(tx, [reader])).values()
-    check_acknowledge(queue.arn, operation.reader, operation.number, state)
-    if operation.number <= state.acknowledged:
+    check_acknowledge(queue.arn, operation.reader, number, state)
+    if number <= state.acknowledged:
         return state
-    count_deleted(tx, acknowledge(tx, {reader: operation.number}))
-    return ClaimState(operation.number, state.last)
+    groups.lock(tx, touched)
+    count_deleted(tx, acknowledge(tx, {reader: number}))
+    groups.settle(tx, touched)
+    return ClaimState(number, state.last)
 
 
 def release_claims(tx: Transaction, operation: ReleaseClaims) -> None:
     queue = tx.catalog.queue(operation.queue)
+    touched = _touched(tx, queue, {(queue.number, operation.reader): _ALL})
     if tx.execute(_FORGET, (queue.number, operation.reader)).fetchone() is None:
         return
+    groups.lock(tx, touched)
     tx.execute(_RELEASE, {"queue": queue.number, "reader": operation.reader, "now": tx.now})
+    groups.settle(tx, touched)
     tx.wrote()
     tx.ready.add(queue.number)
+
+
+def _touched(tx: Transaction, queue: StoredQueue, done: Mapping[Reader, int]) -> list[groups.Group]:
+    return groups_of(tx, done).fetchall() if queue.info.settings.fifo else []
 
 
 def _ask(tx: Transaction, readers: Sequence[Reader]) -> Cursor:

@@ -15,7 +15,7 @@ the receive waits for it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, LiteralString
@@ -43,23 +43,24 @@ UPDATE message_group SET busy_ms = 0 WHERE ctid = ANY (ARRAY(
     ORDER BY queue, busy_ms LIMIT %(ended)s FOR UPDATE SKIP LOCKED
 )) RETURNING queue
 """
-_FREE: Final[LiteralString] = """
+ENDED: Final[LiteralString] = "SELECT FROM message_group WHERE queue = %(queue)s AND busy_ms > 0 AND busy_ms <= %(now)s"
+FREE: Final[LiteralString] = """
     SELECT name, head FROM message_group
     WHERE queue = %(queue)s AND busy_ms = 0 AND head > 0 AND head_sent_ms <= %(shown)s
     ORDER BY queue, head_sent_ms, head
 """
 # The executor locks a group when those before have not had enough messages.
-_FIRST: Final[LiteralString] = f"""
+FIRST: Final[LiteralString] = f"""
 SELECT free.name, m.seq, m.receives, m.sent_ms, m.id, octet_length({rows.BODY})
-FROM ({_FREE} FOR UPDATE SKIP LOCKED) free CROSS JOIN LATERAL (
+FROM ({FREE} FOR UPDATE SKIP LOCKED) free CROSS JOIN LATERAL (
     SELECT * FROM message
     WHERE queue = %(queue)s AND grp = free.name AND seq >= greatest(free.head, %(floor)s) ORDER BY seq LIMIT %(each)s
 ) m LIMIT %(all)s
 """  # noqa: S608 - our own text, here and below
-_SOME: Final[LiteralString] = f"{_FREE} LIMIT 1"
+_SOME: Final[LiteralString] = f"{FREE} LIMIT 1"
 # Waits for who has the first group that should be free, and keeps it.
 _WAIT: Final[LiteralString] = f"""
-SELECT FROM message_group WHERE queue = %(queue)s AND name = (SELECT name FROM ({_FREE} LIMIT 1) free) FOR UPDATE
+SELECT FROM message_group WHERE queue = %(queue)s AND name = (SELECT name FROM ({FREE} LIMIT 1) free) FOR UPDATE
 """  # noqa: S608
 _LEASE: Final[LiteralString] = LEASE + " WHERE queue = %(queue)s AND seq = ANY (%(seqs)s)" + RETURNING
 _DROP: Final[LiteralString] = "DELETE FROM message WHERE queue = %s AND seq = ANY (%s) RETURNING seq"
@@ -117,7 +118,7 @@ class Receiving:
 
     def look(self) -> None:
         """Send the first statements; `run` reads their rows."""
-        self._ended = self._tx.execute(_END, {**self._known(), "ended": ENDED_AT_ONCE})
+        self._ended = end_leases(self._tx, self._known())
         self._first = self._look(len(self._wishes))
 
     def run(self, *, may_wait: bool) -> None:
@@ -158,7 +159,7 @@ class Receiving:
         # Of its last group each but the last wish may leave what is read: so twice as many are enough for all.
         wanted = self._limit * wishes * (2 if wishes > 1 else 1) if self._room else 0
         each, all_ = max(self._limit, self._lot), max(wanted, self._lot)
-        return self._tx.execute(_FIRST, {**self._known(), "each": each, "all": all_})
+        return self._tx.execute(FIRST, {**self._known(), "each": each, "all": all_})
 
     # --- a round ---
 
@@ -220,20 +221,11 @@ class Receiving:
         deliveries = [delivery_of(self.queue, row) for row in leased.fetchall()] if leased is not None else []
         if dropped is not None:
             tx.count(number, "expired", len(dropped.fetchall()))
-        self._bury(plan.dead)
+        bury(tx, self.queue, plan.dead)
         self._note(plan, until, leased=len(deliveries))
         lacking = {name for name, *_ in plan.held} if len(deliveries) < len(seqs) else set()
         groups.settle(tx, [(number, name) for name in plan.touched | lacking])
         return {one.message.seq: one for one in deliveries}
-
-    def _bury(self, dead: list[tuple[str, First]]) -> None:
-        """Move dead letters: into the same groups of the other queue, in their order."""
-        if dead:
-            assert self._target is not None
-            others = [(self._target.number, name) for name, _ in dead]
-            groups.lock(self._tx, others)
-            redriving.bury(self._tx, self.queue, self._target, [(one.seq, one.receives, one.id) for _, one in dead])
-            groups.settle(self._tx, others)
 
     def _note(self, plan: Plan, until: int, *, leased: int) -> None:
         """A lease is durable before it is answered: a group must not have a second owner after a crash of the database."""
@@ -246,6 +238,28 @@ class Receiving:
             tx.due_at(number, until)
             if not self._visibility_ms:
                 tx.ready.add(number)
+
+
+def end_leases(tx: Transaction, known: Mapping[str, Any]) -> Cursor:
+    """Send what frees groups whose leases have ended; a row each."""
+    return tx.execute(_END, {**known, "ended": ENDED_AT_ONCE})
+
+
+def drop(tx: Transaction, queue: StoredQueue, expired: Sequence[int]) -> None:
+    """Delete messages that have expired."""
+    if expired:
+        tx.wrote()
+        tx.count(queue.number, "expired", len(tx.execute(_DROP, (queue.number, Ints(expired))).fetchall()))
+
+
+def bury(tx: Transaction, queue: StoredQueue, dead: Sequence[tuple[str, First]]) -> None:
+    """Move dead letters (and their groups' names): into the same groups of the other queue, in their order."""
+    target = redriving.target_of(tx, queue)
+    if dead and target is not None:
+        others = [(target.number, name) for name, _ in dead]
+        groups.lock(tx, others)
+        redriving.bury(tx, queue, target, [(one.seq, one.receives, one.id) for _, one in dead])
+        groups.settle(tx, others)
 
 
 def sorted_out(tx: Transaction, wishes: Sequence[Wish]) -> list[Receiving]:

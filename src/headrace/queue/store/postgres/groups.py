@@ -7,6 +7,7 @@ did in the groups. So a row that is not locked is always true:
     head, head_sent_ms   the group's first message that is there, in flight or not
     busy_ms              until when messages in flight lock the group; 0 when none is
     taken                no message behind this seq is in flight: those in flight are among the first ones
+    reader               whose claims have the group, if busy_ms is CLAIMED_MS
 
 A group without messages has no row. A row with head 0 is only within a transaction, which so locks a group that is new.
 """
@@ -68,7 +69,7 @@ SELECT queue, min(busy_ms), min(sent_ms) FROM now_is WHERE head IS NOT NULL GROU
 """
 _HOLD: Final[LiteralString] = """
 UPDATE message_group g SET head = held.head, head_sent_ms = held.sent_ms, busy_ms = %(until)s,
-    taken = greatest(g.taken, held.taken)
+    taken = greatest(g.taken, held.taken), reader = %(reader)s
 FROM unnest(%(names)s, %(heads)s, %(sent)s, %(taken)s) AS held (name, head, sent_ms, taken)
 WHERE g.queue = %(queue)s AND g.name = held.name
 """
@@ -155,11 +156,13 @@ def look(tx: Transaction, queues: Sequence[StoredQueue]) -> list[tuple[int, bool
     return tx.execute(_LOOK, asked).fetchall() if queues else []
 
 
-def hold(tx: Transaction, queue: int, until_ms: int, held: Sequence[tuple[str, int, int, int]]) -> None:
-    """Messages of locked groups are leased or claimed until `until_ms`; `held`: of each group its name, the seq and the sent
-    time of its first message, the seq of the last one that is taken."""
+def hold(
+    tx: Transaction, queue: int, until_ms: int, held: Sequence[tuple[str, int, int, int]], *, reader: str | None = None
+) -> None:
+    """Messages of locked groups are leased until `until_ms`, or claimed by `reader`; `held`: of each group its name, the seq and
+    the sent time of its first message, the seq of the last one that is taken."""
     names, heads, sent, taken = zip(*held, strict=True)
-    asked = {"queue": queue, "until": until_ms, "names": Texts(names)}
+    asked = {"queue": queue, "until": until_ms, "names": Texts(names), "reader": reader}
     tx.execute(_HOLD, {**asked, "heads": Ints(heads), "sent": Ints(sent), "taken": Ints(taken)})
 
 

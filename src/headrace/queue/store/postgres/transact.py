@@ -71,10 +71,10 @@ def transact(tx: Transaction, operations: Sequence[Transact]) -> Answers:
     touched = {group for parts in planned for group in parts.groups(tx.catalog)}
     acknowledged = _groups_acknowledged(tx, planned)
     publications = Publications(tx.now)
-    cursors = _lock(tx, planned, publications, touched) if acknowledged is None else None
+    cursors = _lock(tx, planned, publications, touched) if not acknowledged else None
     yield
-    if acknowledged is not None:
-        touched |= {(queue, name) for queue, name in acknowledged.fetchall()}
+    for cursor in acknowledged:
+        touched |= {(queue, name) for queue, name in cursor.fetchall()}
     found = _found(*(cursors or _lock(tx, planned, publications, touched)))
     expected = set(found.values)
     judged = [_judge(found, parts) for parts in planned]
@@ -86,7 +86,7 @@ def transact(tx: Transaction, operations: Sequence[Transact]) -> Answers:
     yield from publications.publish(tx, new)
     sent = yield from new.store(tx)
     claims.count_deleted(tx, settled)
-    if acknowledged is not None or len(accepted) < len(planned) or publications:
+    if acknowledged or len(accepted) < len(planned) or publications:
         groups.settle(tx, touched)
     outcomes = iter([TransactOutcome([[sent_as(sent, place) for place in ones] for ones in lots]) for lots in placed])
     return [next(outcomes) if error is None else error for error in judged]
@@ -132,11 +132,17 @@ def _sends(tx: Transaction, operation: Transact) -> list[tuple[Door, list[Entry]
 # --- what they depend on ---
 
 
-def _groups_acknowledged(tx: Transaction, planned: Sequence[Parts]) -> Cursor | None:
+def _groups_acknowledged(tx: Transaction, planned: Sequence[Parts]) -> list[Cursor]:
     """Ask for the groups of what they acknowledge in FIFO queues."""
     queues = tx.catalog.by_number
     leases = {lease[:2] for parts in planned for lease in parts.acknowledged if queues[lease[0]].info.settings.fifo}
-    return groups.names_of(tx, sorted(leases)) if leases else None
+    claimed: dict[claims.Reader, int] = {}
+    for queue, reader, number in [one for parts in planned for one in parts.claims]:
+        if queue.info.settings.fifo:
+            key = queue.number, reader
+            claimed[key] = max(number, claimed.get(key, 0))
+    asked = [groups.names_of(tx, sorted(leases))] if leases else []
+    return [*asked, claims.groups_of(tx, claimed)] if claimed else asked
 
 
 def _lock(

@@ -1,0 +1,170 @@
+"""Which messages of a FIFO queue a claim binds: of groups that are free, and of those that the reader has claimed from before.
+
+A group's row is its lock (see `groups.py`): a group that is claimed is busy without end, and `reader` says whose. That reader
+may go on in it, behind what it has; to all others it is busy. The groups are locked, their first messages read, without
+bodies; then it is decided what becomes of each, and bound. A group that somebody has locked just now is passed over.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, LiteralString
+
+import msgspec
+
+from headrace.queue.model import Message
+from headrace.queue.redrive import Verdict, verdict_of
+from headrace.queue.store.postgres import fifo, flight, groups, redriving, rows
+from headrace.queue.store.postgres.arrays import Ints
+from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.fifo import First
+from headrace.queue.store.postgres.schema import CLAIMED_MS
+from headrace.queue.store.postgres.transaction import Cursor, Transaction
+
+# The number is CLAIMED_MS, said so that the index is found.
+_OWN: Final[LiteralString] = """
+SELECT name, head, head_sent_ms FROM message_group g
+WHERE queue = %(queue)s AND reader = %(reader)s AND busy_ms = 4611686018427387904 AND EXISTS (
+    SELECT FROM message m WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, %(floor)s)
+        AND m.visible_ms <= %(now)s AND m.sent_ms <= %(shown)s)
+"""
+_LOOK: Final[LiteralString] = f"SELECT 1 WHERE EXISTS ({fifo.FREE}) OR EXISTS ({fifo.ENDED}) OR EXISTS ({_OWN})"
+_FIRST_OWN: Final[LiteralString] = f"""
+SELECT own.name, m.seq, m.receives, m.sent_ms, m.id, octet_length({rows.BODY}), own.head, own.head_sent_ms
+FROM ({_OWN} FOR UPDATE OF g SKIP LOCKED) own CROSS JOIN LATERAL (
+    SELECT * FROM message
+    WHERE queue = %(queue)s AND grp = own.name AND seq >= greatest(own.head, %(floor)s) AND visible_ms <= %(now)s
+    ORDER BY seq LIMIT %(each)s
+) m LIMIT %(all)s
+"""  # noqa: S608 - our own text
+_BIND: Final[LiteralString] = (
+    "UPDATE message m SET visible_ms = %s WHERE queue = %s AND seq = ANY (%s) AND visible_ms <= %s RETURNING "  # noqa: S608
+    + rows.COLUMNS
+)
+
+
+class Plan(msgspec.Struct):
+    """What becomes of the messages of one round.
+
+    Attributes:
+        bound: the messages to bind, in their order, and their bytes.
+        held: what `groups.hold` takes.
+        expired, dead: messages that go; with their groups.
+        touched: groups that gave nothing, and must be settled.
+    """
+
+    bound: list[First] = []
+    size: int = 0
+    held: list[tuple[str, int, int, int]] = []
+    expired: list[int] = []
+    dead: list[tuple[str, First]] = []
+    touched: set[str] = set()
+
+
+class Found(msgspec.Struct):
+    """A locked group: its name, its head and when that was sent (of one that is free: what is taken first), its first messages
+    that nobody has."""
+
+    name: str
+    head: tuple[int, int] | None
+    messages: list[First]
+
+
+def look(tx: Transaction, queue: StoredQueue, reader: str) -> Cursor:
+    """See `binding.look`; it is not known how long the first message is."""
+    return tx.execute(_LOOK, _known(tx, queue, reader))
+
+
+def bind(tx: Transaction, queue: StoredQueue, reader: str, *, limit: int, bytes_max: int) -> list[Message]:
+    """See `binding.bind`."""
+    room = flight.room(tx, queue, limit)
+    for _ in range(fifo.ROUNDS_MAX if room else 0):
+        found = _found(tx, queue, reader, room)
+        plan = _plan(tx, queue, found, limit=room, bytes_max=bytes_max)
+        bound = _write(tx, queue, reader, plan)
+        if bound or not (plan.expired or plan.dead):
+            return bound
+    tx.ready.add(queue.number)  # all that was looked at was in vain: those who wait go on from there
+    return []
+
+
+def _known(tx: Transaction, queue: StoredQueue, reader: str) -> dict[str, Any]:
+    known = {"queue": queue.number, "now": tx.now, "shown": queue.shown_ms(tx.now), "floor": queue.floor}
+    return {**known, "reader": reader}
+
+
+def _found(tx: Transaction, queue: StoredQueue, reader: str, limit: int) -> list[Found]:
+    """Groups that are free or the reader's, now locked; that with the oldest message first."""
+    wanted = {**_known(tx, queue, reader), "each": limit, "all": limit}
+    fifo.end_leases(tx, wanted)
+    own = tx.execute(_FIRST_OWN, wanted)
+    free = tx.execute(fifo.FIRST, wanted)
+    found = [
+        Found(name, ones[0][6:], [First(*row[1:6]) for row in ones])
+        for name, ones in ((name, list(ones)) for name, ones in groupby(own.fetchall(), itemgetter(0)))
+    ]
+    found += [
+        Found(name, None, [First(*row[1:]) for row in ones]) for name, ones in groupby(free.fetchall(), itemgetter(0))
+    ]
+    return sorted(found, key=lambda group: group.messages[0].seq)
+
+
+def _plan(tx: Transaction, queue: StoredQueue, found: list[Found], *, limit: int, bytes_max: int) -> Plan:
+    plan = Plan()
+    for group in found:
+        if not _take(tx, queue, group, plan, limit=limit, bytes_max=bytes_max):
+            break
+    return plan
+
+
+def _take(tx: Transaction, queue: StoredQueue, group: Found, plan: Plan, *, limit: int, bytes_max: int) -> bool:
+    """Take as many of the group as there may be; whether there may be more, of other groups."""
+    shown_ms = queue.shown_ms(tx.now)
+    taken: list[First] = []
+    more = True
+    for one in group.messages:
+        if one.sent_ms > shown_ms:
+            break
+        if _falls_out(tx, queue, group.name, one, plan):
+            continue
+        more = len(plan.bound) < limit and (not plan.bound or plan.size + one.size <= bytes_max)
+        if not more:
+            break
+        taken.append(one)
+        plan.bound.append(one)
+        plan.size += one.size
+    if taken:
+        plan.held.append((group.name, *(group.head or (taken[0].seq, taken[0].sent_ms)), taken[-1].seq))
+    else:
+        plan.touched.add(group.name)
+    return more
+
+
+def _falls_out(tx: Transaction, queue: StoredQueue, group: str, one: First, plan: Plan) -> bool:
+    """Let an expired or dead message go where it belongs; whether it was one."""
+    verdict = verdict_of(queue.info.settings, sent_ms=one.sent_ms, receives=one.receives, now=tx.now)
+    if verdict is Verdict.EXPIRE:
+        plan.expired.append(one.seq)
+    elif verdict is Verdict.DEAD_LETTER and redriving.target_of(tx, queue) is not None:
+        plan.dead.append((group, one))
+    else:
+        return False
+    return True
+
+
+def _write(tx: Transaction, queue: StoredQueue, reader: str, plan: Plan) -> list[Message]:
+    """Drop, bury, bind, hold. Returns what is bound: without messages that are gone since they were read."""
+    number = queue.number
+    fifo.drop(tx, queue, plan.expired)
+    fifo.bury(tx, queue, plan.dead)
+    bound: dict[int, Message] = {}
+    if plan.bound:
+        seqs = Ints([one.seq for one in plan.bound])
+        cursor = tx.execute(_BIND, (CLAIMED_MS, number, seqs, tx.now))
+        groups.hold(tx, number, CLAIMED_MS, plan.held, reader=reader)
+        bound = {row[0]: rows.message_of(row) for row in cursor.fetchall()}
+        flight.leased(tx, queue, len(bound))
+    lacking = {name for name, *_ in plan.held} if len(bound) < len(plan.bound) else set()
+    groups.settle(tx, [(number, name) for name in plan.touched | lacking])
+    return [bound[one.seq] for one in plan.bound if one.seq in bound]
