@@ -10,8 +10,10 @@ from tests.stream.runner.test_sharing import (
     test_whoever_comes_and_goes,
     test_zombie_changes_nothing,
 )
+from tests.stream.runner.test_topics import test_each_pipeline_gets_every_message
 
 __all__ = [
+    "test_each_pipeline_gets_every_message",
     "test_joins_are_shared",
     "test_lost_requests_and_answers_change_nothing",
     "test_pipeline_goes_on_where_it_was",
