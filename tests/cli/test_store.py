@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -10,8 +11,11 @@ from click.testing import CliRunner, Result
 
 from headrace.cli.store import store
 from headrace.errors import StoreUnusable
+from headrace.queue.model import Entry
 from headrace.queue.store.postgres.schema import VERSION
+from headrace.testing.driver import StoreDriver
 from headrace.testing.postgres import find_programs, server
+from headrace.testing.stores import SQLITE
 
 pytestmark = pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later: install `postgresql`")
 
@@ -72,3 +76,23 @@ def test_database_that_is_not_there_is_named_without_a_password() -> None:
     assert isinstance(checked.exception, StoreUnusable)
     assert "nowhere" in str(checked.exception)
     assert "secret" not in str(checked.exception)
+
+
+def test_store_is_copied_over_and_back(url: str, tmp_path: Path) -> None:
+    driver = StoreDriver(SQLITE, tmp_path)
+    driver.send_all(driver.create("orders"), [Entry(str(one).encode()) for one in range(20)])
+    driver.store.close()
+    over = headrace_store("copy", str(driver.folder), url)
+    assert over.exception is None
+    assert "1 queues, 0 topics, 20 messages" in over.output
+    assert headrace_store("check", url).exit_code == 0
+    assert "20 messages" in headrace_store("copy", url, str(tmp_path / "back")).output
+    again = headrace_store("copy", str(driver.folder), url)
+    assert isinstance(again.exception, StoreUnusable)
+    driver.close()
+
+
+def test_copy_of_nothing_is_refused(url: str, tmp_path: Path) -> None:
+    assert isinstance(headrace_store("copy", str(tmp_path / "none"), url).exception, StoreUnusable)
+    assert isinstance(headrace_store("copy", url, str(tmp_path / "new")).exception, StoreUnusable)
+    assert not (tmp_path / "new").exists()

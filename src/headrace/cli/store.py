@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from headrace.broker_about import without_password
+from headrace.cli.progress import stage_progress
 from headrace.errors import StoreUnusable
 
 if TYPE_CHECKING:
+    from headrace.queue.store.copying import Source, Target
     from headrace.queue.store.postgres.connecting import Connection
 
 URL = click.argument("url", envvar="HEADRACE_BROKER__STORE")
@@ -93,17 +96,77 @@ def _grant(connection: Connection, role: str | None, outbox_role: str | None) ->
         schema.grant_outbox(connection, outbox_role)
 
 
+@store.command("copy")
+@click.argument("source")
+@click.argument("target")
+def copy_(source: str, target: str) -> None:
+    """Copy a whole store, SOURCE, into a new one, TARGET: a data folder into PostgreSQL, or back.
+
+    \b
+      headrace store init postgresql://owner@db.example.com/queues --role headrace
+      headrace store copy ./data postgresql://owner@db.example.com/queues
+
+    Each is a folder or a postgresql:// URL; no broker may run on either. Killed at any moment, the same command goes on. Both
+    are compared at the end; before that no broker opens TARGET. Receipts from before are not valid after: what is leased is
+    received again when its lease ends.
+    """  # noqa: D301 (click's mark for lines that are not to be filled)
+    from headrace.queue.store.copying import copy  # noqa: PLC0415 - loaded when used
+
+    database = next((place for place in (source, target) if is_url(place)), None)
+    with (
+        _errors(database) if database is not None else nullcontext(),
+        closing(_source(source)) as read,
+        closing(_target(target)) as made,
+        stage_progress() as progress,
+    ):
+        copied = copy(read, made, progress=progress)
+    click.echo(
+        f"{copied.queues} queues, {copied.topics} topics, {copied.messages:,} messages: in {made.place} as in {read.place}"
+    )
+
+
+def _source(place: str) -> Source:
+    if is_url(place):
+        from headrace.queue.store.postgres.copying import PostgresSource  # noqa: PLC0415 - an extra
+
+        return PostgresSource(place)
+    from headrace.queue.store.sqlite_copy import SqliteSource  # noqa: PLC0415 - loaded when used
+
+    return SqliteSource(Path(place))
+
+
+def _target(place: str) -> Target:
+    if is_url(place):
+        from headrace.queue.store.postgres.copy_target import PostgresTarget  # noqa: PLC0415 - an extra
+
+        return PostgresTarget(place)
+    from headrace.queue.store.sqlite_copy import SqliteTarget  # noqa: PLC0415 - loaded when used
+
+    return SqliteTarget(Path(place))
+
+
+def is_url(place: str) -> bool:
+    return place.startswith(("postgresql://", "postgres://"))
+
+
 @contextmanager
 def _connected(url: str) -> Iterator[Connection]:
     """A connection; errors of the database in one line."""
+    with _errors(url):
+        from headrace.queue.store.postgres.connecting import connect  # noqa: PLC0415 - an extra
+
+        with connect(url) as connection:
+            yield connection
+
+
+@contextmanager
+def _errors(url: str) -> Iterator[None]:
+    """Errors of the database at a URL in one line."""
     try:
         import psycopg  # noqa: PLC0415 - an extra
-
-        from headrace.queue.store.postgres.connecting import connect  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:
         raise StoreUnusable(without_password(url), "install the extra: pip install 'headrace[postgres]'") from None
     try:
-        with connect(url) as connection:
-            yield connection
+        yield
     except psycopg.Error as error:
         raise StoreUnusable(without_password(url), " ".join(str(error).split())) from None

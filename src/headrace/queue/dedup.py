@@ -14,6 +14,7 @@ from headrace.queue import limits
 from headrace.queue.model import QueueSettings, Sent
 
 _packed: Final = struct.Struct(">QQ16s")
+_DIGEST: Final = "\0"  # no group and no dedup id begins with it
 
 
 def dedup_key(settings: QueueSettings, *, group: str, dedup_id: str | None, body: bytes) -> str | None:
@@ -41,7 +42,7 @@ class DedupWindow:
 
     def find(self, key: str, now: int) -> Sent | None:
         """The first message with this key, if its five minutes are not over."""
-        digest = _digest(key)
+        digest = digest_of(key)
         for keys in self._slices.values():
             found = keys.get(digest)
             if found is not None:
@@ -52,12 +53,12 @@ class DedupWindow:
 
     def add(self, key: str, sent: Sent, expires_ms: int) -> None:
         keys = self._slices.setdefault(expires_ms // limits.MINUTE_MS, {})
-        keys[_digest(key)] = _packed.pack(expires_ms, sent.seq, sent.id)
+        keys[digest_of(key)] = _packed.pack(expires_ms, sent.seq, sent.id)
 
     def remove(self, key: str) -> None:
         """Forget a key whose message was not stored after all."""
         for keys in self._slices.values():
-            keys.pop(_digest(key), None)
+            keys.pop(digest_of(key), None)
 
     def expire(self, now: int) -> None:
         for minute in [minute for minute in self._slices if (minute + 1) * limits.MINUTE_MS <= now]:
@@ -67,5 +68,13 @@ class DedupWindow:
         return sum(len(keys) for keys in self._slices.values())
 
 
-def _digest(key: str) -> bytes:
+def digest_of(key: str) -> bytes:
+    """What stands for a key: 128 bits."""
+    if key.startswith(_DIGEST):
+        return bytes.fromhex(key[len(_DIGEST) :])
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
+
+
+def key_of_digest(digest: bytes) -> str:
+    """A key for what only the digest is known of: it finds, and is found by, the key that it is the digest of."""
+    return _DIGEST + digest.hex()

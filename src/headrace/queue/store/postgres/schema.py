@@ -192,6 +192,8 @@ STEPS: Final[tuple[tuple[LiteralString, ...], ...]] = (
     ),
 )
 VERSION: Final = len(STEPS)
+COPYING: Final = -1
+"""The version while a copy into the tables is not whole (`copying.py`): nobody else may open them."""
 
 
 def version_of(connection: psycopg.Connection[Any]) -> int:
@@ -255,6 +257,8 @@ def check_version(place: str, version: int) -> None:
     """Raise StoreUnusable unless this headrace can work on tables of this version."""
     if version == 0:
         raise StoreUnusable(place, "there is no store in this database: run `headrace store init` first")
+    if version == COPYING:
+        raise StoreUnusable(place, "a copy into it is not whole: run `headrace store copy` again, it goes on")
     if version > VERSION:
         raise StoreUnusable(
             place, f"it is of a newer headrace (format {version}, this one knows {VERSION}); upgrade first"
@@ -264,7 +268,7 @@ def check_version(place: str, version: int) -> None:
 
 
 def check_not_newer(connection: psycopg.Connection[Any], version: int) -> None:
-    if version > VERSION:
+    if version > VERSION or version == COPYING:
         check_version(place_of(connection), version)
 
 
