@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from headrace.clock import ManualClock
-from headrace.errors import OutcomeUnknown
+from headrace.errors import StoreError
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.store.postgres import connecting, lane
@@ -175,7 +175,7 @@ def test_primary_that_was_replaced_and_lives_on_is_not_written(monkeypatch: pyte
             monkeypatch.setattr(lane, "RECOVER_S", 0.0)
             outcomes = [ask(store, ops.Send(queue, [Entry(b"%d" % number)]))[0] for number in range(8)]
             monkeypatch.undo()
-            assert isinstance(outcomes[0], OutcomeUnknown)
+            assert isinstance(outcomes[0], StoreError)
             sent = [b"%d" % number for number, outcome in enumerate(outcomes) if isinstance(outcome, list)]
             assert sent, outcomes
             old.stop(signal.SIGKILL)
