@@ -7,6 +7,8 @@ TESTS ?= tests
 JOBS ?= 3
 # `make bench MODE=full` takes an hour, quick a quarter of an hour, and what Spark takes for the streams.
 MODE ?= quick
+# `make demo STORE=postgres`: two brokers on a PostgreSQL server that the demo starts (Debian: apt-get install postgresql).
+STORE ?= folder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -16,8 +18,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.demo ## All of headrace on 336,776 real flights: look at it in the console, kill what you like
-	@$(BIN)/python -m demo
+demo: .venv/.demo ## All of headrace on 336,776 real flights: look at it, kill what you like (STORE=postgres: two brokers)
+	@$(BIN)/python -m demo --store $(STORE)
 
 test: .venv/.dev ## All tests, in parallel where they are independent (about twenty minutes on two cores)
 	@# pytest answers 5 when it finds no test: one of the two runs may have none, as with TESTS=tests/sqs.

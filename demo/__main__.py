@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +26,14 @@ REPORT_WIDTH: Final = 110
 @click.option("--unattended", is_flag=True, help="Do each harm once and end by itself, as without a terminal.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live picture, as without a terminal.")
 @click.option("--browse", is_flag=True, help="Open the console in a browser.")
+@click.option(
+    "--store",
+    type=click.Choice(["folder", "postgres"]),
+    default="folder",
+    help="postgres: two brokers on a PostgreSQL server that the demo starts.",
+)
 @click.option("--data", default="demo/data", show_default=True, help="Folder of the run; emptied at the start.")
-def main(flights: int, rate: float | None, unattended: bool, plain: bool, browse: bool, data: str) -> None:
+def main(flights: int, rate: float | None, unattended: bool, plain: bool, browse: bool, store: str, data: str) -> None:
     """A year of real flights through all of headrace: HTTP, a durable queue, tasks, a pipeline, windows. Kill what you like."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends in order, as Ctrl-C does
     console = Console()
@@ -35,10 +43,12 @@ def main(flights: int, rate: float | None, unattended: bool, plain: bool, browse
     shown: View = LiveView(console) if live and not plain else PlainView(console)
     try:
         archive()
-        run = Run(
-            Path(data).resolve(), shown, limit=flights, rate=rate, unattended=unattended or not live, browse=browse
-        )
-        outcome = run.run()
+        with _database(store) as url:
+            run = Run(
+                Path(data).resolve(), shown,
+                limit=flights, rate=rate, unattended=unattended or not live, browse=browse, store=url,
+            )  # fmt: skip
+            outcome = run.run()
     except (NoData, RuntimeError) as failed:
         console.print(str(failed), style="red", markup=False)
         sys.exit(1)
@@ -46,6 +56,20 @@ def main(flights: int, rate: float | None, unattended: bool, plain: bool, browse
         sys.exit(130)
     print_report(console, outcome)
     sys.exit(0 if outcome.holds else 1)
+
+
+@contextmanager
+def _database(store: str) -> Iterator[str | None]:
+    """The URL of the store, if it is on a PostgreSQL server: of one that runs meanwhile."""
+    if store == "folder":
+        yield None
+        return
+    try:
+        from demo.nodes import Database  # noqa: PLC0415 - the driver is needed for this only
+    except ModuleNotFoundError as missing:
+        raise RuntimeError(f"{missing.name} is missing: pip install 'headrace[demo]'") from None
+    with Database() as database:
+        yield database.url
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing.sharedctypes import SynchronizedArray
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ AHEAD_HOURS: Final = 10 * 24
 """The pipeline waits for two days more."""
 TICK_S: Final = 0.01
 CUT_PAUSE_S: Final = 0.3
+LONGER_MAX: Final = 8
+"""Else those that were put off would take the server's time from those that it could serve."""
 SPREAD: Final = 0.5
 """Clients that are told to come again in a second come in 1 to 1.5: else they would all be back at once."""
 
@@ -149,13 +152,13 @@ class Client:
         """Until it is accepted, or refused."""
         body = msgspec.json.encode(Departures(self._told.airport, flights))  # type: ignore[arg-type] # it is one of the three
         rows = tuple(flight.row for flight in flights)
-        while True:
+        for tries in count():
             answer = await self._wire.post("/departures", key, body)
             kind = _kind(answer)
             self._page.write(Event(kind, key, rows if kind in (ACCEPTED, REPEATED) else ()))
             if kind not in (PUT_OFF, CUT):
                 return
-            await asyncio.sleep(_pause_s(answer))
+            await asyncio.sleep(_pause_s(answer, tries))
 
 
 def _kind(answer: Answer | None) -> str:
@@ -166,7 +169,7 @@ def _kind(answer: Answer | None) -> str:
     return PUT_OFF if answer.status == 503 else FAILED
 
 
-def _pause_s(answer: Answer | None) -> float:
-    """Until the next try: what the server asks for, and a bit."""
-    pause_s = CUT_PAUSE_S if answer is None else answer.retry_after_s
+def _pause_s(answer: Answer | None, tries: int) -> float:
+    """Until the next try: what the server asks for, and a bit; twice as long each time that it says no again."""
+    pause_s = CUT_PAUSE_S if answer is None else answer.retry_after_s * min(2**tries, LONGER_MAX)
     return pause_s * (1 + SPREAD * random.random())

@@ -49,8 +49,10 @@ class Harm:
         self._kill("web", "web worker", ask(lambda: web_worker(self.client)))
 
     def broker(self) -> None:
-        """Kill the broker."""
-        self._kill("broker", "broker", self.stack.pids.get("broker"))
+        """Kill the broker; of two nodes the one, and the next time the other."""
+        brokers = self.stack.brokers()
+        name = "broker" if self.stack.node is None else "one of two brokers"
+        self._kill("broker", name, brokers[self.done.count("broker") % len(brokers)] if brokers else None)
 
     def pipeline(self) -> None:
         """Kill the pipeline."""

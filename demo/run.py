@@ -82,7 +82,15 @@ class Run:
     """One run. `run` sequences it; whatever happens, what was started is ended."""
 
     def __init__(
-        self, folder: Path, view: View, *, limit: int, rate: float | None, unattended: bool, browse: bool = False
+        self,
+        folder: Path,
+        view: View,
+        *,
+        limit: int,
+        rate: float | None,
+        unattended: bool,
+        browse: bool = False,
+        store: str | None = None,
     ) -> None:
         """Args:
         folder: emptied at the start.
@@ -90,10 +98,11 @@ class Run:
         rate: requests a second; None: as many as suit this machine.
         unattended: do each harm once, and end by itself.
         browse: open the console in a browser.
+        store: a PostgreSQL store's URL; None: a folder.
         """
         self._folder, self._view = folder, view
         self._limit, self._rate, self._unattended, self._browse = limit, rate, unattended, browse
-        self._stack = Stack(folder)
+        self._stack = Stack(folder, store)
         self._progress = Progress(limit)
         self._reader = ledger.Reader(folder)
         self._rates = {"requests": Rate(), "filed": Rate(), "windowed": Rate()}

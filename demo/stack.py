@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from demo.nodes import Node
 from headrace import presence
 from headrace.children import end_with
 from headrace.errors import HeadraceError
@@ -31,10 +32,16 @@ STOP_WITHIN_S: Final = 40.0
 
 
 class Stack:
-    """Broker, web server, workers, pipeline and console under one supervisor, with their data in `folder`."""
+    """Broker, web server, workers, pipeline and console under one supervisor, with their data in `folder`.
 
-    def __init__(self, folder: Path) -> None:
+    With a `store` on PostgreSQL there is a second broker, on its own, and all are given both.
+    """
+
+    def __init__(self, folder: Path, store: str | None = None) -> None:
+        self.node = Node(folder, store) if store is not None else None
         self.broker = f"unix://{folder / 'store' / 'headrace.sock'}"
+        if self.node is not None:
+            self.broker += f",unix://{self.node.socket}"
         self.log = folder / "up.log"
         self.urls: dict[str, str] = {}
         """Part → where it serves, once it has said so."""
@@ -43,6 +50,7 @@ class Stack:
         self.readies: dict[str, int] = {}
         """Part → how often it has become ready."""
         self._folder = folder
+        self._store = store
         self._process: subprocess.Popen[bytes] | None = None
         self._changed = threading.Condition()
 
@@ -50,6 +58,10 @@ class Stack:
         """Does not wait: `wait_for` does."""
         ports = {f"HEADRACE_{part.upper()}__PORT": str(_port(port)) for part, port in PORTS.items()}
         data = {"HEADRACE_BROKER__DATA": str(self._folder / "store"), "HEADRACE_DEMO_DATA": str(self._folder)}
+        if self.node is not None and self._store is not None:
+            data |= {"HEADRACE_BROKER__STORE": self._store}
+            data |= {f"HEADRACE_{part}__BROKER": self.broker for part in ("WEB", "WORK", "STREAM", "CONSOLE")}
+            self.node.start()
         command = [sys.executable, "-m", "headrace", "up", "--config", str(CONFIG), "--log-format", "json"]
         self._process = subprocess.Popen(
             command,
@@ -81,6 +93,17 @@ class Stack:
 
     def stop(self) -> int:
         """TERM: everything in order. Returns its exit code; -9 if it had to be killed."""
+        code = self._stop_up()
+        if self.node is not None:
+            self.node.stop()
+        return code
+
+    def brokers(self) -> list[int]:
+        """The processes of the brokers."""
+        second = [self.node.pid] if self.node is not None and self.node.pid is not None else []
+        return [*(self.pids[part] for part in ("broker",) if part in self.pids), *second]
+
+    def _stop_up(self) -> int:
         if self._process is None:
             return 0
         self._process.terminate()

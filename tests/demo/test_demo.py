@@ -16,6 +16,8 @@ from typing import Self
 
 import pytest
 
+from headrace.testing.postgres import find_programs
+
 ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 240.0
 # One at a time, and alone: a folder has one `headrace up`, and keys are to be pressed while the flow runs.
@@ -40,6 +42,25 @@ def test_unattended_every_harm_is_done_and_the_ledger_holds(tmp_path: Path) -> N
     )
     assert done.stdout.count("[bold]") == 0
     assert "headrace init shop" in done.stdout
+
+
+@pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later: install `postgresql`")
+def test_on_postgres_one_of_two_brokers_is_killed_and_the_ledger_holds(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+    done = subprocess.run(
+        command(tmp_path / "run", "--store", "postgres", "--flights", "6000", "--rate", "20"),
+        cwd=ROOT, capture_output=True, text=True, timeout=WITHIN_S, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("one of two brokers killed with SIGKILL") == 1, done.stdout
+    assert "Nothing was lost, every window is right" in done.stdout
+
+
+def test_a_machine_without_postgres_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = pytest.importorskip("demo.nodes", reason="the extra `postgres` is not installed")
+    monkeypatch.setattr(nodes, "find_programs", lambda: None)
+    with pytest.raises(RuntimeError, match="apt-get install postgresql"):
+        nodes.Database()
 
 
 def test_keys_do_harm_and_end_it_and_the_terminal_is_as_it_was(tmp_path: Path) -> None:
