@@ -23,18 +23,18 @@ from headrace.queue.store.postgres.catalog import StoredSubscription, StoredTopi
 from headrace.queue.store.postgres.new import New
 from headrace.queue.store.postgres.transaction import CatalogMoved, Transaction
 
-# `size` bytes of bodies behind which no further message is read; a message more than asked for tells whether there is more.
+# Without a join, whatever the planner thinks of the limit. A message more than asked for tells whether there are more.
 _PAGE: Final[LiteralString] = """
-WITH sizes AS MATERIALIZED (
-    SELECT seq, sum(size) OVER (ORDER BY seq) - size AS before FROM (
-        SELECT p.seq, octet_length(p.body)::bigint AS size FROM published p
+SELECT seq, id, CASE WHEN size < %(copied)s THEN body END, attributes, sent_ms, due_ms, grp, dedup_id, trace, sender, 0, NULL,
+    source, last
+FROM (
+    SELECT front.*, sum(size) OVER (ORDER BY seq) - size AS before, max(seq) OVER () AS last FROM (
+        SELECT p.*, octet_length(p.body)::bigint AS size FROM published p
         WHERE p.topic = %(topic)s AND p.seq > %(after)s AND p.seq >= (SELECT first FROM topic WHERE id = %(topic)s)
-        ORDER BY p.seq LIMIT %(limit)s + 1) AS front
-)
-SELECT p.seq, p.id, CASE WHEN octet_length(p.body) < %(copied)s THEN p.body END, p.attributes, p.sent_ms, p.due_ms, p.grp,
-    p.dedup_id, p.trace, p.sender, 0, NULL, p.source, (SELECT max(seq) FROM sizes)
-FROM sizes JOIN published p ON p.topic = %(topic)s AND p.seq = sizes.seq
-WHERE sizes.before < %(bytes)s ORDER BY p.seq LIMIT %(limit)s
+        ORDER BY p.seq LIMIT %(limit)s + 1
+    ) AS front
+) AS page
+WHERE before < %(bytes)s ORDER BY seq LIMIT %(limit)s
 """
 _LOOK: Final[LiteralString] = "SELECT position FROM subscription WHERE topic = %s AND queue = %s"
 _POSITION: Final[LiteralString] = "SELECT position FROM subscription WHERE topic = %s AND queue = %s FOR UPDATE"
@@ -57,7 +57,7 @@ SELECT t.log_bytes, (SELECT min(s.position) FROM subscription s WHERE s.topic = 
 _DROP: Final[LiteralString] = (
     "UPDATE topic SET first = %s, logged = logged - %s, log_bytes = log_bytes - %s WHERE id = %s"
 )
-_WHOLE: Final = 1 << 40  # more bytes than a body may have
+_WHOLE: Final = 1 << 30  # more bytes than a body may have
 
 
 class Page(msgspec.Struct, frozen=True):
