@@ -16,7 +16,7 @@ from headrace.queue import limits
 from headrace.queue.model import ID
 from headrace.queue.store.postgres import fifo, groups
 from headrace.queue.store.postgres.arrays import Ints, Texts
-from headrace.queue.store.postgres.leasing import RETURNING, Wish, delivery_of
+from headrace.queue.store.postgres.leasing import RETURNING, THESE, Wish, delivery_of, these
 from headrace.queue.store.postgres.transaction import Transaction
 
 Key: TypeAlias = tuple[int, str]
@@ -32,9 +32,11 @@ SELECT a.queue, a.id, a.at_ms, a.expires_ms, a.seqs, a.receives
 FROM unnest(%s, %s) AS asked (queue, id) JOIN attempt a ON a.queue = asked.queue AND a.id = asked.id
 """
 _LEASES: Final[LiteralString] = (
-    "SELECT seq, receives FROM message WHERE queue = %s AND seq = ANY (%s) AND visible_ms = %s AND visible_ms > %s"
+    "SELECT m.seq, m.receives"  # noqa: S608 - our own text, here and below
+    + THESE.replace(" FROM", " FROM message m,", 1)
+    + " AND m.visible_ms = %(until)s AND m.visible_ms > %(now)s"
 )
-_EXTEND: Final[LiteralString] = "UPDATE message m SET visible_ms = %s WHERE queue = %s AND seq = ANY (%s)" + RETURNING  # noqa: S608 - our own columns
+_EXTEND: Final[LiteralString] = "UPDATE message m SET visible_ms = %(until)s" + THESE + RETURNING  # noqa: S608
 _KEEP: Final[LiteralString] = (
     "UPDATE attempt SET at_ms = %s, expires_ms = %s, seqs = %s, receives = %s WHERE queue = %s AND id = %s"
 )
@@ -102,13 +104,14 @@ def _repeat(tx: Transaction, wish: Wish, attempt: Attempt) -> bool:
     """Give what was given before, its visibility begun anew; False: nothing was, or something of it has changed."""
     if attempt.at_ms + limits.ATTEMPT_MS <= tx.now:
         return False
-    number, seqs = wish.queue.number, Ints(attempt.seqs)
-    touched = groups.lock_of(tx, [(number, seq) for seq in attempt.seqs])
-    leases: dict[int, int] = dict(tx.execute(_LEASES, (number, seqs, attempt.expires_ms, tx.now)).fetchall())
+    known = these(wish.queue, attempt.seqs)
+    touched = groups.lock_of(tx, [(wish.queue.number, seq) for seq in attempt.seqs])
+    held = {**known, "until": attempt.expires_ms, "now": tx.now}
+    leases: dict[int, int] = dict(tx.execute(_LEASES, held).fetchall())
     if leases != dict(zip(attempt.seqs, attempt.receives, strict=True)):
         return False
     attempt.expires_ms = tx.now + wish.visibility_ms
-    found = tx.execute(_EXTEND, (attempt.expires_ms, number, seqs)).fetchall()
+    found = tx.execute(_EXTEND, {**known, "until": attempt.expires_ms}).fetchall()
     deliveries = {row[0]: delivery_of(wish.queue, row) for row in found}
     wish.deliveries = [deliveries[seq] for seq in attempt.seqs]
     tx.wrote()

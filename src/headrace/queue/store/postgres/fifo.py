@@ -26,9 +26,8 @@ from headrace.queue import limits
 from headrace.queue.model import Delivery
 from headrace.queue.redrive import Verdict, verdict_of
 from headrace.queue.store.postgres import flight, groups, redriving, rows
-from headrace.queue.store.postgres.arrays import Ints
 from headrace.queue.store.postgres.catalog import StoredQueue
-from headrace.queue.store.postgres.leasing import LEASE, RETURNING, Wish, delivery_of
+from headrace.queue.store.postgres.leasing import LEASE_THESE, THESE, Wish, delivery_of, these
 from headrace.queue.store.postgres.transaction import Cursor, Transaction
 
 ROUNDS_MAX: Final = 20
@@ -62,8 +61,7 @@ _SOME: Final[LiteralString] = f"{FREE} LIMIT 1"
 _WAIT: Final[LiteralString] = f"""
 SELECT FROM message_group WHERE queue = %(queue)s AND name = (SELECT name FROM ({FREE} LIMIT 1) free) FOR UPDATE
 """  # noqa: S608
-_LEASE: Final[LiteralString] = LEASE + " WHERE queue = %(queue)s AND seq = ANY (%(seqs)s)" + RETURNING
-_DROP: Final[LiteralString] = "DELETE FROM message WHERE queue = %s AND seq = ANY (%s) RETURNING seq"
+_DROP: Final[LiteralString] = f"DELETE FROM message m USING {THESE.removeprefix(' FROM ')} RETURNING m.seq"  # noqa: S608
 
 
 class First(msgspec.Struct, gc=False):
@@ -213,10 +211,10 @@ class Receiving:
         tx, number = self._tx, self.queue.number
         seqs = [one.seq for given in plan.given for one in given.messages]
         until = tx.now + self._visibility_ms
-        dropped = tx.execute(_DROP, (number, Ints(plan.expired))) if plan.expired else None
+        dropped = tx.execute(_DROP, {**these(self.queue, plan.expired)}) if plan.expired else None
         leased = None
         if seqs:
-            leased = tx.execute(_LEASE, {"queue": number, "seqs": Ints(seqs), "now": tx.now, "until": until})
+            leased = tx.execute(LEASE_THESE, {**these(self.queue, seqs), "now": tx.now, "until": until})
             groups.hold(tx, number, until, plan.held)
         deliveries = [delivery_of(self.queue, row) for row in leased.fetchall()] if leased is not None else []
         if dropped is not None:
@@ -249,7 +247,7 @@ def drop(tx: Transaction, queue: StoredQueue, expired: Sequence[int]) -> None:
     """Delete messages that have expired."""
     if expired:
         tx.wrote()
-        tx.count(queue.number, "expired", len(tx.execute(_DROP, (queue.number, Ints(expired))).fetchall()))
+        tx.count(queue.number, "expired", len(tx.execute(_DROP, these(queue, expired)).fetchall()))
 
 
 def bury(tx: Transaction, queue: StoredQueue, dead: Sequence[tuple[str, First]]) -> None:

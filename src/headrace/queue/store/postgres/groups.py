@@ -44,25 +44,24 @@ JOIN message m ON m.queue = held.queue AND m.seq = held.seq
 """
 _SETTLE: Final[LiteralString] = """
 WITH now_is AS MATERIALIZED (
-    SELECT g.queue, g.name, first.seq AS head, first.sent_ms, coalesce(held.until_ms, 0) AS busy_ms
-    FROM unnest(%(queues)s, %(names)s) AS asked (queue, name)
+    SELECT g.ctid AS at, g.queue, first.seq AS head, first.sent_ms, coalesce(held.until_ms, 0) AS busy_ms
+    FROM unnest(%(queues)s, %(names)s, %(floors)s) AS asked (queue, name, floor)
     JOIN message_group g ON g.queue = asked.queue AND g.name = asked.name
-    LEFT JOIN queue q ON q.id = g.queue
     LEFT JOIN LATERAL (
         SELECT m.seq, m.sent_ms FROM message m
-        WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, q.floor)
+        WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, asked.floor)
         ORDER BY m.seq LIMIT 1
     ) first ON true
     LEFT JOIN LATERAL (
         SELECT max(m.visible_ms) AS until_ms FROM message m
-        WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, q.floor) AND m.seq <= g.taken
+        WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, asked.floor) AND m.seq <= g.taken
             AND m.visible_ms > %(now)s
     ) held ON true
 ), gone AS (
-    DELETE FROM message_group g USING now_is WHERE g.queue = now_is.queue AND g.name = now_is.name AND now_is.head IS NULL
+    DELETE FROM message_group g USING now_is WHERE g.ctid = now_is.at AND now_is.head IS NULL
 ), changed AS (
     UPDATE message_group g SET head = now_is.head, head_sent_ms = now_is.sent_ms, busy_ms = now_is.busy_ms
-    FROM now_is WHERE g.queue = now_is.queue AND g.name = now_is.name AND now_is.head IS NOT NULL
+    FROM now_is WHERE g.ctid = now_is.at AND now_is.head IS NOT NULL
         AND (g.head <> now_is.head OR g.busy_ms <> now_is.busy_ms)
 )
 SELECT queue, min(busy_ms), min(sent_ms) FROM now_is WHERE head IS NOT NULL GROUP BY queue, busy_ms = 0
@@ -70,8 +69,8 @@ SELECT queue, min(busy_ms), min(sent_ms) FROM now_is WHERE head IS NOT NULL GROU
 _HOLD: Final[LiteralString] = """
 UPDATE message_group g SET head = held.head, head_sent_ms = held.sent_ms, busy_ms = %(until)s,
     taken = greatest(g.taken, held.taken), reader = %(reader)s
-FROM unnest(%(names)s, %(heads)s, %(sent)s, %(taken)s) AS held (name, head, sent_ms, taken)
-WHERE g.queue = %(queue)s AND g.name = held.name
+FROM unnest(%(queues)s, %(names)s, %(heads)s, %(sent)s, %(taken)s) AS held (queue, name, head, sent_ms, taken)
+WHERE g.queue = held.queue AND g.name = held.name
 """
 _LOCK_ALL: Final[LiteralString] = "SELECT FROM message_group WHERE queue = %s ORDER BY name FOR UPDATE"
 _DROP_ALL: Final[LiteralString] = "DELETE FROM message_group WHERE queue = %s"
@@ -116,12 +115,15 @@ def names_of(tx: Transaction, messages: Sequence[tuple[int, int]]) -> Cursor:
 def settle(tx: Transaction, groups: Iterable[Group]) -> None:
     """Let the rows of locked groups be what their messages now say: made, changed, gone. Queues in which a group is free are
     ready, or due when its lease ends or its head's delay is over."""
-    columns = _columns(groups)
+    ones = sorted(set(groups))
+    columns = _columns(ones)
     if columns is None:
         return
-    asked = {"queues": columns[0], "names": columns[1], "now": tx.now}
+    known = tx.catalog.by_number
+    floors = Ints([known[queue].floor if queue in known else 0 for queue, _ in ones])
+    asked = {"queues": columns[0], "names": columns[1], "floors": floors, "now": tx.now}
     for number, busy_ms, sent_ms in tx.execute(_SETTLE, asked).fetchall():
-        queue = tx.catalog.by_number.get(number)
+        queue = known.get(number)
         shown_ms = sent_ms - queue.shown_ms(tx.now) + tx.now if queue is not None else 0
         if busy_ms:
             if busy_ms < CLAIMED_MS:
@@ -162,7 +164,7 @@ def hold(
     """Messages of locked groups are leased until `until_ms`, or claimed by `reader`; `held`: of each group its name, the seq and
     the sent time of its first message, the seq of the last one that is taken."""
     names, heads, sent, taken = zip(*held, strict=True)
-    asked = {"queue": queue, "until": until_ms, "names": Texts(names), "reader": reader}
+    asked = {"queues": Ints([queue] * len(held)), "until": until_ms, "names": Texts(names), "reader": reader}
     tx.execute(_HOLD, {**asked, "heads": Ints(heads), "sent": Ints(sent), "taken": Ints(taken)})
 
 

@@ -38,19 +38,19 @@ WITH entry AS MATERIALIZED (
     ON CONFLICT (queue, key) DO UPDATE SET expires_ms = excluded.expires_ms, seq = excluded.seq, id = excluded.id
         WHERE d.expires_ms <= %(now)s
     RETURNING d.seq
-), stored AS MATERIALIZED (
-    SELECT * FROM entry WHERE key IS NULL OR (seq IN (SELECT seq FROM fresh)) IS TRUE
+), judged AS MATERIALIZED (
+    SELECT *, key IS NULL OR (seq IN (SELECT seq FROM fresh)) IS TRUE AS is_new FROM entry
 ), headed AS (
     UPDATE message_group g SET head = first.seq, head_sent_ms = %(now)s
-    FROM (SELECT queue, grp, min(seq) AS seq FROM stored GROUP BY queue, grp) AS first
+    FROM (SELECT queue, grp, min(seq) AS seq FROM judged WHERE is_new GROUP BY queue, grp) AS first
     WHERE g.queue = first.queue AND g.name = first.grp AND g.head = 0
 ), inserted AS (
     INSERT INTO message (queue, seq, visible_ms, sent_ms, id, body, attributes, grp, trace, sender, source, body_topic,
         body_seq, dedup_id)
     SELECT queue, seq, 0, %(now)s, id, body, attributes, grp, trace, sender, source, body_topic, body_seq, dedup_id
-    FROM stored
+    FROM judged WHERE is_new
 )
-SELECT seq, key IS NULL OR (seq IN (SELECT seq FROM fresh)) IS TRUE FROM entry
+SELECT seq, is_new FROM judged
 """
 
 

@@ -14,7 +14,7 @@ from headrace.queue.operations import Take
 from headrace.queue.store.postgres import flight, groups, receiving, rows
 from headrace.queue.store.postgres.arrays import Ints, Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
-from headrace.queue.store.postgres.leasing import LEASE, RETURNING, visibility_of
+from headrace.queue.store.postgres.leasing import LEASE_THESE, these, visibility_of
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
 
@@ -22,14 +22,15 @@ _LOOK: Final[LiteralString] = (
     "SELECT m.seq, m.visible_ms > %s AND (m.receives > 0 OR m.visible_ms >= %s), octet_length("
     + rows.BODY
     + """)
-FROM message m WHERE m.queue = %s AND m.seq = ANY (%s) AND m.seq >= %s AND m.sent_ms > %s ORDER BY m.seq FOR UPDATE
+FROM unnest(%s, %s) AS these (queue, seq) JOIN message m ON m.queue = these.queue AND m.seq = these.seq
+WHERE m.seq >= %s AND m.sent_ms > %s ORDER BY m.seq FOR UPDATE OF m
 """
 )
 _HEADS: Final[LiteralString] = """
-SELECT name, head, head_sent_ms FROM message_group
-WHERE queue = %s AND name = ANY (%s) AND busy_ms <= %s AND head_sent_ms <= %s
+SELECT g.name, g.head, g.head_sent_ms
+FROM unnest(%s, %s) AS named (queue, name) JOIN message_group g ON g.queue = named.queue AND g.name = named.name
+WHERE g.busy_ms <= %s AND g.head_sent_ms <= %s
 """
-_LEASE: Final[LiteralString] = LEASE + " WHERE queue = %(queue)s AND seq = ANY (%(seqs)s)" + RETURNING
 
 
 class Named(msgspec.Struct):
@@ -59,15 +60,17 @@ def take(tx: Transaction, operation: Take) -> list[Delivery | CallerError]:
 def _lock_groups(tx: Transaction, queue: StoredQueue, seqs: list[int]) -> dict[int, tuple[str, int, int]]:
     """The messages that are the first of a free group: the group's name, their seq, their sent time."""
     tx.holding.add(queue.number)
-    names = [name for _, name in groups.lock_of(tx, [(queue.number, seq) for seq in sorted(set(seqs))]).fetchall()]
-    rows = tx.execute(_HEADS, (queue.number, Texts(names), tx.now, queue.shown_ms(tx.now))).fetchall()
-    return {head: (name, head, sent_ms) for name, head, sent_ms in rows}
+    locked = groups.lock_of(tx, [(queue.number, seq) for seq in sorted(set(seqs))]).fetchall()
+    named = Ints([number for number, _ in locked]), Texts([name for _, name in locked])
+    found = tx.execute(_HEADS, (*named, tx.now, queue.shown_ms(tx.now))).fetchall()
+    return {head: (name, head, sent_ms) for name, head, sent_ms in found}
 
 
 def _look(tx: Transaction, queue: StoredQueue, seqs: list[int]) -> dict[int, Named]:
     """The messages that are there, locked."""
+    wanted = sorted(set(seqs))
     oldest_ms = tx.now - queue.info.settings.retention_ms
-    found = tx.execute(_LOOK, (tx.now, CLAIMED_MS, queue.number, Ints(seqs), queue.floor, oldest_ms)).fetchall()
+    found = tx.execute(_LOOK, (tx.now, CLAIMED_MS, *these(queue, wanted).values(), queue.floor, oldest_ms)).fetchall()
     return {seq: Named(in_flight, size) for seq, in_flight, size in found}
 
 
@@ -99,6 +102,6 @@ def _refusal(named: Named | None, again: bool, size: int) -> CallerError | None:
 
 
 def _lease(tx: Transaction, queue: StoredQueue, seqs: list[int], visibility_ms: int) -> dict[int, Delivery]:
-    wanted = {"queue": queue.number, "seqs": Ints(seqs), "now": tx.now, "until": tx.now + visibility_ms}
-    found = tx.execute(_LEASE, wanted).fetchall() if seqs else []
+    wanted = {**these(queue, seqs), "now": tx.now, "until": tx.now + visibility_ms}
+    found = tx.execute(LEASE_THESE, wanted).fetchall() if seqs else []
     return {one.message.seq: one for one in receiving.delivered(tx, queue, found, visibility_ms)}
