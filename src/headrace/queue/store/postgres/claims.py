@@ -85,7 +85,7 @@ SELECT q.id, count(*) FROM gone JOIN queue q ON q.id = gone.queue AND gone.seq >
 _FORGET: Final[LiteralString] = "DELETE FROM reader WHERE queue = %s AND name = %s RETURNING true"
 _RELEASE: Final[LiteralString] = """
 WITH released AS (DELETE FROM claim WHERE queue = %(queue)s AND reader = %(reader)s RETURNING seqs)
-UPDATE message m SET visible_ms = CASE WHEN m.receives = 0 THEN 0 ELSE %(now)s END
+UPDATE message m SET visible_ms = CASE WHEN m.receives = 0 AND m.due_ms IS NULL THEN 0 ELSE %(now)s END
 FROM (SELECT unnest(seqs) AS seq FROM released) AS bound WHERE m.queue = %(queue)s AND m.seq = bound.seq
 """
 

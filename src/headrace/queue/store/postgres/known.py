@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.queue import limits
 from headrace.queue.fairness import ConsumerTime
+from headrace.queue.store.postgres.marks import Marks
 
 FIELDS: Final = (
     "sent", "received", "deleted", "empty_receives", "duplicates", "dead_lettered", "expired", "damaged"
@@ -85,6 +86,7 @@ class Known:
         flights: how many messages are in flight; only the lane that leases touches it.
         counted: queues of many messages.
         tenants: of queues in which messages with a group have been seen.
+        marks: below which receives need not look.
         folded: others took this node for gone, and what it had told is theirs now: it begins anew.
     """
 
@@ -94,6 +96,7 @@ class Known:
         self.flights: dict[int, Flight] = {}
         self.counted: dict[int, Counted] = {}
         self.tenants: dict[int, Tenants] = {}
+        self.marks = Marks()
         self.has_told = False
         self.folded = False
         self._untold: set[int] = set()

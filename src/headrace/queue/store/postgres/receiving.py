@@ -20,11 +20,12 @@ _LEASE: Final[LiteralString] = (
     """
 WITH again AS MATERIALIZED (
     SELECT ctid FROM message
-    WHERE queue = %(queue)s AND visible_ms > 0 AND visible_ms <= %(now)s AND seq >= %(floor)s AND sent_ms > %(oldest)s
+    WHERE queue = %(queue)s AND visible_ms > 0 AND visible_ms >= %(since)s AND visible_ms <= %(now)s
+        AND seq >= %(floor)s AND sent_ms > %(oldest)s
     ORDER BY visible_ms, seq LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), fresh AS MATERIALIZED (
     SELECT ctid FROM message
-    WHERE queue = %(queue)s AND visible_ms = 0 AND seq >= %(floor)s AND sent_ms > %(oldest)s
+    WHERE queue = %(queue)s AND visible_ms = 0 AND seq >= %(from)s AND sent_ms > %(oldest)s
     ORDER BY seq LIMIT %(limit)s - (SELECT count(*) FROM again) FOR UPDATE SKIP LOCKED
 )
 """  # noqa: S608 - our own columns
@@ -131,6 +132,7 @@ def _wish(tx: Transaction, operation: Receive) -> Wish:
 
 def lease(tx: Transaction, queue: StoredQueue, limit: int, visibility_ms: int) -> Cursor:
     """Send the statement that leases up to `limit` messages of a standard queue; `delivered` reads its rows."""
+    mark = tx.known.marks.of(queue.number, tx.now)
     return tx.execute(
         _LEASE,
         {
@@ -138,6 +140,8 @@ def lease(tx: Transaction, queue: StoredQueue, limit: int, visibility_ms: int) -
             "now": tx.now,
             "until": tx.now + visibility_ms,
             "floor": queue.floor,
+            "from": max(queue.floor, mark.seq),
+            "since": mark.ms,
             "oldest": tx.now - queue.info.settings.retention_ms,
             "limit": min(limit, limits.NATIVE_BATCH_MAX),
         },

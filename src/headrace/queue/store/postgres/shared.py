@@ -69,6 +69,7 @@ class Shared:
     def connect(self) -> Connection:
         """A connection to this very store. Raises psycopg.OperationalError, StoreUnusable."""
         connection = connect(self.url, turn=self.turn)
+        self.known.marks.forget()  # the database may have crashed meanwhile, and lost leases
         try:
             arrays.register(connection.adapters)
             row = connection.execute("SELECT secret, version FROM meta", prepare=False).fetchone()

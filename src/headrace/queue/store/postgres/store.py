@@ -110,7 +110,8 @@ class PostgresStore:
         due = self._watch.next_ms()
         if not self._beating and self.pulse.due():
             self._beat()
-        if not self._keeping and (now >= self._keep_ms or (due is not None and due <= now)):
+        looks = (due is not None and due <= now) or self._shared.known.marks.due(now)
+        if not self._keeping and (now >= self._keep_ms or looks):
             self._keep(now)
         if self._keeping:
             return now + KEEP_EACH_MS  # or when it is done, whichever is first

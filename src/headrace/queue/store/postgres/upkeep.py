@@ -1,4 +1,4 @@
-"""One turn of a node's upkeep, a transaction: look into watched queues, maintain a slice, tell totals, measure the store."""
+"""One turn of a node's upkeep, a transaction: look into watched queues, move their marks, maintain a slice, tell totals, measure the store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.queue import limits
 from headrace.queue.operations import Operation
-from headrace.queue.store.postgres import maintenance, totals, watching
+from headrace.queue.store.postgres import maintenance, marking, totals, watching
 from headrace.queue.store.postgres.known import Sums
 from headrace.queue.store.postgres.transaction import Transaction
 
@@ -44,6 +44,7 @@ class Turn(msgspec.Struct):
 
     def run(self, tx: Transaction, _: Sequence[Operation]) -> list[Any]:
         self.seen = watching.look(tx, self.due)
+        marking.move(tx)
         if self.sums is not None:
             totals.tell(tx, self.sums)
         if self.measures:

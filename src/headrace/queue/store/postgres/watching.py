@@ -12,12 +12,13 @@ from headrace.queue.store.postgres.transaction import Transaction
 
 _LOOK: Final[LiteralString] = """
 SELECT asked.queue,
-    EXISTS (SELECT FROM message m WHERE m.queue = asked.queue AND m.visible_ms = 0 AND m.seq >= asked.floor)
+    EXISTS (SELECT FROM message m WHERE m.queue = asked.queue AND m.visible_ms = 0 AND m.seq >= asked.fresh_from)
         OR EXISTS (SELECT FROM message m
-            WHERE m.queue = asked.queue AND m.visible_ms > 0 AND m.visible_ms <= %s AND m.seq >= asked.floor),
+            WHERE m.queue = asked.queue AND m.visible_ms > 0 AND m.visible_ms >= asked.since AND m.visible_ms <= %s
+                AND m.seq >= asked.floor),
     (SELECT min(m.visible_ms) FROM message m
         WHERE m.queue = asked.queue AND m.visible_ms > 0 AND m.visible_ms > %s AND m.visible_ms < %s)
-FROM unnest(%s, %s) AS asked (queue, floor)
+FROM unnest(%s, %s, %s, %s) AS asked (queue, floor, fresh_from, since)
 """
 
 
@@ -27,7 +28,10 @@ def look(tx: Transaction, queues: Sequence[int]) -> dict[int, int | None]:
     fifo = {number for number in queues if number in known and known[number].info.settings.fifo}
     standard = [number for number in queues if number not in fifo]
     floors = [known[number].floor if number in known else 0 for number in standard]
-    asked = tx.now, tx.now, CLAIMED_MS, Ints(standard), Ints(floors)
+    marks = [tx.known.marks.known(number) for number in standard]
+    fresh_from = [max(mark.seq, floor) for mark, floor in zip(marks, floors, strict=True)]
+    columns = Ints(standard), Ints(floors), Ints(fresh_from), Ints([mark.ms for mark in marks])
+    asked = tx.now, tx.now, CLAIMED_MS, *columns
     rows = tx.execute(_LOOK, asked).fetchall() if standard else []
     rows += groups.look(tx, [known[number] for number in sorted(fifo)])
     tx.ready.update(queue for queue, ready, _ in rows if ready)
