@@ -217,7 +217,7 @@ def groups_of(tx: Transaction, done: Mapping[Reader, int]) -> Cursor:
     and settled after it. Until the commit nobody claims for these readers."""
     readers = sorted(done)
     tx.execute(_ALONE, _columns(readers))
-    return tx.execute(_GROUPS, (*_columns(readers), Ints([done[reader] for reader in readers])))
+    return tx.execute(_GROUPS, (*_columns(readers), Ints([min(done[reader], _ALL) for reader in readers])))
 
 
 def acknowledge(tx: Transaction, done: Mapping[Reader, int]) -> Cursor | None:
