@@ -11,7 +11,7 @@ from typing import Final
 
 import psycopg
 
-from headrace.errors import StoreError, StoreFull, StoreUnusable, Unavailable
+from headrace.errors import HeadraceError, InvalidParameter, StoreError, StoreFull, StoreUnusable, Unavailable
 from headrace.queue.store.postgres.transaction import CatalogMoved
 
 log = logging.getLogger("headrace.store")
@@ -65,9 +65,11 @@ def failure_of(error: BaseException) -> Failure:
     return Failure.BUG
 
 
-def told(error: BaseException, name: str, place: str) -> StoreError:
+def told(error: BaseException, name: str, place: str) -> HeadraceError:
     """The error for who asked for `name`; nothing was changed."""
     state = getattr(error, "sqlstate", None)
+    if isinstance(error, psycopg.DataError):  # whoever tries that again tries for ever
+        return InvalidParameter(name, "a text or number", f"a PostgreSQL store cannot keep it: {_line(error)}")
     if isinstance(error, StoreUnusable):
         return Unavailable(str(error))
     if isinstance(error, CatalogMoved):
