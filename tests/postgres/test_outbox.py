@@ -22,7 +22,7 @@ from headrace.errors import (
 )
 from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.operations import ChangeVisibility, DeleteQueue, GetQueue, Peek, Send
-from headrace.queue.store.postgres import news, schema
+from headrace.queue.store.postgres import news
 from headrace.testing.postgres import server
 from tests.postgres.conftest import Shop
 
@@ -218,35 +218,3 @@ def test_id_and_sequence_are_the_messages(shop: Shop) -> None:
     (after,) = shop.ask(Send(arn_of("packing"), [Entry(b"c")]))
     assert isinstance(after, Sent)
     assert after.seq > sent[1].sequence
-
-
-def test_outbox_role_sends_and_acknowledges_and_does_no_more(shop: Shop) -> None:
-    with psycopg.connect(shop.url, autocommit=True) as owner:
-        owner.execute("DROP ROLE IF EXISTS sends_only")
-        owner.execute("CREATE ROLE sends_only LOGIN")
-        try:
-            _check_role(shop, owner)
-        finally:
-            owner.execute("DROP OWNED BY sends_only")
-            owner.execute("DROP ROLE sends_only")
-
-
-def _check_role(shop: Shop, owner: psycopg.Connection[Any]) -> None:
-    with psycopg.connect(shop.url.replace("headrace@", "sends_only@")) as connection:
-        with pytest.raises(StoreUnusable, match="--outbox-role"):
-            postgres.send(connection, "packing", "a")
-        connection.rollback()
-        schema.grant_outbox(owner, "sends_only")
-        postgres.send_many(connection, "packing", ["a", Outgoing("later", delay=60)])
-        connection.commit()
-        (delivery,) = shop.receive("packing")
-        postgres.acknowledge(connection, "packing", delivery.receipt)
-        connection.commit()
-        for forbidden in (
-            "SELECT body FROM headrace.message",
-            "DROP TABLE headrace.message",
-            "DELETE FROM headrace.queue",
-        ):
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                connection.execute(forbidden)
-            connection.rollback()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,13 +16,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from headrace.clock import Clock, ManualClock
+from headrace.clock import Clock, ManualClock, SteadyClock
 from headrace.errors import QueueExists, StoreDamaged, StoreUnusable
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of, topic_arn_of
 from headrace.queue.store import copying
 from headrace.queue.store.base import Store
 from headrace.queue.store.copying import Copied, MessageRecord, QueueRecord, Source, Target, copy
+from headrace.queue.store.sqlite import open_store as open_sqlite_store
 from headrace.queue.store.sqlite_copy import SqliteSource, SqliteTarget
 from headrace.testing.driver import StoreDriver, StoreKind
 from headrace.testing.postgres import databases, find_programs
@@ -32,6 +34,7 @@ psycopg = pytest.importorskip("psycopg", reason="the extra `postgres` is not ins
 
 from headrace.queue.store.postgres.copy_target import PostgresTarget  # noqa: E402 - see above
 from headrace.queue.store.postgres.copying import PostgresSource  # noqa: E402
+from headrace.queue.store.postgres.opening import open_store as open_postgres_store  # noqa: E402
 from headrace.queue.store.postgres.schema import migrate  # noqa: E402
 
 pytestmark = pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later: install `postgresql`")
@@ -239,6 +242,19 @@ def test_stores_that_brokers_have_are_refused(filled: Path, tmp_path: Path, url:
     running.close()
     with pytest.raises(StoreUnusable, match=r"no headrace\.db"):
         SqliteSource(tmp_path / "nothing")
+
+
+def test_time_goes_on_whatever_the_clocks_say(filled: Path, tmp_path: Path, url: str) -> None:
+    """A store whose time is an hour ahead: nothing in it may be delayed by an hour."""
+    ahead = SteadyClock(floor_ms=time.time_ns() // 1_000_000 + 3_600_000)
+    copied(SqliteSource(filled, clock=ahead), PostgresTarget(url))
+    store, clock = open_postgres_store(url)
+    store.close()
+    copied(PostgresSource(url), SqliteTarget(tmp_path / "back"))
+    store_back, clock_back = open_sqlite_store(tmp_path / "back", wal_bytes=0)
+    store_back.close()
+    assert abs(clock() - ahead()) < 600_000
+    assert abs(clock_back() - ahead()) < 600_000
 
 
 class Loses(PostgresTarget):

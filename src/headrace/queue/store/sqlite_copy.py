@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from headrace.clock import Clock, SteadyClock
+from headrace.clock import Anchor, Clock, SteadyClock, boot_id, uptime_ns
 from headrace.errors import StoreDamaged, StoreUnusable
 from headrace.queue import limits
 from headrace.queue.dedup import digest_of, key_of_digest
@@ -96,7 +96,8 @@ class SqliteSource:
             raise
         self._disk.on_damage = self._damaged
         self._stored = self._disk.load()
-        self._now = (clock or SteadyClock(data.anchor(), floor_ms=self._disk.latest_ms()))()
+        self._clock = clock or SteadyClock(data.anchor(), floor_ms=self._disk.latest_ms())
+        self._now = self._clock()
         self._numbers = _numbers(self._stored)
         self._names = {number: arn for arn, number in self._numbers.items()}
         if self._stored.fifo_closed_until_ms > self._now:
@@ -115,7 +116,7 @@ class SqliteSource:
         return f"{self._stored.secret.hex()[:16]}/{self._disk.position()}"
 
     def now(self) -> int:
-        return self._now
+        return self._clock()
 
     def total(self) -> int:
         return sum(one.messages for one in self._stored.queues) + sum(
@@ -209,6 +210,7 @@ class SqliteTarget:
             shutil.rmtree(self._partial)
             self._open()
         self._make(source)
+        self._open_disk.anchor(Anchor(boot_id(), uptime_ns(), source.now()))
         files.replace(begun, msgspec.json.encode(source.identity()))
         files.sync_folder(self._partial)
 

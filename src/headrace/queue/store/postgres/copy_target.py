@@ -24,6 +24,11 @@ _EMPTY: Final[LiteralString] = (
     "SELECT EXISTS (SELECT FROM queue) OR EXISTS (SELECT FROM topic) OR EXISTS (SELECT FROM state)"
     " OR EXISTS (SELECT FROM fence) OR EXISTS (SELECT FROM message)"
 )
+# The source's time goes on, if it is another than the database's.
+_CLOCK: Final[LiteralString] = """
+UPDATE clock SET offset_ms = CASE WHEN abs(apart.ms) > 1000 THEN apart.ms ELSE 0 END
+FROM (SELECT %s - (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) apart
+"""
 _MESSAGES: Final[LiteralString] = (
     "COPY message (seq, visible_ms, queue, receives, received_ms, first_ms, sent_ms, due_ms, prior_receives, prior_first_ms,"
     " id, grp, dedup_id, trace, sender, source, attributes, body) FROM STDIN (FORMAT BINARY)"
@@ -106,6 +111,7 @@ class PostgresTarget:
             self._connection.execute("INSERT INTO copy VALUES (%s)", (identity,))
             self._make_places(source.queues(), source.topics())
             self._connection.execute("UPDATE directory SET version = version + 1")
+            self._connection.execute(_CLOCK, (source.now(),))
 
     def _make_places(self, queues: Iterable[QueueRecord], topics: Iterable[TopicRecord]) -> None:
         with self._connection.cursor() as cursor:

@@ -25,7 +25,7 @@ _TABLES: Final[LiteralString] = (
 _OTHERS: Final[LiteralString] = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'headrace'"
 )
-_NOW: Final[LiteralString] = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_NOW: Final[LiteralString] = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint + offset_ms FROM clock"
 # All that moves with a message, or without one.
 _STATE_OF_IT: Final[LiteralString] = """
 SELECT d.version, s.last_value,
@@ -79,7 +79,8 @@ class PostgresSource:
         self._connection = connect(url, statement_ms=0)
         try:
             self._enter(written=written)
-            self._now: int = clock() if clock is not None else self._one(_NOW)[0]
+            self._clock = clock
+            self._now = self.now()
         except BaseException:
             self._connection.close()
             raise
@@ -110,7 +111,8 @@ class PostgresSource:
         return hashlib.sha256(state.encode()).hexdigest()
 
     def now(self) -> int:
-        return self._now
+        now: int = self._clock() if self._clock is not None else self._one(_NOW)[0]
+        return now
 
     def total(self) -> int:
         found: int = self._one(_TOTAL)[0]
