@@ -20,6 +20,7 @@ import headrace
 from headrace.testing.postgres import Server, find_programs
 from tests.acceptance.conftest import client_of
 from tests.broker_process import BrokerProcess, broker, run_command
+from tests.console.serving import serving
 
 pytestmark = pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later: install `postgresql`")
 
@@ -84,7 +85,7 @@ def test_long_poll_is_woken_by_a_send_on_another_node(clients: list[Any]) -> Non
     assert [message["Body"] for message in got[0]["Messages"]] == ["x"]
 
 
-def test_every_node_tells_of_all_and_so_does_top(nodes: list[BrokerProcess], tmp_path: Path) -> None:
+def test_every_node_tells_of_all_and_so_do_top_and_the_console(nodes: list[BrokerProcess], tmp_path: Path) -> None:
     urls = sorted(node.url for node in nodes)
     for node in nodes:
         with headrace.connect(node.url) as client:
@@ -93,6 +94,11 @@ def test_every_node_tells_of_all_and_so_does_top(nodes: list[BrokerProcess], tmp
     report = json.loads(run_command(top, cwd=tmp_path, within_s=30).stdout)
     assert sorted(one["node"] for one in report["nodes"]) == urls
     assert all(one["requests_rate"] is not None and "send_rate" in one for one in report["nodes"])
+    with serving(broker=nodes[1].url) as served:
+        served.look()
+        assert sorted(one["url"] for one in served.browser().get("/api/workers").json["nodes"]) == urls
+        assert all(url in served.browser().get("/workers").text for url in urls)
+        assert served.browser().get("/api/").json["nodes"] == 3
 
 
 @pytest.mark.serial
