@@ -97,7 +97,8 @@ def test_every_node_tells_of_all_and_so_do_top_and_the_console(nodes: list[Broke
     with serving(broker=nodes[1].url) as served:
         served.look()
         assert sorted(one["url"] for one in served.browser().get("/api/workers").json["nodes"]) == urls
-        assert all(url in served.browser().get("/workers").text for url in urls)
+        shown = served.browser().get("/workers").text
+        assert all(url in shown for url in urls) and "3 nodes" in served.browser().get("/").text
         assert served.browser().get("/api/").json["nodes"] == 3
 
 

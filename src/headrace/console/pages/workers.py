@@ -84,7 +84,7 @@ def what_of(told: PresenceFacts) -> str:
     if isinstance(told, WebFacts):
         return ", ".join(told.apps) or told.url
     if isinstance(told, BrokerFacts):
-        return told.url
+        return told.url.partition("://")[2] or told.url
     return told.pipeline if isinstance(told, StreamFacts) else told.app if isinstance(told, WorkerFacts) else ""
 
 
