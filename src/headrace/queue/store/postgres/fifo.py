@@ -211,26 +211,23 @@ class Receiving:
         tx, number = self._tx, self.queue.number
         seqs = [one.seq for given in plan.given for one in given.messages]
         until = tx.now + self._visibility_ms
-        dropped = tx.execute(_DROP, {**these(self.queue, plan.expired)}) if plan.expired else None
         leased = None
         if seqs:
             leased = tx.execute(LEASE_THESE, {**these(self.queue, seqs), "now": tx.now, "until": until})
             groups.hold(tx, number, until, plan.held)
         deliveries = [delivery_of(self.queue, row) for row in leased.fetchall()] if leased is not None else []
-        if dropped is not None:
-            tx.count(number, "expired", len(dropped.fetchall()))
+        drop(tx, self.queue, plan.expired)
         bury(tx, self.queue, plan.dead)
-        self._note(plan, until, leased=len(deliveries))
+        self._note(until, leased=len(deliveries))
         lacking = {name for name, *_ in plan.held} if len(deliveries) < len(seqs) else set()
         groups.settle(tx, [(number, name) for name in plan.touched | lacking])
         return {one.message.seq: one for one in deliveries}
 
-    def _note(self, plan: Plan, until: int, *, leased: int) -> None:
+    def _note(self, until: int, *, leased: int) -> None:
         """A lease is durable before it is answered: a group must not have a second owner after a crash of the database."""
         tx, number = self._tx, self.queue.number
-        if leased or plan.expired:
-            tx.wrote()
         if leased:
+            tx.wrote()
             tx.count(number, "received", leased)
             flight.leased(tx, self.queue, leased)
             tx.due_at(number, until)

@@ -54,7 +54,7 @@ WITH now_is AS MATERIALIZED (
     ) first ON true
     LEFT JOIN LATERAL (
         SELECT max(m.visible_ms) AS until_ms FROM message m
-        WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, asked.floor) AND m.seq <= g.taken
+        WHERE first.seq IS NOT NULL AND m.queue = g.queue AND m.grp = g.name AND m.seq >= first.seq AND m.seq <= g.taken
             AND m.visible_ms > %(now)s
     ) held ON true
 ), gone AS (

@@ -79,16 +79,17 @@ def _sorted(held: Iterable[Lease]) -> list[Ints]:
     return [Ints(column) for column in zip(*sorted(held), strict=True)]
 
 
-def _delete_strictly(tx: Transaction, held: Iterable[Lease], locked: Sequence[groups.Group]) -> set[Lease]:
+def _delete_strictly(tx: Transaction, held: set[Lease], locked: Sequence[groups.Group]) -> set[Lease]:
     """Delete from FIFO queues what is still leased. Returns what is there, and leased no more or anew."""
     columns = _sorted(held)
-    gone = tx.execute(_DELETE_LEASED, (*columns, tx.now, CLAIMED_MS))
-    left = tx.execute(_LEFT, columns)
+    cursor = tx.execute(_DELETE_LEASED, (*columns, tx.now, CLAIMED_MS))
     groups.settle(tx, locked)
-    for (queue,) in gone.fetchall():
+    gone = cursor.fetchall()
+    for (queue,) in gone:
         tx.count(queue, "deleted")
+    if gone:
         tx.wrote()
-    return {(queue, seq, receives) for queue, seq, receives in left.fetchall()}
+    return set(tx.execute(_LEFT, columns).fetchall()) if len(gone) < len(held) else set()
 
 
 def _settled(outcome: CallerError | Lease | None, kept: set[Lease]) -> CallerError | None:
