@@ -41,5 +41,5 @@ SQLITE: Final = StoreKind("sqlite", _open_sqlite, durable=True, in_files=True, n
 POSTGRES: Final = StoreKind("postgres", _open_postgres, durable=True, in_files=False)
 """Needs the extra `postgres` and the server's programs: `headrace.testing.postgres.find_programs()`."""
 
-STORES: Final = (MEMORY, SQLITE)
+STORES: Final = (MEMORY, SQLITE, POSTGRES)
 """Every store that ships."""

@@ -84,6 +84,7 @@ class PostgresStore:
         self._told_version = shared.catalog.version
         self._memory = maintenance.Memory()
         self._measure_ms = self._size_bytes = 0
+        self._idle_ms: int | None = None
         self._times = CommitTimes()
 
     # --- the contract ---
@@ -198,6 +199,8 @@ class PostgresStore:
         self._shared.known.spent(tx.ended, tx.now)
         self._became_ready(tx.places())
         self._watch.note(tx.now, empty=tx.empty, due=tx.due)
+        if tx.writes:
+            self._idle_ms = None
         if self._offload is not None and tx.writes:
             self._untold |= tx.ready
             self._tell()
@@ -248,9 +251,15 @@ class PostgresStore:
         return Turn(self._watch.to_look_into(now), memory, self._shared.known.to_tell(now), measures)
 
     def _advance_alone(self) -> int | None:
+        """A turn, unless the last one found nothing at this very time and this node has written nothing since."""
         now = self._shared.clock()
+        due_ms = self._watch.next_ms()
+        if now == self._idle_ms and (due_ms is None or due_ms > now):
+            return None
         turn = self._turn(now, maintains=True)
-        self._turned(turn, self._alone.run([], turn.run), now)
+        batches = self._alone.run([], turn.run)
+        self._idle_ms = now if turn.next_ms is None and not self._memory.looked else None
+        self._turned(turn, batches, now)  # which may have written
         return turn.next_ms
 
     def _keep(self, now: int) -> None:
