@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,69 @@ def test_every_node_tells_of_all_and_so_do_top_and_the_console(nodes: list[Broke
         shown = served.browser().get("/workers").text
         assert all(url in shown for url in urls) and "3 nodes" in served.browser().get("/").text
         assert served.browser().get("/api/").json["nodes"] == 3
+
+
+FIFO = {"FifoQueue": "true", "ContentBasedDeduplication": "true", "VisibilityTimeout": "600"}
+
+
+def test_fifo_group_goes_through_three_nodes_in_order(clients: list[Any]) -> None:
+    urls = _queue(clients, "order.fifo", **FIFO)
+    sent = [
+        client.send_message(QueueUrl=url, MessageBody=str(number), MessageGroupId="g")
+        for number, (client, url) in enumerate(zip(clients, urls, strict=True))
+    ]
+    again = clients[2].send_message(QueueUrl=urls[2], MessageBody="0", MessageGroupId="g")
+    assert (again["MessageId"], again["SequenceNumber"]) == (sent[0]["MessageId"], sent[0]["SequenceNumber"])
+    asked = {"MaxNumberOfMessages": 2, "ReceiveRequestAttemptId": "try"}
+    first = clients[1].receive_message(QueueUrl=urls[1], **asked)["Messages"]
+    assert clients[0].receive_message(QueueUrl=urls[0], **asked)["Messages"] == first
+    assert [message["Body"] for message in first] == ["0", "1"]
+    assert "Messages" not in clients[2].receive_message(QueueUrl=urls[2])
+    for message in first:
+        clients[0].delete_message(QueueUrl=urls[0], ReceiptHandle=message["ReceiptHandle"])
+    (last,) = clients[2].receive_message(QueueUrl=urls[2], WaitTimeSeconds=2)["Messages"]
+    assert last["Body"] == "2"
+
+
+def test_long_poll_is_woken_by_a_delete_that_frees_a_group_on_another_node(clients: list[Any]) -> None:
+    urls = _queue(clients, "freed.fifo", **FIFO)
+    for body in ("1", "2"):
+        clients[0].send_message(QueueUrl=urls[0], MessageBody=body, MessageGroupId="g")
+    (held,) = clients[0].receive_message(QueueUrl=urls[0], MaxNumberOfMessages=1)["Messages"]
+    got: list[Any] = []
+    poll = threading.Thread(target=lambda: got.append(clients[1].receive_message(QueueUrl=urls[1], WaitTimeSeconds=20)))
+    poll.start()
+    time.sleep(1.5)  # as above
+    clients[2].delete_message(QueueUrl=urls[2], ReceiptHandle=held["ReceiptHandle"])
+    poll.join(WOKEN_WITHIN_S)
+    assert [message["Body"] for message in got[0]["Messages"]] == ["2"]
+
+
+def test_fifo_groups_keep_their_order_under_load_of_three_nodes(clients: list[Any]) -> None:
+    urls = _queue(clients, "load.fifo", **FIFO)
+    each, groups = 40, ("a", "b")
+    received: dict[str, list[str]] = {f"{group}{number}": [] for group in groups for number in range(3)}
+
+    def produce(number: int) -> None:
+        for count in range(each):
+            entries = [
+                {"Id": group, "MessageBody": f"{group}{number} {count}", "MessageGroupId": group} for group in groups
+            ]
+            assert "Failed" not in clients[number].send_message_batch(QueueUrl=urls[number], Entries=entries)
+
+    def consume(number: int) -> None:
+        client, url = clients[number], urls[number]
+        while found := client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=2).get("Messages"):
+            for message in found:
+                source, count = message["Body"].split()
+                received[source].append(count)  # nobody else has the group
+            entries = [{"Id": str(at), "ReceiptHandle": one["ReceiptHandle"]} for at, one in enumerate(found)]
+            assert "Failed" not in client.delete_message_batch(QueueUrl=url, Entries=entries)
+
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(work, number) for work in (produce, consume) for number in range(3)]:
+            done.result()
+    assert received == {source: [str(count) for count in range(each)] for source in received}
 
 
 @pytest.mark.serial
