@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -12,6 +14,7 @@ from click.testing import CliRunner, Result
 from headrace.cli.store import store
 from headrace.errors import StoreUnusable
 from headrace.queue.model import Entry
+from headrace.queue.store.postgres import checking
 from headrace.queue.store.postgres.schema import VERSION
 from headrace.testing.driver import StoreDriver
 from headrace.testing.postgres import find_programs, server
@@ -31,7 +34,12 @@ def url() -> Iterator[str]:
 
 
 def headrace_store(*arguments: str) -> Result:
-    return CliRunner().invoke(store, arguments)
+    return CliRunner().invoke(store, arguments, standalone_mode=False)
+
+
+def exit_code(result: Result) -> int:
+    assert result.exception is None, result.exception
+    return int(result.return_value or 0)
 
 
 def test_init_makes_the_tables_once(url: str) -> None:
@@ -42,18 +50,18 @@ def test_init_makes_the_tables_once(url: str) -> None:
 
 def test_check_says_what_to_do_before_init(url: str) -> None:
     checked = headrace_store("check", url)
-    assert checked.exit_code == 1
+    assert exit_code(checked) == 1
     assert "run `headrace store init`" in checked.output
 
 
 def test_role_is_given_what_brokers_need_and_no_more(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE ROLE cli_role LOGIN")
-    assert headrace_store("init", url).exit_code == 0
+    assert exit_code(headrace_store("init", url)) == 0
     as_role = url.replace("headrace@", "cli_role@")
-    assert headrace_store("check", as_role).exit_code == 1
-    assert headrace_store("init", url, "--role", "cli_role").exit_code == 0
-    assert headrace_store("check", as_role).exit_code == 0
+    assert exit_code(headrace_store("check", as_role)) == 1
+    assert exit_code(headrace_store("init", url, "--role", "cli_role")) == 0
+    assert exit_code(headrace_store("check", as_role)) == 0
     with (
         psycopg.connect(as_role, autocommit=True) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
@@ -85,7 +93,7 @@ def test_store_is_copied_over_and_back(url: str, tmp_path: Path) -> None:
     over = headrace_store("copy", str(driver.folder), url)
     assert over.exception is None
     assert "1 queues, 0 topics, 20 messages" in over.output
-    assert headrace_store("check", url).exit_code == 0
+    assert exit_code(headrace_store("check", url)) == 0
     assert "20 messages" in headrace_store("copy", url, str(tmp_path / "back")).output
     again = headrace_store("copy", str(driver.folder), url)
     assert isinstance(again.exception, StoreUnusable)
@@ -96,3 +104,32 @@ def test_copy_of_nothing_is_refused(url: str, tmp_path: Path) -> None:
     assert isinstance(headrace_store("copy", str(tmp_path / "none"), url).exception, StoreUnusable)
     assert isinstance(headrace_store("copy", url, str(tmp_path / "new")).exception, StoreUnusable)
     assert not (tmp_path / "new").exists()
+
+
+def test_check_tells_all_as_json_and_to_people(url: str) -> None:
+    headrace_store("init", url)
+    told = {one["subject"]: one for one in json.loads(headrace_store("check", url, "--output", "json").output)}
+    assert told["format"]["level"] == told["rights"]["level"] == "ok"
+    assert told["fsync"]["level"] == "warning"  # a test's server does not sync
+    assert {"old snapshots", "transaction ids", "dead rows", "nodes", "connections", "TLS"} <= told.keys()
+    assert (
+        "!  fsync: off\n   → what is acknowledged may be lost"
+        in headrace_store("check", url, "--output", "table").output
+    )
+
+
+def test_check_names_what_keeps_dead_rows(url: str) -> None:
+    headrace_store("init", url)
+    with psycopg.connect(url, application_name="forgotten") as connection:
+        connection.execute("SELECT 1")
+        with patched_bound():
+            told = headrace_store("check", url, "--output", "table").output
+    assert "forgotten of headrace, idle in transaction" in told
+
+
+@contextmanager
+def patched_bound() -> Iterator[None]:
+    """A transaction that is open at all is open for long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checking, "OLD_S", 0)
+        yield

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from headrace.broker_about import without_password
+from headrace.cli.options import output_option
+from headrace.cli.output import chosen, print_rows
 from headrace.cli.progress import stage_progress
 from headrace.errors import StoreUnusable
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from headrace.queue.store.postgres.connecting import Connection
 
 URL = click.argument("url", envvar="HEADRACE_BROKER__STORE")
+_MARKS = {"ok": "✓", "warning": "!", "problem": "✗"}
 OUTBOX_ROLE = click.option(
     "--outbox-role",
     help="A role of an application that sends and acknowledges in its own transactions (headrace.postgres).",
@@ -75,25 +79,22 @@ def migrate(url: str, role: str | None, outbox_role: str | None) -> None:
 
 @store.command()
 @URL
-def check(url: str) -> None:
-    """Look whether brokers can run on this database: version, format, rights, and settings that lose or slow down."""
+@output_option
+def check(url: str, output: str | None) -> int:
+    """Look whether brokers can run on this database: version, format, rights, settings that lose or slow down, old snapshots,
+    dead rows, transaction ids, connections, TLS. Exit codes: 0 they can, 1 they cannot.
+    """
     from headrace.queue.store.postgres import checking  # noqa: PLC0415 - an extra
 
     with _connected(url) as connection:
         findings = checking.findings(connection)
-    for finding in findings:
-        click.echo(f"{finding.mark}  {finding.text}")
-    if any(finding.bad for finding in findings):
-        raise click.ClickException("brokers cannot run on this database as it is")
-
-
-def _grant(connection: Connection, role: str | None, outbox_role: str | None) -> None:
-    from headrace.queue.store.postgres import schema  # noqa: PLC0415 - an extra
-
-    if role is not None:
-        schema.grant(connection, role)
-    if outbox_role is not None:
-        schema.grant_outbox(connection, outbox_role)
+    if chosen(output) != "table":
+        print_rows([msgspec.to_builtins(finding) for finding in findings], output, (), none="")
+    else:
+        for finding in findings:
+            advice = f"\n   → {finding.advice}" if finding.advice else ""
+            click.echo(f"{_MARKS[finding.level]}  {finding.subject}: {finding.fact}{advice}")
+    return 1 if any(finding.level == "problem" for finding in findings) else 0
 
 
 @store.command("copy")
@@ -123,6 +124,15 @@ def copy_(source: str, target: str) -> None:
     click.echo(
         f"{copied.queues} queues, {copied.topics} topics, {copied.messages:,} messages: in {made.place} as in {read.place}"
     )
+
+
+def _grant(connection: Connection, role: str | None, outbox_role: str | None) -> None:
+    from headrace.queue.store.postgres import schema  # noqa: PLC0415 - an extra
+
+    if role is not None:
+        schema.grant(connection, role)
+    if outbox_role is not None:
+        schema.grant_outbox(connection, outbox_role)
 
 
 def _source(place: str) -> Source:
