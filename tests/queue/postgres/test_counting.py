@@ -13,6 +13,7 @@ from headrace.queue.model import Entry, QueueCounts, arn_of
 from headrace.queue.store.postgres import counting, totals
 from headrace.queue.store.postgres.known import TELL_EACH_MS
 from headrace.queue.store.postgres.store import PostgresStore
+from headrace.queue.store.postgres.upkeep import MEASURE_EACH_MS
 from headrace.testing.driver import StoreKind
 from tests.queue.postgres.nodes import ask, node
 
@@ -97,16 +98,30 @@ def test_long_queue_is_counted_now_and_then_and_kept_up_by_totals(
     monkeypatch.setattr(counting, "REMEMBERED_PER_MS", 1)
     send(nodes[0], 100)
     assert counts(nodes[0]).visible == 100
-    monkeypatch.delattr(counting, "_count_many")  # it is not counted again
+    monkeypatch.setattr(counting, "_FRESH", "not counted again")
     send(nodes[0], 5)
     received = ask(nodes[0], ops.Receive(QUEUE, 8))[0]
     assert (counts(nodes[0]).visible, counts(nodes[0]).in_flight) == (97, 8)
     ask(nodes[0], ops.Delete(QUEUE, [one.receipt for one in received[:3]]))
     assert (counts(nodes[0]).visible, counts(nodes[0]).in_flight) == (97, 5)
+    ask(nodes[0], ops.Receive(QUEUE, 30))
+    assert (counts(nodes[0]).visible, counts(nodes[0]).in_flight) == (67, 35)
     monkeypatch.undo()
     monkeypatch.setattr(counting, "EXACT_MAX", 10)
     clock.advance(200)
-    assert counts(nodes[0]).visible == 97
+    assert (counts(nodes[0]).visible, counts(nodes[0]).in_flight) == (67, 35)
+
+
+def test_node_forgets_queues_that_are_deleted(nodes: list[PostgresStore], clock: ManualClock) -> None:
+    other = arn_of("other")
+    ask(nodes[0], ops.CreateQueue(other), ops.Send(other, [Entry(b"x", group="tenant")]), ops.Receive(other))
+    send(nodes[0], 1)
+    ask(nodes[0], ops.DeleteQueue(other))
+    clock.advance(MEASURE_EACH_MS)
+    nodes[0].advance()
+    known = nodes[0]._shared.known
+    assert {number for number, _ in known.totals} == set(nodes[0]._shared.catalog.by_number)
+    assert not known.flights and not known.tenants
 
 
 def test_store_tells_its_size(nodes: list[PostgresStore]) -> None:

@@ -14,7 +14,7 @@ from headrace.queue.model import QueueCounts
 from headrace.queue.store.postgres import totals
 from headrace.queue.store.postgres.arrays import Ints
 from headrace.queue.store.postgres.catalog import StoredQueue
-from headrace.queue.store.postgres.known import Counted
+from headrace.queue.store.postgres.known import Counted, Waiting
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
 
@@ -84,27 +84,39 @@ def _look(tx: Transaction, queues: Sequence[StoredQueue]) -> dict[int, tuple[Any
 
 def _told(tx: Transaction, queue: StoredQueue, row: Sequence[Any], known: dict[str, int]) -> QueueCounts:
     fresh_looked, fresh, hidden, waiting_looked, visible, in_flight, delayed, oldest_ms = row
-    if max(fresh_looked, waiting_looked) > EXACT_MAX:
-        stays = known["sent"] - known["deleted"] - known["expired"] - known["dead_lettered"]
-        many = _remembered(tx, queue, stays)
-        if waiting_looked > EXACT_MAX:
-            visible, in_flight, delayed = many.visible, many.in_flight, many.delayed
-        if fresh_looked > EXACT_MAX:
-            fresh = max(EXACT_MAX, many.all + stays - many.stays - visible - in_flight - delayed) - hidden
+    if waiting_looked > EXACT_MAX:
+        many = _waiting(tx, queue)
+        visible, in_flight, delayed = many.visible, many.in_flight, many.delayed
+    if fresh_looked > EXACT_MAX:
+        waiting = visible + in_flight + delayed
+        fresh = max(EXACT_MAX, _all(tx, queue, known, waiting) - waiting) - hidden
     return QueueCounts(fresh + visible, in_flight, delayed + hidden, oldest_ms, **known)
 
 
-def _remembered(tx: Transaction, queue: StoredQueue, stays: int) -> Counted:
-    many = tx.known.counted.get(queue.number)
+def _waiting(tx: Transaction, queue: StoredQueue) -> Waiting:
+    many = tx.known.waiting.get(queue.number)
     if many is None or many.floor != queue.floor or tx.now >= many.until_ms:
-        many = tx.known.counted[queue.number] = _count_many(tx, queue, stays)
+        (parts,) = tx.execute(_WAITING, _asked(tx, queue)).fetchall()
+        many = tx.known.waiting[queue.number] = Waiting(_until(tx, sum(parts)), queue.floor, *parts)
     return many
 
 
-def _count_many(tx: Transaction, queue: StoredQueue, stays: int) -> Counted:
-    asked = {
+def _all(tx: Transaction, queue: StoredQueue, known: dict[str, int], waiting: int) -> int:
+    """All messages of a queue of which `waiting` have been received before or delayed."""
+    stays = known["sent"] - known["deleted"] - known["expired"] - known["dead_lettered"]
+    many = tx.known.counted.get(queue.number)
+    if many is None or many.floor != queue.floor or tx.now >= many.until_ms:
+        ((fresh,),) = tx.execute(_FRESH, _asked(tx, queue)).fetchall()
+        many = Counted(_until(tx, fresh), queue.floor, fresh + waiting, stays)
+        tx.known.counted[queue.number] = many
+    return many.all + stays - many.stays
+
+
+def _asked(tx: Transaction, queue: StoredQueue) -> dict[str, int]:
+    return {
         "queue": queue.number, "floor": queue.floor, "now": tx.now, "claimed": CLAIMED_MS, "most": COUNTED_MAX
     }  # fmt: skip
-    fresh, waiting = tx.execute(_FRESH, asked), tx.execute(_WAITING, asked)
-    parts = [*fresh.fetchall()[0], *waiting.fetchall()[0]]
-    return Counted(tx.now + sum(parts) // REMEMBERED_PER_MS, queue.floor, stays, *parts)
+
+
+def _until(tx: Transaction, counted: int) -> int:
+    return tx.now + counted // REMEMBERED_PER_MS

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -57,34 +57,37 @@ class Tenants(msgspec.Struct):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """A queue of many messages as it was counted: good until `until_ms`, and while its floor is the same.
+    """How many messages a queue of many has: good until `until_ms`, and while its floor is the same.
 
     `stays`: what all had sent, less what had gone, by the totals of that time.
     """
 
     until_ms: int
     floor: int
+    all: int
     stays: int
-    fresh: int
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Those of a queue's messages that were received before or delayed, where they are many; good as Counted is."""
+
+    until_ms: int
+    floor: int
     visible: int
     in_flight: int
     delayed: int
-
-    @property
-    def all(self) -> int:
-        return self.fresh + self.visible + self.in_flight + self.delayed
 
 
 class Known:
     """One node's; by the numbers of queues.
 
-    `note`, `to_tell` and `told` are called on the owner's thread; lanes read.
+    `note`, `to_tell`, `told` and `keep_only` are called on the owner's thread; lanes read.
 
     Attributes:
         node: its name.
         totals: (number, field of QueueCounts) -> how many; of this node, since it started.
         flights: how many messages are in flight; only the lane that leases touches it.
-        counted: queues of many messages.
+        counted, waiting: queues of many messages.
         tenants: of queues in which messages with a group have been seen.
         marks: below which receives need not look.
         folded: others took this node for gone, and what it had told is theirs now: it begins anew.
@@ -95,6 +98,7 @@ class Known:
         self.totals: Counter[tuple[int, str]] = Counter()
         self.flights: dict[int, Flight] = {}
         self.counted: dict[int, Counted] = {}
+        self.waiting: dict[int, Waiting] = {}
         self.tenants: dict[int, Tenants] = {}
         self.marks = Marks()
         self.has_told = False
@@ -135,10 +139,13 @@ class Known:
             if tenants is not None:
                 tenants.time.spent(group, busy_ms=busy_ms, now=now)
 
-    def forget(self, number: int) -> None:
-        """A queue is gone."""
-        for field in FIELDS:
-            self.totals.pop((number, field), None)
-        self.flights.pop(number, None)
-        self.counted.pop(number, None)
-        self.tenants.pop(number, None)
+    def keep_only(self, numbers: Container[int]) -> None:
+        """Forget queues that are there no more; `numbers` are those that are."""
+        for gone in {number for number, _ in list(self.totals) if number not in numbers}:
+            for field in FIELDS:
+                self.totals.pop((gone, field), None)
+        self._untold = {number for number in self._untold if number in numbers}
+        memories: tuple[dict[int, Any], ...] = (self.flights, self.counted, self.waiting, self.tenants)
+        for memory in memories:
+            for gone in [number for number in list(memory) if number not in numbers]:
+                memory.pop(gone, None)

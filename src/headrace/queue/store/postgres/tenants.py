@@ -84,7 +84,8 @@ def check(tx: Transaction, queue: StoredQueue, found: Rows) -> None:
     """Raise HasTenants if rows of a plain lease are the first ones with a group that this node sees."""
     if queue.number not in tx.known.tenants and any(row[rows.GROUP] is not None for row in found):
         tx.known.tenants[queue.number] = Tenants(ConsumerTime(), tx.now)
-        raise HasTenants
+        if not tx.has_made(queue.number):  # made again, it would have another number; and nobody has anything of it yet
+            raise HasTenants
 
 
 def take(tx: Transaction, queue: StoredQueue, limit: int, visibility_ms: int, lease: Callable[[int], Rows]) -> Rows:

@@ -102,6 +102,10 @@ class Transaction:
         if ms < self.due.get(queue, ms + 1):
             self.due[queue] = ms
 
+    def has_made(self, queue: int) -> bool:
+        """Whether the queue was not there when this transaction began."""
+        return queue not in self._began.by_number
+
     def lock_directory(self) -> None:
         """Let nobody else change queues or topics until the commit. Raises CatalogMoved."""
         self.check()
