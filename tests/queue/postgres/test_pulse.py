@@ -13,7 +13,8 @@ import pytest
 
 from headrace.clock import ManualClock
 from headrace.queue import operations as ops
-from headrace.queue.model import arn_of
+from headrace.queue.model import Entry, arn_of
+from headrace.queue.store.postgres import lane as lanes
 from headrace.queue.store.postgres import pulse as pulses
 from headrace.queue.store.postgres.connecting import connect
 from headrace.queue.store.postgres.failing import COMPLAIN_EACH_S, Complaints
@@ -70,6 +71,31 @@ def test_node_that_hangs_in_a_transaction_loses_its_locks(
         pytest.fail("it still has its connection")
     assert len(ask(store, ops.ListQueues())[0]) == 1
     store.close()
+
+
+def test_node_that_hangs_before_its_commit_is_no_owner_when_it_goes_on(
+    kind: StoreKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kind.durable
+    monkeypatch.setattr(pulses, "FROZEN_S", 0)
+    queue = arn_of("q.fifo")
+    hanging, other = node(tmp_path, ManualClock()), node(tmp_path, ManualClock())
+    ask(hanging, ops.CreateQueue(queue, {"fifo": True}), ops.Send(queue, [Entry(b"x", group="g", dedup_id="1")]))
+    commit = lanes.Lane._commit
+    others: list[Any] = []
+
+    def hang_once(lane: lanes.Lane, connection: Any, batch: Batch) -> None:
+        if not others:
+            others.append(None)
+            other.pulse.beat()
+            others[0] = ask(other, ops.Receive(queue, 1))[0]
+        commit(lane, connection, batch)
+
+    monkeypatch.setattr(lanes.Lane, "_commit", hang_once)
+    (got,) = ask(hanging, ops.Receive(queue, 1))
+    assert (got, [one.message.body for one in others[0]]) == ([], [b"x"])
+    hanging.close()
+    other.close()
 
 
 def test_one_line_a_minute_is_written_of_what_fails(caplog: pytest.LogCaptureFixture) -> None:
