@@ -83,11 +83,20 @@ class History:
         return [one.body for one in self.receipts if one.body not in sent]
 
     def _undead(self) -> list[str]:
+        received: dict[str, list[Receipt]] = defaultdict(list)
+        for receipt in sorted(self.receipts, key=lambda one: one.received):
+            received[receipt.message_id].append(receipt)
         gone: dict[str, float] = {}
         for one in self.deletions:
-            if one.acknowledged:
+            if one.acknowledged and self._counts(one, received[one.message_id]):
                 gone[one.message_id] = min(one.received, gone.get(one.message_id, one.received))
         return [f"{one.body} count {one.count}" for one in self.receipts if one.sent > gone.get(one.message_id, 1e18)]
+
+    def _counts(self, deletion: Deletion, received: list[Receipt]) -> bool:
+        """Whether the message must be gone: on a standard queue a receipt whose lease has ended deletes nothing once somebody
+        else has the message, and a call takes longer than a lease while a database is away."""
+        last = [one for one in received if one.received <= deletion.sent][-1]
+        return last.queue not in self.forgetful or deletion.received < last.sent + last.visibility_s - MARGIN_S
 
     def _disorder(self) -> list[str]:
         """In each group, messages are first seen in the order sent."""
