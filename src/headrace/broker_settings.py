@@ -29,6 +29,10 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     store: Annotated[
         str | None, setting("PostgreSQL instead of a folder: postgresql://USER@HOST/DATABASE; shared by many brokers.")
     ] = None
+    store_of: Annotated[
+        tuple[str, ...],
+        setting("PATTERN=postgresql://…: queues, topics, state whose names fit are there instead. May be repeated."),
+    ] = ()
     host: Annotated[str, setting("Address to listen on. Not a loopback one: --keys and TLS are required.")] = (
         "127.0.0.1"
     )
@@ -71,6 +75,17 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost" or host.lower().endswith(".localhost")
 
 
+def stores_of(settings: BrokerSettings) -> list[tuple[str, str]]:
+    """(pattern, URL) of each --store-of, in order. Raises SettingsError."""
+    found = []
+    for text in settings.store_of:
+        pattern, _, url = text.partition("=")
+        if not pattern or not url.startswith(("postgresql://", "postgres://")):
+            raise SettingsError(flag_of("store_of"), "is no PATTERN=postgresql://USER@HOST/DATABASE")
+        found.append((pattern, url))
+    return found
+
+
 def check(settings: BrokerSettings) -> None:
     """Refuse what would be unsafe or cannot work.
 
@@ -89,6 +104,9 @@ def check(settings: BrokerSettings) -> None:
             raise SettingsError(flag_of("allow_host"), f"{host!r} is not a host name without port")
     if settings.store is not None and not settings.store.startswith(("postgresql://", "postgres://")):
         raise SettingsError(flag_of("store"), "is no postgresql://USER@HOST/DATABASE; for a folder use --data")
+    if settings.store_of and settings.store is None:
+        raise SettingsError(flag_of("store_of"), f"needs {flag_of('store')}, for all that fits no pattern")
+    stores_of(settings)
     if is_loopback(settings.host):
         return
     place = f"--host {settings.host}"

@@ -27,7 +27,7 @@ import uvloop
 
 from headrace import __version__
 from headrace.broker_about import about, without_password
-from headrace.broker_settings import BrokerSettings, check, request_bytes_max
+from headrace.broker_settings import BrokerSettings, check, request_bytes_max, stores_of
 from headrace.broker_showing import show
 from headrace.certificates import listener_tls
 from headrace.clock import Clock
@@ -44,6 +44,7 @@ from headrace.queue.broker import Broker
 from headrace.queue.limits import ACCOUNT_DEFAULT, REGION_DEFAULT
 from headrace.queue.store import signpost
 from headrace.queue.store.base import Store
+from headrace.queue.store.divided import DividedStore, Part
 from headrace.queue.store.sqlite import open_store
 from headrace.sqs.context import Context, SqsOptions
 from headrace.sqs.keys import KeysUnusable, load_keys
@@ -65,9 +66,15 @@ def open_configured(settings: BrokerSettings) -> tuple[Store, Clock]:
     prepare_folder(settings.data)
     if settings.store is None:
         return open_store(settings.data, cooldowns=settings.cooldowns)
-    opened = open_postgres(settings.store, cooldowns=settings.cooldowns)
+    store, clock = open_postgres(settings.store, cooldowns=settings.cooldowns)
     _leave_signpost(settings.data, without_password(settings.store))
-    return opened
+    parts = [
+        Part(pattern, without_password(url), open_postgres(url, cooldowns=settings.cooldowns)[0])
+        for pattern, url in stores_of(settings)
+    ]
+    if not parts:
+        return store, clock
+    return DividedStore([*parts, Part("*", without_password(settings.store), store)]), clock
 
 
 def _leave_signpost(folder: Path, place: str) -> None:
