@@ -104,6 +104,10 @@ class Memory(msgspec.Struct):
     turn: log.Turn = msgspec.field(default_factory=log.Turn)
     bodies: bodies.Round = msgspec.field(default_factory=bodies.Round)
 
+    def at_start(self) -> bool:
+        """Whether no round is half done."""
+        return not self.looked and not self.last_queue and self.bodies == bodies.Round()
+
 
 Step: TypeAlias = Callable[[Transaction, Memory], bool]
 

@@ -252,14 +252,15 @@ class PostgresStore:
         return Turn(self._watch.to_look_into(now), memory, self._shared.known.to_tell(now), measures)
 
     def _advance_alone(self) -> int | None:
-        """A turn, unless the last one found nothing at this very time and this node has written nothing since."""
+        """A turn, unless the last one was the end of a round that found nothing, at this very time, and this node has written
+        nothing since."""
         now = self._shared.clock()
         due_ms = self._watch.next_ms()
         if now == self._idle_ms and (due_ms is None or due_ms > now):
             return None
         turn = self._turn(now, maintains=True)
         batches = self._alone.run([], turn.run)
-        self._idle_ms = now if turn.next_ms is None and not self._memory.looked else None
+        self._idle_ms = now if turn.next_ms is None and self._memory.at_start() else None
         self._turned(turn, batches, now)  # which may have written
         return turn.next_ms
 
