@@ -108,6 +108,21 @@ def test_database_that_is_away_is_told_and_comes_back(
     assert len(ask(store, ops.Peek(QUEUE))[0]) == 1
 
 
+def test_database_that_has_lost_commits_has_the_last_word(
+    store: PostgresStore, database: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a standby takes over that did not have the last of them: the node knows more than is there."""
+    before = database.execute("SELECT version FROM directory").fetchone()
+    assert before is not None
+    ask(store, ops.CreateQueue(arn_of("lost")))
+    end_connections(database)
+    database.execute("DELETE FROM queue WHERE arn = %s", (arn_of("lost"),))
+    database.execute("UPDATE directory SET version = %s", before)
+    assert isinstance(ask(store, ops.Send(QUEUE, [Entry(b"x")]))[0][0], Sent)
+    assert store.find(arn_of("lost")) is None
+    assert [record for record in caplog.records if getattr(record, "action", "") == "store.lost"]
+
+
 def test_request_that_the_database_refuses_touches_no_other(store: PostgresStore) -> None:
     outcomes = ask(
         store,

@@ -25,7 +25,7 @@ class Failure(Enum):
     AGAIN = "the transaction is rolled back, through nobody's fault: run it again"
     LOST = "the connection is of no use any more"
     REFUSED = "the transaction is rolled back, and would be again"
-    BUG = "no error that a running database gives"
+    BUG = "no error that a running database gives: one request of the batch is to blame"
 
 
 _AGAIN = (
@@ -47,7 +47,7 @@ _LOST_STATES = (
     "0A000",  # the result of a prepared statement has another form: somebody has changed the tables
     "26000",  # a prepared statement is gone
 )  # gone, starting, a standby
-_REFUSED_STATES = ("53", "54", "57014", "58", "42", "3F000", "XX")
+_REFUSED_STATES = ("53", "57014", "58", "42", "3F000", "XX")
 
 
 def failure_of(error: BaseException) -> Failure:
