@@ -20,12 +20,12 @@ ROUNDS_MAX: Final = 50
 _LOT_MIN: Final = 16  # so that one long message at the front does not make lots of one
 _SIZE: Final[LiteralString] = "octet_length(" + rows.BODY + ") + coalesce(octet_length(m.attributes), 0)"
 _AGAIN: Final[LiteralString] = (
-    " FROM message m WHERE queue = %(queue)s AND visible_ms > 0 AND visible_ms <= %(now)s"
+    " FROM message m WHERE queue = %(queue)s AND visible_ms > 0 AND visible_ms >= %(since)s AND visible_ms <= %(now)s"
     " AND seq >= %(floor)s AND sent_ms > %(oldest)s ORDER BY visible_ms, seq"
 )
 _FRESH: Final[LiteralString] = (
     " FROM message m WHERE queue = %(queue)s AND visible_ms = 0"
-    " AND seq > %(after)s AND seq >= %(floor)s AND sent_ms > %(oldest)s ORDER BY seq"
+    " AND seq > %(after)s AND seq >= %(from)s AND sent_ms > %(oldest)s ORDER BY seq"
 )
 _LOOK: Final[LiteralString] = (
     "SELECT size FROM ("  # noqa: S608 - our own columns
@@ -111,6 +111,8 @@ def _lot(messages: int, size: int, each: int) -> int:
 
 
 def _known(tx: Transaction, queue: StoredQueue) -> dict[str, int]:
-    oldest_ms = tx.now - queue.info.settings.retention_ms
-    known = {"queue": queue.number, "now": tx.now, "floor": queue.floor, "oldest": oldest_ms}
-    return {**known, "after": 0, "claimed": CLAIMED_MS}
+    mark = tx.known.marks.of(queue.number, tx.now)
+    return {
+        "queue": queue.number, "now": tx.now, "floor": queue.floor, "claimed": CLAIMED_MS, "after": 0,
+        "oldest": tx.now - queue.info.settings.retention_ms, "since": mark.ms, "from": max(mark.seq, queue.floor),
+    }  # fmt: skip
