@@ -17,6 +17,7 @@ import msgspec
 from headrace.broker_settings import BrokerSettings
 from headrace.broker_settings import check as check_broker
 from headrace.doctor.lines import Line, ok, problem, warning
+from headrace.doctor.store import look_at_store
 from headrace.native.endpoint import SOCKET_NAME, is_served
 from headrace.native.protocol import CALL_PATH
 from headrace.presence import BrokerFacts, read
@@ -73,6 +74,8 @@ def look_at_parts(wanted: Wanted, data: Path) -> Iterator[Line]:
         keys = getattr(settings, "keys", None)
         if isinstance(keys, Path):
             yield judge_keys(keys)
+        if isinstance(settings, BrokerSettings) and settings.store:
+            yield from look_at_store(settings.store)
 
 
 def _is_taken(data: Path) -> bool:

@@ -1,0 +1,28 @@
+"""The PostgreSQL database that the broker's settings name: what `headrace store check` says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headrace.broker_about import without_password
+from headrace.doctor.lines import Line, problem
+
+
+def look_at_store(url: str) -> Iterator[Line]:
+    place = without_password(url)
+    try:
+        import psycopg  # noqa: PLC0415 - an extra
+
+        from headrace.errors import StoreUnusable  # noqa: PLC0415 - with it
+        from headrace.queue.store.postgres import checking, connecting  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        yield problem("store", f"{place} needs the extra `postgres`", "pip install 'headrace[postgres]'")
+        return
+    try:
+        with connecting.connect(url) as connection:
+            found = checking.findings(connection)
+    except (psycopg.Error, StoreUnusable) as error:
+        yield problem("store", f"{place}: {' '.join(str(error).split())}", "see that it runs, and what the URL says")
+        return
+    for one in found:
+        yield Line(one.level, f"store, {one.subject}", one.fact, one.advice)
