@@ -18,7 +18,7 @@ from headrace.clock import ManualClock
 from headrace.errors import HeadraceError, ReceiptExpired
 from headrace.queue import limits
 from headrace.queue import operations as ops
-from headrace.queue.model import Delivery, Entry, Sent, arn_of
+from headrace.queue.model import Delivery, Entry, Redrive, Sent, arn_of
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
@@ -247,6 +247,25 @@ def test_locked_group_does_not_hold_up_others(nodes: list[PostgresStore], databa
         database.execute("SELECT FROM message_group WHERE name = 'a' FOR UPDATE")
         assert receive(nodes[1]) == ["b1"]
     assert receive(nodes[1]) == ["a1"]
+
+
+def test_dead_letter_waits_for_no_group_of_the_other_queue(
+    nodes: list[PostgresStore], database: psycopg.Connection[Any]
+) -> None:
+    """The receive holds a group already: to wait for another could be a deadlock. Nothing behind the dead letter is given."""
+    dead = arn_of("dead.fifo")
+    ask(nodes[0], ops.CreateQueue(dead, {"fifo": True, "content_dedup": True}))
+    ask(nodes[0], ops.ChangeSettings(QUEUE, {"redrive": Redrive(dead, 1), "visibility_ms": 0}))
+    send(nodes[0], "a1", "a2")
+    assert receive(nodes[0], 1) == ["a1"]
+    ask(nodes[0], ops.Send(dead, [Entry(b"x", group="a")]))
+    with database.transaction():
+        database.execute(
+            "SELECT FROM message_group g JOIN queue q ON q.id = g.queue WHERE q.arn = %s FOR UPDATE", (dead,)
+        )
+        assert receive(nodes[1]) == []
+    assert receive(nodes[1]) == ["a2"]
+    assert [one.message.body for one in ask(nodes[2], ops.Peek(dead))[0]] == [b"x", b"a1"]
 
 
 def test_requests_of_a_batch_have_groups_of_their_own(nodes: list[PostgresStore]) -> None:

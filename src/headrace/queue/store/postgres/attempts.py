@@ -72,7 +72,7 @@ def run_all(tx: Transaction, wishes: Sequence[Wish]) -> None:
     for wish in wishes:
         attempt = known[_key(wish)]
         if not _repeat(tx, wish, attempt):
-            fifo.run_all(tx, fifo.sorted_out(tx, [wish]))
+            fifo.run_all(fifo.sorted_out(tx, [wish]))
             known[_key(wish)] = _made(tx, wish)
     for key, attempt in known.items():
         if attempt.at_ms:

@@ -110,6 +110,7 @@ class Receiving:
         self._visibility_ms = wishes[0].visibility_ms
         self._target = redriving.target_of(tx, self.queue)
         self._room = flight.room(tx, self.queue, self._limit * len(wishes))
+        self._open: set[groups.Group] = set()  # groups that dead letters may go to
         self._lot = 0  # how many messages to look at, at least
         self._ended: Cursor | None = None
         self._first: Cursor | None = None
@@ -128,11 +129,12 @@ class Receiving:
             cursor, self._first = self._first or self._look(len(left)), None
             found = cursor.fetchall()
             if found:
+                self._tx.holding = True
                 again = self._round(left, found)
                 self._lot = limits.TAKEN_AT_ONCE  # many more may fall out
                 left = [wish for wish in left if not wish.deliveries]
             else:
-                again, may_wait = may_wait and self._room > 0 and self._found(_WAIT), False
+                again, may_wait = may_wait and self._waits(), False
             if not again or not left:
                 break
         if left:
@@ -144,6 +146,13 @@ class Receiving:
         tx.empty.add(number)
         if self._room and self._found(_SOME):
             tx.ready.add(number)  # somebody has locked it for a moment: those who wait look again
+
+    def _waits(self) -> bool:
+        """Wait for a group that should be free; not while others are held, so that nodes do not deadlock."""
+        if self._tx.holding or not self._room:
+            return False
+        self._tx.holding = self._found(_WAIT)
+        return self._tx.holding
 
     def _found(self, sql: LiteralString) -> bool:
         return self._tx.execute(sql, self._known()).fetchone() is not None
@@ -163,11 +172,19 @@ class Receiving:
 
     def _round(self, wishes: list[Wish], firsts: list[tuple[Any, ...]]) -> bool:
         """Share out what was found; whether something fell out, so that there may be more behind."""
+        self._lock_targets(firsts)
         plan = self._plan(len(wishes), firsts)
         deliveries = self._write(plan)
         for wish, given in zip(wishes, plan.given, strict=True):
             wish.deliveries = [deliveries[one.seq] for one in given.messages if one.seq in deliveries]
         return bool(plan.expired or plan.dead) or len(deliveries) < sum(len(given.messages) for given in plan.given)
+
+    def _lock_targets(self, firsts: list[tuple[Any, ...]]) -> None:
+        """Lock the groups that dead letters go to. Others are held already: so whoever has one is not waited for."""
+        target = self._target
+        if target is not None:
+            dead = {name for name, _, receives, *_ in firsts if redriving.is_dead(self.queue, receives)}
+            self._open = groups.try_lock(self._tx, [(target.number, name) for name in dead])
 
     def _plan(self, wishes: int, firsts: list[tuple[Any, ...]]) -> Plan:
         found = deque((name, [First(*row[1:]) for row in ones]) for name, ones in groupby(firsts, itemgetter(0)))
@@ -195,6 +212,8 @@ class Receiving:
             if verdict is Verdict.EXPIRE:
                 plan.expired.append(one.seq)
             elif verdict is Verdict.DEAD_LETTER and self._target is not None:
+                if (self._target.number, name) not in self._open:
+                    break  # what is behind it must wait, too
                 plan.dead.append((name, one))
             else:
                 taken.append(one)
@@ -220,7 +239,7 @@ class Receiving:
         bury(tx, self.queue, plan.dead)
         self._note(until, leased=len(deliveries))
         lacking = {name for name, *_ in plan.held} if len(deliveries) < len(seqs) else set()
-        groups.settle(tx, [(number, name) for name in plan.touched | lacking])
+        groups.settle(tx, {*self._open, *[(number, name) for name in plan.touched | lacking]})
         return {one.message.seq: one for one in deliveries}
 
     def _note(self, until: int, *, leased: int) -> None:
@@ -268,9 +287,8 @@ def sorted_out(tx: Transaction, wishes: Sequence[Wish]) -> list[Receiving]:
     return receiving
 
 
-def run_all(tx: Transaction, receiving: Sequence[Receiving]) -> None:
-    """Who holds groups of one queue waits for none of another, so that nodes do not deadlock: those who poll look again."""
-    queues = {one.queue.number for one in receiving}
+def run_all(receiving: Sequence[Receiving]) -> None:
+    """Give the wishes their deliveries. What is asked of several queues waits for no group: those who poll look again."""
+    one_queue = len({one.queue.number for one in receiving}) == 1
     for one in receiving:
-        one.run(may_wait=tx.holding | queues == {one.queue.number})
-    tx.holding |= queues
+        one.run(may_wait=one_queue)

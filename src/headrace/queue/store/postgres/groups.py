@@ -30,6 +30,12 @@ _LOCK: Final[LiteralString] = """
 INSERT INTO message_group AS g (queue, name) SELECT queue, name FROM unnest(%s, %s) AS wanted (queue, name)
 ON CONFLICT (queue, name) DO UPDATE SET head = g.head WHERE false
 """
+# Of those that are there, the ones that nobody has; of those that are not, all.
+_THERE: Final[LiteralString] = """
+SELECT g.queue, g.name FROM unnest(%s, %s) AS wanted (queue, name)
+JOIN message_group g ON g.queue = wanted.queue AND g.name = wanted.name
+"""
+_LOCK_FREE: Final[LiteralString] = _THERE + " FOR UPDATE OF g SKIP LOCKED"
 _LOCK_OF: Final[LiteralString] = """
 WITH named AS MATERIALIZED (
     SELECT DISTINCT m.queue, m.grp FROM unnest(%s, %s) AS held (queue, seq)
@@ -100,6 +106,19 @@ def lock(tx: Transaction, groups: Iterable[Group]) -> None:
     columns = _columns(groups)
     if columns is not None:
         tx.execute(_LOCK, columns)
+
+
+def try_lock(tx: Transaction, groups: Iterable[Group]) -> set[Group]:
+    """As `lock`, but of those that somebody else has none, and without waiting for them: for who holds others already.
+    Returns those that are locked."""
+    wanted = set(groups)
+    columns = _columns(wanted)
+    if columns is None:
+        return wanted
+    there, free = tx.execute(_THERE, columns), tx.execute(_LOCK_FREE, columns)
+    new = wanted - {(queue, name) for queue, name in there.fetchall()}
+    lock(tx, new)
+    return new | {(queue, name) for queue, name in free.fetchall()}
 
 
 def lock_of(tx: Transaction, messages: Sequence[tuple[int, int]]) -> Cursor:

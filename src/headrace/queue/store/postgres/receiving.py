@@ -50,7 +50,7 @@ def receive(tx: Transaction, operations: Sequence[Receive]) -> Answers:
         queue, visibility_ms = ones[0].queue, ones[0].visibility_ms
         found = _leased(tx, queue, cursor, room, visibility_ms) if room else []
         _share_out(tx, ones, found, room)
-    fifo.run_all(tx, ordered)
+    fifo.run_all(ordered)
     attempts.run_all(tx, [wish for wish in strict if wish.attempt_id is not None])
     return [wish.outcome() if isinstance(wish, Wish) else wish for wish in wishes]
 
@@ -114,7 +114,7 @@ def receive_any(tx: Transaction, operation: ReceiveAny) -> list[tuple[str, list[
 
 def _receive_one(tx: Transaction, wish: Wish) -> None:
     if wish.queue.info.settings.fifo:
-        fifo.run_all(tx, fifo.sorted_out(tx, [wish]))
+        fifo.run_all(fifo.sorted_out(tx, [wish]))
         return
     room, cursor = _begin(tx, [wish])
     found = _leased(tx, wish.queue, cursor, room, wish.visibility_ms) if room else []

@@ -59,7 +59,7 @@ def take(tx: Transaction, operation: Take) -> list[Delivery | CallerError]:
 
 def _lock_groups(tx: Transaction, queue: StoredQueue, seqs: list[int]) -> dict[int, tuple[str, int, int]]:
     """The messages that are the first of a free group: the group's name, their seq, their sent time."""
-    tx.holding.add(queue.number)
+    tx.holding = True
     locked = groups.lock_of(tx, [(queue.number, seq) for seq in sorted(set(seqs))]).fetchall()
     named = Ints([number for number, _ in locked]), Texts([name for _, name in locked])
     found = tx.execute(_HEADS, (*named, tx.now, queue.shown_ms(tx.now))).fetchall()

@@ -37,7 +37,7 @@ class Transaction:
         ready: numbers of queues in which a message became visible, and values of state that were put.
         due: number of a queue -> when something in it will be visible, as far as this transaction knows.
         empty: numbers of queues in which a receive has found nothing: they may be waited for.
-        holding: numbers of FIFO queues from which it receives, so that it may have locked groups of them.
+        holding: whether it has locked groups to receive from them.
         totals: (number of a queue, field of QueueCounts) -> how many more.
         known: what this node remembers.
         ended: leases of tenants' messages that were deleted: (queue, tenant, how long it had a consumer).
@@ -59,7 +59,7 @@ class Transaction:
         self.due: dict[int, int] = {}
         self.empty: set[int] = set()
         self.ended: list[tuple[int, str, int]] = []
-        self.holding: set[int] = set()
+        self.holding = False
         self.totals: Counter[tuple[int, str]] = Counter()
         self._began = catalog
         self.known = known
