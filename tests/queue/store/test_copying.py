@@ -21,7 +21,7 @@ from headrace.errors import QueueExists, StoreDamaged, StoreUnusable
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of, topic_arn_of
 from headrace.queue.store import copying
-from headrace.queue.store.base import Store
+from headrace.queue.store.base import Request, Store
 from headrace.queue.store.copying import Copied, MessageRecord, QueueRecord, Source, Target, copy
 from headrace.queue.store.sqlite import open_store as open_sqlite_store
 from headrace.queue.store.sqlite_copy import SqliteSource, SqliteTarget
@@ -175,6 +175,22 @@ def _all(side: Source) -> Any:
     return queues, side.topics(), messages, logs, side.state(("", b"")), side.rest()
 
 
+def test_topic_goes_on_behind_what_was_copied(tmp_path: Path, url: str) -> None:
+    """Though no queue has had so many messages."""
+    topic, clock = topic_arn_of("t"), ManualClock()
+    driver = StoreDriver(SQLITE, tmp_path)
+    driver.run(ops.CreateTopic(topic, {"retention_ms": 600_000}))
+    driver.run(ops.Send(topic, [Entry(b"0"), Entry(b"1"), Entry(b"2")]))
+    driver.close()
+    copied(SqliteSource(driver.folder, clock=clock), PostgresTarget(url))
+    store, _ = open_postgres_store(url, clock=clock)
+    answers: list[Any] = []
+    for operation in (ops.Send(topic, [Entry(b"3")]), ops.ReadLog(topic)):
+        store.execute([Request(operation, answers.append)])
+    store.close()
+    assert [message.body for message in answers[1]] == [b"0", b"1", b"2", b"3"]
+
+
 def test_database_that_is_half_copied_is_nobodys(filled: Path, tmp_path: Path, url: str) -> None:
     with pytest.raises(Killed):
         copied(SqliteSource(filled), PostgresTarget(url), _killed_at(2))
@@ -214,7 +230,6 @@ def test_source_that_was_used_since_is_not_gone_on_with(filled: Path, tmp_path: 
 
 
 def ops_request(operation: ops.Operation) -> Any:
-    from headrace.queue.store.base import Request
 
     return Request(operation, lambda _outcome: None)
 

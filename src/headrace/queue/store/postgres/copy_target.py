@@ -113,7 +113,7 @@ class PostgresTarget:
             self._connection.execute("UPDATE directory SET version = version + 1")
             self._connection.execute(_CLOCK, (source.now(),))
 
-    def _make_places(self, queues: Iterable[QueueRecord], topics: Iterable[TopicRecord]) -> None:
+    def _make_places(self, queues: Sequence[QueueRecord], topics: Sequence[TopicRecord]) -> None:
         with self._connection.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO queue (arn, info, floor, purged_ms) VALUES (%s, %s, %s, %s)",
@@ -123,7 +123,7 @@ class PostgresTarget:
                 "INSERT INTO topic (arn, info, revision, first, last) SELECT %s, %s, version, %s, %s FROM directory",
                 [(one.info.arn, _json(one.info), one.first, one.last) for one in topics],
             )
-        last = max([1, *[one.last for one in queues], *[one.floor for one in queues]])
+        last = max([1, *[one.last for one in queues], *[one.last for one in topics], *[one.floor for one in queues]])
         self._connection.execute("SELECT setval('message_seq', %s)", (last,))
 
     def done(self) -> int:
