@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from headrace.clock import ManualClock
@@ -16,6 +17,7 @@ from headrace.queue import operations as ops
 from headrace.queue.model import Entry, TopicDescription, arn_of, topic_arn_of
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
+from headrace.testing.postgres import databases
 from tests.queue.postgres.nodes import ask, kill, node
 
 TOPIC = topic_arn_of("t")
@@ -142,6 +144,32 @@ def test_long_log_is_caught_up_with_while_nodes_publish(
             one.result()
     assert Counter(held(nodes[3], queue)) == Counter(published)
     assert held(nodes[3], queue) == [message.body.decode() for message in done(nodes[3], ops.ReadLog(TOPIC))]
+
+
+def test_change_of_a_subscription_waits_for_a_slice_that_is_on_its_way(
+    nodes: list[PostgresStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on from where that slice ends, so nothing is given twice."""
+    monkeypatch.setattr(limits, "CATCH_UP_SLICE", 1)
+    published = publish(nodes[0], 9)
+    queue = subscribed(nodes[0], "q", after=0)
+    reached = done(nodes[0], ops.ReadLog(TOPIC, limit=5))[-1].seq
+    with psycopg.connect(databases().of(tmp_path)) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("UPDATE headrace.subscription SET position = %s", (reached,))
+        changing = pool.submit(done, nodes[1], ops.Subscribe(TOPIC, queue, {"kind": [{"exists": False}]}))
+        wait_until_one_waits(tmp_path)
+        other.commit()
+        changing.result()
+    catch_up(nodes[2])
+    assert held(nodes[3], queue) == [published[0], *published[5:]]
+
+
+def wait_until_one_waits(folder: Path) -> None:
+    """Until a node waits for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with psycopg.connect(databases().of(folder), autocommit=True) as looking:
+        while looking.execute(waiting).fetchone() == (0,):
+            pass
 
 
 def test_duplicate_of_another_node_is_found_at_the_topic(nodes: list[PostgresStore]) -> None:

@@ -5,7 +5,7 @@ The one table to extend for an operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -54,6 +54,7 @@ from headrace.queue.store.postgres import (
     moves,
     peeking,
     presence,
+    publishing,
     queues,
     receiving,
     sending,
@@ -139,6 +140,8 @@ def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
     places: dict[type[Operation], list[int]] = {}
     for place, operation in enumerate(operations):
         places.setdefault(type(operation), []).append(place)
+    if tx.catalog.topics and Send in places and Transact in places:
+        publishing.lock_all(tx, _destinations(operations))
     outcomes: list[Any] = [None] * len(operations)
     running = [(family_of(kind).run(tx, [operations[one] for one in ones]), ones) for kind, ones in places.items()]
     checked = False
@@ -156,6 +159,15 @@ def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
             checked = True
             tx.check()
     return outcomes
+
+
+def _destinations(operations: Sequence[Operation]) -> Iterator[str]:
+    """Where they send to."""
+    for operation in operations:
+        if isinstance(operation, Send):
+            yield operation.queue
+        elif isinstance(operation, Transact):
+            yield from [arn for arn, _ in operation.sends]
 
 
 def run_in_order(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:

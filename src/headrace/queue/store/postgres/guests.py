@@ -19,7 +19,7 @@ from headrace.queue.store.postgres import families, news, schema
 from headrace.queue.store.postgres.catalog import Catalog, read
 from headrace.queue.store.postgres.connecting import BY_INDEX, Executes
 from headrace.queue.store.postgres.known import Known
-from headrace.queue.store.postgres.transaction import Transaction
+from headrace.queue.store.postgres.transaction import CatalogMoved, Transaction
 
 NODE: Final = "guest"  # no node's name: all of them hear what a guest tells
 READS_MAX: Final = 20  # of a catalogue that others keep changing meanwhile
@@ -54,6 +54,7 @@ def run(guest: Executes, place: str, operation: Transact, *, wake: bool) -> Tran
     Raises:
         CallerError: it was refused; nothing was written, and the transaction may go on.
         StoreUnusable: no store there, one of another version, or no right to do this.
+        Unavailable: a queue or topic is being changed; roll back and try again.
         psycopg.Error: as any statement of the guest's; the transaction must be rolled back.
     """
     try:
@@ -63,6 +64,10 @@ def run(guest: Executes, place: str, operation: Transact, *, wake: bool) -> Tran
                 raise outcome
             if wake and tx.ready:
                 _tell(guest, tx)
+    except CatalogMoved:
+        raise Unavailable(
+            "the topic was changed at this very moment; roll the transaction back and run it again"
+        ) from None
     except (psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedTable):
         raise StoreUnusable(place, "there is no store in this database: run `headrace store init` first") from None
     except psycopg.errors.InsufficientPrivilege as error:

@@ -34,7 +34,7 @@ INSERT INTO published (topic, seq, sent_ms, due_ms, id, body, attributes, grp, d
 SELECT * FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _LOGGED: Final[LiteralString] = """
-UPDATE topic SET last = %s, last_ms = %s, logged = logged + %s, log_bytes = log_bytes + %s WHERE id = %s
+UPDATE topic SET last = greatest(last, %s), last_ms = %s, logged = logged + %s, log_bytes = log_bytes + %s WHERE id = %s
 """
 
 Place: TypeAlias = tuple[int, int]
@@ -107,6 +107,17 @@ def lock(tx: Transaction, topics: Iterable[StoredTopic]) -> Cursor:
     return tx.execute(_LOCK, (Ints(sorted(topic.number for topic in topics)),))
 
 
+def lock_all(tx: Transaction, arns: Iterable[str]) -> None:
+    """Lock what may be published to by several families of one transaction: each would lock its own, in an order of their
+    own, and nodes would deadlock."""
+    publications = Publications(tx.now)
+    for arn in arns:
+        queue, topic = tx.catalog.inboxes.get(arn), tx.catalog.topics.get(arn)
+        if queue is not None or topic is not None:
+            publications.expect(door_of(tx.catalog, arn))
+    publications.lock(tx)
+
+
 def locked(cursor: Cursor, topics: Iterable[StoredTopic]) -> dict[int, Locked]:
     """The locked rows by number. Raises CatalogMoved: a topic is not any more what it is taken for."""
     rows = {number: Locked(*rest) for number, *rest in cursor.fetchall()}
@@ -127,6 +138,7 @@ class Publications:
         self._now = now
         self._topics: dict[int, StoredTopic] = {}
         self._cursor: Cursor | None = None
+        self._rows: dict[int, Locked] = {}
         self._all: list[Publication] = []
 
     def expect(self, door: Door) -> None:
@@ -139,6 +151,11 @@ class Publications:
         """Send the statement that locks the topics; before groups and messages are locked, so that nodes do not deadlock."""
         if self._topics:
             self._cursor = lock(tx, self._topics.values())
+
+    def check(self) -> None:
+        """Wait for the locks; before anything is written. Raises CatalogMoved: a topic is not any more what it is taken for."""
+        if self._cursor is not None:
+            self._rows, self._cursor = locked(self._cursor, self._topics.values()), None
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -158,13 +175,13 @@ class Publications:
         tx.wrote()
         cursor = tx.execute(_DRAW, (len(self._all),))
         yield
-        rows = locked(self._cursor, self._topics.values()) if self._cursor is not None else {}
+        self.check()
         for one, (seq,) in zip(self._all, cursor.fetchall(), strict=True):
             one.sent = Sent(os.urandom(16), seq)
         lots: dict[int, list[Publication]] = {}
         for one in _without_duplicates(tx, self._all):
             lots.setdefault(one.topic.number, []).append(one)
-        kept = [row for number, lot in lots.items() for row in _give(tx, new, lot, rows.get(number))]
+        kept = [row for number, lot in lots.items() for row in _give(tx, new, lot, self._rows.get(number))]
         if kept:
             _keep(tx, kept)
 

@@ -17,6 +17,7 @@ from headrace.queue.store.postgres.transaction import Transaction
 from headrace.queue.timers import SEQ_MASK
 
 _POSITION: Final[LiteralString] = "SELECT position FROM subscription WHERE topic = %s AND queue = %s"
+_HOLD: Final[LiteralString] = "SELECT position FROM subscription WHERE topic = %s AND queue = %s FOR UPDATE"
 _STORE: Final[LiteralString] = """
 INSERT INTO subscription AS s (topic, queue, filter, scope, position) VALUES (%s, %s, %s::json, %s, %s)
 ON CONFLICT (topic, queue) DO UPDATE SET filter = excluded.filter, scope = excluded.scope, position = excluded.position
@@ -38,9 +39,10 @@ def subscribe(tx: Transaction, operation: Subscribe) -> Subscription:
     wanted = _wanted(queue, known, operation)
     tx.lock_directory()
     row = publishing.locked(publishing.lock(tx, [topic]), [topic])[topic.number]
+    reached = tx.execute(_HOLD, (topic.number, queue.number)).fetchone()  # and no slice is on its way
     position = _start(tx, topic, operation, row)
-    if position is None and known is not None:
-        position = _position(tx, topic, known)
+    if position is None and reached is not None:
+        position = reached[0]
     return _store(tx, topic, queue, wanted, position, purge=operation.purge)
 
 

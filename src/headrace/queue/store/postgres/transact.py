@@ -76,6 +76,7 @@ def transact(tx: Transaction, operations: Sequence[Transact]) -> Answers:
     for cursor in acknowledged:
         touched |= {(queue, name) for queue, name in cursor.fetchall()}
     found = _found(*(cursors or _lock(tx, planned, publications, touched)))
+    publications.check()
     expected = set(found.values)
     judged = [_judge(found, parts) for parts in planned]
     accepted = [parts for parts, error in zip(planned, judged, strict=True) if error is None]
