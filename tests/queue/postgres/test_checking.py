@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from headrace.errors import StoreUnusable
-from headrace.queue.store.postgres import schema
+from headrace.errors import StoreUnusable, Unavailable
+from headrace.queue.model import Entry, arn_of
+from headrace.queue.operations import CreateQueue, Send
+from headrace.queue.store.postgres import lane, schema
 from headrace.queue.store.postgres.checking import (
     AGE_MAX,
     judge_age,
@@ -24,6 +26,7 @@ from headrace.queue.store.postgres.checking import (
 )
 from headrace.queue.store.postgres.opening import open_store
 from headrace.testing.postgres import find_programs, server
+from tests.queue.postgres.nodes import ask
 
 
 @pytest.mark.parametrize(
@@ -163,6 +166,23 @@ def test_node_of_an_older_version_does_not_open_newer_tables(url: str, monkeypat
         open_store(url)
     with pytest.raises(StoreUnusable, match="it is of a newer headrace"):
         _migrate(url)
+
+
+def test_node_that_runs_while_tables_become_newer_writes_no_more(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _migrate(url)
+    store = open_store(url)[0]
+    arn = arn_of("q")
+    ask(store, CreateQueue(arn, {}), Send(arn, [Entry(b"x")]))
+    with monkeypatch.context() as newer:
+        _next_step(newer, "ALTER TABLE queue ADD COLUMN colour text")
+        _migrate(url)
+    monkeypatch.setattr(lane, "RECOVER_S", 0.3)
+    (refused,) = ask(store, Send(arn, [Entry(b"y")]))
+    assert isinstance(refused, Unavailable)
+    assert f"its format is {schema.VERSION + 1} now" in str(refused)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT body FROM headrace.message").fetchall() == [(b"x",)]
+    store.close()
 
 
 def test_node_does_not_open_older_tables(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from headrace.queue import limits
 from headrace.queue.filters import Policy
 from headrace.queue.model import QueueInfo, TopicInfo
 from headrace.queue.receipts import Receipts
+from headrace.queue.store.postgres import schema
 from headrace.queue.store.postgres.connecting import Connection, Executes
 
 _READ: Final[LiteralString] = "SELECT id, info::text, floor, purged_ms FROM queue"
@@ -129,9 +130,10 @@ class Catalog:
 
 
 def load(connection: Connection, before: Catalog) -> Catalog:
-    """The catalogue as it is now."""
+    """The catalogue as it is now. Raises StoreUnusable: the tables are of another version by now."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        schema.check_version(schema.place_of(connection), schema.version_of(connection))
         return read(connection, before)
 
 

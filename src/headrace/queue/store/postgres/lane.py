@@ -19,7 +19,7 @@ from typing import Any, Final, LiteralString
 import msgspec
 import psycopg
 
-from headrace.errors import OutcomeUnknown
+from headrace.errors import OutcomeUnknown, StoreUnusable
 from headrace.queue.operations import Operation
 from headrace.queue.store.postgres.clock import DatabaseClock
 from headrace.queue.store.postgres.connecting import ANSWER_S, COMMIT_S, Connection
@@ -199,7 +199,7 @@ class Lane:
         try:
             connection.rollback()
             self._shared.reload(connection)
-        except psycopg.Error:
+        except (psycopg.Error, StoreUnusable):
             self._drop()
 
     def _drop(self) -> None:

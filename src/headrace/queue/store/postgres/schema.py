@@ -222,6 +222,8 @@ def migrate(connection: psycopg.Connection[Any]) -> tuple[int, int]:
             if number == 0:
                 connection.execute("INSERT INTO meta VALUES (true, 1, %s)", (os.urandom(32),))
             connection.execute("UPDATE meta SET version = %s", (number + 1,))
+        if before != VERSION:  # nodes of the version before, should one still run, look again, and stop
+            connection.execute("UPDATE directory SET version = version + 1")
     return before, VERSION
 
 
