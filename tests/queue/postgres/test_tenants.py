@@ -66,13 +66,17 @@ def test_tenant_is_quiet_again_when_another_node_has_deleted(nodes: list[Postgre
     assert groups(receive(nodes[0], 1)) == ["busy"]
 
 
-def test_tenant_that_takes_most_of_the_time_is_noisy(nodes: list[PostgresStore], clock: ManualClock) -> None:
+@pytest.mark.parametrize("transacts", [False, True])
+def test_tenant_that_takes_most_of_the_time_is_noisy(
+    nodes: list[PostgresStore], clock: ManualClock, transacts: bool
+) -> None:
     for group, busy_ms in (("slow", 5_000), ("fast", 10)):
         send(nodes[0], group, limits.NOISY_IN_FLIGHT_MIN)
         leased = [receive(nodes[0], 10) for _ in range(3)]
         clock.advance(busy_ms)
         for lot in leased:
-            ask(nodes[0], ops.Delete(QUEUE, [one.receipt for one in lot]))
+            receipts = [one.receipt for one in lot]
+            ask(nodes[0], ops.Transact([(QUEUE, receipts)]) if transacts else ops.Delete(QUEUE, receipts))
     send(nodes[0], "slow", 5)
     send(nodes[0], "fast", 2)
     assert groups(receive(nodes[0], 4)) == ["fast", "fast", "slow", "slow"]

@@ -28,7 +28,7 @@ from headrace.queue.store.postgres.transaction import Answers, Cursor, Transacti
 # A share: an epoch that was read as the newest is so until the commit.
 _EPOCHS: Final[LiteralString] = "SELECT name, epoch FROM fence WHERE name = ANY (%s) ORDER BY name FOR SHARE"
 _HOLD: Final[LiteralString] = """
-SELECT m.queue, m.seq, m.receives
+SELECT m.queue, m.seq, m.receives, m.grp, m.received_ms
 FROM unnest(%s, %s, %s) AS held (queue, seq, receives) JOIN message m USING (queue, seq, receives)
 WHERE m.visible_ms > %s AND m.visible_ms < %s ORDER BY m.queue, m.seq FOR UPDATE OF m
 """
@@ -58,12 +58,14 @@ class Parts(msgspec.Struct):
 
 
 class Found(msgspec.Struct):
-    """What the transactions depend on, as it is behind those that were accepted."""
+    """What the transactions depend on, as it is behind those that were accepted. `tenants`: whose messages are leased, and
+    since when."""
 
     epochs: dict[str, int]
     values: dict[states.Place, bytes | None]
     claims: dict[claims.Reader, ClaimState]
     leases: set[Lease]
+    tenants: dict[Lease, tuple[str, int]]
 
 
 def transact(tx: Transaction, operations: Sequence[Transact]) -> Answers:
@@ -80,7 +82,7 @@ def transact(tx: Transaction, operations: Sequence[Transact]) -> Answers:
     expected = set(found.values)
     judged = [_judge(found, parts) for parts in planned]
     accepted = [parts for parts, error in zip(planned, judged, strict=True) if error is None]
-    _acknowledge(tx, [lease for parts in accepted for lease in parts.acknowledged])
+    _acknowledge(tx, [lease for parts in accepted for lease in parts.acknowledged], found)
     settled = _acknowledge_claims(tx, accepted, found)
     _put(tx, accepted, found, expected)
     new, placed = _new(tx, accepted, publications)
@@ -177,11 +179,13 @@ def _columns(leases: Sequence[Lease]) -> list[Ints]:
 
 
 def _found(epochs: Cursor | None, values: Cursor | None, readers: Cursor | None, leases: Cursor | None) -> Found:
+    held = leases.fetchall() if leases else []
     return Found(
         dict(epochs.fetchall()) if epochs else {},
         {(name, key): value for name, key, value in values.fetchall()} if values else {},
         claims.states(readers) if readers else {},
-        {(queue, seq, receives) for queue, seq, receives in leases.fetchall()} if leases else set(),
+        {(queue, seq, receives) for queue, seq, receives, *_ in held},
+        {(queue, seq, receives): (name, since) for queue, seq, receives, name, since in held if name is not None},
     )
 
 
@@ -216,14 +220,17 @@ def _check(found: Found, parts: Parts) -> None:
 # --- what they do ---
 
 
-def _acknowledge(tx: Transaction, leases: Sequence[Lease]) -> None:
+def _acknowledge(tx: Transaction, leases: Sequence[Lease], found: Found) -> None:
     if not leases:
         return
     queues, seqs, _ = _columns(leases)
     tx.execute(_DELETE, (queues, seqs))
     tx.wrote()
-    for queue, _, _ in leases:
-        tx.count(queue, "deleted")
+    for lease in leases:
+        tx.count(lease[0], "deleted")
+        if lease in found.tenants:
+            name, since_ms = found.tenants[lease]
+            tx.ended.append((lease[0], name, tx.now - since_ms))
 
 
 def _acknowledge_claims(tx: Transaction, accepted: Sequence[Parts], found: Found) -> Cursor | None:
