@@ -19,10 +19,11 @@ from headrace.testing.postgres import Server, find_programs
 from tests.broker_process import BrokerProcess, wait_until
 from tests.faults.stream.cluster import Cluster, assert_same, end_broker, left, messages_of
 from tests.faults.stream.events import columns, events, windows
-from tests.faults.stream.test_sharing_kills import BATCH, FILE, LIMITS, owners
+from tests.faults.stream.test_sharing_kills import FILE, LIMITS, owners
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20251126"))
 KILLS = int(os.environ.get("HEADRACE_STREAM_KILLS", "4"))
+BATCH_ROWS = os.environ.get("HEADRACE_STREAM_BATCH", "100")
 ROWS = int(os.environ.get("HEADRACE_STREAM_ROWS", "2000"))
 
 pytestmark = [
@@ -47,14 +48,19 @@ class Nodes(Cluster):
         super().__init__(folder, FILE, chance, limits=LIMITS)
         self.target = ",".join(f"http://127.0.0.1:{port}" for port in self._ports)
         self.nodes = [self.broker, self._started(self._ports[1])]
+        self._starting: set[int] = set()
 
     def kill_node(self) -> None:
+        """A successor is started; until it is there, the other has to do."""
         place = self._chance.randrange(2)
+        self._wait_for(place)
         end_broker(self.nodes[place])
         self.kills["node"] += 1
-        self.nodes[place] = self._started(self._ports[place])
+        self.nodes[place] = self._born_at(self._ports[place])
+        self._starting.add(place)
 
     def crash_database(self) -> None:
+        self._wait_for(0, 1)  # a broker does not start without it
         self.server.stop()
         self.kills["database"] += 1
         self.server.start()
@@ -71,9 +77,17 @@ class Nodes(Cluster):
         return self._started(self._ports[0])
 
     def _started(self, port: int) -> BrokerProcess:
-        one = BrokerProcess(self.folder / f"node-{port}", "--store", self._store, "--port", str(port))
+        one = self._born_at(port)
         one.wait_ready()
         return one
+
+    def _born_at(self, port: int) -> BrokerProcess:
+        return BrokerProcess(self.folder / f"node-{port}", "--store", self._store, "--port", str(port))
+
+    def _wait_for(self, *places: int) -> None:
+        for place in self._starting.intersection(places):
+            self.nodes[place].wait_ready()
+        self._starting.difference_update(places)
 
 
 def free_port() -> int:
@@ -121,7 +135,7 @@ def test_nothing_is_lost_or_doubled_over_two_nodes(tmp_path: Path) -> None:
         with headrace.connect(one.target) as client:
             client.queue("events", create=True).send_many(row.body() for row in rows)
         for _ in range(2):
-            one.start("shared", *BATCH)
+            one.start("shared", "--batch-rows", BATCH_ROWS)
         for number in range(KILLS):
             with headrace.connect(one.target) as client:
                 wait_until(lambda: left(client, "events") <= ROWS - number * ROWS // KILLS, within_s=300)  # noqa: B023
