@@ -90,6 +90,7 @@ class Known:
         counted, waiting: queues of many messages.
         tenants: of queues in which messages with a group have been seen.
         marks: below which receives need not look.
+        nodes: how many there were a minute ago.
         folded: others took this node for gone, and what it had told is theirs now: it begins anew.
     """
 
@@ -101,6 +102,7 @@ class Known:
         self.waiting: dict[int, Waiting] = {}
         self.tenants: dict[int, Tenants] = {}
         self.marks = Marks()
+        self.nodes = 1
         self.has_told = False
         self.folded = False
         self._untold: set[int] = set()

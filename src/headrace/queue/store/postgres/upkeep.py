@@ -10,13 +10,13 @@ import msgspec
 from headrace.queue import limits
 from headrace.queue.operations import Operation
 from headrace.queue.store.postgres import maintenance, marking, totals, watching
-from headrace.queue.store.postgres.known import Sums
+from headrace.queue.store.postgres.known import LIVES_EACH_MS, Sums
 from headrace.queue.store.postgres.transaction import Transaction
 
 MEASURE_EACH_MS: Final = limits.MINUTE_MS  # asks the file system for each table and index
 
 _SIZE: Final[LiteralString] = """
-SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
+SELECT sum(pg_total_relation_size(oid))::bigint, (SELECT count(*) FROM node WHERE told_ms > %s) FROM pg_class
 WHERE relnamespace = 'headrace'::regnamespace AND relkind IN ('r', 'p')
 """
 
@@ -28,7 +28,7 @@ class Turn(msgspec.Struct):
         due: queues to look into.
         memory: of maintenance, if a slice of it is due.
         sums: to be told, None: not now.
-        measures: whether the store's size is asked for.
+        measures: whether the store's size, and how many nodes there are, is asked for.
         seen: what looking has found: queue -> when its next is due.
         next_ms: when maintenance goes on.
         size_bytes: how large the store is.
@@ -48,8 +48,7 @@ class Turn(msgspec.Struct):
         if self.sums is not None:
             totals.tell(tx, self.sums)
         if self.measures:
-            (row,) = tx.execute(_SIZE).fetchall()
-            self.size_bytes = row[0]
+            ((self.size_bytes, tx.known.nodes),) = tx.execute(_SIZE, (tx.now - 2 * LIVES_EACH_MS,)).fetchall()
         if self.memory is not None:
             self.next_ms = maintenance.run(tx, self.memory)
         return []
