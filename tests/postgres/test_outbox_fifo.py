@@ -10,11 +10,13 @@ import psycopg
 import pytest
 
 from headrace import Outgoing, postgres
-from headrace.errors import InvalidParameter, MissingParameter, StoreUnusable
-from headrace.queue.model import Entry, arn_of, topic_arn_of
-from headrace.queue.operations import CreateTopic, Send, Subscribe
-from headrace.queue.store.postgres import schema
+from headrace.errors import InvalidParameter, MissingParameter, StoreUnusable, Unavailable
+from headrace.queue.model import Entry, Sent, arn_of, topic_arn_of
+from headrace.queue.operations import ChangeVisibility, CreateTopic, Send, Subscribe
+from headrace.queue.store.postgres import connecting, lane, schema
+from headrace.queue.store.postgres.opening import open_store
 from tests.postgres.conftest import Shop
+from tests.queue.postgres.nodes import ask
 
 
 @pytest.fixture
@@ -72,6 +74,44 @@ def test_two_transactions_in_one_group_come_one_after_the_other(fifo: Shop) -> N
         other.join()
         second.commit()
     assert fifo.bodies("orders.fifo") == [b"1", b"2"]
+
+
+def test_open_transaction_that_holds_a_group_stops_nothing_else(fifo: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "LOCK_MS", 200)
+    monkeypatch.setattr(lane, "RECOVER_S", 0.0)
+    monkeypatch.setattr(lane, "_PAUSE_S", 0.0)
+    with psycopg.connect(fifo.url) as connection:
+        _send(connection, "1")
+        other = open_store(fifo.url)[0]  # its connections have the short bound
+        held = Send(arn_of("orders.fifo"), [Entry(b"2", group="g", dedup_id="2")])
+        free = Send(arn_of("orders.fifo"), [Entry(b"3", group="other", dedup_id="3")])
+        refused, sent, also_sent = ask(other, held, free, Send(arn_of("packing"), [Entry(b"x")]))
+        other.close()
+    assert isinstance(refused, Unavailable)
+    assert isinstance(sent[0], Sent)
+    assert isinstance(also_sent[0], Sent)
+    assert sorted(fifo.bodies("orders.fifo")) == [b"1", b"3"]
+
+
+@pytest.mark.parametrize("level", [psycopg.IsolationLevel.REPEATABLE_READ, psycopg.IsolationLevel.SERIALIZABLE])
+def test_stricter_isolation_is_refused_on_a_fifo_queue_and_safe_on_others(
+    fifo: Shop, level: psycopg.IsolationLevel
+) -> None:
+    """It would see messages of a group that are gone by now."""
+    with psycopg.connect(fifo.url) as connection:
+        connection.isolation_level = level
+        postgres.send(connection, "packing", "a")
+        connection.commit()
+        (delivery,) = fifo.receive("packing")
+        connection.execute("SELECT count(*) FROM orders")  # what it sees is fixed from here on
+        with pytest.raises(InvalidParameter, match="READ COMMITTED"):
+            _send(connection, "1")
+        with pytest.raises(InvalidParameter, match="READ COMMITTED"):
+            postgres.acknowledge(connection, "orders.fifo", delivery.receipt)
+        fifo.ask(ChangeVisibility(arn_of("packing"), [(delivery.receipt, 0)]))
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            postgres.acknowledge(connection, "packing", delivery.receipt)
+        connection.rollback()
 
 
 def test_acknowledgement_frees_the_group_at_the_commit(fifo: Shop) -> None:

@@ -13,7 +13,7 @@ from typing import Final, LiteralString
 
 import psycopg
 
-from headrace.errors import CallerError, StoreUnusable, Unavailable
+from headrace.errors import CallerError, InvalidParameter, StoreUnusable, Unavailable
 from headrace.queue.operations import Transact, TransactOutcome
 from headrace.queue.store.postgres import families, news, schema
 from headrace.queue.store.postgres.catalog import Catalog, read
@@ -59,6 +59,7 @@ def run(guest: Executes, place: str, operation: Transact, *, wake: bool) -> Tran
     """
     try:
         with _entered(guest, place) as tx:
+            _check_isolation(guest, tx, operation)
             outcome = families.run_in_order(tx, [operation])[0]
             if isinstance(outcome, CallerError):
                 raise outcome
@@ -94,6 +95,20 @@ def _entered(guest: Executes, place: str) -> Iterator[Transaction]:
         guest.execute(_LEAVE, before)
         raise
     guest.execute(_LEAVE, before)
+
+
+def _check_isolation(guest: Executes, tx: Transaction, operation: Transact) -> None:
+    """FIFO rules read what has been committed when a group's lock is had: a stricter transaction would not see it."""
+    catalog = tx.catalog
+    places = [
+        catalog.queues.get(arn) or catalog.topics.get(arn) for arn, _ in [*operation.acknowledge, *operation.sends]
+    ]
+    if not any(place is not None and place.info.settings.fifo for place in places):
+        return
+    row = guest.execute("SELECT current_setting('transaction_isolation')").fetchone()
+    if row != ("read committed",):
+        level = str(row[0]) if row is not None else ""
+        raise InvalidParameter("isolation level", level, "with a FIFO queue it must be READ COMMITTED")
 
 
 def _catalog(guest: Executes, secret: bytes, version: int) -> Catalog:

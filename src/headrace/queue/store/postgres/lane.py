@@ -246,7 +246,7 @@ class Lane:
         return time.monotonic() > until
 
     def _refuse(self, operations: Sequence[Operation], error: BaseException, failure: Failure) -> list[Batch]:
-        if failure is Failure.BUG and len(operations) > 1:
+        if failure in (Failure.BUG, Failure.AGAIN) and len(operations) > 1:  # one may be to blame, all else goes on
             return [batch for operation in operations for batch in self.run([operation])]
         name = ", ".join(sorted({type(operation).__name__ for operation in operations})) or self.name
         self._shared.complaints.tell("store.refused", f"{name} was refused", error)
