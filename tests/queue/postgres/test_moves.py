@@ -87,3 +87,31 @@ def test_second_task_of_a_source_is_refused_on_any_node(kind: StoreKind, tmp_pat
     assert task(nodes[1]).status == "CANCELLED"
     for one in nodes:
         one.close()
+
+
+def test_messages_of_a_fifo_queue_are_moved_in_order_among_receives(kind: StoreKind, tmp_path: Path) -> None:
+    """A group of which something is in flight waits; the rest goes, each message once, each group in order."""
+    assert kind.durable
+    clock = ManualClock()
+    nodes = [node(tmp_path, clock) for _ in range(3)]
+    queue, dead = arn_of("q.fifo"), arn_of("dead.fifo")
+    content = {"fifo": True, "content_dedup": True, "visibility_ms": 1_000}
+    ask(nodes[0], ops.CreateQueue(dead, content), ops.CreateQueue(queue, {**content, "redrive": Redrive(dead, 1)}))
+    letters = [Entry(b"%03d" % number, group=f"g{number % 4}", source=queue) for number in range(60)]
+    ask(nodes[0], ops.Send(dead, letters))
+    (held,) = ask(nodes[0], ops.Receive(dead, 1))
+    (moving,) = ask(nodes[1], ops.StartMove(dead))
+    while nodes[1].advance() == clock() and ask(nodes[0], ops.ListMoves(dead))[0][0].status == "RUNNING":
+        nodes[2].advance()
+    done = ask(nodes[0], ops.ListMoves(dead))[0][0]
+    assert (done.handle, done.status, done.moved) == (moving.handle, "COMPLETED", 45)
+    assert {one.message.group for one in ask(nodes[0], ops.Peek(dead, 100))[0]} == {held[0].message.group}
+    seen: dict[str | None, list[bytes]] = {}
+    while deliveries := ask(nodes[2], ops.Receive(queue, 7))[0]:
+        for one in deliveries:
+            seen.setdefault(one.message.group, []).append(one.message.body)
+        ask(nodes[0], ops.Delete(queue, [one.receipt for one in deliveries]))
+    assert sorted(len(ones) for ones in seen.values()) == [15, 15, 15]
+    assert all(ones == sorted(ones) for ones in seen.values())
+    for one in nodes:
+        one.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,43 @@ def test_deleted_queue_is_forgotten_with_what_came_late(
     for _ in range(4):
         nodes[1].advance()
     assert (rows(database), rows(database, "deleted_queue"), rows(database, "queue_total")) == (0, 0, 0)
+
+
+def test_groups_of_a_fifo_queue_are_whole_after_purges_among_sends_and_receives(
+    nodes: list[PostgresStore], database: psycopg.Connection[Any], clock: ManualClock, tmp_path: Path
+) -> None:
+    """Whatever each purge took: what is left comes in order, and then nothing is left of any group."""
+    queue = arn_of("q.fifo")
+    ask(nodes[0], ops.CreateQueue(queue, {"fifo": True}))
+    nodes.append(node(tmp_path, clock))
+
+    def send_all(store: PostgresStore) -> None:
+        for number in range(40):
+            entry = Entry(b"%03d" % number, group=f"g{number % 3}", dedup_id=str(number))
+            ask(store, ops.Send(queue, [entry]))
+
+    def purge(store: PostgresStore) -> None:
+        for _ in range(8):
+            ask(store, ops.Purge(queue))
+            store.advance()
+
+    def consume(store: PostgresStore) -> None:
+        for _ in range(25):
+            for one in ask(store, ops.Receive(queue, 3))[0]:
+                ask(store, ops.Delete(queue, [one.receipt]))
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(send_all, nodes[0]), pool.submit(purge, nodes[1]), pool.submit(consume, nodes[2])]:
+            done.result()
+    nodes[0].advance()
+    left: dict[str | None, list[bytes]] = {}
+    while deliveries := ask(nodes[0], ops.Receive(queue, 10))[0]:
+        for one in deliveries:
+            left.setdefault(one.message.group, []).append(one.message.body)
+        ask(nodes[1], ops.Delete(queue, [one.receipt for one in deliveries]))
+    assert all(bodies == sorted(bodies) for bodies in left.values())
+    for _ in range(4):
+        nodes[0].advance()
+    assert (rows(database), rows(database, "message_group")) == (0, 0)
+    ask(nodes[0], ops.Send(queue, [Entry(b"new", group="g0", dedup_id="new")]))
+    assert [one.message.body for one in ask(nodes[1], ops.Receive(queue, 10))[0]] == [b"new"]
