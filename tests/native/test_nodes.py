@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import headrace
+from headrace.native.http_async import AsyncHttpTransport
+from headrace.native.http_sync import HttpTransport
 from headrace.native.turns import start_of
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry
@@ -92,3 +95,25 @@ def test_client_stays_with_the_node_that_it_asked(served: ServedBroker, good: Cu
         client.queue("orders", create=True)
         client.call(ops.ListQueues())
         assert good.calls == 0
+
+
+def test_machine_that_is_gone_is_noticed_by_the_system(served: ServedBroker) -> None:
+    wanted = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+
+    def options(connected: socket.socket) -> dict[str, int]:
+        return {name: connected.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in wanted}
+
+    with headrace.connect(served.url) as client:
+        client.queues()
+        assert isinstance(client._transport, HttpTransport)
+        assert options(client._transport._nodes[0]._idle[0]._socket) == wanted
+
+    async def on_a_loop() -> None:
+        async with headrace.connect_async(served.url) as client:
+            await client.queues()
+            assert isinstance(client._opened, AsyncHttpTransport)
+            transport = client._opened._nodes[0]._idle[0]._transport
+            assert transport is not None
+            assert options(transport.get_extra_info("socket")) == wanted
+
+    asyncio.run(on_a_loop())

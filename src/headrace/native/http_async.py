@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, cast
 
 from headrace.errors import HeadraceError, OutcomeUnknown, Unavailable
 from headrace.native import protocol
-from headrace.native.endpoint import Endpoint
+from headrace.native.endpoint import Endpoint, keep_alive
 from headrace.native.exchange import BadResponse, RequestWriter, ResponseReader
 from headrace.native.http_sync import CONNECT_TIMEOUT_S, IDLE_MAX_S
 from headrace.native.retry import Attempts
@@ -37,6 +38,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, though no subclass
+        connected = transport.get_extra_info("socket")
+        if connected.family != socket.AF_UNIX:
+            keep_alive(connected)
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from headrace.errors import HeadraceError, OutcomeUnknown, Unavailable
 from headrace.native import protocol
-from headrace.native.endpoint import Endpoint
+from headrace.native.endpoint import Endpoint, keep_alive
 from headrace.native.exchange import READ_BYTES, BadResponse, RequestWriter, ResponseReader
 from headrace.native.retry import Attempts
 from headrace.native.signing import Credentials
@@ -66,9 +66,9 @@ class Connection:
         try:
             while not self._reader.feed(self._read()):
                 self._socket.settimeout(max(0.001, deadline_s - time.monotonic()))
-        except TimeoutError:
-            raise OutcomeUnknown(f"no answer within {timeout_s:.0f} s") from None
         except (OSError, BadResponse) as error:
+            if isinstance(error, TimeoutError) and error.errno is None:  # else: the machine is gone, says the system
+                raise OutcomeUnknown(f"no answer within {timeout_s:.0f} s") from None
             raise OutcomeUnknown(f"the connection broke before the answer: {error}") from None
         return self._reader
 
@@ -214,4 +214,5 @@ def _connected_socket(endpoint: Endpoint, context: ssl.SSLContext | None) -> soc
         return unix
     plain = socket.create_connection((endpoint.host, endpoint.port), CONNECT_TIMEOUT_S)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    keep_alive(plain)
     return context.wrap_socket(plain, server_hostname=endpoint.host) if context is not None else plain
