@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +31,20 @@ def ask(store: PostgresStore, *operations: Operation) -> list[Any]:
 def kill(store: PostgresStore) -> None:
     """Let a node end as if its process had: it says nothing to anybody, its connection breaks."""
     store._alone._drop()
+
+
+class Threads:
+    """What a broker's threads would do, when the test says so."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self.jobs: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {}
+        store.attach(self.offload)
+
+    def offload(self, work: Callable[[], Any], then: Callable[[Any], None], lane: str = "commit", /) -> None:
+        self.jobs[lane] = work, then
+
+    def work(self, lane: str) -> Callable[[], None]:
+        """Do a lane's work; returns what tells of it."""
+        work, then = self.jobs.pop(lane)
+        result = work()
+        return lambda: then(result)

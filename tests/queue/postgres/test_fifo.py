@@ -19,10 +19,11 @@ from headrace.errors import HeadraceError, ReceiptExpired
 from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Delivery, Entry, Redrive, Sent, arn_of
+from headrace.queue.store.base import Request
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
-from tests.queue.postgres.nodes import ask, node
+from tests.queue.postgres.nodes import Threads, ask, node
 
 QUEUE = arn_of("q.fifo")
 VISIBILITY_MS = 5_000
@@ -266,6 +267,26 @@ def test_dead_letter_waits_for_no_group_of_the_other_queue(
         assert receive(nodes[1]) == []
     assert receive(nodes[1]) == ["a2"]
     assert [one.message.body for one in ask(nodes[2], ops.Peek(dead))[0]] == [b"x", b"a1"]
+
+
+def test_deletes_and_changes_of_visibility_lock_groups_in_one_order(
+    nodes: list[PostgresStore], database: psycopg.Connection[Any]
+) -> None:
+    send(nodes[0], "a1", "b1")
+    first, second = (one.receipt for one in ask(nodes[0], ops.Receive(QUEUE, 2))[0])
+    threads = Threads(nodes[1])
+    outcomes: list[Any] = []
+    operations = ops.Delete(QUEUE, [second]), ops.ChangeVisibility(QUEUE, [(first, 0)])
+    nodes[1].execute([Request(operation, outcomes.append) for operation in operations])
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction():
+            database.execute("SELECT FROM message_group WHERE name = 'a' FOR UPDATE")
+            working = pool.submit(threads.work, "settle")
+            _until_somebody_waits(database)
+            database.execute("SELECT FROM message_group WHERE name = 'b' FOR UPDATE NOWAIT")
+        working.result()()
+    assert outcomes == [[None], [None]]
+    nodes[1].attach(None)
 
 
 def test_requests_of_a_batch_have_groups_of_their_own(nodes: list[PostgresStore]) -> None:

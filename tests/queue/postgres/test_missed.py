@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,9 @@ from headrace.queue.model import Entry, arn_of
 from headrace.queue.store.base import Request
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
-from tests.queue.postgres.nodes import ask, node
+from tests.queue.postgres.nodes import Threads, ask, node
 
 QUEUE = arn_of("q")
-
-
-class Threads:
-    """What a broker's threads would do, when the test says so."""
-
-    def __init__(self, store: PostgresStore) -> None:
-        self.jobs: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {}
-        store.attach(self.offload)
-
-    def offload(self, work: Callable[[], Any], then: Callable[[Any], None], lane: str = "commit", /) -> None:
-        self.jobs[lane] = work, then
-
-    def work(self, lane: str) -> Callable[[], None]:
-        """Do a lane's work; returns what tells of it."""
-        work, then = self.jobs.pop(lane)
-        result = work()
-        return lambda: then(result)
 
 
 @pytest.fixture

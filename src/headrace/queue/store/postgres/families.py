@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.errors import InvalidParameter
 from headrace.queue.between import ListElsewhere, TellHolders
+from headrace.queue.model import Entry
 from headrace.queue.operations import (
     AcknowledgeClaims,
     CancelMove,
@@ -50,6 +51,7 @@ from headrace.queue.operations import (
 )  # fmt: skip
 from headrace.queue.store.postgres import (
     claims,
+    groups,
     log,
     moves,
     peeking,
@@ -66,7 +68,7 @@ from headrace.queue.store.postgres import (
     topics,
     transact,
 )
-from headrace.queue.store.postgres.transaction import Answers, Transaction, each
+from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction, each
 
 
 class LaneName(Enum):
@@ -142,6 +144,7 @@ def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
         places.setdefault(type(operation), []).append(place)
     if tx.catalog.topics and Send in places and Transact in places:
         publishing.lock_all(tx, _destinations(operations))
+    locked = _lock_groups(tx, operations) if len(places) > 1 else None
     outcomes: list[Any] = [None] * len(operations)
     running = [(family_of(kind).run(tx, [operations[one] for one in ones]), ones) for kind, ones in places.items()]
     checked = False
@@ -158,7 +161,24 @@ def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
         if not checked:
             checked = True
             tx.check()
+    if locked is not None:
+        groups.settle(tx, [*locked[0], *locked[1].fetchall()])
     return outcomes
+
+
+def _lock_groups(tx: Transaction, operations: Sequence[Operation]) -> tuple[set[groups.Group], Cursor] | None:
+    """Lock the groups of FIFO queues that operations of several types are about, all in one order: each type by itself would
+    take some while it holds others. Returns those that must be settled at the end, whatever comes of the operations."""
+    leases = {place for operation in operations for place in settling.places(tx, operation)}
+    sends = [send for operation in operations for send in _sends(operation)]
+    named = {group for arn, entries in sends for group in groups.named(tx.catalog.queues.get(arn), entries)}
+    return (named, groups.lock_both(tx, named, leases)) if named or leases else None
+
+
+def _sends(operation: Operation) -> list[tuple[str, list[Entry]]]:
+    if isinstance(operation, Send):
+        return [(operation.queue, operation.entries)]
+    return operation.sends if isinstance(operation, Transact) else []
 
 
 def _destinations(operations: Sequence[Operation]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, LiteralString, TypeAlias
 
+from headrace.queue.model import ID, Entry
 from headrace.queue.store.postgres.arrays import Ints, Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
@@ -29,6 +30,15 @@ Group: TypeAlias = tuple[int, str]
 _LOCK: Final[LiteralString] = """
 INSERT INTO message_group AS g (queue, name) SELECT queue, name FROM unnest(%s, %s) AS wanted (queue, name)
 ON CONFLICT (queue, name) DO UPDATE SET head = g.head WHERE false
+"""
+_LOCK_BOTH: Final[LiteralString] = """
+INSERT INTO message_group AS g (queue, name) SELECT queue, name FROM (
+    SELECT queue, name FROM unnest(%s, %s) AS wanted (queue, name)
+    UNION SELECT g.queue, g.name FROM unnest(%s, %s) AS held (queue, seq)
+        JOIN message m ON m.queue = held.queue AND m.seq = held.seq
+        JOIN message_group g ON g.queue = m.queue AND g.name = m.grp
+) wanted ORDER BY queue, name
+ON CONFLICT (queue, name) DO UPDATE SET head = g.head WHERE false RETURNING queue, name
 """
 # Of those that are there, the ones that nobody has; of those that are not, all.
 _THERE: Final[LiteralString] = """
@@ -78,8 +88,11 @@ UPDATE message_group g SET head = held.head, head_sent_ms = held.sent_ms, busy_m
 FROM unnest(%(queues)s, %(names)s, %(heads)s, %(sent)s, %(taken)s) AS held (queue, name, head, sent_ms, taken)
 WHERE g.queue = held.queue AND g.name = held.name
 """
-_LOCK_ALL: Final[LiteralString] = "SELECT FROM message_group WHERE queue = %s ORDER BY name FOR UPDATE"
-_DROP_ALL: Final[LiteralString] = "DELETE FROM message_group WHERE queue = %s"
+_DROP_ALL: Final[LiteralString] = """
+DELETE FROM message_group WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM message_group WHERE queue = %s ORDER BY queue, name FOR UPDATE
+))
+"""
 _PURGED: Final[LiteralString] = """
 SELECT queue, name FROM message_group WHERE queue = %s AND head < %s ORDER BY name LIMIT %s FOR UPDATE SKIP LOCKED
 """
@@ -106,6 +119,13 @@ def lock(tx: Transaction, groups: Iterable[Group]) -> None:
     columns = _columns(groups)
     if columns is not None:
         tx.execute(_LOCK, columns)
+
+
+def lock_both(tx: Transaction, groups: Iterable[Group], messages: Iterable[tuple[int, int]]) -> Cursor:
+    """Lock groups by their names and by messages (queue, seq) in them, in one order. The rows: those that are new."""
+    ones = sorted(set(groups))
+    named = Ints([queue for queue, _ in ones]), Texts([name for _, name in ones])
+    return tx.execute(_LOCK_BOTH, (*named, *_places(sorted(set(messages)))))
 
 
 def try_lock(tx: Transaction, groups: Iterable[Group]) -> set[Group]:
@@ -153,13 +173,8 @@ def settle(tx: Transaction, groups: Iterable[Group]) -> None:
             tx.ready.add(number)
 
 
-def lock_all(tx: Transaction, queue: int) -> None:
-    """Lock all groups of a queue, before all its messages are gone, `drop_all` afterwards."""
-    tx.execute(_LOCK_ALL, (queue,))
-
-
 def drop_all(tx: Transaction, queue: int) -> None:
-    """Forget the groups of a queue that is purged."""
+    """Forget the groups of a queue that is purged. They are locked in their order; what is new meanwhile stays."""
     tx.execute(_DROP_ALL, (queue,))
 
 
@@ -185,6 +200,13 @@ def hold(
     names, heads, sent, taken = zip(*held, strict=True)
     asked = {"queues": Ints([queue] * len(held)), "until": until_ms, "names": Texts(names), "reader": reader}
     tx.execute(_HOLD, {**asked, "heads": Ints(heads), "sent": Ints(sent), "taken": Ints(taken)})
+
+
+def named(queue: StoredQueue | None, entries: Iterable[Entry]) -> set[Group]:
+    """The groups of entries for a FIFO queue."""
+    if queue is None or not queue.info.settings.fifo:
+        return set()
+    return {(queue.number, entry.group) for entry in entries if entry.group and ID.fullmatch(entry.group)}
 
 
 def _columns(groups: Iterable[Group]) -> tuple[Ints, Texts] | None:

@@ -102,7 +102,6 @@ def empty(tx: Transaction, queue: StoredQueue) -> int:
     """Purge a queue; whether that may be is the caller's to know. Returns how many messages are gone."""
     counts = counting.count(tx, [queue])[queue.number]
     if queue.info.settings.fifo:
-        groups.lock_all(tx, queue.number)
         groups.drop_all(tx, queue.number)
     tx.lock_directory()
     row = tx.execute(_PURGE, (tx.now, queue.number)).fetchone()

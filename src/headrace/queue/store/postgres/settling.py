@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.errors import CallerError, InvalidParameter, MessageNotFound, MessageNotInFlight, ReceiptExpired
 from headrace.queue import limits
-from headrace.queue.operations import ChangeVisibility, Delete
+from headrace.queue.operations import ChangeVisibility, Delete, Operation, Transact
 from headrace.queue.store.checks import check_receipts, check_visibility
 from headrace.queue.store.postgres import groups
 from headrace.queue.store.postgres.arrays import Ints
@@ -119,6 +119,24 @@ def _read_all(
                 (strict if fifo else held).add(lease)
                 outcomes.append(lease if fifo else None)
     return outcomes
+
+
+def places(tx: Transaction, operation: Operation) -> list[tuple[int, int]]:
+    """The messages of FIFO queues, (queue, seq), that an operation deletes or lets go by their receipts."""
+    out: list[tuple[int, int]] = []
+    for arn, receipts in _receipts(operation):
+        queue = tx.catalog.queues.get(arn)
+        if queue is not None and queue.info.settings.fifo:
+            out += [(queue.number, queue.receipts.seen(receipt)) for receipt in receipts]
+    return out
+
+
+def _receipts(operation: Operation) -> list[tuple[str, list[bytes]]]:
+    if isinstance(operation, Delete):
+        return [(operation.queue, operation.receipts)]
+    if isinstance(operation, ChangeVisibility):
+        return [(operation.queue, [receipt for receipt, _ in operation.changes])]
+    return operation.acknowledge if isinstance(operation, Transact) else []
 
 
 class Change(msgspec.Struct):
