@@ -18,7 +18,6 @@ import psycopg
 import pytest
 
 from headrace.clock import ManualClock
-from headrace.errors import StoreError
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.store.postgres import connecting, lane
@@ -32,7 +31,7 @@ from tests.queue.postgres.nodes import ask
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
 FAULTS = os.environ.get(
-    "HEADRACE_FAULTS", "failover node_killed connections_end node_paused primary_crashes node_killed failover"
+    "HEADRACE_FAULTS", "failover node_killed connections_end node_paused primary_crashes failover"
 ).split()
 NODES = 3
 
@@ -169,13 +168,11 @@ def test_primary_that_was_replaced_and_lives_on_is_not_written(monkeypatch: pyte
                 connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
                 connection.execute("SELECT pg_reload_conf()")
             monkeypatch.setattr(lane, "COMMIT_S", 0.5)
-            monkeypatch.setattr(connecting, "COMMIT_S", 0.5)
             monkeypatch.setattr(connecting.Connection, "answer_s", 0.5)
             monkeypatch.setattr(connecting, "LOCK_MS", 200)
             monkeypatch.setattr(lane, "RECOVER_S", 0.0)
             outcomes = [ask(store, ops.Send(queue, [Entry(b"%d" % number)]))[0] for number in range(8)]
             monkeypatch.undo()
-            assert isinstance(outcomes[0], StoreError)
             sent = [b"%d" % number for number, outcome in enumerate(outcomes) if isinstance(outcome, list)]
             assert sent, outcomes
             old.stop(signal.SIGKILL)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Lock
 
+import psycopg
 import pytest
 
 from headrace.clock import ManualClock
@@ -160,3 +161,30 @@ def test_hosts_take_turns() -> None:
     assert turned(given, 4) == {"host": "b,c,a", "port": "2,3,1", "user": "u"}
     assert turned({"host": "a,b", "port": "1"}, 1) == {"host": "b,a", "port": "1"}
     assert turned({"dbname": "x"}, 5) == {"dbname": "x"}
+
+
+def test_lanes_follow_each_other_to_the_server_that_takes_commits(near: PostgresStore) -> None:
+    """Another lane has gone to another server: this one's would go on answering, of a time that is over."""
+    shared = near._shared
+    home = shared.home
+    shared.home = "another"
+    (sent,) = ask(near, ops.Send(QUEUE, [Entry(b"x")]))
+    assert isinstance(sent[0], Sent)
+    assert shared.home == home is not None
+
+
+def test_who_takes_no_commits_goes_where_they_are_taken(near: PostgresStore) -> None:
+    near._shared.connect_home().close()
+    near._shared.home = "another"
+    with pytest.raises(psycopg.OperationalError, match="takes commits"):
+        near._shared.connect_home()
+
+
+def test_place_is_that_of_the_host_that_answered(network: Network, near: PostgresStore) -> None:
+    url = network.url.replace("127.0.0.1", "127.0.0.1,127.0.0.1").replace(
+        "@127.0.0.1,127.0.0.1:", "@127.0.0.1:1,127.0.0.1:"
+    )
+    with connecting.connect(url) as connection, connecting.connect(network.url) as other:
+        assert (connection.place, other.place) == (1, 0)
+        assert connection.server == other.server
+    assert near.durable

@@ -115,8 +115,11 @@ def test_error_is_told_and_passes(
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "0A000", "26000", "57P01", "08006"])
-def test_error_that_passes_is_not_seen(store: PostgresStore, database: Database, state: str) -> None:
+def test_error_that_passes_is_not_seen(
+    store: PostgresStore, database: Database, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Deadlocks, serialization failures, connections that are of no use any more."""
+    monkeypatch.setattr(lane, "RECOVER_S", 30.0)
     plant(database, state, times=2)
     assert isinstance(send(store, b"after 0")[0], Sent)
     (found,) = ask(store, ops.Peek(QUEUE))

@@ -25,6 +25,7 @@ STATEMENT_MS: Final = 30_000  # a native batch of 10,000 messages on a slow disk
 LOCK_MS: Final = 5_000
 ANSWER_S: Final = 32.0  # longer than a statement may take: the server's own word comes first, if it comes
 COMMIT_S: Final = 10.0  # to a disk and a standby that are well it takes milliseconds
+ENTER_S: Final = 5.0  # for each answer until a connection is in use
 
 T = TypeVar("T")
 Cursor: TypeAlias = psycopg.Cursor[tuple[Any, ...]]
@@ -33,11 +34,16 @@ Cursor: TypeAlias = psycopg.Cursor[tuple[Any, ...]]
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that waits for no answer longer than `answer_s`; then it is closed: what comes late nobody reads.
 
-    `warning`: the last warning that the server gave, or None.
+    Attributes:
+        warning: the last warning that the server gave, or None.
+        server: which server it is, and which start of it.
+        place: which of the URL's hosts, from 0.
     """
 
-    answer_s = COMMIT_S
+    answer_s = ENTER_S
     warning: str | None = None
+    server = ""
+    place = 0
 
     def wait(self, gen: Generator[Any, Any, T], *how: Any, **more: Any) -> T:
         return super().wait(self._bounded(gen, time.monotonic() + self.answer_s), *how, **more)
@@ -86,7 +92,9 @@ _SETTINGS: Final[LiteralString] = (
     " set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout', '5s', false),"
     " set_config('tcp_keepalives_idle', '2', false), set_config('tcp_keepalives_interval', '1', false),"
     " set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '5s', false),"
-    " set_config('plan_cache_mode', 'force_generic_plan', false), " + _BY_INDEX + ", pg_is_in_recovery(),"
+    " set_config('plan_cache_mode', 'force_generic_plan', false), "
+    + _BY_INDEX
+    + ", pg_postmaster_start_time()::text, pg_is_in_recovery(),"
     " current_setting('server_version_num')::int"
 )
 _SERVER_MIN: Final = 150_000
@@ -114,6 +122,7 @@ def connect(url: str, *, statement_ms: int = STATEMENT_MS, turn: int = 0) -> Con
             raise StoreUnusable(url_of(url), f"it is PostgreSQL {row[-1] // 10_000}; 15 or newer is needed")
         if row[-2]:
             raise psycopg.OperationalError("this is a standby: its primary is needed")
+        connection.server, connection.place = row[-3], place_in(given, connection)
     except BaseException:
         connection.close()
         raise
@@ -126,6 +135,17 @@ def turned(given: dict[str, Any], turn: int) -> dict[str, Any]:
     count = max(map(len, lists.values()), default=1)
     at = turn % count
     return given | {name: ",".join(ones[at:] + ones[:at]) for name, ones in lists.items() if len(ones) == count}
+
+
+def place_in(given: dict[str, Any], connection: Connection) -> int:
+    """Which of the hosts a connection leads to."""
+    hosts, ports = str(given.get("host", "")).split(","), str(given.get("port", "")).split(",")
+    here = (connection.info.host, str(connection.info.port))
+    for place, host in enumerate(hosts):
+        port = ports[place] if len(ports) == len(hosts) else ports[0]
+        if (host, port or here[1]) == here:
+            return place
+    return 0
 
 
 def url_of(url: str) -> str:

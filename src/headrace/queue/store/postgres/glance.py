@@ -29,8 +29,9 @@ class Glance:
 
     def open(self) -> None:
         """Connect, unless connected. Raises psycopg.OperationalError, StoreUnusable."""
-        if self._connection is None:
-            connection = self._shared.connect()
+        if self._connection is None or not self._shared.is_home(self._connection):
+            self.close()
+            connection = self._shared.connect_home()
             connection.answer_s = ANSWER_S
             self._connection = connection
 

@@ -169,13 +169,14 @@ class Lane:
     # --- connections ---
 
     def _connected(self) -> Connection:
-        if self._connection is None or self._connection.closed:
+        if self._connection is None or self._connection.closed or not self._shared.is_home(self._connection):
+            self._drop()
             connection = self._shared.connect()
             try:
                 self._enter(connection)
             except BaseException:
                 connection.close()
-                self._shared.turn += 1  # a primary that does not commit is none: there may be another
+                self._shared.suspect(connection)  # a primary that does not commit is none: there may be another
                 raise
             self._connection = connection
         return self._connection
@@ -184,6 +185,7 @@ class Lane:
         """Shut out the connection before, and learn what it committed last."""
         row = connection.execute(_ENTER, (self._id, self._shared.clock())).fetchone()
         assert row is not None
+        self._shared.enter(connection)
         self._shared.reload(connection)
         self._synced_s, self._lost_s = time.monotonic(), None
         self._epoch, marked = row
@@ -214,6 +216,8 @@ class Lane:
         failure = failure_of(error)
         if self._committing is not None and getattr(error, "sqlstate", None) is None:
             failure = Failure.LOST
+            if self._connection is not None:
+                self._shared.suspect(self._connection)
         if failure is Failure.LOST and self._lost_s is None:
             self._lost_s = time.monotonic()
             self._shared.complaints.tell("store.away", f"lane {self.name} lost its connection", error)
@@ -241,6 +245,8 @@ class Lane:
     def _gives_up(self, failure: Failure, tries: int, until: float) -> bool:
         if failure in (Failure.REFUSED, Failure.BUG):
             return True
+        if failure is Failure.LOST and tries == 1 and self._connection is not None:
+            return False  # there is another one already, which has said that nothing was committed
         if failure is Failure.LOST or tries > 1:
             time.sleep(_PAUSE_S)
         return time.monotonic() > until

@@ -59,8 +59,9 @@ class Listener:
     def _hear(self) -> list[News]:
         self._glance.open()
         connection = self._connection
-        if connection is None:
-            connection = self._connection = self._shared.connect()
+        if connection is None or not self._shared.is_home(connection):
+            self.close()
+            connection = self._connection = self._shared.connect_home()
             connection.execute("LISTEN headrace")
             self._shared.look(connection)  # whatever was told while nobody listened
         told = [read(one.payload) for one in connection.notifies(timeout=WAIT_S, stop_after=1)]
@@ -97,8 +98,9 @@ class Teller:
         self._next_s = time.monotonic() + pace_s(self._shared.known.nodes)
 
     def _connected(self) -> Connection:
-        if self._connection is None or self._connection.closed:
-            self._connection = self._shared.connect()
+        if self._connection is None or self._connection.closed or not self._shared.is_home(self._connection):
+            self.close()
+            self._connection = self._shared.connect_home()
             self._connection.execute("SET synchronous_commit = off")
         return self._connection
 

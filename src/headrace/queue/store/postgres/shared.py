@@ -6,6 +6,8 @@ import logging
 import uuid
 from threading import Lock
 
+import psycopg
+
 from headrace.clock import Clock
 from headrace.errors import StoreUnusable
 from headrace.queue.store.postgres import arrays
@@ -23,7 +25,9 @@ class Shared:
 
     Attributes:
         node: this node's name, new with each start.
-        turn: which of several hosts is asked first: the next one, whenever a connection was good for nothing.
+        turn: which of several hosts is asked first: the one that took a commit last, or, if it takes none, the next.
+        home: the server that took a commit last. All connections go there: another may be a primary that was replaced, which
+            answers what it is asked, of a time that is over. Empty while none does; None before the first.
     """
 
     def __init__(self, url: str, clock: Clock, catalog: Catalog, *, cooldowns: bool) -> None:
@@ -34,6 +38,7 @@ class Shared:
         self.node = uuid.uuid4().hex
         self.known = Known(self.node)
         self.turn = 0
+        self.home: str | None = None
         self.complaints = Complaints()
         self._catalog = catalog
         self._lock = Lock()
@@ -65,6 +70,26 @@ class Shared:
         with self._lock:
             if self._catalog is known or found.version > self._catalog.version:
                 self._catalog = found
+
+    def enter(self, connection: Connection) -> None:
+        """A commit was taken over this connection."""
+        self.home, self.turn = connection.server, connection.place
+
+    def suspect(self, connection: Connection) -> None:
+        """A commit was not answered over this connection: all lanes are to find out where they are taken."""
+        self.home, self.turn = "", connection.place + 1
+
+    def is_home(self, connection: Connection) -> bool:
+        return self.home is None or connection.server == self.home
+
+    def connect_home(self) -> Connection:
+        """As `connect`, to where commits are taken: for whoever takes none himself."""
+        if self.home != "":
+            connection = self.connect()
+            if self.is_home(connection):
+                return connection
+            connection.close()
+        raise psycopg.OperationalError("this is not the server that takes commits")
 
     def connect(self) -> Connection:
         """A connection to this very store. Raises psycopg.OperationalError, StoreUnusable."""
