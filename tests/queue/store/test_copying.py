@@ -70,11 +70,27 @@ def _open_copied(folder: Path, clock: ManualClock, cooldowns: bool) -> Store:
     return SQLITE.open(folder, clock, cooldowns)
 
 
+_places: dict[Path, Path] = {}  # where the database of a machine's folder is by now
+
+
+def _open_copied_back(folder: Path, clock: ManualClock, cooldowns: bool) -> Store:
+    if folder in _places:
+        between, place = (folder.parent / f"{name}-{next(_numbers)}" for name in ("between", "place"))
+        copied(PostgresSource(databases().of(_places[folder]), clock=clock), SqliteTarget(between))
+        copied(SqliteSource(between, clock=clock), PostgresTarget(databases().of(place)))
+        shutil.rmtree(between)
+        _places[folder] = place
+    return POSTGRES.open(_places.setdefault(folder, folder), clock, cooldowns)
+
+
 COPIED = StoreKind("copied", _open_copied, durable=True, in_files=False)
 
 
+COPIED_BACK = StoreKind("copied-back", _open_copied_back, durable=True, in_files=False)
+
+
 class CopiedMachine(topic_machine_for(COPIED)):  # type: ignore[misc]  # made at run time
-    """Each restart goes by PostgreSQL. Receipts and receive attempts of before are no more."""
+    """Each restart is a copy there and back. Receipts and receive attempts of before are no more."""
 
     @rule(stopped_ms=st.sampled_from([0, 1_000, 60_000]))
     def restart(self, stopped_ms: int) -> None:
@@ -84,11 +100,25 @@ class CopiedMachine(topic_machine_for(COPIED)):  # type: ignore[misc]  # made at
             queue.attempts.clear()
 
 
-TestWhateverIsInAStore = CopiedMachine.TestCase
-TestWhateverIsInAStore.settings = settings(
-    max_examples=int(os.environ.get("HEADRACE_COPY_EXAMPLES", "8")), stateful_step_count=30, deadline=None, print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)  # fmt: skip
+class CopiedBackMachine(CopiedMachine):
+    kind = COPIED_BACK
+
+
+# Nightly runs set more. Each step on a database is some ten round trips.
+EXAMPLES = int(os.environ.get("HEADRACE_COPY_EXAMPLES", "6"))
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples, stateful_step_count=30, deadline=None, print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )  # fmt: skip
+
+
+TestWhateverIsInAFolder = CopiedMachine.TestCase
+TestWhateverIsInAFolder.settings = _settings(EXAMPLES)
+TestWhateverIsInADatabase = CopiedBackMachine.TestCase
+TestWhateverIsInADatabase.settings = _settings(max(1, EXAMPLES // 3))
 
 
 # --- killed, refused ---

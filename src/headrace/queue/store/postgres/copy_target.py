@@ -230,7 +230,7 @@ class PostgresTarget:
         with self._connection.transaction():
             self._connection.execute("UPDATE meta SET version = %s", (schema.VERSION,))
             self._connection.execute("DROP TABLE copy")
-        self._connection.execute("ANALYZE")
+        self._connection.execute("ANALYZE message, message_group, published, state, dedup")
 
     def close(self) -> None:
         self._connection.close()

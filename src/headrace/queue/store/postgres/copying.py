@@ -156,8 +156,13 @@ class PostgresSource:
             sorted(
                 (names[queue], reader, number, seqs)
                 for queue, reader, number, seqs in self._all("SELECT queue, reader, number, seqs FROM claim")
+                if queue in names
             ),
-            sorted((names[queue], *rest) for queue, *rest in self._all("SELECT queue, name, acknowledged FROM reader")),
+            sorted(
+                (names[queue], *rest)
+                for queue, *rest in self._all("SELECT queue, name, acknowledged FROM reader")
+                if queue in names
+            ),
             self._moves(),
             dict(self._all("SELECT name, epoch FROM fence ORDER BY name")),
             dict(
