@@ -90,14 +90,37 @@ def test_receive_moves_a_bounded_number_of_dead_letters_and_those_who_wait_go_on
 
 
 def test_limit_in_flight_holds_for_what_all_nodes_have_leased(
-    nodes: list[PostgresStore], clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A node that has counted a moment ago may lease as many more; then it counts again."""
     monkeypatch.setattr(limits, "IN_FLIGHT_MAX", 20)
     ask(nodes[0], ops.ChangeSettings(QUEUE, {"visibility_ms": 60_000}))
     send(nodes[0], 60)
     assert [len(ask(one, ops.Receive(QUEUE, 8))[0]) for one in nodes] == [8, 8, 4]
-    assert isinstance(ask(nodes[2], ops.Receive(QUEUE, 1))[0], InFlightLimit)
-    assert [len(ask(one, ops.Receive(QUEUE, 1))[0]) for one in nodes[:1]] == [1]  # it has not counted since
-    clock.advance(GOOD_MS)
     assert all(isinstance(ask(one, ops.Receive(QUEUE, 1))[0], InFlightLimit) for one in nodes)
+
+
+def test_node_counts_again_when_it_has_used_a_quarter_of_the_room_or_long_after(
+    nodes: list[PostgresStore], clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile it does not know what others lease."""
+    monkeypatch.setattr(limits, "IN_FLIGHT_MAX", 40)
+    ask(nodes[0], ops.ChangeSettings(QUEUE, {"visibility_ms": 600_000}))
+    send(nodes[0], 60)
+    assert [len(ask(one, ops.Receive(QUEUE, 5))[0]) for one in nodes] == [5, 5, 5]
+    ask(nodes[1], ops.Receive(QUEUE, 25))  # all of the room
+    assert len(ask(nodes[0], ops.Receive(QUEUE, 5))[0]) == 5  # it has used no quarter yet
+    assert isinstance(ask(nodes[0], ops.Receive(QUEUE, 1))[0], InFlightLimit)
+    assert len(ask(nodes[2], ops.Receive(QUEUE, 1))[0]) == 1
+    clock.advance(GOOD_MS)
+    assert isinstance(ask(nodes[2], ops.Receive(QUEUE, 1))[0], InFlightLimit)
+
+
+def test_node_that_deletes_what_it_leases_need_not_count(nodes: list[PostgresStore], clock: ManualClock) -> None:
+    send(nodes[0], 3)
+    ask(nodes[0], ops.Receive(QUEUE, 1, 60_000))
+    clock.advance(2_000)
+    for _ in range(2):
+        (leased,) = ask(nodes[0], ops.Receive(QUEUE, 1))
+        ask(nodes[0], ops.Delete(QUEUE, [leased[0].receipt]))
+    (flight,) = nodes[0]._shared.known.flights.values()
+    assert (flight.counted, flight.now()) == (0, 1)

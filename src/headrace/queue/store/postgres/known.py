@@ -19,6 +19,7 @@ FIELDS: Final = (
 
 TELL_EACH_MS: Final = limits.SECOND_MS
 LIVES_EACH_MS: Final = 10 * limits.MINUTE_MS  # told at least so often, that the node lives
+COUNTING_MS: Final = limits.SECOND_MS  # what is deleted so soon after a count has begun, it may not have seen
 TOLD_AT_ONCE: Final = 1_000  # queues whose sums one transaction writes
 
 Sums: TypeAlias = tuple[int, ...]
@@ -26,10 +27,18 @@ Sums: TypeAlias = tuple[int, ...]
 
 
 class Flight(msgspec.Struct):
-    """What is in flight of one queue: counted at `at_ms`, and what this node has leased since."""
+    """What is in flight of one queue: counted at `at_ms`, and what this node has leased and deleted since.
+
+    The lane that leases writes `leased`, the owner's thread `deleted`.
+    """
 
     at_ms: int
-    total: int
+    counted: int
+    leased: int = 0
+    deleted: int = 0
+
+    def now(self) -> int:
+        return self.counted + self.leased - self.deleted
 
 
 class Tenants(msgspec.Struct):
@@ -81,7 +90,7 @@ class Waiting(msgspec.Struct, frozen=True):
 class Known:
     """One node's; by the numbers of queues.
 
-    `note`, `to_tell`, `told` and `keep_only` are called on the owner's thread; lanes read.
+    `note`, `to_tell`, `told`, `spent`, `landed` and `keep_only` are called on the owner's thread; lanes read.
 
     Attributes:
         node: its name.
@@ -140,6 +149,13 @@ class Known:
             tenants = self.tenants.get(number)
             if tenants is not None:
                 tenants.time.spent(group, busy_ms=busy_ms, now=now)
+
+    def landed(self, deleted: Mapping[int, int], now: int) -> None:
+        """So many messages of queues were deleted while they were leased, in a transaction that began at `now`."""
+        for number, count in deleted.items():
+            flight = self.flights.get(number)
+            if flight is not None and now > flight.at_ms + COUNTING_MS:
+                flight.deleted += count
 
     def keep_only(self, numbers: Container[int]) -> None:
         """Forget queues that are there no more; `numbers` are those that are."""

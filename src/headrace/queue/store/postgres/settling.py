@@ -25,7 +25,7 @@ from headrace.queue.store.postgres.transaction import Answers, Transaction, answ
 _DELETE: Final[LiteralString] = """
 DELETE FROM message m USING unnest(%s, %s, %s) AS held (queue, seq, receives)
 WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives <= held.receives AND m.visible_ms < %s
-RETURNING m.queue, m.grp, m.received_ms
+RETURNING m.queue, m.visible_ms, m.grp, m.received_ms
 """
 _DELETE_LEASED: Final[LiteralString] = """
 DELETE FROM message m USING unnest(%s, %s, %s) AS held (queue, seq, receives)
@@ -64,8 +64,10 @@ def delete(tx: Transaction, operations: Sequence[Delete]) -> Answers:
     if held:
         tx.wrote()
     yield
-    for queue, group, received_ms in cursor.fetchall() if cursor is not None else ():
+    for queue, visible_ms, group, received_ms in cursor.fetchall() if cursor is not None else ():
         tx.count(queue, "deleted")
+        if visible_ms > tx.now:
+            tx.landed[queue] += 1
         if group is not None and received_ms is not None:
             tx.ended.append((queue, group, tx.now - received_ms))
     if locked is None:
@@ -87,6 +89,7 @@ def _delete_strictly(tx: Transaction, held: set[Lease], locked: Sequence[groups.
     gone = cursor.fetchall()
     for (queue,) in gone:
         tx.count(queue, "deleted")
+        tx.landed[queue] += 1
     if gone:
         tx.wrote()
     return set(tx.execute(_LEFT, columns).fetchall()) if len(gone) < len(held) else set()

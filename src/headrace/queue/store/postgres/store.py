@@ -197,6 +197,7 @@ class PostgresStore:
         """What a commit has brought about."""
         self._shared.known.note(tx.totals)
         self._shared.known.spent(tx.ended, tx.now)
+        self._shared.known.landed(tx.landed, tx.now)
         self._became_ready(tx.places())
         self._watch.note(tx.now, empty=tx.empty, due=tx.due)
         if tx.writes:

@@ -228,6 +228,7 @@ def _acknowledge(tx: Transaction, leases: Sequence[Lease], found: Found) -> None
     tx.wrote()
     for lease in leases:
         tx.count(lease[0], "deleted")
+        tx.landed[lease[0]] += 1
         if lease in found.tenants:
             name, since_ms = found.tenants[lease]
             tx.ended.append((lease[0], name, tx.now - since_ms))

@@ -40,6 +40,7 @@ class Transaction:
         holding: whether it has locked groups to receive from them.
         totals: (number of a queue, field of QueueCounts) -> how many more.
         known: what this node remembers.
+        landed: numbers of queues -> how many messages were deleted that were leased.
         ended: leases of tenants' messages that were deleted: (queue, tenant, how long it had a consumer).
     """
 
@@ -59,6 +60,7 @@ class Transaction:
         self.due: dict[int, int] = {}
         self.empty: set[int] = set()
         self.ended: list[tuple[int, str, int]] = []
+        self.landed: Counter[int] = Counter()
         self.holding = False
         self.totals: Counter[tuple[int, str]] = Counter()
         self._began = catalog
