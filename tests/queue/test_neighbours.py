@@ -12,7 +12,7 @@ from headrace.queue.between import TellHolders
 from headrace.queue.broker import Broker
 from headrace.queue.holders import Holders
 from headrace.queue.model import HolderState
-from headrace.queue.neighbours import Neighbours, merged
+from headrace.queue.neighbours import Neighbours, Went, merged
 from headrace.queue.store.base import Done
 from tests.queue.brokers import NotesStore, on_loop, running, turns
 
@@ -25,7 +25,8 @@ class Store:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.holders = Holders()
-        self.neighbours = Neighbours(self.holders, self.submit, self.clock)
+        self.ended: list[Any] = []
+        self.neighbours = Neighbours(self.holders, self.submit, self.clock, self.ended.append)
         self.asked: list[tuple[Any, Done]] = []
 
     def submit(self, operation: ops.Operation, done: Done) -> None:
@@ -40,11 +41,18 @@ class Store:
 
     def come(self, name: str) -> None:
         self.holders.present(ops.Hold(name, "worker"), self.clock())
-        self.neighbours.tell(name)
+        self.neighbours.came(name)
+
+    def go(self, name: str) -> None:
+        seen_ms = self.holders.seen_ms(name)
+        self.neighbours.went(name, Went(seen_ms, self.holders.gone(name)))
+
+    def lease(self, name: str, receipt: bytes = b"r") -> None:
+        self.holders.tie(name, QUEUE, [receipt], ends_ms=10**12, now=self.clock())
 
 
 def told(operation: TellHolders) -> tuple[list[str], list[str]]:
-    return [one.holder for one in operation.present], operation.gone
+    return [one.holder for one in operation.present], [name for name, _ in operation.gone]
 
 
 def test_who_comes_and_goes_while_a_telling_is_on_its_way_is_told_by_the_next() -> None:
@@ -52,8 +60,7 @@ def test_who_comes_and_goes_while_a_telling_is_on_its_way_is_told_by_the_next() 
     store.come("a")
     store.come("b")
     store.come("c")
-    store.holders.gone("c")
-    store.neighbours.tell("c")
+    store.go("c")
     assert told(store.answer([])) == (["a"], [])
     assert told(store.answer([])) == (["b"], ["c"])
     assert store.asked == []
@@ -74,9 +81,8 @@ def test_all_are_told_again_and_again() -> None:
 def test_what_could_not_be_told_is_told_by_the_next() -> None:
     store = Store()
     store.come("a")
-    store.holders.gone("a")
     store.answer([])
-    store.neighbours.tell("a")
+    store.go("a")
     assert told(store.answer(Unavailable("away"))) == ([], ["a"])
     assert store.asked == []  # not at once: it would be away still
     store.clock.advance(limits.HOLDERS_TOLD_EACH_MS)
@@ -84,13 +90,52 @@ def test_what_could_not_be_told_is_told_by_the_next() -> None:
     assert told(store.answer([])) == ([], ["a"])
 
 
+def test_leases_of_one_that_went_end_unless_it_is_at_another_broker() -> None:
+    store = Store()
+    for name in ("dead", "moved"):
+        store.come(name)
+        store.answer([])
+        store.lease(name, name.encode())
+        before = list(store.ended)
+        store.go(name)
+        assert store.ended == before
+        assert store.answer([] if name == "dead" else ["moved"]).asked == [(name, store.clock())]
+    assert store.ended == [{QUEUE: [b"dead"]}]
+
+
+def test_whether_one_that_went_is_elsewhere_is_asked_until_somebody_can_tell() -> None:
+    store = Store()
+    store.come("me")
+    store.answer([])
+    store.lease("me")
+    store.go("me")
+    store.answer(Unavailable("away"))
+    assert store.ended == []
+    store.clock.advance(limits.HOLDERS_TOLD_EACH_MS)
+    store.neighbours.advance()
+    store.answer([])
+    assert store.ended == [{QUEUE: [b"r"]}]
+
+
+def test_leases_of_one_that_is_back_before_it_could_be_told_go_on() -> None:
+    store = Store()
+    store.come("other")
+    store.come("me")
+    store.lease("me")
+    store.go("me")
+    store.come("me")
+    while store.asked:
+        store.answer([])
+    assert store.ended == []
+
+
 def test_no_grace_is_over_while_nobody_can_tell_whether_another_broker_has_the_holder() -> None:
     store = Store()
-    store.holders.tie("me", QUEUE, [b"r"], ends_ms=10**12, now=store.clock())
+    store.lease("me")
     store.neighbours.advance()
     store.clock.advance(limits.HOLD_GRACE_MS)
     assert store.holders.due(store.clock()) == []  # the answer is not there yet
-    assert store.answer(Unavailable("away")).asked == ["me"]
+    assert store.answer(Unavailable("away")).asked == [("me", 0)]
     assert store.holders.due(store.clock()) == []
     store.clock.advance(limits.HOLDERS_TOLD_EACH_MS)
     store.neighbours.advance()
@@ -101,7 +146,7 @@ def test_no_grace_is_over_while_nobody_can_tell_whether_another_broker_has_the_h
 
 def test_holder_that_holds_here_meanwhile_stays() -> None:
     store = Store()
-    store.holders.tie("me", QUEUE, [b"r"], ends_ms=10**12, now=store.clock())
+    store.lease("me")
     store.neighbours.advance()
     store.holders.present(ops.Hold("me", "worker"), store.clock())
     store.clock.advance(limits.HOLD_GRACE_MS)

@@ -7,21 +7,21 @@ from headrace.queue.operations import Operation
 
 
 class TellHolders(Operation, gc=False, frozen=True):
-    """Who is present here, and who of `asked` is elsewhere. Not durable. → list[str]: those of `asked` that are present at
-    another broker.
+    """Who is present here, and who of `asked` is elsewhere. Not durable. → list[str]: those of `asked` that were heard of by
+    another broker later than here.
 
     Attributes:
         node: the broker, a name that no other has.
         present: holders, as they are now.
-        gone: those that are not here any more.
-        asked: names to look for.
+        gone: those that are not here any more, and when they were last heard of here: nor are they where they were before.
+        asked: names to look for, and when they were last heard of here; 0: not yet.
         all_gone: nobody is here: the broker stops.
     """
 
     node: str
     present: list[HolderState]
-    gone: list[str]
-    asked: list[str]
+    gone: list[tuple[str, int]]
+    asked: list[tuple[str, int]]
     all_gone: bool = False
 
 

@@ -80,15 +80,20 @@ class Holders:
         holder = self._holders[name]
         holder.seen_ms, holder.due_ms, holder.asked_ms = now, now + limits.HOLD_GRACE_MS, None
 
-    def ask(self, now: int) -> list[str]:
-        """Those with leases given here, and no Hold that is open here: who is to be looked for at other brokers. Their
-        grace is not over before it is `heard`."""
+    def seen_ms(self, name: str) -> int:
+        """When it was last heard of here; 0: it has not held here."""
+        holder = self._holders[name]
+        return holder.seen_ms if holder.kind else 0
+
+    def ask(self, now: int) -> list[tuple[str, int]]:
+        """Those with leases given here, and no Hold that is open here: who is to be looked for at other brokers, and when
+        each was last heard of here. Their grace is not over before it is `heard`."""
         away = [one for one in self._holders.values() if one.due_ms is not None and one.leases]
         for one in away:
             if one.asked_ms is None:
                 one.asked_ms = one.due_ms
             one.due_ms = now + limits.HOLDERS_FRESH_MS
-        return [one.name for one in away]
+        return [(one.name, self.seen_ms(one.name)) for one in away]
 
     def heard(self, name: str, *, elsewhere: bool, now: int) -> None:
         """Whether a Hold of its name is open at another broker."""

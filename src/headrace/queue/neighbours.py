@@ -2,7 +2,8 @@
 
 Each tells who comes and goes when it happens, and all it has every two seconds; what it told is believed for ten. So
 whoever lists holders sees those of all brokers, and a lease that was given here to somebody whose Hold is open elsewhere
-goes on.
+goes on: also of one whose connection has just been found broken here, since it may have gone to another broker long ago (this
+one hung, say).
 """
 
 from __future__ import annotations
@@ -10,15 +11,22 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from headrace.clock import Clock
 from headrace.queue import limits
 from headrace.queue.between import ListElsewhere, TellHolders
-from headrace.queue.holders import Holders
+from headrace.queue.holders import Holders, Leases
 from headrace.queue.model import HolderState
 from headrace.queue.operations import Operation
 from headrace.queue.store.base import Done
+
+
+class Went(NamedTuple):
+    """Who is not here any more: when it was last heard of here, and what was leased to it."""
+
+    seen_ms: int
+    leases: Leases
 
 
 class Neighbours:
@@ -27,17 +35,39 @@ class Neighbours:
     Invariant: one telling is on its way at most; what it could not tell is told by the next.
     """
 
-    def __init__(self, holders: Holders, submit: Callable[[Operation, Done], None], clock: Clock) -> None:
+    def __init__(
+        self,
+        holders: Holders,
+        submit: Callable[[Operation, Done], None],
+        clock: Clock,
+        end: Callable[[Leases], None],
+    ) -> None:
+        """`end`: ends leases."""
         self._node = uuid.uuid4().hex
         self._holders = holders
         self._submit = submit
         self._clock = clock
+        self._end = end
         self._news: set[str] = set()  # who came or went since the last telling
+        self._gone: dict[str, Went] = {}  # who may be elsewhere
         self._telling = False
         self._all_ms = 0  # when all are to be told
 
-    def tell(self, name: str) -> None:
-        """Somebody came, or went: now."""
+    def came(self, name: str) -> None:
+        """Somebody is here. If it had just gone, its leases go on: it extends them, as it does wherever it comes."""
+        self._gone.pop(name, None)
+        self._notice(name)
+
+    def went(self, name: str, went: Went) -> None:
+        """Somebody is not here any more: its leases end, unless it has come to another broker since."""
+        before = self._gone.get(name)
+        if before is not None:
+            for queue, receipts in before.leases.items():
+                went.leases.setdefault(queue, []).extend(receipts)
+        self._gone[name] = went
+        self._notice(name)
+
+    def _notice(self, name: str) -> None:
         self._news.add(name)
         if not self._telling:
             self._tell()
@@ -63,9 +93,11 @@ class Neighbours:
         names, self._news, self._telling = self._news, set(), True
         present = [one for one in self._holders.states("", self._clock()) if one.holder in names]
         gone = names.difference(one.holder for one in present)
-        asked = self._holders.ask(self._clock())
-        operation = TellHolders(self._node, present, sorted(gone), asked)
-        self._submit(operation, partial(self._told, gone, asked))
+        seen_ms = {name: one.seen_ms for name, one in self._gone.items()}
+        asked = [*self._holders.ask(self._clock()), *seen_ms.items()]
+        told = [(name, seen_ms.get(name, 0)) for name in sorted(gone)]
+        operation = TellHolders(self._node, present, told, asked)
+        self._submit(operation, partial(self._told, gone, [name for name, _ in asked]))
 
     def _told(self, gone: set[str], asked: Sequence[str], outcome: Any) -> None:
         self._telling = False
@@ -73,6 +105,10 @@ class Neighbours:
         elsewhere = set(outcome if known else asked)  # while nobody can tell, no lease is ended
         for name in asked:
             self._holders.heard(name, elsewhere=name in elsewhere, now=self._clock())
+        for name in asked if known else ():
+            went = self._gone.pop(name, None)
+            if went is not None and name not in elsewhere:
+                self._end(went.leases)
         if not known:
             self._news |= gone  # with the next; those present are told again anyway
         elif self._news:

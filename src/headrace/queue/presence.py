@@ -10,9 +10,9 @@ from typing import Any, Final
 from headrace.clock import Clock
 from headrace.errors import CallerError, HeadraceError, Unavailable
 from headrace.queue import limits
-from headrace.queue.holders import Holders
+from headrace.queue.holders import Holders, Leases
 from headrace.queue.model import Delivery, QueueInfo
-from headrace.queue.neighbours import Neighbours
+from headrace.queue.neighbours import Neighbours, Went
 from headrace.queue.operations import (
     ChangeVisibility,
     Delete,
@@ -82,7 +82,7 @@ class Presence:
         self._wake_in = wake_in
         self._dismiss = dismiss
         self._holders = Holders()
-        self._neighbours = Neighbours(self._holders, submit, clock) if shared else None
+        self._neighbours = Neighbours(self._holders, submit, clock, self._end) if shared else None
         self._stays: dict[str, Stay] = {}
         self._closed = False
 
@@ -98,8 +98,8 @@ class Presence:
         if before is not None:
             before.answer()
         came = self._holders.present(operation, self._clock())
-        if came:
-            self._tell(name)
+        if came and self._neighbours is not None:
+            self._neighbours.came(name)
         if not wait_ms:
             self.answered(name)
             done(came)
@@ -165,18 +165,20 @@ class Presence:
             self._wake_in(limits.HOLD_GRACE_MS / 1_000)
 
     def gone(self, name: str) -> None:
-        """End its leases: the messages are visible to others, now."""
+        """End its leases, unless it is at another broker: the messages are visible to others, now."""
         self._dismiss(name)
-        for queue, receipts in self._holders.gone(name).items():
+        seen_ms = self._holders.seen_ms(name)
+        leases = self._holders.gone(name)
+        if self._neighbours is None:
+            self._end(leases)
+        else:
+            self._neighbours.went(name, Went(seen_ms, leases))
+
+    def _end(self, leases: Leases) -> None:
+        for queue, receipts in leases.items():
             for start in range(0, len(receipts), limits.NATIVE_BATCH_MAX):
                 some = receipts[start : start + limits.NATIVE_BATCH_MAX]
                 self._submit(ChangeVisibility(queue, [(receipt, 0) for receipt in some]), lambda _outcome: None)
-        self._tell(name)
-
-    def _tell(self, name: str) -> None:
-        """Somebody came, or went."""
-        if self._neighbours is not None and not self._closed:
-            self._neighbours.tell(name)
 
     # What the store answered.
 

@@ -168,10 +168,28 @@ async def test_extended_lease_of_a_dead_node_ends_with_its_holder_at_the_next(tm
         await hold(nodes.a)
         (delivery,) = await receive(nodes.a, queue, "me")
         await die(nodes.a)
-        await nodes.pass_ms(limits.HOLDERS_FRESH_MS, nodes.b)
+        await nodes.pass_ms(1_000, nodes.b)  # it is believed still
         stay = await hold(nodes.b)
         await nodes.b.call(ops.ChangeVisibility(queue, [(delivery.receipt, FAR_MS)], holder="me"))
         assert await receive(nodes.b, queue) == []
         stay.cancel()
         await quiet(nodes.b)
         assert len(await receive(nodes.b, queue)) == 1
+        assert await names(nodes.b) == []
+
+
+@on_loop
+async def test_node_that_finds_a_connection_broken_ends_no_lease_of_a_holder_that_is_at_another_by_now(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as nodes:
+        queue = await create(nodes.a)
+        await send(nodes.a, queue, "x")
+        stay = await hold(nodes.a)
+        assert len(await receive(nodes.a, queue, "me")) == 1
+        nodes.clock.advance(1)
+        await hold(nodes.b)  # the first node hung, say
+        stay.cancel()
+        await quiet(nodes.a)
+        assert await receive(nodes.b, queue) == []
+        assert await names(nodes.a) == ["me"]

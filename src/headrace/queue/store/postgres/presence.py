@@ -22,8 +22,15 @@ SELECT %s, %s, told.* FROM (
 ON CONFLICT (name, node) DO UPDATE SET told_ms = excluded.told_ms, kind = excluded.kind, since_ms = excluded.since_ms,
     seen_ms = excluded.seen_ms, leases = excluded.leases, facts = excluded.facts
 """
-_GONE: Final[LiteralString] = "DELETE FROM holder WHERE node = %s AND (name = ANY (%s) OR %s)"
-_ASK: Final[LiteralString] = "SELECT DISTINCT name FROM holder WHERE name = ANY (%s) AND node <> %s AND told_ms > %s"
+_GONE: Final[LiteralString] = """
+DELETE FROM holder h USING unnest(%s, %s) AS gone (name, seen_ms)
+WHERE h.name = gone.name AND (h.node = %s OR h.seen_ms <= gone.seen_ms)
+"""
+_ALL_GONE: Final[LiteralString] = "DELETE FROM holder WHERE node = %s"
+_ASK: Final[LiteralString] = """
+SELECT DISTINCT name FROM holder h JOIN unnest(%s, %s) AS asked (name, seen_ms) USING (name)
+WHERE h.node <> %s AND h.told_ms > %s AND h.seen_ms > asked.seen_ms
+"""
 _LIST: Final[LiteralString] = """
 SELECT DISTINCT ON (name) name, kind, since_ms, seen_ms, leases, facts::text FROM holder
 WHERE node <> %s AND told_ms > %s AND %s IN (kind, '') ORDER BY name, seen_ms DESC
@@ -33,12 +40,14 @@ WHERE node <> %s AND told_ms > %s AND %s IN (kind, '') ORDER BY name, seen_ms DE
 def tell_holders(tx: Transaction, operation: TellHolders) -> list[str]:
     if operation.present:
         tx.execute(_TELL, (operation.node, tx.now, *_columns(operation.present)))
-    if operation.gone or operation.all_gone:
-        tx.execute(_GONE, (operation.node, Texts(operation.gone), operation.all_gone))
+    if operation.gone:
+        tx.execute(_GONE, (*_seen(operation.gone), operation.node))
+    if operation.all_gone:
+        tx.execute(_ALL_GONE, (operation.node,))
     tx.wrote(durable=False)
     if not operation.asked:
         return []
-    rows = tx.execute(_ASK, (Texts(operation.asked), operation.node, _fresh(tx))).fetchall()
+    rows = tx.execute(_ASK, (*_seen(operation.asked), operation.node, _fresh(tx))).fetchall()
     return [name for (name,) in rows]
 
 
@@ -53,6 +62,10 @@ def list_elsewhere(tx: Transaction, operation: ListElsewhere) -> list[HolderStat
 def _fresh(tx: Transaction) -> int:
     """What was told later than this is believed."""
     return tx.now - limits.HOLDERS_FRESH_MS
+
+
+def _seen(names: list[tuple[str, int]]) -> tuple[Texts, Ints]:
+    return Texts([name for name, _ in names]), Ints([seen_ms for _, seen_ms in names])
 
 
 def _columns(holders: list[HolderState]) -> tuple[Texts | Ints, ...]:
