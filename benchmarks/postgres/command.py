@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
 import click
 from rich.console import Console
 
-from benchmarks import machine, runs
+from benchmarks import machine, runs, scale_sim
 from benchmarks.postgres.contenders import CONTENDERS, Contender, Mode
 from benchmarks.postgres.running import Row, measure
-from benchmarks.runs import DOCUMENT, ROOT, Run, TextTable, Verdict
+from benchmarks.runs import DOCUMENT, PICTURES, ROOT, Run, TextTable, Verdict
 from benchmarks.servers import CannotInstall
 from benchmarks.web import environment
 
@@ -35,6 +37,7 @@ MESSAGES_PER_S: Final = 25_000
 ALL_US: Final = 80.0
 """CPU a message, of everybody on the machine: two cores then deliver the rate above."""
 TABLE_WIDTH: Final = 130
+PICTURE: Final = ("![What nodes and databases would deliver, computed from these figures](img/scale.svg)",)
 
 
 @dataclass
@@ -81,10 +84,21 @@ def postgres(
     if not of:
         console.print(f"Written to {results.save(out)}", highlight=False)
     if publishes:
-        command = f"python -m benchmarks postgres --mode {results.mode}"
-        section = runs.section(results, command, tables(results), verdicts(results), pictures=())
-        DOCUMENT.write_text(runs.insert(DOCUMENT.read_text(), section, begin=BEGIN, end=END))
+        _publish(results, cache)
     sys.exit(1 if any(remark.startswith("headrace") for remark in results.remarks) else 0)
+
+
+def _publish(results: PostgresResults, cache: Path) -> None:
+    """Tables into docs/benchmarks.md; the chart of what follows from them into docs/img. Raises ValueError before
+    anything is written: the figures are not enough for the chart."""
+    scale_sim.costs_of([asdict(row) for row in results.rows])
+    with tempfile.TemporaryDirectory() as folder:
+        path = results.save(Path(folder))
+        python = environment.install(cache, "postgres", REQUIREMENTS) / "python"
+        subprocess.run([python, "-m", "benchmarks.scale_sim", path, PICTURES], cwd=ROOT, check=True)
+    command = f"python -m benchmarks postgres --mode {results.mode}"
+    section = runs.section(results, command, tables(results), verdicts(results), pictures=PICTURE)
+    DOCUMENT.write_text(runs.insert(DOCUMENT.read_text(), section, begin=BEGIN, end=END))
 
 
 def _named(contender: Contender, only: Sequence[str]) -> bool:

@@ -76,3 +76,10 @@ def test_results_are_shown_without_being_measured_again(tmp_path: Path) -> None:
 
 def test_document_has_a_place_for_the_figures() -> None:
     assert "new figures" in insert(DOCUMENT.read_text(), "new figures", begin=BEGIN, end=END)
+
+
+def test_too_few_figures_are_not_published(tmp_path: Path) -> None:
+    before = DOCUMENT.read_text()
+    done = CliRunner().invoke(postgres, ["--publish", "--of", str(results(row()).save(tmp_path))])
+    assert isinstance(done.exception, ValueError)
+    assert DOCUMENT.read_text() == before
