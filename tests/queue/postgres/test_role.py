@@ -47,7 +47,7 @@ def _operations(received: Delivery, move: str) -> list[ops.Operation]:
         ops.ChangeTopic(T, {"retention_ms": 70_000}), ops.Subscribe(T, Q), ops.Send(T, [Entry(b"z" * 2_000)]), ops.ReadLog(T),
         ops.GetTopic(T), ops.ListTopics(), ops.Unsubscribe(T, Q), ops.DeleteTopic(T), ops.Delete(Q, [received.receipt]),
         ops.Purge(Q), ops.DeleteQueue(Q), ListElsewhere("n", ""),
-        TellHolders("n", [HolderState("h", "worker", 1, 2, 0, {})], [], ["h"], all_gone=False),
+        TellHolders("n", [HolderState("h", "worker", 1, 2, 0, {})], [("g", 1)], [("h", 0)], all_gone=False),
     ]  # fmt: skip
 
 
