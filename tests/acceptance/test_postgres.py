@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -167,6 +167,42 @@ def test_fifo_groups_keep_their_order_under_load_of_three_nodes(clients: list[An
 
 
 @pytest.mark.serial
+def test_dead_letters_move_tasks_purges_and_counts_are_those_of_all_nodes(clients: list[Any]) -> None:
+    dead = _queue(clients, "rules-dead")
+    arn = clients[0].get_queue_attributes(QueueUrl=dead[0], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 1})
+    urls = _queue(clients, "rules", RedrivePolicy=policy, VisibilityTimeout="0")
+    for number in range(3):
+        clients[number].send_message(QueueUrl=urls[number], MessageBody=str(number))
+    clients[1].receive_message(QueueUrl=urls[1], MaxNumberOfMessages=10)
+    assert "Messages" not in clients[2].receive_message(QueueUrl=urls[2], MaxNumberOfMessages=10)
+    assert _visible(clients[0], dead[0]) == 3
+
+    clients[0].start_message_move_task(SourceArn=arn)
+    _wait_until(lambda: _visible(clients[1], urls[1]) == 3)
+    (task,) = clients[2].list_message_move_tasks(SourceArn=arn)["Results"]
+    _wait_until(lambda: clients[2].list_message_move_tasks(SourceArn=arn)["Results"][0]["Status"] == "COMPLETED")
+    assert task["ApproximateNumberOfMessagesToMove"] == 3
+
+    clients[2].purge_queue(QueueUrl=urls[2])
+    assert _visible(clients[0], urls[0]) == 0
+    clients[1].send_message(QueueUrl=urls[1], MessageBody="new")
+    (received,) = clients[0].receive_message(QueueUrl=urls[0], WaitTimeSeconds=2, MaxNumberOfMessages=10)["Messages"]
+    assert received["Body"] == "new"
+
+
+def _visible(client: Any, url: str) -> int:
+    counts = client.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]
+    return int(counts["ApproximateNumberOfMessages"])
+
+
+def _wait_until(holds: Callable[[], bool], within_s: float = 10.0) -> None:
+    until = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 def test_nothing_acknowledged_is_lost_when_the_database_is_killed(server: Server, clients: list[Any]) -> None:
     urls = _queue(clients, "killed", VisibilityTimeout="600")
     sent: set[str] = set()
