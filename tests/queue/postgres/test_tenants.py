@@ -96,6 +96,21 @@ def test_node_that_has_looked_past_noisy_messages_finds_the_quiet_one_behind(
     assert groups(receive(nodes[0], 1)) == [None]
 
 
+def test_large_receive_takes_what_comes_again_first_and_all_there_is(
+    nodes: list[PostgresStore], clock: ManualClock
+) -> None:
+    for group, count in (("a", 300), (None, 100), ("b", 300), ("c", 40)):
+        send(nodes[0], group, count)
+    again = receive(nodes[0], 200)
+    ask(nodes[0], ops.ChangeVisibility(QUEUE, [(one.receipt, 0) for one in again]))
+    received = receive(nodes[1], 700)
+    assert len({one.message.seq for one in received}) == len(received) == 700
+    first = {one.message.seq for one in again}
+    assert all(one.message.seq in first for one in received[:30])
+    assert Counter(groups(received))[None] == 100
+    assert len(receive(nodes[2], 100)) == 40
+
+
 def test_queue_whose_messages_have_no_group_is_not_looked_into(nodes: list[PostgresStore], clock: ManualClock) -> None:
     send(nodes[0], None, 50)
     receive(nodes[0], 40)

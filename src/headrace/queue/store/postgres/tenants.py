@@ -14,6 +14,7 @@ again, fairly. So a queue without groups costs nothing. While no tenant can be n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, LiteralString, TypeAlias
 
@@ -48,20 +49,20 @@ _FRESH: Final[LiteralString] = """
     WHERE queue = %(queue)s AND visible_ms = 0 AND seq >= %(floor)s AND sent_ms > %(oldest)s AND seq > %(passed)s
     ORDER BY seq LIMIT %(look)s
 """
+# What has been chosen already is left out by who asks: so much longer are the lists of what is visible again.
 _QUIET: Final[LiteralString] = f"""
-WITH again AS MATERIALIZED (
-    SELECT seq, grp FROM ({_AGAIN}) m WHERE (grp IS NULL OR grp <> ALL (%(noisy)s)) AND seq <> ALL (%(chosen)s) LIMIT %(limit)s
-), fresh AS MATERIALIZED (
-    SELECT seq, grp FROM ({_FRESH}) m WHERE (grp IS NULL OR grp <> ALL (%(noisy)s)) AND seq <> ALL (%(chosen)s)
-    LIMIT %(limit)s - (SELECT count(*) FROM again)
-)
-SELECT * FROM again UNION ALL SELECT * FROM fresh
+SELECT * FROM (
+    SELECT false AS fresh, seq, grp FROM ({_AGAIN}) m WHERE grp IS NULL OR grp <> ALL (%(noisy)s) LIMIT %(again)s
+) again
+UNION ALL SELECT * FROM (
+    SELECT true, seq, grp FROM ({_FRESH}) m WHERE grp IS NULL OR grp <> ALL (%(noisy)s) LIMIT %(limit)s
+) fresh
 """  # noqa: S608 - our own text, here and below
 _PASSED: Final[LiteralString] = f"SELECT max(seq), count(*) FROM ({_FRESH}) m"  # noqa: S608
 _NOISY: Final[LiteralString] = f"""
 SELECT tenant.grp, m.seq FROM unnest(%(noisy)s) AS tenant (grp) CROSS JOIN LATERAL (
     SELECT seq FROM (SELECT * FROM ({_AGAIN}) again UNION ALL SELECT * FROM ({_FRESH}) fresh) ready
-    WHERE ready.grp = tenant.grp AND seq <> ALL (%(chosen)s) LIMIT %(limit)s
+    WHERE ready.grp = tenant.grp LIMIT %(again)s
 ) m
 """  # noqa: S608
 _LEASE: Final[LiteralString] = (
@@ -160,34 +161,45 @@ class _Choice:
         self._in_flight = dict(tenants.in_flight)
         self._total = tenants.total
         self._noisy = _noisy_by_time(tenants, tx.now) | {one for one in self._in_flight if self._is_noisy(one)}
-        self._chosen: list[int] = []
+        self._chosen: dict[int, None] = {}  # in their order
+        self._after = 0  # behind this seq nothing fresh has been looked at
 
     def choose(self) -> list[int]:
         """Numbers of messages, in their order."""
         self._choose_from_all()
         if len(self._chosen) < self._limit and self._tenants.passed:
+            self._after = 0
             self._forget_passed()  # something quiet may have come to where it is not looked for
             self._choose_from_all()
-        return self._chosen
+        return list(self._chosen)
 
     def _choose_from_all(self) -> None:
         more = True
         while more and len(self._chosen) < self._limit:
-            wanted = self._limit - len(self._chosen)
-            found = self._look_for_quiet()
-            for seq, group in found:
-                if group is None or group not in self._noisy:
-                    self._choose(seq, group)
-            more = len(found) == wanted
+            more = self._choose_quiet()
         if not more:
             self._pass()
         self._choose_noisy()
+
+    def _choose_quiet(self) -> bool:
+        """Choose of those who are not noisy; whether there may be more of them."""
+        asked = self._asked_ahead()
+        found = self._tx.execute(_QUIET, asked).fetchall()
+        looked = Counter(fresh for fresh, *_ in found)
+        for fresh, seq, group in found:
+            if len(self._chosen) == self._limit:
+                break
+            if fresh:
+                self._after = seq
+            if seq not in self._chosen and (group is None or group not in self._noisy):
+                self._choose(seq, group)
+        return bool(looked[True] == asked["limit"] or looked[False] == asked["again"])
 
     def _is_noisy(self, group: str) -> bool:
         return holds_too_many(self._in_flight.get(group, 0), self._total)
 
     def _choose(self, seq: int, group: str | None) -> None:
-        self._chosen.append(seq)
+        self._chosen[seq] = None
         self._total += 1
         if group is not None:
             self._in_flight[group] = self._in_flight.get(group, 0) + 1
@@ -198,23 +210,21 @@ class _Choice:
 
     def _asked(self, *, passed: int) -> dict[str, Any]:
         queue, now = self._queue, self._tx.now
+        wanted = self._limit - len(self._chosen)
         return {
             "queue": queue.number, "now": now, "floor": queue.floor, "oldest": now - queue.info.settings.retention_ms,
             "look_again": AGAIN_LOOK_MAX, "look": limits.FAIR_LOOK_AHEAD_MAX, "passed": passed,
-            "noisy": Texts(sorted(self._noisy)), "chosen": Ints(self._chosen), "limit": self._limit - len(self._chosen),
+            "noisy": Texts(sorted(self._noisy)), "limit": wanted, "again": wanted + len(self._chosen),
         }  # fmt: skip
 
     def _asked_ahead(self) -> dict[str, Any]:
-        """Behind what is known to be of noisy tenants; so many of theirs may stand back in all."""
-        tenants = self._tenants
-        left = max(0, limits.FAIR_LOOK_AHEAD_MAX - tenants.passed_count)
-        return {**self._asked(passed=tenants.passed), "look": left}
-
-    def _look_for_quiet(self) -> list[tuple[int, str | None]]:
+        """Behind what is known to be of noisy tenants, and what was looked at just now; so many of theirs may stand back in
+        all."""
         tenants, now = self._tenants, self._tx.now
         if now >= tenants.passed_ms + PASSED_FOR_MS or not tenants.passed_by <= self._noisy:
             self._forget_passed()
-        return self._tx.execute(_QUIET, self._asked_ahead()).fetchall()
+        left = max(0, limits.FAIR_LOOK_AHEAD_MAX - tenants.passed_count)
+        return {**self._asked(passed=max(tenants.passed, self._after)), "look": left}
 
     def _forget_passed(self) -> None:
         tenants = self._tenants
@@ -224,7 +234,8 @@ class _Choice:
     def _pass(self) -> None:
         """All that was looked at, and not chosen, is of noisy tenants: the next receives need not look at it again."""
         tenants = self._tenants
-        ((last, count),) = self._tx.execute(_PASSED, self._asked_ahead()).fetchall()
+        asked = {**self._asked_ahead(), "passed": tenants.passed}
+        ((last, count),) = self._tx.execute(_PASSED, asked).fetchall()
         if count:
             tenants.passed, tenants.passed_count = last, tenants.passed_count + count
             tenants.passed_by = frozenset(self._noisy)
@@ -235,7 +246,8 @@ class _Choice:
             return
         waiting: dict[str, list[int]] = {}
         for group, seq in self._tx.execute(_NOISY, self._asked(passed=0)).fetchall():
-            waiting.setdefault(group, []).append(seq)
+            if seq not in self._chosen:
+                waiting.setdefault(group, []).append(seq)
         for seqs in waiting.values():
             seqs.reverse()
         while waiting and len(self._chosen) < self._limit:
