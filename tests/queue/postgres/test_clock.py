@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from headrace.queue import operations as ops
+from headrace.queue.model import Entry, arn_of
 from headrace.queue.store.postgres import clock as clocks
 from headrace.queue.store.postgres.clock import STEP_MS, DatabaseClock, raised
 from headrace.queue.store.postgres.connecting import Connection, connect
+from headrace.queue.store.postgres.opening import open_store
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
+from tests.queue.postgres.nodes import ask
 
 HOUR_MS = 3_600_000
+MINUTE_NS = 60_000_000_000
+QUEUE = arn_of("q")
 START_MS = 1_700_000_000_000
 
 
@@ -117,3 +124,20 @@ def test_clock_that_is_set_forward_and_back_again_goes_on(connection: Connection
 def test_offset_rises_only_for_what_is_certain() -> None:
     assert raised(7, wall_ms=1_000, certain_ms=1_007 + STEP_MS) == 7
     assert raised(7, wall_ms=1_000, certain_ms=1_008 + STEP_MS) == 8 + STEP_MS
+
+
+def test_node_whose_clocks_stood_still_grants_no_lease_that_has_ended(kind: StoreKind, tmp_path: Path) -> None:
+    """As a virtual machine that was paused: nothing tells it so but the database."""
+    assert kind.durable
+    store, clock = open_store(databases().of(tmp_path), cooldowns=False)
+    assert isinstance(clock, DatabaseClock)
+    ask(store, ops.CreateQueue(QUEUE), ops.Send(QUEUE, [Entry(b"x")]))
+    clock._offset_ns, clock._last_ms = (clock._offset_ns or 0) - MINUTE_NS, 0
+    assert len(ask(store, ops.Receive(QUEUE, 1, 30_000))[0]) == 1
+    with psycopg.connect(databases().of(tmp_path)) as connection:
+        left = connection.execute(
+            "SELECT visible_ms - (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM headrace.message"
+        ).fetchone()
+    assert left is not None
+    assert left[0] > 0
+    store.close()

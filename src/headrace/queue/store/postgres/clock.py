@@ -1,7 +1,8 @@
 """The one clock of all nodes: the database's, made steady.
 
 A node asks what time it is in the database, and from then on counts by its own monotonic clock, corrected every few
-seconds: forward at once, backward by standing still. So it never goes back, and asks nobody for each batch.
+seconds: forward at once, backward by standing still. So it never goes back, and asks nobody for each batch; but each batch
+is told what time it is there, and if a node is wrong by seconds, it is corrected, and the batch run again.
 
 To stand still is right for milliseconds. A database's clock that is set back by an hour (or the clock of the standby that
 takes over) would stop all nodes for an hour: leases would not end, delays not pass. So the steady time of all is the
@@ -20,6 +21,9 @@ from headrace.queue.store.postgres.connecting import Connection
 CORRECT_EACH_S: Final = 5.0
 STEP_MS: Final = 1_000
 """What a clock goes back by less than this the nodes stand still for: it is drift, or an answer that took long."""
+LATE_MS: Final = 2_000
+"""So much later a transaction may begin in the database than its node says that it is. Beyond this the node has stood still (a
+virtual machine is paused, and its clocks with it), and would grant leases that have ended already."""
 SLOW_NS: Final = 500_000_000  # an answer that took longer says too little of when it was true
 
 _LOCK: Final[LiteralString] = "SELECT offset_ms, seen_ms FROM clock FOR UPDATE"
@@ -38,11 +42,16 @@ def raised(offset_ms: int, *, wall_ms: int, certain_ms: int) -> int:
     return certain_ms - wall_ms if wall_ms + offset_ms < certain_ms - STEP_MS else offset_ms
 
 
+class ClockMoved(Exception):
+    """Decisions were made at a time that it is not."""
+
+
 class DatabaseClock:
     """Steady ms. `correct` may run in another thread."""
 
     def __init__(self, connection: Connection) -> None:
         self._offset_ns: int | None = None
+        self._shared_ms = 0  # the offset of all nodes
         self._last_ms = self._corrected_ns = 0
         self.correct(connection)
 
@@ -55,6 +64,11 @@ class DatabaseClock:
 
     def _at(self, uptime: int) -> int:
         return (uptime + (self._offset_ns or 0)) // 1_000_000
+
+    def check(self, now: int, wall_ms: int) -> None:
+        """Raise ClockMoved unless `now` was right for a transaction that began when the database's clock was `wall_ms`."""
+        if not -STEP_MS <= wall_ms + self._shared_ms - now <= LATE_MS:
+            raise ClockMoved
 
     def correct_when_due(self, connection: Connection) -> None:
         """Correct it, unless that was done a moment ago. Raises psycopg.Error."""
@@ -78,6 +92,6 @@ class DatabaseClock:
             certain_ms = seen_ms if self._offset_ns is None else max(seen_ms, self._at(asked))
             offset_ms = raised(offset_ms, wall_ms=wall_ms, certain_ms=certain_ms)
             connection.execute(_KEEP, (offset_ms, max(seen_ms, wall_ms + offset_ms)))
-        self._corrected_ns = answered
+        self._corrected_ns, self._shared_ms = answered, offset_ms
         if answered - asked < SLOW_NS or self._offset_ns is None:
             self._offset_ns = wall[0] * 1_000 + offset_ms * 1_000_000 - (asked + answered) // 2

@@ -21,7 +21,7 @@ import psycopg
 
 from headrace.errors import OutcomeUnknown, StoreUnusable
 from headrace.queue.operations import Operation
-from headrace.queue.store.postgres.clock import DatabaseClock
+from headrace.queue.store.postgres.clock import ClockMoved, DatabaseClock
 from headrace.queue.store.postgres.connecting import ANSWER_S, COMMIT_S, Connection
 from headrace.queue.store.postgres.failing import Failure, failure_of, told
 from headrace.queue.store.postgres.shared import Shared
@@ -84,7 +84,10 @@ class Lane:
         while True:
             tries += 1
             try:
-                return [self._once(operations, work or self._work)]
+                return [self._once(operations, work or self._work, timed=tries == 1)]
+            except ClockMoved:
+                self._rollback()
+                self.correct_clock(at_once=True)
             except OutcomeUnknown as unknown:
                 return [Batch([unknown] * len(operations))]
             except Exception as error:  # noqa: BLE001 - whatever it is, each of the batch must be told
@@ -97,12 +100,12 @@ class Lane:
                 if self._gives_up(failure, tries, until):
                     return self._refuse(operations, error, failure)
 
-    def correct_clock(self) -> None:
-        """Set the clock by the database's, if it is kept by that and the time has come."""
+    def correct_clock(self, *, at_once: bool = False) -> None:
+        """Set the clock by the database's, if it is kept by that and the time has come (or `at_once`)."""
         clock, connection = self._shared.clock, self._connection
         if isinstance(clock, DatabaseClock) and connection is not None and not connection.closed:
             try:
-                clock.correct_when_due(connection)
+                (clock.correct if at_once else clock.correct_when_due)(connection)
             except psycopg.Error:
                 self._drop()
 
@@ -127,7 +130,7 @@ class Lane:
 
     # --- one try ---
 
-    def _once(self, operations: Sequence[Operation], work: Work) -> Batch:
+    def _once(self, operations: Sequence[Operation], work: Work, *, timed: bool = False) -> Batch:
         connection = self._connected()
         connection.answer_s = ANSWER_S
         shared = self._shared
@@ -136,6 +139,8 @@ class Lane:
             tx.begin()
             outcomes = work(tx, operations)
             tx.check()
+            if timed and isinstance(shared.clock, DatabaseClock) and tx.wall_ms is not None:
+                shared.clock.check(tx.now, tx.wall_ms)
             self._commit(connection, Batch(outcomes, tx))
         if not tx.writes:
             return Batch(outcomes, tx)

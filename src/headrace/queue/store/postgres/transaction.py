@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, LiteralString, TypeAlias, TypeVar
+from typing import Any, Final, LiteralString, TypeAlias, TypeVar
 
 from headrace.errors import CallerError
 from headrace.queue.operations import Operation
@@ -21,6 +21,9 @@ outcome an operation, in order."""
 Op = TypeVar("Op", bound=Operation)
 
 
+_BEGIN: Final[LiteralString] = "SELECT version, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM directory"
+
+
 class CatalogMoved(Exception):
     """The catalogue that decisions were made by is not the newest: all again, by the new one."""
 
@@ -32,6 +35,7 @@ class Transaction:
 
     Attributes:
         now: steady ms; one moment for all operations of the batch.
+        wall_ms: the database's clock when it began there; None until `check`.
         catalog: queues and topics; after `lock_directory` those that this transaction sees.
         cooldowns: whether the 60-second cool-downs hold.
         ready: numbers of queues in which a message became visible, and values of state that were put.
@@ -69,12 +73,13 @@ class Transaction:
         self.durable = False
         self._connection = connection
         self._locked = False
+        self.wall_ms: int | None = None
         self._version: Cursor | None = None
 
     def begin(self) -> None:
         """Begin it in the database, and ask for the newest catalogue's version."""
         self._connection.execute("BEGIN")
-        self._version = self.execute("SELECT version FROM directory")
+        self._version = self.execute(_BEGIN)
 
     def check(self) -> None:
         """Make sure that the catalogue is the newest, once; before anything is decided by rows. Raises CatalogMoved."""
@@ -83,6 +88,7 @@ class Transaction:
             self._version = None
             if row is None or row[0] != self.catalog.version:
                 raise CatalogMoved
+            self.wall_ms = row[1]
 
     def execute(self, sql: LiteralString, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Cursor:
         """Send a statement (prepared; parameters as %s). Its rows are read by the cursor's `fetchall`, which waits; until
