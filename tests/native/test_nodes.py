@@ -98,7 +98,8 @@ def test_client_stays_with_the_node_that_it_asked(served: ServedBroker, good: Cu
 
 
 def test_machine_that_is_gone_is_noticed_by_the_system(served: ServedBroker) -> None:
-    wanted = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+    known = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+    wanted = {name: value for name, value in known.items() if hasattr(socket, name)}
 
     def options(connected: socket.socket) -> dict[str, int]:
         return {name: connected.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in wanted}
