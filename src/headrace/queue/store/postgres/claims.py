@@ -33,13 +33,17 @@ SELECT asked.queue, asked.name, coalesce(r.acknowledged, 0),
 FROM unnest(%s, %s) AS asked (queue, name) LEFT JOIN reader r USING (queue, name)
 """
 # Without the claim there is no row; without any of its messages (a purge), one without a message. Whoever reads them puts
-# them in order: to sort rows with bodies, the database would write them to a disk.
+# them in order: to sort rows with bodies, the database would write them to a disk. LIMIT 1, here and below: a plan that is
+# made while the tables are empty would else look through the whole queue for each of them.
 _READ: Final[LiteralString] = (
     "SELECT "  # noqa: S608 - our own columns
     + rows.COLUMNS
     + """, bound.place FROM claim c
 LEFT JOIN LATERAL unnest(c.seqs) WITH ORDINALITY AS bound (seq, place) ON true
-LEFT JOIN message m ON m.queue = c.queue AND m.seq = bound.seq AND m.seq >= %s
+LEFT JOIN LATERAL (
+    SELECT * FROM message found
+    WHERE found.queue = c.queue AND found.seq = bound.seq AND found.seq >= %s LIMIT 1
+) m ON true
 WHERE c.queue = %s AND c.reader = %s AND c.number = %s
 """
 )
@@ -66,7 +70,9 @@ ORDER BY r.queue, r.name FOR UPDATE OF r
 _GROUPS: Final[LiteralString] = """
 SELECT DISTINCT m.queue, m.grp FROM unnest(%s, %s, %s) AS done (queue, reader, number)
 JOIN claim c ON c.queue = done.queue AND c.reader = done.reader AND c.number <= done.number
-CROSS JOIN LATERAL unnest(c.seqs) AS bound (seq) JOIN message m ON m.queue = c.queue AND m.seq = bound.seq
+CROSS JOIN LATERAL unnest(c.seqs) AS bound (seq) CROSS JOIN LATERAL (
+    SELECT found.queue, found.grp FROM message found WHERE found.queue = c.queue AND found.seq = bound.seq LIMIT 1
+) m
 """
 _NOTE: Final[LiteralString] = """
 UPDATE reader r SET acknowledged = done.number FROM unnest(%s, %s, %s) AS done (queue, name, number)
@@ -84,9 +90,9 @@ SELECT q.id, count(*) FROM gone JOIN queue q ON q.id = gone.queue AND gone.seq >
 """
 _FORGET: Final[LiteralString] = "DELETE FROM reader WHERE queue = %s AND name = %s RETURNING true"
 _RELEASE: Final[LiteralString] = """
-WITH released AS (DELETE FROM claim WHERE queue = %(queue)s AND reader = %(reader)s RETURNING seqs)
+WITH released AS (DELETE FROM claim WHERE queue = %(queue)s AND reader = %(reader)s RETURNING queue, seqs)
 UPDATE message m SET visible_ms = CASE WHEN m.receives = 0 AND m.due_ms IS NULL THEN 0 ELSE %(now)s END
-FROM (SELECT unnest(seqs) AS seq FROM released) AS bound WHERE m.queue = %(queue)s AND m.seq = bound.seq
+FROM (SELECT queue, unnest(seqs) AS seq FROM released) AS bound WHERE m.queue = bound.queue AND m.seq = bound.seq
 """
 
 Reader: TypeAlias = tuple[int, str]

@@ -16,18 +16,19 @@ import msgspec
 from headrace.queue.model import Message
 from headrace.queue.redrive import Verdict, verdict_of
 from headrace.queue.store.postgres import fifo, flight, groups, redriving, rows
-from headrace.queue.store.postgres.arrays import Ints
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.fifo import First
+from headrace.queue.store.postgres.leasing import THESE, these
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Cursor, Transaction
 
-# The number is CLAIMED_MS, said so that the index is found.
+# The number is CLAIMED_MS, said so that the index is found. A join with a LIMIT, not EXISTS: made while the tables are empty,
+# the plan of that would look through the whole queue for each group.
 _OWN: Final[LiteralString] = """
-SELECT name, head, head_sent_ms FROM message_group g
-WHERE queue = %(queue)s AND reader = %(reader)s AND busy_ms = 4611686018427387904 AND EXISTS (
+SELECT g.name, g.head, g.head_sent_ms FROM message_group g CROSS JOIN LATERAL (
     SELECT FROM message m WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, %(floor)s)
-        AND m.visible_ms <= %(now)s AND m.sent_ms <= %(shown)s)
+        AND m.visible_ms <= %(now)s AND m.sent_ms <= %(shown)s LIMIT 1
+) waiting WHERE g.queue = %(queue)s AND g.reader = %(reader)s AND g.busy_ms = 4611686018427387904
 """
 _LOOK: Final[LiteralString] = f"SELECT 1 WHERE EXISTS ({fifo.FREE}) OR EXISTS ({fifo.ENDED}) OR EXISTS ({_OWN})"
 _FIRST_OWN: Final[LiteralString] = f"""
@@ -39,8 +40,7 @@ FROM ({_OWN} FOR UPDATE OF g SKIP LOCKED) own CROSS JOIN LATERAL (
 ) m LIMIT %(all)s
 """  # noqa: S608 - our own text
 _BIND: Final[LiteralString] = (
-    "UPDATE message m SET visible_ms = %s WHERE queue = %s AND seq = ANY (%s) AND visible_ms <= %s RETURNING "  # noqa: S608
-    + rows.COLUMNS
+    f"UPDATE message m SET visible_ms = %(claimed)s {THESE} AND m.visible_ms <= %(now)s RETURNING {rows.COLUMNS}"  # noqa: S608
 )
 
 
@@ -160,8 +160,8 @@ def _write(tx: Transaction, queue: StoredQueue, reader: str, plan: Plan) -> list
     fifo.bury(tx, queue, plan.dead)
     bound: dict[int, Message] = {}
     if plan.bound:
-        seqs = Ints([one.seq for one in plan.bound])
-        cursor = tx.execute(_BIND, (CLAIMED_MS, number, seqs, tx.now))
+        wanted = these(queue, [one.seq for one in plan.bound])
+        cursor = tx.execute(_BIND, {**wanted, "claimed": CLAIMED_MS, "now": tx.now})
         groups.hold(tx, number, CLAIMED_MS, plan.held, reader=reader)
         bound = {row[0]: rows.message_of(row) for row in cursor.fetchall()}
         flight.leased(tx, queue, len(bound))
