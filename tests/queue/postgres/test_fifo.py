@@ -20,6 +20,8 @@ from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Delivery, Entry, Redrive, Sent, arn_of
 from headrace.queue.store.base import Request
+from headrace.queue.store.postgres import fifo
+from headrace.queue.store.postgres.connecting import connect
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
@@ -231,8 +233,9 @@ def test_attempt_is_answered_alike_by_all_nodes(nodes: list[PostgresStore]) -> N
 
 
 def test_receive_waits_for_a_group_that_is_locked_for_a_moment(
-    nodes: list[PostgresStore], database: psycopg.Connection[Any]
+    nodes: list[PostgresStore], database: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fifo, "WAIT_MS", 30_000)
     send(nodes[0], "a1")
     with ThreadPoolExecutor(1) as pool:
         with database.transaction():
@@ -240,6 +243,18 @@ def test_receive_waits_for_a_group_that_is_locked_for_a_moment(
             waiting = pool.submit(receive, nodes[1])
             _until_somebody_waits(database)
         assert waiting.result() == ["a1"]
+
+
+def test_receive_does_not_wait_for_a_transaction_that_stays_open(
+    nodes: list[PostgresStore], database: psycopg.Connection[Any]
+) -> None:
+    send(nodes[0], "a1")
+    with database.transaction():
+        database.execute("SELECT FROM message_group FOR UPDATE")
+        assert receive(nodes[1]) == []
+        send(nodes[0], "b1")
+        assert receive(nodes[1]) == ["b1"]
+    assert receive(nodes[1]) == ["a1"]
 
 
 def test_locked_group_does_not_hold_up_others(nodes: list[PostgresStore], database: psycopg.Connection[Any]) -> None:
@@ -304,6 +319,14 @@ def _until_somebody_waits(database: psycopg.Connection[Any]) -> None:
         database.execute("SELECT pg_stat_clear_snapshot()")
         assert time.monotonic() < deadline, "nobody waits"
         time.sleep(0.005)
+
+
+def test_usual_isolation_of_the_database_does_not_matter(
+    nodes: list[PostgresStore], database: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    database.execute(f"ALTER DATABASE {database.info.dbname} SET default_transaction_isolation = 'repeatable read'")
+    with connect(databases().of(tmp_path)) as connection:
+        assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
 
 
 # --- what is left behind ---

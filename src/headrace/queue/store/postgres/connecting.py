@@ -87,11 +87,13 @@ BY_INDEX: Final[tuple[LiteralString, ...]] = (
 )  # fmt: skip
 """Settings that are off for the store's statements."""
 _BY_INDEX: Final[LiteralString] = ", ".join(f"set_config('{name}', 'off', false)" for name in BY_INDEX)
+# READ COMMITTED, whatever is usual in the database: a statement behind a lock must see what was committed before it.
 _SETTINGS: Final[LiteralString] = (
     "SELECT set_config('search_path', 'headrace', false), set_config('statement_timeout', %s, false),"
     " set_config('lock_timeout', %s, false), set_config('idle_in_transaction_session_timeout', '5s', false),"
     " set_config('tcp_keepalives_idle', '2', false), set_config('tcp_keepalives_interval', '1', false),"
     " set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '5s', false),"
+    " set_config('default_transaction_isolation', 'read committed', false),"
     " set_config('plan_cache_mode', 'force_generic_plan', false), "
     + _BY_INDEX
     + ", pg_postmaster_start_time()::text, pg_is_in_recovery(),"

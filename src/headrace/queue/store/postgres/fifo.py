@@ -9,7 +9,7 @@
 The group's row decides, as it is when it is locked (see `groups.py`). Its messages are read as they were when the statement
 began. What others did in the group meanwhile is committed: a message that is gone is not leased in step 3, and one that is
 new comes behind those that are seen. A group that somebody else has locked just now is skipped; if there was nothing else,
-the receive waits for it.
+the receive waits for it, a moment.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ from headrace.queue.store.postgres.transaction import Cursor, Transaction
 ROUNDS_MAX: Final = 20
 """So often a receive goes on behind messages that fall out; then it is empty, and whoever waits goes on."""
 
+WAIT_MS: Final = 100
+"""So long a receive waits for a group that somebody has locked: for a commit under way, not for an application's transaction
+that stays open, since receives from other queues wait behind it."""
+AGAIN_MS: Final = 20
+"""After so long whoever polls looks again for a group that was locked."""
 ENDED_AT_ONCE: Final = 100
 """So many groups whose leases have ended a receive frees: behind more of them, the oldest head may come a little later."""
 
@@ -144,18 +149,15 @@ class Receiving:
         tx, number = self._tx, self.queue.number
         tx.count(number, "empty_receives", wishes)
         tx.empty.add(number)
-        if self._room and self._found(_SOME):
-            tx.ready.add(number)  # somebody has locked it for a moment: those who wait look again
+        if self._room and tx.execute(_SOME, self._known()).fetchone() is not None:
+            tx.due_at(number, tx.now + AGAIN_MS)
 
     def _waits(self) -> bool:
         """Wait for a group that should be free; not while others are held, so that nodes do not deadlock."""
         if self._tx.holding or not self._room:
             return False
-        self._tx.holding = self._found(_WAIT)
+        self._tx.holding = self._tx.wait_briefly(_WAIT, self._known(), WAIT_MS) or False
         return self._tx.holding
-
-    def _found(self, sql: LiteralString) -> bool:
-        return self._tx.execute(sql, self._known()).fetchone() is not None
 
     def _known(self) -> dict[str, Any]:
         now = self._tx.now

@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, LiteralString, TypeAlias, TypeVar
 
+import psycopg
+
 from headrace.errors import CallerError
 from headrace.queue.operations import Operation
 from headrace.queue.store.base import Ready
@@ -124,6 +126,22 @@ class Transaction:
             self._locked = True
         self.execute("UPDATE directory SET version = version + 1")
         self.wrote()
+
+    def wait_briefly(self, sql: LiteralString, parameters: Mapping[str, Any], ms: int) -> bool | None:
+        """Send a statement that waits for locks: whether it has found something; None: it would have waited longer."""
+        connection = self._connection
+        assert isinstance(connection, psycopg.Connection), "only a lane's waits"
+        self.execute("SAVEPOINT brief")
+        try:
+            with connection.pipeline():  # an error is then this part's only
+                self.execute("SELECT set_config('lock_timeout', %s, true)", (str(ms),))
+                found = self.execute(sql, parameters).fetchone() is not None
+        except psycopg.errors.LockNotAvailable:
+            self.execute("ROLLBACK TO SAVEPOINT brief")
+            return None
+        self.execute("SELECT set_config('lock_timeout', %s, true)", (str(connecting.LOCK_MS),))
+        self.execute("RELEASE SAVEPOINT brief")
+        return found
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
