@@ -244,7 +244,7 @@ GRANT USAGE ON SCHEMA headrace TO {0};
 GRANT USAGE ON SEQUENCE headrace.message_seq TO {0};
 GRANT SELECT ON headrace.meta, headrace.directory, headrace.queue, headrace.topic, headrace.subscription,
     headrace.fence, headrace.clock TO {0};
-GRANT SELECT (queue, seq, visible_ms, receives, sent_ms, id, grp, dedup_id), INSERT, UPDATE (visible_ms), DELETE
+GRANT SELECT (queue, seq, visible_ms, receives, received_ms, sent_ms, id, grp, dedup_id), INSERT, UPDATE (visible_ms), DELETE
     ON headrace.message TO {0};
 GRANT SELECT, INSERT, UPDATE, DELETE ON headrace.message_group, headrace.dedup TO {0};
 GRANT SELECT (topic, seq), INSERT ON headrace.published TO {0};
