@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+import headrace.postgres
 import headrace.stream
 import headrace.work
 from headrace.cli.main import cli
@@ -20,6 +21,7 @@ ACTION = re.compile(r"^\| `[a-z_]+\.[a-z_.]+`.*\|$", re.MULTILINE)
 API: Final = {
     "Broker and client": tuple(f"headrace.{name}" for name in headrace.__all__ if name not in ("App", "__version__")),
     "Tasks": ("headrace.App", *(f"headrace.work.{name}" for name in headrace.work.__all__ if name != "App")),
+    "PostgreSQL transactions": tuple(f"headrace.postgres.{name}" for name in headrace.postgres.__all__),
     "Web": ("headrace.web.durable",),
     "Streams": tuple(f"headrace.stream.{name}" for name in headrace.stream.__all__),
     "Tests": ("headrace.testing.tasks.in_memory", "headrace.testing.tasks.Tasks", "headrace.testing.pipelines.Harness", "headrace.testing.pipelines.run_in_memory"),
