@@ -21,7 +21,7 @@ from headrace.queue.operations import (
     Send,
 )
 from headrace.queue.store.postgres import receiving
-from headrace.queue.store.postgres.marks import LATE_MS, MOVE_EACH_MS, Mark, Marks, Noted, mark_of
+from headrace.queue.store.postgres.marks import ASKED_MS, LATE_MS, MOVE_EACH_MS, Mark, Marks, Noted, mark_of
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.postgres import databases
 from tests.queue.postgres.nodes import ask, node
@@ -94,6 +94,7 @@ def test_old_snapshot_does_not_make_receives_pass_over_what_has_gone(
         old.execute("SELECT FROM headrace.queue")
         use_up(store, MANY)
         clock.advance(LATE_MS + 5_000)
+        received(store)
         mark = move(store, clock)
         from_the_front = pages_of_a_lease(store, other, clock, Mark())
         assert pages_of_a_lease(store, other, clock, mark) * 10 < from_the_front
@@ -208,5 +209,5 @@ def test_queues_that_nobody_receives_from_are_not_moved() -> None:
     assert not marks.due(1_000_000)
     marks.of(1, 1_000_000)
     assert marks.due(1_000_000)
-    assert not marks.due(1_000_000 + 10_000)
-    assert marks.wanted(1_000_000 + 10_000) == []
+    assert not marks.due(1_000_000 + ASKED_MS)
+    assert marks.wanted(1_000_000 + ASKED_MS) == []

@@ -28,7 +28,7 @@ from headrace.queue import limits
 
 MOVE_EACH_MS: Final = 200  # what goes meanwhile is passed over: at 10,000 messages a second some thousand entries
 LATE_MS: Final = 2_000  # a node that stands still between its clock and its statement; clocks differ by far less
-ASKED_MS: Final = 10 * limits.SECOND_MS  # queues that nobody receives from have no need of marks
+ASKED_MS: Final = 2 * limits.SECOND_MS  # so long after a receive: where little goes, marks that are old are as good
 QUEUES_MAX: Final = 200  # of one move: those that were asked for last
 
 KEPT_MAX: Final = 10_000  # queues; nobody tells which of them are deleted
