@@ -67,5 +67,5 @@ CONTENDERS: Final = (
     Contender("SKIP LOCKED by each client (PGMQ's statements)", servers.postgres_alone, "skip_locked", 16),
     Contender("Procrastinate", servers.postgres_alone, "procrastinate_client", 16),
     Contender("RabbitMQ, quorum queue, one node", servers.rabbit, "rabbit_client", 64),
-    Contender("NATS JetStream, sync always", servers.nats, "nats_client", 64, keeps="each message"),
+    Contender("NATS JetStream, sync always", servers.nats, "nats_client", 16, keeps="each message"),
 )  # fmt: skip
