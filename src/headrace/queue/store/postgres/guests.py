@@ -32,12 +32,16 @@ _SET: Final[LiteralString] = ", ".join(
 # What stood there is read before anything is set: the inner query makes the row that the outer one works on.
 _ENTER: Final[LiteralString] = (
     "WITH before AS MATERIALIZED (SELECT " + _BEFORE + ")"  # noqa: S608 - our own names
-    " SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint + k.offset_ms, m.version, m.secret, d.version, before.*, "
+    " SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint + k.offset_ms, m.version, m.secret, d.version,"
+    " current_setting('transaction_isolation'), before.*, "
     + _SET
     + " FROM before, headrace.meta m, headrace.directory d, headrace.clock k"
 )
-_LEAVE: Final[LiteralString] = "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in _NAMES)
-_NOTIFY: Final[LiteralString] = "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS told (payload)"
+_LEAVE: Final[LiteralString] = (
+    "SELECT "  # noqa: S608 - our own names
+    + ", ".join(f"set_config('{name}', %s, true)" for name in _NAMES)
+    + ", (SELECT count(pg_notify(%s, payload)) FROM unnest(%s::text[]) AS told (payload))"
+)
 
 _known: dict[bytes, Catalog] = {}  # the newest catalogue of each store, by its secret: a process has one or two
 _lock: Final = Lock()
@@ -58,13 +62,10 @@ def run(guest: Executes, place: str, operation: Transact, *, wake: bool) -> Tran
         psycopg.Error: as any statement of the guest's; the transaction must be rolled back.
     """
     try:
-        with _entered(guest, place) as tx:
-            _check_isolation(guest, tx, operation)
+        with _entered(guest, place, operation, wake=wake) as tx:
             outcome = families.run_in_order(tx, [operation])[0]
             if isinstance(outcome, CallerError):
                 raise outcome
-            if wake and tx.ready:
-                _tell(guest, tx)
     except CatalogMoved:
         raise Unavailable(
             "the topic was changed at this very moment; roll the transaction back and run it again"
@@ -79,36 +80,34 @@ def run(guest: Executes, place: str, operation: Transact, *, wake: bool) -> Tran
 
 
 @contextmanager
-def _entered(guest: Executes, place: str) -> Iterator[Transaction]:
+def _entered(guest: Executes, place: str, operation: Transact, *, wake: bool) -> Iterator[Transaction]:
     """The guest's transaction as one of a lane. After an error of the database it is past setting anything back."""
     row = guest.execute(_ENTER, binary=True).fetchone()
     if row is None:
         raise StoreUnusable(place, "its tables meta, directory and clock are empty: restore it from a backup")
-    now, version, secret, directory = row[:4]
-    before = row[4 : 4 + len(_NAMES)]
+    now, version, secret, directory, isolation = row[:5]
+    before = row[5 : 5 + len(_NAMES)]
     try:
         schema.check_version(place, version)
-        yield Transaction(guest, _catalog(guest, bytes(secret), directory), now, cooldowns=True, known=Known(NODE))
+        catalog = _catalog(guest, bytes(secret), directory)
+        _check_isolation(catalog, operation, isolation)
+        tx = Transaction(guest, catalog, now, cooldowns=True, known=Known(NODE))
+        yield tx
     except psycopg.Error:
         raise
     except BaseException:
-        guest.execute(_LEAVE, before)
+        guest.execute(_LEAVE, (*before, news.CHANNEL, []))
         raise
-    guest.execute(_LEAVE, before)
+    guest.execute(_LEAVE, (*before, news.CHANNEL, _news(tx) if wake and tx.ready else []))
 
 
-def _check_isolation(guest: Executes, tx: Transaction, operation: Transact) -> None:
+def _check_isolation(catalog: Catalog, operation: Transact, isolation: str) -> None:
     """FIFO rules read what has been committed when a group's lock is had: a stricter transaction would not see it."""
-    catalog = tx.catalog
     places = [
         catalog.queues.get(arn) or catalog.topics.get(arn) for arn, _ in [*operation.acknowledge, *operation.sends]
     ]
-    if not any(place is not None and place.info.settings.fifo for place in places):
-        return
-    row = guest.execute("SELECT current_setting('transaction_isolation')").fetchone()
-    if row != ("read committed",):
-        level = str(row[0]) if row is not None else ""
-        raise InvalidParameter("isolation level", level, "with a FIFO queue it must be READ COMMITTED")
+    if isolation != "read committed" and any(place is not None and place.info.settings.fifo for place in places):
+        raise InvalidParameter("isolation level", isolation, "with a FIFO queue it must be READ COMMITTED")
 
 
 def _catalog(guest: Executes, secret: bytes, version: int) -> Catalog:
@@ -125,8 +124,8 @@ def _catalog(guest: Executes, secret: bytes, version: int) -> Catalog:
     raise Unavailable(f"queues were changed {READS_MAX} times while they were read; try again")
 
 
-def _tell(guest: Executes, tx: Transaction) -> None:
+def _news(tx: Transaction) -> list[str]:
     """Sorted, so that a transaction that sends twice to the same queues tells it once."""
     queues = sorted(one for one in tx.ready if isinstance(one, int))
     state = sorted(one for one in tx.ready if not isinstance(one, int))
-    guest.execute(_NOTIFY, (news.CHANNEL, news.payloads(NODE, queues, state, catalog=False)))
+    return news.payloads(NODE, queues, state, catalog=False)

@@ -244,17 +244,24 @@ GRANT USAGE ON SCHEMA headrace TO {0};
 GRANT USAGE ON SEQUENCE headrace.message_seq TO {0};
 GRANT SELECT ON headrace.meta, headrace.directory, headrace.queue, headrace.topic, headrace.subscription,
     headrace.fence, headrace.clock TO {0};
-GRANT SELECT (queue, seq, visible_ms, receives, received_ms, sent_ms, id, grp, dedup_id), INSERT, UPDATE (visible_ms), DELETE
-    ON headrace.message TO {0};
+GRANT SELECT ({1}), INSERT, UPDATE (visible_ms), DELETE ON headrace.message TO {0};
 GRANT SELECT, INSERT, UPDATE, DELETE ON headrace.message_group, headrace.dedup TO {0};
 GRANT SELECT (topic, seq), INSERT ON headrace.published TO {0};
 GRANT UPDATE (last, last_ms, logged, log_bytes) ON headrace.topic TO {0};
 """
 
 
+_SHOWN: Final = """
+SELECT attname::text FROM pg_attribute WHERE attrelid = 'headrace.message'::regclass AND attnum > 0 AND NOT attisdropped
+    AND attname NOT IN ('body', 'attributes') ORDER BY attnum
+"""
+
+
 def grant_outbox(connection: psycopg.Connection[Any], role: str) -> None:
     """Let a role send and acknowledge in transactions of its own (`headrace.postgres`); bodies it may not read. Idempotent."""
-    connection.execute(sql.SQL(_OUTBOX).format(sql.Identifier(role)))
+    columns = connection.execute(_SHOWN).fetchall()
+    shown = sql.SQL(", ").join(sql.Identifier(name) for (name,) in columns)
+    connection.execute(sql.SQL(_OUTBOX).format(sql.Identifier(role), shown))
 
 
 def check_version(place: str, version: int) -> None:
