@@ -15,6 +15,7 @@ from headrace.clock import ManualClock
 from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, TopicDescription, arn_of, topic_arn_of
+from headrace.queue.store.postgres import log
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
@@ -170,6 +171,21 @@ def wait_until_one_waits(folder: Path) -> None:
     with psycopg.connect(databases().of(folder), autocommit=True) as looking:
         while looking.execute(waiting).fetchone() == (0,):
             pass
+
+
+def test_logs_are_shortened_and_given_in_turn(nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never both in one transaction: who gives a slice has locked a subscription, and topics are locked before those."""
+    monkeypatch.setattr(limits, "CATCH_UP_SLICE", 1)
+    short = topic_arn_of("short")
+    done(nodes[0], ops.CreateTopic(short, {"retention_bytes": 1}))
+    publish(nodes[0], 1, short)
+    publish(nodes[0], 2)
+    subscribed(nodes[0], "q", after=0)
+    turn, seen = log.Turn(), []
+    for _ in range(2):
+        nodes[0]._alone.run([], lambda tx, _: [log.tend(tx, turn)])
+        seen.append((describe(nodes[0], short).counts.logged, describe(nodes[0]).subscriptions[0].lag))
+    assert seen == [(0, 3 * ROUNDS - 1), (0, 3 * ROUNDS - 2)]
 
 
 def test_duplicate_of_another_node_is_found_at_the_topic(nodes: list[PostgresStore]) -> None:

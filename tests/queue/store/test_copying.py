@@ -260,7 +260,6 @@ def test_source_that_was_used_since_is_not_gone_on_with(filled: Path, tmp_path: 
 
 
 def ops_request(operation: ops.Operation) -> Any:
-
     return Request(operation, lambda _outcome: None)
 
 

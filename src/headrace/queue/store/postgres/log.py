@@ -42,7 +42,7 @@ _REVISION: Final[LiteralString] = "SELECT revision FROM topic WHERE id = %s"
 _MOVE: Final[LiteralString] = "UPDATE subscription SET position = %s WHERE topic = %s AND queue = %s"
 _REVISED: Final[LiteralString] = "UPDATE topic SET revision = %s WHERE id = %s"
 _FRONTS: Final[LiteralString] = """
-SELECT t.id, t.log_bytes, p.seq, p.sent_ms FROM unnest(%s) AS asked (id) JOIN topic t USING (id)
+SELECT t.id, t.log_bytes, (SELECT min(s.position) FROM subscription s WHERE s.topic = t.id), p.seq, p.sent_ms FROM unnest(%s) AS asked (id) JOIN topic t USING (id)
 CROSS JOIN LATERAL (SELECT p.seq, p.sent_ms FROM published p WHERE p.topic = t.id AND p.seq >= t.first
     ORDER BY p.seq LIMIT 1) AS p
 WHERE t.logged > 0
@@ -86,13 +86,26 @@ def _page(tx: Transaction, topic: StoredTopic, after: int, *, limit: int, bytes_
 
 
 class Turn(msgspec.Struct):
-    """Who of those that catch up was given a slice last: (number of the topic, of the queue)."""
+    """Whether logs were shortened last; and who of those that catch up was given a slice last: (number of the topic, of the
+    queue)."""
 
+    shortened: bool = False
     last: tuple[int, int] = (-1 << 31, 0)
 
 
+def tend(tx: Transaction, turn: Turn) -> bool:
+    """Shorten logs, or give a slice: not both in one transaction, for who gives a slice has locked a subscription, and topics
+    are locked before those."""
+    turn.shortened = not turn.shortened
+    for shortens in (turn.shortened, not turn.shortened):
+        done = retain(tx) if shortens else catch_up(tx, turn)
+        if done:
+            return True
+    return False
+
+
 def catch_up(tx: Transaction, turn: Turn) -> bool:
-    """Give a queue that is catching up its next slice, one after the other in turn."""
+    """Give a queue that is catching up its next slice, one after the other in turn. Returns whether there is one."""
     topics = tx.catalog.topics.values()
     behind = {(t.number, one.number): (t, one) for t in topics for one in t.subscriptions.values() if not one.live}
     if not behind:
@@ -170,24 +183,23 @@ def _put(tx: Transaction, topic: StoredTopic, one: StoredSubscription, page: Pag
 
 
 def retain(tx: Transaction) -> bool:
-    """Let what is past its retention leave the logs, a slice of each."""
+    """Let what is past its retention leave the logs, a slice of each. Returns whether anything is."""
     topics = {topic.number: topic for topic in tx.catalog.topics.values()}
     rows = tx.execute(_FRONTS, (Ints(topics),)).fetchall()
     over = [
         topics[number]
-        for number, log_bytes, seq, sent_ms in rows
-        if rules.droppable(
-            [(seq, sent_ms, 0)], topics[number].info.settings, log_bytes=log_bytes, held=None, now=tx.now
-        )
+        for number, size, held, seq, sent_ms in rows
+        if rules.droppable([(seq, sent_ms, 0)], topics[number].info.settings, log_bytes=size, held=held, now=tx.now)
     ]
     if not over:
         return False
     publishing.locked(publishing.lock(tx, over), over)
-    full = [_retain(tx, topic) for topic in over]
-    return any(full)
+    for topic in over:
+        _retain(tx, topic)
+    return True
 
 
-def _retain(tx: Transaction, topic: StoredTopic) -> bool:
+def _retain(tx: Transaction, topic: StoredTopic) -> None:
     held = tx.execute(_HELD, (topic.number,))
     front = tx.execute(_FRONT, (topic.number, topic.number, limits.LOG_SLICE)).fetchall()
     row = held.fetchone()
@@ -197,4 +209,3 @@ def _retain(tx: Transaction, topic: StoredTopic) -> bool:
         size = sum(bytes_ for _, _, bytes_ in front[:count])
         tx.execute(_DROP, (front[count - 1][0] + 1, count, size, topic.number))
         tx.wrote(durable=False)
-    return count == limits.LOG_SLICE

@@ -95,7 +95,7 @@ class Memory(msgspec.Struct):
     `looked`: number of a queue -> the seq up to which it has been looked through for what has expired.
     `last_queue`: the last queue whose turn it was.
     `due_ms`: when the next slice of a move task is due.
-    `turn`: the last queue that was given a slice of a log; `bodies`: how far shared bodies have been looked through.
+    `turn`: whose turn it is in the logs; `bodies`: how far shared bodies have been looked through.
     """
 
     looked: dict[int, int] = {}
@@ -228,15 +228,9 @@ def forget_nodes(tx: Transaction, memory: Memory) -> bool:
     return False
 
 
-def catch_up(tx: Transaction, memory: Memory) -> bool:
-    """Give the logs of topics to queues that are catching up."""
-    return log.catch_up(tx, memory.turn)
-
-
-def retain(tx: Transaction, memory: Memory) -> bool:
-    """End the retention of logs."""
-    del memory
-    return log.retain(tx)
+def tend_logs(tx: Transaction, memory: Memory) -> bool:
+    """End the retention of topics' logs, give them to queues that are catching up."""
+    return log.tend(tx, memory.turn)
 
 
 def free(tx: Transaction, memory: Memory) -> bool:
@@ -246,8 +240,7 @@ def free(tx: Transaction, memory: Memory) -> bool:
 
 # Topics first: their rows are locked before messages, everywhere.
 STEPS: Final[tuple[Step, ...]] = (
-    catch_up,
-    retain,
+    tend_logs,
     free,
     expire,
     sweep,
