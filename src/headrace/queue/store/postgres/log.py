@@ -185,7 +185,7 @@ def _put(tx: Transaction, topic: StoredTopic, one: StoredSubscription, page: Pag
 def retain(tx: Transaction) -> bool:
     """Let what is past its retention leave the logs, a slice of each. Returns whether anything is."""
     topics = {topic.number: topic for topic in tx.catalog.topics.values()}
-    rows = tx.execute(_FRONTS, (Ints(topics),)).fetchall()
+    rows = tx.execute(_FRONTS, (Ints(topics),)).fetchall() if topics else []
     over = [
         topics[number]
         for number, size, held, seq, sent_ms in rows
