@@ -21,10 +21,12 @@ async def main() -> None:
         name="bench", subjects=["bench"], retention=api.RetentionPolicy.WORK_QUEUE, storage=api.StorageType.FILE
     )
     await stream.add_stream(work_queue)
-    subscription = await stream.pull_subscribe("bench", "bench", config=api.ConsumerConfig(max_ack_pending=100_000))
+    consumer = api.ConsumerConfig(max_ack_pending=100_000)
     done = [0] * given.connections
 
     async def work(number: int) -> None:
+        # one each: fetches of one subscription take each other's messages, and wait for them
+        subscription = await stream.pull_subscribe("bench", "bench", config=consumer)
         while True:
             await asyncio.gather(*[stream.publish("bench", b"x" * 256) for _ in range(BATCH)])
             if given.mode == "cycle":
