@@ -93,6 +93,26 @@ def test_open_transaction_that_holds_a_group_stops_nothing_else(fifo: Shop, monk
     assert sorted(fifo.bodies("orders.fifo")) == [b"1", b"3"]
 
 
+def test_error_of_the_database_in_a_savepoint_leaves_the_connection_as_it_was(fifo: Shop) -> None:
+    with psycopg.connect(fifo.url) as holds, psycopg.connect(fifo.url) as connection:
+        _send(holds, "1")
+        connection.execute("SET LOCAL lock_timeout = 50")
+        with pytest.raises(psycopg.errors.LockNotAvailable), connection.transaction():
+            _send(connection, "2")
+        assert connection.execute("SHOW search_path").fetchone() == ('"$user", public',)
+        holds.commit()
+        _send(connection, "2")
+    assert fifo.bodies("orders.fifo") == [b"1", b"2"]
+
+
+def test_pipeline_of_the_application_may_be_open(fifo: Shop) -> None:
+    with psycopg.connect(fifo.url) as connection, connection.pipeline():
+        connection.execute("INSERT INTO orders VALUES ('Emma')")
+        _send(connection, "1")
+        _send(connection, "2")
+    assert (fifo.orders(), fifo.bodies("orders.fifo")) == (["Emma"], [b"1", b"2"])
+
+
 @pytest.mark.parametrize("level", [psycopg.IsolationLevel.REPEATABLE_READ, psycopg.IsolationLevel.SERIALIZABLE])
 def test_stricter_isolation_is_refused_on_a_fifo_queue_and_safe_on_others(
     fifo: Shop, level: psycopg.IsolationLevel
