@@ -248,7 +248,8 @@ class PostgresStore:
         measures = now >= self._measure_ms
         if measures:
             self._measure_ms = now + MEASURE_EACH_MS
-            self._shared.known.keep_only(self._shared.catalog.by_number)
+            catalog = self._shared.catalog
+            self._shared.known.keep_only({*catalog.by_number, *[topic.number for topic in catalog.topics.values()]})
         memory = self._memory if maintains else None
         return Turn(self._watch.to_look_into(now), memory, self._shared.known.to_tell(now), measures)
 
