@@ -114,6 +114,15 @@ class TestThreads:
         holding.join(10)
         assert not holding.is_alive()
 
+    def test_extended_lease_is_its_holders(self, client: headrace.Client) -> None:
+        queue = client.queue("tied", create=True)
+        queue.send("x")
+        client.call(HOLD)
+        messages = queue.receive(wait=0)
+        queue.extend(messages, 60, holder="me")
+        assert [one.leases for one in client.holders("worker") if one.holder == "me"] == [1]
+        queue.delete(messages)
+
     def test_facts_too_long_are_refused(self, client: headrace.Client) -> None:
         with pytest.raises(headrace.CallerError, match="65536"):
             client.call(ops.Hold("me", "worker", {"x": "y" * limits.FACTS_BYTES_MAX}))

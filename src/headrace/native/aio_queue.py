@@ -109,11 +109,11 @@ class AsyncQueue:
             outcomes += await self._transport.call(ops.Delete(self.arn, batch))
         calls.checked(outcomes)
 
-    async def extend(self, messages: Iterable[HasReceipt], seconds: float) -> None:
+    async def extend(self, messages: Iterable[HasReceipt], seconds: float, *, holder: str | None = None) -> None:
         timeout_ms = to_ms("seconds", seconds)
         outcomes: list[Any] = []
         for batch in calls.slices((message.receipt, timeout_ms) for message in messages):
-            outcomes += await self._transport.call(ops.ChangeVisibility(self.arn, batch))
+            outcomes += await self._transport.call(ops.ChangeVisibility(self.arn, batch, holder))
         calls.checked(outcomes)
 
     async def peek(self, max: int = 10, *, after: int = 0) -> list[PeekedMessage]:  # noqa: A002 - as in receive

@@ -165,8 +165,13 @@ class Queue:
             outcomes += self._transport.call(ops.Delete(self.arn, batch))
         calls.checked(outcomes)
 
-    def extend(self, messages: Iterable[HasReceipt], seconds: float) -> None:
+    def extend(self, messages: Iterable[HasReceipt], seconds: float, *, holder: str | None = None) -> None:
         """Let the visibility timeout of each end `seconds` from now; 0 makes it visible at once.
+
+        Args:
+            messages: received ones of this queue.
+            seconds: 0 to 43,200 (12 hours), from the receive on.
+            holder: tie the leases to it, as `receive` does: after it has come to another node of the broker, say.
 
         Raises:
             PartlyRefused: some are not in flight any more; the others are extended.
@@ -174,7 +179,7 @@ class Queue:
         timeout_ms = to_ms("seconds", seconds)
         outcomes: list[Any] = []
         for batch in calls.slices((message.receipt, timeout_ms) for message in messages):
-            outcomes += self._transport.call(ops.ChangeVisibility(self.arn, batch))
+            outcomes += self._transport.call(ops.ChangeVisibility(self.arn, batch, holder))
         calls.checked(outcomes)
 
     # Looking and managing
