@@ -30,7 +30,10 @@ SETTINGS: Final[dict[LiteralString, tuple[tuple[str, ...], str]]] = {
         "what is acknowledged may be lost in a crash: set it to on",
     ),
     "autovacuum": (("on",), "tables grow for ever, and receives become slow: switch it on"),
-    "hot_standby_feedback": (("off",), "a long query on a standby would slow receives down: switch it off"),
+    "hot_standby_feedback": (
+        ("off",),
+        "a long query on a standby would keep dead rows, and tables grow: switch it off",
+    ),
     "server_encoding": (("UTF8",), "make the database anew, with ENCODING 'UTF8'"),
 }
 """Name → (what is right, what else would mean)."""
