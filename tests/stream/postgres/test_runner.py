@@ -1,9 +1,7 @@
 """Pipelines on a broker of two nodes do what they do on one, whichever node each of their calls goes to."""
 
-from tests.stream.runner.test_broker_away import test_lost_requests_and_answers_change_nothing
 from tests.stream.runner.test_running import test_pipeline_goes_on_where_it_was
 from tests.stream.runner.test_sharing import (
-    test_joins_are_shared,
     test_purge_of_claimed_messages_holds_nobody_up,
     test_reset_gives_back_what_every_slot_has_claimed,
     test_what_a_member_had_goes_to_the_others,
@@ -19,8 +17,6 @@ from tests.stream.runner.test_topics import (
 __all__ = [
     "test_backfill_reads_the_log_then_goes_on_live",
     "test_each_pipeline_gets_every_message",
-    "test_joins_are_shared",
-    "test_lost_requests_and_answers_change_nothing",
     "test_pipeline_goes_on_where_it_was",
     "test_purge_of_claimed_messages_holds_nobody_up",
     "test_reset_gives_back_what_every_slot_has_claimed",
