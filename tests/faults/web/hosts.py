@@ -7,31 +7,18 @@ bridge 10.213.x.1 ── the test, the database, the balancer
 
 from __future__ import annotations
 
-import functools
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import pytest
+
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-@functools.cache
-def why_none() -> str | None:
-    """Why no namespaces can be made here; None: they can. In CI, which runs as root, they must."""
-    if os.geteuid() != 0:
-        return "network namespaces need root"
-    try:
-        with hosts(1):
-            return None
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", b"") or str(error)
-        if os.environ.get("CI"):
-            raise
-        return f"no network namespaces on this machine: {reason!r}"
 
 
 class Hosts:
@@ -73,6 +60,8 @@ class Hosts:
 
     def end(self) -> None:
         """Whoever runs there, and all of it."""
+        if shutil.which("ip") is None:
+            return
         for name in self.names:
             told = subprocess.run(["ip", "netns", "pids", name], check=False, capture_output=True, text=True).stdout
             for pid in told.split():
@@ -84,9 +73,15 @@ class Hosts:
 
 @contextmanager
 def hosts(count: int) -> Iterator[Hosts]:
+    """Skips the test where namespaces cannot be made (without root, say); in CI that is a failure."""
     made = Hosts(count)
     try:
-        made.make()
+        try:
+            made.make()
+        except (OSError, subprocess.CalledProcessError) as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no network namespaces here: {getattr(error, 'stderr', b'') or error}")
         yield made
     finally:
         made.end()

@@ -17,7 +17,7 @@ import pytest
 
 from headrace.testing.postgres import Server, find_programs
 from tests.broker_process import BrokerProcess, ServerProcess, broker, run_command, wait_until
-from tests.faults.web.hosts import Hosts, hosts, why_none
+from tests.faults.web.hosts import Hosts, hosts
 from tests.faults.web.test_durable_kills import APP, Client
 from tests.web.web_process import WebProcess, serve
 
@@ -145,7 +145,6 @@ def _end(process: ServerProcess) -> None:
     process.process.stderr.close()
 
 
-@pytest.mark.skipif(why_none() is not None, reason=str(why_none()))
 def test_web_servers_on_two_hosts_behind_a_balancer_share_requests_though_one_host_is_unplugged(tmp_path: Path) -> None:
     names = [f"order-{number}" for number in range(REQUESTS)]
     with hosts(2) as network, _reachable_database(network) as store, ExitStack() as stack:
