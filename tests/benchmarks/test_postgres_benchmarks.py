@@ -62,6 +62,8 @@ def test_aims_are_a_rate_and_the_processor_time_of_everybody() -> None:
 
     assert reached(row()) == [True, True]
     assert reached(row(rate=24_999.0, database_us=46.0)) == [False, False]
+    assert reached(row(rate=1.0), row("headrace, 2 nodes, thousands")) == [False, True, True, True]
+    assert reached(row("headrace, 4 nodes, FIFO, tens", rate=12_000.0, database_us=130.0)) == [True, True]
     assert reached(row(), row("SKIP LOCKED by each client", database_us=19.0)) == [True, True, False]
     assert reached() == []
 
