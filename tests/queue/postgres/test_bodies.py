@@ -57,10 +57,11 @@ def consume(store: PostgresStore, queue: str) -> list[bytes]:
     return [one.message.body for one in deliveries]
 
 
-def keep(store: PostgresStore) -> None:
+def keep(store: PostgresStore, clock: ManualClock) -> None:
     """More upkeep than a round over what a test stores takes."""
     for _ in range(10):
         store.advance()
+        clock.advance(bodies.PAUSE_MS)
 
 
 def test_long_body_is_stored_once_and_short_ones_with_each_message(
@@ -72,43 +73,46 @@ def test_long_body_is_stored_once_and_short_ones_with_each_message(
 
 
 def test_body_goes_when_the_last_message_that_refers_to_it_has_gone(
-    store: PostgresStore, database: psycopg.Connection[tuple[int, ...]]
+    store: PostgresStore, database: psycopg.Connection[tuple[int, ...]], clock: ManualClock
 ) -> None:
     ask(store, ops.Send(TOPIC, [Entry(LONG)]))
     consume(store, A)
-    keep(store)
+    keep(store, clock)
     assert stored(database) == 1
     assert consume(store, B) == [LONG]
-    keep(store)
+    keep(store, clock)
     assert stored(database) == 0
 
 
 def test_bodies_behind_others_that_are_still_in_use_go_too(
-    store: PostgresStore, database: psycopg.Connection[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    store: PostgresStore,
+    database: psycopg.Connection[tuple[int, ...]],
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bodies, "SLICE", 2)
     ask(store, ops.Send(TOPIC, [Entry(LONG)] * 9))
     ask(store, ops.Purge(B))
     (deliveries,) = ask(store, ops.Receive(A, 9))
     ask(store, ops.Delete(A, [one.receipt for one in deliveries[5:]]))
-    keep(store)
+    keep(store, clock)
     assert stored(database) == 5
-    keep(store)
+    keep(store, clock)
     ask(store, ops.Delete(A, [one.receipt for one in deliveries[:5]]))
-    keep(store)
+    keep(store, clock)
     assert stored(database) == 0
 
 
 def test_deleted_topic_leaves_nothing_when_its_messages_are_consumed(
-    store: PostgresStore, database: psycopg.Connection[tuple[int, ...]]
+    store: PostgresStore, database: psycopg.Connection[tuple[int, ...]], clock: ManualClock
 ) -> None:
     ask(store, ops.ChangeTopic(TOPIC, {"retention_ms": limits.HOUR_MS}))
     ask(store, ops.Send(TOPIC, [Entry(LONG), Entry(LONG)]))
     ask(store, ops.DeleteTopic(TOPIC))
     consume(store, A)
-    keep(store)
+    keep(store, clock)
     assert stored(database) == 2
     assert consume(store, B) == [LONG, LONG]
-    keep(store)
+    keep(store, clock)
     assert stored(database) == 0
     assert database.execute("SELECT count(*) FROM headrace.deleted_topic").fetchall() == [(0,)]

@@ -11,10 +11,12 @@ from typing import Final, LiteralString
 
 import msgspec
 
+from headrace.queue import limits
 from headrace.queue.store.postgres.publishing import POOL
 from headrace.queue.store.postgres.transaction import Transaction
 
 _BEFORE_ALL: Final = -1 << 31
+PAUSE_MS: Final = limits.SECOND_MS  # others' upkeep may be more urgent: a queue that catches up comes each 20 ms
 SLICE: Final = 2_000  # bodies that one look asks about: an index entry of `message` each, some 10 ms
 
 # Not a join: whatever the planner thinks of how many there are, each is looked up in the index.
@@ -39,8 +41,10 @@ DELETE FROM deleted_topic d WHERE NOT EXISTS (SELECT FROM published p WHERE p.to
 
 
 class Round(msgspec.Struct):
-    """How far this node has looked: the topic whose turn it was; a topic -> the seq up to which it was looked through."""
+    """When this node looks again; and how far it has looked: the topic whose turn it was; a topic -> the seq up to which it was
+    looked through."""
 
+    due_ms: int = 0
     topic: int = _BEFORE_ALL
     looked: dict[int, int] = {}
 
@@ -54,7 +58,10 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def free(tx: Transaction, round_: Round) -> bool:
-    """Delete a slice of what nobody refers to: of the pool, and of one topic in turn."""
+    """Delete a slice of what nobody refers to: of the pool, and of one topic in turn; once a second, or again at once while
+    there is much to delete."""
+    if tx.now < round_.due_ms:
+        return False
     more = _free(tx, POOL, round_)
     row = tx.execute(_NEXT, (round_.topic,)).fetchone()
     round_.topic = row[0] if row is not None else _BEFORE_ALL
@@ -62,6 +69,7 @@ def free(tx: Transaction, round_: Round) -> bool:
         more |= _free(tx, row[0], round_)
     elif tx.execute(_FORGET).fetchone() is not None:
         tx.wrote(durable=False)
+    round_.due_ms = tx.now if more else tx.now + PAUSE_MS
     return more
 
 
