@@ -22,6 +22,7 @@ from headrace.queue.store.postgres import counting, groups
 from headrace.queue.store.postgres.arrays import Blobs, Ints
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.groups import Group
+from headrace.queue.store.postgres.leasing import THESE, these
 from headrace.queue.store.postgres.transaction import Transaction
 
 SLICE: Final = 500  # messages a transaction: others are served between two slices
@@ -94,7 +95,7 @@ FROM (
 ) AS going
 WHERE m.queue = %(source)s AND m.seq = going.seq
 """
-_EXPIRE: Final[LiteralString] = "DELETE FROM message WHERE queue = %s AND seq = ANY (%s)"
+_EXPIRE: Final[LiteralString] = f"DELETE FROM message m USING {THESE.removeprefix(' FROM ')}"  # noqa: S608 - our own text
 
 
 Rows: TypeAlias = list[tuple[Any, ...]]
@@ -224,7 +225,7 @@ def _move_slice(tx: Transaction, running: Running, allowed: int) -> None:
     taken, locked = take(tx, source, task, allowed) if allowed else ([], [])
     found = _sort(tx, source, task, taken)
     if found.expired:
-        tx.execute(_EXPIRE, (source.number, Ints(found.expired)))
+        tx.execute(_EXPIRE, these(source, found.expired))
         tx.count(source.number, "expired", len(found.expired))
     _move(tx, source, found.going)
     groups.settle(tx, locked)

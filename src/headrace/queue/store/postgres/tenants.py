@@ -21,10 +21,10 @@ from typing import Any, Final, LiteralString, TypeAlias
 from headrace.queue import limits
 from headrace.queue.fairness import ConsumerTime, holds_too_many
 from headrace.queue.store.postgres import rows
-from headrace.queue.store.postgres.arrays import Ints, Texts
+from headrace.queue.store.postgres.arrays import Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.known import Flight, Tenants
-from headrace.queue.store.postgres.leasing import LEASE, RETURNING
+from headrace.queue.store.postgres.leasing import LEASE, RETURNING, THESE, these
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import CatalogMoved, Transaction
 
@@ -66,11 +66,11 @@ SELECT tenant.grp, m.seq FROM unnest(%(noisy)s) AS tenant (grp) CROSS JOIN LATER
 ) m
 """  # noqa: S608
 _LEASE: Final[LiteralString] = (
-    LEASE  # noqa: S608
-    + """WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM message WHERE queue = %(queue)s AND seq = ANY (%(seqs)s) AND visible_ms <= %(now)s
-    ORDER BY seq FOR UPDATE SKIP LOCKED
-))"""
+    LEASE
+    + f"""WHERE ctid = ANY (ARRAY(
+    SELECT m.ctid FROM message m, {THESE.removeprefix(" FROM ")} AND m.visible_ms <= %(now)s
+    ORDER BY m.seq FOR UPDATE OF m SKIP LOCKED
+))"""  # noqa: S608 - our own text
     + RETURNING
 )
 
@@ -112,7 +112,7 @@ def take(tx: Transaction, queue: StoredQueue, limit: int, visibility_ms: int, le
 
 
 def _lease(tx: Transaction, queue: StoredQueue, chosen: list[int], visibility_ms: int) -> Rows:
-    asked = {"queue": queue.number, "seqs": Ints(chosen), "now": tx.now, "until": tx.now + visibility_ms}
+    asked = {**these(queue, chosen), "now": tx.now, "until": tx.now + visibility_ms}
     place = {seq: at for at, seq in enumerate(chosen)}
     return sorted(tx.execute(_LEASE, asked).fetchall(), key=lambda row: place[row[0]]) if chosen else []
 
