@@ -65,14 +65,11 @@ SELECT tenant.grp, m.seq FROM unnest(%(noisy)s) AS tenant (grp) CROSS JOIN LATER
     WHERE ready.grp = tenant.grp LIMIT %(again)s
 ) m
 """  # noqa: S608
-_LEASE: Final[LiteralString] = (
-    LEASE
-    + f"""WHERE ctid = ANY (ARRAY(
-    SELECT m.ctid FROM message m, {THESE.removeprefix(" FROM ")} AND m.visible_ms <= %(now)s
-    ORDER BY m.seq FOR UPDATE OF m SKIP LOCKED
-))"""  # noqa: S608 - our own text
-    + RETURNING
-)
+_CHOSEN: Final[LiteralString] = f"""
+SELECT m.ctid FROM message m, {THESE.removeprefix(" FROM ")} AND m.visible_ms <= %(now)s
+ORDER BY m.seq FOR UPDATE OF m SKIP LOCKED
+"""  # noqa: S608 - our own text
+_LEASE: Final[LiteralString] = f"{LEASE} WHERE ctid = ANY (ARRAY({_CHOSEN})){RETURNING}"
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 
