@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from headrace.clock import ManualClock
+from headrace.queue import limits
 from headrace.queue import operations as ops
-from headrace.queue.model import Entry, arn_of
+from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from tests.queue.postgres.nodes import ask, node
@@ -79,3 +80,18 @@ def test_node_that_waits_finds_what_another_released(nodes: list[PostgresStore],
     clock.advance(10_000)
     nodes[1].advance()
     assert nodes[1].take_ready() == {QUEUE}
+
+
+def test_nodes_that_were_idle_for_days_go_on(
+    nodes: list[PostgresStore], clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever keeps house forgets lanes that have written nothing for a day: not its own, and others make theirs anew."""
+    for one in nodes:
+        ask(one, ops.Send(QUEUE, [Entry(b"before")]))
+    clock.advance(2 * limits.DAY_MS)
+    nodes[0].advance()
+    assert not caplog.records
+    for one in nodes:
+        (sent,) = ask(one, ops.Send(QUEUE, [Entry(b"after")]))
+        assert isinstance(sent[0], Sent)
+    assert [one.message.body for one in ask(nodes[0], ops.Peek(QUEUE))[0]] == [b"before"] * 3 + [b"after"] * 3

@@ -44,7 +44,8 @@ _MARK: Final[LiteralString] = (
     " SELECT 1 / count(*) FROM marked"
 )
 _ENTER: Final[LiteralString] = (
-    "INSERT INTO lane AS l VALUES (%s, 1, 0, %s) ON CONFLICT (id) DO UPDATE SET epoch = l.epoch + 1 RETURNING epoch, batch"
+    "INSERT INTO lane AS l VALUES (%s, 1, 0, %s) ON CONFLICT (id)"
+    " DO UPDATE SET epoch = l.epoch + 1, seen_ms = excluded.seen_ms RETURNING epoch, batch"
 )
 
 Work = Callable[[Transaction, Sequence[Operation]], list[Any]]

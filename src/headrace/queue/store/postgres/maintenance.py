@@ -85,7 +85,8 @@ DELETE FROM message WHERE ctid = ANY (ARRAY(SELECT ctid FROM lot)) RETURNING seq
 """
 _TO_PURGE: Final[LiteralString] = "SELECT id, floor, purged_ms FROM queue WHERE swept < floor ORDER BY id"
 _ALL_PURGED: Final[LiteralString] = "UPDATE queue SET swept = %s WHERE id = %s"
-_FORGET: Final[LiteralString] = "DELETE FROM lane WHERE seen_ms < %s RETURNING id"
+# Not this node's own: the mark of this very transaction is in one of them.
+_FORGET: Final[LiteralString] = "DELETE FROM lane WHERE seen_ms < %s AND NOT starts_with(id, %s) RETURNING id"
 _FORGET_HOLDERS: Final[LiteralString] = "DELETE FROM holder WHERE told_ms < %s RETURNING name"
 
 
@@ -220,7 +221,7 @@ def move(tx: Transaction, memory: Memory) -> bool:
 def forget_nodes(tx: Transaction, memory: Memory) -> bool:
     """Delete what nodes that died have left."""
     del memory
-    lanes = tx.execute(_FORGET, (tx.now - NODE_FORGOTTEN_MS,))
+    lanes = tx.execute(_FORGET, (tx.now - NODE_FORGOTTEN_MS, f"{tx.known.node}/"))
     holders = tx.execute(_FORGET_HOLDERS, (tx.now - limits.HOLDERS_FRESH_MS,))
     if lanes.fetchone() is not None or holders.fetchone() is not None:
         tx.wrote(durable=False)
