@@ -33,7 +33,7 @@ class Plan:
 
 
 PLANS: Final = {
-    "smoke": Plan(rounds=1, seconds=1, capacity_s=1, overload_s=1.0, mixed_s=1.0, mixed_per_s=50.0),
+    "smoke": Plan(rounds=1, seconds=1, capacity_s=1, overload_s=0.5, mixed_s=0.5, mixed_per_s=50.0),
     "quick": Plan(rounds=3, seconds=1, capacity_s=2, overload_s=3.0, mixed_s=4.0),
     "full": Plan(rounds=7, seconds=3, capacity_s=4, overload_s=8.0, mixed_s=15.0),
 }

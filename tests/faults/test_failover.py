@@ -36,7 +36,6 @@ FAULTS = os.environ.get(
 NODES = 3
 
 pytestmark = [
-    pytest.mark.serial,
     pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later: install `postgresql`"),
 ]
 

@@ -27,7 +27,6 @@ BATCH_ROWS = os.environ.get("HEADRACE_STREAM_BATCH", "100")
 ROWS = int(os.environ.get("HEADRACE_STREAM_ROWS", "2000"))
 
 pytestmark = [
-    pytest.mark.serial,
     pytest.mark.timeout(3_600),
     pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later: install `postgresql`"),
 ]

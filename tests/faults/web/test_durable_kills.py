@@ -14,13 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
 from tests.web.web_process import WebProcess, serve, wait_until
 
-pytestmark = pytest.mark.serial
-
-REQUESTS = int(os.environ.get("HEADRACE_TEST_DURABLE", "500"))
+REQUESTS = int(os.environ.get("HEADRACE_TEST_DURABLE", "250"))
 """5,000 is what was promised."""
 CLIENTS = 8
 

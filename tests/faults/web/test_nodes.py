@@ -22,7 +22,6 @@ from tests.faults.web.test_durable_kills import APP, Client
 from tests.web.web_process import WebProcess, serve
 
 pytestmark = [
-    pytest.mark.serial,
     pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later: install `postgresql`"),
 ]
 

@@ -31,9 +31,9 @@ def case_of(kind: StoreKind, examples: int) -> type:
     return case
 
 
-class TestOneNode(case_of(POSTGRES, EXAMPLES // 4)):  # type: ignore[misc]  # hypothesis makes the class at run time
+class TestOneNode(case_of(POSTGRES, EXAMPLES // 5)):  # type: ignore[misc]  # hypothesis makes the class at run time
     pass
 
 
-class TestThreeNodes(case_of(SEVERAL, EXAMPLES // 6)):  # type: ignore[misc]  # see above
+class TestThreeNodes(case_of(SEVERAL, EXAMPLES // 8)):  # type: ignore[misc]  # see above
     pass

@@ -18,7 +18,7 @@ from tests.broker_process import wait_until
 from tests.native.served import ServedBroker
 from tests.stream.spark.lean import LEAN
 
-MESSAGES = 15_000
+MESSAGES = 9_000
 """More than one transaction takes: so there is a middle of the publication."""
 ROOT = Path(__file__).parents[3]
 
