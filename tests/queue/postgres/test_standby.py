@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -61,7 +61,25 @@ def _set_standby(database: psycopg.Connection[Any], name: str) -> None:
     database.execute("SELECT pg_reload_conf()")
     asked = "SELECT current_setting('synchronous_standby_names')"
     wait_until(lambda: database.execute(asked).fetchone() == (name,))
-    wait_until(lambda: bool(name) or not waiting(database))
+    wait_until(lambda: _commit_waits(database) if name else not waiting(database))
+
+
+def _commit_waits(database: psycopg.Connection[Any]) -> bool:
+    """Whether commits wait by now: it is the checkpointer that tells all, a moment after it has read the setting."""
+    with psycopg.connect(databases().server.url(), autocommit=True) as probe:
+        pid = probe.info.backend_pid
+        thread = Thread(target=_commit_something, args=(probe,))
+        thread.start()
+        wait_until(lambda: pid in waiting(database) or not thread.is_alive())
+        waits = thread.is_alive()
+        database.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        thread.join()
+        return waits
+
+
+def _commit_something(probe: psycopg.Connection[Any]) -> None:
+    with suppress(psycopg.Error):  # it is terminated
+        probe.execute("SELECT pg_logical_emit_message(true, 'probe', '')")
 
 
 def waiting(database: psycopg.Connection[Any]) -> list[int]:
