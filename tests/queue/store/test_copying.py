@@ -221,6 +221,22 @@ def test_topic_goes_on_behind_what_was_copied(tmp_path: Path, url: str) -> None:
     assert [message.body for message in answers[1]] == [b"0", b"1", b"2", b"3"]
 
 
+def test_reader_goes_on_in_the_groups_that_it_has_claimed_from(tmp_path: Path, url: str) -> None:
+    queue, clock = arn_of("q.fifo"), ManualClock()
+    driver = StoreDriver(SQLITE, tmp_path)
+    driver.run(ops.CreateQueue(queue, {"fifo": True}))
+    driver.run(ops.Send(queue, [Entry(b"%d" % number, group="g", dedup_id=str(number)) for number in range(2)]))
+    driver.run(ops.Claim(queue, "reader", 1, 1))
+    driver.close()
+    copied(SqliteSource(driver.folder, clock=clock), PostgresTarget(url))
+    store, _ = open_postgres_store(url, clock=clock)
+    answers: list[Any] = []
+    for operation in (ops.Claim(queue, "other", 1, 1), ops.Claim(queue, "reader", 2, 1)):
+        store.execute([Request(operation, answers.append)])
+    store.close()
+    assert [[message.body for message in claimed] for claimed in answers] == [[], [b"1"]]
+
+
 def test_database_that_is_half_copied_is_nobodys(filled: Path, tmp_path: Path, url: str) -> None:
     with pytest.raises(Killed):
         copied(SqliteSource(filled), PostgresTarget(url), _killed_at(2))

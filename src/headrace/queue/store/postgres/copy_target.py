@@ -63,6 +63,12 @@ SELECT m.queue, m.grp, min(m.seq), (array_agg(m.sent_ms ORDER BY m.seq))[1],
     coalesce(max(m.seq) FILTER (WHERE m.visible_ms > %(now)s AND m.receives + (m.visible_ms >= %(claimed)s)::int > 0), 0)
 FROM message m WHERE m.queue = ANY (%(fifo)s) AND m.grp IS NOT NULL GROUP BY m.queue, m.grp
 """
+# Its next claims go on in the groups that a reader has claimed from.
+_READERS: Final[LiteralString] = """
+UPDATE message_group g SET reader = c.reader
+FROM claim c CROSS JOIN LATERAL unnest(c.seqs) AS bound (seq) JOIN message m ON m.queue = c.queue AND m.seq = bound.seq
+WHERE g.queue = m.queue AND g.name = m.grp AND g.busy_ms = %s
+"""
 
 
 class PostgresTarget:
@@ -222,6 +228,7 @@ class PostgresTarget:
             cursor.execute(_LOGGED)
             fifo = [number[name] for name in number if name.endswith(".fifo") and number[name] > 0]
             cursor.execute(_GROUPS, {"now": self._now, "claimed": CLAIMED_MS, "fifo": fifo})
+            cursor.execute(_READERS, (CLAIMED_MS,))
 
     def reader(self) -> Source:
         return PostgresSource(self._url, written=True, clock=lambda: self._now)

@@ -140,7 +140,11 @@ def _give_last(tx: Transaction, topic: StoredTopic, one: StoredSubscription) -> 
         return
     after = give(tx, topic, one, position)
     tx.execute(_MOVE, (after, topic.number, one.number))
-    subscriptions = {**topic.subscriptions, one.number: msgspec.structs.replace(one, live=after is None)}
+    revise(tx, topic, {**topic.subscriptions, one.number: msgspec.structs.replace(one, live=after is None)})
+
+
+def revise(tx: Transaction, topic: StoredTopic, subscriptions: dict[int, StoredSubscription]) -> None:
+    """A locked topic has these subscriptions with the directory's next version."""
     revision = tx.catalog.version + 1
     tx.execute(_REVISED, (revision, topic.number))
     changed = msgspec.structs.replace(topic, revision=revision, subscriptions=subscriptions)

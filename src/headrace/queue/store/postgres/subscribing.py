@@ -23,7 +23,6 @@ INSERT INTO subscription AS s (topic, queue, filter, scope, position) VALUES (%s
 ON CONFLICT (topic, queue) DO UPDATE SET filter = excluded.filter, scope = excluded.scope, position = excluded.position
 """
 _DELETE: Final[LiteralString] = "DELETE FROM subscription WHERE topic = %s AND queue = %s"
-_REVISED: Final[LiteralString] = "UPDATE topic SET revision = %s WHERE id = %s"
 _NEXT: Final[LiteralString] = "SELECT seq, sent_ms FROM published WHERE topic = %s AND seq > %s ORDER BY seq LIMIT 1"
 
 
@@ -63,16 +62,8 @@ def _store(
     wanted = msgspec.structs.replace(wanted, live=position is None)
     text = msgspec.json.encode(wanted.filter).decode() if wanted.filter is not None else None
     tx.execute(_STORE, (topic.number, queue.number, text, wanted.scope, position))
-    _revise(tx, topic, {**topic.subscriptions, queue.number: wanted})
+    log.revise(tx, topic, {**topic.subscriptions, queue.number: wanted})
     return _told(wanted, position)
-
-
-def _revise(tx: Transaction, topic: StoredTopic, subscriptions: dict[int, StoredSubscription]) -> None:
-    """The topic has these subscriptions with the directory's next version."""
-    revision = tx.catalog.version + 1
-    tx.execute(_REVISED, (revision, topic.number))
-    changed = msgspec.structs.replace(topic, revision=revision, subscriptions=subscriptions)
-    tx.catalog = tx.catalog.with_topics({topic.arn: changed})
 
 
 def _told(one: StoredSubscription, position: int | None) -> Subscription:
@@ -149,4 +140,4 @@ def unsubscribe(tx: Transaction, operation: Unsubscribe) -> None:
     tx.lock_directory()
     publishing.locked(publishing.lock(tx, [topic]), [topic])
     tx.execute(_DELETE, (topic.number, queue.number))
-    _revise(tx, topic, {number: one for number, one in topic.subscriptions.items() if number != queue.number})
+    log.revise(tx, topic, {number: one for number, one in topic.subscriptions.items() if number != queue.number})

@@ -31,7 +31,7 @@ class CatalogMoved(Exception):
 
 
 class Transaction:
-    """One transaction of a lane (or of a guest: `outbox.py`).
+    """One transaction of a lane (or of a guest: `guests.py`).
 
     Invariant: whoever writes calls `wrote` (before the commit); a transaction in which nobody has is read-only.
 
