@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from hypothesis import HealthCheck, settings
 
 from headrace.clock import ManualClock
 from headrace.errors import StoreFailed
@@ -15,7 +18,22 @@ from headrace.testing.driver import StoreKind
 from tests.queue.postgres.nodes import kill, node
 
 NODES: Final = 3
+# A step is some ten round trips to a database, to each node. Nightly runs set more.
+EXAMPLES: Final = int(os.environ.get("HEADRACE_MACHINE_EXAMPLES", "60"))
 LIVES: Final = 40  # calls after which a node dies and another takes its place
+
+
+def case_of(machine: Any, examples: int) -> Any:
+    """A stateful machine as a test case; its steps are few, since each is slow."""
+    case = machine.TestCase
+    case.settings = settings(
+        max_examples=examples,
+        stateful_step_count=25,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
+    return case
 
 
 class Several:

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
-from hypothesis import HealthCheck, settings
 
-from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import find_programs
 from headrace.testing.stores import POSTGRES
 from headrace.testing.topic_machine import topic_machine_for
-from tests.queue.postgres.several import SEVERAL
+from tests.queue.postgres.several import EXAMPLES, SEVERAL, case_of
 
 pytestmark = pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later on this machine")
 
-# A step is some ten round trips to a database, to each node. Nightly runs set more.
-EXAMPLES = int(os.environ.get("HEADRACE_MACHINE_EXAMPLES", "60"))
 
-
-def case_of(kind: StoreKind, examples: int) -> type:
-    case = topic_machine_for(kind).TestCase
-    case.settings = settings(
-        max_examples=examples,
-        stateful_step_count=25,
-        deadline=None,
-        print_blob=True,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-    )
-    return case
-
-
-class TestOneNode(case_of(POSTGRES, EXAMPLES // 12)):  # type: ignore[misc]  # hypothesis makes the class at run time
+class TestOneNode(case_of(topic_machine_for(POSTGRES), EXAMPLES // 12)):  # type: ignore[misc]  # hypothesis makes the class at run time
     pass
 
 
-class TestThreeNodes(case_of(SEVERAL, EXAMPLES // 20)):  # type: ignore[misc]  # see above
+class TestThreeNodes(case_of(topic_machine_for(SEVERAL), EXAMPLES // 20)):  # type: ignore[misc]  # see above
     pass
