@@ -24,11 +24,6 @@ LONG = b"x" * limits.REFERENCE_BYTES_MIN
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def store(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[PostgresStore]:
     """A node, the topic `t` without a log, and the queues `a` and `b`, subscribed."""
     assert kind.durable

@@ -33,11 +33,6 @@ NODES = 3
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
     """Three nodes, and the queue `q.fifo`."""
     assert kind.durable

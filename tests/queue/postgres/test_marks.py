@@ -8,6 +8,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from headrace.clock import ManualClock
 from headrace.queue.model import Entry
@@ -114,6 +116,20 @@ def test_seq_that_was_drawn_early_and_committed_late_is_received(
     other.commit()
     assert received(store) == [b"late"]
     assert move(store, clock, 4).seq > 1_000
+
+
+def test_writers_in_a_twin_database_hold_nothing_back(tmp_path: Path, clock: ManualClock) -> None:
+    """One that was made from the same template: its tables have the same numbers."""
+    url = conninfo_to_dict(databases().of(tmp_path))
+    with psycopg.connect(databases().server.url(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE twin TEMPLATE {}").format(sql.Identifier(str(url["dbname"]))))
+    with psycopg.connect(databases().server.url("twin"), options="-c search_path=headrace") as twin:
+        twin.execute("LOCK message IN ROW EXCLUSIVE MODE")
+        store = node(tmp_path, clock)
+        ask(store, CreateQueue(QUEUE, {}))
+        use_up(store, 1_000)
+        assert move(store, clock).seq > 1_000
+        store.close()
 
 
 def test_number_drawn_before_anything_is_written_holds_the_mark_back(

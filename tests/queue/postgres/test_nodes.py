@@ -19,11 +19,6 @@ QUEUE = arn_of("q")
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
     """Three nodes, and the queue `q`."""
     assert kind.durable

@@ -23,11 +23,6 @@ QUEUE, DEAD = arn_of("q"), arn_of("dead")
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
     """Three nodes; the queue `q`, whose messages may be received once, and its dead-letter queue."""
     assert kind.durable

@@ -21,11 +21,6 @@ QUEUE, DEAD = arn_of("q"), arn_of("dead")
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
     """Three nodes, and the queue `q`."""
     assert kind.durable

@@ -27,11 +27,6 @@ LONG = "x" * limits.REFERENCE_BYTES_MIN
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
     """Four nodes, and the topic `t`, which keeps a log."""
     assert kind.durable
