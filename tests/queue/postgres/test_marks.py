@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from headrace.queue.operations import (
     ReleaseClaims,
     Send,
 )
-from headrace.queue.store.postgres import receiving
+from headrace.queue.store.postgres import connecting, receiving
 from headrace.queue.store.postgres.marks import ASKED_MS, LATE_MS, MOVE_EACH_MS, Mark, Marks, Noted, mark_of
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.postgres import databases
@@ -81,8 +82,15 @@ def pages_of_a_lease(store: PostgresStore, other: psycopg.Connection[Any], clock
         "queue": queue, "now": clock(), "until": clock() + 1, "floor": 0, "from": mark.seq, "since": mark.ms, "oldest": 0,
         "limit": 10,
     }  # fmt: skip
-    other.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
-    plan = other.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + receiving._LEASE, known).fetchall()
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", receiving._LEASE)))
+    lease = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", receiving._LEASE)
+    values = ", ".join(str(known[name]) for name in names)
+    for setting in connecting.BY_INDEX:  # as nodes plan it: once, for any values, whatever the statistics say of these
+        other.execute(f"SET LOCAL {setting} = off")
+    other.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+    other.execute(f"PREPARE lease AS {lease}")
+    plan = other.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE lease ({values})").fetchall()
+    other.execute("DEALLOCATE lease")
     root = plan[0][0][0]["Plan"]
     pages: int = root["Shared Hit Blocks"] + root["Shared Read Blocks"]
     return pages
