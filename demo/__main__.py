@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from demo.flights import FLIGHTS, NoData, archive
+from demo.nodes import Database
 from demo.report import print_report
 from demo.run import Run
 from demo.view import LiveView, PlainView, View
@@ -64,10 +65,6 @@ def _database(store: str) -> Iterator[str | None]:
     if store == "folder":
         yield None
         return
-    try:
-        from demo.nodes import Database  # noqa: PLC0415 - the driver is needed for this only
-    except ModuleNotFoundError as missing:
-        raise RuntimeError(f"{missing.name} is missing: pip install 'headrace[demo]'") from None
     with Database() as database:
         yield database.url
 
