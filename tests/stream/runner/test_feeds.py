@@ -134,6 +134,26 @@ def test_feed_is_quiet_when_a_read_has_waited_in_vain() -> None:
     feed.close()
 
 
+def test_feed_is_not_quiet_while_rows_are_on_their_way() -> None:
+    """The third read finds nothing, as the one before; but it began when everything was there."""
+
+    class Late(Scripted):
+        @property
+        def behind(self) -> bool:
+            quiet.append(feed.quiet)
+            return len(quiet) < 3
+
+    quiet: list[bool] = []
+    news = News()
+    reader = Late(None, None, None)
+    feed = Feed("s", reader, rows_max=10, wait_s=0, news=news, patience=Patience(5, threading.Event()))
+    feed.start(None)
+    while not feed.finished:
+        news.wait(5)
+    assert quiet == [False, False, False] and feed.quiet
+    feed.close()
+
+
 def test_asking_how_far_a_source_is_bears_with_a_broker_that_is_away() -> None:
     answers: Iterator[Progress | Exception] = iter([Progress(7, 1, "rows"), Unavailable("away")])
 

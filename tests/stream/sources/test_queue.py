@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 import headrace
 from headrace.errors import QueueNotFound, Unavailable
@@ -18,6 +19,7 @@ from headrace.stream.plan import QueueSource, TopicSource
 from headrace.stream.schema import ORIGIN, Schema
 from headrace.stream.sources.base import Chunk, Reader
 from headrace.stream.sources.open import inbox_name, open_reader
+from headrace.stream.sources.topic import wait_until_live
 
 NUMBERS = QueueSource("numbers", "numbers", Schema.of("n bigint"))
 
@@ -199,6 +201,37 @@ def test_a_topic_is_read_by_a_queue_of_the_pipeline_s_own(client: headrace.Clien
     assert (values(read(reader)), values(read(other))) == ([1], [1])
     assert values(read(again)) == [1]
     assert {queue.name for queue in client.queues()} == {"p--events", "q--events"}
+
+
+class Behind(headrace.Client):
+    """Another client, to which subscriptions look as if they were catching up, the next `times`."""
+
+    times = 0
+
+    def __init__(self, inner: headrace.Client) -> None:
+        super().__init__(inner._transport)
+
+    def call(self, operation: ops.Operation, *, wait: float = 0) -> Any:
+        answer = super().call(operation, wait=wait)
+        if isinstance(operation, ops.GetTopic) and self.times:
+            self.times -= 1
+            states = [
+                replace(state, subscription=replace(state.subscription, position=7)) for state in answer.subscriptions
+            ]
+            return replace(answer, subscriptions=states)
+        return answer
+
+
+def test_a_topic_is_behind_until_the_queue_has_been_given_its_log(client: headrace.Client) -> None:
+    client.topic("sums", create=True, retention=3600).publish({"n": 1})
+    looking = Behind(client)
+    reader = opened(looking, TopicSource("sums", "sums", Schema.of("n bigint"), start="beginning"))
+    looking.times = 2
+    assert [reader.behind for _ in range(3)] == [True, True, False]
+    looking.times = 2
+    assert not reader.behind, "live once, it stays so"
+    wait_until_live(looking, "sums", inbox_name("p", "sums"))
+    assert not looking.times
 
 
 def test_a_fifo_topic_has_a_fifo_inbox(client: headrace.Client) -> None:

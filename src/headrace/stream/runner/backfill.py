@@ -50,6 +50,10 @@ class Backfill(Reader):
         return None if chunk is None else self._placed(chunk)
 
     @property
+    def behind(self) -> bool:
+        return self._source.behind
+
+    @property
     def finished(self) -> bool:
         return self._live and self._source.finished
 

@@ -76,7 +76,7 @@ class Feed:
 
     @property
     def quiet(self) -> bool:
-        """Nothing is here, and the last read has waited in vain."""
+        """Nothing is here, nothing was on its way here, and the last read has waited in vain."""
         return not self._chunks and (self._ended or self._nothing_came)
 
     def progress(self) -> Progress:
@@ -106,7 +106,9 @@ class Feed:
 
     def _read(self) -> None:
         """One chunk into the queue; the room that was taken is given back if none comes."""
+        behind = False
         try:
+            behind = self._patience.call(lambda: self.reader.behind)  # before: what is on its way now may be here then
             chunk = self._patience.call(lambda: self.reader.read(self._rows_max, self._wait_s))
         except PASSING:
             if not self._closing:  # a reader that is being closed may find its broker gone
@@ -114,7 +116,7 @@ class Feed:
             chunk = None
         if chunk is None:
             self._room.release()
-            self._nothing_came = True
+            self._nothing_came = not behind
         else:
             self._chunks.append(chunk)
             self._nothing_came = False

@@ -82,6 +82,12 @@ class Reader(ABC):
         """The next rows, about `rows_max` at most; waits up to `wait_s` for the first. None: nothing came."""
 
     @property
+    def behind(self) -> bool:
+        """Whether rows that exist already are still on their way here: a `read` that begins meanwhile and finds nothing has
+        not read everything. May ask the broker."""
+        return False
+
+    @property
     def finished(self) -> bool:
         """Whether no row will ever come again: a finite source that was read to its end."""
         return False

@@ -31,7 +31,7 @@ from headrace.stream.plan import Format, QueueSource
 from headrace.stream.schema import Schema
 from headrace.stream.sources.base import Dead
 from headrace.stream.sources.messages import METADATA, MessageDecoder
-from headrace.stream.sources.topic import inbox_name, subscribe
+from headrace.stream.sources.topic import inbox_name, subscribe, wait_until_live
 from headrace.stream.spark import limits
 from headrace.stream.spark.claims import Claims, stage_dead
 from headrace.stream.spark.convert import arrow_of, schema_of, to_spark
@@ -141,7 +141,10 @@ class ClaimReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         return ReadMaxRows(self._options.batch_messages)
 
     def prepareForTriggerAvailableNow(self) -> None:  # noqa: N802
-        self._claims.bound_to_now()
+        claims, options = self._claims, self._options
+        if options.topic is not None:
+            wait_until_live(self._client, options.topic, inbox_name(options.pipeline, options.topic))
+        claims.bound_to_now()
 
     def latestOffset(self, start: dict[str, int], limit: ReadLimit) -> dict[str, int]:  # noqa: N802
         assert isinstance(limit, ReadMaxRows | ReadAllAvailable), limit
