@@ -52,6 +52,44 @@ def test_savepoint_takes_its_messages_along(shop: Shop) -> None:
     assert shop.bodies("packing") == [b"kept"]
 
 
+def test_what_commits_is_in_the_totals_and_stays_there_when_it_is_added_up(shop: Shop) -> None:
+    for _ in range(3):
+        with psycopg.connect(shop.url) as connection:
+            postgres.send_many(connection, "packing", ["a", "b"])
+            postgres.send(connection, "packing", "c")
+    (delivery,) = shop.receive("packing", limit=1)
+    with psycopg.connect(shop.url) as connection:
+        postgres.acknowledge(connection, "packing", delivery.receipt)
+        with connection.transaction(force_rollback=True):
+            postgres.send(connection, "packing", "dropped")
+    assert totals_of(shop) == (9, 1)
+    assert rows_of_guests(shop) == 7
+    shop.store.advance()
+    assert totals_of(shop) == (9, 1)
+    assert rows_of_guests(shop) == 0
+
+
+def totals_of(shop: Shop) -> tuple[int, int]:
+    """Messages sent and deleted."""
+    counts = shop.ask(GetQueue(arn_of("packing"))).counts
+    return counts.sent, counts.deleted
+
+
+def rows_of_guests(shop: Shop) -> int:
+    with psycopg.connect(shop.url) as connection:
+        (found,) = connection.execute("SELECT count(*) FROM headrace.queue_total WHERE node LIKE 'guest/%'").fetchall()
+    return int(found[0])
+
+
+def test_totals_of_a_queue_that_is_gone_meanwhile_are_dropped(shop: Shop) -> None:
+    with psycopg.connect(shop.url) as connection:
+        postgres.send(connection, "packing", "late")
+        connection.execute("DELETE FROM headrace.queue")
+    shop.store.advance()
+    with psycopg.connect(shop.url) as connection:
+        assert connection.execute("SELECT * FROM headrace.queue_total").fetchall() == []
+
+
 def test_send_takes_all_that_a_client_sends(shop: Shop) -> None:
     with psycopg.connect(shop.url) as connection:
         postgres.send(connection, "packing", b"x", attributes={"n": 1}, delay=600, group="tenant")

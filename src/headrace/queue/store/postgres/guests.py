@@ -15,7 +15,7 @@ import psycopg
 
 from headrace.errors import CallerError, InvalidParameter, StoreUnusable, Unavailable
 from headrace.queue.operations import Transact, TransactOutcome
-from headrace.queue.store.postgres import families, news, schema
+from headrace.queue.store.postgres import families, news, schema, totals
 from headrace.queue.store.postgres.catalog import Catalog, read
 from headrace.queue.store.postgres.connecting import BY_INDEX, Executes
 from headrace.queue.store.postgres.known import Known
@@ -37,9 +37,12 @@ _ENTER: Final[LiteralString] = (
     + _SET
     + " FROM before, headrace.meta m, headrace.directory d, headrace.clock k"
 )
+_SET_BACK: Final[LiteralString] = "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in _NAMES)
 _LEAVE: Final[LiteralString] = (
-    "SELECT "  # noqa: S608 - our own names
-    + ", ".join(f"set_config('{name}', %s, true)" for name in _NAMES)
+    "WITH counted AS ("  # noqa: S608 - our own names
+    + totals.TELL_AS_GUEST
+    + ") "
+    + _SET_BACK
     + ", (SELECT count(pg_notify(%s, payload)) FROM unnest(%s::text[]) AS told (payload))"
 )
 
@@ -96,9 +99,10 @@ def _entered(guest: Executes, place: str, operation: Transact, *, wake: bool) ->
     except psycopg.Error:
         raise
     except BaseException:
-        guest.execute(_LEAVE, (*before, news.CHANNEL, []))
+        guest.execute(_SET_BACK, before)
         raise
-    guest.execute(_LEAVE, (*before, news.CHANNEL, _news(tx) if wake and tx.ready else []))
+    told = _news(tx) if wake and tx.ready else []
+    guest.execute(_LEAVE, (*totals.guest_row(tx), *before, news.CHANNEL, told))
 
 
 def _check_isolation(catalog: Catalog, operation: Transact, isolation: str) -> None:

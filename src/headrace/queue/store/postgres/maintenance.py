@@ -229,6 +229,12 @@ def forget_nodes(tx: Transaction, memory: Memory) -> bool:
     return False
 
 
+def add_up(tx: Transaction, memory: Memory) -> bool:
+    """Add up the totals of guests."""
+    del memory
+    return totals.fold_guests(tx)
+
+
 def tend_logs(tx: Transaction, memory: Memory) -> bool:
     """End the retention of topics' logs, give them to queues that are catching up."""
     return log.tend(tx, memory.turn)
@@ -249,6 +255,7 @@ STEPS: Final[tuple[Step, ...]] = (
     forget_queues,
     forget_ids,
     forget_nodes,
+    add_up,
     move,
 )
 

@@ -49,7 +49,7 @@ CREATE TABLE deleted_queue (
 CREATE SEQUENCE message_seq;
 """
 
-# A node's totals are in rows of its own; those of nodes that are gone under the name ''.
+# A node's totals are in rows of its own, a guest's transaction's too (`totals.py`); those of nodes that are gone under the name ''.
 _TOTALS: Final = """
 CREATE TABLE node (name text COLLATE "C" PRIMARY KEY, told_ms bigint NOT NULL) WITH (fillfactor = 50);
 CREATE TABLE queue_total (
@@ -248,6 +248,7 @@ GRANT SELECT ({1}), INSERT, UPDATE (visible_ms), DELETE ON headrace.message TO {
 GRANT SELECT, INSERT, UPDATE, DELETE ON headrace.message_group, headrace.dedup TO {0};
 GRANT SELECT (topic, seq), INSERT ON headrace.published TO {0};
 GRANT UPDATE (last, last_ms, logged, log_bytes) ON headrace.topic TO {0};
+GRANT INSERT ON headrace.queue_total TO {0};
 """
 
 
