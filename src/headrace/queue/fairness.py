@@ -111,6 +111,13 @@ class Tenants:
             del self.deferred[group]
         return seq
 
+    def recall_deferred(self) -> list[tuple[str, int]]:
+        """Nothing stands back any more; what did."""
+        found = [(group, seq) for group, seqs in self.deferred.items() for seq in seqs]
+        self.deferred.clear()
+        self.deferred_count = 0
+        return found
+
     def least_busy(self) -> str | None:
         """Of the tenants that stood back, the one with the fewest messages in flight."""
         return min(self.deferred, key=lambda group: self.in_flight.get(group, 0), default=None)

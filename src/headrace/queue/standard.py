@@ -61,11 +61,22 @@ class StandardOrder:
     def take(self, limit: int, now: int, *, all_known: bool, delay_ms: int = 0, reader: str | None = None) -> list[int]:
         """Up to `limit` messages to lease, claim or drop now; they are out of the order.
 
-        `all_known`: the store has no more; only then, or when very many stand back, are noisy tenants served.
+        `all_known`: the store has no more; only then, or when very many stand back, are noisy tenants served. A `reader` is
+        given all in the order of arrival, whoever the tenants are: it reads everything, and to it what stood back would be late.
         """
-        del delay_ms, reader  # a FIFO queue's
-        if self._groups:
+        del delay_ms  # a FIFO queue's
+        if not self._groups:
+            return self._take_first(limit)
+        if reader is None:
             return self._take_fair(limit, now, all_known=all_known)
+        for group, seq in self.tenants.recall_deferred():
+            self.recall(seq, group, 0)
+        out = self._take_first(limit)
+        for seq in out:
+            self._groups.pop(seq, None)
+        return out
+
+    def _take_first(self, limit: int) -> list[int]:
         out: list[int] = []
         while self._recalled and len(out) < limit:
             seq = heappop(self._recalled)

@@ -13,7 +13,7 @@ from headrace.queue import limits
 from headrace.queue.leases import Lease
 from headrace.queue.standard import StandardOrder
 from tests.queue.rules.messages import NOW, message
-from tests.queue.rules.test_standard import lease, take
+from tests.queue.rules.test_standard import lease
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +46,11 @@ class OrderMachine(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 6), all_known=st.booleans(), fate=st.sampled_from(["lease", "drop", "untake", "claim"]))
     def receive(self, limit: int, all_known: bool, fate: str) -> None:
-        taken = take(self.order, limit, now=self.now, all_known=all_known)
+        reader = "reader" if fate == "claim" else None
+        taken = self.order.take(limit, self.now, all_known=all_known, reader=reader)
         assert len(set(taken)) == len(taken)
         assert set(taken) <= self.ready
-        if all_known:
+        if all_known or reader:
             assert len(taken) == min(limit, len(self.ready))
         for seq in taken:
             self.ready.discard(seq)
@@ -137,7 +138,7 @@ class OrderMachine(RuleBasedStateMachine):
         self.order.leases._check_invariants()
 
     def teardown(self) -> None:
-        assert sorted(take(self.order, 1_000, now=self.now)) == sorted(self.ready)
+        assert sorted(self.order.take(1_000, self.now, all_known=True)) == sorted(self.ready)
 
     @staticmethod
     def _pick(seqs: Mapping[int, object], which: int) -> int:

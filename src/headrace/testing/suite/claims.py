@@ -31,6 +31,17 @@ class TestClaims(SuitePart):
         assert claim(driver, queue, 3) == ["5"]
         assert driver.run(ops.GetClaims(queue, "r")) == ClaimState(0, 3)
 
+    def test_claims_are_in_order_whoever_the_tenants_are(self, driver: StoreDriver) -> None:
+        """Also what receives have let stand back: to who reads everything it would be late."""
+        queue = driver.create("q")
+        driver.send_all(queue, [entry(f"noisy{number}", group="noisy") for number in range(60)])
+        driver.receive(queue, 40)
+        driver.send(queue, "quiet", group="quiet")
+        assert bodies(driver.receive(queue, 1)) == ["quiet"]
+        driver.send(queue, "behind", group="quiet")
+        assert claim(driver, queue, 1, limit=15) == [f"noisy{number}" for number in range(40, 55)]
+        assert claim(driver, queue, 2) == [*[f"noisy{number}" for number in range(55, 60)], "behind"]
+
     def test_open_claim_answers_the_same_messages_again(self, driver: StoreDriver) -> None:
         queue = driver.create("q")
         fill(driver, queue, "1", "2", "3")
