@@ -256,9 +256,11 @@ class DeleteQueue(Operation, gc=False, frozen=True):
 
 
 class GetQueue(Operation, gc=False, frozen=True):
-    """→ QueueDescription"""
+    """`exact`: count every message, however many there are, where a store else estimates (PostgreSQL beyond 10,000; a
+    second or two a million). → QueueDescription"""
 
     queue: str
+    exact: bool = False
 
 
 class ListQueues(Operation, gc=False, frozen=True):

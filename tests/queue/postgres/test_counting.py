@@ -107,6 +107,19 @@ def test_long_queue_is_counted_now_and_then_and_kept_up_by_totals(
     assert (counts(nodes[0]).visible, counts(nodes[0]).in_flight) == (67, 35)
 
 
+def test_exact_count_is_what_is_there_also_where_an_estimate_is_out_of_date(
+    nodes: list[PostgresStore], clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "EXACT_MAX", 10)
+    monkeypatch.setattr(counting, "REMEMBERED_PER_MS", 0.001)
+    send(nodes[0], 100)
+    assert counts(nodes[0]).visible == 100
+    send(nodes[1], 50)  # which it tells later
+    ask(nodes[0], ops.Receive(QUEUE, 20))
+    assert counts(nodes[0]).visible == 80
+    assert ask(nodes[0], ops.GetQueue(QUEUE, exact=True))[0].counts.visible == 130
+
+
 def test_node_forgets_queues_that_are_deleted(nodes: list[PostgresStore], clock: ManualClock) -> None:
     other = arn_of("other")
     ask(nodes[0], ops.CreateQueue(other), ops.Send(other, [Entry(b"x", group="tenant")]), ops.Receive(other))

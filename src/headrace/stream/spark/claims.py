@@ -67,7 +67,7 @@ class Claims:
 
     def bound_to_now(self) -> None:
         """From now on bind no more messages than are ready now. Those that are bound already come on top."""
-        self._left = self._client.call(GetQueue(self._queue)).counts.visible
+        self._left = self._client.call(GetQueue(self._queue, exact=True)).counts.visible
 
     def forget_stale(self) -> None:
         """Delete dead letters of claims that are acknowledged: a task was late."""

@@ -19,6 +19,7 @@ from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
 
 EXACT_MAX: Final = 10_000  # rows of one part of a queue that are looked at each time: some 5 ms
+EVERY_ROW: Final = 1 << 62
 REMEMBERED_PER_MS: Final = 50
 """A count of so many is good for a millisecond: counting costs a hundredth of a processor at most, whoever asks how often."""
 COUNTED_MAX: Final = 20_000_000
@@ -65,31 +66,32 @@ FROM (
 """
 
 
-def count(tx: Transaction, queues: Sequence[StoredQueue]) -> dict[int, QueueCounts]:
-    """The counts of queues, by their numbers, totals included."""
+def count(tx: Transaction, queues: Sequence[StoredQueue], *, exact: bool = False) -> dict[int, QueueCounts]:
+    """The counts of queues, by their numbers, totals included. `exact`: as of one moment, however long that takes."""
+    most = EVERY_ROW if exact else EXACT_MAX
     known = totals.read(tx, queues)
-    rows = _look(tx, queues)
-    return {queue.number: _told(tx, queue, rows[queue.number], known[queue.number]) for queue in queues}
+    rows = _look(tx, queues, most)
+    return {queue.number: _told(tx, queue, rows[queue.number], known[queue.number], most) for queue in queues}
 
 
-def _look(tx: Transaction, queues: Sequence[StoredQueue]) -> dict[int, tuple[Any, ...]]:
+def _look(tx: Transaction, queues: Sequence[StoredQueue], most: int) -> dict[int, tuple[Any, ...]]:
     asked = {
         "queues": Ints([queue.number for queue in queues]), "floors": Ints([queue.floor for queue in queues]),
         "oldest": Ints([tx.now - queue.info.settings.retention_ms for queue in queues]),
         "shown": Ints([queue.shown_ms(tx.now) for queue in queues]), "now": tx.now,
-        "claimed": CLAIMED_MS, "most": EXACT_MAX + 1,
+        "claimed": CLAIMED_MS, "most": most + 1,
     }  # fmt: skip
     return {row[0]: row[1:] for row in tx.execute(_EXACT, asked).fetchall()} if queues else {}
 
 
-def _told(tx: Transaction, queue: StoredQueue, row: Sequence[Any], known: dict[str, int]) -> QueueCounts:
+def _told(tx: Transaction, queue: StoredQueue, row: Sequence[Any], known: dict[str, int], most: int) -> QueueCounts:
     fresh_looked, fresh, hidden, waiting_looked, visible, in_flight, delayed, oldest_ms = row
-    if waiting_looked > EXACT_MAX:
+    if waiting_looked > most:
         many = _waiting(tx, queue)
         visible, in_flight, delayed = many.visible, many.in_flight, many.delayed
-    if fresh_looked > EXACT_MAX:
+    if fresh_looked > most:
         waiting = visible + in_flight + delayed
-        fresh = max(EXACT_MAX, _all(tx, queue, known, waiting) - waiting) - hidden
+        fresh = max(most, _all(tx, queue, known, waiting) - waiting) - hidden
     return QueueCounts(fresh + visible, in_flight, delayed + hidden, oldest_ms, **known)
 
 

@@ -124,7 +124,7 @@ def delete_queue(tx: Transaction, operation: DeleteQueue) -> None:
 
 
 def get_queue(tx: Transaction, operation: GetQueue) -> QueueDescription:
-    return _describe(tx, [tx.catalog.queue(operation.queue)])[0]
+    return _describe(tx, [tx.catalog.queue(operation.queue)], exact=operation.exact)[0]
 
 
 def list_queues(tx: Transaction, operation: ListQueues) -> list[QueueDescription]:
@@ -143,8 +143,8 @@ def _redrives_to(queue: StoredQueue, target: str | None) -> bool:
     return target is None or (policy is not None and policy.target == target)
 
 
-def _describe(tx: Transaction, queues: Sequence[StoredQueue]) -> list[QueueDescription]:
-    counts = counting.count(tx, queues)
+def _describe(tx: Transaction, queues: Sequence[StoredQueue], *, exact: bool = False) -> list[QueueDescription]:
+    counts = counting.count(tx, queues, exact=exact)
     return [QueueDescription(queue.info, counts[queue.number]) for queue in queues]
 
 
