@@ -19,8 +19,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import headrace
+from tests.patience import PATIENCE_S
 
-READY_WITHIN_S = 30.0
 T = TypeVar("T")
 
 
@@ -33,18 +33,22 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(Path(headrace.__file__).parent.parent), **extra}
 
 
-def run_command(command: Sequence[str], *, cwd: Path, within_s: float, **env: str) -> subprocess.CompletedProcess[str]:
+def run_command(
+    command: Sequence[str], *, cwd: Path, within_s: float = PATIENCE_S, **env: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=within_s, check=False
     )
 
 
-def run_to_end(*arguments: str, cwd: Path, within_s: float = 30.0, **env: str) -> subprocess.CompletedProcess[str]:
+def run_to_end(
+    *arguments: str, cwd: Path, within_s: float = PATIENCE_S, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run a broker that is expected to end by itself."""
     return run_command(command(*arguments), cwd=cwd, within_s=within_s, **env)
 
 
-def wait_until(condition: Callable[[], T], *, within_s: float = 10.0) -> T:
+def wait_until(condition: Callable[[], T], *, within_s: float = PATIENCE_S) -> T:
     """The first truthy answer of `condition`, asked again and again."""
     deadline = time.monotonic() + within_s
     while True:
@@ -84,7 +88,7 @@ class ServerProcess:
             self._news.put(json.loads(line) if line.startswith("{") else {"message": line})
         self._news.put(None)
 
-    def wait_for(self, action: str, *, within_s: float = READY_WITHIN_S) -> dict[str, Any]:
+    def wait_for(self, action: str, *, within_s: float = PATIENCE_S) -> dict[str, Any]:
         """The next log line with this action."""
         deadline = time.monotonic() + within_s
         while True:
@@ -103,7 +107,7 @@ class ServerProcess:
     def get(
         self, path: str, *, method: str = "GET", body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             connection.request(method, path, body or None, dict(headers or {}))
             answer = connection.getresponse()
@@ -135,16 +139,16 @@ class BrokerProcess(ServerProcess):
         self.url = str(self.wait_for("broker.ready")["url"])
         self.port = int(self.url.rpartition(":")[2])
 
-    def wait_end(self, *, within_s: float = 20.0) -> int:
+    def wait_end(self, *, within_s: float = PATIENCE_S) -> int:
         code = self.process.wait(within_s)
         self._reader.join(within_s)
         return code
 
     def get_by_socket(self, path: str, *, method: str = "GET", body: bytes = b"", kind: str = "") -> tuple[int, bytes]:
         """As `get`, over the Unix socket."""
-        connection = http.client.HTTPConnection("localhost", timeout=10)
+        connection = http.client.HTTPConnection("localhost", timeout=PATIENCE_S)
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(10)
+        connection.sock.settimeout(PATIENCE_S)
         connection.sock.connect(str(self.data / "headrace.sock"))
         try:
             connection.request(method, path, body or None, {"Content-Type": kind} if kind else {})
@@ -154,7 +158,7 @@ class BrokerProcess(ServerProcess):
             connection.close()
 
     def get_secure(self, path: str, context: ssl.SSLContext) -> tuple[int, bytes]:
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE_S, context=context)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()

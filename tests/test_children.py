@@ -11,6 +11,7 @@ import pytest
 
 from headrace.children import BACKOFF_MAX_S, CALM_S, CRASH_S, Restarts, backoff_s, end_group, ending, spawn, wait_ready
 from tests.broker_process import wait_until
+from tests.patience import PATIENCE_S
 
 NO_SUCH = ["no-such-command"]
 
@@ -50,7 +51,7 @@ def test_early_deaths_that_are_far_apart_do_not_add_up() -> None:
 
 def test_a_child_runs_the_command_with_an_empty_standard_input() -> None:
     child = spawn(["--version"], stdout=subprocess.PIPE)
-    out, _ = child.communicate(timeout=20)
+    out, _ = child.communicate(timeout=PATIENCE_S)
     assert (child.returncode, out.startswith(b"headrace ")) == (0, True)
 
 
@@ -85,28 +86,26 @@ def test_a_group_is_killed_whole(tmp_path: Path) -> None:
     )
     assert os.getpgid(child.pid) == child.pid
     end_group(child.pid)
-    assert child.wait(20) == -signal.SIGKILL
+    assert child.wait(PATIENCE_S) == -signal.SIGKILL
     end_group(child.pid)  # it is gone: nothing happens
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_CHILD_SUBREAPER is Linux's")
 def test_orphans_are_reaped_and_own_children_left_alone() -> None:
     program = """
-import ctypes, os, subprocess, sys, time
+import ctypes, os, subprocess, sys
 from headrace.children import reap_strangers
 ctypes.CDLL(None).prctl(36, 1)  # orphans become ours, as those of a container become process 1's
 orphan = subprocess.run([sys.executable, "-c", "import subprocess; print(subprocess.Popen(['true']).pid)"], capture_output=True)
 own = subprocess.Popen(["true"])
 os.waitid(os.P_PID, own.pid, os.WEXITED | os.WNOWAIT)
-deadline = time.monotonic() + 20
-while os.path.exists(f"/proc/{int(orphan.stdout)}") and time.monotonic() < deadline:
+while os.path.exists(f"/proc/{int(orphan.stdout)}"):
     reap_strangers({own.pid})
     own.poll()
-assert not os.path.exists(f"/proc/{int(orphan.stdout)}")
 assert own.wait() == 0
 reap_strangers(set())
 """
-    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=PATIENCE_S, check=False).returncode == 0
 
 
 def _runs(pid: int) -> bool:

@@ -14,6 +14,7 @@ import pytest
 import headrace
 from tests.broker_process import BrokerProcess
 from tests.broker_process import broker as running
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -73,7 +74,7 @@ def test_readme_example_of_tasks_runs(tmp_path: Path, capsys: pytest.CaptureFixt
     )
     handle = names["pack"].send("Emma", 2)
     names["app"].run_pending()
-    assert handle.result(timeout=10) == "packed 2 of Emma"
+    assert handle.result(timeout=PATIENCE_S) == "packed 2 of Emma"
     names["app"].close()
 
 

@@ -23,6 +23,7 @@ from headrace.queue.store.base import Offload, Ready, Request, Store, StoreStati
 from headrace.queue.store.memory import open_memory_store
 from headrace.sqs.keys import Key, KeyRing, Principal
 from headrace.sqs.signature import Verifier
+from tests.patience import PATIENCE_S
 from tests.sqs.test_signature import NOW, SECRET, FakeRequest, Signer
 
 
@@ -202,7 +203,7 @@ def test_a_failed_store_answers_errors_and_ends_the_node_with_one(tmp_path: Path
         before = await http_call(endpoint.port, "GET /health/ready HTTP/1.1")
         running = asyncio.create_task(node.run())
         answer = await http_call(endpoint.port, "POST /headrace/v1/call HTTP/1.1", CreateQueue("q"))
-        return before, answer, await asyncio.wait_for(running, 10), node.health
+        return before, answer, await asyncio.wait_for(running, PATIENCE_S), node.health
 
     before, answer, code, health = asyncio.run(fail())
     assert b" 200 " in before.partition(b"\r\n")[0]

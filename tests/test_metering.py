@@ -21,6 +21,7 @@ from headrace.testing.driver import fast_folder
 from headrace.work import App
 from headrace.work.broker_backend import BrokerBackend
 from headrace.work.metering import meter
+from tests.patience import PATIENCE_S
 from tests.web.wsgi_serving import PLACEMENTS
 
 Point = HistogramDataPoint | NumberDataPoint
@@ -130,4 +131,4 @@ def test_metering_imports_no_opentelemetry() -> None:
         "assert m.instruments() is None\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)

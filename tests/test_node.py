@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.broker_process import BrokerProcess, broker, command, environment, run_to_end, wait_until
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_allowed_host_is_served(tmp_path: Path) -> None:
 
 
 def test_malformed_http_is_answered_in_the_protocols_form(shared: BrokerProcess) -> None:
-    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=PATIENCE_S) as raw:
         raw.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
         answer = raw.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -191,7 +192,7 @@ def test_descriptor_limit_is_raised(tmp_path: Path) -> None:
 
 def test_systemd_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.settimeout(20)
+        manager.settimeout(PATIENCE_S)
         manager.bind(str(tmp_path / "notify"))
         with broker(tmp_path / "data", env={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as one:
             assert manager.recv(100) == b"READY=1"
@@ -215,7 +216,7 @@ def test_a_terminal_is_greeted_with_what_to_type_next(tmp_path: Path) -> None:
         while b"Ctrl-C stops" not in seen:
             seen += os.read(ours, 4_096)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()
@@ -254,7 +255,7 @@ def test_stop_answers_long_polls_empty_and_ends_with_zero(tmp_path: Path, number
         started = time.monotonic()
         one.signal(number)
         assert one.wait_end() == 0
-        poll.join(10)
+        poll.join(PATIENCE_S)
         assert time.monotonic() - started < 5
         assert answers == [(200, {})]
         assert not (one.data / "headrace.sock").exists()
@@ -289,7 +290,7 @@ def test_what_was_accepted_is_there_after_stop_and_after_kill(tmp_path: Path) ->
 
 def hanging_upload(one: BrokerProcess) -> socket.socket:
     """A client that has sent half a request, and holds a drain up."""
-    client = socket.create_connection(("127.0.0.1", one.port), timeout=20)
+    client = socket.create_connection(("127.0.0.1", one.port), timeout=PATIENCE_S)
     client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n" + b"x" * 100)
     wait_until(lambda: one.metric("headrace_http_connections") == 2)
     return client
@@ -323,7 +324,7 @@ def test_requests_on_open_connections_do_not_fail_while_it_stops(tmp_path: Path)
         good = [0] * 8
 
         def client(index: int) -> None:
-            connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=PATIENCE_S)
             connection.connect()
             connection.auto_open = 0
             try:
@@ -345,7 +346,7 @@ def test_requests_on_open_connections_do_not_fail_while_it_stops(tmp_path: Path)
         wait_until(lambda: min(good) > 5)
         one.signal(signal.SIGTERM)
         for thread in clients:
-            thread.join(20)
+            thread.join(PATIENCE_S)
         assert one.wait_end() == 0
         assert bad == []
 

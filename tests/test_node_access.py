@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError
 import headrace
 from headrace.errors import AccessDenied
 from tests.broker_process import BrokerProcess, broker, run_to_end
+from tests.patience import PATIENCE_S
 
 SECRET, OTHER_SECRET = "a secret of some length", "another secret of some length"
 
@@ -120,7 +121,7 @@ def certificate(folder: Path, *, password: str | None = None) -> tuple[Path, Pat
     openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=localhost"]
     openssl += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
     openssl += ["-passout", f"pass:{password}"] if password else ["-nodes"]
-    subprocess.run(openssl, check=True, capture_output=True, timeout=60)
+    subprocess.run(openssl, check=True, capture_output=True, timeout=PATIENCE_S)
     return cert, key
 
 

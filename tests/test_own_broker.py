@@ -17,6 +17,7 @@ import headrace
 from headrace import own_broker
 from headrace.native.endpoint import is_served
 from headrace.own_broker import OwnBroker
+from tests.patience import PATIENCE_S
 from tests.web.web_process import serve
 
 
@@ -31,7 +32,7 @@ def test_port_of_the_own_broker_is_closed_to_other_users_of_the_machine(
             async with headrace.connect_async(f"unix://{tmp_path}/data/headrace.sock") as client:
                 await client.queue("stored", create=True)
             log = ""
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while (ready := re.search(r"127\.0\.0\.1:(\d+)", log)) is None:
                     await asyncio.sleep(0.01)
                     log += capfd.readouterr().err
@@ -59,7 +60,7 @@ def test_broker_of_somebody_else_is_used_and_replaced_when_it_is_gone(
         assert broker.over
         other.kill()
         await ended(other)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while broker.over or not is_served(tmp_path / "data"):  # noqa: ASYNC110  # another process does it
                 await asyncio.sleep(0.01)
         broker.stop()
@@ -80,7 +81,7 @@ def test_broker_that_the_system_has_no_room_for_is_tried_again(tmp_path: Path, m
     async def trial() -> None:
         broker = OwnBroker(tmp_path / "data", keys=tmp_path / "keys.json", on_ended=lambda: None)
         await broker.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while len(tries) < 2:  # noqa: ASYNC110  # a timer does it
                 await asyncio.sleep(0.01)
         broker.stop()
@@ -100,7 +101,7 @@ def test_own_broker_ends_with_the_supervisor(tmp_path: Path) -> None:
 
 
 async def ended(broker: OwnBroker) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not broker.over:
             await asyncio.sleep(0.01)
             broker.reap()  # the supervisor does this at SIGCHLD

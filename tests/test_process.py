@@ -9,6 +9,7 @@ import pytest
 
 from headrace.errors import StoreUnusable
 from headrace.process import notify_systemd, prepare_folder
+from tests.patience import PATIENCE_S
 
 
 def mode(path: Path) -> int:
@@ -62,7 +63,7 @@ def test_systemd_hears_by_path_and_by_abstract_name(tmp_path: Path, monkeypatch:
     abstract = f"headrace-test-{os.getpid()}"
     for bound, told in ((str(tmp_path / "s"), str(tmp_path / "s")), (f"\0{abstract}", f"@{abstract}")):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.settimeout(5)
+            manager.settimeout(PATIENCE_S)
             manager.bind(bound)
             monkeypatch.setenv("NOTIFY_SOCKET", told)
             notify_systemd("READY=1")

@@ -30,6 +30,7 @@ from headrace.work.broker_backend import BrokerBackend
 from headrace.work.tracing import TracingMiddleware
 from headrace.work.tracing import trace as trace_app
 from tests.native.served import ServedBroker
+from tests.patience import PATIENCE_S
 from tests.web.asgi_serving import serving
 from tests.web.stored.test_requests import world
 from tests.web.wsgi_serving import PLACEMENTS
@@ -117,7 +118,7 @@ def test_headrace_imports_no_opentelemetry() -> None:
         "with t.carrying('" + PARENT + "'): assert t.current() and t.tracer() is None\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -300,4 +301,6 @@ def test_the_page_does_what_it_says() -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
     code = "\n".join(blocks) + "\nclient.close()\n"
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)  # sets its process's provider
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], check=True, timeout=PATIENCE_S
+    )  # sets its process's provider

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.broker_process import ServerProcess, environment
+from tests.patience import PATIENCE_S
 
 DOCS = Path(__file__).parent.parent / "docs"
-WITHIN_S: Final = 30.0
 PORTS: Final = (9324, 8000, 9325, 8080)
 """Of the broker, the web server, the console and what stands in front: what the pages say."""
 
@@ -72,11 +72,11 @@ class Server(ServerProcess):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(WITHIN_S)
+            self.process.wait(PATIENCE_S)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self._reader.join(WITHIN_S)
+            self._reader.join(PATIENCE_S)
             assert self.process.stderr is not None
             self.process.stderr.close()
 
@@ -137,7 +137,7 @@ class Walk:
         return 1
 
     def _say(self, command: str, printed: list[str]) -> int:
-        deadline = time.monotonic() + WITHIN_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             output = self.output(command)
             missing = [line for line in printed if not _pattern(line).search(output)]
@@ -159,7 +159,7 @@ class Walk:
         written = b"".join(_read(ours))
         os.close(ours)
         text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;.*?\x1b\\", "", written.decode()).replace("\r\n", "\n")
-        assert process.wait(WITHIN_S) == 0, f"$ {command}\n{text}"
+        assert process.wait(PATIENCE_S) == 0, f"$ {command}\n{text}"
         return text
 
     def end(self) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 AWS = Path(sys.executable).with_name("aws")
 
 
@@ -31,7 +33,9 @@ class Aws:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(AWS), "sqs", *arguments, "--endpoint-url", self._endpoint, "--output", "json"]
-        return subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
 
     def __call__(self, *arguments: str) -> Any:
         """The answer of a command that succeeds; None if it prints nothing."""

@@ -15,6 +15,7 @@ from botocore.config import Config
 
 from tests.acceptance.conftest import client_of
 from tests.broker_process import BrokerProcess, broker, wait_until
+from tests.patience import PATIENCE_S
 
 PREFIX = "arn:aws:sqs:us-east-1:000000000000:"
 
@@ -166,7 +167,7 @@ def test_long_poll_wakes_at_once(sqs: Any, shared_broker: BrokerProcess, name: s
     wait_until(lambda: shared_broker.metric("headrace_polls_waiting") == 1)
     sent_at = time.monotonic()
     sqs.send_message(QueueUrl=url, MessageBody="now")
-    thread.join(25)
+    thread.join(PATIENCE_S)
     waiter.close()
     assert [message["Body"] for message in woken[0][1]] == ["now"]
     assert woken[0][0] - sent_at < 5

@@ -15,6 +15,7 @@ import pytest
 
 from tests.acceptance.conftest import client_of
 from tests.broker_process import wait_until
+from tests.patience import PATIENCE_S
 
 APP = """
 import os
@@ -82,7 +83,7 @@ class Project:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -102,7 +103,7 @@ class Project:
             try:
                 yield
                 process.terminate()
-                assert process.wait(60) == 0, (self.folder / "log").read_text()
+                assert process.wait(PATIENCE_S) == 0, (self.folder / "log").read_text()
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -124,7 +125,7 @@ def test_worker_runs_retries_and_acknowledges(project: Project, endpoint: str) -
     url = sqs.get_queue_url(QueueName=project.queue)["QueueUrl"]
     with project.worker():
         wait_until(lambda: not wanted - project.notes(), within_s=90)
-        wait_until(lambda: _counts(sqs, url) == {"0"}, within_s=30)  # acknowledged: nothing waits or is in flight
+        wait_until(lambda: _counts(sqs, url) == {"0"})  # acknowledged: nothing waits or is in flight
     assert project.notes() == wanted
     sqs.close()
 

@@ -22,6 +22,7 @@ from headrace import postgres
 from headrace.queue.store.postgres import schema
 from headrace.testing.postgres import Server, find_programs
 from tests.broker_process import BrokerProcess, broker
+from tests.patience import PATIENCE_S
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 pytestmark = [
@@ -42,7 +43,6 @@ default_pool_size = 40
 logfile = {folder}/pgbouncer.log
 pidfile = {folder}/pgbouncer.pid
 """
-WITHIN_S = 20.0
 
 
 class Pool:
@@ -63,7 +63,7 @@ class Pool:
         self._process = subprocess.Popen(
             [PROGRAM, "-q", str(self._config)], user=self._user, group=self._user, stderr=subprocess.DEVNULL
         )
-        until = time.monotonic() + WITHIN_S
+        until = time.monotonic() + PATIENCE_S
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
@@ -105,7 +105,7 @@ def test_broker_runs_behind_pgbouncer_and_goes_on_when_that_is_started_again(
             queue.send(str(number))
         assert len(list(queue.receive(20))) == 20
         got: list[Any] = []
-        poll = threading.Thread(target=lambda: got.extend(queue.receive(wait=WITHIN_S)))
+        poll = threading.Thread(target=lambda: got.extend(queue.receive(wait=20)))
         poll.start()
         with psycopg.connect(server.url()) as connection:  # not by the broker: it hears of it
             postgres.send(connection, "orders", "heard")
@@ -114,5 +114,5 @@ def test_broker_runs_behind_pgbouncer_and_goes_on_when_that_is_started_again(
         pool.stop()
         pool.start()
         queue.send("after")
-        assert [one.text for one in queue.receive(wait=WITHIN_S)] == ["after"]
+        assert [one.text for one in queue.receive(wait=20)] == ["after"]
     assert not [line for line in node.raw if "store.refused" in line]

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 import headrace
 from headrace.testing.postgres import Server, find_programs
 from tests.acceptance.conftest import client_of
-from tests.broker_process import BrokerProcess, broker, run_command
+from tests.broker_process import BrokerProcess, broker, run_command, wait_until
 from tests.console.serving import serving
 
 pytestmark = pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later: install `postgresql`")
@@ -40,7 +40,7 @@ def nodes(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("nodes")
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute("CREATE ROLE runs_brokers LOGIN")
-    made = run_command(_headrace("store", "init", server.url(), "--role", "runs_brokers"), cwd=folder, within_s=30)
+    made = run_command(_headrace("store", "init", server.url(), "--role", "runs_brokers"), cwd=folder)
     assert made.returncode == 0, made.stderr
     url = server.url().replace("headrace@", "runs_brokers@")
     with ExitStack() as stack:
@@ -90,9 +90,9 @@ def test_every_node_tells_of_all_and_so_do_top_and_the_console(nodes: list[Broke
     urls = sorted(node.url for node in nodes)
     for node in nodes:
         with headrace.connect(node.url) as client:
-            _until(lambda client=client: sorted(one.facts["url"] for one in client.holders("broker")) == urls)
+            wait_until(lambda: sorted(one.facts["url"] for one in client.holders("broker")) == urls)
     top = _headrace("top", "--once", "--every", "100ms", "-o", "json", "--broker", nodes[0].url)
-    report = json.loads(run_command(top, cwd=tmp_path, within_s=30).stdout)
+    report = json.loads(run_command(top, cwd=tmp_path).stdout)
     assert sorted(one["node"] for one in report["nodes"]) == urls
     assert all(one["requests_rate"] is not None and "send_rate" in one for one in report["nodes"])
     with serving(broker=nodes[1].url) as served:
@@ -179,9 +179,9 @@ def test_dead_letters_move_tasks_purges_and_counts_are_those_of_all_nodes(client
     assert _visible(clients[0], dead[0]) == 3
 
     clients[0].start_message_move_task(SourceArn=arn)
-    _wait_until(lambda: _visible(clients[1], urls[1]) == 3)
+    wait_until(lambda: _visible(clients[1], urls[1]) == 3)
     (task,) = clients[2].list_message_move_tasks(SourceArn=arn)["Results"]
-    _wait_until(lambda: clients[2].list_message_move_tasks(SourceArn=arn)["Results"][0]["Status"] == "COMPLETED")
+    wait_until(lambda: clients[2].list_message_move_tasks(SourceArn=arn)["Results"][0]["Status"] == "COMPLETED")
     assert task["ApproximateNumberOfMessagesToMove"] == 3
 
     clients[2].purge_queue(QueueUrl=urls[2])
@@ -194,13 +194,6 @@ def test_dead_letters_move_tasks_purges_and_counts_are_those_of_all_nodes(client
 def _visible(client: Any, url: str) -> int:
     counts = client.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]
     return int(counts["ApproximateNumberOfMessages"])
-
-
-def _wait_until(holds: Callable[[], bool], within_s: float = 10.0) -> None:
-    until = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def test_nothing_acknowledged_is_lost_when_the_database_is_killed(server: Server, clients: list[Any]) -> None:
@@ -222,11 +215,11 @@ def test_nothing_acknowledged_is_lost_when_the_database_is_killed(server: Server
     senders = [threading.Thread(target=send, args=(number,)) for number in range(3)]
     for sender in senders:
         sender.start()
-    _until(lambda: len(sent) > 50)
+    wait_until(lambda: len(sent) > 50)
     server.stop(signal.SIGKILL)
     server.start()
     before = len(sent)
-    _until(lambda: len(sent) > before + 50)
+    wait_until(lambda: len(sent) > before + 50)
     over.set()
     for sender in senders:
         sender.join()
@@ -253,10 +246,3 @@ def _received(client: Any, url: str) -> set[str]:
     while found := client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages"):
         bodies |= {message["Body"] for message in found}
     return bodies
-
-
-def _until(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)

@@ -17,9 +17,10 @@ from headrace.queue.model import Entry, arn_of
 from headrace.queue.operations import Transact
 from tests.broker_process import BrokerProcess, broker
 from tests.console.serving import Served, serving
+from tests.patience import PATIENCE_S
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-WITHIN_MS = 20_000.0
+WITHIN_MS = 1_000 * PATIENCE_S
 SCRIPT = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
 
 pytestmark = [

@@ -15,6 +15,7 @@ from headrace.work.app import App
 from tests.broker_process import wait_until
 from tests.browser.test_console import CHROMIUM, WITHIN_MS, wait_live, watch
 from tests.browser.test_console import chromium as chromium  # noqa: PLC0414 (a fixture)
+from tests.patience import PATIENCE_S
 from tests.up.up_process import BROKER, STREAM, WEB, UpProcess, up
 
 TASKS = """
@@ -90,7 +91,7 @@ def test_numbers_of_tasks_move_while_one_looks(page: Any, app: App) -> None:
     wait_live(page)
     page.evaluate("window.same = true")
     for book in ("Emma", "Ulysses", "Moby Dick"):
-        app.tasks["shop.pack"].send(book).result(timeout=20)
+        app.tasks["shop.pack"].send(book).result(timeout=PATIENCE_S)
     page.wait_for_selector("#tasks >> text=shop.pack")
     done = page.locator("#tasks tr", has_text="shop.pack").locator('td[data-label="Done"]')
     page.wait_for_function("cell => Number(cell.textContent) >= 3", arg=done.element_handle())
@@ -101,7 +102,7 @@ def test_numbers_of_tasks_move_while_one_looks(page: Any, app: App) -> None:
 
 def test_a_result_is_found_from_the_list_of_runs(page: Any, app: App) -> None:
     handle = app.tasks["shop.pack"].send("Middlemarch")
-    handle.result(timeout=20)
+    handle.result(timeout=PATIENCE_S)
     page.goto(f"/tasks?find={handle.id}")
     page.click("table.runs tbody a >> nth=0")
     page.wait_for_selector("pre >> text=packed Middlemarch")
@@ -110,7 +111,7 @@ def test_a_result_is_found_from_the_list_of_runs(page: Any, app: App) -> None:
 
 def test_a_dead_task_tells_its_life_and_is_started_anew(page: Any, app: App, client: Client) -> None:
     app.tasks["shop.pay"].send("4111")
-    wait_until(lambda: client.queue("tasks-dead").counts().visible == 1, within_s=30)
+    wait_until(lambda: client.queue("tasks-dead").counts().visible == 1)
     page.goto("/dead-letters/tasks-dead")
     page.click("#letters tbody a >> nth=0")
     page.click("a:text-is('its run')")
@@ -161,7 +162,7 @@ def test_a_pipeline_is_drawn_paused_and_goes_on(page: Any, client: Client) -> No
 
 def test_a_web_server_tells_its_routes_and_workers(page: Any, parts: UpProcess) -> None:
     for _ in range(5):
-        assert urllib.request.urlopen(parts.url_of("web"), timeout=20).status == 200
+        assert urllib.request.urlopen(parts.url_of("web"), timeout=PATIENCE_S).status == 200
     page.goto("/web")
     page.wait_for_selector("#routes >> text=2xx 5")
     assert page.is_visible("text=serving")

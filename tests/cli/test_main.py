@@ -12,6 +12,7 @@ from click.shell_completion import BashComplete
 from headrace import __version__
 from headrace.cli.main import COMMANDS, cli
 from tests.cli.conftest import CommandLine
+from tests.patience import PATIENCE_S
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
@@ -58,7 +59,7 @@ def test_help_loads_no_system() -> None:
         "('msgspec', 'rich', 'apsw', 'uvloop', 'asyncio', 'httptools')))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30, env=ENVIRONMENT
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE_S, env=ENVIRONMENT
     )
 
     assert done.stdout.splitlines()[-1] == ""

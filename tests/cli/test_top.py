@@ -20,6 +20,7 @@ from headrace.queue.model import QueueCounts, QueueSettings
 from headrace.queue.store.base import StoreStatistics
 from tests.cli.conftest import CommandLine
 from tests.native.served import ServedBroker
+from tests.patience import PATIENCE_S
 
 
 def at(now_ms: int, counts: QueueCounts | None, *, commits: int = 0, seconds: float = 0.0) -> Sample:
@@ -85,7 +86,7 @@ def test_live_view_on_a_terminal_until_interrupted(
         _read_until(master, shown)
         process.send_signal(signal.SIGINT)
         _read_until(master, b"\x1b[?1049l")  # back from the alternate screen
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()
@@ -94,7 +95,7 @@ def test_live_view_on_a_terminal_until_interrupted(
 
 def _read_until(master: int, wanted: bytes) -> None:
     seen = b""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while wanted not in seen:
         ready, _, _ = select.select([master], [], [], max(0, deadline - time.monotonic()))
         assert ready, seen

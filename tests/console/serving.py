@@ -14,8 +14,7 @@ from urllib.parse import urlencode
 
 from headrace.console.server import Console
 from headrace.console_settings import ConsoleSettings
-
-WITHIN_S = 20.0
+from tests.patience import PATIENCE_S
 
 
 class Answer(NamedTuple):
@@ -49,7 +48,7 @@ class Browser:
         return self.ask("POST", path, body, {"Content-Type": "application/x-www-form-urlencoded", **headers})
 
     def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WITHIN_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             sent = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body or None, ({"Cookie": self.cookie} if self.cookie else {}) | sent)
@@ -86,7 +85,7 @@ class Served:
         self.call(self.console._sampler.sample())
 
     def call(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(WITHIN_S)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
 
 
 @contextmanager
@@ -96,15 +95,15 @@ def serving(**settings: Any) -> Iterator[Served]:
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
-        console = asyncio.run_coroutine_threadsafe(_make(settings), loop).result(WITHIN_S)
-        url = asyncio.run_coroutine_threadsafe(console.start(), loop).result(WITHIN_S)
+        console = asyncio.run_coroutine_threadsafe(_make(settings), loop).result(PATIENCE_S)
+        url = asyncio.run_coroutine_threadsafe(console.start(), loop).result(PATIENCE_S)
         try:
             yield Served(console, loop, url)
         finally:
-            asyncio.run_coroutine_threadsafe(console.close(), loop).result(WITHIN_S)
+            asyncio.run_coroutine_threadsafe(console.close(), loop).result(PATIENCE_S)
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(WITHIN_S)
+        thread.join(PATIENCE_S)
         loop.close()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from headrace.console import access
 from tests.broker_process import ServerProcess, broker, run_command
+from tests.patience import PATIENCE_S
 
 COMMAND = [sys.executable, "-m", "headrace", "console"]
 
@@ -23,7 +24,7 @@ def test_it_runs_beside_a_broker_and_stops_by_term(tmp_path: Path) -> None:
             status, body = console.get("/")
             assert status == 200 and b"No queues yet" in body
             console.signal(signal.SIGTERM)
-            assert console.process.wait(20) == 0
+            assert console.process.wait(PATIENCE_S) == 0
         finally:
             if console.process.poll() is None:
                 console.process.kill()
@@ -53,7 +54,7 @@ def test_it_says_why_it_does_not_start(tmp_path: Path) -> None:
         (["--broker", "ftp://x"], "ftp://x"),
         (["--users", "none.toml"], "none.toml"),
     ):
-        done = run_command([*COMMAND, *arguments], cwd=tmp_path, within_s=30)
+        done = run_command([*COMMAND, *arguments], cwd=tmp_path)
         assert done.returncode in (1, 2) and reason in done.stderr, done
 
 

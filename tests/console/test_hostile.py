@@ -17,6 +17,7 @@ from headrace.presence import KINDS, Facts, read
 from headrace.queue.operations import Hold, Transact
 from headrace.work import keys
 from tests.console.serving import Browser, Served
+from tests.patience import PATIENCE_S
 
 SCRIPT = "\"><script>alert(1)</script>'"
 HUGE: tuple[Any, ...] = (float("inf"), float("nan"), -(2**63), 2**64 - 1, 1e308)
@@ -114,7 +115,7 @@ def test_a_delay_that_is_no_time_is_refused(delay: Any) -> None:
     ids=["nonsense", "no host", "too long"],
 )  # fmt: skip
 def test_errors_of_the_engine_have_the_strict_headers(served: Served, request_: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as one:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_S) as one:
         one.sendall(request_)
         answer = b""
         while data := one.recv(65_536):

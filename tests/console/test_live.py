@@ -18,7 +18,8 @@ from headrace.errors import CallerError
 from headrace.native.client import Client
 from headrace.queue.operations import Operation
 from tests.broker_process import BrokerProcess, broker, wait_until
-from tests.console.serving import WITHIN_S, Served, serving
+from tests.console.serving import Served, serving
+from tests.patience import PATIENCE_S
 
 
 class Stream:
@@ -40,7 +41,7 @@ class Stream:
 
 @contextmanager
 def following(served: Served, path: str, **headers: str) -> Iterator[Stream]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=WITHIN_S)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE_S)
     answer = None
     try:
         connection.request("GET", f"/live{path}", headers={name.replace("_", "-"): v for name, v in headers.items()})

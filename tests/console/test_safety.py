@@ -23,6 +23,7 @@ from headrace.native.client import Client
 from headrace.settings import SettingsError
 from tests.broker_process import BrokerProcess
 from tests.console.serving import Browser, Served, serving
+from tests.patience import PATIENCE_S
 
 PACKAGE = Path(headrace.console.__file__).parent
 TEMPLATES = sorted((PACKAGE / "templates").glob("*.html"))
@@ -341,7 +342,7 @@ def test_over_tls_the_cookie_is_secure_and_pages_are_served(node: BrokerProcess,
     context = ssl.create_default_context()
     authority.configure_trust(context)
     with serving(broker=node.url, certfile=certfile, keyfile=keyfile) as served:
-        connection = http.client.HTTPSConnection("localhost", served.port, timeout=20, context=context)
+        connection = http.client.HTTPSConnection("localhost", served.port, timeout=PATIENCE_S, context=context)
         connection.request("GET", "/")
         answer = connection.getresponse()
         assert answer.status == 200 and b"Overview" in answer.read()

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-READY_DEADLINE_S: Final = 30.0
-EXIT_DEADLINE_S: Final = 30.0
+from tests.patience import PATIENCE_S
+
 SOURCE: Final = Path(__file__).parents[2] / "src"
 
 
@@ -68,7 +68,7 @@ class BrokerProcess:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        deadline = time.monotonic() + READY_DEADLINE_S
+        deadline = time.monotonic() + PATIENCE_S
         while not self._ready():
             assert self.process is not None
             assert self.process.poll() is None, f"the broker ended with {self.process.returncode}:\n{self.log}"
@@ -76,7 +76,7 @@ class BrokerProcess:
             time.sleep(0.01)
 
     def _ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             connection.request("GET", "/health/ready")
             return connection.getresponse().status == 200
@@ -89,7 +89,7 @@ class BrokerProcess:
         """`kill -9`, and wait until it is gone."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(EXIT_DEADLINE_S)
+        self.process.wait(PATIENCE_S)
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -97,7 +97,7 @@ class BrokerProcess:
 
     def wait_exit(self) -> int:
         assert self.process is not None
-        return self.process.wait(EXIT_DEADLINE_S)
+        return self.process.wait(PATIENCE_S)
 
     def stop(self) -> int:
         """TERM, and the exit code."""

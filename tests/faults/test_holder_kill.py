@@ -15,6 +15,7 @@ import pytest
 import headrace
 from headrace.native.messages import Outgoing
 from tests.faults.broker_process import BrokerProcess
+from tests.patience import PATIENCE_S
 
 VISIBILITY_S = 43_200.0  # nobody in this test waits for a timeout
 AT_ONCE_S = 5.0
@@ -50,7 +51,7 @@ class Worker:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(PATIENCE_S)
         if self._process.stdout is not None:
             self._process.stdout.close()
 

@@ -13,6 +13,7 @@ import headrace
 from headrace.stream.runner import keys
 from headrace.stream.runner.members import read_owners
 from tests.broker_process import BrokerProcess, ServerProcess, run_command, wait_until
+from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import counted, event, expected_counts, send, taken
 
 FILE = """
@@ -33,7 +34,7 @@ def command(folder: Path, target: str, *more: str) -> list[str]:
 
 def end(process: ServerProcess, number: signal.Signals) -> int:
     process.signal(number)
-    code = process.process.wait(30)
+    code = process.process.wait(PATIENCE_S)
     assert process.process.stderr is not None
     process.process.stderr.close()
     return code
@@ -63,22 +64,22 @@ def test_killed_stopped_and_late_processes_change_nothing_of_the_output(tmp_path
         with headrace.connect(target) as client:
             send(client, [])
             killed, stopped, _ = start(), start(), start()
-            wait_until(partial(shared_by, client, 3), within_s=60)
+            wait_until(partial(shared_by, client, 3))
             send(client, ROWS[:1_000])
-            wait_until(partial(has_read, client, 300), within_s=60)
+            wait_until(partial(has_read, client, 300))
             end(killed, signal.SIGKILL)
             running.remove(killed)
             stopped.signal(signal.SIGSTOP)
-            wait_until(partial(shared_by, client, 1), within_s=60)
+            wait_until(partial(shared_by, client, 1))
             send(client, ROWS[1_000:2_000])
             stopped.signal(signal.SIGCONT)
             start()
             send(client, ROWS[2_000:])
-            wait_until(partial(shared_by, client, 3), within_s=60)
+            wait_until(partial(shared_by, client, 3))
             wait_until(partial(has_read, client, len(ROWS)), within_s=120)
             assert [end(process, signal.SIGTERM) for process in running] == [0] * 3
             running.clear()
-            done = run_command(command(tmp_path, target, "--until", "end"), cwd=tmp_path, within_s=60)
+            done = run_command(command(tmp_path, target, "--until", "end"), cwd=tmp_path)
             assert done.returncode == 0, done.stderr
             assert counted(taken(client, "out")) == expected_counts(ROWS)
             assert [taken(client, queue) for queue in ("late", "dead", "events")] == [[], [], []]

@@ -13,6 +13,7 @@ import pytest
 import headrace
 from headrace.errors import HeadraceError
 from tests.faults.broker_process import BrokerProcess
+from tests.patience import PATIENCE_S
 
 SEED = int(os.environ.get("HEADRACE_SEED", "20241124"))
 ROUNDS = int(os.environ.get("HEADRACE_KILL_ROUNDS", "24")) // 4
@@ -62,11 +63,11 @@ def test_kill_loses_nothing_that_was_published(tmp_path: Path) -> None:
                 thread.start()
                 with contextlib.suppress(HeadraceError):
                     topic.replay("again", purge=True)
-                go.wait(30)
+                go.wait(PATIENCE_S)
                 go.clear()
                 go.wait(chance.random() * 0.05)
                 broker.kill()
-                thread.join(30)
+                thread.join(PATIENCE_S)
             broker.spawn()
             broker.wait_ready()
         with headrace.connect(target) as client:

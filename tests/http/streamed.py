@@ -16,7 +16,8 @@ from headrace.http.fields import Fields
 from headrace.http.http1 import StreamedConnection
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
-from tests.http.support import PATIENCE_S, Answer, FakeTransport, Server
+from tests.http.support import Answer, FakeTransport, Server
+from tests.patience import PATIENCE_S
 
 PLAIN = Fields.of([(b"Content-Type", b"text/plain")])
 

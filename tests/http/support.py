@@ -20,9 +20,7 @@ from headrace.http.engine import Service
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
 from headrace.http.messages import Request
-
-PATIENCE_S = 10.0  # how long a test waits for a real socket before it fails
-
+from tests.patience import PATIENCE_S
 
 _pairs: list[socket.socket] = []  # of the fake transports of the running test
 

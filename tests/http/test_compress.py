@@ -16,6 +16,7 @@ from headrace.http.packing import CODINGS
 from tests.http.fake_exchange import FakeExchange
 from tests.http.packed import JSON, TEXT, asking, fields, is_complete, unpack
 from tests.http.support import on_loop
+from tests.patience import PATIENCE_S
 
 
 def test_without_the_extra_packages_there_is_gzip() -> None:
@@ -25,7 +26,7 @@ def test_without_the_extra_packages_there_is_gzip() -> None:
         "import gzip; assert CODINGS == ('gzip',) and list(packers()) == ['gzip']\n"
         "assert gzip.decompress(pack('gzip', b'x' * 2000)) == b'x' * 2000"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
 
 
 def test_all_codings_are_there() -> None:

@@ -20,7 +20,8 @@ from headrace.http.listener import AddressUnusable, Listener
 from headrace.http.parse import Refusal
 from headrace.http.tls import server_tls
 from tests.http.streamed import PLAIN, Echo, read_answers
-from tests.http.support import PATIENCE_S, dial, get, on_loop, post
+from tests.http.support import dial, get, on_loop, post
+from tests.patience import PATIENCE_S
 
 CLOSE = get("/", "Connection: close")
 

@@ -24,7 +24,7 @@ from headrace.http.limits import Limits
 from headrace.http.listener import Listener
 from headrace.http.tls import server_tls
 from tests.http.h2_support import PLAIN
-from tests.http.support import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 trustme = pytest.importorskip("trustme")
 httpx = pytest.importorskip("httpx")
@@ -118,7 +118,7 @@ def run(program: str, *arguments: str) -> str:
     found = shutil.which(program)
     if found is None:
         pytest.skip(f"{program} is not installed")
-    done = subprocess.run([found, *arguments], capture_output=True, timeout=60, check=False)
+    done = subprocess.run([found, *arguments], capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode(errors="replace")
 

@@ -18,7 +18,8 @@ import pytest
 from headrace.http.limits import Limits
 from headrace.http.listener import AddressUnusable, Listener
 from headrace.http.messages import Request
-from tests.http.support import PATIENCE_S, Streams, dial, get, on_loop, post, split_answers
+from tests.http.support import Streams, dial, get, on_loop, post, split_answers
+from tests.patience import PATIENCE_S
 
 
 def echo(request: Request) -> None:

@@ -18,7 +18,8 @@ from headrace.http.limits import Limits
 from headrace.http.listener import Listener
 from headrace.http.tls import server_tls
 from tests.http.streamed import PLAIN, StreamRig, read_answers
-from tests.http.support import PATIENCE_S, Streams, dial, get, on_loop
+from tests.http.support import Streams, dial, get, on_loop
+from tests.patience import PATIENCE_S
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: far more than the sockets' buffers hold
 

@@ -21,6 +21,7 @@ from headrace.http.fields import Fields
 from headrace.http.static import StaticFiles
 from tests.http.static_support import SECRET, make_root, open_files, write
 from tests.http.streamed import StreamServer, stream_serving
+from tests.patience import PATIENCE_S
 
 BIG = random.Random(3).randbytes(6_000_001)
 
@@ -83,7 +84,7 @@ def test_curl_resumes_a_download(server: StreamServer, tmp_path: Path) -> None:
     target = tmp_path / "download"
     target.write_bytes(BIG[:1_234_567])
     url = f"http://127.0.0.1:{server.port}/big.dat"
-    subprocess.run([curl, "-sS", "--noproxy", "*", "-C", "-", "-o", target, url], check=True, timeout=30)
+    subprocess.run([curl, "-sS", "--noproxy", "*", "-C", "-", "-o", target, url], check=True, timeout=PATIENCE_S)
     assert hashlib.sha256(target.read_bytes()).digest() == hashlib.sha256(BIG).digest()
 
 
@@ -105,7 +106,7 @@ def test_clients_that_leave_in_the_middle_leave_no_open_file(server: StreamServe
             with server.connect() as client:
                 client.sendall(b"GET /big.dat HTTP/1.1\r\nHost: h\r\n\r\n")
                 assert client.recv(100)
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + PATIENCE_S
         while open_files() > before and time.monotonic() < deadline_s:
             os.sched_yield()
         assert open_files() <= before

@@ -21,6 +21,7 @@ from headrace.native.server import NativeService
 from headrace.queue.broker import Broker
 from headrace.queue.store.base import Store
 from headrace.queue.store.memory import open_memory_store
+from tests.patience import PATIENCE_S
 
 
 def in_memory() -> tuple[Store, Clock]:
@@ -51,7 +52,7 @@ class ServedBroker:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(PATIENCE_S)
 
     @property
     def url(self) -> str:
@@ -67,13 +68,13 @@ class ServedBroker:
             called.set()
 
         self._loop.call_soon_threadsafe(call)
-        assert called.wait(10)
+        assert called.wait(PATIENCE_S)
         return answer[0]
 
     def stop(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
-            self._thread.join(20)
+            self._thread.join(PATIENCE_S)
             assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -103,8 +104,8 @@ class ServedBroker:
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until it holds; fail after ten seconds."""
-    deadline = time.monotonic() + 10
+    """Wait until it holds."""
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.002)

@@ -18,6 +18,7 @@ from headrace.native.aio import AsyncTransaction
 from headrace.native.client import Transaction
 from headrace.native.http_async import AsyncHttpTransport
 from tests.native.served import ServedBroker
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(params=["embedded", "tcp", "unix"])
@@ -71,7 +72,7 @@ def test_claim_waits_for_the_first_message(target: str) -> None:
         queue = await client.queue("orders", create=True)
         claim = asyncio.create_task(queue.claim("r", 1, wait=20))
         await queue.send("a")
-        assert [m.text for m in await asyncio.wait_for(claim, 10)] == ["a"]
+        assert [m.text for m in await asyncio.wait_for(claim, PATIENCE_S)] == ["a"]
 
     run(target, scenario)
 

@@ -15,6 +15,7 @@ import headrace
 from headrace import errors
 from headrace.queue import limits
 from tests.native.served import ServedBroker, eventually
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(params=["embedded", "tcp", "unix", "folder of a running broker"])
@@ -83,7 +84,7 @@ def test_receive_waits_for_a_message(queue: headrace.Queue) -> None:
     consumer = threading.Thread(target=lambda: received.extend(queue.receive(wait=20)))
     consumer.start()
     queue.send("x")
-    consumer.join(10)
+    consumer.join(PATIENCE_S)
 
     assert [message.text for message in received] == ["x"]
 
@@ -405,7 +406,7 @@ def test_claim_waits_for_the_first_message(queue: headrace.Queue) -> None:
         claim = pool.submit(queue.claim, "reader", 1, wait=20)
         queue.send("a")
 
-        assert [m.text for m in claim.result(10)] == ["a"]
+        assert [m.text for m in claim.result(PATIENCE_S)] == ["a"]
     with pytest.raises(errors.InvalidParameter):
         queue.claim("reader", 2, wait=21)
 
@@ -430,7 +431,7 @@ def test_many_threads_share_a_client(client: headrace.Client, queue: headrace.Qu
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
 
     assert {m.text for m in queue.peek(1_000)} == {f"{number}-{i}" for number in range(8) for i in range(50)}
 

@@ -15,6 +15,7 @@ import headrace
 from headrace.errors import StoreUnusable
 from headrace.native.embedded import EmbeddedTransport, _Waiter
 from tests.native.served import eventually
+from tests.patience import PATIENCE_S
 
 
 def polls_waiting(client: headrace.Client) -> int:
@@ -55,7 +56,7 @@ def test_close_ends_a_waiting_receive_with_nothing(tmp_path: Path) -> None:
     consumer.start()
     eventually(lambda: polls_waiting(client) == 1)
     client.close()
-    consumer.join(10)
+    consumer.join(PATIENCE_S)
 
     assert answers == [[]]
 
@@ -82,7 +83,7 @@ def test_process_that_forgets_to_close_ends_and_keeps_everything(tmp_path: Path)
     program = "import headrace, sys; headrace.connect(sys.argv[1]).queue('orders', create=True).send('x')"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=30, env=environment)
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=PATIENCE_S, env=environment)
 
     with headrace.connect(tmp_path) as client:
         assert client.queues()[0].counts.visible == 1

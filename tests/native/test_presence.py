@@ -15,6 +15,7 @@ from headrace.native.aio import AsyncClient
 from headrace.native.client import Client
 from headrace.native.presence import Presence, be_present
 from headrace.queue.operations import Hold
+from tests.patience import PATIENCE_S
 
 
 class Answers:
@@ -46,7 +47,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(broker: Answers, facts: Any) -> list[Hold]:
     one = Presence(cast("Client", broker), holder="me", kind="web", facts=facts)
     one.start()
-    assert broker.given.wait(10)
+    assert broker.given.wait(PATIENCE_S)
     one.stop()
     return broker.holds
 
@@ -90,7 +91,7 @@ def test_on_a_loop_it_is_present_until_cancelled() -> None:
     async def trial() -> list[Hold]:
         broker = AsyncAnswers()
         task = asyncio.create_task(be_present(cast("AsyncClient", broker), holder="me", kind="web", facts=dict))
-        await asyncio.wait_for(broker.given.wait(), 10)
+        await asyncio.wait_for(broker.given.wait(), PATIENCE_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

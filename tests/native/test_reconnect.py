@@ -19,6 +19,7 @@ from headrace.native.http_sync import IDLE_MAX_S, HttpTransport
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry
 from tests.native.served import ServedBroker, eventually
+from tests.patience import PATIENCE_S
 
 
 class CuttingServer:
@@ -38,7 +39,7 @@ class CuttingServer:
 
     def close(self) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)  # wakes the accept
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         self._listening.close()
 
     def _serve(self) -> None:
@@ -131,7 +132,7 @@ def test_answer_that_does_not_come_is_unknown_after_the_timeout() -> None:
     release = threading.Event()
 
     def keep_silent(_: socket.socket) -> None:
-        release.wait(10)
+        release.wait(PATIENCE_S)
 
     server = CuttingServer(keep_silent)
 

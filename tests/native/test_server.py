@@ -20,6 +20,7 @@ from headrace.queue import operations as ops
 from headrace.queue.attributes import encode
 from headrace.queue.model import Entry, arn_of
 from tests.native.served import ServedBroker, eventually
+from tests.patience import PATIENCE_S
 
 ARN = arn_of("orders")
 MSGPACK = {"content-type": "application/msgpack"}
@@ -35,7 +36,7 @@ def post(served: ServedBroker, body: bytes, headers: dict[str, str] = MSGPACK) -
 def exchange(
     served: ServedBroker, method: str, path: str, body: bytes, headers: dict[str, str]
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE_S)
     connection.request(method, path, body, headers)
     response = connection.getresponse()
     data = response.read()
@@ -63,7 +64,7 @@ def call(served: ServedBroker, operation: ops.Operation, **headers: str) -> tupl
     ],
 )
 def test_malformed_body_is_400_with_the_reason_and_the_connection_goes_on(served: ServedBroker, body: bytes) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE_S)
     for _ in range(2):
         connection.request("POST", protocol.CALL_PATH, body, MSGPACK)
         response = connection.getresponse()
@@ -131,7 +132,7 @@ def test_receive_without_wait_header_takes_the_queues_wait(served: ServedBroker)
     waiting.start()
     eventually(lambda: served.run(lambda broker: broker.waiting()) == 1)
     call(served, ops.Send(ARN, [Entry(b"x")]))
-    waiting.join(10)
+    waiting.join(PATIENCE_S)
 
     assert answers[0][1][0][0][2] == b"x"
 

@@ -18,6 +18,7 @@ from headrace.native.messages import Outgoing, PartlyRefused
 from headrace.queue import limits
 from headrace.queue import operations as ops
 from tests.native.served import ServedBroker, eventually
+from tests.patience import PATIENCE_S
 
 HOLD = ops.Hold("me", "worker", {"pid": 7})
 PLACES = ["tcp", "unix", "folder"]
@@ -64,7 +65,7 @@ class TestThreads:
         waiting = threading.Thread(target=lambda: found.extend(one.text for one in client.receive_any(["a", "b"])))
         waiting.start()
         queues[1].send("x")
-        waiting.join(10)
+        waiting.join(PATIENCE_S)
         assert found == ["x"]
 
     def test_very_messages_are_taken(self, client: headrace.Client) -> None:
@@ -99,7 +100,7 @@ class TestThreads:
         waiting.start()
         with client.transact("work") as tx:
             tx.put(b"r/1", b"done")
-        waiting.join(10)
+        waiting.join(PATIENCE_S)
         assert found == [{b"r/1": b"done"}]
         assert client.state("work", b"r/2", wait=0.01) == {}
 
@@ -111,7 +112,7 @@ class TestThreads:
         assert (me.holder, me.kind, me.leases, me.facts) == ("me", "worker", 0, {"pid": 7})
         assert client.holders("web") == []
         client.call(HOLD)  # takes over: the first is answered
-        holding.join(10)
+        holding.join(PATIENCE_S)
         assert not holding.is_alive()
 
     def test_extended_lease_is_its_holders(self, client: headrace.Client) -> None:
@@ -137,7 +138,7 @@ async def opened(target: str | Path) -> AsyncIterator[headrace.AsyncClient]:
 def on_loop(test: Callable[[headrace.AsyncClient], Coroutine[Any, Any, None]], target: str | Path) -> None:
     async def run() -> None:
         async with opened(target) as client:
-            await asyncio.wait_for(test(client), 20)
+            await asyncio.wait_for(test(client), PATIENCE_S)
 
     asyncio.run(run())
 
@@ -217,5 +218,5 @@ def test_holders_hold_again_after_a_restart(tmp_path: Path) -> None:
         again = ServedBroker(tmp_path, served.port)
         eventually(lambda: len(client.holders()) == 1)
         again.stop()
-        holding.join(30)
+        holding.join(PATIENCE_S)
         assert held == [True, True]  # neither broker had known it

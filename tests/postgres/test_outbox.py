@@ -24,6 +24,7 @@ from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.operations import ChangeVisibility, DeleteQueue, GetQueue, Peek, Send
 from headrace.queue.store.postgres import news
 from headrace.testing.postgres import server
+from tests.patience import PATIENCE_S
 from tests.postgres.conftest import Shop
 
 
@@ -157,7 +158,7 @@ def test_commit_tells_all_nodes_once(shop: Shop) -> None:
         hears.execute("SELECT 1")
         assert list(hears.notifies(timeout=0)) == []
         connection.commit()
-        told = [news.read(one.payload) for one in hears.notifies(timeout=10, stop_after=1)]
+        told = [news.read(one.payload) for one in hears.notifies(timeout=PATIENCE_S, stop_after=1)]
         postgres.send(connection, "packing", "c", wake=False)
         connection.commit()
         hears.execute("SELECT 1")

@@ -20,11 +20,11 @@ from headrace.queue.store.disk import Batch
 from headrace.queue.store.local.store import LocalStore
 from headrace.queue.store.memory import MemoryDisk, open_memory_store
 from headrace.testing import entry
+from tests.patience import PATIENCE_S
 
 P = ParamSpec("P")
 
-DEADLINE_S = 10.0
-WAIT_MS = 9_000
+WAIT_MS = 20_000
 """How long polls wait that are to be answered by something else than their time."""
 
 
@@ -33,14 +33,14 @@ def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
     @wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), DEADLINE_S))
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), PATIENCE_S))
 
     return run
 
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until a condition holds that another thread brings about."""
-    deadline = time.monotonic() + DEADLINE_S / 2
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it never came about"
         await asyncio.sleep(0.001)
@@ -71,7 +71,7 @@ class SlowDisk(MemoryDisk):
         super().prepare(batch)
 
     def commit(self) -> None:
-        assert self.gate.wait(DEADLINE_S)
+        assert self.gate.wait(PATIENCE_S)
         if self.fails is not None:
             raise self.fails
 

@@ -21,6 +21,7 @@ from headrace.queue.broker import Broker
 from headrace.queue.store.memory import open_memory_store
 from headrace.sqs.context import SqsOptions
 from headrace.sqs.service import SqsService
+from tests.patience import PATIENCE_S
 
 HOST = "localhost:9324"
 ACCOUNT = "000000000000"
@@ -128,7 +129,7 @@ class Harness:
             done = asyncio.Event()
             request.answered = done.set
             self.service.handle(request)
-            await asyncio.wait_for(done.wait(), 30)
+            await asyncio.wait_for(done.wait(), PATIENCE_S)
 
         self.loop.run_until_complete(handle())
         assert len(request.answers) == 1

@@ -9,6 +9,7 @@ import pytest
 from headrace.queue import limits as queue_limits
 from headrace.queue.model import Entry
 from headrace.queue.operations import Send
+from tests.patience import PATIENCE_S
 from tests.sqs.harness import FakeRequest, Harness, json_request, refused
 
 ARN = "arn:aws:sqs:us-east-1:000000000000:q"
@@ -230,7 +231,7 @@ def test_long_poll_keeps_silent_about_the_in_flight_limit(harness: Harness, monk
     harness.json("ReceiveMessage", QueueUrl=url)
     poll = receive_request(url, 1)
     harness.begin(poll)
-    harness.loop.run_until_complete(asyncio.wait_for(_answered(poll), 10))
+    harness.loop.run_until_complete(asyncio.wait_for(_answered(poll), PATIENCE_S))
     assert (poll.answers[0].status, poll.answers[0].json()) == (200, {})
 
 

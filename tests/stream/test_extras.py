@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 WITHOUT = """
 import sys
 sys.modules["pyarrow"] = None   # what Python does with a module that is not there: ModuleNotFoundError
@@ -18,7 +20,7 @@ FILE = "import headrace.stream as hs\npipeline = hs.pipeline('p', hs.memory('k s
 
 def _run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", WITHOUT + code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def test_importing_streams_says_what_to_install_and_is_an_import_error() -> None:

@@ -14,6 +14,7 @@ from headrace.up import child as child_module
 from headrace.up.child import FAILING_AFTER, Child, State
 from headrace.up.lines import Lines
 from headrace.up.plan import Part
+from tests.patience import PATIENCE_S
 
 
 def descriptors() -> int:
@@ -42,7 +43,7 @@ async def _try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         for number in range(1, FAILING_AFTER + 1):
             tried.clear()
-            child.start() if number == 1 else await asyncio.wait_for(tried.wait(), 20)
+            child.start() if number == 1 else await asyncio.wait_for(tried.wait(), PATIENCE_S)
             assert (tries, child.restarts) == (number, number)
         assert child.state is State.FAILING
         assert descriptors() == before

@@ -16,13 +16,14 @@ import headrace
 from headrace.up.plan import make_plan
 from headrace.up.starter import TEMPLATES, contents
 from tests.broker_process import run_command, wait_until
+from tests.patience import PATIENCE_S
 from tests.up.up_process import UpProcess
 
 HEADRACE = [sys.executable, "-m", "headrace"]
 
 
 def init(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_command([*HEADRACE, "init", *arguments], cwd=folder, within_s=30)
+    return run_command([*HEADRACE, "init", *arguments], cwd=folder)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -51,7 +52,7 @@ def test_its_tests_pass(tmp_path: Path) -> None:
     tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
     ran = run_command(tests, cwd=tmp_path, within_s=120)
     assert ran.returncode == 0, ran.stdout
-    ran = run_command([*HEADRACE, "stream", "test", "pipeline.py"], cwd=tmp_path, within_s=60)
+    ran = run_command([*HEADRACE, "stream", "test", "pipeline.py"], cwd=tmp_path)
     assert ran.returncode == 0 and "1 passed" in ran.stderr + ran.stdout
 
 
@@ -72,22 +73,22 @@ def test_it_runs_an_order_becomes_a_task_that_runs_and_a_total(tmp_path: Path) -
         assert "up.part.ended" not in {action for _, action in one.actions()}, "no part waits for the first order"
         url = one.url_of("web")
         order = urllib.request.Request(url + "/orders", data=b'{"book": "Moby Dick", "count": 2}')
-        accepted = json.load(urllib.request.urlopen(order, timeout=20))
+        accepted = json.load(urllib.request.urlopen(order, timeout=PATIENCE_S))
 
         def status() -> str:
-            answer = json.load(urllib.request.urlopen(url + accepted["look_at"], timeout=20))
+            answer = json.load(urllib.request.urlopen(url + accepted["look_at"], timeout=PATIENCE_S))
             return str(answer["status"])
 
-        wait_until(lambda: status() == "done", within_s=30)
+        wait_until(lambda: status() == "done")
         durable = urllib.request.Request(url + "/import", data=b'[{"book": "Emma", "count": 1}]')
-        assert urllib.request.urlopen(durable, timeout=20).status == 202
+        assert urllib.request.urlopen(durable, timeout=PATIENCE_S).status == 202
         with headrace.connect(tmp_path / "data") as client:
-            wait_until(lambda: client.queue("packed").counts().sent >= 2, within_s=30)
+            wait_until(lambda: client.queue("packed").counts().sent >= 2)
             client.queue("packed").send({"book": "Emma", "count": 3, "ts": "2100-01-01T00:00:01"})
             totals = client.queue("totals", create=True)
             first, *_ = totals.receive(wait=20)
             assert first.json()["book"] in ("Moby Dick", "Emma")
-        assert "headrace" in urllib.request.urlopen(one.url_of("console"), timeout=20).read().decode()
+        assert "headrace" in urllib.request.urlopen(one.url_of("console"), timeout=PATIENCE_S).read().decode()
         assert one.stop() == 0
     finally:
         one.end()

@@ -16,6 +16,7 @@ import pytest
 
 import headrace
 from tests.broker_process import run_command, wait_until
+from tests.patience import PATIENCE_S
 from tests.up.up_process import BROKER, STREAM, WEB, UpProcess, up
 
 ALL = BROKER + WEB + STREAM
@@ -46,7 +47,7 @@ def test_parts_start_in_order_work_together_and_stop_in_order(tmp_path: Path) ->
     with up(tmp_path, ALL) as one:
         one.url_of("web")
         assert index(one, "broker", "broker.ready") < index(one, "web", "web.ready") < index(one, "up", "up.ready")
-        body = urllib.request.urlopen(one.url_of("web") + "/hello", timeout=10).read().decode()
+        body = urllib.request.urlopen(one.url_of("web") + "/hello", timeout=PATIENCE_S).read().decode()
         assert body == f"unix://{tmp_path}/data/headrace.sock"  # an app knows the broker without being told
         printed = one.wait_line(lambda line: line["message"].startswith("asked for"))
         assert (printed["part"], printed["action"], printed["message"]) == ("web", "up.output", "asked for /hello")
@@ -75,7 +76,7 @@ def test_a_part_that_is_killed_is_started_again_and_nothing_is_lost(tmp_path: Pa
             one.wait_action("up.part.ready", of=part)
         send(one, 3)
         assert sorted(received(one, 4)) == [0, 2, 4, 6]
-        assert urllib.request.urlopen(one.url_of("web"), timeout=10).status == 200
+        assert urllib.request.urlopen(one.url_of("web"), timeout=PATIENCE_S).status == 200
         assert one.stop() == 0
 
 
@@ -84,7 +85,7 @@ def test_children_end_with_a_supervisor_that_is_killed_and_the_next_one_goes_on(
         send(one, 1)
         one.process.kill()
         one.process.wait()
-        wait_until(lambda: not one.pids(), within_s=30)
+        wait_until(lambda: not one.pids())
     with up(tmp_path, ALL) as other:
         send(other, 2)
         assert sorted(received(other, 2)) == [2, 4]
@@ -92,7 +93,7 @@ def test_children_end_with_a_supervisor_that_is_killed_and_the_next_one_goes_on(
 
 def test_a_second_one_in_the_folder_is_refused(tmp_path: Path) -> None:
     with up(tmp_path, BROKER) as one:
-        refused = run_command(COMMAND, cwd=tmp_path, within_s=30)
+        refused = run_command(COMMAND, cwd=tmp_path)
         assert refused.returncode == 1
         assert f"another `headrace up` runs in {tmp_path}" in refused.stderr
         assert one.stop() == 0
@@ -104,14 +105,14 @@ def test_a_part_that_keeps_ending_is_shown_as_failing_and_the_others_go_on(tmp_p
         one.seen = 0
         failing = one.wait_action("up.part.failing")
         assert failing["of"] == "stream.broken" and "no luck" in failing["said"]
-        assert urllib.request.urlopen(one.url_of("web"), timeout=10).status == 200
+        assert urllib.request.urlopen(one.url_of("web"), timeout=PATIENCE_S).status == 200
         assert one.stop() == 0
 
 
 def test_a_part_that_refuses_its_settings_at_the_start_ends_it_all(tmp_path: Path) -> None:
     (tmp_path / "keys.toml").write_text("nonsense")
     (tmp_path / "headrace.toml").write_text(BROKER + 'keys = "keys.toml"\n')
-    ended = run_command(COMMAND, cwd=tmp_path, within_s=30)
+    ended = run_command(COMMAND, cwd=tmp_path)
     assert ended.returncode == 2
     assert "broker cannot run as it is set" in ended.stderr
 
@@ -134,7 +135,7 @@ def test_a_file_that_is_wrong_is_refused_before_anything_starts(
 ) -> None:
     if settings is not None:
         (tmp_path / "headrace.toml").write_text(settings)
-    ended = run_command(COMMAND, cwd=tmp_path, within_s=30)
+    ended = run_command(COMMAND, cwd=tmp_path)
     assert (ended.returncode, says in ended.stderr) == (2, True), ended.stderr
 
 
@@ -159,7 +160,7 @@ def test_hup_does_what_the_file_has_changed_and_no_more(tmp_path: Path) -> None:
         one.signal(signal.SIGHUP)
         told = one.wait_action("up.reloaded")
         assert (told["stopped"], told["started"], told["restarted"]) == ("web", "web.shop", "")
-        assert urllib.request.urlopen(one.url_of("web.shop"), timeout=10).status == 200
+        assert urllib.request.urlopen(one.url_of("web.shop"), timeout=PATIENCE_S).status == 200
         assert not Path(f"/proc/{web}").exists()
 
         one.write(BROKER + "cooldowns = false\n" + WEB.replace("[web]", "[web.shop]"))
@@ -197,7 +198,7 @@ def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
         one.signal(signal.SIGINT)
         one.wait_action("up.stopping")
         one.signal(signal.SIGINT)
-        assert one.process.wait(20) == 1
+        assert one.process.wait(PATIENCE_S) == 1
         wait_until(lambda: not one.pids())
 
 
@@ -237,7 +238,7 @@ def test_a_terminal_that_is_closed_stops_it(tmp_path: Path) -> None:
         while b"headrace.toml anew" not in seen:  # the last line of the banner
             seen += os.read(shown, 65_536)
         os.close(shown)
-        assert process.wait(40) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert not (tmp_path / "data" / "headrace.sock").exists()
     finally:
         process.kill()
@@ -248,7 +249,7 @@ def test_the_service_manager_is_told(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
-        manager.settimeout(30)
+        manager.settimeout(PATIENCE_S)
         notes = iter(lambda: manager.recv(500), b"STOPPING=1")
         with up(tmp_path, BROKER, env={"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "20000"}) as one:
             assert [next(notes) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
@@ -258,4 +259,4 @@ def test_the_service_manager_is_told(tmp_path: Path) -> None:
             assert next(note for note in notes if note != b"WATCHDOG=1") == b"READY=1"
             one.signal(signal.SIGTERM)
             assert set(notes) <= {b"WATCHDOG=1"}  # until STOPPING=1
-            assert one.process.wait(30) == 0
+            assert one.process.wait(PATIENCE_S) == 0

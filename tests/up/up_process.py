@@ -13,8 +13,7 @@ from typing import Any
 
 import headrace
 from tests.broker_process import ServerProcess, wait_until
-
-WITHIN_S = 40.0
+from tests.patience import PATIENCE_S
 
 APP = """
 import os
@@ -50,7 +49,7 @@ class UpProcess(ServerProcess):
     def write(self, settings: str) -> None:
         (self.folder / "headrace.toml").write_text(settings)
 
-    def wait_line(self, fits: Callable[[dict[str, Any]], bool], *, within_s: float = WITHIN_S) -> dict[str, Any]:
+    def wait_line(self, fits: Callable[[dict[str, Any]], bool], *, within_s: float = PATIENCE_S) -> dict[str, Any]:
         """The next line that fits, behind the one that was found last."""
         deadline = time.monotonic() + within_s
         while True:
@@ -84,19 +83,18 @@ class UpProcess(ServerProcess):
         ready = wait_until(
             lambda: [
                 line for line in self.all_lines() if (line.get("action"), line.get("of")) == ("up.part.ready", part)
-            ],
-            within_s=WITHIN_S,
+            ]
         )
         return int(ready[-1]["pid"])
 
     def url_of(self, part: str) -> str:
-        ready = wait_until(lambda: [line for line in self.all_lines() if _tells_url(line, part)], within_s=WITHIN_S)
+        ready = wait_until(lambda: [line for line in self.all_lines() if _tells_url(line, part)])
         return str(ready[-1]["url"])
 
     def stop(self) -> int:
         self.signal(signal.SIGTERM)
-        code = self.process.wait(WITHIN_S)
-        self._reader.join(WITHIN_S)
+        code = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
         return code
 
     def pids(self) -> set[int]:
@@ -117,7 +115,7 @@ class UpProcess(ServerProcess):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not self.pids())
-        self._reader.join(20)
+        self._reader.join(PATIENCE_S)
         assert self.process.stderr is not None
         self.process.stderr.close()
 

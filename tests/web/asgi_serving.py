@@ -19,6 +19,7 @@ from headrace.web.frames import Hello
 from headrace.web.lifespan import Lifespan
 from headrace.web.links import LinkServer
 from headrace.web.websocket import WebSocketLimits
+from tests.patience import PATIENCE_S
 
 MODES = ("direct", "edge")
 
@@ -67,5 +68,5 @@ async def _link(stack: AsyncExitStack, target: AsgiTarget, folder: Path) -> tupl
 
 async def _leave(link: LinkClient) -> None:
     link.leave()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await link.closed()

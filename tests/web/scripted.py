@@ -15,7 +15,7 @@ import msgspec
 from headrace.web.dispatch import Dispatcher
 from headrace.web.frames import COUNT, HEAD, HEADER, File, Hello, Kind, Request
 from headrace.web.links import LinkServer
-from tests.http.support import PATIENCE_S
+from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange
 
 Frame = tuple[Kind, int, bytes]

@@ -14,6 +14,7 @@ import pytest
 from headrace.web.asgi import AsgiTarget, single_callable
 from headrace.web.asgi_run import App, Message, Receive, Scope, Send
 from headrace.web.lifespan import Lifespan
+from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange
 
 HEAD: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
@@ -21,7 +22,7 @@ HEAD: Message = {"type": "http.response.start", "status": 200, "headers": [(b"co
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
-        await asyncio.wait_for(test(), 10)
+        await asyncio.wait_for(test(), PATIENCE_S)
 
     asyncio.run(limited())
 

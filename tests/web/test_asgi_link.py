@@ -33,7 +33,8 @@ from headrace.web.frames import (
     Request,
 )
 from headrace.web.link_exchange import ANSWER_BYTES_MAX
-from tests.http.support import PATIENCE_S, on_loop
+from tests.http.support import on_loop
+from tests.patience import PATIENCE_S
 
 HELLO = Hello(pid=7, generation=3, interface="asgi", capacity=100)
 OK = Fields.of([(b"X-One", b"1")])

@@ -27,6 +27,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from headrace.web.asgi_run import Receive, Scope, Send
 from headrace.web.websocket import WebSocketLimits
 from tests.http.support import dial, on_loop
+from tests.patience import PATIENCE_S
 from tests.web.asgi_serving import MODES, serving
 
 MIB = 1_048_576
@@ -45,7 +46,7 @@ class Notes:
         self.news.set()
 
     async def wait(self, line: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while line not in self.lines:
                 self.news.clear()
                 await self.news.wait()
@@ -191,7 +192,7 @@ async def test_events_end_when_their_client_leaves(mode: str, tmp_path: Path) ->
         await reader.readuntil(b"data: first\n\n")
         writer.transport.abort()
         await notes.wait("gone")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while served.target.in_flight or (served.link is not None and served.link.in_flight):  # noqa: ASYNC110
                 await asyncio.sleep(0)  # the loop's turns are what is under test
 
@@ -224,7 +225,7 @@ async def test_websockets(mode: str, tmp_path: Path) -> None:
             for message in ("hello", b"\0bytes", "ä" * 100_000, b"x" * 3 * MIB):
                 await socket.send(message)
                 assert await socket.recv() == message
-            await asyncio.wait_for(await socket.ping(), 10)
+            await asyncio.wait_for(await socket.ping(), PATIENCE_S)
         await notes.wait("left 1000")
         with pytest.raises(InvalidStatus) as refused:
             await websockets.connect(f"{url}/denied").__aenter__()

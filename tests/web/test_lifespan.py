@@ -11,13 +11,14 @@ import pytest
 
 from headrace.web.asgi_run import Receive, Scope, Send
 from headrace.web.lifespan import Lifespan, LifespanFailed
+from tests.patience import PATIENCE_S
 
 Mode = Literal["auto", "on", "off"]
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
-        await asyncio.wait_for(test(), 10)
+        await asyncio.wait_for(test(), PATIENCE_S)
 
     asyncio.run(limited())
 

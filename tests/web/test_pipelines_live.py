@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, serve, wait_until
 
 pytestmark = pytest.mark.serial
@@ -49,11 +50,11 @@ class Client:
 
     def end(self) -> None:
         self._over.set()
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
         turn = 0
         while not self._over.is_set():
             turn += 1
@@ -87,7 +88,7 @@ def answered(running: list[Client]) -> int:
 
 def pass_by(running: list[Client], count: int) -> None:
     goal = answered(running) + count
-    wait_until(lambda: answered(running) >= goal, within_s=30)
+    wait_until(lambda: answered(running) >= goal)
 
 
 def test_worker_killed_in_the_middle_of_a_pipeline_fails_only_posts_that_may_have_begun(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_worker_killed_in_the_middle_of_a_pipeline_fails_only_posts_that_may_hav
             for _ in range(4):
                 pass_by(running, 500)
                 os.kill(next(iter(server.workers())), signal.SIGKILL)
-                wait_until(lambda: len(server.workers()) == 2, within_s=30)
+                wait_until(lambda: len(server.workers()) == 2)
             pass_by(running, 500)
         outcomes = sum((client.outcomes for client in running), Counter[tuple[str, int]]())
         assert {outcome for outcome in outcomes if outcome[1] != 200} <= {("POST", 502)}, outcomes

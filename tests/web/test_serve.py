@@ -14,6 +14,7 @@ from typing import Self
 import pytest
 import trustme
 
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, run_to_end, serve, wait_until
 
 PLAIN = """
@@ -160,7 +161,7 @@ def test_routes_of_the_file_lead_to_apps_and_folders(folder: Path) -> None:
 def test_a_unix_socket_is_served_and_removed(folder: Path) -> None:
     with serve(folder, "plain:app", "--workers", "1", "--uds", "web.sock") as server:
         assert server.url == f"unix:{folder / 'web.sock'}" or server.url == "unix:web.sock"
-        connection = http.client.HTTPConnection("localhost", timeout=10)
+        connection = http.client.HTTPConnection("localhost", timeout=PATIENCE_S)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.connect(str(folder / "web.sock"))
         connection.request("GET", "/")
@@ -183,7 +184,7 @@ def test_tls_is_spoken_and_hup_reads_a_new_certificate(folder: Path, mode: str) 
         return context
 
     def fetch(context: ssl.SSLContext) -> bool:
-        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10, context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=PATIENCE_S, context=context)
         try:
             connection.request("GET", "/")
             return connection.getresponse().status == 200
@@ -315,7 +316,7 @@ def app(environ, start_response):
 
 
 def ask(server: WebProcess) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     connection.request("GET", "/")
     return connection
 
@@ -358,14 +359,14 @@ def test_what_does_not_finish_within_the_drain_is_cut(folder: Path, mode: str) -
 @pytest.mark.parametrize("signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGQUIT,)])
 def test_a_second_term_and_quit_end_at_once_and_leave_nobody(folder: Path, signals: tuple[signal.Signals, ...]) -> None:
     (folder / "slow.py").write_text(SLOW)
-    with serve(folder, "slow:app", "--workers", "2") as server:
+    with serve(folder, "slow:app", "--workers", "2", "--drain", "5m") as server:
         asked = ask(server)
         wait_until((folder / "started").exists)
         for number in signals:
             server.signal(number)
             if len(signals) > 1:
                 wait_until(lambda: any("web.stopping" in line for line in server.raw))
-        assert server.wait_end(within_s=5) == 1
+        assert server.wait_end() == 1
         asked.close()
 
 

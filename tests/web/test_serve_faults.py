@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, serve, wait_until
 
 pytestmark = pytest.mark.serial
@@ -72,7 +73,7 @@ class Load:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
             try:
                 for _ in range(20):
                     connection.request("GET", "/")
@@ -345,7 +346,7 @@ def test_when_supervisor_and_zygote_are_killed_workers_end_too(tmp_path: Path) -
 def test_a_worker_that_hangs_does_not_outlive_a_killed_supervisor(tmp_path: Path) -> None:
     write(tmp_path, "one")
     with serve(tmp_path, "shop:app", "--workers", "1", "--drain", "200ms") as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         connection.request("GET", "/hang")
         wait_until(lambda: version(server) == "one")
         os.kill(server.process.pid, signal.SIGKILL)
@@ -460,7 +461,7 @@ def test_usr2_starts_a_new_supervisor_and_no_request_fails(tmp_path: Path, mode:
             successor = server.wait_for("web.upgrade.started")["pid"]
             server.wait_for("web.upgrade.done")
             server.wait_for("web.stopped")
-            assert server.process.wait(20) == 0
+            assert server.process.wait(PATIENCE_S) == 0
             assert version(server) == "two"
         os.kill(int(str(successor)), signal.SIGTERM)
         server.wait_empty()

@@ -17,6 +17,7 @@ from headrace.settings import resolve
 from headrace.web.check import check
 from headrace.web.settings import WebSettings
 from tests.broker_process import environment
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, serve
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -27,7 +28,6 @@ FILE = re.compile(r"^```(?:python|toml|css)\n(?:# |/\* )([\w./]+)(?: \*/)?\n(.*?
 TABLES = re.compile(r"^```toml\n(\[\[.*?)^```", re.MULTILINE | re.DOTALL)
 CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 REQUEST_ID = re.compile(r"/\.headrace/requests/([\w-]{24})")
-WITHIN_S = 15.0
 
 
 def write_files(page: str, folder: Path) -> None:
@@ -58,7 +58,7 @@ class Shell:
 
     def run(self, command: str, printed: list[str]) -> None:
         """A question is asked until the answer is the page's; what changes something is said once."""
-        deadline = time.monotonic() + WITHIN_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             output = self._output(command)
             missing = [line for line in printed if self._pattern(line, output).search(output) is None]
@@ -74,7 +74,7 @@ class Shell:
         command = command.replace("http://127.0.0.1:8000", self.server.url)
         path = f"{self.server.folder}:/usr/local/bin:/usr/bin:/bin"
         done = subprocess.run(
-            ["sh", "-c", command], check=False, capture_output=True, text=True, timeout=30,
+            ["sh", "-c", command], check=False, capture_output=True, text=True, timeout=PATIENCE_S,
             cwd=self.server.folder, env=environment(PATH=path),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -21,7 +21,8 @@ import pytest
 
 from headrace.web.frames import Hello
 from headrace.web.wsgi_link import LinkThreads
-from tests.web.wsgi_serving import PLACEMENTS, WAIT_S
+from tests.patience import PATIENCE_S
+from tests.web.wsgi_serving import PLACEMENTS
 
 
 class Serving(Protocol):
@@ -181,7 +182,7 @@ def test_curl_is_invited_to_send_its_body(serving: Serving, tmp_path: Path) -> N
             f"@{tmp_path}/content",
             f"{url}/echo",
         ]
-        done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=True)
     assert done.stdout == content
     assert b"100 Continue" in done.stderr
 
@@ -212,7 +213,7 @@ def test_client_that_leaves_stops_a_stream(serving: Serving, tmp_path: Path) -> 
     with serving(app, tmp_path) as url:
         with httpx.stream("GET", url) as answer:
             next(answer.iter_raw())
-        assert closed.wait(WAIT_S)
+        assert closed.wait(PATIENCE_S)
 
 
 def test_chunks_that_came_with_the_head_have_a_length(serving: Serving, tmp_path: Path) -> None:
@@ -273,10 +274,10 @@ def test_workers_that_come_and_go_lose_no_request(tmp_path: Path) -> None:
             while worker.requests < 5 and len(statuses) < served + 500:
                 ended.wait(0.001)
             worker.leave()
-            assert worker.join(WAIT_S)
+            assert worker.join(PATIENCE_S)
         ended.set()
         for client in clients:
-            client.join(WAIT_S)
+            client.join(PATIENCE_S)
     assert set(statuses) == {200}
     assert len(statuses) > 100
 

@@ -16,9 +16,8 @@ import pytest
 
 from headrace.errors import InvalidParameter
 from headrace.web.wsgi_threads import WINDOW_BYTES, WsgiTarget
+from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange
-
-WAIT_S = 20.0
 
 
 def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -33,7 +32,7 @@ def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
 async def serving(app: Any, threads: int = 2) -> AsyncIterator[WsgiTarget]:
     target = WsgiTarget(app, threads=threads)
     yield target
-    assert await target.close(WAIT_S)
+    assert await target.close(PATIENCE_S)
     assert target.in_flight == 0
 
 
@@ -48,12 +47,12 @@ def descriptors_of(path: Path) -> int:
 
 
 async def done(exchange: FakeExchange) -> FakeExchange:
-    await asyncio.wait_for(exchange.done.wait(), WAIT_S)
+    await asyncio.wait_for(exchange.done.wait(), PATIENCE_S)
     return exchange
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - what threads do sets no event here
             await asyncio.sleep(0)
 
@@ -122,7 +121,7 @@ async def test_body_is_not_taken_ahead_of_the_app_beyond_the_window() -> None:
         body = environ["wsgi.input"]
         body.read(1)
         begun.set()
-        assert going_on.wait(WAIT_S)
+        assert going_on.wait(PATIENCE_S)
         size = 1 + len(body.read())
         start_response("200 OK", [])
         return [str(size).encode()]
@@ -207,7 +206,7 @@ async def test_client_that_left_in_the_queue_is_not_served() -> None:
     def app(environ: Any, start_response: Any) -> Any:
         served.append(environ["PATH_INFO"])
         running.set()
-        assert going_on.wait(WAIT_S)
+        assert going_on.wait(PATIENCE_S)
         start_response("200 OK", [])
         return [b""]
 
@@ -267,7 +266,7 @@ async def test_slow_work_after_the_answer_keeps_the_thread_counted(monkeypatch: 
 
     class Slow(list[bytes]):
         def close(self) -> None:
-            assert going_on.wait(WAIT_S)
+            assert going_on.wait(PATIENCE_S)
 
     def app(environ: Any, start_response: Any) -> Any:
         start_response("200 OK", [("Content-Length", "1")])
@@ -291,7 +290,7 @@ async def test_close_waits_for_what_runs_and_refuses_the_rest() -> None:
 
     def app(environ: Any, start_response: Any) -> Any:
         running.set()
-        assert going_on.wait(WAIT_S)
+        assert going_on.wait(PATIENCE_S)
         start_response("200 OK", [])
         return [b"done"]
 
@@ -303,7 +302,7 @@ async def test_close_waits_for_what_runs_and_refuses_the_rest() -> None:
     target(late)
     assert late.status == 503
     going_on.set()
-    assert await target.close(WAIT_S)
+    assert await target.close(PATIENCE_S)
     assert exchange.text == "done"
 
 

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.broker_process import ServerProcess, run_command, wait_until
+from tests.patience import PATIENCE_S
 
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "headrace", "serve", *arguments]
 
 
-def run_to_end(*arguments: str, cwd: Path, within_s: float = 30.0, **env: str) -> subprocess.CompletedProcess[str]:
+def run_to_end(
+    *arguments: str, cwd: Path, within_s: float = PATIENCE_S, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run a server that is expected to end by itself."""
     return run_command(command(*arguments), cwd=cwd, within_s=within_s, **env)
 
@@ -47,13 +50,13 @@ class WebProcess(ServerProcess):
         self.signal(signal.SIGTERM)
         return self.wait_end()
 
-    def wait_end(self, *, within_s: float = 20.0) -> int:
+    def wait_end(self, *, within_s: float = PATIENCE_S) -> int:
         """The exit code; and not before every process that it has started is gone: they all hold its stderr."""
         code = self.process.wait(within_s)
         self.wait_empty(within_s=within_s)
         return code
 
-    def wait_empty(self, *, within_s: float = 20.0) -> None:
+    def wait_empty(self, *, within_s: float = PATIENCE_S) -> None:
         self._reader.join(within_s)
         assert not self._reader.is_alive(), f"some process is still there: {self.processes()} {self.raw}"
 
@@ -65,7 +68,7 @@ class WebProcess(ServerProcess):
         for control in re.findall(r"\S+/headrace-\w+(?=/control)", lines):  # what was killed could not tidy up
             shutil.rmtree(control, ignore_errors=True)
         self.process.wait()
-        self._reader.join(20)
+        self._reader.join(PATIENCE_S)
         assert self.process.stderr is not None
         self.process.stderr.close()
 

@@ -11,6 +11,7 @@ from wsproto.extensions import PerMessageDeflate
 
 from headrace.web.asgi_run import App, Message, Receive, Scope, Send
 from headrace.web.websocket import WebSocketLimits
+from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 1.3
@@ -19,7 +20,7 @@ LIMITS = WebSocketLimits(message_bytes=100_000, inbox_bytes=10_000)
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
-        await asyncio.wait_for(test(), 10)
+        await asyncio.wait_for(test(), PATIENCE_S)
 
     asyncio.run(limited())
 

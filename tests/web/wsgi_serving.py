@@ -20,9 +20,9 @@ from headrace.web.links import LinkServer
 from headrace.web.local_dispatch import LocalDispatcher
 from headrace.web.wsgi_link import LinkThreads
 from headrace.web.wsgi_threads import WsgiTarget
+from tests.patience import PATIENCE_S
 
 THREADS = 3
-WAIT_S = 20.0
 
 
 class _Loop:
@@ -34,7 +34,7 @@ class _Loop:
         self.port = 0
         self._thread = threading.Thread(target=lambda: uvloop.run(self._run()), daemon=True)
         self._thread.start()
-        assert self._ready.wait(WAIT_S)
+        assert self._ready.wait(PATIENCE_S)
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -48,7 +48,7 @@ class _Loop:
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(WAIT_S)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
 
@@ -59,7 +59,7 @@ def by_edge(app: Any, folder: Path) -> Iterator[str]:
     def target(stack: AsyncExitStack) -> Any:
         dispatcher = Dispatcher()
         server = LinkServer(folder / "link", dispatcher)
-        stack.push_async_callback(server.close, WAIT_S)
+        stack.push_async_callback(server.close, PATIENCE_S)
         return dispatcher
 
     loop = _Loop(target)
@@ -69,7 +69,7 @@ def by_edge(app: Any, folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{loop.port}"
     finally:
         worker.leave()
-        assert worker.join(WAIT_S)
+        assert worker.join(PATIENCE_S)
         loop.stop()
 
 
@@ -79,7 +79,7 @@ def direct(app: Any, folder: Path) -> Iterator[str]:
 
     def target(stack: AsyncExitStack) -> Any:
         threads = WsgiTarget(app, threads=THREADS)
-        stack.push_async_callback(threads.close, WAIT_S)
+        stack.push_async_callback(threads.close, PATIENCE_S)
         return LocalDispatcher(threads, capacity=THREADS)
 
     loop = _Loop(target)

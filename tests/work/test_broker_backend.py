@@ -18,6 +18,7 @@ from headrace.queue.model import arn_of
 from headrace.work import App, Handle, NoBroker
 from headrace.work.broker_backend import BrokerBackend
 from tests.broker_process import broker
+from tests.patience import PATIENCE_S
 from tests.work.small_app import build
 
 
@@ -71,7 +72,7 @@ def test_a_waiting_result_comes_as_soon_as_it_is_there(target: str) -> None:
     with app:
         handle = app.tasks["add"].send(1)
         results: list[object] = []
-        waiter = threading.Thread(target=lambda: results.append(handle.result(20)))
+        waiter = threading.Thread(target=lambda: results.append(handle.result(PATIENCE_S)))
         waiter.start()
         app.run_pending()
         waiter.join()
@@ -166,7 +167,9 @@ def test_ten_lines_do(tmp_path: Path) -> None:
             """
         )
     )
-    ran = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
     assert (ran.stdout, ran.stderr) == ("7\n", "")
     with headrace.connect(tmp_path / "data") as client:
         [message] = client.queue("tasks").peek()

@@ -12,6 +12,7 @@ import pytest
 
 from headrace.work import group
 from tests.broker_process import wait_until
+from tests.patience import PATIENCE_S
 from tests.work.worker_process import WorkerProcess, sender, working
 
 APP = """
@@ -73,12 +74,12 @@ def test_three_processes_keep_limits_joins_and_schedules_through_a_kill(tmp_path
         tasks.rated.send_many((n,) for n in range(60))
         tasks.slot.send_many((n,) for n in range(60))
         flow = group([tasks.member.s(n) for n in range(300)]).then(tasks.total.s()).send()
-        wait_until(lambda: len(lines(one, "in")) >= 10, within_s=30)
+        wait_until(lambda: len(lines(one, "in")) >= 10)
         killed = kill_one(one)
-        assert flow.result(30) == sum(range(300))
-        wait_until(lambda: len({n for _, n, _ in lines(one, "out")}) == 60, within_s=40)
-        wait_until(lambda: len(lines(one, "rated")) >= 60, within_s=20)
-        wait_until(lambda: len(lines(one, "tick")) >= 3, within_s=20)
+        assert flow.result(PATIENCE_S) == sum(range(300))
+        wait_until(lambda: len({n for _, n, _ in lines(one, "out")}) == 60)
+        wait_until(lambda: len(lines(one, "rated")) >= 60)
+        wait_until(lambda: len(lines(one, "tick")) >= 3)
         assert most_at_once(one, killed) <= 3
         assert lines(one, "total") == [["300"]]
         starts = sorted(int(at) for (at,) in lines(one, "rated"))
@@ -97,6 +98,6 @@ def kill_one(one: WorkerProcess) -> dict[int, int]:
 
 def cancelled_while_it_runs(one: WorkerProcess, tasks: Any) -> None:
     handle = tasks.endless.send()
-    wait_until(lambda: bool(lines(one, "endless")), within_s=20)
+    wait_until(lambda: bool(lines(one, "endless")))
     assert handle.cancel() == "asked"
-    wait_until(lambda: handle.status() == "cancelled", within_s=20)
+    wait_until(lambda: handle.status() == "cancelled")

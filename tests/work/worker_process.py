@@ -14,6 +14,7 @@ from typing import Any
 from headrace.work.app import App
 from headrace.work.run_log import Run, read_runs
 from tests.broker_process import ServerProcess, wait_until
+from tests.patience import PATIENCE_S
 
 APP = '''
 import asyncio, os, time
@@ -64,7 +65,7 @@ class Ledger:
         pairs = [line.split() for line in self.lines()]
         return Counter(int(number) for word, number in pairs if word == what)
 
-    def wait(self, what: str, number: int, *, within_s: float = 20.0) -> None:
+    def wait(self, what: str, number: int, *, within_s: float = PATIENCE_S) -> None:
         """Until so many different ones have."""
         wait_until(lambda: len(self.counts(what)) >= number, within_s=within_s)
 
@@ -90,11 +91,11 @@ class WorkerProcess(ServerProcess):
     def brokers(self) -> list[int]:
         return [pid for pid, line in descendants(self.process.pid).items() if "headrace broker" in line]
 
-    def stop(self, *, within_s: float = 20.0) -> int:
+    def stop(self, *, within_s: float = PATIENCE_S) -> int:
         self.signal(signal.SIGTERM)
         return self.wait_end(within_s=within_s)
 
-    def wait_end(self, *, within_s: float = 20.0) -> int:
+    def wait_end(self, *, within_s: float = PATIENCE_S) -> int:
         """The exit code; and not before every process that it has started is gone: they all hold its stderr."""
         code = self.process.wait(within_s)
         self._reader.join(within_s)
@@ -119,7 +120,7 @@ class WorkerProcess(ServerProcess):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
-        self._reader.join(20)
+        self._reader.join(PATIENCE_S)
         assert self.process.stderr is not None
         self.process.stderr.close()
 

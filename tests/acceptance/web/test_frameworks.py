@@ -17,6 +17,7 @@ import requests
 import trustme
 import websockets.asyncio.client
 
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, serve
 
 CURL = shutil.which("curl")
@@ -220,7 +221,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(params=["http/1.1", "h2"])
 def client(request: pytest.FixtureRequest, site: Site) -> Iterator[httpx.Client]:
     two = request.param == "h2"
-    with httpx.Client(base_url=site.url, verify=site.context(), http1=not two, http2=two, timeout=20) as made:
+    with httpx.Client(base_url=site.url, verify=site.context(), http1=not two, http2=two, timeout=PATIENCE_S) as made:
         yield made
 
 
@@ -253,9 +254,9 @@ def test_forms_files_and_cookies(site: Site, client: httpx.Client) -> None:
 def test_requests_and_its_kept_connections(site: Site) -> None:
     with requests.Session() as session:
         for _ in range(20):
-            assert session.get(f"{site.url}/hello", timeout=20, verify=site.ca).json()["hello"] == "world"
+            assert session.get(f"{site.url}/hello", timeout=PATIENCE_S, verify=site.ca).json()["hello"] == "world"
         answer = session.post(
-            f"{site.url}/echo", data=(b"abc" for _ in range(1000)), timeout=20, verify=site.ca
+            f"{site.url}/echo", data=(b"abc" for _ in range(1000)), timeout=PATIENCE_S, verify=site.ca
         )  # chunked
         assert answer.content == b"abc" * 1000
 

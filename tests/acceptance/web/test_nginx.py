@@ -19,6 +19,7 @@ import pytest
 
 from tests.http.hostile.cases import CUT, HOSTILE, LAST, SMUGGLED, SOUND
 from tests.http.support import split_answers
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, serve, wait_until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -76,7 +77,7 @@ def nginx(folder: Path, servers: str, **values: object) -> Iterator[int]:
         yield port
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(PATIENCE_S)
 
 
 def _is_open(port: int) -> bool:

@@ -108,7 +108,7 @@ def test_full_disk_is_waited_for(memory_path: Path, refusals: list[StoreFull]) -
                 )
                 running.start()
                 refusals.clear()
-                wait_until(lambda: len(refusals) >= 3, within_s=30)
+                wait_until(lambda: len(refusals) >= 3)
                 capacity.size_bytes = 1 << 40
                 running.join()
             PIPELINE.run(client, until="end")

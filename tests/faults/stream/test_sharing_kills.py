@@ -51,7 +51,7 @@ def freeze_one(one: Cluster, chance: random.Random) -> None:
     """Until the others have taken its keys; then it goes on, where it was, and must change nothing."""
     _, frozen = chance.choice(one.processes)
     frozen.send(signal.SIGSTOP)
-    wait_until(lambda: not owns(one, frozen.pid), within_s=60)
+    wait_until(lambda: not owns(one, frozen.pid))
     frozen.send(signal.SIGCONT)
 
 
@@ -125,10 +125,10 @@ def test_one_that_freezes_before_its_commit_changes_nothing_later(tmp_path: Path
         client.queue("events", create=True).send_many(row.body() for row in rows)
         frozen = one.process("shared", *BATCH, fault=freezes)
         one.processes.append(("shared", frozen))
-        wait_until(lambda: is_frozen(frozen.pid), within_s=60)
+        wait_until(lambda: is_frozen(frozen.pid))
         one.start("shared", *BATCH)
-        wait_until(lambda: not owns(one, frozen.pid), within_s=60)
-        wait_until(lambda: left(client, "events") == 0, within_s=60)
+        wait_until(lambda: not owns(one, frozen.pid))
+        wait_until(lambda: left(client, "events") == 0)
         noted = client.state(keys.state_name("shared"), keys.progress_key(0))
         frozen.send(signal.SIGTERM)  # so that it does not join anew after that commit
         frozen.send(signal.SIGCONT)

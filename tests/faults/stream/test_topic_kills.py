@@ -93,7 +93,7 @@ def joins_late(one: Cluster) -> None:
     """From the beginning of the log, which is cut short as soon as the place is known."""
     one.start("joined")
     with headrace.connect(one.target) as client:
-        wait_until(lambda: subscribed(client, 3), within_s=30)
+        wait_until(lambda: subscribed(client, 3))
         client.topic("flights").change(retention_bytes=1_000)
 
 
@@ -106,7 +106,7 @@ def prepared(one: Cluster) -> None:
         for _ in range(2):
             one.start("live")
             one.add("tasks", lambda: Process(consume, one.target, log=one.folder / "tasks.log"))
-        wait_until(lambda: subscribed(client, 2), within_s=30)
+        wait_until(lambda: subscribed(client, 2))
 
 
 def publish_and_kill(one: Cluster, rows: list[Event], chance: random.Random) -> None:
@@ -126,7 +126,7 @@ def publish_and_kill(one: Cluster, rows: list[Event], chance: random.Random) -> 
 def ends(one: Cluster) -> None:
     with headrace.connect(one.target) as client:
         wait_until(lambda: not list(messages_of(client, "tasks")), within_s=300)
-        wait_until(lambda: not client.topic("flights").describe().subscriptions[-1].catching_up, within_s=60)
+        wait_until(lambda: not client.topic("flights").describe().subscriptions[-1].catching_up)
     one.kill_last("tasks")
     one.stop()
     for name in ("live", "joined"):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, serve, wait_until
 
 REQUESTS = int(os.environ.get("HEADRACE_TEST_DURABLE", "250"))
@@ -60,7 +61,7 @@ class Client(threading.Thread):
                 time.sleep(0.05)  # as clients do that are told to come again
 
     def _send(self, name: str) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
         try:
             headers = {"Idempotency-Key": f'"{name}"', "Content-Type": "text/plain"}
             connection.request("POST", "/orders", name.encode(), headers)
@@ -113,7 +114,7 @@ def test_every_accepted_request_is_done_whoever_is_killed(tmp_path: Path) -> Non
             with suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
                 kills += 1
-            wait_until(lambda: sum(len(client.locations) for client in clients) >= goal, within_s=60)  # noqa: B023
+            wait_until(lambda: sum(len(client.locations) for client in clients) >= goal)  # noqa: B023
         for client in clients:
             client.join()
         assert kills >= 6
@@ -129,7 +130,7 @@ def test_every_accepted_request_is_done_whoever_is_killed(tmp_path: Path) -> Non
         assert set(runs) == set(names), "and nothing that was never sent"
         for client in clients:
             for name, location in client.locations.items():
-                wait_until(lambda: _state(server, location)["status"] == "done", within_s=60)  # noqa: B023
+                wait_until(lambda: _state(server, location)["status"] == "done")  # noqa: B023
                 assert server.get(f"{location}/response") == (201, b"did " + name.encode())
         assert server.stop() == 0
 

@@ -41,14 +41,14 @@ def two(server: WebProcess) -> set[int]:
 def pass_by(running: Traffic, count: int = 60) -> None:
     """Let so many more requests be answered."""
     goal = len(running.outcomes) + count
-    wait_until(lambda: running.answered_since(goal), within_s=30)
+    wait_until(lambda: running.answered_since(goal))
 
 
 def kill_each_worker_in_turn(server: WebProcess, running: Traffic) -> None:
     for victim in sorted(server.workers()):
-        before = wait_until(lambda: two(server), within_s=30)
+        before = wait_until(lambda: two(server))
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: len(server.workers() - before) == 1, within_s=30)  # noqa: B023 - used at once
+        wait_until(lambda: len(server.workers() - before) == 1)  # noqa: B023 - used at once
         pass_by(running)
 
 
@@ -87,7 +87,7 @@ def test_all_workers_are_killed_at_once_and_requests_wait_for_the_next(tmp_path:
         with traffic(server.port, rate=100) as running:
             for _ in range(2):
                 pass_by(running)
-                for victim in wait_until(lambda: two(server), within_s=30):
+                for victim in wait_until(lambda: two(server)):
                     os.kill(victim, signal.SIGKILL)
                 pass_by(running)
         assert running.failed() == []
@@ -121,7 +121,7 @@ def test_workers_and_their_zygote_are_killed_and_all_are_replaced(tmp_path: Path
             wait_until(lambda: not any(_is_alive(pid) for pid in before))
             os.kill(zygote, signal.SIGKILL)
             pass_by(running)
-            wait_until(lambda: two(server) and not two(server) & before, within_s=30)
+            wait_until(lambda: two(server) and not two(server) & before)
         assert running.failed() == []
         assert server.stop() == 0
 
@@ -167,7 +167,7 @@ def test_the_supervisor_is_killed_and_the_port_is_free_at_once_when_all_have_end
 
 def _kill_in_a_loop(server: WebProcess, running: Traffic) -> None:
     for _ in range(3):
-        for victim in wait_until(lambda: two(server), within_s=30):
+        for victim in wait_until(lambda: two(server)):
             os.kill(victim, signal.SIGKILL)
         pass_by(running, 20)
 
@@ -189,7 +189,7 @@ def test_many_kills_in_a_row_lose_nothing_that_may_be_repeated(
         with traffic(server.port, rate=100) as running:
             pass_by(running)
             act(server, running)
-            wait_until(lambda: two(server), within_s=30)
+            wait_until(lambda: two(server))
             pass_by(running)
         bad = [one for one in running.failed() if one.status != 502]  # with three workers that were killed: given up
         assert bad == []

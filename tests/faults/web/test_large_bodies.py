@@ -14,6 +14,7 @@ from typing import Self
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, serve
 
 pytestmark = pytest.mark.serial
@@ -106,7 +107,7 @@ def _rss_bytes(pid: int) -> int:
 
 @contextmanager
 def asking(server: WebProcess) -> Iterator[http.client.HTTPConnection]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     try:
         yield connection
     finally:

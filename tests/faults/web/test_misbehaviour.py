@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, wait_until
 
 pytestmark = pytest.mark.serial
@@ -252,7 +253,7 @@ def two_workers(folder: Path, kind: str) -> Iterator[WebProcess]:
 
 def exchange(server: WebProcess, *paths: str) -> bytes:
     """All that comes for some requests of one connection, sent at once; the last asks for its end."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as client:
         requests = [f"GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n" for path in paths]
         client.sendall("".join(requests).encode() + b"GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         received = b""
@@ -348,6 +349,6 @@ def test_a_child_that_stays_does_not_keep_connections_or_the_port(tmp_path: Path
         assert server.text("/forks_and_stays") == "forked"
         assert server.text("/hello") == "hello"
         server.process.terminate()
-        assert server.process.wait(20) == 0
+        assert server.process.wait(PATIENCE_S) == 0
     finally:
         server.end()

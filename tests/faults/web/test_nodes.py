@@ -19,6 +19,7 @@ from headrace.testing.postgres import Server, find_programs
 from tests.broker_process import BrokerProcess, ServerProcess, broker, run_command, wait_until
 from tests.faults.web.hosts import Hosts, hosts
 from tests.faults.web.test_durable_kills import APP, Client
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, serve
 
 pytestmark = [
@@ -63,7 +64,7 @@ def test_any_web_server_tells_of_a_request_and_does_it_though_nodes_and_workers_
             client.start()
         for kill in range(3):
             goal = REQUESTS * (kill + 1) // 5
-            wait_until(lambda: sum(len(client.locations) for client in clients) >= goal, within_s=60)  # noqa: B023
+            wait_until(lambda: sum(len(client.locations) for client in clients) >= goal)  # noqa: B023
             if kill % 2:
                 os.kill(min(servers[0].workers()), signal.SIGKILL)
                 continue
@@ -78,12 +79,12 @@ def test_any_web_server_tells_of_a_request_and_does_it_though_nodes_and_workers_
 
 def _all_done(folder: Path, names: list[str], clients: list[Client], servers: list[WebProcess]) -> None:
     done = folder / "done"
-    wait_until(lambda: set(names) <= set(done.read_text().split()), within_s=60)
+    wait_until(lambda: set(names) <= set(done.read_text().split()))
     assert set(done.read_text().split()) == set(names)
     for place, client in enumerate(clients):
         other = servers[(place + 1) % 2]  # not the one that took it
         for name, location in client.locations.items():
-            wait_until(lambda: _state(other, location) == "done", within_s=60)  # noqa: B023
+            wait_until(lambda: _state(other, location) == "done")  # noqa: B023
             assert other.get(f"{location}/response") == (201, b"did " + name.encode())
 
 
@@ -104,7 +105,7 @@ def _reachable_database(network: Hosts) -> Iterator[str]:
             file.write(f"host all all {network.network} trust\n")
         with server:
             url = server.url().replace("127.0.0.1", network.address)
-            made = run_command([sys.executable, "-m", "headrace", "store", "init", url], cwd=Path(folder), within_s=30)
+            made = run_command([sys.executable, "-m", "headrace", "store", "init", url], cwd=Path(folder))
             assert made.returncode == 0, made.stderr
             yield url
 
@@ -129,11 +130,11 @@ class Host:
 
     def status(self, location: str) -> tuple[str, bytes]:
         """What its web server tells of a request, and the answer that the app gave."""
-        with urllib.request.urlopen(self.url + location, timeout=20) as told:
+        with urllib.request.urlopen(self.url + location, timeout=PATIENCE_S) as told:
             status = str(json.load(told)["status"])
         if status != "done":
             return status, b""
-        with urllib.request.urlopen(f"{self.url}{location}/response", timeout=20) as told:
+        with urllib.request.urlopen(f"{self.url}{location}/response", timeout=PATIENCE_S) as told:
             return status, told.read()
 
 
@@ -156,12 +157,12 @@ def test_web_servers_on_two_hosts_behind_a_balancer_share_requests_though_one_ho
         clients = [Client(balancer.port, names[place::4]) for place in range(4)]
         for client in clients:
             client.start()
-        wait_until(lambda: sum(len(client.locations) for client in clients) >= REQUESTS // 4, within_s=60)
+        wait_until(lambda: sum(len(client.locations) for client in clients) >= REQUESTS // 4)
         network.unplug(0)
         for client in clients:
             client.join()
         network.plug(0)
-        wait_until(lambda: set(names) <= set((tmp_path / "done").read_text().split()), within_s=60)
+        wait_until(lambda: set(names) <= set((tmp_path / "done").read_text().split()))
         for name, location in [pair for client in clients for pair in client.locations.items()]:
             for host in two:
-                wait_until(lambda: host.status(location) == ("done", b"did " + name.encode()), within_s=60)  # noqa: B023
+                wait_until(lambda: host.status(location) == ("done", b"did " + name.encode()))  # noqa: B023

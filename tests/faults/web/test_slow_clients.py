@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.web.test_kills import pass_by
 from tests.faults.web.traffic import APPS, traffic
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, serve, wait_until
 
 pytestmark = pytest.mark.serial
@@ -72,7 +73,7 @@ def test_trickling_heads_and_bodies_hinder_nobody(tmp_path: Path, kind: str, mod
         for client in bodies:  # the last of them comes in a hurry
             client.sendall(b"y" * 995)
         for client in bodies[:2]:
-            client.settimeout(20)
+            client.settimeout(PATIENCE_S)
             assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
@@ -111,7 +112,7 @@ def test_connections_beyond_the_maximum_wait_and_are_served_when_others_leave(tm
                 waiting.settimeout(0.3)
                 with pytest.raises(TimeoutError):
                     waiting.recv(1)
-            waiting.settimeout(20)
+            waiting.settimeout(PATIENCE_S)
             assert waiting.recv(100).startswith(b"HTTP/1.1 200 ")
         assert server.text("/after") == "one /after "
 

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
+from tests.patience import PATIENCE_S
+
 RATE = 200
-PATIENCE_S = 20.0
 
 APP = """
 import os, time

@@ -21,6 +21,7 @@ import pytest
 from headrace.errors import OutcomeUnknown, Unavailable
 from headrace.work import Handle, chain, group
 from tests.broker_process import wait_until
+from tests.patience import PATIENCE_S
 from tests.work.worker_process import Ledger, WorkerProcess, sender, working
 
 pytestmark = pytest.mark.serial
@@ -89,11 +90,11 @@ def test_everything_ends_once_whoever_is_killed_or_frozen(tmp_path: Path) -> Non
             thread.start()
         _harm(worker, random.Random(11))
         for thread in senders:
-            thread.join(60)
+            thread.join(PATIENCE_S)
         assert len(sent) == 7 * EACH
         got = {name: _result(handle) for name, (handle, _) in sent.items()}
         assert got == {name: expected for name, (_, expected) in sent.items()}
-        wait_until(lambda: _left(tasks.app.backend) == 0, within_s=30)
+        wait_until(lambda: _left(tasks.app.backend) == 0)
         _check_once(worker.ledger)
         assert worker.stop() == 0
 
@@ -122,13 +123,13 @@ def _surely(send: Callable[..., Handle[Any]], *arguments: Any) -> Handle[Any]:
 def _result(handle: Handle[Any]) -> Any:
     while True:
         with suppress(Unavailable, OutcomeUnknown):
-            return handle.result(60)
+            return handle.result(PATIENCE_S)
 
 
 def _harm(worker: WorkerProcess, chance: random.Random) -> None:
     for number in range(ROUNDS):
         time.sleep(chance.uniform(0.2, 1.0))  # harm comes at any time
-        wait_until(worker.children, within_s=30)
+        wait_until(worker.children)
         pid = chance.choice(worker.brokers() if number % 4 == 3 else worker.children() or [0])
         with suppress(ProcessLookupError):
             if pid and number % 2:

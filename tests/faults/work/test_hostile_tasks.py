@@ -117,9 +117,9 @@ def test_functions_that_misbehave_end_and_all_others_run(tmp_path: Path) -> None
         handles |= {f"async {what}": tasks.aharm.send(what) for what in ASYNC}
         tasks.note.send_many([(n,) for n in range(100)])
         tasks.anote.send_many([(n,) for n in range(100, 200)])
-        worker.ledger.wait("ended", 200, within_s=30)
+        worker.ledger.wait("ended", 200)
         assert set(worker.ledger.counts("began").values()) == {1}
-        fates = {what: wait_until(one.outcome, within_s=30).status for what, one in handles.items()}
+        fates = {what: wait_until(one.outcome).status for what, one in handles.items()}
         fine = {what for what, fate in fates.items() if fate == "done"}
         assert fine == {"output", "forks", "masks", "threads", "not a number", "async stops the loop"}
         assert not {"work.child.ended", "work.thread.failed", "work.lease.lost"} & set(worker.actions())
@@ -133,8 +133,8 @@ def test_functions_that_end_their_process_are_dead_after_their_losses_and_others
         handles.append(tasks.blocks.send())
         tasks.note.send_many([(n,) for n in range(50)])
         tasks.anote.send_many([(n,) for n in range(50, 100)])
-        worker.ledger.wait("ended", 100, within_s=60)
-        fates = [wait_until(one.outcome, within_s=60) for one in handles]
+        worker.ledger.wait("ended", 100)
+        fates = [wait_until(one.outcome) for one in handles]
         assert [fate.status for fate in fates] == ["dead"] * 5
         assert [fate.error.type.rpartition(".")[2] for fate in fates] == [*["WorkerLost"] * 4, "TimeLimitExceeded"]
         assert worker.stop() == 0

@@ -15,6 +15,7 @@ import headrace
 from headrace.testing.postgres import find_programs
 from headrace.work import App, group
 from tests.broker_process import BrokerProcess, broker, wait_until
+from tests.patience import PATIENCE_S
 from tests.work.test_three_processes import APP, cancelled_while_it_runs, kill_one, lines, most_at_once
 from tests.work.worker_process import runs, sender, working
 
@@ -83,17 +84,17 @@ def test_limits_joins_schedules_uniqueness_and_cancel_hold_over_three_nodes_thou
         _sent_together(tasks, 1, 2)
         with pytest.raises(TypeError):
             _sent_together(tasks, 3, "no number")
-        wait_until(lambda: len(lines(one, "in")) >= 10, within_s=30)
+        wait_until(lambda: len(lines(one, "in")) >= 10)
         brokers.stop(0)
         killed = kill_one(one)
-        assert flow.result(60) == sum(range(300))
-        wait_until(lambda: len({n for _, n, _ in lines(one, "out")}) == 60, within_s=60)
-        wait_until(lambda: len(lines(one, "tick")) >= 3, within_s=20)
+        assert flow.result(PATIENCE_S) == sum(range(300))
+        wait_until(lambda: len({n for _, n, _ in lines(one, "out")}) == 60)
+        wait_until(lambda: len(lines(one, "tick")) >= 3)
         assert most_at_once(one, killed) <= 3
         assert lines(one, "total") == [["300"]]
         assert len({handle.id for handle in handles}) == 1
-        wait_until(lambda: lines(one, "once") == [["7"]], within_s=20)
-        wait_until(lambda: sorted(lines(one, "ended")) == [["1"], ["2"]], within_s=20)
+        wait_until(lambda: lines(one, "once") == [["7"]])
+        wait_until(lambda: sorted(lines(one, "ended")) == [["1"], ["2"]])
         ticks = [name for (name,) in lines(one, "tick")]
         assert len(ticks) - len(set(ticks)) <= 1  # one that was running when its process was killed
         cancelled_while_it_runs(one, tasks)
@@ -117,12 +118,10 @@ def test_killed_child_s_task_runs_elsewhere_at_once_though_its_node_died_before(
         while len(brokers.running) > 1:  # the node that it was leased by is among them, most likely
             brokers.kill(0)
         killed_ms = client.statistics().now_ms
-        wait_until(
-            lambda: [one.leases for one in client.holders("worker") if one.seen_ms > killed_ms] == [1], within_s=60
-        )
+        wait_until(lambda: [one.leases for one in client.holders("worker") if one.seen_ms > killed_ms] == [1])
         os.kill(one.children()[0], signal.SIGKILL)
         (tmp_path / "go").touch()
-        one.ledger.wait("ended", 1, within_s=30)  # its lease would be a minute
+        one.ledger.wait("ended", 1)  # its lease would be a minute
 
 
 def test_no_task_is_lost_and_none_that_was_not_in_hand_repeated_when_nodes_and_children_are_killed(
@@ -135,7 +134,7 @@ def test_no_task_is_lost_and_none_that_was_not_in_hand_repeated_when_nodes_and_c
     ):
         tasks.note.send_many([(n, 0.005) for n in range(TASKS)])
         for kill in range(1, 5):
-            one.ledger.wait("ended", TASKS * kill // 6, within_s=60)
+            one.ledger.wait("ended", TASKS * kill // 6)
             if kill % 2:
                 port = int(brokers.running[0].url.rpartition(":")[2])
                 brokers.kill(0)
@@ -144,7 +143,7 @@ def test_no_task_is_lost_and_none_that_was_not_in_hand_repeated_when_nodes_and_c
                 wait_until(one.children)
                 os.kill(one.children()[0], signal.SIGKILL)
         with headrace.connect(brokers.urls) as client:
-            wait_until(lambda: _done_or_leased(client, tasks.app) >= TASKS, within_s=60)
+            wait_until(lambda: _done_or_leased(client, tasks.app) >= TASKS)
         began = one.ledger.counts("began")
         assert began.total() - len(began) <= 2 * IN_HAND_MAX
 

@@ -24,11 +24,11 @@ def test_no_task_is_lost_when_children_and_broker_are_killed(tmp_path: Path) -> 
     with working(tmp_path, "--processes", "2", "--threads", "4") as worker, sender(tmp_path) as tasks:
         tasks.note.send_many([(n, 0.005) for n in range(TASKS)])
         for kill in range(1, 7):
-            worker.ledger.wait("ended", TASKS * kill // 8, within_s=60)
+            worker.ledger.wait("ended", TASKS * kill // 8)
             wait_until(worker.children)
             victims = worker.brokers() if kill % 3 == 0 else worker.children()
             os.kill(chance.choice(victims), signal.SIGKILL)
-        worker.ledger.wait("ended", TASKS, within_s=60)
+        worker.ledger.wait("ended", TASKS)
         repeated = worker.ledger.counts("began").total() - TASKS
         assert repeated <= 6 * IN_HAND_MAX
         wait_until(lambda: tasks.app.backend.client.queue("tasks").counts().visible == 0)
@@ -46,7 +46,7 @@ def test_children_of_a_killed_parent_finish_what_runs_and_nothing_is_lost_or_rep
             first.wait_end()
             assert first.ledger.counts("began") == first.ledger.counts("ended")
         with working(tmp_path, *address) as second:
-            second.ledger.wait("ended", TASKS, within_s=60)
+            second.ledger.wait("ended", TASKS)
             assert set(second.ledger.counts("began").values()) == {1}
 
 
@@ -65,7 +65,7 @@ def test_broker_that_restarts_is_found_again_and_nothing_runs_twice(tmp_path: Pa
         worker.ledger.wait("ended", 2)
         _seen(worker, "work.broker.away")
         with broker(data):
-            worker.ledger.wait("ended", 20, within_s=60)
+            worker.ledger.wait("ended", 20)
             with sender(tmp_path) as tasks:
                 wait_until(lambda: len([run for run in runs(tasks.app) if run.status == "done"]) == 20)
             assert set(worker.ledger.counts("began").values()) == {1}
@@ -73,4 +73,4 @@ def test_broker_that_restarts_is_found_again_and_nothing_runs_twice(tmp_path: Pa
 
 
 def _seen(worker: WorkerProcess, action: str) -> None:
-    wait_until(lambda: action in worker.actions(), within_s=30)
+    wait_until(lambda: action in worker.actions())

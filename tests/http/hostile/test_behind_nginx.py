@@ -17,7 +17,7 @@ import pytest
 from headrace.http.exchange import Exchange
 from tests.http.hostile.cases import CUT, HOSTILE, LAST, LIMITS, SMUGGLED, SOUND
 from tests.http.streamed import Echo, stream_serving
-from tests.http.support import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")

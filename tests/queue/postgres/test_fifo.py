@@ -25,6 +25,7 @@ from headrace.queue.store.postgres.connecting import connect
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
+from tests.patience import PATIENCE_S
 from tests.queue.postgres.nodes import Threads, ask, node
 
 QUEUE = arn_of("q.fifo")
@@ -308,7 +309,7 @@ def test_requests_of_a_batch_have_groups_of_their_own(nodes: list[PostgresStore]
 
 
 def _until_somebody_waits(database: psycopg.Connection[Any]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     while database.execute(waits).fetchone() is None:
         database.execute("SELECT pg_stat_clear_snapshot()")

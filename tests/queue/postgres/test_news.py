@@ -8,6 +8,7 @@ import pytest
 from headrace.clock import ManualClock
 from headrace.queue.store.postgres.news import PACE_MAX_S, PAYLOAD_BYTES_MAX, News, pace_s, payloads, read
 from headrace.queue.store.postgres.upkeep import MEASURE_EACH_MS
+from tests.patience import PATIENCE_S
 from tests.queue.postgres.nodes import node
 
 
@@ -47,7 +48,7 @@ def test_node_among_many_tells_once_and_leaves_the_rest_to_those_who_look_but_no
         store._teller._next_s = 0.0
         store._teller.tell([], [], catalog=True)
         store._teller.tell([4], [], catalog=False)
-        told = [read(one.payload) for one in listener.notifies(timeout=5, stop_after=2)]
+        told = [read(one.payload) for one in listener.notifies(timeout=PATIENCE_S, stop_after=2)]
     assert [(one.queues, one.catalog) for one in told if one is not None] == [([1], False), ([], True)]
     store.close()
 

@@ -264,7 +264,7 @@ def test_backup_under_load_has_every_message_acknowledged_before_and_none_twice(
         producer = threading.Thread(target=produce)
         producer.start()
         try:
-            wait_until(lambda: len(acknowledged) > 300, within_s=60)
+            wait_until(lambda: len(acknowledged) > 300)
             before = len(acknowledged)
             take(data, tmp_path / "backup", rate_bytes_s=2 * 1_048_576)
             assert len(acknowledged) > before  # it went on meanwhile
@@ -284,7 +284,7 @@ def _killed(*arguments: str, partial: Path) -> None:
     """Run a command and kill it when it has begun."""
     process = subprocess.Popen([sys.executable, "-m", "headrace", *arguments], env=environment())
     try:
-        wait_until((partial / "headrace.db").exists, within_s=30)
+        wait_until((partial / "headrace.db").exists)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

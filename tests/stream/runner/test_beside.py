@@ -19,10 +19,9 @@ from headrace.stream.runner.batch import Batch
 from headrace.stream.runner.inlets import Inlets
 from headrace.stream.runner.membership import Membership
 from headrace.stream.runner.store import BrokerStore, Patience
+from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import copied, counted, counts, event, expected_counts, send, taken
 from tests.stream.runner.test_broker_away import Lossy
-
-WAIT_S = 20
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +67,7 @@ def wait_for_batches(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
         nonlocal left
         batch = gather(self)
         while not batch.chunks and left:
-            self._news.wait(WAIT_S)
+            self._news.wait(PATIENCE_S)
             batch = gather(self)
         left -= batch.rows
         return batch
@@ -90,7 +89,7 @@ def test_next_step_is_made_while_a_commit_is_under_way_and_the_next_commit_waits
 
     def committing(number: int) -> None:
         if number == 1:
-            assert second_step.wait(WAIT_S), "the second step waits for the first commit"
+            assert second_step.wait(PATIENCE_S), "the second step waits for the first commit"
         seen.append(f"commit {number}")
 
     wait_for_batches(monkeypatch, len(rows))

@@ -15,6 +15,7 @@ from headrace.stream.runner.deliveries import Deliveries
 from headrace.stream.runner.feeds import News
 from headrace.stream.runner.outlets import _parts
 from headrace.stream.sinks.base import Outbox
+from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import copied, event, send
 
 
@@ -53,7 +54,7 @@ def started(sink: Sink, *left: tuple[int, bytes], patience_s: float | None = Non
 def done(deliveries: Deliveries, news: News, count: int) -> list[int]:
     found: list[int] = []
     while len(found) < count:
-        news.wait(5)
+        news.wait(PATIENCE_S)
         found += deliveries.take_done()
     return found
 
@@ -99,7 +100,7 @@ def test_it_is_full_when_a_sink_is_behind() -> None:
     gate = threading.Event()
 
     def wait(_: int) -> None:
-        assert gate.wait(10)
+        assert gate.wait(PATIENCE_S)
 
     deliveries, news = started(Sink(wait))
     for number in range(limits.OUTBOX_BATCHES_MAX):
@@ -122,7 +123,7 @@ def test_close_does_not_wait_for_a_sink_that_fails() -> None:
     sink = Sink(refuse)
     deliveries, _ = started(sink)
     deliveries.put(1, b"1")
-    assert tried.wait(5)
+    assert tried.wait(PATIENCE_S)
     deliveries.close()
     assert sink.closed and deliveries.under_way == 1
 
@@ -132,7 +133,7 @@ def test_sink_that_fails_for_good_ends_the_run_even_if_it_is_far_behind(client: 
     go_on = threading.Event()
 
     def fails(batch: int, rows: pa.Table) -> None:
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE_S)
         raise ValueError("no more")
 
     failed: list[Exception] = []
@@ -151,7 +152,7 @@ def test_sink_that_fails_for_good_ends_the_run_even_if_it_is_far_behind(client: 
     while len(client.state(keys.state_name("copied"), outbox)) < limits.OUTBOX_BATCHES_MAX:
         assert not stop.wait(0.01)
     go_on.set()
-    runner.join(10)
+    runner.join(PATIENCE_S)
     stop.set()
     runner.join()
     assert len(failed) == 1

@@ -14,6 +14,7 @@ from headrace.stream.runner.feeds import Feed, News
 from headrace.stream.runner.store import Patience
 from headrace.stream.schema import ORIGIN
 from headrace.stream.sources.base import Chunk, Dead, Origins, Progress, Reader
+from tests.patience import PATIENCE_S
 
 
 class Named(Origins):
@@ -68,7 +69,7 @@ def started(reader: Scripted) -> tuple[Feed, News]:
 
 def next_of(feed: Feed, news: News) -> Chunk:
     while (got := feed.take()) is None:
-        news.wait(5)
+        news.wait(PATIENCE_S)
     return got
 
 
@@ -77,7 +78,7 @@ def all_of(feed: Feed, news: News) -> list[Chunk]:
     while not feed.finished:
         got = feed.take()
         if got is None:
-            news.wait(5)
+            news.wait(PATIENCE_S)
         else:
             found.append(got)
     return found
@@ -97,7 +98,7 @@ def test_reader_is_a_bounded_number_of_chunks_ahead() -> None:
     reader = Scripted(*(chunk(str(number), 1) for number in range(9)))
     feed, news = started(reader)
     while reader.reads < limits.BATCHES_AHEAD:
-        news.wait(5)
+        news.wait(PATIENCE_S)
     feed.take()
     assert reader.reads <= limits.BATCHES_AHEAD + 1
     feed.close()
@@ -129,7 +130,7 @@ def test_feed_is_quiet_when_a_read_has_waited_in_vain() -> None:
     feed, news = started(Silent(chunk("a", 1)))
     next_of(feed, news)
     while not feed.quiet:
-        news.wait(5)
+        news.wait(PATIENCE_S)
     assert not feed.finished
     feed.close()
 
@@ -149,7 +150,7 @@ def test_feed_is_not_quiet_while_rows_are_on_their_way() -> None:
     feed = Feed("s", reader, rows_max=10, wait_s=0, news=news, patience=Patience(5, threading.Event()))
     feed.start(None)
     while not feed.finished:
-        news.wait(5)
+        news.wait(PATIENCE_S)
     assert quiet == [False, False, False] and feed.quiet
     feed.close()
 

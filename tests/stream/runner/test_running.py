@@ -16,6 +16,7 @@ from headrace.stream.runner import inspect, keys
 from headrace.stream.runner.control import Control, write_control
 from headrace.stream.runner.reset import reset
 from headrace.stream.runner.store import BrokerStore, Patience
+from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import BASE, copied, counted, counts, event, expected_counts, send, taken
 
 
@@ -275,7 +276,7 @@ def test_paused_pipeline_takes_nothing_until_it_is_resumed(client: headrace.Clie
     send(client, [event(2)])
     runner = threading.Thread(target=copied().run, args=(client,), kwargs={"stop": stop, "on_progress": watch})
     runner.start()
-    assert paused.wait(10)
+    assert paused.wait(PATIENCE_S)
     assert len(taken(client, "out")) == 1
     write_control(store, "copied", Control())
     while len(taken(client, "out")) < 2:

@@ -20,6 +20,7 @@ from headrace.stream.runner.membership import Membership
 from headrace.stream.runner.queues import prepare_queues
 from headrace.stream.runner.session import Session
 from headrace.stream.runner.store import BrokerStore, Patience
+from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import counted, counts, event, expected_counts, send, taken
 
 
@@ -89,9 +90,9 @@ def test_second_run_stands_by_and_takes_over(client: headrace.Client) -> None:
         for stop, watch in zip(stops, watchers, strict=True)
     ]
     threads[0].start()
-    assert running.wait(20)
+    assert running.wait(PATIENCE_S)
     threads[1].start()
-    assert standing_by.wait(20)
+    assert standing_by.wait(PATIENCE_S)
     stops[0].set()
     threads[0].join()
     send(client, more := [event(number) for number in range(300, 600)])

@@ -23,6 +23,7 @@ from headrace.stream.sources.files import FileReader
 from headrace.stream.sources.lines import LinePart
 from headrace.stream.sources.listing import format_of, list_files
 from headrace.stream.sources.part import Piece
+from tests.patience import PATIENCE_S
 
 Form = Literal["parquet", "csv", "jsonl", "access_log"]
 
@@ -364,7 +365,7 @@ def test_close_waits_for_a_read_in_another_thread(tmp_path: Path) -> None:
     class Slow(LinePart):
         def read(self, rows_max: int, *, whole: bool) -> Piece | None:
             begun.set()
-            assert go_on.wait(10)
+            assert go_on.wait(PATIENCE_S)
             order.append("read")
             return super().read(rows_max, whole=whole)
 
@@ -377,7 +378,7 @@ def test_close_waits_for_a_read_in_another_thread(tmp_path: Path) -> None:
     reader._part = Slow(FileSource("files", str(path), "jsonl", Schema.of("n bigint")), path, {})
     threads = [threading.Thread(target=reader.read, args=(10, 0)), threading.Thread(target=reader.close)]
     threads[0].start()
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     threads[1].start()
     threads[1].join(0.02)
     go_on.set()

@@ -20,6 +20,7 @@ from headrace.stream.schema import ORIGIN, Schema
 from headrace.stream.sources.base import Chunk, Reader
 from headrace.stream.sources.open import inbox_name, open_reader
 from headrace.stream.sources.topic import wait_until_live
+from tests.patience import PATIENCE_S
 
 NUMBERS = QueueSource("numbers", "numbers", Schema.of("n bigint"))
 
@@ -163,7 +164,7 @@ def test_a_read_waits_for_the_first_message(client: headrace.Client) -> None:
     thread = threading.Thread(target=lambda: found.append(reader.read(10, 20)))
     thread.start()
     queue.send({"n": 1})
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert found and found[0] is not None and values(found[0]) == [1]
 
 

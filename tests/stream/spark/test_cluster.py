@@ -15,6 +15,7 @@ import pytest
 import headrace
 from tests.broker_process import wait_until
 from tests.native.served import ServedBroker
+from tests.patience import PATIENCE_S
 from tests.stream.spark.lean import LEAN
 
 MESSAGES = 5_000
@@ -73,7 +74,7 @@ def test_executors_killed_in_turn_double_and_lose_nothing(
         assert driver.wait(400) == 0, (tmp_path / "driver.log").read_text()[-3_000:]
     finally:
         driver.kill()
-        driver.wait(20)
+        driver.wait(PATIENCE_S)
     assert len(killed) >= 2
     assert Counter(message.json()["id"] for message in out.peek(10_000)) == Counter(range(MESSAGES))
     assert source.counts().in_flight == source.counts().visible == 0

@@ -16,6 +16,7 @@ import pytest
 import headrace
 from tests.broker_process import wait_until
 from tests.native.served import ServedBroker
+from tests.patience import PATIENCE_S
 from tests.stream.spark.lean import LEAN
 
 MESSAGES = 9_000
@@ -61,7 +62,7 @@ def test_a_killed_driver_is_gone_on_with_by_spark_submit(
         wait_until(lambda: out.counts().visible > 0 or first.poll() is not None, within_s=400)
     finally:
         os.killpg(first.pid, signal.SIGKILL)  # Java, too
-        first.wait(20)
+        first.wait(PATIENCE_S)
     assert first.returncode == -signal.SIGKILL, (tmp_path / "first.log").read_text()[-3_000:]
     source.send_many({"id": number} for number in range(MESSAGES, MESSAGES + 100))
 

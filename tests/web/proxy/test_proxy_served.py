@@ -29,6 +29,7 @@ from wsproto.connection import Connection as WebSocket
 from wsproto.connection import ConnectionType
 from wsproto.events import TextMessage
 
+from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, serve, wait_until
 
 APP = """
@@ -72,7 +73,6 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body", "body": b"hello " + scope["method"].encode()})
 """
 BIG = 64 * 2**20
-PATIENCE_S = 20.0
 
 
 @dataclass
@@ -111,7 +111,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def curl(*arguments: str) -> str:
-    done = subprocess.run(["curl", "-sS", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["curl", "-sS", *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -14,7 +14,7 @@ from typing import Any
 from headrace.web.proxy import ProxyTarget
 from headrace.web.settings import RouteSettings
 from headrace.web.statistics import UpstreamStatistics
-from tests.http.support import PATIENCE_S
+from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange
 from tests.web.scripted import Clock, answered
 

@@ -11,6 +11,7 @@ import uvloop
 
 from headrace.web.stored import intake
 from tests.native.served import ServedBroker
+from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange
 from tests.web.stored.test_requests import world
 
@@ -75,7 +76,7 @@ def test_chunked_bodies_are_bounded_together(broker: ServedBroker, monkeypatch: 
             for upload in uploads:
                 assert w.durable.take(upload)
                 upload.arrive(b"x" * 400)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 for upload in uploads[2:]:
                     await upload.done.wait()
             assert [upload.status for upload in uploads] == [0, 0, 503, 503, 503]
@@ -90,7 +91,7 @@ def test_closing_does_not_wait_for_a_body_for_ever(broker: ServedBroker) -> None
     async def trial() -> None:
         async with world(broker) as w:
             assert w.durable.take(FakeExchange("POST", "/hooks", body=None))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await w.durable.close(0.01)
 
     uvloop.run(trial())

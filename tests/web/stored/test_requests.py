@@ -21,6 +21,7 @@ from headrace.web.stored.limits import BODY_BYTES_MAX
 from headrace.web.stored.records import PREFIX
 from headrace.web.stored.requests import DurableRequests
 from tests.native.served import ServedBroker
+from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange
 
 TEXT = Fields.of([(b"Content-Type", b"text/plain"), (b"X-Own", b"1")])
@@ -35,7 +36,7 @@ def broker(tmp_path: Path) -> Iterator[ServedBroker]:
 
 
 async def until(happened: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not await happened():  # noqa: ASYNC110  # it happens in the broker
             await asyncio.sleep(0.005)
 
@@ -62,7 +63,7 @@ class World:
 
     async def ask(self, exchange: FakeExchange) -> FakeExchange:
         assert self.durable.take(exchange)
-        await asyncio.wait_for(exchange.done.wait(), 10)
+        await asyncio.wait_for(exchange.done.wait(), PATIENCE_S)
         return exchange
 
     async def post(self, body: bytes = b"{}", target: str = "/hooks", **headers: str) -> FakeExchange:
@@ -181,7 +182,7 @@ def test_a_body_in_pieces_is_joined(broker: ServedBroker) -> None:
                 await asyncio.sleep(0)
                 exchange.arrive(piece)
             exchange.end()
-            await asyncio.wait_for(exchange.done.wait(), 10)
+            await asyncio.wait_for(exchange.done.wait(), PATIENCE_S)
             await w.ended(exchange)
             assert w.app.seen[0][1] == b"abc"
 
@@ -282,7 +283,7 @@ def test_idempotency_key_gives_the_first_answer(broker: ServedBroker) -> None:
             w.app.answer = running.append
             first = await w.post(b"one", idempotency_key="k1")
             assert first.status == 202
-            await asyncio.wait_for(w.app.called.wait(), 10)
+            await asyncio.wait_for(w.app.called.wait(), PATIENCE_S)
             again = await w.post(b"one", idempotency_key="k1")
             assert (again.status, again.header("location")) == (409, first.header("location"))
             other = await w.post(b"two", idempotency_key="k1")
@@ -341,7 +342,7 @@ def test_a_run_that_does_not_end_is_left_to_others(broker: ServedBroker) -> None
         async with world(broker) as w:
             w.app.answer = lambda _: None
             accepted = await w.post()
-            await asyncio.wait_for(w.app.called.wait(), 10)
+            await asyncio.wait_for(w.app.called.wait(), PATIENCE_S)
             await w.durable.close(0.01)
         async with world(broker) as w:
             assert (await w.status(accepted))["status"] == "running"

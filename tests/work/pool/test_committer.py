@@ -69,7 +69,7 @@ class Bench:
         for held in jobs:
             self.committer.give(held, Succeeded())
         self.committer.start()
-        wait_until(lambda: len(self.settled) + len(self.gone) == len(jobs), within_s=20)
+        wait_until(lambda: len(self.settled) + len(self.gone) == len(jobs))
         assert self.committer.finish(5)
 
     def left(self) -> tuple[int, int]:

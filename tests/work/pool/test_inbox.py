@@ -11,6 +11,7 @@ from headrace.work.pool.held import Held
 from headrace.work.pool.inbox import Inbox
 from headrace.work.pool.pacing import Pace
 from tests.broker_process import wait_until
+from tests.patience import PATIENCE_S
 
 
 def held(now_s: float | None = None) -> Held:
@@ -40,7 +41,7 @@ class Runners:
         self.inbox.close()
         self.go.release(1_000)
         for thread in self.threads:
-            thread.join(5)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
 
 

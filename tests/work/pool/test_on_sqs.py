@@ -29,10 +29,10 @@ def test_tasks_run_once_and_failures_end_in_the_dead_letters(tmp_path: Path, mon
         tasks.anote.send_many([(n,) for n in range(40, 60)])
         tasks.fails.send()
         with working(tmp_path, "--broker", address, "--processes", "2", env=KEYS) as worker:
-            worker.ledger.wait("ended", 60, within_s=60)
+            worker.ledger.wait("ended", 60)
             tasks.app.connect(server.url)
             dead = tasks.app.backend.client.queue("tasks-dead", create=True)
-            wait_until(lambda: dead.counts().visible == 1, within_s=30)
+            wait_until(lambda: dead.counts().visible == 1)
             assert worker.stop() == 0
             assert set(worker.ledger.counts("began").values()) == {1}
         counts = tasks.app.backend.client.queue("tasks").counts()

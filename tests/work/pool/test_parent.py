@@ -17,6 +17,7 @@ from headrace.work.pool import control
 from headrace.work.pool import parent as parent_module
 from headrace.work.pool.parent import Parent
 from headrace.work_settings import WorkSettings
+from tests.patience import PATIENCE_S
 
 
 class Yard:
@@ -52,7 +53,7 @@ class Yard:
         await asyncio.sleep(0)
 
     async def started(self, number: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while len(self.started_with) < number:  # noqa: ASYNC110  # a timer does it
                 await asyncio.sleep(0.01)
 

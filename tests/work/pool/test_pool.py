@@ -63,7 +63,7 @@ def once(path: str) -> None:
         assert "work.drain.cut" in worker.actions()
     (tmp_path / "go").touch()
     with working(tmp_path) as worker:
-        worker.ledger.wait("ended", 1, within_s=10)
+        worker.ledger.wait("ended", 1)
         assert worker.ledger.counts("began") == {1: 2}
 
 
@@ -112,7 +112,7 @@ def test_app_that_cannot_be_loaded_is_told_and_ends_it(tmp_path: Path) -> None:
 
 
 def test_no_app_is_a_usage_error(tmp_path: Path) -> None:
-    done = run_command([sys.executable, "-m", "headrace", "work"], cwd=tmp_path, within_s=20)
+    done = run_command([sys.executable, "-m", "headrace", "work"], cwd=tmp_path)
     assert done.returncode == 2
     assert "headrace work module:app" in done.stderr
 
@@ -139,7 +139,7 @@ def fatal() -> None:
         ended = worker.wait_for("work.child.ended")
         assert "SIGKILL" in ended["message"]
         assert "tasks.fatal" in ended["message"]
-        worker.ledger.wait("ended", 1, within_s=10)
+        worker.ledger.wait("ended", 1)
         (run,) = wait_until(lambda: [run for run in runs(tasks.app) if run.status == "done"])
         assert run.attempt == 2
 
