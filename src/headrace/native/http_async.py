@@ -168,21 +168,9 @@ class AsyncHttpTransport:
 
     async def _at_a_node(self, exchange: Callable[[_Node], Awaitable[T]]) -> T:
         """As in `http_sync`."""
-        now_s = asyncio.get_running_loop().time
-        for left in reversed(range(len(self._nodes))):
-            at = self._turns.choose(now_s())
-            try:
-                outcome = await exchange(self._nodes[at])
-            except (Unavailable, OutcomeUnknown) as error:
-                self._turns.failed(at, now_s())
-                if not left or isinstance(error, OutcomeUnknown):
-                    raise
-            except HeadraceError:
-                self._turns.answered(at)
-                raise
-            else:
-                self._turns.answered(at)
-                return outcome
+        for turn in self._turns.each(asyncio.get_running_loop().time):
+            with turn as at:
+                return await exchange(self._nodes[at])
         raise AssertionError("a broker has a node")
 
     async def _in_turn(self, node: _Node, request: bytes, wait_ms: int) -> tuple[int, bytes]:

@@ -170,20 +170,9 @@ class HttpTransport:
 
     def _at_a_node(self, exchange: Callable[[_Node], T]) -> T:
         """What `exchange` returns of the first node that can be reached: each is tried once."""
-        for left in reversed(range(len(self._nodes))):
-            at = self._turns.choose(time.monotonic())
-            try:
-                outcome = exchange(self._nodes[at])
-            except (Unavailable, OutcomeUnknown) as error:
-                self._turns.failed(at, time.monotonic())
-                if not left or isinstance(error, OutcomeUnknown):
-                    raise
-            except HeadraceError:
-                self._turns.answered(at)
-                raise
-            else:
-                self._turns.answered(at)
-                return outcome
+        for turn in self._turns.each(time.monotonic):
+            with turn as at:
+                return exchange(self._nodes[at])
         raise AssertionError("a broker has a node")
 
     def _exchange(self, node: _Node, request: bytes, timeout_s: float) -> tuple[int, bytes]:

@@ -9,7 +9,11 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
+
+from headrace.errors import HeadraceError, OutcomeUnknown, Unavailable
 
 AWAY_FIRST_S: Final = 1.0
 AWAY_MAX_S: Final = 60.0
@@ -50,3 +54,24 @@ class Turns:
     def answered(self, node: int) -> None:
         self._until_s[node] = 0.0
         self._away_s[node] = AWAY_FIRST_S
+
+    def each(self, clock: Callable[[], float]) -> Iterator[AbstractContextManager[int]]:
+        """Each node once, until one has answered: within it the call is made at the node that it gives, and returned from.
+        It ends silently if another is to be asked, since this one has not had the request."""
+        for left in reversed(range(self._count)):
+            yield self._turn(clock, is_last=not left)
+
+    @contextmanager
+    def _turn(self, clock: Callable[[], float], *, is_last: bool) -> Iterator[int]:
+        node = self.choose(clock())
+        try:
+            yield node
+        except (Unavailable, OutcomeUnknown) as error:
+            self.failed(node, clock())
+            if is_last or isinstance(error, OutcomeUnknown):
+                raise
+        except HeadraceError:
+            self.answered(node)
+            raise
+        else:
+            self.answered(node)
