@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
 
 from headrace.clock import ManualClock
+from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import find_programs
 from headrace.testing.stores import POSTGRES
+from tests.queue.postgres.nodes import node
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +28,15 @@ def kind() -> StoreKind:
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
+
+
+@pytest.fixture
+def nodes(
+    kind: StoreKind, tmp_path: Path, clock: ManualClock, request: pytest.FixtureRequest
+) -> Iterator[list[PostgresStore]]:
+    """Nodes on one empty database: three, or as many as the test's file says in NODES."""
+    assert kind.durable
+    made = [node(tmp_path, clock) for _ in range(getattr(request.module, "NODES", 3))]
+    yield made
+    for one in made:
+        one.close()

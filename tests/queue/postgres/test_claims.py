@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,22 +15,17 @@ from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import ClaimState, Entry, Message, arn_of
 from headrace.queue.store.postgres.store import PostgresStore
-from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
-from tests.queue.postgres.nodes import ask, node
+from tests.queue.postgres.nodes import ask
 
 QUEUE = arn_of("q")
 
 
 @pytest.fixture
-def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
-    """Three nodes, and the queue `q`."""
-    assert kind.durable
-    made = [node(tmp_path, clock) for _ in range(3)]
-    ask(made[0], ops.CreateQueue(QUEUE))
-    yield made
-    for one in made:
-        one.close()
+def nodes(nodes: list[PostgresStore]) -> list[PostgresStore]:
+    """With the queue `q`."""
+    ask(nodes[0], ops.CreateQueue(QUEUE))
+    return nodes
 
 
 def fill(store: PostgresStore, *bodies: bytes) -> None:

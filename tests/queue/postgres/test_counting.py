@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,19 @@ from headrace.queue.store.postgres import counting, totals
 from headrace.queue.store.postgres.known import TELL_EACH_MS
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.queue.store.postgres.upkeep import MEASURE_EACH_MS
-from headrace.testing.driver import StoreKind
 from tests.queue.postgres.nodes import ask, node
 
 QUEUE = arn_of("q")
 
 
+NODES = 2
+
+
 @pytest.fixture
-def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
-    """Two nodes, and the queue `q`."""
-    assert kind.durable
-    made = [node(tmp_path, clock) for _ in range(2)]
-    ask(made[0], ops.CreateQueue(QUEUE))
-    yield made
-    for one in made:
-        one.close()
+def nodes(nodes: list[PostgresStore]) -> list[PostgresStore]:
+    """With the queue `q`."""
+    ask(nodes[0], ops.CreateQueue(QUEUE))
+    return nodes
 
 
 def send(store: PostgresStore, count: int) -> None:

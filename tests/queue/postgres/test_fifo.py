@@ -23,7 +23,6 @@ from headrace.queue.store.base import Request
 from headrace.queue.store.postgres import fifo
 from headrace.queue.store.postgres.connecting import connect
 from headrace.queue.store.postgres.store import PostgresStore
-from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
 from tests.patience import PATIENCE_S
 from tests.queue.postgres.nodes import Threads, ask, node
@@ -34,15 +33,11 @@ NODES = 3
 
 
 @pytest.fixture
-def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
-    """Three nodes, and the queue `q.fifo`."""
-    assert kind.durable
-    made = [node(tmp_path, clock) for _ in range(NODES)]
+def nodes(nodes: list[PostgresStore]) -> list[PostgresStore]:
+    """With the queue `q.fifo`."""
     settings = {"fifo": True, "content_dedup": True, "visibility_ms": VISIBILITY_MS}
-    ask(made[0], ops.CreateQueue(QUEUE, settings))
-    yield made
-    for one in made:
-        one.close()
+    ask(nodes[0], ops.CreateQueue(QUEUE, settings))
+    return nodes
 
 
 @pytest.fixture

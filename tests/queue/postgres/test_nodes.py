@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from headrace.clock import ManualClock
@@ -12,21 +9,16 @@ from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.store.postgres.store import PostgresStore
-from headrace.testing.driver import StoreKind
-from tests.queue.postgres.nodes import ask, node
+from tests.queue.postgres.nodes import ask
 
 QUEUE = arn_of("q")
 
 
 @pytest.fixture
-def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
-    """Three nodes, and the queue `q`."""
-    assert kind.durable
-    made = [node(tmp_path, clock) for _ in range(3)]
-    ask(made[0], ops.CreateQueue(QUEUE, {"visibility_ms": 10_000}))
-    yield made
-    for one in made:
-        one.close()
+def nodes(nodes: list[PostgresStore]) -> list[PostgresStore]:
+    """With the queue `q`."""
+    ask(nodes[0], ops.CreateQueue(QUEUE, {"visibility_ms": 10_000}))
+    return nodes
 
 
 def test_queue_made_on_one_node_is_there_on_the_others(nodes: list[PostgresStore]) -> None:

@@ -16,22 +16,20 @@ from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.store.postgres import counting, maintenance
 from headrace.queue.store.postgres.store import PostgresStore
-from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
 from tests.queue.postgres.nodes import ask, node
 
 QUEUE = arn_of("q")
 
 
+NODES = 2
+
+
 @pytest.fixture
-def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
-    """Two nodes, and the queue `q`."""
-    assert kind.durable
-    made = [node(tmp_path, clock) for _ in range(2)]
-    ask(made[0], ops.CreateQueue(QUEUE))
-    yield made
-    for one in made:
-        one.close()
+def nodes(nodes: list[PostgresStore]) -> list[PostgresStore]:
+    """With the queue `q`."""
+    ask(nodes[0], ops.CreateQueue(QUEUE))
+    return nodes
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -16,21 +14,16 @@ from headrace.queue.model import Delivery, Entry, Redrive, arn_of
 from headrace.queue.store.postgres import redriving
 from headrace.queue.store.postgres.flight import GOOD_MS
 from headrace.queue.store.postgres.store import PostgresStore
-from headrace.testing.driver import StoreKind
-from tests.queue.postgres.nodes import ask, node
+from tests.queue.postgres.nodes import ask
 
 QUEUE, DEAD = arn_of("q"), arn_of("dead")
 
 
 @pytest.fixture
-def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
-    """Three nodes; the queue `q`, whose messages may be received once, and its dead-letter queue."""
-    assert kind.durable
-    made = [node(tmp_path, clock) for _ in range(3)]
-    ask(made[0], ops.CreateQueue(DEAD), ops.CreateQueue(QUEUE, {"redrive": Redrive(DEAD, 1), "visibility_ms": 1_000}))
-    yield made
-    for one in made:
-        one.close()
+def nodes(nodes: list[PostgresStore]) -> list[PostgresStore]:
+    """With the queue `q`, whose messages may be received once, and its dead-letter queue."""
+    ask(nodes[0], ops.CreateQueue(DEAD), ops.CreateQueue(QUEUE, {"redrive": Redrive(DEAD, 1), "visibility_ms": 1_000}))
+    return nodes
 
 
 def send(store: PostgresStore, count: int, prefix: str = "") -> None:

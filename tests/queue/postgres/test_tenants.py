@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -14,21 +12,16 @@ from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Delivery, Entry, Redrive, arn_of
 from headrace.queue.store.postgres.store import PostgresStore
-from headrace.testing.driver import StoreKind
-from tests.queue.postgres.nodes import ask, node
+from tests.queue.postgres.nodes import ask
 
 QUEUE, DEAD = arn_of("q"), arn_of("dead")
 
 
 @pytest.fixture
-def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
-    """Three nodes, and the queue `q`."""
-    assert kind.durable
-    made = [node(tmp_path, clock) for _ in range(3)]
-    ask(made[0], ops.CreateQueue(DEAD), ops.CreateQueue(QUEUE))
-    yield made
-    for one in made:
-        one.close()
+def nodes(nodes: list[PostgresStore]) -> list[PostgresStore]:
+    """With the queue `q`."""
+    ask(nodes[0], ops.CreateQueue(DEAD), ops.CreateQueue(QUEUE))
+    return nodes
 
 
 def send(store: PostgresStore, group: str | None, count: int) -> None:

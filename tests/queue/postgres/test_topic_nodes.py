@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,30 +10,27 @@ from typing import Any
 import psycopg
 import pytest
 
-from headrace.clock import ManualClock
 from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, TopicDescription, arn_of, topic_arn_of
 from headrace.queue.store.postgres import log
 from headrace.queue.store.postgres.store import PostgresStore
-from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
-from tests.queue.postgres.nodes import ask, kill, node
+from tests.queue.postgres.nodes import ask, kill
 
 TOPIC = topic_arn_of("t")
 ROUNDS = 15
 LONG = "x" * limits.REFERENCE_BYTES_MIN
 
 
+NODES = 4
+
+
 @pytest.fixture
-def nodes(kind: StoreKind, tmp_path: Path, clock: ManualClock) -> Iterator[list[PostgresStore]]:
-    """Four nodes, and the topic `t`, which keeps a log."""
-    assert kind.durable
-    made = [node(tmp_path, clock) for _ in range(4)]
-    done(made[0], ops.CreateTopic(TOPIC, {"retention_ms": limits.HOUR_MS}))
-    yield made
-    for one in made:
-        one.close()
+def nodes(nodes: list[PostgresStore]) -> list[PostgresStore]:
+    """With the topic `t`, which keeps a log."""
+    done(nodes[0], ops.CreateTopic(TOPIC, {"retention_ms": limits.HOUR_MS}))
+    return nodes
 
 
 def done(store: PostgresStore, operation: ops.Operation) -> Any:

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import pytest
-
-from headrace.clock import ManualClock
 from headrace.errors import CallerError, Fenced, StateChanged
 from headrace.queue import operations as ops
 from headrace.queue.store.postgres.store import PostgresStore
-from headrace.testing.driver import StoreKind
-from tests.queue.postgres.nodes import ask, node
+from tests.queue.postgres.nodes import ask
 
 ROUNDS = 25
-
-
-@pytest.fixture
-def nodes(kind: StoreKind, tmp_path: Path) -> Iterator[list[PostgresStore]]:
-    assert kind.durable
-    clock = ManualClock()
-    made = [node(tmp_path, clock) for _ in range(3)]
-    yield made
-    for one in made:
-        one.close()
 
 
 def put(key: bytes, value: bytes | None, expected: bytes | None, epoch: int | None = None) -> ops.Transact:
