@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 import pytest
@@ -60,9 +60,13 @@ class Scripted(Reader):
         self.closed = True
 
 
-def started(reader: Scripted) -> tuple[Feed, News]:
+def prepared(reader: Scripted) -> tuple[Feed, News]:
     news = News()
-    feed = Feed("s", reader, rows_max=10, wait_s=0, news=news, patience=Patience(5, threading.Event()))
+    return Feed("s", reader, rows_max=10, wait_s=0, news=news, patience=Patience(5, threading.Event())), news
+
+
+def started(reader: Scripted) -> tuple[Feed, News]:
+    feed, news = prepared(reader)
     feed.start(b"at")
     return feed, news
 
@@ -112,6 +116,52 @@ def test_error_comes_after_the_chunks_before_it() -> None:
     feed.close()
 
 
+class Hooked(deque[Chunk]):
+    """Chunks of a feed, and what happens whenever one has been put there, or one has looked whether there is one."""
+
+    def __init__(
+        self, *, appended: Callable[[], None] = lambda: None, looked: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__()
+        self._appended, self._looked = appended, looked
+
+    def append(self, item: Chunk) -> None:
+        super().append(item)
+        self._appended()
+
+    def __len__(self) -> int:
+        count = super().__len__()
+        self._looked()
+        return count
+
+
+def test_error_does_not_overtake_a_chunk_that_comes_while_one_looks_for_it() -> None:
+    feed, news = prepared(Scripted(chunk("a", 1), ValueError("broken")))
+
+    def let_it_read() -> None:
+        if feed._thread.ident is None:
+            feed.start(None)
+            feed._thread.join()
+
+    feed._chunks = Hooked(looked=let_it_read)
+    assert next_of(feed, news).rows.num_rows == 1
+    with pytest.raises(ValueError, match="broken"):
+        next_of(feed, news)
+
+
+def test_feed_is_not_quiet_as_soon_as_the_first_chunk_after_silence_is_taken() -> None:
+    def take_at_once() -> None:
+        feed.take()
+        quiet.append(feed.quiet)
+
+    quiet: list[bool] = []
+    feed, _ = prepared(Scripted(None, chunk("a", 1), chunk("b", 1)))
+    feed._chunks = Hooked(appended=take_at_once)
+    feed.start(None)
+    feed._thread.join()
+    assert quiet == [False, False]
+
+
 def test_broker_that_is_away_for_a_moment_is_borne_with() -> None:
     feed, news = started(Scripted(Unavailable("away"), chunk("a", 1)))
     assert len(all_of(feed, news)) == 1
@@ -145,9 +195,7 @@ def test_feed_is_not_quiet_while_rows_are_on_their_way() -> None:
             return len(quiet) < 3
 
     quiet: list[bool] = []
-    news = News()
-    reader = Late(None, None, None)
-    feed = Feed("s", reader, rows_max=10, wait_s=0, news=news, patience=Patience(5, threading.Event()))
+    feed, news = prepared(Late(None, None, None))
     feed.start(None)
     while not feed.finished:
         news.wait(PATIENCE_S)

@@ -61,10 +61,13 @@ class Feed:
         self._thread.start()
 
     def take(self) -> Chunk | None:
-        """The next chunk, if one is there. Raises what the reader failed with."""
+        """The next chunk, if one is there. Raises what the reader failed with, once all before it were taken."""
+        error = (
+            self._error
+        )  # before it is looked whether there is a chunk: one may come meanwhile, and the error behind it
         if not self._chunks:
-            if self._error is not None:
-                raise self._error
+            if error is not None:
+                raise error
             return None
         self._room.release()
         return self._chunks.popleft()
@@ -118,6 +121,6 @@ class Feed:
             self._room.release()
             self._nothing_came = not behind
         else:
+            self._nothing_came = False  # before the chunk can be taken: the feed would be quiet, with more to come
             self._chunks.append(chunk)
-            self._nothing_came = False
         self._news.tell()
