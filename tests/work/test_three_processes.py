@@ -71,6 +71,7 @@ def most_at_once(one: WorkerProcess, killed: dict[int, int]) -> int:
 
 def test_three_processes_keep_limits_joins_and_schedules_through_a_kill(tmp_path: Path) -> None:
     with working(tmp_path, "--processes", "3", "--threads", "4", app=APP) as one, sender(tmp_path, APP) as tasks:
+        sent_ns = time.monotonic_ns()
         tasks.rated.send_many((n,) for n in range(60))
         tasks.slot.send_many((n,) for n in range(60))
         flow = group([tasks.member.s(n) for n in range(300)]).then(tasks.total.s()).send()
@@ -83,17 +84,18 @@ def test_three_processes_keep_limits_joins_and_schedules_through_a_kill(tmp_path
         assert most_at_once(one, killed) <= 3
         assert lines(one, "total") == [["300"]]
         starts = sorted(int(at) for (at,) in lines(one, "rated"))
-        # What is between the admission and the task's first line is not the limit's: a tenth of a second is left for it.
-        assert max(sum(at <= other < at + 900_000_000 for other in starts) for at in starts) <= 40
+        # Evenly spaced are the admissions; a busy machine may be late with a task's first line, and never is it early.
+        assert all(at >= sent_ns + (count - 1) * 25_000_000 for count, at in enumerate(starts))
         ticks = [name for (name,) in lines(one, "tick")]
         assert len(ticks) - len(set(ticks)) <= 1  # one that was running when its process was killed
         cancelled_while_it_runs(one, tasks)
 
 
 def kill_one(one: WorkerProcess) -> dict[int, int]:
-    pid = one.children()[0]
+    """Its process id → no later than it ended: its slots may be others' before this process is told of the time again."""
+    pid, ends_ns = one.children()[0], time.monotonic_ns()
     os.kill(pid, signal.SIGKILL)
-    return {pid: time.monotonic_ns()}
+    return {pid: ends_ns}
 
 
 def cancelled_while_it_runs(one: WorkerProcess, tasks: Any) -> None:

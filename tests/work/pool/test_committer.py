@@ -19,6 +19,7 @@ from headrace.work.pool.committer import Committer, Settled
 from headrace.work.pool.held import Held
 from headrace.work.run_log import RunLog, read_runs
 from tests.broker_process import wait_until
+from tests.patience import PATIENCE_S
 
 
 class Faulty(BrokerBackend):
@@ -70,7 +71,7 @@ class Bench:
             self.committer.give(held, Succeeded())
         self.committer.start()
         wait_until(lambda: len(self.settled) + len(self.gone) == len(jobs))
-        assert self.committer.finish(5)
+        assert self.committer.finish(PATIENCE_S)
 
     def left(self) -> tuple[int, int]:
         counts = self.backend.client.call(GetQueue(arn_of("tasks"))).counts

@@ -14,6 +14,8 @@ from headrace.native.endpoint import is_served
 from tests.broker_process import broker, run_command, wait_until
 from tests.work.worker_process import APP, runs, sender, working
 
+AT_ONCE_S = 30.0  # by their leases tasks would be begun anew after a minute
+
 
 def test_every_task_runs_once_and_is_in_the_run_log(tmp_path: Path) -> None:
     with working(tmp_path, "--processes", "2", "--threads", "3") as worker, sender(tmp_path) as tasks:
@@ -63,7 +65,7 @@ def once(path: str) -> None:
         assert "work.drain.cut" in worker.actions()
     (tmp_path / "go").touch()
     with working(tmp_path) as worker:
-        worker.ledger.wait("ended", 1)
+        worker.ledger.wait("ended", 1, within_s=AT_ONCE_S)
         assert worker.ledger.counts("began") == {1: 2}
 
 
@@ -139,7 +141,7 @@ def fatal() -> None:
         ended = worker.wait_for("work.child.ended")
         assert "SIGKILL" in ended["message"]
         assert "tasks.fatal" in ended["message"]
-        worker.ledger.wait("ended", 1)
+        worker.ledger.wait("ended", 1, within_s=AT_ONCE_S)
         (run,) = wait_until(lambda: [run for run in runs(tasks.app) if run.status == "done"])
         assert run.attempt == 2
 
