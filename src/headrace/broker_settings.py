@@ -86,6 +86,15 @@ def stores_of(settings: BrokerSettings) -> list[tuple[str, str]]:
     return found
 
 
+def databases_of(settings: BrokerSettings) -> list[tuple[str, str]]:
+    """(what it is called, URL) of each database of a broker, once. Raises SettingsError."""
+    if settings.store is None:
+        return []
+    named = [("store", settings.store), *((f"store of {pattern}", url) for pattern, url in stores_of(settings))]
+    first = {url: name for name, url in reversed(named)}
+    return [(name, url) for name, url in named if first[url] == name]
+
+
 def check(settings: BrokerSettings) -> None:
     """Refuse what would be unsafe or cannot work.
 

@@ -16,6 +16,7 @@ from headrace.errors import StoreUnusable
 from headrace.queue.model import Entry
 from headrace.queue.store.postgres import checking
 from headrace.queue.store.postgres.schema import VERSION
+from headrace.settings import SettingsError
 from headrace.testing.driver import StoreDriver
 from headrace.testing.postgres import find_programs, server
 from headrace.testing.stores import SQLITE
@@ -78,12 +79,27 @@ def test_newer_tables_are_left_alone(url: str) -> None:
     assert "upgrade" in str(migrated.exception)
 
 
-def test_database_that_is_not_there_is_named_without_a_password() -> None:
+def test_database_that_is_not_there_is_named_without_a_password(url: str) -> None:
     missing = server().url("nowhere").replace("headrace@", "headrace:secret@")
-    checked = headrace_store("check", missing)
-    assert isinstance(checked.exception, StoreUnusable)
-    assert "nowhere" in str(checked.exception)
-    assert "secret" not in str(checked.exception)
+    headrace_store("init", url)
+    checked = headrace_store("check", missing, url, "--output", "table")
+    assert exit_code(checked) == 1
+    assert "✗  connection: " in checked.output
+    assert "nowhere" in checked.output
+    assert "secret" not in checked.output
+    assert "✓  format" in checked.output  # of the other
+
+
+def test_check_looks_at_all_that_the_settings_name(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(headrace_store("check").exception, SettingsError)
+    other = server().url("postgres")  # a database without tables
+    (tmp_path / "headrace.toml").write_text(f'[broker]\nstore = "{url}"\nstore_of = ["a*={other}"]\n')
+    headrace_store("init", url)
+    checked = headrace_store("check", "--output", "json")
+    told = {(one["database"], one["subject"]): one["level"] for one in json.loads(checked.output)}
+    assert (told[url, "format"], told[other, "format"]) == ("ok", "problem")
+    assert exit_code(checked) == 1
 
 
 def test_store_is_copied_over_and_back(url: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -11,12 +12,15 @@ import click
 import msgspec
 
 from headrace.broker_about import without_password
+from headrace.broker_settings import BrokerSettings, databases_of
 from headrace.cli.options import output_option
 from headrace.cli.output import chosen, print_rows
 from headrace.cli.progress import stage_progress
 from headrace.errors import StoreUnusable
+from headrace.settings import SettingsError, resolve
 
 if TYPE_CHECKING:
+    from headrace.doctor.lines import Line
     from headrace.queue.store.copying import Source, Target
     from headrace.queue.store.postgres.connecting import Connection
 
@@ -78,23 +82,39 @@ def migrate(url: str, role: str | None, outbox_role: str | None) -> None:
 
 
 @store.command()
-@URL
+@click.argument("urls", metavar="[URL]...", nargs=-1)
 @output_option
-def check(url: str, output: str | None) -> int:
-    """Look whether brokers can run on this database: version, format, rights, settings that lose or slow down, old snapshots,
-    dead rows, transaction ids, connections, TLS. Exit codes: 0 they can, 1 they cannot.
-    """
-    from headrace.queue.store.postgres import checking  # noqa: PLC0415 - an extra
+def check(urls: tuple[str, ...], output: str | None) -> int:
+    """Look whether brokers can run on these databases: version, format, rights, settings that lose or slow down, old
+    snapshots, dead rows, transaction ids, connections, TLS. Exit codes: 0 they can, 1 they cannot.
 
-    with _connected(url) as connection:
-        findings = checking.findings(connection)
+    Without a URL: on all that the broker's settings name, `store` and `store_of` (HEADRACE_BROKER__STORE, headrace.toml).
+    """
+    from headrace.doctor.store import look_at_database  # noqa: PLC0415 - loaded when used
+
+    found = {without_password(url): list(look_at_database(url)) for url in urls or _databases()}
     if chosen(output) != "table":
-        print_rows([msgspec.to_builtins(finding) for finding in findings], output, (), none="")
+        rows = [{"database": place, **msgspec.to_builtins(line)} for place, lines in found.items() for line in lines]
+        print_rows(rows, output, (), none="")
     else:
-        for finding in findings:
-            advice = f"\n   → {finding.advice}" if finding.advice else ""
-            click.echo(f"{_MARKS[finding.level]}  {finding.subject}: {finding.fact}{advice}")
-    return 1 if any(finding.level == "problem" for finding in findings) else 0
+        for place, lines in found.items():
+            _print(lines, f"{place}\n" if len(found) > 1 else "")
+    return 1 if any(line.level == "problem" for lines in found.values() for line in lines) else 0
+
+
+def _databases() -> list[str]:
+    found = resolve(BrokerSettings, "broker", flags={}, environ=os.environ, folder=Path.cwd()).settings
+    urls = [url for _, url in databases_of(found)]
+    if not urls:
+        raise SettingsError("URL", "is needed, or `store` in the broker's settings")
+    return urls
+
+
+def _print(lines: list[Line], heading: str) -> None:
+    click.echo(heading, nl=False)
+    for line in lines:
+        advice = f"\n   → {line.advice}" if line.advice else ""
+        click.echo(f"{_MARKS[line.level]}  {line.subject}: {line.fact}{advice}")
 
 
 @store.command("copy")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.broker_settings import BrokerSettings
+from headrace.broker_settings import BrokerSettings, databases_of
 from headrace.broker_settings import check as check_broker
 from headrace.doctor.lines import Line, ok, problem, warning
 from headrace.doctor.store import look_at_store
@@ -74,8 +74,9 @@ def look_at_parts(wanted: Wanted, data: Path) -> Iterator[Line]:
         keys = getattr(settings, "keys", None)
         if isinstance(keys, Path):
             yield judge_keys(keys)
-        if isinstance(settings, BrokerSettings) and settings.store:
-            yield from look_at_store(settings.store)
+        if isinstance(settings, BrokerSettings):
+            for store, url in databases_of(settings):
+                yield from look_at_store(store, url)
 
 
 def _is_taken(data: Path) -> bool:
