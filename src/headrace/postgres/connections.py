@@ -28,10 +28,10 @@ class Guest:
         self._connection = connection
         self.place = place_of(connection)
 
-    def execute(self, sql: LiteralString, parameters: Any = (), /, *, binary: bool = False) -> Cursor:
+    def execute(self, sql: LiteralString, parameters: Any = (), /) -> Cursor:
         cursor = psycopg.Cursor(self._connection, row_factory=tuple_row)
         arrays.register(cursor.adapters)
-        return cursor.execute(sql, parameters, binary=binary)
+        return cursor.execute(sql, parameters, binary=True)
 
 
 def connection_of(given: Any) -> psycopg.Connection[Any]:

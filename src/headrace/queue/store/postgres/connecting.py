@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator
-from typing import Any, Final, LiteralString, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, LiteralString, Protocol, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from headrace.errors import StoreUnusable
+from headrace.queue.store.postgres.statements import Statements
 
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it warns of pipelines on broken connections; lanes tell those
 
@@ -28,7 +29,14 @@ COMMIT_S: Final = 10.0  # to a disk and a standby that are well it takes millise
 ENTER_S: Final = 5.0  # for each answer until a connection is in use
 
 T = TypeVar("T")
-Cursor: TypeAlias = psycopg.Cursor[tuple[Any, ...]]
+
+
+class Cursor(Protocol):
+    """What a statement gives."""
+
+    def fetchall(self) -> list[tuple[Any, ...]]: ...
+
+    def fetchone(self) -> tuple[Any, ...] | None: ...
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -36,10 +44,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     Attributes:
         warning: the last warning that the server gave, or None.
+        statements: those of its transactions.
         server: which server it is, and which start of it.
         place: which of the URL's hosts, from 0.
     """
 
+    statements: Statements
     answer_s = ENTER_S
     warning: str | None = None
     server = ""
@@ -69,7 +79,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 class Executes(Protocol):
     """A connection in a transaction, whoever's it is."""
 
-    def execute(self, sql: LiteralString, parameters: Any = (), /, *, binary: bool = False) -> Cursor: ...
+    def execute(self, sql: LiteralString, parameters: Any = (), /) -> Cursor: ...
 
 
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -115,10 +125,12 @@ def connect(url: str, *, statement_ms: int = STATEMENT_MS, turn: int = 0) -> Con
         StoreUnusable: PostgreSQL is too old.
     """
     given = conninfo_to_dict(url)
-    connection = Connection.connect(**_DEFAULTS | turned(given, turn), autocommit=True, prepare_threshold=0)
+    # psycopg itself prepares nothing: with a rollback it would throw away what is prepared, that of `Statements`, too.
+    connection = Connection.connect(**_DEFAULTS | turned(given, turn), autocommit=True, prepare_threshold=None)
+    connection.statements = Statements(connection)
     connection.add_notice_handler(connection.note)
     try:
-        row = connection.execute(_SETTINGS, (str(statement_ms), str(LOCK_MS)), prepare=False).fetchone()
+        row = connection.execute(_SETTINGS, (str(statement_ms), str(LOCK_MS))).fetchone()
         assert row is not None
         if row[-1] < _SERVER_MIN:
             raise StoreUnusable(url_of(url), f"it is PostgreSQL {row[-1] // 10_000}; 15 or newer is needed")

@@ -85,7 +85,7 @@ def run(guest: Executes, place: str, operation: Transact, *, wake: bool) -> Tran
 @contextmanager
 def _entered(guest: Executes, place: str, operation: Transact, *, wake: bool) -> Iterator[Transaction]:
     """The guest's transaction as one of a lane. After an error of the database it is past setting anything back."""
-    row = guest.execute(_ENTER, binary=True).fetchone()
+    row = guest.execute(_ENTER).fetchone()
     if row is None:
         raise StoreUnusable(place, "its tables meta, directory and clock are empty: restore it from a backup")
     now, version, secret, directory, isolation = row[:5]

@@ -135,8 +135,9 @@ class Lane:
         connection = self._connected()
         connection.answer_s = ANSWER_S
         shared = self._shared
-        with connection.pipeline():
-            tx = Transaction(connection, shared.catalog, shared.clock(), cooldowns=shared.cooldowns, known=shared.known)
+        statements = connection.statements
+        with statements.together():
+            tx = Transaction(statements, shared.catalog, shared.clock(), cooldowns=shared.cooldowns, known=shared.known)
             tx.begin()
             outcomes = work(tx, operations)
             tx.check()
@@ -155,15 +156,15 @@ class Lane:
         assert tx is not None
         if tx.writes:
             self._batch += 1
-            connection.execute(_MARK, (self._batch, tx.now, self._id, self._epoch))
+            connection.statements.execute(_MARK, (self._batch, tx.now, self._id, self._epoch))
             if tx.durable or time.monotonic() > self._synced_s + SYNC_EACH_S:
                 self._synced_s = time.monotonic()
             else:
-                connection.execute("SET LOCAL synchronous_commit = off")
+                connection.statements.execute("SET LOCAL synchronous_commit = off")
             self._committing = batch
         connection.warning = None  # of a commit: that a wait for the standby was cancelled
         connection.answer_s = COMMIT_S
-        connection.execute("COMMIT")
+        connection.statements.execute("COMMIT")
 
     def _settled(self) -> Batch:
         batch, self._committing = self._committing, None

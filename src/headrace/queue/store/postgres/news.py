@@ -91,8 +91,9 @@ class Teller:
         time.sleep(min(PACE_MAX_S, max(0.0, wait_s)))
         try:
             connection = self._connected()
-            for payload in payloads(self._shared.node, list(queues), list(state), catalog=catalog):
-                connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, payload))
+            with connection.statements.together():
+                for payload in payloads(self._shared.node, list(queues), list(state), catalog=catalog):
+                    connection.statements.execute("SELECT pg_notify(%s, %s)", (CHANNEL, payload))
         except Exception:  # noqa: BLE001 - others look for themselves within a second
             self.close()
         self._next_s = time.monotonic() + pace_s(self._shared.known.nodes)

@@ -97,7 +97,7 @@ class Shared:
         self.known.marks.forget()  # the database may have crashed meanwhile, and lost leases
         try:
             arrays.register(connection.adapters)
-            row = connection.execute("SELECT secret, version FROM meta", prepare=False).fetchone()
+            row = connection.execute("SELECT secret, version FROM meta").fetchone()
             if row is None or row[0] != self._catalog.secret:
                 raise StoreUnusable(
                     self.place, "another store answers there than when this node started; start it again"

@@ -15,6 +15,7 @@ from headrace.queue.store.base import Ready
 from headrace.queue.store.postgres import connecting
 from headrace.queue.store.postgres.catalog import Catalog
 from headrace.queue.store.postgres.known import Known
+from headrace.queue.store.postgres.statements import Statements
 
 Cursor: TypeAlias = connecting.Cursor
 Answers: TypeAlias = Generator[None, None, list[Any]]
@@ -95,7 +96,7 @@ class Transaction:
     def execute(self, sql: LiteralString, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Cursor:
         """Send a statement (prepared; parameters as %s). Its rows are read by the cursor's `fetchall`, which waits; until
         then more statements may be sent."""
-        return self._connection.execute(sql, parameters, binary=True)
+        return self._connection.execute(sql, parameters)
 
     def wrote(self, *, durable: bool = True) -> None:
         """Something is written. Not `durable`: it may be lost if the database crashes (a lease of a standard queue)."""
@@ -130,10 +131,10 @@ class Transaction:
     def wait_briefly(self, sql: LiteralString, parameters: Mapping[str, Any], ms: int) -> bool | None:
         """Send a statement that waits for locks: whether it has found something; None: it would have waited longer."""
         connection = self._connection
-        assert isinstance(connection, psycopg.Connection), "only a lane's waits"
+        assert isinstance(connection, Statements), "only a lane's waits"
         self.execute("SAVEPOINT brief")
         try:
-            with connection.pipeline():  # an error is then this part's only
+            with connection.apart():
                 self.execute("SELECT set_config('lock_timeout', %s, true)", (str(ms),))
                 found = self.execute(sql, parameters).fetchone() is not None
         except psycopg.errors.LockNotAvailable:
