@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
 
 from headrace.queue.store.postgres.connecting import Connection, connect
 from headrace.queue.store.postgres.statements import Statements
+from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
-from headrace.testing.stores import StoreKind
 
 PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT $1::int + 1'"
 
@@ -26,6 +27,20 @@ def connection(tmp_path: Path, kind: StoreKind) -> Iterator[Connection]:
 @pytest.fixture
 def statements(connection: Connection) -> Statements:
     return connection.statements
+
+
+def send(statements: Statements, *texts: LiteralString) -> None:
+    with statements.together():
+        for text in texts:
+            statements.execute(text)
+
+
+def read(statements: Statements, *texts: LiteralString) -> None:
+    """Send, and read the last one's reply."""
+    with statements.together():
+        replies = [statements.execute(text) for text in texts]
+        replies[-1].fetchall()
+        pytest.fail("it was read")
 
 
 def test_replies_are_read_in_any_order(statements: Statements) -> None:
@@ -52,24 +67,19 @@ def test_parameters_have_places_or_names(statements: Statements) -> None:
 
 
 def test_an_error_is_raised_by_who_reads_the_next_reply(statements: Statements) -> None:
-    with pytest.raises(psycopg.errors.DivisionByZero), statements.together():
-        statements.execute("SELECT 1 / %s", (0,))
-        statements.execute("SELECT 1").fetchall()
-        pytest.fail("it was read")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        read(statements, "SELECT 1 / 0", "SELECT 1")
 
 
 def test_an_error_of_what_nobody_reads_is_raised_at_the_end(statements: Statements) -> None:
-    with pytest.raises(psycopg.errors.DivisionByZero), statements.together():
-        statements.execute("SELECT 1 / %s", (0,))
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        send(statements, "SELECT 1 / 0")
 
 
 def test_nothing_behind_an_error_is_done(connection: Connection) -> None:
     connection.execute("CREATE TABLE done (one int)")
-    with pytest.raises(psycopg.errors.DivisionByZero), connection.statements.together():
-        connection.statements.execute("BEGIN")
-        connection.statements.execute("INSERT INTO done VALUES (1)")
-        connection.statements.execute("SELECT 1 / %s", (0,))
-        connection.statements.execute("COMMIT")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        send(connection.statements, "BEGIN", "INSERT INTO done VALUES (1)", "SELECT 1 / 0", "COMMIT")
     connection.rollback()
     assert connection.execute("SELECT * FROM done").fetchall() == []
 
@@ -77,8 +87,7 @@ def test_nothing_behind_an_error_is_done(connection: Connection) -> None:
 def test_whatever_goes_wrong_the_connection_goes_on(connection: Connection) -> None:
     statements = connection.statements
     with pytest.raises(KeyError, match="ours"), statements.together():
-        statements.execute("SELECT 1 / %s", (0,))
-        raise KeyError("ours")
+        raise KeyError("ours", statements.execute("SELECT 1 / 0"))
     with pytest.raises(psycopg.DataError), statements.together():  # before it is sent
         statements.execute("SELECT %s::text", ("\0",))
     assert connection.execute("SELECT 1").fetchone() == (1,)
@@ -92,7 +101,7 @@ def test_an_error_of_statements_apart_is_theirs(statements: Statements) -> None:
         before = statements.execute("SELECT 1")
         statements.execute("SAVEPOINT here")
         with pytest.raises(psycopg.errors.DivisionByZero), statements.apart():
-            statements.execute("SELECT 1 / %s", (0,)).fetchall()
+            statements.execute("SELECT 1 / 0").fetchall()
         statements.execute("ROLLBACK TO here")
         after = statements.execute("SELECT 2")
         statements.execute("COMMIT")
@@ -119,11 +128,10 @@ def test_a_rollback_keeps_what_is_prepared(connection: Connection) -> None:
 
 def test_what_an_error_kept_from_being_prepared_is_prepared_later(connection: Connection) -> None:
     statements = connection.statements
-    with pytest.raises(psycopg.errors.DivisionByZero), statements.together():
-        statements.execute("SELECT 1 / %s", (0,))
-        statements.execute("SELECT %s::int + 1", (1,))
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        send(statements, "SELECT 1 / 0", "SELECT 1")
     with statements.together():
-        assert statements.execute("SELECT %s::int + 1", (1,)).fetchone() == (2,)
+        assert statements.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_much_goes_both_ways_at_once(statements: Statements) -> None:
@@ -135,12 +143,10 @@ def test_much_goes_both_ways_at_once(statements: Statements) -> None:
 
 
 def test_a_connection_that_breaks_is_told(connection: Connection) -> None:
-    statements = connection.statements
     with connect(connection.info.dsn) as killer:
-        with pytest.raises(psycopg.OperationalError), statements.together():
-            statements.execute("SELECT 1").fetchall()
-            killer.execute("SELECT pg_terminate_backend(%s, 10000)", (connection.info.backend_pid,))
-            statements.execute("SELECT 2").fetchall()
+        killer.execute("SELECT pg_terminate_backend(%s, 10000)", (connection.info.backend_pid,))
+    with pytest.raises(psycopg.OperationalError):
+        send(connection.statements, "SELECT 1")
     assert connection.closed
 
 
