@@ -170,7 +170,7 @@ def test_long_poll_wakes_at_once(sqs: Any, shared_broker: BrokerProcess, name: s
     thread.join(PATIENCE_S)
     waiter.close()
     assert [message["Body"] for message in woken[0][1]] == ["now"]
-    assert woken[0][0] - sent_at < 5
+    assert woken[0][0] - sent_at < 15  # by itself it ends after 20 s
 
 
 def test_list_queues_in_pages(sqs: Any, name: str) -> None:

@@ -109,7 +109,7 @@ def test_no_broker_is_said_at_once(run: CommandLine) -> None:
 
     assert result.code == 1
     assert "headrace broker --data DIR" in result.err
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 9  # clients that wait for a broker do so for 10 s
 
 
 def test_mistyped_folder_is_not_made(run: CommandLine, tmp_path: object) -> None:

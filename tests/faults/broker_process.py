@@ -154,7 +154,7 @@ class Answer:
 class RawClient:
     """One connection, one attempt a call. After an unknown outcome the next call connects anew."""
 
-    def __init__(self, port: int, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, port: int, *, timeout_s: float = PATIENCE_S) -> None:
         self.port = port
         self.timeout_s = timeout_s
         self.queue_url = f"http://127.0.0.1:{port}/000000000000/"

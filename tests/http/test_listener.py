@@ -231,7 +231,7 @@ async def test_running_out_of_descriptors_costs_no_cpu_and_no_open_connection() 
             assert (await ask(served, get("/"))).startswith(b"HTTP/1.1 200")
             await asyncio.sleep(0.05)
         share = (time.process_time() - used_s) / (time.monotonic() - started_s)
-        assert share < 0.2
+        assert share < 0.5  # it would be nearly all; 0.01 on a quiet machine
         assert listener.statistics().accepted == 1
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -7,7 +7,6 @@ import json
 import signal
 import socket
 import ssl
-import time
 from pathlib import Path
 from typing import Self
 
@@ -37,8 +36,8 @@ async def app(scope, receive, send):
         while True:
             message = await receive()
             await send({"type": message["type"] + ".complete"})
+            open(message["type"], "a").write("x")
             if message["type"] == "lifespan.shutdown":
-                open("shutdown", "a").write("x")
                 return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": b"async %d" % os.getpid()})
@@ -110,9 +109,11 @@ def test_requests_are_served_and_term_ends_in_order(folder: Path, app: str, mode
         assert server.text().split()[0] in ("one", "async")
         pids = wait_until(lambda: {server.text() for _ in range(40)})
         assert len(pids) <= 2
+        if app.startswith("async"):
+            wait_until(lambda: (folder / "lifespan.startup").read_text() == "xx")  # it is ready with one
         assert server.stop() == 0
         if app.startswith("async"):
-            assert (folder / "shutdown").read_text() == "xx", server.raw
+            assert (folder / "lifespan.shutdown").read_text() == "xx", server.raw
 
 
 def test_the_ready_line_says_where_and_what(folder: Path) -> None:
@@ -384,11 +385,4 @@ def test_a_long_path_for_temporary_files_does_not_hinder(folder: Path) -> None:
     temporary.mkdir()
     with serve(folder, "plain:app", "--workers", "1", env={"TMPDIR": str(temporary)}) as server:
         assert server.text().startswith("one")
-        assert server.stop() == 0
-
-
-def test_start_is_quick(folder: Path) -> None:
-    began_s = time.monotonic()
-    with serve(folder, "plain:app", "--workers", "2") as server:
-        assert time.monotonic() - began_s < 10
         assert server.stop() == 0

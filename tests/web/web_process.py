@@ -111,7 +111,8 @@ def _parent(pid: int) -> int:
 def serve(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[WebProcess]:
     """A server that is ready; on a free port, unless it is given one."""
     given = any(name in arguments for name in ("--port", "--uds", "--bind"))
-    one = WebProcess(folder, *arguments, *(() if given else ("--port", "0")), env=env)
+    patient = {"HEADRACE_WEB__QUEUE_TIMEOUT": "1m", **(env or {})}  # for workers that start on a busy machine
+    one = WebProcess(folder, *arguments, *(() if given else ("--port", "0")), env=patient)
     try:
         one.wait_ready()
         yield one

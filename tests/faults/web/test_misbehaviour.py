@@ -304,7 +304,7 @@ def test_a_request_that_ends_its_worker_takes_three_at_most_and_no_bystander(
         assert poison.result()[0] == 502
         assert {one.result()[0] for one in [*bystanders, *more]} == {200}
         assert server.wait_for("web.request.poison")["count"] == 3
-        assert sum("web.worker.ended" in line for line in server.raw) == 3
+        wait_until(lambda: sum("web.worker.ended" in line for line in server.raw) == 3)
         assert server.stop() == 0
 
 
@@ -314,7 +314,7 @@ def test_a_post_that_ends_its_worker_takes_one(tmp_path: Path, kind: str) -> Non
         assert server.get("/exits", method="POST", body=b"x")[0] == 502
         assert server.text("/hello") == "hello"
         wait_until(lambda: len(server.workers()) == 2)
-        assert sum("web.worker.ended" in line for line in server.raw) == 1
+        wait_until(lambda: sum("web.worker.ended" in line for line in server.raw) == 1)
         assert server.stop() == 0
 
 

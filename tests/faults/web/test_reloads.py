@@ -100,7 +100,7 @@ def test_a_hang_under_traffic_is_504_and_its_worker_is_replaced(tmp_path: Path, 
     sleep = "__import__('time').sleep(3600)"  # blocks the loop, too
     (tmp_path / "shop.py").write_text(_hanging(kind, sleep))
     # Longer than a worker may be silent: one whose loop is stuck is killed soon, one that only has a slow request is not.
-    arguments = ["--workers", "2", "--request-timeout", "1s" if kind == "wsgi" else "3500ms", "--drain", "2s"]
+    arguments = ["--workers", "2", "--request-timeout", "3s" if kind == "wsgi" else "3500ms", "--drain", "2s"]
     with serve(tmp_path, "shop:app", *arguments, env=environment()) as server:
         before = server.workers()
         with traffic(server.port, rate=100, posts=0) as running:
