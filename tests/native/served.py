@@ -45,6 +45,8 @@ class ServedBroker:
         """What has arrived, newest last."""
         self.handlers: dict[str, Callable[[Request], None]] = {}
         """A test's own handler by path, instead of the service's."""
+        self.grace_s = 10.0
+        """How long `stop` waits for answers; 0 where a test's own handler gives none."""
         self._tls = tls
         self._open_store = open_store
         self._loop = uvloop.new_event_loop()
@@ -99,7 +101,7 @@ class ServedBroker:
         self._ready.set()
         await self._stopping.wait()
         self.broker.drain()
-        await listener.close(1.0)
+        await listener.close(self.grace_s)
         await self.broker.stop()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import uvloop
@@ -16,6 +17,7 @@ from headrace.http.messages import Request
 from headrace.native import protocol
 from headrace.native.aio import AsyncTransaction
 from headrace.native.client import Transaction
+from headrace.native.embedded import AsyncEmbeddedTransport
 from headrace.native.http_async import AsyncHttpTransport
 from tests.native.served import ServedBroker
 from tests.patience import PATIENCE_S
@@ -27,6 +29,23 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return str(tmp_path / "data")
     served = request.getfixturevalue("served")
     return str(served.url) if request.param == "tcp" else f"unix://{served.unix_path}"
+
+
+Polls = Callable[[headrace.AsyncClient], int]
+
+
+@pytest.fixture
+def polls(request: pytest.FixtureRequest, target: str) -> Polls:
+    """How many calls wait at the target's broker."""
+    if not target.startswith(("http:", "unix:")):
+        return lambda client: cast("AsyncEmbeddedTransport", client._opened)._host.broker.waiting()
+    served = request.getfixturevalue("served")
+    return lambda client: int(served.run(lambda broker: broker.waiting()))
+
+
+async def until_one_waits(client: headrace.AsyncClient, polls: Polls) -> None:
+    while not polls(client):  # noqa: ASYNC110 - the broker sends no signal
+        await asyncio.sleep(0.001)
 
 
 def run(target: str, scenario: Callable[[headrace.AsyncClient], Awaitable[None]]) -> None:
@@ -77,11 +96,11 @@ def test_claim_waits_for_the_first_message(target: str) -> None:
     run(target, scenario)
 
 
-def test_cancelled_claim_binds_nothing(target: str) -> None:
+def test_cancelled_claim_binds_nothing(target: str, polls: Polls) -> None:
     async def scenario(client: headrace.AsyncClient) -> None:
         queue = await client.queue("orders", create=True)
         claim = asyncio.create_task(queue.claim("r", 1, wait=20))
-        await queue.counts()
+        await until_one_waits(client, polls)
         claim.cancel()
         await asyncio.wait([claim])
         await queue.send("a")
@@ -201,12 +220,11 @@ def test_partly_refused_batch(target: str) -> None:
     run(target, scenario)
 
 
-def test_cancelled_receive_takes_no_messages(target: str) -> None:
+def test_cancelled_receive_takes_no_messages(target: str, polls: Polls) -> None:
     async def scenario(client: headrace.AsyncClient) -> None:
         queue = await client.queue("q", create=True)
         waiting = asyncio.create_task(queue.receive(wait=20))
-        await asyncio.sleep(0)
-        await queue.counts()
+        await until_one_waits(client, polls)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -238,6 +256,7 @@ def test_broken_connection_is_told_and_the_next_call_has_a_new_one(served: Serve
 
         def cut(request: Request) -> None:
             del served.handlers[protocol.CALL_PATH]
+            served.grace_s = 0
             loop.call_soon_threadsafe(next(iter(transport._nodes[0]._open)).close)
 
         loop = asyncio.get_running_loop()
@@ -252,6 +271,7 @@ def test_broken_connection_is_told_and_the_next_call_has_a_new_one(served: Serve
 
 def test_answer_that_does_not_come_is_unknown_after_the_timeout(served: ServedBroker) -> None:
     served.handlers[protocol.CALL_PATH] = lambda request: None
+    served.grace_s = 0
 
     async def main() -> None:
         async with headrace.connect_async(served.url, timeout=0.1, patience=0) as client:

@@ -70,9 +70,9 @@ def test_deleted_message_is_gone_and_released_one_is_back(queue: headrace.Queue)
 
 def test_received_message_is_hidden_for_as_long_as_asked(queue: headrace.Queue) -> None:
     queue.send("x")
-    [message] = queue.receive(wait=0, visibility_timeout=0.05)
-    assert queue.receive(wait=0) == []
-    message.extend(60)
+    queue.receive(wait=0, visibility_timeout=0)
+    [message] = queue.receive(wait=0, visibility_timeout=60)
+    assert message.receives == 2
 
     assert queue.receive(wait=0.2) == []
     message.extend(0)
@@ -302,13 +302,13 @@ def test_dead_letters_are_found_and_moved_back(client: headrace.Client) -> None:
 def test_redrive_is_cancelled(client: headrace.Client) -> None:
     dead = client.queue("dead", create=True)
     client.queue("q", create=True, dead_letter="dead", max_receives=1)
-    dead.send_many(["x"] * 100)
+    dead.send_many(["x"] * 1_000)
     task = dead.redrive("q", rate=1)
 
     client.cancel_move(task)
 
     eventually(lambda: dead.moves()[0].status == "CANCELLED")
-    assert dead.counts().visible >= 98
+    assert dead.counts().visible > 900
 
 
 def test_transaction_is_whole(client: headrace.Client, queue: headrace.Queue) -> None:

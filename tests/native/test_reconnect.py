@@ -86,7 +86,7 @@ def busy(client: socket.socket) -> None:
 
 
 @contextmanager
-def transport(url: str, patience_s: float = 5, timeout_s: float = 10) -> Iterator[HttpTransport]:
+def transport(url: str, patience_s: float = PATIENCE_S, timeout_s: float = PATIENCE_S) -> Iterator[HttpTransport]:
     with headrace.connect(url, patience=patience_s, timeout=timeout_s) as client:
         assert isinstance(client._transport, HttpTransport)
         yield client._transport
@@ -151,7 +151,7 @@ def test_nobody_there_is_unavailable_and_says_where(tmp_path: Path) -> None:
 
 def test_client_outlives_a_restart_of_the_broker(tmp_path: Path) -> None:
     first = ServedBroker(tmp_path)
-    with headrace.connect(first.url, patience=10) as client:
+    with headrace.connect(first.url, patience=PATIENCE_S) as client:
         client.queue("orders", create=True).send("x")
         first.stop()
         restarted: list[ServedBroker] = []

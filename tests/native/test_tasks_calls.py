@@ -205,7 +205,7 @@ def test_leases_end_when_the_clients_connections_break(served: ServedBroker, pla
 
 def test_holders_hold_again_after_a_restart(tmp_path: Path) -> None:
     served = ServedBroker(tmp_path)
-    with headrace.connect(served.url, patience=20) as client:
+    with headrace.connect(served.url, patience=PATIENCE_S) as client:
         held: list[Any] = []
 
         def hold() -> None:
