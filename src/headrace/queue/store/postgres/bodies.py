@@ -48,6 +48,10 @@ class Round(msgspec.Struct):
     topic: int = _BEFORE_ALL
     looked: dict[int, int] = {}
 
+    def at_start(self) -> bool:
+        """Whether no round is half done."""
+        return not self.looked and self.topic == _BEFORE_ALL
+
 
 class Found(msgspec.Struct, frozen=True):
     """How many bodies were deleted, how many looked at, and the seq of the last one of these."""

@@ -1,19 +1,20 @@
 """What time makes due, a slice at a time: expiry, the rows of purged and deleted queues, move tasks. One node at a time does it.
 
-Each step takes (transaction, memory of this node) and returns whether there is more to do at once.
+Each step takes (transaction, memory of this node) and returns whether there is more to do at once. Most have nothing to do
+most of the time: one statement asks for all of them.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import Any, Final, LiteralString, TypeAlias
+from typing import Any, Final, LiteralString, NamedTuple
 
 import msgspec
 
 from headrace.queue import limits
 from headrace.queue.store.postgres import bodies, groups, log, moves, totals
-from headrace.queue.store.postgres.arrays import Texts
+from headrace.queue.store.postgres.arrays import Ints, Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
@@ -25,8 +26,19 @@ SLICE: Final = 2_000  # rows that one step looks at, or deletes, in one transact
 LATE_MS: Final = limits.COOLDOWN_MS
 """So long after a purge, or a deletion, a transaction may still be under way that did not know of it."""
 
-_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_xact_lock(%s)"
 _LOCK_NUMBER: Final = 0x686B  # "hk"
+# The next slice of each queue: up to which seq it goes, and whether `_EXPIRE` may find something in it.
+_LOOK: Final[LiteralString] = """
+SELECT asked.queue, lot.last, lot.over
+FROM unnest(%(queues)s, %(afters)s, %(oldest)s) AS asked (queue, after, oldest) CROSS JOIN LATERAL (
+    SELECT max(seq) AS last, bool_or(sent_ms <= asked.oldest
+        AND (visible_ms <= %(now)s OR receives = 0 AND visible_ms < %(claimed)s)) AS over
+    FROM (
+        SELECT m.seq, m.sent_ms, m.visible_ms, m.receives FROM message m
+        WHERE m.queue = asked.queue AND m.seq > asked.after ORDER BY m.seq LIMIT %(limit)s
+    ) AS front
+) AS lot
+"""
 # Claimed and leased messages stay until their lease ends; a delayed one goes, it would never be seen.
 _EXPIRE: Final[LiteralString] = """
 WITH lot AS (
@@ -107,36 +119,59 @@ class Memory(msgspec.Struct):
 
     def at_start(self) -> bool:
         """Whether no round is half done."""
-        return not self.looked and not self.last_queue and self.bodies == bodies.Round()
+        return not self.looked and not self.last_queue and self.bodies.at_start()
 
 
-Step: TypeAlias = Callable[[Transaction, Memory], bool]
+class Step(NamedTuple):
+    """`due`: SQL, whether there may be something to do; with what `_asked` gives."""
+
+    run: Callable[[Transaction, Memory], bool]
+    due: LiteralString = "true"
 
 
 def expire(tx: Transaction, memory: Memory) -> bool:
     """Look at the next slice of each queue, round and round: seqs are not quite in the order of time."""
+    queues = _next_queues(tx, memory)
+    afters = [max(queue.floor - 1, memory.looked.get(queue.number, 0)) for queue in queues]
+    oldest = [tx.now - queue.info.settings.retention_ms for queue in queues]
+    asked = {
+        "queues": Ints([queue.number for queue in queues]), "afters": Ints(afters), "oldest": Ints(oldest),
+        "now": tx.now, "claimed": CLAIMED_MS, "limit": SLICE,
+    }  # fmt: skip
+    found = {number: (last, over) for number, last, over in tx.execute(_LOOK, asked).fetchall()} if queues else {}
     more = False
-    for queue in _next_queues(tx, memory):
-        known: dict[str, Any] = {
-            "queue": queue.number, "after": max(queue.floor - 1, memory.looked.get(queue.number, 0)), "limit": SLICE, "now": tx.now,
-            "oldest": tx.now - queue.info.settings.retention_ms, "claimed": CLAIMED_MS, "groups": None,
-        }  # fmt: skip
-        expiring = _lock_expiring(tx, known) if queue.info.settings.fifo else []
-        if queue.info.settings.fifo:
-            known["groups"] = Texts(expiring)
-        row = tx.execute(_EXPIRE, known).fetchone()
-        assert row is not None
-        groups.settle(tx, [(queue.number, name) for name in expiring])
-        gone, last = row
-        if last is None:
-            memory.looked.pop(queue.number, None)
-        else:
-            memory.looked[queue.number] = last
-        if gone:
-            more = True
-            tx.count(queue.number, "expired", gone)
-            tx.wrote(durable=False)
+    for queue, after in zip(queues, afters, strict=True):
+        last, over = found[queue.number]
+        if over:
+            gone, last = _expire(tx, queue, after)
+            more |= gone > 0
+        _note_looked(memory, queue.number, last)
     return more
+
+
+def _note_looked(memory: Memory, number: int, last: int | None) -> None:
+    if last is None:
+        memory.looked.pop(number, None)
+    else:
+        memory.looked[number] = last
+
+
+def _expire(tx: Transaction, queue: StoredQueue, after: int) -> tuple[int, int | None]:
+    """Delete what has expired of a queue's slice. Returns how many, and the slice's last seq."""
+    known: dict[str, Any] = {
+        "queue": queue.number, "after": after, "limit": SLICE, "now": tx.now,
+        "oldest": tx.now - queue.info.settings.retention_ms, "claimed": CLAIMED_MS, "groups": None,
+    }  # fmt: skip
+    expiring = _lock_expiring(tx, known) if queue.info.settings.fifo else []
+    if queue.info.settings.fifo:
+        known["groups"] = Texts(expiring)
+    row = tx.execute(_EXPIRE, known).fetchone()
+    assert row is not None
+    groups.settle(tx, [(queue.number, name) for name in expiring])
+    if row[0]:
+        tx.count(queue.number, "expired", row[0])
+        tx.wrote(durable=False)
+    return row[0], row[1]
 
 
 def _lock_expiring(tx: Transaction, known: dict[str, Any]) -> list[str]:
@@ -246,26 +281,54 @@ def free(tx: Transaction, memory: Memory) -> bool:
 
 
 # Topics first: their rows are locked before messages, everywhere.
-STEPS: Final[tuple[Step, ...]] = (
-    tend_logs,
-    free,
-    expire,
-    sweep,
-    sweep_purged,
-    forget_queues,
-    forget_ids,
-    forget_nodes,
-    add_up,
-    move,
+STEPS: Final = (
+    Step(tend_logs),
+    Step(free),
+    Step(expire),
+    Step(sweep, "EXISTS (SELECT FROM deleted_queue WHERE NOT swept)"),
+    Step(sweep_purged, "EXISTS (SELECT FROM queue WHERE swept < floor)"),
+    Step(forget_queues, "EXISTS (SELECT FROM deleted_queue WHERE swept AND deleted_ms < %(late)s)"),
+    Step(
+        forget_ids,
+        "EXISTS (SELECT FROM dedup WHERE expires_ms <= %(now)s) OR EXISTS (SELECT FROM attempt WHERE at_ms <= %(attempts)s)",
+    ),
+    Step(
+        forget_nodes,
+        "EXISTS (SELECT FROM lane WHERE seen_ms < %(lanes)s AND NOT starts_with(id, %(own)s))"
+        " OR EXISTS (SELECT FROM holder WHERE told_ms < %(holders)s)"
+        " OR EXISTS (SELECT FROM node WHERE told_ms < %(nodes)s)",
+    ),
+    Step(add_up, "EXISTS (SELECT FROM queue_total WHERE node >= %(guests)s AND node < %(guests_end)s)"),
+    Step(move, "EXISTS (SELECT FROM move_task WHERE status = 'RUNNING')"),
+)
+# One statement for all that is mostly not there: an idle node asks once. No row: another node is at it.
+_GLANCE: Final[LiteralString] = (
+    "SELECT " + ", ".join(step.due for step in STEPS) + " WHERE pg_try_advisory_xact_lock(%(lock)s)"
 )
 
 
 def run(tx: Transaction, memory: Memory) -> int | None:
     """A slice of everything, unless another node is at it. Returns when there is more to do, ms; None: nothing that has
     a time."""
-    row = tx.execute(_LOCK, (_LOCK_NUMBER,)).fetchone()
+    row = tx.execute(_GLANCE, _asked(tx)).fetchone()
     memory.due_ms = None
-    if row is None or not row[0]:
+    if row is None:
         return None
-    more = [step(tx, memory) for step in STEPS]  # each of them, whatever the others say
+    more = [step.run(tx, memory) for step, due in zip(STEPS, row, strict=True) if due]  # each, whatever the others say
     return tx.now if any(more) else memory.due_ms
+
+
+def _asked(tx: Transaction) -> dict[str, Any]:
+    """The times before which something is due."""
+    return {
+        "lock": _LOCK_NUMBER,
+        "now": tx.now,
+        "late": tx.now - LATE_MS,
+        "attempts": tx.now - limits.ATTEMPT_MS,
+        "lanes": tx.now - NODE_FORGOTTEN_MS,
+        "own": f"{tx.known.node}/",
+        "holders": tx.now - limits.HOLDERS_FRESH_MS,
+        "nodes": tx.now - totals.GONE_MS,
+        "guests": totals.GUEST,
+        "guests_end": totals.GUESTS_END,
+    }
