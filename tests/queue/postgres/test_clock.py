@@ -11,7 +11,7 @@ import pytest
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.store.postgres import clock as clocks
-from headrace.queue.store.postgres.clock import STEP_MS, DatabaseClock, raised
+from headrace.queue.store.postgres.clock import AHEAD_MAX_MS, STEP_MS, DatabaseClock, settled
 from headrace.queue.store.postgres.connecting import Connection, connect
 from headrace.queue.store.postgres.opening import open_store
 from headrace.testing.driver import StoreKind
@@ -110,20 +110,48 @@ def test_clock_that_is_set_back_a_little_is_waited_for(connection: Connection, g
     assert clock() == START_MS + 10_000 + STEP_MS // 2
 
 
-def test_clock_that_is_set_forward_and_back_again_goes_on(connection: Connection, given: Clocks) -> None:
+def test_clock_that_is_set_forward_a_little_and_back_again_goes_on(connection: Connection, given: Clocks) -> None:
     clock = DatabaseClock(connection)
-    given.wall_ms += HOUR_MS
+    given.wall_ms += AHEAD_MAX_MS
     clock.correct(connection)
-    assert clock() == START_MS + HOUR_MS
-    given.wall_ms -= HOUR_MS
+    assert clock() == START_MS + AHEAD_MAX_MS
+    given.wall_ms -= AHEAD_MAX_MS
     given.pass_time(10_000)
     clock.correct(connection)
-    assert clock() == START_MS + HOUR_MS + 10_000
+    assert clock() == START_MS + AHEAD_MAX_MS + 10_000
 
 
-def test_offset_rises_only_for_what_is_certain() -> None:
-    assert raised(7, wall_ms=1_000, certain_ms=1_007 + STEP_MS) == 7
-    assert raised(7, wall_ms=1_000, certain_ms=1_008 + STEP_MS) == 8 + STEP_MS
+def test_clock_that_is_set_forward_by_days_ends_nothing(connection: Connection, given: Clocks) -> None:
+    nodes = [DatabaseClock(connection), DatabaseClock(connection)]
+    for step_ms in (240 * HOUR_MS, -240 * HOUR_MS):  # and back, when somebody has seen it
+        given.pass_time(5_000)
+        given.wall_ms += step_ms
+        for node in nodes:
+            node.correct(connection)
+    late = DatabaseClock(connection)
+    given.pass_time(5_000)
+    assert [node() for node in (*nodes, late)] == [START_MS + 15_000] * 3
+
+
+def test_node_that_was_paused_for_long_takes_the_time_of_those_that_ran(
+    connection: Connection, given: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused, other = DatabaseClock(connection), DatabaseClock(connection)
+    stood_still_ns = given.uptime_ns()
+    given.pass_time(2 * HOUR_MS)
+    other.correct(connection)
+    monkeypatch.setattr(clocks, "uptime_ns", lambda: stood_still_ns)
+    paused.correct(connection)
+    assert paused() == START_MS + 2 * HOUR_MS
+
+
+def test_offset_changes_only_for_what_is_certain() -> None:
+    assert settled(7, wall_ms=1_000, certain_ms=1_007 + STEP_MS, possible_ms=None) == 7
+    assert settled(7, wall_ms=1_000, certain_ms=1_008 + STEP_MS, possible_ms=None) == 8 + STEP_MS
+    ahead = 1_000_000 + AHEAD_MAX_MS
+    assert settled(7, wall_ms=ahead, certain_ms=0, possible_ms=1_000_007) == 7
+    assert settled(8, wall_ms=ahead, certain_ms=0, possible_ms=1_000_007) == 7 - AHEAD_MAX_MS
+    assert settled(8, wall_ms=ahead, certain_ms=0, possible_ms=None) == 8
 
 
 def test_node_whose_clocks_stood_still_grants_no_lease_that_has_ended(kind: StoreKind, tmp_path: Path) -> None:

@@ -114,9 +114,9 @@ def _store(connection: Connection) -> Iterator[Finding]:
     nodes, kept_ms, now_ms, offset_ms = _row(connection, _NODES)
     yield judge_nodes(nodes, kept_ms, now_ms, waiting=_row(connection, _WAITING)[0])
     if offset_ms:
-        yield Finding(
-            "ok", "clock", f"nodes are {offset_ms / 1_000:g} s ahead of the database's, which was set back once"
-        )
+        ahead, step = ("ahead of", "back") if offset_ms > 0 else ("behind", "forward")
+        fact = f"nodes are {abs(offset_ms) / 1_000:g} s {ahead} the database's, which was set {step} once"
+        yield Finding("ok", "clock", fact)
 
 
 def _server(connection: Connection) -> Iterator[Finding]:

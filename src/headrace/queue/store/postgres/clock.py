@@ -7,8 +7,12 @@ is told what time it is there, and if a node is wrong by seconds, it is correcte
 To stand still is right for milliseconds. A database's clock that is set back by an hour (or the clock of the standby that
 takes over) would stop all nodes for an hour: leases would not end, delays not pass. So the steady time of all is the
 database's clock plus an offset that they share, in the table `clock`; whoever sees the database's clock gone back, by its
-own monotonic clock or by the latest time that was written there, raises the offset by as much. A clock that is set forward
-is followed: leases end early then, which at-least-once allows, and it cannot be told from a node that was paused.
+own monotonic clock or by the latest time that was written there, raises the offset by as much.
+
+Set forward a little, it is followed: to a node that was paused it looks the same, and leases that end early are what
+at-least-once allows. Set forward by days it would end the retention of everything. So a node that has run meanwhile does not
+believe in more than AHEAD_MAX_MS, and lowers the offset; unless others have written later times, then it was paused itself.
+The clocks of the nodes' own machines may be set to anything: none is asked.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 from typing import Final, LiteralString
 
 from headrace.clock import uptime_ns
+from headrace.queue import limits
 from headrace.queue.store.postgres.connecting import Connection
 
 CORRECT_EACH_S: Final = 5.0
@@ -24,6 +29,8 @@ STEP_MS: Final = 1_000
 LATE_MS: Final = 2_000
 """So much later a transaction may begin in the database than its node says that it is. Beyond this the node has stood still (a
 virtual machine is paused, and its clocks with it), and would grant leases that have ended already."""
+AHEAD_MAX_MS: Final = 10 * limits.MINUTE_MS
+"""Longer, one hopes, than a machine is paused while no other node runs: then leases last longer by as much as it was."""
 SLOW_NS: Final = 500_000_000  # an answer that took longer says too little of when it was true
 
 _LOCK: Final[LiteralString] = "SELECT offset_ms, seen_ms FROM clock FOR UPDATE"
@@ -31,15 +38,21 @@ _WALL: Final[LiteralString] = "SELECT (extract(epoch FROM clock_timestamp()) * 1
 _KEEP: Final[LiteralString] = "UPDATE clock SET offset_ms = %s, seen_ms = %s"
 
 
-def raised(offset_ms: int, *, wall_ms: int, certain_ms: int) -> int:
-    """The offset with which steady time is not earlier than it certainly is already.
+def settled(offset_ms: int, *, wall_ms: int, certain_ms: int, possible_ms: int | None) -> int:
+    """The offset with which steady time is what it can be.
 
     Args:
         offset_ms: as it has been.
         wall_ms: the database's clock.
         certain_ms: a steady time that is past.
+        possible_ms: one that is still to come, or has just come, unless this node was paused; None: it cannot know.
     """
-    return certain_ms - wall_ms if wall_ms + offset_ms < certain_ms - STEP_MS else offset_ms
+    steady_ms = wall_ms + offset_ms
+    if steady_ms < certain_ms - STEP_MS:
+        return certain_ms - wall_ms
+    if possible_ms is not None and steady_ms > possible_ms + AHEAD_MAX_MS:
+        return possible_ms - wall_ms
+    return offset_ms
 
 
 class ClockMoved(Exception):
@@ -89,9 +102,15 @@ class DatabaseClock:
             assert wall is not None
             offset_ms, seen_ms = shared
             wall_ms = wall[0] // 1_000
-            certain_ms = seen_ms if self._offset_ns is None else max(seen_ms, self._at(asked))
-            offset_ms = raised(offset_ms, wall_ms=wall_ms, certain_ms=certain_ms)
+            certain_ms, possible_ms = self._bounds(seen_ms, asked, answered)
+            offset_ms = settled(offset_ms, wall_ms=wall_ms, certain_ms=certain_ms, possible_ms=possible_ms)
             connection.execute(_KEEP, (offset_ms, max(seen_ms, wall_ms + offset_ms)))
         self._corrected_ns, self._shared_ms = answered, offset_ms
         if answered - asked < SLOW_NS or self._offset_ns is None:
             self._offset_ns = wall[0] * 1_000 + offset_ms * 1_000_000 - (asked + answered) // 2
+
+    def _bounds(self, seen_ms: int, asked: int, answered: int) -> tuple[int, int | None]:
+        """Steady times between which it is now, by this node and by what others have seen."""
+        if self._offset_ns is None:
+            return seen_ms, None
+        return max(seen_ms, self._at(asked)), max(seen_ms, self._at(answered))
