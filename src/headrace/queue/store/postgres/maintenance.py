@@ -42,10 +42,10 @@ FROM unnest(%(queues)s, %(afters)s, %(oldest)s) AS asked (queue, after, oldest) 
 # Claimed and leased messages stay until their lease ends; a delayed one goes, it would never be seen.
 _EXPIRE: Final[LiteralString] = """
 WITH lot AS (
-    SELECT seq FROM message WHERE queue = %(queue)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+    SELECT seq, sent_ms FROM message WHERE queue = %(queue)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
 ), gone AS (
     DELETE FROM message m USING lot
-    WHERE m.queue = %(queue)s AND m.seq = lot.seq AND m.sent_ms <= %(oldest)s
+    WHERE lot.sent_ms <= %(oldest)s AND m.queue = %(queue)s AND m.seq = lot.seq
         AND (m.visible_ms <= %(now)s OR m.receives = 0 AND m.visible_ms < %(claimed)s)
         AND (%(groups)s::text[] IS NULL OR m.grp = ANY (%(groups)s))
     RETURNING m.seq
