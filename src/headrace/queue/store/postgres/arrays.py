@@ -21,31 +21,37 @@ _NULL: Final = _length(-1)
 _TEXT, _TEXTS, _BLOB, _BLOBS, _INTS = 25, 1009, 17, 1001, 1016  # oids of text, text[], bytea, bytea[], bigint[]
 
 
+def _any(values: Sequence[Any]) -> bool:
+    """Whether not all are None."""
+    return values.count(None) < len(values)
+
+
 class Ints:
-    """A bigint[]; None is NULL. None at all: `unnest` pads it with NULLs."""
+    """A bigint[]; None is NULL. Nothing but NULLs is written as an empty array: `unnest` pads it."""
 
     __slots__ = ("values",)
 
     def __init__(self, values: Iterable[int | None]) -> None:
-        self.values = ["NULL" if value is None else str(value) for value in values]
+        found = list(values)
+        self.values = ["NULL" if value is None else str(value) for value in found] if _any(found) else []
 
 
 class Texts:
-    """A text[]; None is NULL. Nothing but NULLs is written as an empty array: `unnest` pads it."""
+    """A text[]; None is NULL. Nothing but NULLs: as Ints."""
 
     __slots__ = ("values",)
 
     def __init__(self, values: Sequence[str | None]) -> None:
-        self.values = values if any(value is not None for value in values) else ()
+        self.values = values if _any(values) else ()
 
 
 class Blobs:
-    """A bytea[]; None is NULL. Nothing but NULLs: as Texts."""
+    """A bytea[]; None is NULL. Nothing but NULLs: as Ints."""
 
     __slots__ = ("values",)
 
     def __init__(self, values: Sequence[bytes | None]) -> None:
-        self.values = values if any(value is not None for value in values) else ()
+        self.values = values if _any(values) else ()
 
 
 def _written(kind: int, values: Sequence[bytes | None]) -> bytes:

@@ -4,6 +4,7 @@ the lock of their groups."""
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Generator, Iterable
 from typing import Final, LiteralString
 
@@ -150,17 +151,13 @@ class New:
 
     def _stored(self, tx: Transaction, found: Iterable[tuple[int, tuple[int, ...]]]) -> dict[int, Sent]:
         """Those that are stored; a row with a second column, which is false, is a duplicate's."""
-        sent = {}
-        for place, row in found:
-            if not all(row[1:]):
-                continue
-            queue, due = self._queues[place], self._due[place]
-            tx.count(queue.number, "sent")
-            if due is None:
-                tx.ready.add(queue.number)
-            else:
-                tx.due_at(queue.number, due)
-            sent[place] = Sent(self._ids[place], row[0])
+        sent = {place: Sent(self._ids[place], row[0]) for place, row in found if len(row) == 1 or row[1]}
+        for number, times in Counter([self._queues[place].number for place in sent]).items():
+            tx.count(number, "sent", times)
+        tx.ready.update([self._queues[place].number for place in sent if self._due[place] is None])
+        for number, due in [(self._queues[place].number, self._due[place]) for place in sent]:
+            if due is not None:
+                tx.due_at(number, due)
         return sent
 
     def _find_originals(self, tx: Transaction, sent: dict[int, Sent]) -> None:
