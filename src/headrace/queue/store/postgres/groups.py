@@ -58,30 +58,46 @@ _NAMES: Final[LiteralString] = """
 SELECT DISTINCT m.queue, m.grp FROM unnest(%s, %s) AS held (queue, seq)
 JOIN message m ON m.queue = held.queue AND m.seq = held.seq
 """
-_SETTLE: Final[LiteralString] = """
-WITH now_is AS MATERIALIZED (
+
+
+def settling(asked: LiteralString, *, among: LiteralString = "true", stays: LiteralString = "true") -> LiteralString:
+    """The part of a statement that settles locked groups, and the table `now_is` of what they now are.
+
+    Args:
+        asked: tables, the last of them `asked` (queue, name, floor), which names the groups.
+        among: what holds of a group g that is settled.
+        stays: what holds of a message m that is there when the statement ends.
+    """
+    return f"""{asked}, now_is AS MATERIALIZED (
     SELECT g.ctid AS at, g.queue, first.seq AS head, first.sent_ms, coalesce(held.until_ms, 0) AS busy_ms
-    FROM unnest(%(queues)s, %(names)s, %(floors)s) AS asked (queue, name, floor)
-    JOIN message_group g ON g.queue = asked.queue AND g.name = asked.name
+    FROM asked JOIN message_group g ON g.queue = asked.queue AND g.name = asked.name AND {among}
     LEFT JOIN LATERAL (
         SELECT m.seq, m.sent_ms FROM message m
-        WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, asked.floor)
+        WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, asked.floor) AND {stays}
         ORDER BY m.seq LIMIT 1
     ) first ON true
     LEFT JOIN LATERAL (
         SELECT max(m.visible_ms) AS until_ms FROM message m
         WHERE first.seq IS NOT NULL AND m.queue = g.queue AND m.grp = g.name AND m.seq >= first.seq AND m.seq <= g.taken
-            AND m.visible_ms > %(now)s
+            AND m.visible_ms > %(now)s AND {stays}
     ) held ON true
-), gone AS (
+), gone_group AS (
     DELETE FROM message_group g USING now_is WHERE g.ctid = now_is.at AND now_is.head IS NULL
 ), changed AS (
     UPDATE message_group g SET head = now_is.head, head_sent_ms = now_is.sent_ms, busy_ms = now_is.busy_ms
     FROM now_is WHERE g.ctid = now_is.at AND now_is.head IS NOT NULL
         AND (g.head <> now_is.head OR g.busy_ms <> now_is.busy_ms)
-)
+)"""  # noqa: S608 - our own text
+
+
+SETTLED: Final[LiteralString] = """
 SELECT queue, min(busy_ms), min(sent_ms) FROM now_is WHERE head IS NOT NULL GROUP BY queue, busy_ms = 0
 """
+"""The rows that `note` reads: of each queue whose groups are settled."""
+_SETTLE: Final[LiteralString] = (
+    settling("WITH asked AS (SELECT * FROM unnest(%(queues)s, %(names)s, %(floors)s) AS asked (queue, name, floor))")
+    + SETTLED
+)
 _HOLD: Final[LiteralString] = """
 UPDATE message_group g SET head = held.head, head_sent_ms = held.sent_ms, busy_ms = %(until)s,
     taken = greatest(g.taken, held.taken), reader = %(reader)s
@@ -152,8 +168,8 @@ def names_of(tx: Transaction, messages: Sequence[tuple[int, int]]) -> Cursor:
 
 
 def settle(tx: Transaction, groups: Iterable[Group]) -> None:
-    """Let the rows of locked groups be what their messages now say: made, changed, gone. Queues in which a group is free are
-    ready, or due when its lease ends or its head's delay is over."""
+    """Let the rows of locked groups be what their messages now say: made, changed, gone. What follows for their queues is
+    noted."""
     ones = sorted(set(groups))
     columns = _columns(ones)
     if columns is None:
@@ -161,8 +177,13 @@ def settle(tx: Transaction, groups: Iterable[Group]) -> None:
     known = tx.catalog.by_number
     floors = Ints([known[queue].floor if queue in known else 0 for queue, _ in ones])
     asked = {"queues": columns[0], "names": columns[1], "floors": floors, "now": tx.now}
-    for number, busy_ms, sent_ms in tx.execute(_SETTLE, asked).fetchall():
-        queue = known.get(number)
+    note(tx, tx.execute(_SETTLE, asked).fetchall())
+
+
+def note(tx: Transaction, settled: Iterable[tuple[int, int, int]]) -> None:
+    """Queues in which a group is free are ready, or due when its lease ends or its head's delay is over."""
+    for number, busy_ms, sent_ms in settled:
+        queue = tx.catalog.by_number.get(number)
         shown_ms = sent_ms - queue.shown_ms(tx.now) + tx.now if queue is not None else 0
         if busy_ms:
             if busy_ms < CLAIMED_MS:

@@ -20,18 +20,33 @@ from headrace.queue.store.postgres import groups
 from headrace.queue.store.postgres.arrays import Ints
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
-from headrace.queue.store.postgres.transaction import Answers, Transaction, answer
+from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction, answer
 
 _DELETE: Final[LiteralString] = """
 DELETE FROM message m USING unnest(%s, %s, %s) AS held (queue, seq, receives)
 WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives <= held.receives AND m.visible_ms < %s
 RETURNING m.queue, m.visible_ms, m.grp, m.received_ms
 """
-_DELETE_LEASED: Final[LiteralString] = """
-DELETE FROM message m USING unnest(%s, %s, %s) AS held (queue, seq, receives)
-WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives = held.receives AND m.visible_ms > %s AND m.visible_ms < %s
-RETURNING m.queue
-"""
+_GONE: Final[LiteralString] = """
+WITH gone AS (
+    DELETE FROM message m
+    USING unnest(%(queues)s, %(seqs)s, %(receives)s, %(floors)s) AS held (queue, seq, receives, floor)
+    WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives = held.receives
+        AND m.visible_ms > %(now)s AND m.visible_ms < %(claimed)s
+    RETURNING m.queue, m.grp, m.seq, held.floor
+), asked AS (
+    SELECT queue, grp AS name, floor, min(seq) AS seq FROM gone GROUP BY queue, grp, floor
+)"""
+_COUNTED: Final[LiteralString] = "SELECT queue, NULL, count(*) FROM gone GROUP BY queue UNION ALL"
+# The groups were locked in a statement before, so all that is in them is seen here, and they are settled at once. A group
+# whose head is behind a message is not that message's: it was purged with its group, and the name has been used again.
+_DELETE_LEASED: Final[LiteralString] = (
+    groups.settling(
+        _GONE, among="g.head <= asked.seq", stays="((m.queue, m.seq) IN (SELECT queue, seq FROM gone)) IS NOT TRUE"
+    )
+    + _COUNTED
+    + groups.SETTLED
+)
 _LEFT: Final[LiteralString] = """
 SELECT held.queue, held.seq, held.receives FROM unnest(%s, %s, %s) AS held (queue, seq, receives)
 JOIN message m ON m.queue = held.queue AND m.seq = held.seq
@@ -59,7 +74,7 @@ def delete(tx: Transaction, operations: Sequence[Delete]) -> Answers:
     held: set[Lease] = set()
     strict: set[Lease] = set()
     outcomes = [answer(lambda tx, one: _read_all(tx, one, held, strict), tx, operation) for operation in operations]
-    locked = groups.lock_of(tx, sorted(lease[:2] for lease in strict)) if strict else None
+    strictly = _delete_leased(tx, strict) if strict else None
     cursor = tx.execute(_DELETE, (*_sorted(held), CLAIMED_MS)) if held else None
     if held:
         tx.wrote()
@@ -70,9 +85,9 @@ def delete(tx: Transaction, operations: Sequence[Delete]) -> Answers:
             tx.landed[queue] += 1
         if group is not None and received_ms is not None:
             tx.ended.append((queue, group, tx.now - received_ms))
-    if locked is None:
+    if strictly is None:
         return outcomes
-    kept = _delete_strictly(tx, strict, locked.fetchall())
+    kept = _delete_strictly(tx, strict, strictly)
     return [[_settled(one, kept) for one in ones] if isinstance(ones, list) else ones for ones in outcomes]
 
 
@@ -81,18 +96,31 @@ def _sorted(held: Iterable[Lease]) -> list[Ints]:
     return [Ints(column) for column in zip(*sorted(held), strict=True)]
 
 
-def _delete_strictly(tx: Transaction, held: set[Lease], locked: Sequence[groups.Group]) -> set[Lease]:
-    """Delete from FIFO queues what is still leased. Returns what is there, and leased no more or anew."""
-    columns = _sorted(held)
-    cursor = tx.execute(_DELETE_LEASED, (*columns, tx.now, CLAIMED_MS))
-    groups.settle(tx, locked)
-    gone = cursor.fetchall()
-    for (queue,) in gone:
-        tx.count(queue, "deleted")
-        tx.landed[queue] += 1
+def _delete_leased(tx: Transaction, held: set[Lease]) -> Cursor:
+    """Send what deletes from FIFO queues what is still leased."""
+    groups.lock_of(tx, sorted(lease[:2] for lease in held))
+    queues, seqs, receives = _sorted(held)
+    known = tx.catalog.by_number
+    floors = Ints([known[queue].floor for queue, *_ in sorted(held)])
+    columns = {"queues": queues, "seqs": seqs, "receives": receives, "floors": floors}
+    return tx.execute(_DELETE_LEASED, {**columns, "now": tx.now, "claimed": CLAIMED_MS})
+
+
+def _delete_strictly(tx: Transaction, held: set[Lease], cursor: Cursor) -> set[Lease]:
+    """Read what became of leases in FIFO queues. Returns what is there, and leased no more or anew."""
+    gone = 0
+    settled = []
+    for queue, busy_ms, number in cursor.fetchall():
+        if busy_ms is None:
+            gone += number
+            tx.count(queue, "deleted", number)
+            tx.landed[queue] += number
+        else:
+            settled.append((queue, busy_ms, number))
+    groups.note(tx, settled)
     if gone:
         tx.wrote()
-    return set(tx.execute(_LEFT, columns).fetchall()) if len(gone) < len(held) else set()
+    return set(tx.execute(_LEFT, _sorted(held)).fetchall()) if gone < len(held) else set()
 
 
 def _settled(outcome: CallerError | Lease | None, kept: set[Lease]) -> CallerError | None:
