@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,11 @@ from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Delivery, Entry, Redrive, Sent, arn_of
 from headrace.queue.store.base import Request
-from headrace.queue.store.postgres import fifo
+from headrace.queue.store.postgres import fifo, fifo_lease
+from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.connecting import connect
 from headrace.queue.store.postgres.store import PostgresStore
+from headrace.queue.store.postgres.transaction import Cursor, Transaction
 from headrace.testing.postgres import databases
 from tests.patience import PATIENCE_S
 from tests.queue.postgres.nodes import Threads, ask, node
@@ -301,6 +303,55 @@ def test_requests_of_a_batch_have_groups_of_their_own(nodes: list[PostgresStore]
     assert [[one.message.body for one in answer] for answer in answers] == [
         [b"a0", b"a1"], [b"b0", b"b1"], [b"c0", b"c1"]
     ]  # fmt: skip
+
+
+def test_requests_of_a_batch_have_the_groups_that_begin_in_their_share(nodes: list[PostgresStore]) -> None:
+    """Three messages a request: of the last group that a request has, it leaves what is too much."""
+    send(nodes[0], *[f"{group}{number}" for group in "abcdef" for number in range(2 if group == "a" else 3)])
+    answers = ask(nodes[1], *[ops.Receive(QUEUE, 3) for _ in range(3)])
+    assert [[one.message.body for one in answer] for answer in answers] == [
+        [b"a0", b"a1", b"b0"], [b"c0", b"c1", b"c2"], [b"d0"]
+    ]  # fmt: skip
+    assert receive(nodes[2]) == ["e0", "e1", "e2", "f0", "f1", "f2"]
+
+
+def test_receive_goes_on_behind_what_must_be_judged(nodes: list[PostgresStore], clock: ManualClock) -> None:
+    """What has expired, or is not shown yet, in one of many groups holds up no other."""
+    ask(nodes[0], ops.ChangeSettings(QUEUE, {"retention_ms": limits.MINUTE_MS}))
+    send(nodes[0], "a1", "b1")
+    clock.advance(limits.MINUTE_MS)
+    send(nodes[0], "a2", "c1")
+    assert receive(nodes[1]) == ["a2", "c1"]
+    ask(nodes[0], ops.ChangeSettings(QUEUE, {"delay_ms": 1_000}))
+    send(nodes[0], "d1")
+    clock.advance(500)
+    send(nodes[0], "d2", "e1")
+    assert receive(nodes[1]) == []
+    clock.advance(500)
+    assert receive(nodes[1]) == ["d1"]
+
+
+def test_head_that_is_not_there_is_not_leased_around(
+    nodes: list[PostgresStore], database: psycopg.Connection[Any]
+) -> None:
+    """The statement that leases at once sees the group's newest row, but older messages: so it goes by the head."""
+    send(nodes[0], "a1", "a2")
+    database.execute("UPDATE message_group SET head = head - 1")
+    assert fifo_lease.read(*_leased_at_once(nodes[1])) == []
+    assert receive(nodes[1]) == ["a1", "a2"]
+
+
+def _leased_at_once(store: PostgresStore) -> tuple[StoredQueue, Cursor]:
+    """What the first statement of a receive gives."""
+    found: list[tuple[StoredQueue, Cursor]] = []
+
+    def work(tx: Transaction, _: Sequence[ops.Operation]) -> list[Any]:
+        queue = tx.catalog.queue(QUEUE)
+        found.append((queue, fifo_lease.lease(tx, queue, limit=10, room=10, visibility_ms=1_000)))
+        return []
+
+    store._alone.run([], work)
+    return found[0]
 
 
 def _until_somebody_waits(database: psycopg.Connection[Any]) -> None:

@@ -1,5 +1,7 @@
 """Receiving from FIFO queues: strict order in a group, one owner of a group at a time, on any number of nodes.
 
+Most receives are one statement (`fifo_lease.py`). Where that gives nothing, and there is something:
+
     1. free groups whose leases have ended; lock free groups, oldest head first, and read their first messages: groups are
        locked one by one as they are read, so no more of them than there are messages wanted
     2. share them out: each request has groups of its own, and takes as many messages of a group as it may, in order; what
@@ -25,8 +27,9 @@ import msgspec
 from headrace.queue import limits
 from headrace.queue.model import Delivery
 from headrace.queue.redrive import Verdict, verdict_of
-from headrace.queue.store.postgres import flight, groups, redriving, rows
+from headrace.queue.store.postgres import fifo_lease, flight, groups, redriving, rows
 from headrace.queue.store.postgres.catalog import StoredQueue
+from headrace.queue.store.postgres.fifo_lease import ENDED, FREE
 from headrace.queue.store.postgres.leasing import LEASE_THESE, THESE, Wish, delivery_of, these
 from headrace.queue.store.postgres.transaction import Cursor, Transaction
 
@@ -47,12 +50,6 @@ UPDATE message_group SET busy_ms = 0 WHERE ctid = ANY (ARRAY(
     ORDER BY queue, busy_ms LIMIT %(ended)s FOR UPDATE SKIP LOCKED
 )) RETURNING queue
 """
-ENDED: Final[LiteralString] = "SELECT FROM message_group WHERE queue = %(queue)s AND busy_ms > 0 AND busy_ms <= %(now)s"
-FREE: Final[LiteralString] = """
-    SELECT name, head FROM message_group
-    WHERE queue = %(queue)s AND busy_ms = 0 AND head > 0 AND head_sent_ms <= %(shown)s
-    ORDER BY queue, head_sent_ms, head
-"""
 # The executor locks a group when those before have not had enough messages.
 FIRST: Final[LiteralString] = f"""
 SELECT free.name, m.seq, m.receives, m.sent_ms, m.id, octet_length({rows.BODY})
@@ -61,7 +58,7 @@ FROM ({FREE} FOR UPDATE SKIP LOCKED) free CROSS JOIN LATERAL (
     WHERE queue = %(queue)s AND grp = free.name AND seq >= greatest(free.head, %(floor)s) ORDER BY seq LIMIT %(each)s
 ) m LIMIT %(all)s
 """  # noqa: S608 - our own text, here and below
-_SOME: Final[LiteralString] = f"{FREE} LIMIT 1"
+_SOME: Final[LiteralString] = f"SELECT 1 WHERE EXISTS ({FREE}) OR EXISTS ({ENDED})"
 # Waits for who has the first group that should be free, and keeps it.
 _WAIT: Final[LiteralString] = f"""
 SELECT FROM message_group WHERE queue = %(queue)s AND name = (SELECT name FROM ({FREE} LIMIT 1) free) FOR UPDATE
@@ -117,40 +114,64 @@ class Receiving:
         self._room = flight.room(tx, self.queue, self._limit * len(wishes))
         self._open: set[groups.Group] = set()  # groups that dead letters may go to
         self._lot = 0  # how many messages to look at, at least
-        self._ended: Cursor | None = None
-        self._first: Cursor | None = None
+        self._leased: Cursor | None = None
 
     def look(self) -> None:
-        """Send the first statements; `run` reads their rows."""
-        self._ended = end_leases(self._tx, self._known())
-        self._first = self._look(len(self._wishes))
+        """Send the first statement; `run` reads its rows."""
+        self._leased = fifo_lease.lease(
+            self._tx, self.queue, limit=self._limit, room=self._room, visibility_ms=self._visibility_ms
+        )
 
     def run(self, *, may_wait: bool) -> None:
         """Give the wishes their deliveries. `may_wait`: for a group that somebody has locked, if there is nothing else."""
-        left = list(self._wishes)
-        if self._ended is not None and self._ended.fetchone() is not None:
+        served = self._at_once()
+        some = served or self._is_some()
+        if some and not served:
+            self._by_rounds(may_wait=may_wait)
+        if left := self._left_over():
+            self._is_empty(len(left), some=some)
+
+    def _at_once(self) -> bool:
+        """Whether the first statement has leased anything."""
+        if self._leased is None:
+            self.look()
+        assert self._leased is not None
+        deliveries = fifo_lease.read(self.queue, self._leased)
+        for place, delivery in deliveries:
+            self._wishes[place].deliveries.append(delivery)
+        self._tx.holding |= bool(deliveries)
+        self._note(self._tx.now + self._visibility_ms, leased=len(deliveries))
+        return bool(deliveries)
+
+    def _by_rounds(self, *, may_wait: bool) -> None:
+        if end_leases(self._tx, self._known()).fetchone() is not None:
             self._tx.wrote(durable=False)
+        more = True
         for _ in range(ROUNDS_MAX):
-            cursor, self._first = self._first or self._look(len(left)), None
-            found = cursor.fetchall()
+            left = self._left_over()
+            if not more or not left:
+                break
+            found = self._look(len(left)).fetchall()
             if found:
                 self._tx.holding = True
-                again = self._round(left, found)
+                more = self._round(left, found)
                 self._lot = limits.TAKEN_AT_ONCE  # many more may fall out
-                left = [wish for wish in left if not wish.deliveries]
             else:
-                again, may_wait = may_wait and self._waits(), False
-            if not again or not left:
-                break
-        if left:
-            self._is_empty(len(left))
+                more, may_wait = may_wait and self._waits(), False
 
-    def _is_empty(self, wishes: int) -> None:
+    def _left_over(self) -> list[Wish]:
+        return [wish for wish in self._wishes if not wish.deliveries]
+
+    def _is_empty(self, wishes: int, *, some: bool) -> None:
         tx, number = self._tx, self.queue.number
         tx.count(number, "empty_receives", wishes)
         tx.empty.add(number)
-        if self._room and tx.execute(_SOME, self._known()).fetchone() is not None:
+        if some and self._is_some():
             tx.due_at(number, tx.now + AGAIN_MS)
+
+    def _is_some(self) -> bool:
+        """Whether there is a group that is free, or should be; perhaps somebody has it locked."""
+        return self._room > 0 and self._tx.execute(_SOME, self._known()).fetchone() is not None
 
     def _waits(self) -> bool:
         """Wait for a group that should be free; not while others are held, so that nodes do not deadlock."""

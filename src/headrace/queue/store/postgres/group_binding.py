@@ -15,7 +15,7 @@ import msgspec
 
 from headrace.queue.model import Message
 from headrace.queue.redrive import Verdict, verdict_of
-from headrace.queue.store.postgres import fifo, flight, groups, redriving, rows
+from headrace.queue.store.postgres import fifo, fifo_lease, flight, groups, redriving, rows
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.fifo import First
 from headrace.queue.store.postgres.leasing import THESE, these
@@ -30,7 +30,9 @@ SELECT g.name, g.head, g.head_sent_ms FROM message_group g CROSS JOIN LATERAL (
         AND m.visible_ms <= %(now)s AND m.sent_ms <= %(shown)s LIMIT 1
 ) waiting WHERE g.queue = %(queue)s AND g.reader = %(reader)s AND g.busy_ms = 4611686018427387904
 """
-_LOOK: Final[LiteralString] = f"SELECT 1 WHERE EXISTS ({fifo.FREE}) OR EXISTS ({fifo.ENDED}) OR EXISTS ({_OWN})"
+_LOOK: Final[LiteralString] = (
+    f"SELECT 1 WHERE EXISTS ({fifo_lease.FREE}) OR EXISTS ({fifo_lease.ENDED}) OR EXISTS ({_OWN})"
+)
 _FIRST_OWN: Final[LiteralString] = f"""
 SELECT own.name, m.seq, m.receives, m.sent_ms, m.id, octet_length({rows.BODY}), own.head, own.head_sent_ms
 FROM ({_OWN} FOR UPDATE OF g SKIP LOCKED) own CROSS JOIN LATERAL (
