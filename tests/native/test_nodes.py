@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import headrace
+from headrace.native import http_async, http_sync
 from headrace.native.http_async import AsyncHttpTransport
 from headrace.native.http_sync import HttpTransport
 from headrace.native.turns import start_of
@@ -18,6 +21,7 @@ from headrace.queue import operations as ops
 from headrace.queue.model import Entry
 from tests.native.served import ServedBroker
 from tests.native.test_reconnect import CuttingServer, answer, busy, cut
+from tests.patience import PATIENCE_S
 
 SEND = ops.Send("q", [Entry(b"x")])
 DELETE = ops.Delete("q", [b"r"])
@@ -73,6 +77,55 @@ def test_send_that_may_have_been_done_is_not_tried_at_another_node(
         ask(in_order(dying.url, good.url), SEND)
     assert good.calls == 0
     dying.close()
+
+
+@contextmanager
+def looks_soon(*, there_s: float) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (http_sync, http_async):
+            patch.setattr(module, "LOOK_S", 0.01)
+            patch.setattr(module, "THERE_S", there_s)
+        yield
+
+
+@CALLS
+def test_node_that_does_not_even_say_that_it_is_there_is_left(ask: Callable[..., object], good: CuttingServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as frozen, looks_soon(there_s=0.01):  # connected to by its system alone
+        hangs = f"http://127.0.0.1:{frozen.getsockname()[1]}"
+        with pytest.raises(headrace.OutcomeUnknown, match="hangs"):
+            ask(in_order(hangs, good.url), SEND)
+    assert good.calls == 0
+
+
+class SlowNode:
+    """Answers a call after somebody has asked whether it is there."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        call, _ = self._listening.accept()
+        look, _ = self._listening.accept()
+        with call, look:
+            assert look.recv(65_536).startswith(b"GET /health/live ")
+            answer(SEND, [])(call)  # first: it is there before anybody looks again
+            look.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    def close(self) -> None:
+        self._thread.join(PATIENCE_S)
+        self._listening.close()
+
+
+@CALLS
+def test_node_that_says_that_it_is_there_is_waited_for(ask: Callable[..., object], good: CuttingServer) -> None:
+    slow = SlowNode()
+    with looks_soon(there_s=PATIENCE_S):
+        assert ask(in_order(slow.url, good.url), SEND) == []
+    slow.close()
+    assert good.calls == 0
 
 
 def test_what_may_be_done_twice_is_tried_at_another_node() -> None:

@@ -33,6 +33,12 @@ def test_next_node_is_asked_while_one_is_away_and_then_that_again(turns: Turns, 
     assert turns.choose(10 + AWAY_FIRST_S) == first
 
 
+def test_node_that_hung_is_not_tried_again_at_once(turns: Turns, first: int) -> None:
+    turns.failed(first, 10, took_s=8)
+    assert turns.choose(10 + 7.9) != first
+    assert turns.choose(10 + 8) == first
+
+
 def test_node_that_stays_away_is_tried_less_and_less_often(turns: Turns, first: int) -> None:
     now_s, tries = 0.0, 0
     while now_s < 600:

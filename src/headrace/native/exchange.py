@@ -31,6 +31,10 @@ class RequestWriter:
     def statistics(self) -> bytes:
         return self._request("GET", protocol.STATISTICS_PATH, b"", b"")
 
+    def live(self) -> bytes:
+        """Whether anybody is there."""
+        return self._request("GET", "/health/live", b"", b"")
+
     def _request(self, method: str, path: str, body: bytes, headers: bytes) -> bytes:
         signature = b"" if self._signer is None else self._signer.headers(method, path, body)
         return b"%b %b HTTP/1.1\r\n%b%b%b\r\n%b" % (

@@ -13,7 +13,7 @@ from headrace.errors import HeadraceError, OutcomeUnknown, Unavailable
 from headrace.native import protocol
 from headrace.native.endpoint import Endpoint, keep_alive
 from headrace.native.exchange import BadResponse, RequestWriter, ResponseReader
-from headrace.native.http_sync import CONNECT_TIMEOUT_S, IDLE_MAX_S
+from headrace.native.http_sync import CONNECT_TIMEOUT_S, HANGS, IDLE_MAX_S, LOOK_S, THERE_S
 from headrace.native.retry import Attempts
 from headrace.native.signing import Credentials
 from headrace.native.turns import Turns
@@ -34,6 +34,7 @@ class Connection(asyncio.Protocol):
         self._reader.complete = True
         self._answer: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.used_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,13 +59,16 @@ class Connection(asyncio.Protocol):
     def stale(self, now_s: float) -> bool:
         return now_s - self.used_s > IDLE_MAX_S or self._transport is None or self._transport.is_closing()
 
-    async def exchange(self, request: bytes, timeout_s: float) -> ResponseReader:
+    async def exchange(
+        self, request: bytes, timeout_s: float, is_there: Callable[[], Awaitable[bool]] | None = None
+    ) -> ResponseReader:
         """As in `http_sync`; that a request was not sent whole cannot be known here."""
         if self._transport is None:
             raise Unavailable("the connection broke before the request was sent")
         self._reader.expect()
         self._answer = self._loop.create_future()
         timer = self._loop.call_later(timeout_s, self._end, TimeoutError(f"no answer within {timeout_s:.0f} s"))
+        look = self._loop.call_later(LOOK_S, self._watch, is_there) if is_there is not None else None
         try:
             self._transport.write(request)
             await self._answer
@@ -72,8 +76,20 @@ class Connection(asyncio.Protocol):
             raise OutcomeUnknown(f"the connection broke before the answer: {error}") from None
         finally:
             timer.cancel()
-            self._answer = None
+            if look is not None:
+                look.cancel()
+            if self._watching is not None:
+                self._watching.cancel()
+            self._answer = self._watching = None
         return self._reader
+
+    def _watch(self, is_there: Callable[[], Awaitable[bool]]) -> None:
+        async def watch() -> None:
+            while await is_there():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(LOOK_S)
+            self._end(BadResponse(HANGS))
+
+        self._watching = self._loop.create_task(watch())
 
     def close(self) -> None:
         """At once: what is still to be written is not."""
@@ -90,7 +106,7 @@ class Connection(asyncio.Protocol):
 class _Node:
     """One node and its connections."""
 
-    __slots__ = ("_context", "_endpoint", "_idle", "_open", "writer")
+    __slots__ = ("_context", "_endpoint", "_idle", "_open", "_there_s", "writer")
 
     def __init__(self, endpoint: Endpoint, credentials: Credentials | None) -> None:
         self.writer = RequestWriter(endpoint, credentials)
@@ -98,6 +114,7 @@ class _Node:
         self._context = endpoint.ssl_context()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
+        self._there_s = 0.0
 
     async def take(self) -> Connection:
         """A connection for one exchange. Raises Unavailable."""
@@ -110,6 +127,22 @@ class _Node:
         connection = await _connect(self._endpoint, self._context)
         self._open.add(connection)
         return connection
+
+    async def is_there(self) -> bool:
+        """As in `http_sync`."""
+        now_s = asyncio.get_running_loop().time
+        if now_s() < self._there_s + LOOK_S:
+            return True
+        try:
+            connection = await _connect(self._endpoint, self._context)
+            try:
+                await connection.exchange(self.writer.live(), THERE_S)
+            finally:
+                connection.close()
+        except (Unavailable, OutcomeUnknown):
+            return False
+        self._there_s = now_s()
+        return True
 
     def give_back(self, connection: Connection) -> None:
         connection.used_s = asyncio.get_running_loop().time()
@@ -185,7 +218,7 @@ class AsyncHttpTransport:
         connection = await node.take()
         reusable = False
         try:
-            response = await connection.exchange(request, timeout_s)
+            response = await connection.exchange(request, timeout_s, node.is_there if len(self._nodes) > 1 else None)
             reusable = response.reusable and not self._closed
             return response.status, response.body
         finally:  # a cancelled call closes its connection: the broker then hands out nothing on it

@@ -28,6 +28,11 @@ T = TypeVar("T")
 IDLE_MAX_S: Final = 30.0
 """A connection idle for longer is not used again: the server closes idle ones after 60 s, perhaps just then."""
 CONNECT_TIMEOUT_S: Final = 5.0
+LOOK_S: Final = 5.0
+"""Where there are other nodes, one that has not answered for so long is asked whether it is there at all: one that hangs does
+not say, one that works or waits for its database does."""
+THERE_S: Final = 5.0  # so long it may take to say so
+HANGS: Final = "the node hangs: it does not even say that it is there"
 
 
 class Connection:
@@ -49,8 +54,8 @@ class Connection:
         """Whether the server has closed it, or may be about to. Idle, it has nothing to read unless it has ended."""
         return now_s - self.used_s > IDLE_MAX_S or bool(self._poll.poll(0))
 
-    def exchange(self, request: bytes, timeout_s: float) -> ResponseReader:
-        """Send, and read the whole response.
+    def exchange(self, request: bytes, timeout_s: float, is_there: Callable[[], bool] | None = None) -> ResponseReader:
+        """Send, and read the whole response. `is_there`: asked each LOOK_S whether it is worth waiting.
 
         Raises:
             Unavailable: the request was not sent whole: the server cannot have acted on it.
@@ -64,8 +69,8 @@ class Connection:
             raise Unavailable(f"the connection broke while the request was sent: {error}") from None
         deadline_s = time.monotonic() + timeout_s
         try:
-            while not self._reader.feed(self._read()):
-                self._socket.settimeout(max(0.001, deadline_s - time.monotonic()))
+            while not self._reader.feed(self._read(deadline_s, is_there)):
+                pass
         except (OSError, BadResponse) as error:
             if isinstance(error, TimeoutError) and error.errno is None:  # else: the machine is gone, says the system
                 raise OutcomeUnknown(f"no answer within {timeout_s:.0f} s") from None
@@ -75,17 +80,27 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
-    def _read(self) -> bytes:
-        data = self._socket.recv(READ_BYTES)
-        if not data:
-            raise BadResponse("the server closed it")
-        return data
+    def _read(self, deadline_s: float, is_there: Callable[[], bool] | None) -> bytes:
+        while True:
+            left_s = deadline_s - time.monotonic()
+            self._socket.settimeout(max(0.001, left_s if is_there is None else min(left_s, LOOK_S)))
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except TimeoutError as error:
+                if is_there is None or left_s <= LOOK_S or error.errno is not None:
+                    raise
+                if not is_there():
+                    raise BadResponse(HANGS) from None
+            else:
+                if not data:
+                    raise BadResponse("the server closed it")
+                return data
 
 
 class _Node:
     """One node and its connections; the last used is used first, so that the rest may go idle and end."""
 
-    __slots__ = ("_context", "_endpoint", "_idle", "_process", "writer")
+    __slots__ = ("_context", "_endpoint", "_idle", "_process", "_there_s", "writer")
 
     def __init__(self, endpoint: Endpoint, credentials: Credentials | None) -> None:
         self.writer = RequestWriter(endpoint, credentials)
@@ -93,6 +108,7 @@ class _Node:
         self._context = endpoint.ssl_context()
         self._idle: list[Connection] = []
         self._process = os.getpid()
+        self._there_s = 0.0
 
     def take(self) -> Connection:
         """A connection for one exchange. Raises Unavailable."""
@@ -106,6 +122,21 @@ class _Node:
             if not connection.stale(now_s):
                 return connection
             connection.close()
+
+    def is_there(self) -> bool:
+        """Whether it answers anything, on a connection of its own. Many calls that wait ask once."""
+        if time.monotonic() < self._there_s + LOOK_S:
+            return True
+        try:
+            connection = Connection(self._endpoint, self._context)
+            try:
+                connection.exchange(self.writer.live(), THERE_S)
+            finally:
+                connection.close()
+        except (Unavailable, OutcomeUnknown):
+            return False
+        self._there_s = time.monotonic()
+        return True
 
     def give_back(self, connection: Connection) -> None:
         connection.used_s = time.monotonic()
@@ -181,7 +212,7 @@ class HttpTransport:
         connection = node.take()
         reusable = False
         try:
-            response = connection.exchange(request, timeout_s)
+            response = connection.exchange(request, timeout_s, node.is_there if len(self._nodes) > 1 else None)
             reusable = response.reusable and not self._closed
             return response.status, response.body
         finally:  # an interrupted wait (Ctrl-C) closes the connection too: the broker then hands out nothing on it

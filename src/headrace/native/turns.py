@@ -46,10 +46,11 @@ class Turns:
         order = [(first + at) % self._count for at in range(self._count)]
         return next((at for at in order if self._until_s[at] <= now_s), min(order, key=self._until_s.__getitem__))
 
-    def failed(self, node: int, now_s: float) -> None:
-        """It could not be reached, or its connection broke."""
-        self._until_s[node] = now_s + self._away_s[node]
-        self._away_s[node] = min(2 * self._away_s[node], AWAY_MAX_S)
+    def failed(self, node: int, now_s: float, *, took_s: float = 0.0) -> None:
+        """It could not be reached, or its connection broke. `took_s`: to find out; as long it is not tried again."""
+        away_s = min(max(self._away_s[node], took_s), AWAY_MAX_S)
+        self._until_s[node] = now_s + away_s
+        self._away_s[node] = min(2 * away_s, AWAY_MAX_S)
 
     def answered(self, node: int) -> None:
         self._until_s[node] = 0.0
@@ -63,11 +64,13 @@ class Turns:
 
     @contextmanager
     def _turn(self, clock: Callable[[], float], *, is_last: bool) -> Iterator[int]:
-        node = self.choose(clock())
+        began_s = clock()
+        node = self.choose(began_s)
         try:
             yield node
         except (Unavailable, OutcomeUnknown) as error:
-            self.failed(node, clock())
+            now_s = clock()
+            self.failed(node, now_s, took_s=now_s - began_s)
             if is_last or isinstance(error, OutcomeUnknown):
                 raise
         except HeadraceError:
