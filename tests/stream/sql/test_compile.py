@@ -1,11 +1,14 @@
 """Which operators a SELECT becomes."""
 
+from dataclasses import replace
+
+import duckdb
 import pyarrow as pa
 import pytest
 
 from headrace.stream import physical, plan
 from headrace.stream.physical import Aggregation, Hop, Session, Tumble
-from headrace.stream.sql import analyse
+from headrace.stream.sql import analyse, types
 from headrace.stream.sql import compile as compile_plan
 from tests.stream.sql.building import BID, PERSON, UNTIMED, analysed, compiled, kinds, only, step
 
@@ -194,3 +197,28 @@ def test_python_functions_are_called_with_their_types() -> None:
     project = only(compile_plan(plan.Pipeline("p", query, ())), physical.Project)
     assert project.functions == (twice,)
     assert '"twice"(CAST(3 AS BIGINT))' in project.sql
+
+
+def test_functions_of_one_name_are_known_by_what_each_returns() -> None:
+    def priced(returns: pa.DataType) -> pa.DataType:
+        function = plan.Function("priced", str, (pa.int64(),), returns)
+        found = analyse(replace(step("SELECT priced(price) AS x FROM bid"), functions=(function,)))
+        return found.schema.fields[0].type
+
+    assert [priced(kind) for kind in (pa.string(), pa.float64(), pa.string())] == [
+        pa.string(),
+        pa.float64(),
+        pa.string(),
+    ]
+
+
+def test_a_query_that_was_compiled_is_known_and_duckdb_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(types, "_known", {})  # what other tests have asked must not fill it up in between
+    text = "SELECT auction * 31 AS x FROM bid WHERE price > 31"
+    first = compiled(text)
+
+    def refuse(**_: object) -> duckdb.DuckDBPyConnection:
+        raise AssertionError("DuckDB was asked")
+
+    monkeypatch.setattr(duckdb, "connect", refuse)
+    assert compiled(text) == first
