@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from headrace.stream.engine.operator import END, NEVER, Context, Operator
 from headrace.stream.engine.part_store import DurablePartStore
+from headrace.stream.engine.queries import Queries
 from headrace.stream.schema import Schema
 
 S = 1_000_000
@@ -58,7 +59,7 @@ class Driver:
 
     def restart(self) -> None:
         self.store = DurablePartStore(self._fetch, shards=self.shards)
-        self.context = Context(self.connection, self.store)
+        self.context = Context(Queries(lambda: self.connection), self.store)
         self.operator = self.make(self.context)
 
     def step(self, rows: Mapping[int, pa.Table], watermark: int | None = None) -> list[Row]:

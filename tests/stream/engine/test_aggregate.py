@@ -15,6 +15,7 @@ from headrace.stream.engine.aggregate import Windows
 from headrace.stream.engine.groups import Groups
 from headrace.stream.engine.operator import Context
 from headrace.stream.engine.part_store import MemoryPartStore
+from headrace.stream.engine.queries import Queries
 from headrace.stream.schema import ORIGIN, Schema
 from tests.stream.engine.engines import Row, Running, S, ordered, rows_of, source, table
 
@@ -231,7 +232,9 @@ def test_kernels_and_queries_give_the_same_partials_and_results(rows: list[list[
     outcomes = []
     with duckdb.connect(config={"threads": 1}) as connection:
         for kernels in (True, False):
-            groups = Groups(node, INPUT, ("pane",), Context(connection, MemoryPartStore()), kernels=kernels)
+            groups = Groups(
+                node, INPUT, ("pane",), Context(Queries(lambda: connection), MemoryPartStore()), kernels=kernels
+            )
             made = []
             for batch in rows:
                 given = events(*batch)
@@ -251,6 +254,33 @@ def test_kernels_and_queries_give_the_same_partials_and_results(rows: list[list[
             )
             assert merged.schema == groups.schema
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize(
+    "kind", ["boolean", "tinyint", "smallint", "int", "bigint", "float", "double", "string", "binary", "date", "timestamp", "decimal(10,2)"],
+)  # fmt: skip
+def test_state_has_the_same_columns_whether_duckdb_was_asked_or_not(kind: str) -> None:
+    given = Schema.of(f"ts timestamp, x {kind}, w boolean")
+    kinds: list[Any] = ["count", "min", "max"]
+    kinds += ["bool_and", "bool_or"] if kind == "boolean" else []
+    total = pa.float64() if kind in {"float", "double"} else pa.int64()
+    kinds += ["sum", "avg"] if kind in {"tinyint", "smallint", "int", "bigint", "float", "double"} else []
+    found = tuple(
+        physical.Aggregation(name, ("x",), f"{name}{where}", pa.float64() if name == "avg" else total, where)
+        for name in kinds
+        for where in (None, "w")
+    )
+    keys = () if kind in {"float", "double"} else ("x",)
+    aggregations = (physical.Aggregation("count_all", (), "n", pa.int64()), *found)
+    node = physical.Aggregate(0, physical.Tumble(S), "ts", keys, aggregations, "append", given)
+    with duckdb.connect(config={"threads": 1}) as connection:
+        context = Context(Queries(lambda: connection), MemoryPartStore())
+        asked = Groups(node, given, ("pane",), context, kernels=False).schema
+
+    def refuse() -> duckdb.DuckDBPyConnection:
+        raise AssertionError("DuckDB was asked")
+
+    assert Groups(node, given, ("pane",), Context(Queries(refuse), MemoryPartStore())).schema == asked
 
 
 @given(size=st.integers(1, 40), slide=st.integers(1, 40), time=st.integers(-100, 100), watermark=st.integers(-100, 100))

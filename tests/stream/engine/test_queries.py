@@ -16,7 +16,7 @@ DOUBLED = "SELECT n * 2 AS n FROM given"
 @pytest.fixture
 def queries() -> Iterator[Queries]:
     with duckdb.connect(config={"threads": 1}) as connection:
-        yield Queries(connection)
+        yield Queries(lambda: connection)
 
 
 def numbers(*values: int) -> pa.Table:
@@ -70,3 +70,18 @@ def test_no_rows_are_held_between_two_runs(queries: Queries) -> None:
     assert pa.total_allocated_bytes() - before > 500_000
     del rows
     assert pa.total_allocated_bytes() - before < 100_000
+
+
+def test_duckdb_begins_with_the_first_query_and_once() -> None:
+    begun: list[duckdb.DuckDBPyConnection] = []
+
+    def connect() -> duckdb.DuckDBPyConnection:
+        begun.append(duckdb.connect(config={"threads": 1}))
+        return begun[-1]
+
+    queries = Queries(connect)
+    assert begun == []
+    for value in (1, 2):
+        queries.run(DOUBLED, {"given": numbers(value)})
+    (connection,) = begun
+    connection.close()

@@ -41,11 +41,12 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """A partial by pyarrow: `create` of `argument` (None: of rows), then `merge`."""
+    """A partial by pyarrow: `create` of `argument` (None: of rows), then `merge`. `type`: its own; None: the argument's."""
 
     create: str
     argument: str | None
     merge: str
+    type: pa.DataType | None
     overflows: bool = False  # pyarrow's sum of integers wraps around silently, so greater ones are DuckDB's
 
 
@@ -96,7 +97,7 @@ def layout_of(aggregations: Sequence[physical.Aggregation]) -> Layout:
 
 def _count(layout: Layout, it: physical.Aggregation) -> Result:
     if it.function == "count_all" and it.where is None:
-        kernels = Kernels("count_all", None, "sum")
+        kernels = Kernels("count_all", None, "sum", pa.int64())
         name = layout.partial("count(*)", "CAST(sum({p}) AS BIGINT)", kernels)
     else:
         argument = layout.argument(it.arguments[0] if it.arguments else None, it.where)
@@ -105,7 +106,9 @@ def _count(layout: Layout, it: physical.Aggregation) -> Result:
 
 
 def _counted(layout: Layout, argument: str) -> str:
-    return layout.partial(f"count({argument})", "CAST(sum({p}) AS BIGINT)", Kernels("count", argument, "sum"))
+    return layout.partial(
+        f"count({argument})", "CAST(sum({p}) AS BIGINT)", Kernels("count", argument, "sum", pa.int64())
+    )
 
 
 def _sum(layout: Layout, it: physical.Aggregation) -> Result:
@@ -116,7 +119,7 @@ def _sum(layout: Layout, it: physical.Aggregation) -> Result:
 def _summed(layout: Layout, argument: str, kind: pa.DataType) -> str:
     """A sum that does not fit its type raises, as in Spark. Decimals are DuckDB's: pyarrow keeps their precision."""
     name = type_name(kind)
-    kernels = Kernels("sum", argument, "sum", overflows=pa.types.is_integer(kind))
+    kernels = Kernels("sum", argument, "sum", kind, overflows=pa.types.is_integer(kind))
     kernels_ = None if pa.types.is_decimal(kind) else kernels
     return layout.partial(f"CAST(sum({argument}) AS {name})", f"CAST(sum({{p}}) AS {name})", kernels_)
 
@@ -149,7 +152,7 @@ def _extreme(layout: Layout, it: physical.Aggregation) -> Result:
     kernel = {"bool_and": "all", "bool_or": "any"}.get(it.function, it.function)
     merge = f"{it.function}({{p}})"
     return Result(
-        compute=_column(layout.partial(f"{it.function}({argument})", merge, Kernels(kernel, argument, kernel)))
+        compute=_column(layout.partial(f"{it.function}({argument})", merge, Kernels(kernel, argument, kernel, None)))
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 import duckdb
@@ -22,6 +23,7 @@ from headrace.stream.engine.operator import NEVER, Context, Operator, Refused
 from headrace.stream.engine.parts import PartStore
 from headrace.stream.engine.project import ProjectOperator
 from headrace.stream.engine.python import PythonOperator
+from headrace.stream.engine.queries import Queries
 from headrace.stream.engine.session import SessionOperator
 from headrace.stream.engine.spill import spill_folder
 from headrace.stream.engine.tables import plain
@@ -92,7 +94,7 @@ class Engine:
         self._closing = ExitStack()
         with ExitStack() as failed:
             failed.callback(self.close)
-            self._context = Context(self._connect(memory_bytes, threads), store)
+            self._context = Context(Queries(partial(self._connect, memory_bytes, threads)), store)
             self._tables(tables or {})
             self._running = _running(plan_, self._context)
             failed.pop_all()
@@ -117,7 +119,7 @@ class Engine:
 
     def set_table(self, name: str, rows: pa.Table) -> None:
         """The static table `name` is this from now on."""
-        self._context.connection.register(name, rows)
+        self._context.queries.connection.register(name, rows)
 
     def pending(self) -> int | None:
         """The least watermark at which every operator has given what it holds back now; None: none holds anything back.
@@ -204,7 +206,7 @@ class Engine:
                 for function in node.functions:
                     if function.name not in known:
                         known.add(function.name)
-                        register_function(self._context.connection, function)
+                        register_function(self._context.queries.connection, function)
 
 
 def _rows_of(table: plan.TableRef, tables: Mapping[str, pa.Table]) -> pa.Table:

@@ -50,8 +50,10 @@ class Groups:
         self.key_names = [f"k{place}" for place in range(len(node.keys))]
         self._names = [f"p{place}" for place in range(len(self._layout.partials))]
         self._by = by
-        self.schema = self._found_schema(given)
-        self._kernels = kernels and self._suffice()
+        self._kernels = False
+        empty = self.columns(given.arrow().empty_table(), **{name: pa.array([], pa.int64()) for name in by})
+        self._kernels = kernels and self._suffice(empty.schema)
+        self.schema = self._kernel_schema(empty.schema) if self._kernels else self._queried_schema(empty)
 
     def columns(self, rows: pa.Table, **by: pa.Array) -> pa.Table:
         """Input rows as the columns that `create` takes, with the grouping columns `by`."""
@@ -100,22 +102,24 @@ class Groups:
             for place, result in enumerate(self._layout.results)
         ]
 
-    def _found_schema(self, given: Schema) -> pa.Schema:
-        """Of partials: what DuckDB says that it is."""
-        self._kernels = False
-        empty = given.arrow().empty_table()
-        nothing = {name: pa.array([], pa.int64()) for name in self._by}
-        names = [*self._by, *self.key_names]
-        query = self._create_sql(names, [partial.create for partial in self._layout.partials])
-        rows = _numbered(self.columns(empty, **nothing))
-        return self._context.query(query, **{physical.INPUT: rows}).schema
-
-    def _suffice(self) -> bool:
+    def _suffice(self, given: pa.Schema) -> bool:
         """Kernels hash floats bit by bit (-0.0 is not 0.0), and nested types not at all."""
-        keys = (self.schema.field(name).type for name in self.key_names)
-        return all(partial.kernels for partial in self._layout.partials) and not any(
-            pa.types.is_floating(kind) or pa.types.is_nested(kind) for kind in keys
-        )
+        floats = any(pa.types.is_floating(given.field(name).type) for name in self.key_names)
+        nested = any(pa.types.is_nested(kind) for kind in given.types)
+        return all(partial.kernels for partial in self._layout.partials) and not floats and not nested
+
+    def _kernel_schema(self, given: pa.Schema) -> pa.Schema:
+        """Of partials: what DuckDB would say, without asking it."""
+        kinds = [(name, given.field(name).type) for name in (*self._by, *self.key_names)]
+        for name, partial in zip(self._names, self._layout.partials, strict=True):
+            assert partial.kernels is not None  # `_suffice`
+            kinds.append((name, partial.kernels.type or given.field(partial.kernels.argument).type))
+        return pa.schema(kinds)
+
+    def _queried_schema(self, empty: pa.Table) -> pa.Schema:
+        """Of partials: what DuckDB says that it is."""
+        query = self._create_sql([*self._by, *self.key_names], [partial.create for partial in self._layout.partials])
+        return self._context.query(query, **{physical.INPUT: _numbered(empty)}).schema
 
     def _is_safe(self, rows: pa.Table, arguments: Sequence[str | None]) -> bool:
         """Whether kernels give what SQL would: no sum wraps around, no NaN is passed over by min or max."""

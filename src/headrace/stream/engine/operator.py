@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import duckdb
 import pyarrow as pa
 
 from headrace.stream.engine.parts import Parts, PartStore
@@ -45,20 +44,15 @@ class Context:
     """What operators share.
 
     Attributes:
-        connection: the engine's DuckDB; its zone is UTC. Only the engine's thread uses it.
+        queries: the engine's DuckDB; its zone is UTC. Only the engine's thread uses it.
         store: where parts are.
         late, dead: what the current step took out of the stream.
-        queries: what `query` has run and keeps ready.
     """
 
-    connection: duckdb.DuckDBPyConnection
+    queries: Queries
     store: PartStore
     late: list[Refused] = field(default_factory=list)
     dead: list[Refused] = field(default_factory=list)
-    queries: Queries = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.queries = Queries(self.connection)
 
     def query(self, sql: str, **tables: pa.Table) -> pa.Table:
         """The result of DuckDB's SQL over Arrow tables, named by keyword. The text is the same for all batches.

@@ -6,8 +6,9 @@ kept, over a name that stays, costs 1.1. So a name stands for a slot, which give
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import duckdb
@@ -54,14 +55,19 @@ class Kept:
 
 
 class Queries:
-    """Of one connection. A query is kept by its text and its tables' schemas for as long as the connection lives: texts
-    must be few, so they hold nothing of a batch.
+    """Of one connection, which begins with the first: it takes 10 ms, and kernels may do everything. A query is kept by
+    its text and its tables' schemas for as long as the connection lives: texts must be few, so they hold nothing of a batch.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, connect: Callable[[], duckdb.DuckDBPyConnection]) -> None:
+        self._connect = connect
         self._kept: dict[Key, Kept] = {}
         self._slots = 0
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB itself, for what is there beside the tables of a query."""
+        return self._connect()
 
     def run(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         """The result of a SELECT over tables, by their names in it. Raises duckdb.Error."""
@@ -75,12 +81,12 @@ class Queries:
 
     def _run_once(self, sql: str, tables: Mapping[str, Any]) -> pa.Table:
         for name, table in tables.items():
-            self._connection.register(name, table)
+            self.connection.register(name, table)
         try:
-            return self._connection.sql(sql).to_arrow_table()
+            return self.connection.sql(sql).to_arrow_table()
         finally:
             for name in tables:
-                self._connection.unregister(name)
+                self.connection.unregister(name)
 
     def _keep(self, sql: str, tables: Mapping[str, pa.Table]) -> Kept:
         """Slots have names that no table has; the query knows them by those of its tables."""
@@ -88,7 +94,7 @@ class Queries:
         named = []
         for name, slot in slots.items():
             self._slots += 1
-            self._connection.register(f"_slot_{self._slots}", slot)
+            self.connection.register(f"_slot_{self._slots}", slot)
             named.append(f"{name} AS NOT MATERIALIZED (FROM _slot_{self._slots})")
         rest = f", {sql.removeprefix('WITH ')}" if sql.startswith("WITH ") else f" {sql}"
-        return Kept(self._connection.sql(f"WITH {', '.join(named)}{rest}"), slots)
+        return Kept(self.connection.sql(f"WITH {', '.join(named)}{rest}"), slots)
