@@ -42,6 +42,14 @@ def test_row_groups_are_read_in_order_and_from_every_position(tmp_path: Path, ro
         assert values(read_all(tmp_path, rows_max=rows_max, position=chunk.position)) == values(chunks[number + 1 :])
 
 
+def test_files_of_nearly_a_batch_are_not_cut_up_and_small_ones_fill_one(tmp_path: Path) -> None:
+    for number in range(4):
+        pq.write_table(pa.table({"n": [number] * 9}), tmp_path / f"{number}.parquet")
+    assert [len(chunk.rows) for chunk in read_all(tmp_path, rows_max=10)] == [9, 9, 9, 9]
+    assert [len(chunk.rows) for chunk in read_all(tmp_path, rows_max=20)] == [18, 18]
+    assert [len(chunk.rows) for chunk in read_all(tmp_path, rows_max=16)] == [16, 16, 4]
+
+
 def test_columns_are_matched_by_name_and_cast(tmp_path: Path) -> None:
     table = pa.table(
         {

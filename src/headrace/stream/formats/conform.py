@@ -35,6 +35,7 @@ class Unfit(ValueError):
     """A table is not of the schema; the text names the column."""
 
 
+@functools.lru_cache(maxsize=32)  # small files are read by the hundred
 def nullable(schema: Schema) -> Schema:
     """The schema without NOT NULL: for rows whose NULLs are sought by `split_nulls`."""
     return Schema(tuple(dataclasses.replace(field, nullable=True) for field in schema.fields))
@@ -43,8 +44,11 @@ def nullable(schema: Schema) -> Schema:
 def split_nulls(rows: pa.Table, schema: Schema) -> tuple[pa.Table, list[tuple[int, str]]]:
     """(the rows that have a value where the schema says NOT NULL, (ORIGIN, reason) of the others). Rows have ORIGIN."""
     bad: dict[int, str] = {}
-    for field in schema.fields:
-        if not field.nullable and rows.column(field.name).null_count:
+    needed = [field for field in schema.fields if not field.nullable]
+    if not needed:
+        return rows, []
+    for field in needed:
+        if rows.column(field.name).null_count:
             absent = rows.filter(pc.is_null(rows.column(field.name)))
             reason = f"column {field.name!r} is NOT NULL and has no value"
             bad |= dict.fromkeys(absent.column(ORIGIN).to_pylist(), reason)

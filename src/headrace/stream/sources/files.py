@@ -101,10 +101,11 @@ class FileReader(Reader):
             self._close_part()
 
     def _pieces(self, rows_max: int) -> list[Piece]:
-        """The next rows; of files that end one after the other, as many as fill a batch: small ones cost as much."""
+        """The next rows; of files that end one after the other, as many as fill a batch: small ones cost as much. One that is
+        nearly full gets no beginning of a further file, so that files as large as batches are not cut up."""
         pieces: list[Piece] = []
         rows = size_bytes = 0
-        while rows < rows_max and size_bytes < limits.BATCH_BYTES_MAX:
+        while rows < rows_max * limits.BATCH_FULL_SHARE and size_bytes < limits.BATCH_BYTES_MAX:
             piece = self._read(rows_max - rows)
             if piece is not None:
                 pieces.append(piece)
