@@ -92,7 +92,8 @@ class Sender(threading.Thread):
 def received(client: Any, url: str) -> Counter[str]:
     """All that is in the queue."""
     found: Counter[str] = Counter()
-    while messages := client.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+    asked = {"QueueUrl": url, "MaxNumberOfMessages": 10, "WaitTimeSeconds": 1, "VisibilityTimeout": 600}
+    while messages := client.receive_message(**asked).get("Messages"):
         found.update(message["Body"] for message in messages)
     return found
 
@@ -114,7 +115,7 @@ def test_nothing_is_lost_or_sent_twice_though_a_node_is_killed_and_one_stops(
     stored = [body for sender in senders for body in sender.stored]
     assert set(stored) <= found.keys()
     assert set(found.values()) == {1}
-    assert len(stored) >= SENDERS * SENDS - 2 * SENDERS  # at most what was under way at a node that went
+    assert len(stored) > 0.9 * SENDERS * SENDS  # all but what was under way at a node that went: one a sender, or two
 
 
 @contextmanager

@@ -133,6 +133,18 @@ def test_clock_that_is_set_forward_by_days_ends_nothing(connection: Connection, 
     assert [node() for node in (*nodes, late)] == [START_MS + 15_000] * 3
 
 
+@pytest.mark.parametrize("step_ms", [HOUR_MS, -HOUR_MS])
+def test_offset_ends_when_no_node_has_run_for_long(connection: Connection, given: Clocks, step_ms: int) -> None:
+    clock = DatabaseClock(connection)
+    given.wall_ms += step_ms
+    clock.correct(connection)
+    assert clock() == START_MS
+    given.pass_time(AHEAD_MAX_MS)
+    assert DatabaseClock(connection)() == START_MS + AHEAD_MAX_MS
+    given.pass_time(2 * HOUR_MS)
+    assert DatabaseClock(connection)() == given.wall_ms
+
+
 def test_node_that_was_paused_for_long_takes_the_time_of_those_that_ran(
     connection: Connection, given: Clocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +163,9 @@ def test_offset_changes_only_for_what_is_certain() -> None:
     ahead = 1_000_000 + AHEAD_MAX_MS
     assert settled(7, wall_ms=ahead, certain_ms=0, possible_ms=1_000_007) == 7
     assert settled(8, wall_ms=ahead, certain_ms=0, possible_ms=1_000_007) == 7 - AHEAD_MAX_MS
-    assert settled(8, wall_ms=ahead, certain_ms=0, possible_ms=None) == 8
+    assert settled(8, wall_ms=ahead, certain_ms=1_000_008, possible_ms=None) == 8
+    assert settled(8, wall_ms=ahead, certain_ms=1_000_007, possible_ms=None) == 0
+    assert settled(2 * AHEAD_MAX_MS, wall_ms=6, certain_ms=7, possible_ms=None) == 2 * AHEAD_MAX_MS
 
 
 def test_node_whose_clocks_stood_still_grants_no_lease_that_has_ended(kind: StoreKind, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ own monotonic clock or by the latest time that was written there, raises the off
 Set forward a little, it is followed: to a node that was paused it looks the same, and leases that end early are what
 at-least-once allows. Set forward by days it would end the retention of everything. So a node that has run meanwhile does not
 believe in more than AHEAD_MAX_MS, and lowers the offset; unless others have written later times, then it was paused itself.
+When no node has run for as long, the one that starts begins anew with the database's clock: an offset is not for ever.
+
 The clocks of the nodes' own machines may be set to anything: none is asked.
 """
 
@@ -30,7 +32,8 @@ LATE_MS: Final = 2_000
 """So much later a transaction may begin in the database than its node says that it is. Beyond this the node has stood still (a
 virtual machine is paused, and its clocks with it), and would grant leases that have ended already."""
 AHEAD_MAX_MS: Final = 10 * limits.MINUTE_MS
-"""Longer, one hopes, than a machine is paused while no other node runs: then leases last longer by as much as it was."""
+"""Longer, one hopes, than a machine is paused while no other node runs: then leases last longer by as much as it was, and time is
+behind by as much until no node has run for so long."""
 SLOW_NS: Final = 500_000_000  # an answer that took longer says too little of when it was true
 
 _LOCK: Final[LiteralString] = "SELECT offset_ms, seen_ms FROM clock FOR UPDATE"
@@ -50,9 +53,10 @@ def settled(offset_ms: int, *, wall_ms: int, certain_ms: int, possible_ms: int |
     steady_ms = wall_ms + offset_ms
     if steady_ms < certain_ms - STEP_MS:
         return certain_ms - wall_ms
-    if possible_ms is not None and steady_ms > possible_ms + AHEAD_MAX_MS:
-        return possible_ms - wall_ms
-    return offset_ms
+    if possible_ms is not None:
+        return possible_ms - wall_ms if steady_ms > possible_ms + AHEAD_MAX_MS else offset_ms
+    nobody_ran = steady_ms > certain_ms + AHEAD_MAX_MS
+    return 0 if nobody_ran and wall_ms >= certain_ms else offset_ms
 
 
 class ClockMoved(Exception):

@@ -26,8 +26,11 @@ _EMPTY: Final[LiteralString] = (
 )
 # The source's time goes on, if it is another than the database's.
 _CLOCK: Final[LiteralString] = """
-UPDATE clock SET offset_ms = CASE WHEN abs(apart.ms) > 1000 THEN apart.ms ELSE 0 END
-FROM (SELECT %s - (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) apart
+UPDATE clock SET seen_ms = apart.now_ms, offset_ms = CASE WHEN abs(apart.ms) > 1000 THEN apart.ms ELSE 0 END
+FROM (
+    SELECT asked.now_ms, asked.now_ms - (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms
+    FROM (SELECT %s::bigint AS now_ms) asked
+) apart
 """
 _MESSAGES: Final[LiteralString] = (
     "COPY message (seq, visible_ms, queue, receives, received_ms, first_ms, sent_ms, due_ms, prior_receives, prior_first_ms,"
