@@ -214,7 +214,7 @@ def test_pause_of_the_process_breaks_no_promise(tmp_path: Path) -> None:
         assert not found, {name: where[:5] for name, where in found.items()}
         assert not any(left.values())
         assert not [call for call in load.history.calls if not call.endswith(" acknowledged")]
-        assert sum(one.acknowledged for one in load.history.sends) > 100
+        assert sum(one.acknowledged for one in load.history.sends) > 20
 
     broker = BrokerProcess(tmp_path / "data")
     broker.start()

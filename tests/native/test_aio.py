@@ -61,7 +61,7 @@ def test_client_works_on_uvloop_too(target: str) -> None:
         async with headrace.connect_async(target, patience=0, cooldowns=False) as client:
             queue = await client.queue("orders", create=True)
             await queue.send("a")
-            [message] = await queue.receive(wait=5)
+            [message] = await queue.receive(wait=20)
             await message.delete()
 
     uvloop.run(main())
@@ -229,7 +229,7 @@ def test_cancelled_receive_takes_no_messages(target: str, polls: Polls) -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         await queue.send("x")
-        assert [m.receives for m in await queue.receive(wait=5)] == [1]
+        assert [m.receives for m in await queue.receive(wait=20)] == [1]
 
     run(target, scenario)
 

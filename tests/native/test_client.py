@@ -288,7 +288,7 @@ def test_dead_letters_are_found_and_moved_back(client: headrace.Client) -> None:
     queue.send("poison")
     queue.receive(wait=0)[0].release()
     assert queue.receive(wait=0) == []
-    [letter] = dead.receive(wait=5)
+    [letter] = dead.receive(wait=20)
     assert (letter.text, letter.dead_letter_of) == ("poison", "q")
     letter.release()
 

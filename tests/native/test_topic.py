@@ -17,7 +17,7 @@ from headrace.native.topic_calls import span_ms
 
 
 def texts(queue: headrace.Queue) -> list[str]:
-    return [message.text for message in queue.receive(100, wait=5)]
+    return [message.text for message in queue.receive(100, wait=20)]
 
 
 def test_published_messages_reach_every_subscribed_queue(client: headrace.Client) -> None:
@@ -29,10 +29,10 @@ def test_published_messages_reach_every_subscribed_queue(client: headrace.Client
     sent = topic.publish({"n": 1}, attributes={"kind": "late"})
     topic.publish_many(["2", headrace.Outgoing("3", attributes={"kind": "early"})])
 
-    (one, *rest) = first.receive(wait=5)
+    (one, *rest) = first.receive(wait=20)
     assert (one.id, one.json(), one.attributes) == (sent.id, {"n": 1}, {"kind": "late"})
     assert [message.text for message in rest] == ["2", "3"]
-    assert [message.json() for message in second.receive(wait=5)] == [{"n": 1}]
+    assert [message.json() for message in second.receive(wait=20)] == [{"n": 1}]
 
 
 def test_log_is_read_and_replayed(client: headrace.Client) -> None:
@@ -139,7 +139,7 @@ def test_async_twin_does_the_same(tmp_path: Path) -> None:
             await topic.publish("a")
             await topic.subscribe("q", start="beginning")
             await topic.publish_many(["b", "c"])
-            assert [message.text for message in await queue.receive(wait=5)][:1] == ["a"]
+            assert [message.text for message in await queue.receive(wait=20)][:1] == ["a"]
             assert [message.text async for message in topic.log()] == ["a", "b", "c"]
             assert (await topic.describe()).counts.logged == 3
             assert (await topic.change(retention_bytes=500)).retention_bytes == 500

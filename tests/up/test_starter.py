@@ -86,7 +86,7 @@ def test_it_runs_an_order_becomes_a_task_that_runs_and_a_total(tmp_path: Path) -
             wait_until(lambda: client.queue("packed").counts().sent >= 2)
             client.queue("packed").send({"book": "Emma", "count": 3, "ts": "2100-01-01T00:00:01"})
             totals = client.queue("totals", create=True)
-            first, *_ = totals.receive(wait=20)
+            first, *_ = wait_until(lambda: totals.receive(wait=20))
             assert first.json()["book"] in ("Moby Dick", "Emma")
         assert "headrace" in urllib.request.urlopen(one.url_of("console"), timeout=PATIENCE_S).read().decode()
         assert one.stop() == 0

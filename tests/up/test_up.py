@@ -30,7 +30,7 @@ def send(one: UpProcess, *values: int) -> None:
 
 def received(one: UpProcess, count: int) -> list[int]:
     found: list[int] = []
-    with headrace.connect(one.folder / "data", patience=30) as client:
+    with headrace.connect(one.folder / "data", patience=PATIENCE_S) as client:
         queue = client.queue("out", create=True)
         while len(found) < count:
             for message in queue.receive(wait=20):
