@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, Final, Protocol
 
 from benchmarks.http_load import BODY_BYTES
 from benchmarks.machine import cpu_s
-from benchmarks.servers import free_port
 from benchmarks.sqs_wire import bodies
+from headrace.testing.ports import free_port
 
 BATCHES: Final = (100, 1_000)
 START_TIMEOUT_S: Final = 20

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any, Final
 from benchmarks import machine
 from benchmarks.http_load import ask
 from benchmarks.sqs_wire import BadAnswer
+from headrace.testing.ports import free_port
 
 READY_TIMEOUT_S: Final = 60
 STOP_TIMEOUT_S: Final = 20
@@ -63,13 +63,6 @@ class Running:
 
     def memory_mib(self) -> float:
         return machine.memory_mib(self.pid)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -17,7 +17,6 @@ import pty
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from headrace.testing.ports import free_ports
 from tests.broker_process import ServerProcess, environment
 from tests.patience import PATIENCE_S
 
@@ -87,7 +87,7 @@ class Walk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.servers: list[Server] = []
-        self.ports = {str(port): str(free) for port, free in zip(PORTS, _free_ports(len(PORTS)), strict=True)}
+        self.ports = {str(port): str(free) for port, free in zip(PORTS, free_ports(len(PORTS)), strict=True)}
         broker, web, console, _ = self.ports.values()
         self.env = {
             "PATH": f"{folder / '.bin'}:{os.environ['PATH']}:/usr/sbin",
@@ -187,11 +187,3 @@ def _read(descriptor: int) -> Iterator[bytes]:
     with suppress(OSError):  # Linux's way to say that nobody writes any more
         while piece := os.read(descriptor, 65_536):
             yield piece
-
-
-def _free_ports(count: int) -> list[int]:
-    with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in with_sockets]
-    for one in with_sockets:
-        one.close()
-    return ports

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.http_load import ask
-from benchmarks.servers import CannotInstall, free_port, stop
+from benchmarks.servers import CannotInstall, stop
 from benchmarks.sqs_wire import BadAnswer
+from headrace.testing.ports import free_port
 from headrace.testing.postgres import Server, find_programs
 
 START_S: Final = 60.0

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import machine
-from benchmarks.servers import free_port, stop
+from benchmarks.servers import stop
 from benchmarks.tasks.contenders import APPS, Contender
+from headrace.testing.ports import free_port
 
 LOOK_S: Final = 0.005
 TIMEOUT_S: Final = 120.0

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.servers import free_port
 from benchmarks.web import nginx, wrk
 from benchmarks.web.plan import Plan
 from benchmarks.web.running import Running, launched
 from benchmarks.web.speed import Say
+from headrace.testing.ports import free_port
 
 SMALL: Final = ("small.bin", 1_024, 64)
 LARGE: Final = ("large.bin", 10 * 2**20, 8)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import machine
-from benchmarks.servers import READY_TIMEOUT_S, free_port, stop
+from benchmarks.servers import READY_TIMEOUT_S, stop
 from benchmarks.web import nginx
 from benchmarks.web.contenders import APPS, App, Contender
+from headrace.testing.ports import free_port
 
 PROBE_EVERY_S: Final = 0.01
 STOP_TIMEOUT_S: Final = 5

@@ -20,6 +20,7 @@ import pytest
 import headrace
 from headrace import postgres
 from headrace.queue.store.postgres import schema
+from headrace.testing.ports import free_port
 from headrace.testing.postgres import Server, find_programs
 from tests.broker_process import BrokerProcess, broker
 from tests.patience import PATIENCE_S
@@ -51,9 +52,7 @@ class Pool:
     def __init__(self, folder: Path, server: Server) -> None:
         self._user = "postgres" if os.geteuid() == 0 else None
         self._config = folder / "pgbouncer.ini"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._config.write_text(CONFIG.format(server=server.port, port=self.port, folder=folder))
         (folder / "users").write_text('"headrace" ""\n')
         self.url = f"postgresql://headrace@127.0.0.1:{self.port}/postgres"

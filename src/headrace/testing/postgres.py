@@ -14,7 +14,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
+
+from headrace.testing.ports import free_port
 
 START_S: Final = 60.0
 STANDBY: Final = "headrace_standby"
@@ -80,7 +81,7 @@ class Server:
             raise FileNotFoundError("no PostgreSQL 15 or later on this machine: install the package `postgresql`")
         self.programs = programs
         self.data = folder / "data"
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._user = "postgres" if os.geteuid() == 0 else None
         self._log = folder / "log"
         self._process: subprocess.Popen[Any] | None = None
@@ -326,10 +327,3 @@ def databases() -> Databases:
 
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import headrace
+from headrace.testing.ports import free_ports
 from headrace.testing.postgres import Server, find_programs
 from tests.broker_process import BrokerProcess, wait_until
 from tests.faults.stream.cluster import Cluster, assert_same, end_broker, left, messages_of
@@ -43,7 +43,7 @@ class Nodes(Cluster):
         self.server = Server(Path(self._database.name))
         self.server.start()
         self._store = Databases(self.server).of(folder)
-        self._ports = [free_port(), free_port()]
+        self._ports = free_ports(2)
         super().__init__(folder, FILE, chance, limits=LIMITS)
         self.target = ",".join(f"http://127.0.0.1:{port}" for port in self._ports)
         self.nodes = [self.broker, self._started(self._ports[1])]
@@ -87,13 +87,6 @@ class Nodes(Cluster):
         for place in self._starting.intersection(places):
             self.nodes[place].wait_ready()
         self._starting.difference_update(places)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from wsproto.connection import Connection as WebSocket
 from wsproto.connection import ConnectionType
 from wsproto.events import TextMessage
 
+from headrace.testing.ports import free_port
 from tests.patience import PATIENCE_S
 from tests.web.web_process import WebProcess, serve, wait_until
 
@@ -287,8 +288,7 @@ def test_one_of_two_upstreams_is_killed_under_load(tmp_path: Path) -> None:
 
 @contextmanager
 def nginx(folder: Path) -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     (folder / "html").mkdir()
     (folder / "html" / "a.txt").write_text("0123456789")
     (folder / "nginx.conf").write_text(

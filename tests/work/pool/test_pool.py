@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 
 from headrace.native.endpoint import is_served
+from headrace.testing.ports import free_port
 from tests.broker_process import broker, run_command, wait_until
 from tests.work.worker_process import APP, runs, sender, working
 
@@ -232,9 +232,7 @@ def test_batch_consumer_takes_lists(tmp_path: Path, kind: str) -> None:
 
 
 def test_metrics_tell_what_was_done_and_survive_the_process_that_did_it(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with working(tmp_path, "--metrics-port", str(port)) as worker, sender(tmp_path) as tasks:
         worker.port = port
 
