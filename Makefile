@@ -23,7 +23,7 @@ demo: .venv/.demo ## All of headrace on 336,776 real flights: look at it, kill w
 
 test: .venv/.dev ## All tests, in parallel where they are independent (about twenty-five minutes on two cores)
 	@# pytest answers 5 when it finds no test: one of the two runs may have none, as with TESTS=tests/sqs.
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not serial" $(TESTS) || { bulk=$$?; [ $$bulk = 5 ] || exit $$bulk; }; \
+	$(BIN)/python -m pytest -n $(JOBS) -m "not serial" $(TESTS) || { bulk=$$?; [ $$bulk = 5 ] || exit $$bulk; }; \
 	$(BIN)/python -m pytest -m serial $(TESTS) || { alone=$$?; [ $$alone = 5 ] && [ "$${bulk:-0}" = 0 ]; }
 
 bench: .venv/.demo ## Compare with other queues, web servers and Spark on this machine: make bench MODE=quick|full

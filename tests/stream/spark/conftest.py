@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 import headrace
 from headrace.stream.spark.session import session
 from tests.native.served import ServedBroker
-from tests.stream.spark.lean import LEAN
+from tests.stream.spark.lean import FEW_FILES, LEAN
 
 
 @pytest.fixture
@@ -36,9 +36,16 @@ def java() -> None:
 
 
 @pytest.fixture(scope="session")
-def spark(java: None) -> Iterator[SparkSession]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Fails in the second process that wants a session: tests/conftest.py gives one process all of Spark's tests."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        (tmp_path_factory.getbasetemp().parent / "spark").touch(exist_ok=False)
+
+
+@pytest.fixture(scope="session")
+def spark(java: None, alone: None) -> Iterator[SparkSession]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYSPARK_SUBMIT_ARGS", LEAN)
+        patch.setenv("PYSPARK_SUBMIT_ARGS", f"{FEW_FILES} {LEAN}")
         found = session("tests", "local[2]")
     found.sparkContext.setLogLevel("OFF")  # failures that tests cause on purpose fill pages
     yield found

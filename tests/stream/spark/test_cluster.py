@@ -21,7 +21,7 @@ from tests.stream.spark.lean import LEAN
 MESSAGES = 5_000
 ROOT = Path(__file__).parents[3]
 
-pytestmark = [pytest.mark.xdist_group("spark"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 def executors(driver: int) -> dict[int, str]:

@@ -14,8 +14,6 @@ from headrace.stream.spark.run import run_on_spark
 from headrace.testing.pipelines import run_in_memory
 from tests.stream.spark.plans import PLANS, bid_stream, sources_of
 
-pytestmark = pytest.mark.xdist_group("spark")
-
 
 def multiset(rows: pa.Table) -> Counter[str]:
     """Floats to twelve digits: sums of them depend on the order."""

@@ -16,8 +16,6 @@ from headrace.stream.sql import WINDOW_TIME, to_spark
 from headrace.testing.pipelines import run_in_memory
 from tests.stream import differential
 
-pytestmark = pytest.mark.xdist_group("spark")
-
 SEEDS: Final = range(1000, 1016)
 
 

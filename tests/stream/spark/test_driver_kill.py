@@ -23,7 +23,7 @@ MESSAGES = 9_000
 """More than one transaction takes: so there is a middle of the publication."""
 ROOT = Path(__file__).parents[3]
 
-pytestmark = [pytest.mark.xdist_group("spark"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 PIPELINE = """
 import os

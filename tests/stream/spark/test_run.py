@@ -20,8 +20,6 @@ from headrace.stream.spark.errors import CheckpointChanged, RowsDead
 from headrace.stream.spark.run import run_on_spark
 from tests.native.served import ServedBroker
 
-pytestmark = pytest.mark.xdist_group("spark")
-
 SCHEMA = "id bigint, ts timestamp"
 START = dt.datetime(2026, 1, 1)  # noqa: DTZ001 - UTC without zone, as inside a pipeline
 COUNT = "SELECT window_start, count(*) AS n, sum(id) AS total FROM input GROUP BY tumble(ts, '10 seconds')"

@@ -21,8 +21,6 @@ from headrace.stream.formats.encoding import arrow_stream
 from headrace.stream.spark import stages
 from tests.native.served import ServedBroker
 
-pytestmark = pytest.mark.xdist_group("spark")
-
 SCHEMA = "id bigint NOT NULL, ts timestamp, tags array<string>"
 
 

@@ -15,8 +15,6 @@ pyspark = pytest.importorskip("pyspark.sql")
 if shutil.which("java") is None and not os.environ.get("CI"):
     pytest.skip("no Java", allow_module_level=True)
 
-pytestmark = pytest.mark.xdist_group("spark")  # one process: sessions are expensive
-
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Any]:
