@@ -11,6 +11,8 @@ MODE ?= quick
 STORE ?= folder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Images of Python set it; without bytecode each of a thousand processes would compile headrace anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench docs lint format clean
