@@ -12,6 +12,7 @@ import pytest
 
 import headrace
 from headrace.errors import HeadraceError
+from tests.broker_process import wait_until
 from tests.faults.broker_process import BrokerProcess
 from tests.patience import PATIENCE_S
 
@@ -73,6 +74,7 @@ def test_kill_loses_nothing_that_was_published(tmp_path: Path) -> None:
         with headrace.connect(target) as client:
             client.topic("t").replay("again", purge=True)
             client.topic("t").publish("999999 ")
+            wait_until(lambda: not any(one.catching_up for one in client.topic("t").describe().subscriptions))
             log = [int(message.text.split()[0]) for message in client.topic("t").log()]
             live, again = numbers_of(client.queue("live")), numbers_of(client.queue("again"))
     finally:
@@ -80,4 +82,4 @@ def test_kill_loses_nothing_that_was_published(tmp_path: Path) -> None:
     assert log == sorted(set(log)) and set(sent) <= set(log)
     assert live == log
     assert again == log
-    assert len(sent) > 20 * ROUNDS
+    assert len(sent) >= 20 * ROUNDS
