@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import threading
@@ -224,6 +225,11 @@ def leave_alone(path: Path) -> None:
     os.utime(path, (time.time() - limits.SETTLED_S - 1,) * 2)
 
 
+def hold(path: Path) -> None:
+    """Make it as new as if somebody wrote to it just now, for as long as the test takes."""
+    os.utime(path, (time.time() + 3_600,) * 2)
+
+
 def append(path: Path, data: bytes) -> None:
     with path.open("ab") as file:
         file.write(data)
@@ -268,8 +274,10 @@ def test_lines_that_come_to_a_file_after_the_next_one_was_begun_are_read(tmp_pat
     reader = opened(tmp_path, follow=True)
     assert values(read_all(reader)) == [1]
     (tmp_path / "b.jsonl").write_bytes(lines([3]))
+    hold(tmp_path / "a.jsonl")
     assert values(read_all(reader)) == []
     append(tmp_path / "a.jsonl", lines([2]))
+    hold(tmp_path / "a.jsonl")
     assert values(read_all(reader)) == [2]
     leave_alone(tmp_path / "a.jsonl")
     assert values(read_all(reader)) == [3]
@@ -325,6 +333,18 @@ def test_a_log_that_was_rotated_away_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(lines([7, 8, 9]))
     with pytest.raises(SourceFailed, match="rotated away"):
         opened(path, position=chunk.position, follow=True)
+
+
+def test_a_read_that_comes_late_to_its_look_looks_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines([1]))
+    reader = opened(tmp_path, follow=True)
+    read_all(reader)
+    (tmp_path / "b.jsonl").write_bytes(lines([2]))
+    leave_alone(tmp_path / "a.jsonl")
+    late_s = itertools.count(step=60)
+    monkeypatch.setattr("headrace.stream.sources.files.time.monotonic", lambda: float(next(late_s)))
+    chunk = reader.read(10, 1)
+    assert chunk is not None and values([chunk]) == [2]
 
 
 def test_a_closed_reader_ends_its_wait(tmp_path: Path) -> None:

@@ -70,16 +70,19 @@ class FileReader(Reader):
 
     def read(self, rows_max: int, wait_s: float) -> Chunk | None:
         with self._reading:
-            return self._next_chunk(rows_max, time.monotonic() + wait_s)
+            return self._next_chunk(rows_max, wait_s)
 
-    def _next_chunk(self, rows_max: int, deadline_s: float) -> Chunk | None:
+    def _next_chunk(self, rows_max: int, wait_s: float) -> Chunk | None:
+        deadline_s, over = time.monotonic() + wait_s, wait_s <= 0
         while not self._closed.is_set() and not self._finished:
             pieces = self._pieces(rows_max)
             if pieces:
                 return self._chunk(pieces)
             more = self._next() if self._part is None else self._rotated()
-            if not more and not self._wait(deadline_s):
-                break
+            if not more:
+                if over or self._finished:
+                    break
+                over = self._wait(deadline_s)
         return None
 
     @property
@@ -184,14 +187,12 @@ class FileReader(Reader):
         self._at = FilePosition(self._at.file, before, self._at.at)
 
     def _wait(self, deadline_s: float) -> bool:
-        """Wait a little, then look what there is. False: the time is over, or nothing will come."""
-        if self._finished:
-            return False
+        """Wait a little, then look what there is. Returns whether that was the last look: however late it is, there is one,
+        or a thread that stood still would say that nothing has come."""
         left_s = deadline_s - time.monotonic()
-        if left_s <= 0 or self._closed.wait(min(left_s, limits.LIST_EVERY_S)):
-            return False
+        self._closed.wait(min(max(left_s, 0), limits.LIST_EVERY_S))
         self._list()
-        return True
+        return left_s <= limits.LIST_EVERY_S
 
     # ------------------------------------------------------------------------------------------------- rotation
 
