@@ -59,3 +59,11 @@ def test_if_all_are_away_each_is_tried(turns: Turns) -> None:
         turns.failed(tried[-1], 0)
     assert sorted(tried) == [0, 1, 2]
     assert turns.choose(0) in tried
+
+
+def test_if_all_are_away_the_one_that_failed_the_longest_ago_is_tried() -> None:
+    turns = Turns(2)
+    for now_s in range(6):
+        turns.failed(0, now_s)  # away for 32 s more
+    turns.failed(1, 20, took_s=5)
+    assert turns.choose(20) == 0

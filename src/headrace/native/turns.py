@@ -31,25 +31,27 @@ def start_of(process: int) -> int:
 class Turns:
     """The nodes of one client, by index. Threads may share it: at worst one more call is tried at a node that is away."""
 
-    __slots__ = ("_away_s", "_count", "_until_s")
+    __slots__ = ("_away_s", "_count", "_failed_s", "_until_s")
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._until_s = [0.0] * count
+        self._failed_s = [0.0] * count
         self._away_s = [AWAY_FIRST_S] * count
 
     def choose(self, now_s: float) -> int:
-        """The node to ask now: the first of this process's order that is not away; if all are, the one that is back first."""
+        """The node to ask now: the first of this process's order that is not away; if all are, the one that failed the longest
+        ago: that one is the likeliest to be back, however long it was away."""
         if self._count == 1:
             return 0
         first = start_of(os.getpid())
         order = [(first + at) % self._count for at in range(self._count)]
-        return next((at for at in order if self._until_s[at] <= now_s), min(order, key=self._until_s.__getitem__))
+        return next((at for at in order if self._until_s[at] <= now_s), min(order, key=self._failed_s.__getitem__))
 
     def failed(self, node: int, now_s: float, *, took_s: float = 0.0) -> None:
         """It could not be reached, or its connection broke. `took_s`: to find out; as long it is not tried again."""
         away_s = min(max(self._away_s[node], took_s), AWAY_MAX_S)
-        self._until_s[node] = now_s + away_s
+        self._failed_s[node], self._until_s[node] = now_s, now_s + away_s
         self._away_s[node] = min(2 * away_s, AWAY_MAX_S)
 
     def answered(self, node: int) -> None:
