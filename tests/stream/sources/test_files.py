@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -342,7 +343,8 @@ def test_a_read_that_comes_late_to_its_look_looks_all_the_same(tmp_path: Path, m
     (tmp_path / "b.jsonl").write_bytes(lines([2]))
     leave_alone(tmp_path / "a.jsonl")
     late_s = itertools.count(step=60)
-    monkeypatch.setattr("headrace.stream.sources.files.time.monotonic", lambda: float(next(late_s)))
+    slow = SimpleNamespace(monotonic=lambda: next(late_s), time=time.time)
+    monkeypatch.setattr("headrace.stream.sources.files.time", slow)
     chunk = reader.read(10, 1)
     assert chunk is not None and values([chunk]) == [2]
 
