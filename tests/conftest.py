@@ -1,6 +1,6 @@
-"""What holds for all tests: Hypothesis without its deadline, and how processes share the tests out.
+"""What holds for all tests: Hypothesis without its bounds of time, and how processes share the tests out.
 
-Of the deadline: how long an example takes says more of the machine than of the code.
+Of the bounds: how long an example takes, or to make one, says more of the machine than of the code.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Final
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-settings.register_profile("headrace", deadline=None)
+settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("headrace")
 
 LONG: Final = (

@@ -123,7 +123,7 @@ ANY_JSON = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=60)
 @given(content=st.binary(max_size=60) | ANY_JSON)
 def test_any_content_is_keys_or_a_clear_refusal(tmp_path: Path, content: Any) -> None:
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()

@@ -485,7 +485,9 @@ async def test_what_is_no_frame_closes_the_link(frame: bytes, caplog: pytest.Log
         assert caplog.records[0].__dict__["action"] == "web.link.malformed"
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(
         st.one_of(

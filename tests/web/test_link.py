@@ -445,7 +445,9 @@ _PIECES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(pieces=_PIECES)
 def test_any_bytes_end_the_link_at_worst(tmp_path: Path, pieces: list[bytes]) -> None:
     @on_loop

@@ -153,7 +153,7 @@ class TestWatching:
 
 class TestBodyCache:
     @given(st.lists(st.tuples(st.sampled_from(["add", "pop", "drop"]), st.integers(1, 12)), max_size=60))
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
     def test_bytes_are_those_of_what_is_kept_and_bounded(self, steps: list[tuple[str, int]]) -> None:
         cache, kept, seq = BodyCache(), set[int](), 0
         for step, number in steps:
