@@ -21,15 +21,16 @@ import weakref
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+
+if TYPE_CHECKING:
+    from headrace.clock import Clock
+    from headrace.queue.store.postgres.store import PostgresStore
 
 from headrace.testing.ports import free_port
 
 START_S: Final = 60.0
 STANDBY: Final = "headrace_standby"
-LOOKED_FOR: Final = 8
-"""Databases in use from which on stores are looked for that are gone and not yet collected: to collect costs 50 ms in a run of
-tests, to make a database three times that, and most stores go as soon as nobody refers to them."""
 _PR_SET_PDEATHSIG: Final = 1
 _PLACES: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
 _CONFIG: Final = """
@@ -243,11 +244,21 @@ class Pair:
 
 
 class Databases:
-    """Databases with a store's tables, one a folder. Those whose stores are gone are used again, emptied."""
+    """Databases with a store's tables, one a folder. Those whose stores are gone are used again, emptied.
 
-    def __init__(self, server: Server) -> None:
+    Attributes:
+        made: how many there are.
+        keeper: of the connections to them.
+    """
+
+    def __init__(self, server: Server, *, prefix: str = "store") -> None:
+        from headrace.testing.kept import Keeper  # noqa: PLC0415 - needs an extra
+
         self.server = server
-        self._made = 0
+        self.keeper = Keeper()
+        self.made = 0
+        self._prefix = prefix
+        self._emptying = ""
         self._of: dict[Path, str] = {}
         self._stores: Counter[Path] = Counter()  # how many live objects use a folder's database
 
@@ -258,6 +269,15 @@ class Databases:
             name = self._of[folder] = self._used_again() or self._make()
         return self.server.url(name)
 
+    def open(self, folder: Path, clock: Clock, *, cooldowns: bool) -> PostgresStore:
+        """A store in a folder's database, on connections that others had before. It must not be attached to a broker: those may
+        be closed by one thread while another waits at them."""
+        from headrace.queue.store.postgres.opening import open_store  # noqa: PLC0415 - needs an extra
+
+        store, _ = open_store(self.of(folder), clock=clock, cooldowns=cooldowns, connects=self.keeper.connect)
+        self.keep_for(store, folder)
+        return store
+
     def keep_for(self, store: object, folder: Path) -> None:
         """While `store` lives, the folder's database is not given to another."""
         self._stores[folder] += 1
@@ -265,14 +285,13 @@ class Databases:
 
     def _used_again(self) -> str | None:
         folder = self._unused()
-        if folder is None and len(self._of) >= LOOKED_FOR:
-            gc.collect()
+        if folder is None and self._of:
+            gc.collect()  # a fifth of what a new database costs; but most stores go as soon as nobody refers to them
             folder = self._unused()
         if folder is None:
             return None
         name = self._of.pop(folder)
-        _empty(self.server.url(name))
-        return name
+        return name if self._empty(name) else None
 
     def _unused(self) -> Path | None:
         return next((folder for folder in self._of if not self._stores[folder]), None)
@@ -282,26 +301,33 @@ class Databases:
 
         from headrace.queue.store.postgres.schema import migrate  # noqa: PLC0415 - as above
 
-        self._made += 1
-        name = f"store_{self._made}"
+        self.made += 1
+        name = f"{self._prefix}_{self.made}"
         with psycopg.connect(self.server.url(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         with psycopg.connect(self.server.url(name), autocommit=True) as connection:
             migrate(connection)
+            ((self._emptying,),) = connection.execute(_EMPTYING).fetchall()
         return name
 
+    def _empty(self, name: str) -> bool:
+        """Whether it could be done: a test may have left a table locked, or none."""
+        import psycopg  # noqa: PLC0415 - an extra
 
-def _empty(url: str) -> None:
-    import psycopg  # noqa: PLC0415 - an extra
+        try:
+            with self.keeper.connect(self.server.url(name)) as connection, connection.statements.together():
+                connection.statements.execute(self._emptying)
+        except psycopg.Error:
+            return False
+        return True
 
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(
-            """DO $$ DECLARE name text; BEGIN
-            FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'headrace' AND tablename NOT IN ('meta', 'directory', 'clock')
-            LOOP EXECUTE format('DELETE FROM headrace.%I', name); END LOOP;
-            UPDATE headrace.directory SET version = version + 1;
-            END $$"""
-        )
+
+# One statement that is planned once: what empties all tables, but for those that hold a row always.
+_EMPTYING: Final = """
+SELECT 'WITH ' || string_agg(format('%1$I AS (DELETE FROM headrace.%1$I)', tablename), ', ')
+    || ' UPDATE headrace.directory SET version = version + 1'
+FROM pg_tables WHERE schemaname = 'headrace' AND tablename NOT IN ('meta', 'directory', 'clock')
+"""
 
 
 @functools.cache
@@ -322,7 +348,9 @@ def server() -> Server:
 @functools.cache
 def databases() -> Databases:
     """The databases of `server()`."""
-    return Databases(server())
+    made = Databases(server())
+    atexit.register(made.keeper.close)
+    return made
 
 
 def _end_with_parent() -> None:

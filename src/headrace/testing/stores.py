@@ -26,12 +26,9 @@ def _open_sqlite(folder: Path, clock: ManualClock, cooldowns: bool) -> Store:
 
 
 def _open_postgres(folder: Path, clock: ManualClock, cooldowns: bool) -> Store:
-    from headrace.queue.store.postgres.opening import open_store  # noqa: PLC0415 - see above
     from headrace.testing.postgres import databases  # noqa: PLC0415 - see above
 
-    store = open_store(databases().of(folder), cooldowns=cooldowns, clock=clock)[0]
-    databases().keep_for(store, folder)
-    return store
+    return databases().open(folder, clock, cooldowns=cooldowns)
 
 
 MEMORY: Final = StoreKind("memory", _open_memory, durable=False, in_files=False)

@@ -9,16 +9,13 @@ from typing import Any
 from headrace.clock import ManualClock
 from headrace.queue.operations import Operation
 from headrace.queue.store.base import Request
-from headrace.queue.store.postgres.opening import open_store
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.postgres import databases
 
 
 def node(folder: Path, clock: ManualClock) -> PostgresStore:
     """Another node on the database of a folder; without a broker: all runs before `execute` returns."""
-    store = open_store(databases().of(folder), clock=clock, cooldowns=False)[0]
-    databases().keep_for(store, folder)
-    return store
+    return databases().open(folder, clock, cooldowns=False)
 
 
 def ask(store: PostgresStore, *operations: Operation) -> list[Any]:

@@ -129,6 +129,7 @@ def test_seq_that_was_drawn_early_and_committed_late_is_received(
 def test_writers_in_a_twin_database_hold_nothing_back(tmp_path: Path, clock: ManualClock) -> None:
     """One that was made from the same template: its tables have the same numbers."""
     url = conninfo_to_dict(databases().of(tmp_path))
+    databases().keeper.close()  # a template is one that nobody is connected to
     with psycopg.connect(databases().server.url(), autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE twin TEMPLATE {}").format(sql.Identifier(str(url["dbname"]))))
     with psycopg.connect(databases().server.url("twin"), options="-c search_path=headrace") as twin:

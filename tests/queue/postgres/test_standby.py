@@ -48,6 +48,7 @@ def standby_gone(database: psycopg.Connection[Any], *, patient: bool = False) ->
     with pytest.MonkeyPatch.context() as patch:
         if not patient:
             patch.setattr(lane, "COMMIT_S", 0.2)
+            patch.setattr(connecting.Connection, "answer_s", 0.2)  # a lane begins with a commit
             patch.setattr(lane, "RECOVER_S", 0.0)
             patch.setattr(connecting, "LOCK_MS", 200)
         try:

@@ -112,13 +112,22 @@ _SETTINGS: Final[LiteralString] = (
 _SERVER_MIN: Final = 150_000
 
 
-def connect(url: str, *, statement_ms: int = STATEMENT_MS, turn: int = 0) -> Connection:
+class Connects(Protocol):
+    """`connect`, or what stands in for it."""
+
+    def __call__(self, url: str, /, *, turn: int = 0) -> Connection: ...
+
+
+def connect(
+    url: str, *, statement_ms: int = STATEMENT_MS, turn: int = 0, kind: type[Connection] = Connection
+) -> Connection:
     """A connection to the primary, in autocommit, set up.
 
     Args:
         url: any libpq connection string.
         statement_ms: how long a statement may take.
         turn: of several hosts, how many are asked last; a deserted primary may be the first, and look well.
+        kind: what is made.
 
     Raises:
         psycopg.OperationalError: there is none to be had now.
@@ -126,7 +135,7 @@ def connect(url: str, *, statement_ms: int = STATEMENT_MS, turn: int = 0) -> Con
     """
     given = conninfo_to_dict(url)
     # psycopg itself prepares nothing: with a rollback it would throw away what is prepared, that of `Statements`, too.
-    connection = Connection.connect(**_DEFAULTS | turned(given, turn), autocommit=True, prepare_threshold=None)
+    connection = kind.connect(**_DEFAULTS | turned(given, turn), autocommit=True, prepare_threshold=None)
     connection.statements = Statements(connection)
     connection.add_notice_handler(connection.note)
     try:

@@ -12,7 +12,7 @@ from headrace.clock import Clock
 from headrace.errors import StoreUnusable
 from headrace.queue.store.postgres import arrays
 from headrace.queue.store.postgres.catalog import Catalog, load
-from headrace.queue.store.postgres.connecting import Connection, connect, url_of
+from headrace.queue.store.postgres.connecting import Connection, Connects, url_of
 from headrace.queue.store.postgres.failing import Complaints
 from headrace.queue.store.postgres.known import Known
 from headrace.queue.store.postgres.schema import VERSION
@@ -30,7 +30,7 @@ class Shared:
             answers what it is asked, of a time that is over. Empty while none does; None before the first.
     """
 
-    def __init__(self, url: str, clock: Clock, catalog: Catalog, *, cooldowns: bool) -> None:
+    def __init__(self, url: str, clock: Clock, catalog: Catalog, *, cooldowns: bool, connects: Connects) -> None:
         self.url = url
         self.place = url_of(url)
         self.clock = clock
@@ -41,6 +41,7 @@ class Shared:
         self.home: str | None = None
         self.complaints = Complaints()
         self._catalog = catalog
+        self._connects = connects
         self._lock = Lock()
 
     @property
@@ -93,7 +94,7 @@ class Shared:
 
     def connect(self) -> Connection:
         """A connection to this very store. Raises psycopg.OperationalError, StoreUnusable."""
-        connection = connect(self.url, turn=self.turn)
+        connection = self._connects(self.url, turn=self.turn)
         self.known.marks.forget()  # the database may have crashed meanwhile, and lost leases
         try:
             arrays.register(connection.adapters)
