@@ -5,11 +5,16 @@ plans each statement anew: more than most tests do with it.
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Final, LiteralString
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from headrace.queue.store.postgres.connecting import Connection, connect
+
+# Nobody has it: who counts the connections of nodes is not to count it. What a listener or a teller has set is undone.
+_LAY_DOWN: Final = "UNLISTEN *; RESET synchronous_commit; SET application_name = 'kept'"
+_TAKE_UP: Final = "RESET application_name"
 
 
 class KeptConnection(Connection):
@@ -19,13 +24,26 @@ class KeptConnection(Connection):
     url = ""
 
     def close(self) -> None:
-        if self.url and self.pgconn.transaction_status == TransactionStatus.IDLE:
-            self.keeper.take_back(self)
-        else:
+        idle = self.pgconn.transaction_status == TransactionStatus.IDLE
+        if not (self.url and idle and self._does(_LAY_DOWN)):
             super().close()
+        else:
+            self.keeper.take_back(self)
+
+    def take_up(self) -> bool:
+        """Whether it is as a new one is, and the server still there."""
+        self.answer_s, self.warning = type(self).answer_s, None
+        return self._does(_TAKE_UP)
 
     def end(self) -> None:
         super().close()
+
+    def _does(self, sql: LiteralString) -> bool:
+        try:
+            self.execute(sql)
+        except psycopg.OperationalError:
+            return False
+        return True
 
 
 class Keeper:
@@ -39,7 +57,7 @@ class Keeper:
         kept = self._kept[url]
         while kept:
             connection = kept.pop()
-            if _is_as_new(connection):
+            if connection.take_up():
                 return connection
             connection.end()
         made = connect(url, turn=turn, kind=KeptConnection)
@@ -55,13 +73,3 @@ class Keeper:
         for kept in self._kept.values():
             while kept:
                 kept.pop().end()
-
-
-def _is_as_new(connection: KeptConnection) -> bool:
-    """Forget what a listener or a teller has set; whether the server still answers."""
-    connection.answer_s, connection.warning = type(connection).answer_s, None
-    try:
-        connection.execute("UNLISTEN *; RESET synchronous_commit")
-    except psycopg.OperationalError:
-        return False
-    return True

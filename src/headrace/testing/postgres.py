@@ -297,17 +297,19 @@ class Databases:
         return next((folder for folder in self._of if not self._stores[folder]), None)
 
     def _make(self) -> str:
+        """A copy of one that is made first: as files, which takes 20 ms of the machine; to make tables takes 200."""
         import psycopg  # noqa: PLC0415 - an extra
 
-        from headrace.queue.store.postgres.schema import migrate  # noqa: PLC0415 - as above
-
-        self.made += 1
-        name = f"{self._prefix}_{self.made}"
+        template = f"{self._prefix}_template"
         with psycopg.connect(self.server.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            if not self.made:
+                connection.execute(f"CREATE DATABASE {template}")
+                self._emptying = _prepared(self.server.url(template))
+            self.made += 1
+            name = f"{self._prefix}_{self.made}"
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         with psycopg.connect(self.server.url(name), autocommit=True) as connection:
-            migrate(connection)
-            ((self._emptying,),) = connection.execute(_EMPTYING).fetchall()
+            connection.execute("UPDATE headrace.meta SET secret = %s", (os.urandom(32),))
         return name
 
     def _empty(self, name: str) -> bool:
@@ -320,6 +322,18 @@ class Databases:
         except psycopg.Error:
             return False
         return True
+
+
+def _prepared(url: str) -> str:
+    """Make the tables. Returns the statement that empties them."""
+    import psycopg  # noqa: PLC0415 - an extra
+
+    from headrace.queue.store.postgres.schema import migrate  # noqa: PLC0415 - as above
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        migrate(connection)
+        ((text,),) = connection.execute(_EMPTYING).fetchall()
+        return str(text)
 
 
 # One statement that is planned once: what empties all tables, but for those that hold a row always.

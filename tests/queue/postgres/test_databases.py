@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from headrace.clock import ManualClock
+from headrace.errors import ReceiptInvalid
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.store.postgres.connecting import Connection
@@ -20,15 +21,15 @@ from tests.queue.postgres.nodes import ask
 QUEUE = arn_of("q.fifo")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def databases(kind: StoreKind) -> Iterator[Databases]:
     assert kind.durable
     databases = Databases(server(), prefix="trial")
     yield databases
     databases.keeper.close()
     with psycopg.connect(server().url(), autocommit=True) as connection:
-        for number in range(1, databases.made + 1):
-            connection.execute(f"DROP DATABASE trial_{number} WITH (FORCE)")
+        for name in ("template", *range(1, databases.made + 1)):
+            connection.execute(f"DROP DATABASE IF EXISTS trial_{name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -60,9 +61,10 @@ def test_database_whose_stores_are_gone_is_used_again_and_empty(
     databases: Databases, tmp_path: Path, clock: ManualClock
 ) -> None:
     fill(databases, tmp_path, clock)
-    assert rows(databases.of(tmp_path)) > 5
+    url, made = databases.of(tmp_path), databases.made
+    assert rows(url) > 5
     again = databases.of(tmp_path / "another")
-    assert (databases.made, rows(again)) == (1, 0)
+    assert (databases.made, rows(again)) == (made, 0)
     store = databases.open(tmp_path / "another", clock, cooldowns=False)
     assert ask(store, ops.ListQueues(), ops.ListTopics()) == [[], []]
     store.close()
@@ -74,6 +76,18 @@ def test_database_of_a_store_that_lives_is_given_to_nobody(
     store = databases.open(tmp_path, clock, cooldowns=False)
     assert databases.of(tmp_path / "another") != databases.of(tmp_path)
     store.close()
+
+
+def test_databases_are_stores_of_their_own(databases: Databases, tmp_path: Path, clock: ManualClock) -> None:
+    """A receipt of one is none of another, though both are copies."""
+    stores = [databases.open(tmp_path / name, clock, cooldowns=False) for name in ("one", "two")]
+    for store in stores:
+        ask(store, ops.CreateQueue(QUEUE, {"fifo": True}), ops.Send(QUEUE, [Entry(b"x", group="g", dedup_id="d")]))
+    ((delivery,), _) = [ask(store, ops.Receive(QUEUE, 1))[0] for store in stores]
+    ((refused,),) = ask(stores[1], ops.Delete(QUEUE, [delivery.receipt]))
+    assert isinstance(refused, ReceiptInvalid)
+    for store in stores:
+        store.close()
 
 
 def test_database_that_cannot_be_emptied_is_left_alone(databases: Databases, url: str, tmp_path: Path) -> None:
