@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
 
+import psycopg
+
 from headrace.clock import ManualClock
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
-from headrace.testing.postgres import find_programs
+from headrace.testing.postgres import databases, find_programs
 from headrace.testing.stores import POSTGRES
 from tests.queue.postgres.nodes import node
 
@@ -40,3 +43,11 @@ def nodes(
     yield made
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def database(nodes: list[PostgresStore], tmp_path: Path) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of the test's own."""
+    assert nodes
+    with psycopg.connect(databases().of(tmp_path), autocommit=True, options="-c search_path=headrace") as connection:
+        yield connection

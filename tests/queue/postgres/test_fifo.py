@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,46 +17,24 @@ from headrace.clock import ManualClock
 from headrace.errors import HeadraceError, ReceiptExpired
 from headrace.queue import limits
 from headrace.queue import operations as ops
-from headrace.queue.model import Delivery, Entry, Redrive, Sent, arn_of
-from headrace.queue.store.base import Request
-from headrace.queue.store.postgres import fifo, fifo_lease
+from headrace.queue.model import Delivery, Entry, Sent
+from headrace.queue.store.postgres import fifo_lease
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.connecting import connect
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.queue.store.postgres.transaction import Cursor, Transaction
 from headrace.testing.postgres import databases
-from tests.patience import PATIENCE_S
-from tests.queue.postgres.nodes import Threads, ask, node
+from tests.queue.postgres.fifo_queue import QUEUE, SETTINGS, VISIBILITY_MS, receive, send
+from tests.queue.postgres.nodes import ask, node
 
-QUEUE = arn_of("q.fifo")
-VISIBILITY_MS = 5_000
 NODES = 3
 
 
 @pytest.fixture
 def nodes(nodes: list[PostgresStore]) -> list[PostgresStore]:
     """With the queue `q.fifo`."""
-    settings = {"fifo": True, "content_dedup": True, "visibility_ms": VISIBILITY_MS}
-    ask(nodes[0], ops.CreateQueue(QUEUE, settings))
+    ask(nodes[0], ops.CreateQueue(QUEUE, SETTINGS))
     return nodes
-
-
-@pytest.fixture
-def database(nodes: list[PostgresStore], tmp_path: Path) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of the test's own."""
-    assert nodes
-    with psycopg.connect(databases().of(tmp_path), autocommit=True, options="-c search_path=headrace") as connection:
-        yield connection
-
-
-def send(store: PostgresStore, *names: str) -> list[Sent]:
-    """Send a message for each name such as `a1`: its first letter is the group."""
-    sent: list[Sent] = ask(store, ops.Send(QUEUE, [Entry(name.encode(), group=name[0]) for name in names]))[0]
-    return sent
-
-
-def receive(store: PostgresStore, limit: int = 10) -> list[str]:
-    return [one.message.body.decode() for one in ask(store, ops.Receive(QUEUE, limit))[0]]
 
 
 def rows(database: psycopg.Connection[Any], table: str) -> int:
@@ -222,79 +199,7 @@ def test_attempt_is_answered_alike_by_all_nodes(nodes: list[PostgresStore]) -> N
     assert len({one.receipt for answer in answers for one in answer}) == 2
 
 
-# --- a group that somebody has locked ---
-
-
-def test_receive_waits_for_a_group_that_is_locked_for_a_moment(
-    nodes: list[PostgresStore], database: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fifo, "WAIT_MS", 30_000)
-    send(nodes[0], "a1")
-    with ThreadPoolExecutor(1) as pool:
-        with database.transaction():
-            database.execute("SELECT FROM message_group FOR UPDATE")
-            waiting = pool.submit(receive, nodes[1])
-            _until_somebody_waits(database)
-        assert waiting.result() == ["a1"]
-
-
-def test_receive_does_not_wait_for_a_transaction_that_stays_open(
-    nodes: list[PostgresStore], database: psycopg.Connection[Any]
-) -> None:
-    send(nodes[0], "a1")
-    with database.transaction():
-        database.execute("SELECT FROM message_group FOR UPDATE")
-        assert receive(nodes[1]) == []
-        send(nodes[0], "b1")
-        assert receive(nodes[1]) == ["b1"]
-    assert receive(nodes[1]) == ["a1"]
-
-
-def test_locked_group_does_not_hold_up_others(nodes: list[PostgresStore], database: psycopg.Connection[Any]) -> None:
-    send(nodes[0], "a1", "b1")
-    with database.transaction():
-        database.execute("SELECT FROM message_group WHERE name = 'a' FOR UPDATE")
-        assert receive(nodes[1]) == ["b1"]
-    assert receive(nodes[1]) == ["a1"]
-
-
-def test_dead_letter_waits_for_no_group_of_the_other_queue(
-    nodes: list[PostgresStore], database: psycopg.Connection[Any]
-) -> None:
-    """The receive holds a group already: to wait for another could be a deadlock. Nothing behind the dead letter is given."""
-    dead = arn_of("dead.fifo")
-    ask(nodes[0], ops.CreateQueue(dead, {"fifo": True, "content_dedup": True}))
-    ask(nodes[0], ops.ChangeSettings(QUEUE, {"redrive": Redrive(dead, 1), "visibility_ms": 0}))
-    send(nodes[0], "a1", "a2")
-    assert receive(nodes[0], 1) == ["a1"]
-    ask(nodes[0], ops.Send(dead, [Entry(b"x", group="a")]))
-    with database.transaction():
-        database.execute(
-            "SELECT FROM message_group g JOIN queue q ON q.id = g.queue WHERE q.arn = %s FOR UPDATE", (dead,)
-        )
-        assert receive(nodes[1]) == []
-    assert receive(nodes[1]) == ["a2"]
-    assert [one.message.body for one in ask(nodes[2], ops.Peek(dead))[0]] == [b"x", b"a1"]
-
-
-def test_deletes_and_changes_of_visibility_lock_groups_in_one_order(
-    nodes: list[PostgresStore], database: psycopg.Connection[Any]
-) -> None:
-    send(nodes[0], "a1", "b1")
-    first, second = (one.receipt for one in ask(nodes[0], ops.Receive(QUEUE, 2))[0])
-    threads = Threads(nodes[1])
-    outcomes: list[Any] = []
-    operations = ops.Delete(QUEUE, [second]), ops.ChangeVisibility(QUEUE, [(first, 0)])
-    nodes[1].execute([Request(operation, outcomes.append) for operation in operations])
-    with ThreadPoolExecutor(1) as pool:
-        with database.transaction():
-            database.execute("SELECT FROM message_group WHERE name = 'a' FOR UPDATE")
-            working = pool.submit(threads.work, "settle")
-            _until_somebody_waits(database)
-            database.execute("SELECT FROM message_group WHERE name = 'b' FOR UPDATE NOWAIT")
-        working.result()()
-    assert outcomes == [[None], [None]]
-    nodes[1].attach(None)
+# --- what a receive gives ---
 
 
 def test_requests_of_a_batch_have_groups_of_their_own(nodes: list[PostgresStore]) -> None:
@@ -352,15 +257,6 @@ def _leased_at_once(store: PostgresStore) -> tuple[StoredQueue, Cursor]:
 
     store._alone.run([], work)
     return found[0]
-
-
-def _until_somebody_waits(database: psycopg.Connection[Any]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    while database.execute(waits).fetchone() is None:
-        database.execute("SELECT pg_stat_clear_snapshot()")
-        assert time.monotonic() < deadline, "nobody waits"
-        time.sleep(0.005)
 
 
 def test_usual_isolation_of_the_database_does_not_matter(

@@ -6,7 +6,7 @@ only while every one of its leases is as it was; otherwise the attempt is over, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, LiteralString, TypeAlias
 
 import msgspec
@@ -65,13 +65,18 @@ def check(wish: Wish) -> None:
 
 
 def run_all(tx: Transaction, wishes: Sequence[Wish]) -> None:
-    """Give the wishes, which have attempt ids, what they were given before, or anew."""
+    """Give the wishes, which have attempt ids, what they were given before, or anew. Before any other receive: ids are locked
+    before groups, and the groups of all that may be repeated together, so that nodes do not deadlock."""
     if not wishes:
         return
+    tx.check()
     known = _lock(tx, sorted({_key(wish) for wish in wishes}))
+    _lock_groups(tx, known)
+    repeated: set[groups.Group] = set()
     for wish in wishes:
-        attempt = known[_key(wish)]
-        if not _repeat(tx, wish, attempt):
+        if _repeat(tx, wish, known[_key(wish)]):
+            repeated.update((wish.queue.number, one.message.group or "") for one in wish.deliveries)
+        else:
             fifo.run_all(fifo.sorted_out(tx, [wish]))
             known[_key(wish)] = _made(tx, wish)
     for key, attempt in known.items():
@@ -79,6 +84,19 @@ def run_all(tx: Transaction, wishes: Sequence[Wish]) -> None:
             tx.execute(_KEEP, (attempt.at_ms, attempt.expires_ms, Ints(attempt.seqs), Ints(attempt.receives), *key))
         else:
             tx.execute(_FORGET, key)
+    groups.settle(tx, repeated)
+
+
+def _lock_groups(tx: Transaction, known: Mapping[Key, Attempt]) -> None:
+    """Lock the groups of what attempts were given that may be repeated."""
+    seqs = [(queue, seq) for (queue, _), one in known.items() if _is_open(tx, one) for seq in one.seqs]
+    if seqs:
+        groups.lock_of(tx, sorted(seqs))
+        tx.holding = True
+
+
+def _is_open(tx: Transaction, attempt: Attempt) -> bool:
+    return attempt.at_ms + limits.ATTEMPT_MS > tx.now
 
 
 def _key(wish: Wish) -> Key:
@@ -102,10 +120,9 @@ def _made(tx: Transaction, wish: Wish) -> Attempt:
 
 def _repeat(tx: Transaction, wish: Wish, attempt: Attempt) -> bool:
     """Give what was given before, its visibility begun anew; False: nothing was, or something of it has changed."""
-    if attempt.at_ms + limits.ATTEMPT_MS <= tx.now:
+    if not _is_open(tx, attempt):
         return False
     known = these(wish.queue, attempt.seqs)
-    touched = groups.lock_of(tx, [(wish.queue.number, seq) for seq in attempt.seqs])
     held = {**known, "until": attempt.expires_ms, "now": tx.now}
     leases: dict[int, int] = dict(tx.execute(_LEASES, held).fetchall())
     if leases != dict(zip(attempt.seqs, attempt.receives, strict=True)):
@@ -115,5 +132,4 @@ def _repeat(tx: Transaction, wish: Wish, attempt: Attempt) -> bool:
     deliveries = {row[0]: delivery_of(wish.queue, row) for row in found}
     wish.deliveries = [deliveries[seq] for seq in attempt.seqs]
     tx.wrote()
-    groups.settle(tx, touched.fetchall())
     return True

@@ -17,7 +17,7 @@ import msgspec
 
 from headrace.errors import CallerError, ClaimRefused
 from headrace.queue.model import ClaimState, Message
-from headrace.queue.operations import AcknowledgeClaims, Claim, GetClaims, ReleaseClaims
+from headrace.queue.operations import AcknowledgeClaims, Claim, GetClaims, Operation, ReleaseClaims
 from headrace.queue.store.checks import check_limit
 from headrace.queue.store.postgres import binding, groups, rows
 from headrace.queue.store.postgres.arrays import Ints, Texts
@@ -224,6 +224,20 @@ def groups_of(tx: Transaction, done: Mapping[Reader, int]) -> Cursor:
     readers = sorted(done)
     tx.execute(_ALONE, _columns(readers))
     return tx.execute(_GROUPS, (*_columns(readers), Ints([min(done[reader], _ALL) for reader in readers])))
+
+
+def named_by(tx: Transaction, operations: Sequence[Operation]) -> list[groups.Group]:
+    """The groups of FIFO queues that operations acknowledge or release claims in; until the commit nobody else does, nor
+    claims for these readers."""
+    done: dict[Reader, int] = {}
+    for one in operations:
+        if isinstance(one, AcknowledgeClaims | ReleaseClaims):
+            queue = tx.catalog.queues.get(one.queue)
+            if queue is not None and queue.info.settings.fifo:
+                number = one.number if isinstance(one, AcknowledgeClaims) else _ALL
+                key = queue.number, one.reader
+                done[key] = max(number, done.get(key, 0))
+    return groups_of(tx, done).fetchall() if done else []
 
 
 def acknowledge(tx: Transaction, done: Mapping[Reader, int]) -> Cursor | None:

@@ -126,6 +126,10 @@ FAMILIES: Final[dict[type[Operation], Family]] = {
 }
 
 
+_ONE_ORDER: Final = {Take, AcknowledgeClaims, ReleaseClaims}
+"""Families of which each operation locks groups by itself."""
+
+
 def family_of(kind: type[Operation]) -> Family:
     """The family of an operation; one that refuses it where the store does not know it."""
     return FAMILIES.get(kind) or Family(LaneName.DIRECTORY, each(_refuse))
@@ -144,7 +148,8 @@ def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
         places.setdefault(type(operation), []).append(place)
     if tx.catalog.topics and Send in places and Transact in places:
         publishing.lock_all(tx, _destinations(operations))
-    locked = _lock_groups(tx, operations) if len(places) > 1 else None
+    several = len(places) > 1 or (len(operations) > 1 and not _ONE_ORDER.isdisjoint(places))
+    locked = _lock_groups(tx, operations) if several else None
     outcomes: list[Any] = [None] * len(operations)
     running = [(family_of(kind).run(tx, [operations[one] for one in ones]), ones) for kind, ones in places.items()]
     checked = False
@@ -167,11 +172,13 @@ def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
 
 
 def _lock_groups(tx: Transaction, operations: Sequence[Operation]) -> tuple[set[groups.Group], Cursor] | None:
-    """Lock the groups of FIFO queues that operations of several types are about, all in one order: each type by itself would
-    take some while it holds others. Returns those that must be settled at the end, whatever comes of the operations."""
+    """Lock the groups of FIFO queues that operations are about, all in one order: each type by itself (or each operation)
+    would take some while it holds others. Returns those that must be settled at the end, whatever comes of the operations."""
     leases = {place for operation in operations for place in settling.places(tx, operation)}
     sends = [send for operation in operations for send in _sends(operation)]
+    claimed = claims.named_by(tx, operations)
     named = {group for arn, entries in sends for group in groups.named(tx.catalog.queues.get(arn), entries)}
+    named.update(claimed)
     return (named, groups.lock_both(tx, named, leases)) if named or leases else None
 
 

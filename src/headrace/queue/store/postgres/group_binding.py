@@ -54,8 +54,10 @@ class Plan(msgspec.Struct):
         held: what `groups.hold` takes.
         expired, dead: messages that go; with their groups.
         touched: groups that gave nothing, and must be settled.
+        open: groups of the other queue that dead letters may go to.
     """
 
+    open: set[groups.Group]
     bound: list[First] = []
     size: int = 0
     held: list[tuple[str, int, int, int]] = []
@@ -113,11 +115,18 @@ def _found(tx: Transaction, queue: StoredQueue, reader: str, limit: int) -> list
 
 
 def _plan(tx: Transaction, queue: StoredQueue, found: list[Found], *, limit: int, bytes_max: int) -> Plan:
-    plan = Plan()
+    plan = Plan(_lock_targets(tx, queue, found))
     for group in found:
         if not _take(tx, queue, group, plan, limit=limit, bytes_max=bytes_max):
             break
     return plan
+
+
+def _lock_targets(tx: Transaction, queue: StoredQueue, found: list[Found]) -> set[groups.Group]:
+    """Lock the groups that dead letters go to. Others are held already: so whoever has one is not waited for."""
+    target = redriving.target_of(tx, queue)
+    dead = {group.name for group in found if any(redriving.is_dead(queue, one.receives) for one in group.messages)}
+    return groups.try_lock(tx, [(target.number, name) for name in dead]) if target is not None else set()
 
 
 def _take(tx: Transaction, queue: StoredQueue, group: Found, plan: Plan, *, limit: int, bytes_max: int) -> bool:
@@ -126,9 +135,10 @@ def _take(tx: Transaction, queue: StoredQueue, group: Found, plan: Plan, *, limi
     taken: list[First] = []
     more = True
     for one in group.messages:
-        if one.sent_ms > shown_ms:
+        falls_out = _falls_out(tx, queue, group.name, one, plan) if one.sent_ms <= shown_ms else None
+        if falls_out is None:
             break
-        if _falls_out(tx, queue, group.name, one, plan):
+        if falls_out:
             continue
         more = len(plan.bound) < limit and (not plan.bound or plan.size + one.size <= bytes_max)
         if not more:
@@ -143,12 +153,15 @@ def _take(tx: Transaction, queue: StoredQueue, group: Found, plan: Plan, *, limi
     return more
 
 
-def _falls_out(tx: Transaction, queue: StoredQueue, group: str, one: First, plan: Plan) -> bool:
-    """Let an expired or dead message go where it belongs; whether it was one."""
+def _falls_out(tx: Transaction, queue: StoredQueue, group: str, one: First, plan: Plan) -> bool | None:
+    """Let an expired or dead message go where it belongs; whether it was one. None: it must wait, and what is behind it."""
     verdict = verdict_of(queue.info.settings, sent_ms=one.sent_ms, receives=one.receives, now=tx.now)
+    target = redriving.target_of(tx, queue)
     if verdict is Verdict.EXPIRE:
         plan.expired.append(one.seq)
-    elif verdict is Verdict.DEAD_LETTER and redriving.target_of(tx, queue) is not None:
+    elif verdict is Verdict.DEAD_LETTER and target is not None:
+        if (target.number, group) not in plan.open:
+            return None
         plan.dead.append((group, one))
     else:
         return False
@@ -168,5 +181,5 @@ def _write(tx: Transaction, queue: StoredQueue, reader: str, plan: Plan) -> list
         bound = {row[0]: rows.message_of(row) for row in cursor.fetchall()}
         flight.leased(tx, queue, len(bound))
     lacking = {name for name, *_ in plan.held} if len(bound) < len(plan.bound) else set()
-    groups.settle(tx, [(number, name) for name in plan.touched | lacking])
+    groups.settle(tx, {*plan.open, *[(number, name) for name in plan.touched | lacking]})
     return [bound[one.seq] for one in plan.bound if one.seq in bound]

@@ -26,6 +26,9 @@ from headrace.queue.store.postgres.transaction import Cursor, Transaction
 Group: TypeAlias = tuple[int, str]
 """A queue's number, the name of a group in it."""
 
+MAKE_MS: Final = 20
+"""So long `try_lock` waits for groups that somebody else makes just now: for a commit under way."""
+
 # The update that never happens locks the row that is there, whoever deletes it meanwhile.
 _LOCK: Final[LiteralString] = """
 INSERT INTO message_group AS g (queue, name) SELECT queue, name FROM unnest(%s, %s) AS wanted (queue, name)
@@ -145,16 +148,16 @@ def lock_both(tx: Transaction, groups: Iterable[Group], messages: Iterable[tuple
 
 
 def try_lock(tx: Transaction, groups: Iterable[Group]) -> set[Group]:
-    """As `lock`, but of those that somebody else has none, and without waiting for them: for who holds others already.
-    Returns those that are locked."""
+    """As `lock`, but of those that somebody else has none, and without waiting for them: for who holds others already. For
+    who makes one that is new, just now, it waits a moment. Returns those that are locked."""
     wanted = set(groups)
     columns = _columns(wanted)
     if columns is None:
         return wanted
     there, free = tx.execute(_THERE, columns), tx.execute(_LOCK_FREE, columns)
-    new = wanted - {(queue, name) for queue, name in there.fetchall()}
-    lock(tx, new)
-    return new | {(queue, name) for queue, name in free.fetchall()}
+    new, locked = wanted.difference(there.fetchall()), set(free.fetchall())
+    made = _columns(new)
+    return locked if made is None or tx.wait_briefly(_LOCK, made, MAKE_MS) is None else locked | new
 
 
 def lock_of(tx: Transaction, messages: Sequence[tuple[int, int]]) -> Cursor:

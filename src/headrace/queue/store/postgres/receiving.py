@@ -44,6 +44,7 @@ def receive(tx: Transaction, operations: Sequence[Receive]) -> Answers:
             together.setdefault((wish.queue.number, wish.visibility_ms), []).append(wish)
     begun = [(ones, _begin(tx, ones)) for ones in together.values()]
     strict = [wish for wish in asked if wish.queue.info.settings.fifo]
+    attempts.run_all(tx, [wish for wish in strict if wish.attempt_id is not None])
     ordered = fifo.sorted_out(tx, [wish for wish in strict if wish.attempt_id is None])
     yield
     for ones, (room, cursor) in begun:
@@ -51,7 +52,6 @@ def receive(tx: Transaction, operations: Sequence[Receive]) -> Answers:
         found = _leased(tx, queue, cursor, room, visibility_ms) if room else []
         _share_out(tx, ones, found, room)
     fifo.run_all(ordered)
-    attempts.run_all(tx, [wish for wish in strict if wish.attempt_id is not None])
     return [wish.outcome() if isinstance(wish, Wish) else wish for wish in wishes]
 
 

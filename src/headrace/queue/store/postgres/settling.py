@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.errors import CallerError, InvalidParameter, MessageNotFound, MessageNotInFlight, ReceiptExpired
 from headrace.queue import limits
-from headrace.queue.operations import ChangeVisibility, Delete, Operation, Transact
+from headrace.queue.operations import ChangeVisibility, Delete, Operation, Take, Transact
 from headrace.queue.store.checks import check_receipts, check_visibility
 from headrace.queue.store.postgres import groups
 from headrace.queue.store.postgres.arrays import Ints
@@ -153,8 +153,12 @@ def _read_all(
 
 
 def places(tx: Transaction, operation: Operation) -> list[tuple[int, int]]:
-    """The messages of FIFO queues, (queue, seq), that an operation deletes or lets go by their receipts."""
+    """The messages of FIFO queues, (queue, seq), that an operation deletes or lets go by their receipts, or takes."""
     out: list[tuple[int, int]] = []
+    if isinstance(operation, Take):
+        taken_of = tx.catalog.queues.get(operation.queue)
+        if taken_of is not None and taken_of.info.settings.fifo:
+            out += [(taken_of.number, seq) for seq in operation.seqs]
     for arn, receipts in _receipts(operation):
         queue = tx.catalog.queues.get(arn)
         if queue is not None and queue.info.settings.fifo:

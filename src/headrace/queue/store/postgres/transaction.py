@@ -128,7 +128,7 @@ class Transaction:
         self.execute("UPDATE directory SET version = version + 1")
         self.wrote()
 
-    def wait_briefly(self, sql: LiteralString, parameters: Mapping[str, Any], ms: int) -> bool | None:
+    def wait_briefly(self, sql: LiteralString, parameters: Sequence[Any] | Mapping[str, Any], ms: int) -> bool | None:
         """Send a statement that waits for locks: whether it has found something; None: it would have waited longer."""
         connection = self._connection
         assert isinstance(connection, Statements), "only a lane's waits"
