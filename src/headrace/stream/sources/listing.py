@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,49 +34,54 @@ class Listed:
 def format_of(path: Path) -> FileFormat | None:
     """The format of a file by its suffix, or of the first in a folder that has one; None: no suffix tells it."""
     files = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
-    return next((form for file in files if (form := _by_suffix(file)) is not None), None)
+    return next((form for file in files if (form := _by_suffix(file.name)) is not None), None)
 
 
 def list_files(path: str, form: str) -> list[Listed]:
     """The files there now, sorted by name. In a folder only those whose suffix is the format's; a file or glob is taken
     at its word."""
-    root, found = _find(path)
-    listed = [_listed(root, file) for file in found]
     in_folder = Path(path).is_dir()
-    return sorted(
-        (file for file in listed if file is not None and _wanted(file.name) and not (in_folder and _other(file, form))),
-        key=lambda file: file.name,
-    )
+    found = _below(path) if in_folder else _matching(path)
+    listed = [_listed(*item) for item in found if _wanted(item[0]) and not (in_folder and _other(item[0], form))]
+    return sorted((file for file in listed if file is not None), key=lambda file: file.name)
 
 
-def _find(path: str) -> tuple[Path, list[Path]]:
-    """(what names are relative to, the files)."""
+def _below(path: str) -> Iterator[tuple[str, str]]:
+    """(name, path) of all files in a folder. By texts: a Path costs more than the question whether it is there."""
+    root = str(Path(path))
+    start = len(os.path.join(root, ""))  # noqa: PTH118 - see above
+    for folder, _, names in os.walk(root):
+        for name in names:
+            file = os.path.join(folder, name)  # noqa: PTH118
+            yield file[start:].replace(os.sep, "/"), file
+
+
+def _matching(path: str) -> list[tuple[str, str]]:
+    """(name, path) of the files that a glob means, or of one file."""
     place = Path(path)
-    if place.is_dir():
-        return place, [Path(folder, name) for folder, _, names in os.walk(place) for name in names]
     if not glob.has_magic(path):
-        return place.parent, [place]
+        return [(place.name, path)]
     magic = next(number for number, part in enumerate(place.parts) if glob.has_magic(part))
     root = Path(*place.parts[:magic])
-    return root, list(root.glob(str(Path(*place.parts[magic:]))))
+    return [(file.relative_to(root).as_posix(), str(file)) for file in root.glob(str(Path(*place.parts[magic:])))]
 
 
-def _listed(root: Path, path: Path) -> Listed | None:
+def _listed(name: str, path: str) -> Listed | None:
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116
     except OSError:  # gone since it was listed
         return None
-    return Listed(path.relative_to(root).as_posix(), path, status.st_size) if path.is_file() else None
+    return Listed(name, Path(path), status.st_size) if stat.S_ISREG(status.st_mode) else None
 
 
 def _wanted(name: str) -> bool:
     return not any(part.startswith((".", "_")) for part in name.split("/")) and not name.endswith(_UNFINISHED)
 
 
-def _other(file: Listed, form: str) -> bool:
-    return form in FORMATS.values() and _by_suffix(file.path) != form
+def _other(name: str, form: str) -> bool:
+    return form in FORMATS.values() and _by_suffix(name) != form
 
 
-def _by_suffix(path: Path) -> FileFormat | None:
-    plain = path.with_suffix("") if path.suffix in COMPRESSED else path
-    return FORMATS.get(plain.suffix.lower())
+def _by_suffix(name: str) -> FileFormat | None:
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122
+    return FORMATS.get((os.path.splitext(stem)[1] if suffix in COMPRESSED else suffix).lower())  # noqa: PTH122
