@@ -80,6 +80,7 @@ ARROW_ROWS_MAX: Final = 10_000_000  # … and its rows: NULLs take no byte of a 
 FIRST_MESSAGES: Final = 100  # of a queue's first chunk: a body may be one row or, in Arrow, thousands
 
 LINE_BYTES_MAX: Final = 16 * 1_048_576  # of a file: one that is longer is no line of text
+DECODED_BY_THREADS_ROWS: Final = 50_000  # of a Parquet file: with fewer, a thread a column costs more than it does
 READ_BLOCK_BYTES: Final = 1_048_576  # read from a file at a time
 RECORD_LINES_MAX: Final = 1_000  # of one CSV record: beyond, a quote was never closed
 LIST_EVERY_S: Final = 0.5  # how often a folder, or a file that grows, is looked at: how late new rows are noticed

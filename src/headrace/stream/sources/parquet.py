@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headrace.stream import limits
 from headrace.stream.errors import SourceFailed
 from headrace.stream.formats.columns import UNFIT
 from headrace.stream.formats.conform import Unfit, conform, nullable, split_nulls
@@ -89,7 +90,8 @@ class ParquetPart(Part):
         groups = list(range(self._file.num_row_groups))
         while groups and skip >= self._file.metadata.row_group(groups[0]).num_rows:
             skip -= self._file.metadata.row_group(groups.pop(0)).num_rows
-        for batch in self._file.iter_batches(rows_max, row_groups=groups, columns=self._columns):
+        many = min(rows_max, self._file.metadata.num_rows) >= limits.DECODED_BY_THREADS_ROWS
+        for batch in self._file.iter_batches(rows_max, row_groups=groups, columns=self._columns, use_threads=many):
             if skip < len(batch):
                 yield batch.slice(skip)
             skip = max(0, skip - len(batch))
