@@ -14,10 +14,12 @@ pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
 import psycopg
 
 from headrace.clock import ManualClock
+from headrace.queue.store.postgres import glance
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases, find_programs
 from headrace.testing.stores import POSTGRES
+from tests.patience import PATIENCE_S
 from tests.queue.postgres.nodes import node
 
 
@@ -26,6 +28,12 @@ def kind() -> StoreKind:
     if find_programs() is None and not os.environ.get("CI"):
         pytest.skip("no PostgreSQL 15 or later on this machine: install the package `postgresql`")
     return POSTGRES
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node looks for a queue that another has made for as long as it takes: on a busy machine that is longer."""
+    monkeypatch.setattr(glance, "ANSWER_S", PATIENCE_S)
 
 
 @pytest.fixture

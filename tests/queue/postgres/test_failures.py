@@ -41,7 +41,7 @@ def database(store: PostgresStore, tmp_path: Path) -> Iterator[psycopg.Connectio
 
 def end_connections(database: psycopg.Connection[Any]) -> None:
     database.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'headrace'"
     )
 
@@ -98,11 +98,12 @@ def test_database_that_is_away_is_told_and_comes_back(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(lanes, "RECOVER_S", 0.2)
     with psycopg.connect(databases().server.url(), autocommit=True) as other:
         other.execute(f"ALTER DATABASE {database.info.dbname} ALLOW_CONNECTIONS false")
         end_connections(database)
-        assert isinstance(ask(store, ops.Send(QUEUE, [Entry(b"x")]))[0], Unavailable)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(lanes, "RECOVER_S", 0.2)
+            assert isinstance(ask(store, ops.Send(QUEUE, [Entry(b"x")]))[0], Unavailable)
         other.execute(f"ALTER DATABASE {database.info.dbname} ALLOW_CONNECTIONS true")
     assert isinstance(ask(store, ops.Send(QUEUE, [Entry(b"x")]))[0][0], Sent)
     assert len(ask(store, ops.Peek(QUEUE))[0]) == 1

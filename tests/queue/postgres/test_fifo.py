@@ -190,7 +190,8 @@ def test_dedup_id_is_stored_once_by_all_nodes(nodes: list[PostgresStore]) -> Non
     assert len(ask(nodes[0], ops.Peek(QUEUE, 100))[0]) == 20
 
 
-def test_attempt_is_answered_alike_by_all_nodes(nodes: list[PostgresStore]) -> None:
+def test_attempt_is_answered_alike_by_all_nodes(nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fifo, "WAIT_MS", 30_000)  # each for the group that another has
     send(nodes[0], "a1", "a2", "b1")
     attempt = ops.Receive(QUEUE, 2, attempt_id="try")
     with ThreadPoolExecutor(NODES) as pool:

@@ -123,12 +123,13 @@ def test_transaction_that_is_cut_anywhere_is_done_once(
 def test_node_that_is_cut_off_says_so_in_time_and_recovers(
     far: PostgresStore, near: PostgresStore, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "ANSWER_S", 0.3)
-    monkeypatch.setattr(lane, "RECOVER_S", 0.1)
-    monkeypatch.setitem(connecting._DEFAULTS, "connect_timeout", 2)  # libpq's least
     ask(far, ops.Send(QUEUE, [Entry(b"before")]))
     network.swallows = True
-    (refused,) = ask(far, ops.Send(QUEUE, [Entry(b"meanwhile")]))
+    with monkeypatch.context() as impatient:
+        impatient.setattr(lane, "ANSWER_S", 0.3)
+        impatient.setattr(lane, "RECOVER_S", 0.1)
+        impatient.setitem(connecting._DEFAULTS, "connect_timeout", 2)  # libpq's least
+        (refused,) = ask(far, ops.Send(QUEUE, [Entry(b"meanwhile")]))
     assert isinstance(refused, Unavailable)
     network.swallows = False
     (sent,) = ask(far, ops.Send(QUEUE, [Entry(b"after")]))
@@ -140,9 +141,6 @@ def test_commit_that_nobody_answers_is_told_as_unknown(
     far: PostgresStore, near: PostgresStore, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The COMMIT arrives, its answer does not."""
-    monkeypatch.setattr(lane, "COMMIT_S", 0.3)
-    monkeypatch.setattr(lane, "RECOVER_S", 0.1)
-    monkeypatch.setitem(connecting._DEFAULTS, "connect_timeout", 2)
     ask(far, ops.Send(QUEUE, [Entry(b"before")]))
 
     def swallow_answers(data: bytes, from_server: bool) -> bool:
@@ -150,7 +148,11 @@ def test_commit_that_nobody_answers_is_told_as_unknown(
         return True
 
     network.on_bytes = swallow_answers
-    (unknown,) = ask(far, ops.Send(QUEUE, [Entry(b"meanwhile")]))
+    with monkeypatch.context() as impatient:
+        impatient.setattr(lane, "COMMIT_S", 2.0)
+        impatient.setattr(lane, "RECOVER_S", 0.1)
+        impatient.setitem(connecting._DEFAULTS, "connect_timeout", 2)
+        (unknown,) = ask(far, ops.Send(QUEUE, [Entry(b"meanwhile")]))
     assert isinstance(unknown, OutcomeUnknown)
     network.on_bytes, network.swallows = lambda _data, _from_server: True, False
     ask(far, ops.Send(QUEUE, [Entry(b"after")]))
