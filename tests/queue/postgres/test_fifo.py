@@ -18,7 +18,7 @@ from headrace.errors import HeadraceError, ReceiptExpired
 from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Delivery, Entry, Sent
-from headrace.queue.store.postgres import fifo_lease
+from headrace.queue.store.postgres import fifo, fifo_lease
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.connecting import connect
 from headrace.queue.store.postgres.store import PostgresStore
