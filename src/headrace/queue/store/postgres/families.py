@@ -74,7 +74,7 @@ from headrace.queue.store.postgres.transaction import Answers, Cursor, Transacti
 class LaneName(Enum):
     """The lanes of a node: what may wait for what."""
 
-    SEND = "send"
+    SEND = "send"  # and deletes of a few messages: to share a transaction and a sync saves a tenth of what tens cost
     RECEIVE = "receive"
     CLAIM = "claim"  # thousands of messages at once: who receives a few does not wait behind
     SETTLE = "settle"
@@ -128,6 +128,21 @@ FAMILIES: Final[dict[type[Operation], Family]] = {
 
 _ONE_ORDER: Final = {Take, AcknowledgeClaims, ReleaseClaims}
 """Families of which each operation locks groups by itself."""
+WITH_SENDS_MAX: Final = 100
+"""A delete of more messages than this is not done in the lane of the sends: it fills a transaction of its own, and would only wait.
+One of a FIFO queue neither: it would have to lock the groups of both first."""
+
+
+def lane_of(operation: Operation) -> LaneName:
+    """The lane that an operation runs in."""
+    if isinstance(operation, Delete) and len(operation.receipts) <= WITH_SENDS_MAX and not _is_fifo(operation.queue):
+        return LaneName.SEND
+    return family_of(type(operation)).lane
+
+
+def _is_fifo(arn: str) -> bool:
+    """Whether a queue is FIFO: its name says so."""
+    return arn.endswith(".fifo")
 
 
 def family_of(kind: type[Operation]) -> Family:
@@ -175,6 +190,8 @@ def _lock_groups(tx: Transaction, operations: Sequence[Operation]) -> tuple[set[
     """Lock the groups of FIFO queues that operations are about, all in one order: each type by itself (or each operation)
     would take some while it holds others. Returns those that must be settled at the end, whatever comes of the operations."""
     leases = {place for operation in operations for place in settling.places(tx, operation)}
+    if not leases and {type(operation) for operation in operations} <= {Send, Delete}:
+        return None  # sends alone lock theirs in one order
     sends = [send for operation in operations for send in _sends(operation)]
     claimed = claims.named_by(tx, operations)
     named = {group for arn, entries in sends for group in groups.named(tx.catalog.queues.get(arn), entries)}

@@ -18,7 +18,7 @@ from headrace.queue.operations import Operation
 from headrace.queue.store.base import Done, LaneStatistics, Offload, Ready, Request, StoreStatistics
 from headrace.queue.store.local.commit_times import CommitTimes
 from headrace.queue.store.postgres import maintenance, totals
-from headrace.queue.store.postgres.families import LaneName, family_of, run_in_order, run_together
+from headrace.queue.store.postgres.families import LaneName, lane_of, run_in_order, run_together
 from headrace.queue.store.postgres.glance import Glance
 from headrace.queue.store.postgres.lane import Batch, Lane
 from headrace.queue.store.postgres.missed import Missed
@@ -99,7 +99,7 @@ class PostgresStore:
             self._answer(requests, *self._timed(self._alone, requests))
             return
         for request in requests:
-            self._lanes[family_of(type(request.operation)).lane].waiting.append(request)
+            self._lanes[lane_of(request.operation)].waiting.append(request)
         for running in self._lanes.values():
             self._start(running)
 

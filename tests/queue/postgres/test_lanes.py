@@ -1,0 +1,73 @@
+"""Which operations share a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.clock import ManualClock
+from headrace.queue.model import Entry
+from headrace.queue.operations import ChangeVisibility, CreateQueue, Delete, Operation, Receive, Send
+from headrace.queue.store.base import Request
+from headrace.queue.store.postgres.families import WITH_SENDS_MAX, LaneName, lane_of
+from headrace.queue.store.postgres.store import PostgresStore
+from tests.queue.postgres.nodes import Threads, ask, node
+
+QUEUE = "arn:aws:sqs:eu-west-1:000000000000:jobs"
+FIFO = "arn:aws:sqs:eu-west-1:000000000000:orders.fifo"
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock) -> Iterator[PostgresStore]:
+    made = node(tmp_path, clock)
+    ask(made, CreateQueue(QUEUE), CreateQueue(FIFO, {"fifo": True}))
+    yield made
+    made.close()
+
+
+def submit(store: PostgresStore, *operations: Operation) -> list[Any]:
+    """Hand operations over together; their outcomes will be in the list."""
+    answers: list[Any] = []
+    store.execute([Request(operation, answers.append) for operation in operations])
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("operation", "lane"),
+    [
+        (Delete(QUEUE, [b""] * WITH_SENDS_MAX), LaneName.SEND),
+        (Delete(QUEUE, [b""] * (WITH_SENDS_MAX + 1)), LaneName.SETTLE),
+        (Delete(FIFO, [b""]), LaneName.SETTLE),
+        (ChangeVisibility(QUEUE, [(b"", 0)]), LaneName.SETTLE),
+    ],
+)
+def test_deletes_of_a_few_messages_of_standard_queues_go_with_sends(operation: Operation, lane: LaneName) -> None:
+    assert lane_of(operation) is lane
+
+
+def test_a_send_and_a_delete_are_one_transaction(store: PostgresStore) -> None:
+    ask(store, Send(QUEUE, [Entry(b"old")]))
+    ((old,),) = ask(store, Receive(QUEUE, 1))
+    threads = Threads(store)
+    answers = submit(store, Delete(QUEUE, [old.receipt]), Send(QUEUE, [Entry(b"new")]))
+    threads.work("send")()
+    (deleted, sent) = answers
+    assert (deleted, len(sent)) == ([None], 1)
+    store.attach(None)
+    ((new,),) = ask(store, Receive(QUEUE, 10))
+    assert new.message.body == b"new"
+
+
+def test_sends_to_groups_are_in_order_beside_deletes(store: PostgresStore) -> None:
+    ask(store, Send(QUEUE, [Entry(b"old")]), Send(FIFO, [Entry(b"0", group="g", dedup_id="0")]))
+    ((old,),) = ask(store, Receive(QUEUE, 1))
+    threads = Threads(store)
+    sends = [Send(FIFO, [Entry(b"%d" % number, group="g", dedup_id=str(number))]) for number in range(1, 4)]
+    submit(store, sends[0], Delete(QUEUE, [old.receipt]), *sends[1:])
+    threads.work("send")()
+    store.attach(None)
+    (found,) = ask(store, Receive(FIFO, 10))
+    assert [one.message.body for one in found] == [b"0", b"1", b"2", b"3"]
