@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from headrace.errors import StoreUnusable
-from headrace.process import notify_systemd, prepare_folder
+from headrace.process import COLLECT_EACH, notify_systemd, prepare_folder
 from tests.patience import PATIENCE_S
 
 
@@ -75,3 +77,11 @@ def test_a_manager_that_went_away_is_no_error(tmp_path: Path, monkeypatch: pytes
     notify_systemd("READY=1")
     monkeypatch.delenv("NOTIFY_SOCKET")
     notify_systemd("READY=1")
+
+
+def test_what_is_imported_is_never_looked_through_for_cycles() -> None:
+    code = "import gc; from headrace import process; process.collect_seldom(); print(gc.get_freeze_count(), *gc.get_threshold())"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    frozen, first, *_ = map(int, told.split())
+    assert frozen > 1_000
+    assert first == COLLECT_EACH

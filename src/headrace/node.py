@@ -39,7 +39,13 @@ from headrace.http.listener import AddressUnusable, Listener, Statistics
 from headrace.http.tls import renew
 from headrace.native.protocol import BrokerAbout
 from headrace.native.server import NativeService, allow_all
-from headrace.process import notify_systemd, prepare_folder, raise_descriptor_limit, shorten_switch_interval
+from headrace.process import (
+    collect_seldom,
+    notify_systemd,
+    prepare_folder,
+    raise_descriptor_limit,
+    shorten_switch_interval,
+)
 from headrace.queue.broker import Broker
 from headrace.queue.limits import ACCOUNT_DEFAULT, REGION_DEFAULT
 from headrace.queue.store import signpost
@@ -293,6 +299,7 @@ def run_broker(
     """
     raise_descriptor_limit()
     shorten_switch_interval()
+    collect_seldom()
     return uvloop.run(_run(settings, on_ready, origins))
 
 
