@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import apsw
 import pytest
@@ -30,10 +30,12 @@ from headrace.testing.topic_machine import topic_machine_for
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-def find(kind: StoreKind, examples: int = 400, make: Callable[[StoreKind], type[StoreMachine]] = machine_for) -> None:
+def find(
+    kind: StoreKind, plant: Plant, examples: int = 400, make: Callable[[StoreKind], type[StoreMachine]] = machine_for
+) -> None:
     """Run the machine until it finds something; no shrinking, what it is does not matter here."""
     run_state_machine_as_test(
-        seed(5)(make(kind)),
+        seed(SEEDS.get(plant, 5))(make(kind)),
         settings=settings(
             max_examples=examples,
             stateful_step_count=50,
@@ -189,7 +191,7 @@ def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 def test_wrong_rule_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     with pytest.raises(Violation):
-        find(MEMORY)
+        find(MEMORY, plant)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_wrong_rule_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> N
 def test_forgetful_disk_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     with pytest.raises((Violation, QueueNotFound, TimeoutError)):
-        find(SQLITE, make=disk_machine_for)
+        find(SQLITE, plant, make=disk_machine_for)
 
 
 def log_ends_too_early(patch: pytest.MonkeyPatch) -> None:
@@ -239,10 +241,18 @@ def bodies_in_use_are_trimmed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deleting, "trim", careless)
 
 
+SEEDS: Final[dict[Plant, int]] = {
+    dead_letter_one_receive_late: 4,
+    visibility_change_only_in_memory: 1,
+    bodies_in_use_are_trimmed: 1,
+}
+"""Where the usual one finds the bug after a hundred examples. Others find it, too, in fewer; which, says the rules' order."""
+
+
 @pytest.mark.parametrize(
     ("plant", "kind"), [(log_ends_too_early, MEMORY), (order_is_turned, MEMORY), (bodies_in_use_are_trimmed, SQLITE)]
 )
 def test_wrong_topic_is_found(plant: Plant, kind: StoreKind, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     with pytest.raises(Violation):
-        find(kind, make=topic_machine_for)
+        find(kind, plant, make=topic_machine_for)
