@@ -52,7 +52,7 @@ def _app(
 ) -> Iterator[SpeedRow]:
     servers = list(start_all(app, stack, programs=programs, folder=folder, peers=peers, say=say))
     memory = {server.name: (server.rss_mib(), server.pss_mib()) for server in servers}
-    for server in servers:
+    for server in servers if plan.warms_up else ():
         wrk.load(server, app.path, seconds=1)
     loads: dict[str, list[wrk.Load]] = {server.name: [] for server in servers}
     for _ in range(plan.rounds):

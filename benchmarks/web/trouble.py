@@ -16,7 +16,7 @@ from typing import Final
 from benchmarks.web import wrk
 from benchmarks.web.contenders import TROUBLE_APPS, App, contenders
 from benchmarks.web.open_loop import Outcomes, open_loop
-from benchmarks.web.plan import Plan
+from benchmarks.web.plan import DEADLINE_S, Plan
 from benchmarks.web.running import Running, serving
 from benchmarks.web.speed import Say
 
@@ -26,8 +26,6 @@ SLOW_PATH: Final = "/50"
 SLOW_SHARE: Final = 0.05
 CAPACITY_CONNECTIONS: Final = 16
 """As many as two workers of eight threads run at once: none of them waits."""
-WARMUP_S: Final = 1.0
-"""As long as the deadline: then a queue without a bound is as long as it gets."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def overload(app: App, server: Running, plan: Plan) -> OverloadRow:
         server.port,
         rate=capacity.requests_per_s * OVERLOAD,
         seconds=plan.overload_s,
-        warmup_s=WARMUP_S,
+        warmup_s=DEADLINE_S if plan.warms_up else 0.0,
         path=OVERLOAD_PATH,
     )
     goodput = outcomes.answered_per_s / capacity.requests_per_s
