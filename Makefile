@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-# Which tests `make test` runs, and how many processes the bulk of them may use: one more than two cores, since many wait.
+# Which tests `make test` runs, and in how many processes: twice as many as two cores, since many wait; those that need a
+# processor for themselves after the rest, in two.
 TESTS ?= tests
-JOBS ?= 3
+JOBS ?= 4
 # `make bench MODE=full` takes an hour, quick a quarter of an hour, and what Spark takes for the streams.
 MODE ?= quick
 # `make demo STORE=postgres`: two brokers on a PostgreSQL server that the demo starts (Debian: apt-get install postgresql).
@@ -26,7 +27,7 @@ demo: .venv/.demo ## All of headrace on 336,776 real flights: look at it, kill w
 test: .venv/.dev ## All tests, in parallel where they are independent (about twenty-five minutes on two cores)
 	@# pytest answers 5 when it finds no test: one of the two runs may have none, as with TESTS=tests/sqs.
 	$(BIN)/python -m pytest -n $(JOBS) -m "not serial" $(TESTS) || { bulk=$$?; [ $$bulk = 5 ] || exit $$bulk; }; \
-	$(BIN)/python -m pytest -m serial $(TESTS) || { alone=$$?; [ $$alone = 5 ] && [ "$${bulk:-0}" = 0 ]; }
+	$(BIN)/python -m pytest -n 2 -m serial $(TESTS) || { alone=$$?; [ $$alone = 5 ] && [ "$${bulk:-0}" = 0 ]; }
 
 bench: .venv/.demo ## Compare with other queues, web servers and Spark on this machine: make bench MODE=quick|full
 	@$(BIN)/python -m benchmarks --mode $(MODE)
