@@ -14,7 +14,7 @@ import headrace
 import headrace.stream as hs
 from benchmarks.nexmark import generator, queries
 from benchmarks.stream.measuring import slope_s
-from headrace.stream import runner  # noqa: F401 - loaded before the clock runs
+from headrace.stream import arrow_memory, runner  # noqa: F401 - loaded before the clock runs
 
 
 def in_memory(query: str, count: int) -> float:
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("url", nargs="?")
     parser.add_argument("--spawned-s", type=float)
     given = parser.parse_args()
+    arrow_memory.settle()  # as `headrace stream run` does
 
     def measure(count: int) -> float:
         return in_memory(given.query, count) if given.url is None else durable(given.query, count, given.url)

@@ -23,12 +23,13 @@ SPARK_LOOK_S: Final = 1
 
 
 def headrace(query: str, folder: Path, spawned_s: float) -> Usage:
-    """Embedded, without a broker: state in memory, rows collected."""
+    """Embedded, without a broker: state in memory, rows collected. Arrow's memory as `headrace stream run` has it."""
     import headrace.stream as hs  # noqa: PLC0415 - each process loads the engine that it measures
     from benchmarks.nexmark import queries  # noqa: PLC0415
-    from headrace.stream import limits, runner  # noqa: F401, PLC0415 - the runner is loaded before the clock runs
+    from headrace.stream import arrow_memory, limits, runner  # noqa: F401, PLC0415 - the runner is loaded before the clock runs
     from headrace.stream.result import Report  # noqa: PLC0415
 
+    arrow_memory.settle()
     streams = {name: hs.files(folder / name, format="parquet", name=name) for name in KINDS}
     timed = {name: stream.event_time("ts", delay=DELAY) for name, stream in streams.items()}
     pipeline = queries.pipeline(query, timed)

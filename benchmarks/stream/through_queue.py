@@ -23,7 +23,7 @@ import headrace.stream as hs
 from benchmarks.nexmark import generator, queries
 from benchmarks.stream.measuring import Stopwatch
 from benchmarks.stream.plan import DISORDER_US, LATENCY_WINDOW_MS, PART_EVENTS
-from headrace.stream import runner  # noqa: F401 - loaded before the clock runs
+from headrace.stream import arrow_memory, runner  # noqa: F401 - loaded before the clock runs
 from headrace.stream.formats.decoding import ARROW_TYPE
 from headrace.stream.formats.encoding import arrow_streams
 
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("which", nargs="?", default="")
     parser.add_argument("--spawned-s", type=float, default=time.monotonic())
     given = parser.parse_args()
+    arrow_memory.settle()  # as `headrace stream run` does
     if given.what == "fill":
         print(json.dumps(fill(given.url, given.form, int(given.which))))
     elif given.what == "run":

@@ -101,8 +101,10 @@ def renamed(pipeline: Pipeline, name: str) -> Pipeline:
 def _run(pipeline: Pipeline, until: Any, settings: StreamSettings, stop: threading.Event, *, reset: bool) -> Result:
     from headrace.cli.stream_live import watcher  # noqa: PLC0415
     from headrace.cli.stream_presence import shown  # noqa: PLC0415
+    from headrace.stream import arrow_memory  # noqa: PLC0415
     from headrace.stream.runner import run as run_pipeline  # noqa: PLC0415
 
+    arrow_memory.settle()
     target = broker_of(settings)
     broker = nullcontext() if target == NOWHERE else connected(target)
     with broker as client, watcher(pipeline.name) as watch, shown(target, pipeline.plan) as tell:
