@@ -9,6 +9,7 @@ import pytest
 import headrace
 from headrace.native.client import Client
 from tests.broker_process import BrokerProcess, broker
+from tests.console.holding import leave
 from tests.console.serving import Browser, Served, serving
 
 
@@ -28,6 +29,12 @@ def client(node: BrokerProcess) -> Iterator[Client]:
 def served(node: BrokerProcess) -> Iterator[Served]:
     with serving(broker=node.url) as one:
         yield one
+
+
+@pytest.fixture(autouse=True)
+def nobody_stays() -> Iterator[None]:
+    yield
+    leave()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from headrace.native.messages import Outgoing
 from headrace.presence import KINDS, Facts, read
 from headrace.queue.operations import Hold, Transact
 from headrace.work import keys
+from tests.console.holding import stay
 from tests.console.serving import Browser, Served
 from tests.patience import PATIENCE_S
 
@@ -45,8 +46,8 @@ def test_any_number_can_be_shown(number: Any) -> None:
 @pytest.mark.parametrize("number", HUGE)
 def test_pages_open_whatever_holders_say(served: Served, browser: Browser, client: Client, number: Any) -> None:
     for kind in (*KINDS, "other"):
-        client.call(Hold(f"liar-{kind}", kind, said(number)))
-        client.call(Hold(f"fool-{kind}", kind, {"host": [SCRIPT], "pid": "x", "version": {}, "queues": 5}))
+        stay(client, Hold(f"liar-{kind}", kind, said(number)))
+        stay(client, Hold(f"fool-{kind}", kind, {"host": [SCRIPT], "pid": "x", "version": {}, "queues": 5}))
     served.look()
     served.look()
     assert browser.get("/health/ready").status == 200

@@ -22,14 +22,14 @@ from headrace.presence import (
     write,
 )
 from headrace.queue.operations import GetState, Hold, Transact
+from tests.console.holding import stay
 from tests.console.serving import Browser, Served
 
 SCRIPT = "<script>alert('x')</script>"
 
 
 def present(client: Client, holder: str, kind: str, facts: Facts | dict[str, Any]) -> None:
-    """Heard of once: there for five seconds."""
-    client.call(Hold(holder, kind, facts if isinstance(facts, dict) else write(facts)), wait=0)
+    stay(client, Hold(holder, kind, facts if isinstance(facts, dict) else write(facts)))
 
 
 def page(browser: Browser, path: str, status: int = 200) -> str:

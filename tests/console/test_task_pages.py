@@ -16,6 +16,7 @@ from headrace.work.app import App
 from headrace.work.run_log import Run, RunLog
 from headrace.work.scheduler import Scheduler
 from tests.broker_process import BrokerProcess
+from tests.console.holding import stay
 from tests.console.serving import Browser, Served, serving
 from tests.work.small_worker import SmallWorker
 
@@ -65,9 +66,8 @@ def page(browser: Browser, path: str, status: int = 200) -> str:
 
 
 def present(client: Client, **fields: Any) -> None:
-    """A worker that is heard of once: it is there for five seconds."""
     facts = write(WorkerFacts(host="box", pid=7, slots=4, queues=["tasks"], app="shop:app", **fields))
-    client.call(Hold("worker-box-7", "worker", facts), wait=0)
+    stay(client, Hold("worker-box-7", "worker", facts))
 
 
 def test_runs_are_filtered_by_how_they_ended_and_by_text(served: Served, browser: Browser, runs: list[Run]) -> None:
@@ -118,7 +118,7 @@ def test_workers_tell_what_runs(served: Served, browser: Browser, client: Client
 def test_many_tasks_are_paged(served: Served, browser: Browser, client: Client) -> None:
     for worker in range(2):
         told = [TaskFacts(task=f"many.t{worker}{number:02}", done=1) for number in range(80)]
-        client.call(Hold(f"worker-many-{worker}", "worker", write(WorkerFacts(tasks=told))), wait=0)
+        stay(client, Hold(f"worker-many-{worker}", "worker", write(WorkerFacts(tasks=told))))
     served.look()
     first, second = (browser.get(f"/api/tasks?page={number}").json for number in (1, 2))
     assert (len(first["tasks"]), len(second["tasks"]) >= 60, second["pages"]) == (100, True, 2)
