@@ -4,4 +4,4 @@ from __future__ import annotations
 
 PATIENCE_S = 60.0
 """Ends a test that hangs; says nothing of speed. Ten times what a busy machine has been seen to need, and well below
-the 300 s that end every test."""
+the 600 s that end every test."""

@@ -57,7 +57,7 @@ def test_the_site_builds_and_its_links_lead_somewhere(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=500,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     page = (tmp_path / "site" / "reference" / "api.html").read_text(encoding="utf-8")
@@ -77,7 +77,7 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=500,
     )
     assert done.returncode != 0
     assert "page does not exist" in done.stdout + done.stderr

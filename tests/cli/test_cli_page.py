@@ -61,7 +61,7 @@ def test_examples_run_from_top_to_bottom(served: ServedBroker, run: CommandLine,
     script = "\n".join(["set -eu", *lines])
 
     done = subprocess.run(
-        ["sh", "-c", script], check=False, capture_output=True, text=True, env=environment, timeout=240, cwd=tmp_path
+        ["sh", "-c", script], check=False, capture_output=True, text=True, env=environment, timeout=500, cwd=tmp_path
     )
 
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ import pytest
 
 from tests.faults.broker_process import BrokerProcess, RawClient, limit_descriptors, request_bytes
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.serial
 
 DESCRIPTORS: Final = 80
 

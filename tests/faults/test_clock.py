@@ -194,7 +194,6 @@ def test_anchor_of_another_boot_is_not_trusted() -> None:
     assert resume(anchor, boot="", uptime=3_000_000_000, wall_ms=900_000) == 900_000
 
 
-@pytest.mark.timeout(180)
 def test_pause_of_the_process_breaks_no_promise(tmp_path: Path) -> None:
     """Stopped for longer than the leases last, in the middle of a load."""
 

@@ -7,8 +7,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 import headrace
 from headrace.stream.runner import keys
 from headrace.stream.runner.members import read_owners
@@ -48,7 +46,6 @@ def has_read(client: headrace.Client, rows: int) -> bool:
     return client.queue("events").counts().deleted >= rows
 
 
-@pytest.mark.timeout(300)
 def test_killed_stopped_and_late_processes_change_nothing_of_the_output(tmp_path: Path) -> None:
     (tmp_path / "counts.py").write_text(FILE)
     broker = BrokerProcess(tmp_path / "data")

@@ -8,8 +8,6 @@ import random
 import threading
 from pathlib import Path
 
-import pytest
-
 import headrace
 from headrace.errors import HeadraceError
 from tests.broker_process import wait_until
@@ -40,7 +38,6 @@ def numbers_of(queue: headrace.Queue) -> list[int]:
     return found
 
 
-@pytest.mark.timeout(300)
 def test_kill_loses_nothing_that_was_published(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     folder = tmp_path / "data"

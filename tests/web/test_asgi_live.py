@@ -321,7 +321,7 @@ def test_autobahn_s_cases_pass(mode: str, cases: list[str], tmp_path: Path) -> N
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
-            output, _ = await asyncio.wait_for(kosoku.communicate(), 200)
+            output, _ = await asyncio.wait_for(kosoku.communicate(), 500)
             assert kosoku.returncode == 0, output.decode()[-3000:]
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

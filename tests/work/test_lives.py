@@ -6,7 +6,6 @@ from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -159,4 +158,3 @@ class Lives(RuleBasedStateMachine):
 
 TestLives = Lives.TestCase
 TestLives.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
-TestLives.pytestmark = [pytest.mark.timeout(240)]  # type: ignore[attr-defined] # pytest reads it there

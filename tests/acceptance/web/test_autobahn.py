@@ -52,6 +52,6 @@ def test_all_cases_pass(tmp_path: Path, mode: str) -> None:
 
 def play(folder: Path, port: int) -> None:
     command = [str(KOSOKU), "-p", "8", *CASES, "-o", str(folder / "reports"), f"127.0.0.1:{port}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     print(done.stdout[-300:])
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
