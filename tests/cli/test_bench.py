@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from headrace.bench import http, running
+from headrace.bench import http, queue, running
 from headrace.bench.running import cpu_s, measured, term_ends_in_order
+from headrace.native.aio_queue import AsyncQueue
 from tests.cli.conftest import CommandLine
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -73,6 +75,14 @@ def test_stream_says_what_to_install(run: CommandLine, monkeypatch: pytest.Monke
     done = run("bench", "stream")
     assert done.code == 1
     assert "pip install 'headrace[stream]'" in done.err
+
+
+def test_one_call_is_measured_however_short_the_time() -> None:
+    async def step(_: AsyncQueue) -> int:
+        return 1
+
+    row = asyncio.run(queue._run("x", step, cast("AsyncQueue", None), 0.0, 3))
+    assert row.a_second > 0 and row.max_ms is not None
 
 
 def test_connections_are_shared_evenly() -> None:

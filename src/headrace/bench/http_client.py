@@ -37,15 +37,17 @@ async def load(port: int, connections: int, seconds: float) -> Load:
 
 
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, until: float) -> list[float]:
-    times = []
-    while (begun := time.perf_counter()) < until:
+    times, ended = [], 0.0
+    while ended < until:
+        begun = time.perf_counter()
         writer.write(REQUEST)
         head = await reader.readuntil(b"\r\n\r\n")
         found = _HEAD.match(head)
         if found is None:
             raise RuntimeError(f"the server answered {head[:100]!r}")
         await reader.readexactly(int(found[1]))
-        times.append(time.perf_counter() - begun)
+        ended = time.perf_counter()
+        times.append(ended - begun)
     return times
 
 

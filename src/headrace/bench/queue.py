@@ -49,15 +49,17 @@ async def _measure(data: Path, seconds: float, clients: int, progress: Progress)
 
 
 async def _run(what: str, step: Step, queue: AsyncQueue, seconds: float, clients: int) -> Measured:
-    """So many clients, each one call after another, for so long."""
+    """So many clients, each one call after another, for so long; one at least."""
     times: list[float] = []
     started = time.perf_counter()
 
     async def one() -> int:
-        messages = 0
-        while (begun := time.perf_counter()) < started + seconds:
+        messages, ended = 0, 0.0
+        while ended < started + seconds:
+            begun = time.perf_counter()
             messages += await step(queue)
-            times.append(time.perf_counter() - begun)
+            ended = time.perf_counter()
+            times.append(ended - begun)
         return messages
 
     messages = sum(await asyncio.gather(*[one() for _ in range(clients)]))

@@ -20,7 +20,7 @@ from headrace.doctor.disk import percentile
 from headrace.errors import StoreUnusable
 from headrace.native.endpoint import is_served
 
-START_S: Final = 30.0
+START_S: Final = 60.0
 STOP_S: Final = 20.0
 Progress = Callable[[str, int, int], None]
 
