@@ -17,7 +17,7 @@ RETRIED: Final = "retried"
 DEAD: Final = "dead"
 VISIBILITY_S: Final = 2
 GROUPS: Final = 6
-DRAIN_DEADLINE_S: Final = 60.0
+DRAIN_DEADLINE_S: Final = 300.0
 
 
 class Load:
