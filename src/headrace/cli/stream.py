@@ -129,6 +129,7 @@ def _run(pipeline: Pipeline, until: Any, settings: StreamSettings, stop: threadi
             on_progress=on_progress,
             stop=stop,
             text=pipeline.explain(),
+            compiled=pipeline.physical,
         )
 
 

@@ -65,7 +65,7 @@ class Pipeline:
             return run_on_spark(self.plan, broker, until=until, **settings)  # type: ignore[arg-type] # it refuses others than URLs
         from headrace.stream.runner import run  # type: ignore[attr-defined,unused-ignore] # noqa: PLC0415 # heavy
 
-        return run(self.plan, broker, until=until, **settings)
+        return run(self.plan, broker, until=until, compiled=self.physical, **settings)
 
     def __repr__(self) -> str:
         return f"<pipeline {self.name}>"

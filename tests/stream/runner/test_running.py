@@ -12,7 +12,7 @@ import headrace.stream as hs
 from headrace.errors import InvalidParameter, QueueNotFound
 from headrace.stream.errors import DefinitionChanged, PlanRefused, TooManyFailures
 from headrace.stream.result import Report
-from headrace.stream.runner import inspect, keys
+from headrace.stream.runner import inspect, keys, running
 from headrace.stream.runner.control import Control, write_control
 from headrace.stream.runner.reset import reset
 from headrace.stream.runner.store import BrokerStore, Patience
@@ -28,6 +28,16 @@ def test_pipeline_reads_counts_and_writes(client: headrace.Client) -> None:
     assert counted(taken(client, "out")) == expected_counts(rows)
     assert client.queue("events").counts().deleted == 1_000
     assert client.queue("events").counts().in_flight == 0
+
+
+def test_a_run_takes_the_plan_as_it_was_compiled_when_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled = hs.pipeline("doubled", hs.memory("n bigint", [[{"n": 1}]]).sql("SELECT n * 2 AS n FROM input"))
+
+    def refuse(_: object) -> None:
+        raise AssertionError("it was compiled again")
+
+    monkeypatch.setattr(running, "compile_plan", refuse)
+    assert doubled.run().to_arrow().to_pylist() == [{"n": 2}]
 
 
 def test_windows_stay_open_until_the_watermark_passes(client: headrace.Client) -> None:
