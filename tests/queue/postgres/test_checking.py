@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from headrace.errors import StoreUnusable, Unavailable
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.operations import CreateQueue, Send
 from headrace.queue.store.postgres import lane, schema
+from headrace.queue.store.postgres.catalog import Catalog, load
 from headrace.queue.store.postgres.checking import (
     AGE_MAX,
     judge_age,
@@ -24,6 +26,7 @@ from headrace.queue.store.postgres.checking import (
     judge_setting,
     judge_tls,
 )
+from headrace.queue.store.postgres.connecting import connect
 from headrace.queue.store.postgres.opening import open_store
 from headrace.testing.postgres import find_programs, server
 from tests.queue.postgres.nodes import ask
@@ -190,3 +193,17 @@ def test_node_does_not_open_older_tables(url: str, monkeypatch: pytest.MonkeyPat
     _next_step(monkeypatch, "ALTER TABLE queue ADD COLUMN colour text")
     with pytest.raises(StoreUnusable, match="headrace store migrate"):
         open_store(url)
+
+
+@pytest.mark.parametrize(
+    "broken", [f"UPDATE headrace.meta SET version = {schema.VERSION + 1}", "DROP TABLE headrace.subscription"]
+)
+def test_catalogue_that_cannot_be_read_leaves_no_transaction_open(url: str, broken: str) -> None:
+    _migrate(url)
+    with psycopg.connect(url) as other:
+        other.execute(broken)
+    with connect(url) as connection:
+        with pytest.raises((StoreUnusable, psycopg.errors.UndefinedTable)):
+            load(connection, Catalog(b"", 0, {}))
+        assert connection.info.transaction_status == TransactionStatus.IDLE
+        assert connection.execute("SELECT 1").fetchone() == (1,)

@@ -4,9 +4,11 @@ keep theirs."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, LiteralString
 
 import msgspec
+import psycopg
 
 from headrace.errors import QueueNotFound, TopicNotFound
 from headrace.queue import limits
@@ -130,25 +132,30 @@ class Catalog:
 
 
 def load(connection: Connection, before: Catalog) -> Catalog:
-    """The catalogue as it is now. Raises StoreUnusable: the tables are of another version by now."""
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        schema.check_version(schema.place_of(connection), schema.version_of(connection))
-        return read(connection, before)
+    """The catalogue as it is now, in four round trips. Raises StoreUnusable: the tables are of another version by now."""
+    statements = connection.statements
+    try:
+        with statements.together():
+            statements.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            schema.check_version(schema.place_of(connection), schema.version_of(statements))
+            found = read(statements, before)
+            statements.execute("COMMIT")
+    except BaseException:
+        with suppress(psycopg.Error):
+            connection.rollback()
+        raise
+    return found
 
 
 def read(connection: Executes, before: Catalog) -> Catalog:
     """The catalogue as the current transaction sees it: of one version only if all its statements see the same."""
-    version = connection.execute(_VERSION).fetchone()
-    rows = connection.execute(_READ).fetchall()
-    topics = connection.execute(_READ_TOPICS).fetchall()
-    subscriptions = connection.execute(_READ_SUBSCRIPTIONS).fetchall()
-    assert version is not None
+    asked = [connection.execute(sql) for sql in (_VERSION, _READ, _READ_TOPICS, _READ_SUBSCRIPTIONS)]
+    ((version,),), rows, topics, subscriptions = (one.fetchall() for one in asked)
     queues = {}
     for number, text, floor, purged_ms in rows:
         info = msgspec.json.decode(text, type=QueueInfo)
         queues[info.arn] = before.stored(number, info, floor, purged_ms)
-    return Catalog(before.secret, version[0], queues, _topics(topics, subscriptions, before))
+    return Catalog(before.secret, version, queues, _topics(topics, subscriptions, before))
 
 
 def _topics(

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from headrace.errors import StoreUnusable
+from headrace.queue.store.postgres.connecting import Executes
 
 SCHEMA: Final = "headrace"
 CLAIMED_MS: Final = 1 << 62
@@ -196,7 +197,7 @@ COPYING: Final = -1
 """The version while a copy into the tables is not whole (`copying.py`): nobody else may open them."""
 
 
-def version_of(connection: psycopg.Connection[Any]) -> int:
+def version_of(connection: Executes) -> int:
     """The version of the tables in the database; 0: there are none."""
     row = connection.execute("SELECT to_regclass('headrace.meta') IS NOT NULL").fetchone()
     if row is None or not row[0]:
