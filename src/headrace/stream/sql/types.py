@@ -96,7 +96,7 @@ class Types:
         """Let Python functions be known by what they return."""
         for function in functions:
             arguments = ", ".join(f"a{place}" for place in range(len(function.arguments)))
-            self._functions[function.name] = (
+            self._functions[function.name.lower()] = (  # DuckDB knows them without regard to case
                 f"CREATE OR REPLACE TEMP MACRO {name(function.name)}({arguments}) AS"
                 f" CAST(NULL AS {sql_type(function.returns)})"
             )
