@@ -130,6 +130,7 @@ def dies_at_each_request() -> Iterator[tuple[int, list[bytes]]]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
+                connection.settimeout(PATIENCE_S)
                 with connection:
                     taken.append(connection.recv(65_536))
 

@@ -22,7 +22,7 @@ from headrace.errors import (
 )
 from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.operations import ChangeVisibility, DeleteQueue, GetQueue, Peek, Send
-from headrace.queue.store.postgres import news
+from headrace.queue.store.postgres import guests, news
 from headrace.testing.postgres import server
 from tests.patience import PATIENCE_S
 from tests.postgres.conftest import Shop
@@ -247,6 +247,21 @@ def test_tables_of_another_version_are_left_alone(shop: Shop) -> None:
         with pytest.raises(StoreUnusable, match="newer headrace"):
             postgres.send(connection, "packing", "a")
         connection.rollback()
+
+
+def test_store_whose_own_rows_are_gone_is_told_so(shop: Shop) -> None:
+    with psycopg.connect(shop.url) as connection:
+        connection.execute("DELETE FROM headrace.clock")
+        with pytest.raises(StoreUnusable, match="restore it from a backup"):
+            postgres.send(connection, "packing", "a")
+        connection.rollback()
+
+
+def test_entering_costs_too_little_to_be_compiled(shop: Shop) -> None:
+    """The database compiles what costs 100,000, half a second each time. What a guest enters by is planned by his settings."""
+    with psycopg.connect(shop.url) as connection:
+        ((plan,),) = connection.execute(b"EXPLAIN (FORMAT JSON) " + guests._ENTER.encode()).fetchall()
+    assert plan[0]["Plan"]["Total Cost"] < 1_000
 
 
 def test_id_and_sequence_are_the_messages(shop: Shop) -> None:
