@@ -139,16 +139,16 @@ class Walk:
     def _say(self, command: str, printed: list[str]) -> int:
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            output = self.output(command)
+            code, output = self._run(command)
             missing = [line for line in printed if not _pattern(line).search(output)]
-            if not missing:
+            if code == 0 and not missing:
                 return 1
             again = not CHANGES.search(command) and time.monotonic() < deadline
-            assert again, f"$ {command}\n{output}\nhas not: {missing}"
+            assert again, f"$ {command}\n{output}\nended with {code}, and has not: {missing}"
             time.sleep(0.1)  # servers are other processes
 
-    def output(self, command: str) -> str:
-        """What it prints on a terminal; an error of it is the test's."""
+    def _run(self, command: str) -> tuple[int, str]:
+        """How it ended, and what it has printed on a terminal."""
         ours, theirs = pty.openpty()
         try:
             process = subprocess.Popen(
@@ -159,8 +159,7 @@ class Walk:
         written = b"".join(_read(ours))
         os.close(ours)
         text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;.*?\x1b\\", "", written.decode()).replace("\r\n", "\n")
-        assert process.wait(PATIENCE_S) == 0, f"$ {command}\n{text}"
-        return text
+        return process.wait(PATIENCE_S), text
 
     def end(self) -> None:
         """What was started last ends first."""
