@@ -12,7 +12,6 @@ psycopg = pytest.importorskip("psycopg", reason="the extra `postgres` is not ins
 
 from headrace.queue.model import Delivery, arn_of  # noqa: E402 - see above
 from headrace.queue.operations import CreateQueue, Operation, Receive  # noqa: E402
-from headrace.queue.store.postgres.opening import open_store  # noqa: E402
 from headrace.queue.store.postgres.store import PostgresStore  # noqa: E402
 from headrace.testing.postgres import databases, find_programs  # noqa: E402
 from tests.queue.postgres.nodes import ask  # noqa: E402
@@ -51,8 +50,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     if find_programs() is None:
         pytest.skip("no PostgreSQL 15 or later on this machine: install the package `postgresql`")
     url = databases().of(tmp_path)
-    store = open_store(url, cooldowns=False)[0]
-    databases().keep_for(store, tmp_path)
+    store = databases().open(tmp_path, None, cooldowns=False)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS orders")
         connection.execute("CREATE TABLE orders (book text)")

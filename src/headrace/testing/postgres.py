@@ -269,9 +269,9 @@ class Databases:
             name = self._of[folder] = self._used_again() or self._make()
         return self.server.url(name)
 
-    def open(self, folder: Path, clock: Clock, *, cooldowns: bool) -> PostgresStore:
-        """A store in a folder's database, on connections that others had before. It must not be attached to a broker: those may
-        be closed by one thread while another waits at them."""
+    def open(self, folder: Path, clock: Clock | None, *, cooldowns: bool) -> PostgresStore:
+        """A store in a folder's database, on connections that others had before; `clock` None: the database's. It must not be
+        attached to a broker: those may be closed by one thread while another waits at them."""
         from headrace.queue.store.postgres.opening import open_store  # noqa: PLC0415 - needs an extra
 
         store, _ = open_store(self.of(folder), clock=clock, cooldowns=cooldowns, connects=self.keeper.connect)
