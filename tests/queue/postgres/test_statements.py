@@ -76,6 +76,16 @@ def test_an_error_of_what_nobody_reads_is_raised_at_the_end(statements: Statemen
         send(statements, "SELECT 1 / 0")
 
 
+def test_what_was_not_done_has_no_reply(statements: Statements) -> None:
+    with statements.together():
+        with pytest.raises(psycopg.errors.DivisionByZero), statements.apart():
+            failed, behind = statements.execute("SELECT 1 / 0"), statements.execute("SELECT 1")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            failed.fetchall()
+        with pytest.raises(psycopg.Error):
+            behind.fetchall()
+
+
 def test_nothing_behind_an_error_is_done(connection: Connection) -> None:
     connection.execute("CREATE TABLE done (one int)")
     with pytest.raises(psycopg.errors.DivisionByZero):

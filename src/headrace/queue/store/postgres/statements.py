@@ -91,6 +91,8 @@ class Statements:
             self._pgconn.send_flush_request()
             self._receive()
         assert reply.result is not None
+        if reply.result.status not in _FINE:  # an error that another one was told of, or a statement behind it
+            raise error_from_result(reply.result)
         self._transformer.set_pgresult(reply.result)
         return self._transformer.load_rows(0, reply.result.ntuples, tuple)
 
