@@ -26,10 +26,10 @@ costs the database some 30 µs. So all of them together cost it less than half a
 PACE_MAX_S: Final = (
     1.0  # what would wait for longer is not told: by then others have looked for themselves (`watch.py`)
 )
-BUSY_PAUSES: Final = 10
-"""A node waits at least so many times as long as the telling took: on a machine that is idle that is nothing, on one that is
-busy it tells for a tenth of its time at most. Told after each commit, news cost 8 µs a message there, of two nodes."""
-BUSY_MAX_S: Final = 0.05  # a telling that took long was held up, which says nothing of the next
+BUSY_PAUSES: Final = 4
+"""A node waits at least so many times as long as the transaction took that it tells of. That is a few ms, unless all are busy:
+then whoever is told waits for longer anyway. Told after each commit, news cost 7 of 90 µs a message there, of two nodes."""
+BUSY_MAX_S: Final = 0.05  # a transaction that took long was held up, which says nothing of the next
 _PAUSE_S: Final = 0.25  # between two tries to connect
 
 
@@ -91,12 +91,14 @@ class Teller:
         self._connection: Connection | None = None
         self._next_s = 0.0
 
-    def tell(self, queues: Iterable[int], state: Iterable[tuple[str, bytes]], *, catalog: bool) -> None:
+    def tell(
+        self, queues: Iterable[int], state: Iterable[tuple[str, bytes]], *, catalog: bool, batch_s: float = 0.0
+    ) -> None:
+        """`batch_s`: how long the transaction took that this is of."""
         wait_s = self._next_s - time.monotonic()
         if wait_s > PACE_MAX_S and not catalog:
             return
         time.sleep(min(PACE_MAX_S, max(0.0, wait_s)))
-        began_s = time.monotonic()
         try:
             connection = self._connected()
             with connection.statements.together():
@@ -104,8 +106,7 @@ class Teller:
                     connection.statements.execute("SELECT pg_notify(%s, %s)", (CHANNEL, payload))
         except Exception:  # noqa: BLE001 - others look for themselves within a second
             self.close()
-        now_s = time.monotonic()
-        self._next_s = now_s + pace_s(self._shared.known.nodes, took_s=now_s - began_s)
+        self._next_s = time.monotonic() + pace_s(self._shared.known.nodes, batch_s=batch_s)
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed or not self._shared.is_home(self._connection):
@@ -120,10 +121,10 @@ class Teller:
             connection.close()
 
 
-def pace_s(nodes: int, *, took_s: float) -> float:
-    """How long a node that has told something, which took so long, waits before it tells the next; what comes meanwhile is told
-    together."""
-    return max(PACE_S * nodes * nodes, min(BUSY_MAX_S, BUSY_PAUSES * took_s))
+def pace_s(nodes: int, *, batch_s: float) -> float:
+    """How long a node that has told of a transaction, which took so long, waits before it tells the next; what comes meanwhile is
+    told together."""
+    return max(PACE_S * nodes * nodes, min(BUSY_MAX_S, BUSY_PAUSES * batch_s))
 
 
 def payloads(node: str, queues: list[int], state: list[tuple[str, bytes]], *, catalog: bool) -> list[str]:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from headrace.errors import StoreFailed
@@ -80,6 +81,7 @@ class PostgresStore:
         self._listener = Listener(shared, self._glance)
         self._teller = Teller(shared)
         self._telling = False
+        self._batch_s = 0.0  # how long the last transaction took
         self._untold: set[int | tuple[str, bytes]] = set()
         self._told_version = shared.catalog.version
         self._memory = maintenance.Memory()
@@ -183,6 +185,7 @@ class PostgresStore:
 
     def _answer(self, requests: Sequence[Request], batches: Sequence[Batch], seconds: float) -> list[Any]:
         outcomes: list[Any] = []
+        self._batch_s = seconds
         for batch in batches:
             outcomes += batch.outcomes
             if batch.transaction is not None:
@@ -235,7 +238,8 @@ class PostgresStore:
         self._told_version = self._shared.catalog.version
         queues = [one for one in untold if isinstance(one, int)]
         state = [one for one in untold if not isinstance(one, int)]
-        self._offload(lambda: self._teller.tell(queues, state, catalog=moved), self._has_told, "tell")
+        tell = partial(self._teller.tell, queues, state, catalog=moved, batch_s=self._batch_s)
+        self._offload(tell, self._has_told, "tell")
 
     def _has_told(self, _: None) -> None:
         self._telling = False
