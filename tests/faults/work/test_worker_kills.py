@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.broker_process import broker, wait_until
+from tests.patience import PATIENCE_S
 from tests.work.worker_process import WorkerProcess, runs, sender, working
 
 pytestmark = pytest.mark.serial
@@ -24,11 +25,11 @@ def test_no_task_is_lost_when_children_and_broker_are_killed(tmp_path: Path) -> 
     with working(tmp_path, "--processes", "2", "--threads", "4") as worker, sender(tmp_path) as tasks:
         tasks.note.send_many([(n, 0.005) for n in range(TASKS)])
         for kill in range(1, 7):
-            worker.ledger.wait("ended", TASKS * kill // 8)
+            worker.ledger.wait("ended", TASKS * kill // 8, within_s=5 * PATIENCE_S)
             wait_until(worker.children)
             victims = worker.brokers() if kill % 3 == 0 else worker.children()
             os.kill(chance.choice(victims), signal.SIGKILL)
-        worker.ledger.wait("ended", TASKS)
+        worker.ledger.wait("ended", TASKS, within_s=5 * PATIENCE_S)
         repeated = worker.ledger.counts("began").total() - TASKS
         assert repeated <= 6 * IN_HAND_MAX
         wait_until(lambda: tasks.app.backend.client.queue("tasks").counts().visible == 0)
@@ -46,7 +47,7 @@ def test_children_of_a_killed_parent_finish_what_runs_and_nothing_is_lost_or_rep
             first.wait_end()
             assert first.ledger.counts("began") == first.ledger.counts("ended")
         with working(tmp_path, *address) as second:
-            second.ledger.wait("ended", TASKS)
+            second.ledger.wait("ended", TASKS, within_s=5 * PATIENCE_S)
             assert set(second.ledger.counts("began").values()) == {1}
 
 
