@@ -41,7 +41,7 @@ class KeptConnection(Connection):
     def _does(self, sql: LiteralString) -> bool:
         try:
             self.execute(sql)
-        except psycopg.OperationalError:
+        except psycopg.Error:
             return False
         return True
 
@@ -66,7 +66,9 @@ class Keeper:
         return made
 
     def take_back(self, connection: KeptConnection) -> None:
-        self._kept[connection.url].append(connection)
+        kept = self._kept[connection.url]
+        if connection not in kept:  # whoever closes it twice must not give it to two
+            kept.append(connection)
 
     def close(self) -> None:
         """End those that nobody has. Idempotent."""

@@ -104,6 +104,14 @@ def test_connection_that_is_closed_is_handed_on(keeper: Keeper, url: str) -> Non
         assert {third.info.backend_pid, fourth.info.backend_pid} == set(pids)
 
 
+def test_connection_that_is_closed_twice_is_handed_to_one(keeper: Keeper, url: str) -> None:
+    first = keeper.connect(url)
+    first.close()
+    first.close()
+    with keeper.connect(url) as second, keeper.connect(url) as third:
+        assert second is not third
+
+
 def test_connection_in_the_middle_of_something_is_not_handed_on(keeper: Keeper, url: str) -> None:
     first = keeper.connect(url)
     first.execute("BEGIN")
