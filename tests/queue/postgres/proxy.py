@@ -18,7 +18,8 @@ class Network:
 
     Attributes:
         swallows: nothing passes any more, in either direction, and nobody is told: as when a cable is pulled.
-        on_bytes: told of each piece that came, from the server or not, before it is passed on; False cuts its connection.
+        on_bytes: told of each piece that came, from the server or not, before it is passed on; False cuts its connection. Of a
+            client a piece is a statement, though many come at once.
     """
 
     def __init__(self, url: str) -> None:
@@ -66,10 +67,28 @@ class Network:
     def _passed(self, one: socket.socket, other: socket.socket, *, from_server: bool) -> bool:
         try:
             data = one.recv(_BYTES)
-            if not data or not self.on_bytes(data, from_server):
+            if not data:
                 return False
-            if not self.swallows:
-                other.sendall(data)
+            for piece in [data] if from_server else _statements(data):
+                if not self.on_bytes(piece, from_server):
+                    return False
+                if not self.swallows:
+                    other.sendall(piece)
         except OSError:
             return False
         return True
+
+
+def _statements(data: bytes) -> list[bytes]:
+    """What a client sends, cut behind each message that executes something."""
+    pieces: list[bytes] = []
+    begin = at = 0
+    while at + 5 <= len(data):
+        end = at + 1 + int.from_bytes(data[at + 1 : at + 5])  # a letter, the length, which counts itself
+        if end > len(data):
+            break
+        if data[at : at + 1] == b"E":
+            pieces.append(data[begin:end])
+            begin = end
+        at = end
+    return [*pieces, data[begin:]] if begin < len(data) else pieces
