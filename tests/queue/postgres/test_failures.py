@@ -42,7 +42,7 @@ def database(store: PostgresStore, tmp_path: Path) -> Iterator[psycopg.Connectio
 def end_connections(database: psycopg.Connection[Any]) -> None:
     database.execute(
         "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'headrace'"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name IN ('headrace', 'kept')"
     )
 
 
