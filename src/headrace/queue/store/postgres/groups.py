@@ -34,12 +34,16 @@ _LOCK: Final[LiteralString] = """
 INSERT INTO message_group AS g (queue, name) SELECT queue, name FROM unnest(%s, %s) AS wanted (queue, name)
 ON CONFLICT (queue, name) DO UPDATE SET head = g.head WHERE false
 """
+# First what the messages say, then their groups: joined at once, a plan that is made while the tables are empty would look
+# through all groups of the queue for each message.
 _LOCK_BOTH: Final[LiteralString] = """
+WITH named AS MATERIALIZED (
+    SELECT DISTINCT m.queue, m.grp FROM unnest(%s, %s) AS held (queue, seq)
+    JOIN message m ON m.queue = held.queue AND m.seq = held.seq
+)
 INSERT INTO message_group AS g (queue, name) SELECT queue, name FROM (
     SELECT queue, name FROM unnest(%s, %s) AS wanted (queue, name)
-    UNION SELECT g.queue, g.name FROM unnest(%s, %s) AS held (queue, seq)
-        JOIN message m ON m.queue = held.queue AND m.seq = held.seq
-        JOIN message_group g ON g.queue = m.queue AND g.name = m.grp
+    UNION SELECT g.queue, g.name FROM named JOIN message_group g ON g.queue = named.queue AND g.name = named.grp
 ) wanted ORDER BY queue, name
 ON CONFLICT (queue, name) DO UPDATE SET head = g.head WHERE false RETURNING queue, name
 """
@@ -144,7 +148,7 @@ def lock_both(tx: Transaction, groups: Iterable[Group], messages: Iterable[tuple
     """Lock groups by their names and by messages (queue, seq) in them, in one order. The rows: those that are new."""
     ones = sorted(set(groups))
     named = Ints([queue for queue, _ in ones]), Texts([name for _, name in ones])
-    return tx.execute(_LOCK_BOTH, (*named, *_places(sorted(set(messages)))))
+    return tx.execute(_LOCK_BOTH, (*_places(sorted(set(messages))), *named))
 
 
 def try_lock(tx: Transaction, groups: Iterable[Group]) -> set[Group]:
