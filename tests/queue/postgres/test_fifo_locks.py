@@ -14,6 +14,7 @@ from headrace.queue import operations as ops
 from headrace.queue.model import Entry, Redrive, arn_of
 from headrace.queue.store.base import Request
 from headrace.queue.store.postgres import fifo
+from headrace.queue.store.postgres.families import WITH_SENDS_MAX
 from headrace.queue.store.postgres.store import PostgresStore
 from tests.patience import PATIENCE_S
 from tests.queue.postgres.fifo_queue import QUEUE, SETTINGS, receive, send
@@ -107,7 +108,12 @@ def _with_dead_letters(store: PostgresStore) -> int:
 
 def by_receipts(store: PostgresStore) -> list[ops.Operation]:
     first, second = (one.receipt for one in ask(store, ops.Receive(QUEUE, 2))[0])
-    return [ops.Delete(QUEUE, [second]), ops.ChangeVisibility(QUEUE, [(first, 0)])]
+    return [ops.Delete(QUEUE, [second] * (WITH_SENDS_MAX + 1)), ops.ChangeVisibility(QUEUE, [(first, 0)])]
+
+
+def beside_sends(store: PostgresStore) -> list[ops.Operation]:
+    _, second = (one.receipt for one in ask(store, ops.Receive(QUEUE, 2))[0])
+    return [ops.Delete(QUEUE, [second]), ops.Send(QUEUE, [Entry(b"a2", group="a")])]
 
 
 def takes(store: PostgresStore) -> list[ops.Operation]:
@@ -127,7 +133,14 @@ def claims(store: PostgresStore) -> list[ops.Operation]:
 
 
 @pytest.mark.parametrize(
-    ("lane", "operations"), [("settle", by_receipts), ("receive", takes), ("receive", attempts), ("settle", claims)]
+    ("lane", "operations"),
+    [
+        ("settle", by_receipts),
+        ("send", beside_sends),
+        ("receive", takes),
+        ("receive", attempts),
+        ("settle", claims),
+    ],
 )
 def test_operations_of_a_batch_lock_groups_in_one_order(
     nodes: list[PostgresStore],

@@ -40,11 +40,11 @@ def submit(store: PostgresStore, *operations: Operation) -> list[Any]:
     [
         (Delete(QUEUE, [b""] * WITH_SENDS_MAX), LaneName.SEND),
         (Delete(QUEUE, [b""] * (WITH_SENDS_MAX + 1)), LaneName.SETTLE),
-        (Delete(FIFO, [b""]), LaneName.SETTLE),
+        (Delete(FIFO, [b""]), LaneName.SEND),
         (ChangeVisibility(QUEUE, [(b"", 0)]), LaneName.SETTLE),
     ],
 )
-def test_deletes_of_a_few_messages_of_standard_queues_go_with_sends(operation: Operation, lane: LaneName) -> None:
+def test_deletes_of_a_few_messages_go_with_sends(operation: Operation, lane: LaneName) -> None:
     assert lane_of(operation) is lane
 
 

@@ -129,20 +129,15 @@ FAMILIES: Final[dict[type[Operation], Family]] = {
 _ONE_ORDER: Final = {Take, AcknowledgeClaims, ReleaseClaims}
 """Families of which each operation locks groups by itself."""
 WITH_SENDS_MAX: Final = 100
-"""A delete of more messages than this is not done in the lane of the sends: it fills a transaction of its own, and would only wait.
-One of a FIFO queue neither: it would have to lock the groups of both first."""
+"""A delete of more messages than this is not done in the lane of the sends: it fills a transaction of its own, and would only
+wait."""
 
 
 def lane_of(operation: Operation) -> LaneName:
     """The lane that an operation runs in."""
-    if isinstance(operation, Delete) and len(operation.receipts) <= WITH_SENDS_MAX and not _is_fifo(operation.queue):
+    if isinstance(operation, Delete) and len(operation.receipts) <= WITH_SENDS_MAX:
         return LaneName.SEND
     return family_of(type(operation)).lane
-
-
-def _is_fifo(arn: str) -> bool:
-    """Whether a queue is FIFO: its name says so."""
-    return arn.endswith(".fifo")
 
 
 def family_of(kind: type[Operation]) -> Family:
@@ -164,7 +159,11 @@ def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
     if tx.catalog.topics and Send in places and Transact in places:
         publishing.lock_all(tx, _destinations(operations))
     several = len(places) > 1 or (len(operations) > 1 and not _ONE_ORDER.isdisjoint(places))
-    locked = _lock_groups(tx, operations) if several else None
+    beside = several and _is_beside(tx, operations)
+    if beside:
+        places = {kind: places[kind] for kind in (Send, Delete)}
+        tx.beside = {place for operation in operations for place in settling.places(tx, operation)}
+    locked = _lock_groups(tx, operations) if several and not beside else None
     outcomes: list[Any] = [None] * len(operations)
     running = [(family_of(kind).run(tx, [operations[one] for one in ones]), ones) for kind, ones in places.items()]
     checked = False
@@ -186,12 +185,16 @@ def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
     return outcomes
 
 
+def _is_beside(tx: Transaction, operations: Sequence[Operation]) -> bool:
+    """Whether these are sends to queues, and deletes: then the sends lock for both. What is published locks later."""
+    topics = tx.catalog.topics
+    return all(isinstance(one, Delete) or (isinstance(one, Send) and one.queue not in topics) for one in operations)
+
+
 def _lock_groups(tx: Transaction, operations: Sequence[Operation]) -> tuple[set[groups.Group], Cursor] | None:
     """Lock the groups of FIFO queues that operations are about, all in one order: each type by itself (or each operation)
     would take some while it holds others. Returns those that must be settled at the end, whatever comes of the operations."""
     leases = {place for operation in operations for place in settling.places(tx, operation)}
-    if not leases and {type(operation) for operation in operations} <= {Send, Delete}:
-        return None  # sends alone lock theirs in one order
     sends = [send for operation in operations for send in _sends(operation)]
     claimed = claims.named_by(tx, operations)
     named = {group for arn, entries in sends for group in groups.named(tx.catalog.queues.get(arn), entries)}

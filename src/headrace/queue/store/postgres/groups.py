@@ -144,6 +144,15 @@ def lock(tx: Transaction, groups: Iterable[Group]) -> None:
         tx.execute(_LOCK, columns)
 
 
+def lock_beside(tx: Transaction, groups: set[Group]) -> Cursor | None:
+    """As `lock`, together with the groups of the messages that `tx.beside` names. The rows: those that are new."""
+    if not groups or not tx.beside:
+        lock(tx, groups)
+        return None
+    tx.locked, tx.beside = tx.beside, set()
+    return lock_both(tx, groups, tx.locked)
+
+
 def lock_both(tx: Transaction, groups: Iterable[Group], messages: Iterable[tuple[int, int]]) -> Cursor:
     """Lock groups by their names and by messages (queue, seq) in them, in one order. The rows: those that are new."""
     ones = sorted(set(groups))

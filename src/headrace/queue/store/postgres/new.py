@@ -107,7 +107,8 @@ class New:
         chance = os.urandom(16 * len(self.entries))
         self._ids = [self._copied.get(at) or chance[16 * at : 16 * at + 16] for at in range(len(self.entries))]
         tx.wrote()
-        groups.lock(tx, self.groups())
+        own = self.groups()
+        made = groups.lock_beside(tx, own)
         standard = self._places(fifo=False)
         fifo = [place for place in self._places(fifo=True) if not self._repeats(place)]
         cursors = [(places, self._insert(tx, places)) for places in (standard, fifo) if places]
@@ -117,6 +118,8 @@ class New:
             sent.update(self._stored(tx, zip(places, cursor.fetchall(), strict=True)))
         if len(sent) < len(self.entries):
             self._find_originals(tx, sent)
+        if made is not None:  # a group of a delete may have been gone, and is there again
+            groups.settle(tx, set(made.fetchall()) - own)
         return [sent[place] for place in range(len(self.entries))]
 
     def _places(self, *, fifo: bool) -> list[int]:

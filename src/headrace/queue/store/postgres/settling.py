@@ -98,7 +98,9 @@ def _sorted(held: Iterable[Lease]) -> list[Ints]:
 
 def _delete_leased(tx: Transaction, held: set[Lease]) -> Cursor:
     """Send what deletes from FIFO queues what is still leased."""
-    groups.lock_of(tx, sorted(lease[:2] for lease in held))
+    places = {lease[:2] for lease in held}
+    if not tx.locked.issuperset(places):
+        groups.lock_of(tx, sorted(places))
     queues, seqs, receives = _sorted(held)
     known = tx.catalog.by_number
     floors = Ints([known[queue].floor for queue, *_ in sorted(held)])

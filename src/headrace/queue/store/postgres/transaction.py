@@ -45,6 +45,8 @@ class Transaction:
         due: number of a queue -> when something in it will be visible, as far as this transaction knows.
         empty: numbers of queues in which a receive has found nothing: they may be waited for.
         holding: whether it has locked groups to receive from them.
+        beside: messages of FIFO queues, (queue, seq), whose groups sends lock with their own: for deletes of the same batch.
+        locked: those of which they have.
         totals: (number of a queue, field of QueueCounts) -> how many more.
         known: what this node remembers.
         landed: numbers of queues -> how many messages were deleted that were leased.
@@ -69,6 +71,8 @@ class Transaction:
         self.ended: list[tuple[int, str, int]] = []
         self.landed: Counter[int] = Counter()
         self.holding = False
+        self.beside: set[tuple[int, int]] = set()
+        self.locked: set[tuple[int, int]] = set()
         self.totals: Counter[tuple[int, str]] = Counter()
         self._began = catalog
         self.known = known
