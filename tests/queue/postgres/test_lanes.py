@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from headrace.clock import ManualClock
+from headrace.errors import CallerError
 from headrace.queue.model import Entry
 from headrace.queue.operations import ChangeVisibility, CreateQueue, Delete, Operation, Receive, Send
 from headrace.queue.store.base import Request
@@ -71,3 +73,32 @@ def test_sends_to_groups_are_in_order_beside_deletes(store: PostgresStore) -> No
     store.attach(None)
     (found,) = ask(store, Receive(FIFO, 10))
     assert [one.message.body for one in found] == [b"0", b"1", b"2", b"3"]
+
+
+def test_deletes_beside_sends_leave_groups_as_their_messages_say(
+    store: PostgresStore, database: psycopg.Connection[Any]
+) -> None:
+    """Whatever is repeated, refused, gone or nobody's receipt: no group without a message stays, none with one is lacking."""
+    first = Send(FIFO, [Entry(b"%d" % number, group=f"g{number}", dedup_id=str(number)) for number in range(3)])
+    ask(store, first)
+    (given,) = ask(store, Receive(FIFO, 10))
+    ask(store, Delete(FIFO, [given[0].receipt]))
+    threads = Threads(store)
+    answers = submit(
+        store,
+        Delete(FIFO, [given[0].receipt, given[1].receipt, b"nobody's"]),
+        Send(FIFO, [Entry(b"again", group="other", dedup_id="0"), Entry(b"no group")]),
+        Send(FIFO, [Entry(b"3", group="g1", dedup_id="3")]),
+    )
+    threads.work("send")()
+    store.attach(None)
+    (deleted, refused, sent) = answers
+    assert deleted[:2] == [None, None]
+    assert isinstance(deleted[2], CallerError)
+    assert refused[0].duplicate
+    assert isinstance(refused[1], CallerError)
+    assert not sent[0].duplicate
+    assert database.execute("SELECT name, head FROM message_group ORDER BY name").fetchall() == [
+        ("g1", sent[0].seq),
+        ("g2", given[2].message.seq),
+    ]
