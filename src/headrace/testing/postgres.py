@@ -44,6 +44,7 @@ log_min_messages = warning
 """
 
 
+@functools.cache  # each module of tests asks, and each answer is a process
 def find_programs() -> Path | None:
     """The folder of the newest PostgreSQL's programs on this machine (15 or later), or None."""
     places = [place for pattern in _PLACES for place in Path("/").glob(pattern.lstrip("/"))]
