@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ def test_a_run_takes_the_plan_as_it_was_compiled_when_it_was_written(monkeypatch
 
     monkeypatch.setattr(running, "compile_plan", refuse)
     assert doubled.run().to_arrow().to_pylist() == [{"n": 2}]
+
+
+def test_duckdb_begins_in_the_midst_of_a_run_where_kernels_cannot_go_on() -> None:
+    rows = hs.memory("n bigint", [[{"n": 1}], [{"n": 9 * 10**18}]])  # thousandths of the second do not fit 64 bits
+    found = hs.pipeline("scaled", rows.sql("SELECT 0.908 * n AS m FROM input")).run(batch_rows=1)
+    assert found.to_arrow()["m"].to_pylist() == [Decimal("0.908"), Decimal("8172000000000000000.000")]
 
 
 def test_windows_stay_open_until_the_watermark_passes(client: headrace.Client) -> None:
