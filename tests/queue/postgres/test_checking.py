@@ -82,7 +82,7 @@ def test_nodes() -> None:
 
 
 def test_connections() -> None:
-    assert [judge_connections(97, used).level for used in (81, 82)] == ["ok", "warning"]
+    assert [judge_connections(97, used).level for used in (75, 76)] == ["ok", "warning"]
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def claims(store: PostgresStore) -> list[ops.Operation]:
     ("lane", "operations"),
     [
         ("settle", by_receipts),
-        ("send", beside_sends),
+        ("order", beside_sends),
         ("receive", takes),
         ("receive", attempts),
         ("settle", claims),

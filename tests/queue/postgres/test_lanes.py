@@ -11,8 +11,8 @@ import pytest
 
 from headrace.clock import ManualClock
 from headrace.errors import CallerError
-from headrace.queue.model import Entry
-from headrace.queue.operations import ChangeVisibility, CreateQueue, Delete, Operation, Receive, Send
+from headrace.queue.model import Entry, topic_arn_of
+from headrace.queue.operations import ChangeVisibility, CreateQueue, Delete, Operation, Receive, Send, Transact
 from headrace.queue.store.base import Request
 from headrace.queue.store.postgres.families import WITH_SENDS_MAX, LaneName, lane_of
 from headrace.queue.store.postgres.store import PostgresStore
@@ -42,11 +42,17 @@ def submit(store: PostgresStore, *operations: Operation) -> list[Any]:
     [
         (Delete(QUEUE, [b""] * WITH_SENDS_MAX), LaneName.SEND),
         (Delete(QUEUE, [b""] * (WITH_SENDS_MAX + 1)), LaneName.SETTLE),
-        (Delete(FIFO, [b""]), LaneName.SEND),
+        (Delete(FIFO, [b""]), LaneName.ORDER),
+        (Send(QUEUE, []), LaneName.SEND),
+        (Send(FIFO, []), LaneName.ORDER),
+        (Send(topic_arn_of("news"), []), LaneName.ORDER),
+        (Transact(), LaneName.ORDER),
         (ChangeVisibility(QUEUE, [(b"", 0)]), LaneName.SETTLE),
     ],
 )
-def test_deletes_of_a_few_messages_go_with_sends(operation: Operation, lane: LaneName) -> None:
+def test_deletes_of_a_few_messages_go_with_sends_and_what_may_wait_has_a_lane_of_its_own(
+    operation: Operation, lane: LaneName
+) -> None:
     assert lane_of(operation) is lane
 
 
@@ -63,16 +69,16 @@ def test_a_send_and_a_delete_are_one_transaction(store: PostgresStore) -> None:
     assert new.message.body == b"new"
 
 
-def test_sends_to_groups_are_in_order_beside_deletes(store: PostgresStore) -> None:
-    ask(store, Send(QUEUE, [Entry(b"old")]), Send(FIFO, [Entry(b"0", group="g", dedup_id="0")]))
+def test_a_delete_does_not_wait_for_who_holds_a_group(store: PostgresStore) -> None:
+    ask(store, Send(QUEUE, [Entry(b"old")]))
     ((old,),) = ask(store, Receive(QUEUE, 1))
     threads = Threads(store)
-    sends = [Send(FIFO, [Entry(b"%d" % number, group="g", dedup_id=str(number))]) for number in range(1, 4)]
-    submit(store, sends[0], Delete(QUEUE, [old.receipt]), *sends[1:])
+    answers = submit(store, Send(FIFO, [Entry(b"1", group="g", dedup_id="1")]), Delete(QUEUE, [old.receipt]))
     threads.work("send")()
+    assert answers == [[None]]
+    threads.work("order")()
+    assert len(answers) == 2
     store.attach(None)
-    (found,) = ask(store, Receive(FIFO, 10))
-    assert [one.message.body for one in found] == [b"0", b"1", b"2", b"3"]
 
 
 def test_deletes_beside_sends_leave_groups_as_their_messages_say(
@@ -90,7 +96,7 @@ def test_deletes_beside_sends_leave_groups_as_their_messages_say(
         Send(FIFO, [Entry(b"again", group="other", dedup_id="0"), Entry(b"no group")]),
         Send(FIFO, [Entry(b"3", group="g1", dedup_id="3")]),
     )
-    threads.work("send")()
+    threads.work("order")()
     store.attach(None)
     (deleted, refused, sent) = answers
     assert deleted[:2] == [None, None]

@@ -36,21 +36,21 @@ def submit(store: PostgresStore, operation: ops.Operation) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("poll", "lane", "change", "ready"),
+    ("poll", "lane", "change", "changing", "ready"),
     [
-        (ops.Receive(QUEUE), "receive", ops.Send(QUEUE, [Entry(b"x")]), QUEUE),
-        (ops.ReceiveAny([QUEUE]), "receive", ops.Send(QUEUE, [Entry(b"x")]), QUEUE),
-        (ops.GetState("n", b"k"), "directory", ops.Transact(name="n", state=[(b"key", b"v")]), ("n", b"key")),
+        (ops.Receive(QUEUE), "receive", ops.Send(QUEUE, [Entry(b"x")]), "send", QUEUE),
+        (ops.ReceiveAny([QUEUE]), "receive", ops.Send(QUEUE, [Entry(b"x")]), "send", QUEUE),
+        (ops.GetState("n", b"k"), "directory", ops.Transact(name="n", state=[(b"key", b"v")]), "order", ("n", b"key")),
     ],
 )
 def test_what_became_ready_meanwhile_is_ready_again_for_who_found_nothing(
-    store: PostgresStore, poll: ops.Operation, lane: str, change: ops.Operation, ready: Any
+    store: PostgresStore, poll: ops.Operation, lane: str, change: ops.Operation, changing: str, ready: Any
 ) -> None:
     threads = Threads(store)
     found = submit(store, poll)
     tell = threads.work(lane)
     submit(store, change)
-    threads.work("send")()
+    threads.work(changing)()
     assert store.take_ready() == {ready}  # the poll stands in no line yet
     tell()
     assert found == [[]]

@@ -40,7 +40,7 @@ SETTINGS: Final[dict[LiteralString, tuple[tuple[str, ...], str]]] = {
 OLD_S: Final = 300  # a transaction that is open for so long
 AGE_MAX: Final = 1_000_000_000  # half of what there is; autovacuum freezes at 200 million
 DEAD_MIN: Final = 200_000  # dead rows that are worth a word: a busy queue has thousands between two vacuums
-FREE_MIN: Final = 16  # connections: two nodes' worth
+FREE_MIN: Final = 22  # connections: two nodes' worth
 
 _MAY_ENTER: Final[LiteralString] = (
     "SELECT CASE WHEN to_regnamespace('headrace') IS NULL THEN true ELSE has_schema_privilege('headrace', 'USAGE') END"
@@ -191,7 +191,7 @@ def judge_nodes(nodes: int, kept_ms: int | None, now_ms: int, *, waiting: int) -
 
 
 def judge_connections(most: int, used: int) -> Finding:
-    fact = f"{used} of {most} are used; a node opens up to nine"
+    fact = f"{used} of {most} are used; a node opens up to eleven"
     if most - used >= FREE_MIN:
         return Finding("ok", "connections", fact)
     return Finding(

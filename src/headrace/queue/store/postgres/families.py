@@ -75,6 +75,7 @@ class LaneName(Enum):
     """The lanes of a node: what may wait for what."""
 
     SEND = "send"  # and deletes of a few messages: to share a transaction and a sync saves a tenth of what tens cost
+    ORDER = "order"  # the same of FIFO queues and topics, and transactions: they wait for whoever holds the group, or the log
     RECEIVE = "receive"
     CLAIM = "claim"  # thousands of messages at once: who receives a few does not wait behind
     SETTLE = "settle"
@@ -90,8 +91,8 @@ class Family(msgspec.Struct, frozen=True):
 
 FAMILIES: Final[dict[type[Operation], Family]] = {
     Send: Family(LaneName.SEND, sending.send),
-    Transact: Family(LaneName.SEND, transact.transact),
-    Fence: Family(LaneName.SEND, each(states.fence)),
+    Transact: Family(LaneName.ORDER, transact.transact),
+    Fence: Family(LaneName.ORDER, each(states.fence)),
     GetState: Family(LaneName.DIRECTORY, each(states.get_state)),
     Receive: Family(LaneName.RECEIVE, receiving.receive),
     ReceiveAny: Family(LaneName.RECEIVE, each(receiving.receive_any)),
@@ -135,9 +136,14 @@ wait."""
 
 def lane_of(operation: Operation) -> LaneName:
     """The lane that an operation runs in."""
-    if isinstance(operation, Delete) and len(operation.receipts) <= WITH_SENDS_MAX:
-        return LaneName.SEND
+    if isinstance(operation, Send) or (isinstance(operation, Delete) and len(operation.receipts) <= WITH_SENDS_MAX):
+        return LaneName.ORDER if _is_ordered(operation.queue) else LaneName.SEND
     return family_of(type(operation)).lane
+
+
+def _is_ordered(arn: str) -> bool:
+    """Whether it is a FIFO queue's or a topic's, by its name."""
+    return arn.endswith(".fifo") or ":sns:" in arn
 
 
 def family_of(kind: type[Operation]) -> Family:
