@@ -83,16 +83,17 @@ def test_term_answers_all_that_has_come(tmp_path: Path, kind: str, mode: str) ->
     with serve(tmp_path, "shop:app", *arguments, env=environment()) as server:
         with traffic(server.port) as running:
             pass_by(running)
+            ended_s = time.monotonic()
             server.signal(signal.SIGTERM)
             server.wait_for("web.stopping")
             assert server.wait_end() == 0
+        assert [one for one in running.failed() if one.sent_s < ended_s] == []
+        # From one moment on nobody is let in; a connection may have been made before, and its request not have come.
         refused = [one for one in running.failed() if one.error.startswith("ConnectionRefused")]
-        assert [one for one in running.failed() if one not in refused] == []
+        assert [one for one in running.failed() if one not in refused and one.error != "cut"] == []
         assert running.lost_posts() == 0
-        if refused:  # from one moment on nobody is let in
-            assert (
-                max(one.began_s for one in running.outcomes if one.status) <= min(one.ended_s for one in refused) + 0.1
-            )
+        if refused:
+            assert max(one.began_s for one in running.outcomes if one.status) <= min(one.ended_s for one in refused) + 2
 
 
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])

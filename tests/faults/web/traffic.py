@@ -7,6 +7,7 @@ Half of them use connections that are kept, half connections of their own.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import Counter
@@ -59,7 +60,8 @@ APPS = {"wsgi": APP, "asgi": ASYNC}
 
 @dataclass(slots=True)
 class Outcome:
-    """Of one request. `status` 0: no answer; then `error` says why."""
+    """Of one request. `status` 0: no answer; then `error` says why, and `sent_s` when it had been sent that was cut: later than
+    it began, if its connection was made first."""
 
     method: str
     path: str
@@ -68,6 +70,7 @@ class Outcome:
     status: int = 0
     version: str = ""
     error: str = ""
+    sent_s: float = math.inf
 
     @property
     def took_s(self) -> float:
@@ -90,12 +93,14 @@ class Connection:
         self._writer = writer
         self._used = False
         self.closing = False
+        self.sent_s = math.inf
 
     async def ask(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         head = f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
         begun = False
         try:
             self._writer.write(head.encode() + body)
+            self.sent_s = time.monotonic()
             line = await self._reader.readuntil(b"\r\n\r\n")
             begun = True
             fields = line.decode("latin-1").lower()
@@ -174,6 +179,7 @@ class Traffic:
         except Cut as cut:
             connection.close()
             if not cut.raced:
+                outcome.sent_s = connection.sent_s
                 raise
             connection = await self._open()  # RFC 9110 9.2.2: what clients do when a kept one turns out closed
             outcome.status, body = await connection.ask(outcome.method, outcome.path, sent)
