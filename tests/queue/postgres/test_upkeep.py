@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from headrace.clock import ManualClock
 from headrace.queue import limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of
+from headrace.queue.store.postgres import maintenance
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.queue.store.postgres.transaction import Transaction
 from headrace.testing.driver import StoreKind
+from headrace.testing.postgres import databases
 from tests.queue.postgres.nodes import ask, node
 
 STATEMENTS_MAX = 12
@@ -68,6 +71,20 @@ def test_round_that_found_nothing_is_not_begun_again_at_the_same_time(
     statements.clear()
     settle(store, clock)
     assert not statements
+
+
+def test_node_that_was_kept_out_by_another_looks_again_at_the_same_time(
+    store: PostgresStore, clock: ManualClock, statements: list[str], tmp_path: Path
+) -> None:
+    """It has not seen what there is to do."""
+    ask(store, ops.CreateQueue(arn_of("q"), {}))
+    with psycopg.connect(databases().of(tmp_path)) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", (maintenance._LOCK_NUMBER,))
+        settle(store, clock)
+        settle(store, clock)
+    statements.clear()
+    settle(store, clock)
+    assert statements
 
 
 def test_each_queue_of_a_slice_loses_what_has_expired_of_it(store: PostgresStore, clock: ManualClock) -> None:

@@ -108,18 +108,20 @@ class Memory(msgspec.Struct):
     `looked`: number of a queue -> the seq up to which it has been looked through for what has expired.
     `last_queue`: the last queue whose turn it was.
     `due_ms`: when the next slice of a move task is due.
+    `kept_out`: the last time, another node was at it.
     `turn`: whose turn it is in the logs; `bodies`: how far shared bodies have been looked through.
     """
 
     looked: dict[int, int] = {}
     last_queue: int = 0
     due_ms: int | None = None
+    kept_out: bool = False
     turn: log.Turn = msgspec.field(default_factory=log.Turn)
     bodies: bodies.Round = msgspec.field(default_factory=bodies.Round)
 
     def at_start(self) -> bool:
-        """Whether no round is half done."""
-        return not self.looked and not self.last_queue and self.bodies.at_start()
+        """Whether no round is half done, as far as this node can tell."""
+        return not self.kept_out and not self.looked and not self.last_queue and self.bodies.at_start()
 
 
 class Step(NamedTuple):
@@ -311,7 +313,7 @@ def run(tx: Transaction, memory: Memory) -> int | None:
     """A slice of everything, unless another node is at it. Returns when there is more to do, ms; None: nothing that has
     a time."""
     row = tx.execute(_GLANCE, _asked(tx)).fetchone()
-    memory.due_ms = None
+    memory.due_ms, memory.kept_out = None, row is None
     if row is None:
         return None
     more = [step.run(tx, memory) for step, due in zip(STEPS, row, strict=True) if due]  # each, whatever the others say
