@@ -87,6 +87,39 @@ def test_node_that_was_kept_out_by_another_looks_again_at_the_same_time(
     assert statements
 
 
+def test_node_that_hears_of_another_catalogue_looks_again_at_the_same_time(
+    store: PostgresStore, clock: ManualClock, statements: list[str], tmp_path: Path
+) -> None:
+    """A queue that is to catch up, say."""
+    ask(store, ops.CreateQueue(arn_of("q"), {}))
+    settle(store, clock)
+    settle(store, clock)
+    other = node(tmp_path, clock)
+    ask(other, ops.CreateQueue(arn_of("another"), {}))
+    other.close()
+    ask(store, ops.ListQueues())
+    statements.clear()
+    settle(store, clock)
+    assert statements
+
+
+def test_turn_that_failed_is_done_again_at_the_same_time(
+    store: PostgresStore, clock: ManualClock, statements: list[str]
+) -> None:
+    ask(store, ops.CreateQueue(arn_of("q"), {}))
+    settle(store, clock)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("planted")
+
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(maintenance, "run", fail)
+        settle(store, clock)
+    statements.clear()
+    settle(store, clock)
+    assert statements
+
+
 def test_each_queue_of_a_slice_loses_what_has_expired_of_it(store: PostgresStore, clock: ManualClock) -> None:
     short, long, none = arn_of("short"), arn_of("long"), arn_of("none")
     ask(store, ops.CreateQueue(short, {"retention_ms": limits.MINUTE_MS}))

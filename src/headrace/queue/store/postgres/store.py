@@ -86,7 +86,7 @@ class PostgresStore:
         self._told_version = shared.catalog.version
         self._memory = maintenance.Memory()
         self._measure_ms = self._size_bytes = 0
-        self._idle_ms: int | None = None
+        self._idle: tuple[int, int] | None = None  # when there was nothing to do, by which version of the catalogue
         self._times = CommitTimes()
 
     # --- the contract ---
@@ -204,7 +204,7 @@ class PostgresStore:
         self._became_ready(tx.places())
         self._watch.note(tx.now, empty=tx.empty, due=tx.due)
         if tx.writes:
-            self._idle_ms = None
+            self._idle = None
         if self._offload is not None and tx.writes:
             self._untold |= tx.ready
             self._tell()
@@ -258,15 +258,16 @@ class PostgresStore:
         return Turn(self._watch.to_look_into(now), memory, self._shared.known.to_tell(now), measures)
 
     def _advance_alone(self) -> int | None:
-        """A turn, unless the last one was the end of a round that found nothing, at this very time, and this node has written
-        nothing since."""
+        """A turn, unless the last one was the end of a round that found nothing, at this very time, and since then this node has
+        written nothing, and heard of no other catalogue."""
         now = self._shared.clock()
         due_ms = self._watch.next_ms()
-        if now == self._idle_ms and (due_ms is None or due_ms > now):
+        if self._idle == (now, self._shared.catalog.version) and (due_ms is None or due_ms > now):
             return None
         turn = self._turn(now, maintains=True)
         batches = self._alone.run([], turn.run)
-        self._idle_ms = now if turn.next_ms is None and self._memory.at_start() else None
+        idle = batches[0].transaction is not None and turn.next_ms is None and self._memory.at_start()
+        self._idle = (now, self._shared.catalog.version) if idle else None
         self._turned(turn, batches, now)  # which may have written
         return turn.next_ms
 
