@@ -124,7 +124,7 @@ def test_worker_runs_retries_and_acknowledges(project: Project, endpoint: str) -
     sqs = client_of(endpoint)
     url = sqs.get_queue_url(QueueName=project.queue)["QueueUrl"]
     with project.worker():
-        wait_until(lambda: not wanted - project.notes(), within_s=90)
+        wait_until(lambda: not wanted - project.notes())
         wait_until(lambda: _counts(sqs, url) == {"0"})  # acknowledged: nothing waits or is in flight
     assert project.notes() == wanted
     sqs.close()
