@@ -144,8 +144,7 @@ class Receiving:
         return bool(deliveries)
 
     def _by_rounds(self, *, may_wait: bool) -> None:
-        if end_leases(self._tx, self._known()).fetchone() is not None:
-            self._tx.wrote(durable=False)
+        ended = end_leases(self._tx, self._known())  # read last: it leaves with the first look
         more = True
         for _ in range(ROUNDS_MAX):
             left = self._left_over()
@@ -158,6 +157,8 @@ class Receiving:
                 self._lot = limits.TAKEN_AT_ONCE  # many more may fall out
             else:
                 more, may_wait = may_wait and self._waits(), False
+        if ended.fetchone() is not None:
+            self._tx.wrote(durable=False)
 
     def _left_over(self) -> list[Wish]:
         return [wish for wish in self._wishes if not wish.deliveries]
