@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,17 @@ def test_signpost_that_is_there_is_not_written_again_and_another_place_is(tmp_pa
     assert (tmp_path / signpost.NAME).stat().st_ino == before
     signpost.put(tmp_path, "postgresql://other/db")
     assert (tmp_path / signpost.NAME).read_text() == "postgresql://other/db\n"
+
+
+def test_nodes_that_start_together_may_share_a_folder(tmp_path: Path) -> None:
+    """Each writes beside the file: under one name, one renamed what the other was about to."""
+    places = [f"postgresql://host-{number}/db" for number in range(4)]
+
+    def put_often(place: str) -> None:
+        for _ in range(50):
+            signpost.put(tmp_path, place)
+
+    with ThreadPoolExecutor(len(places)) as pool:
+        list(pool.map(put_often, places))
+    assert (tmp_path / signpost.NAME).read_text().strip() in places
+    assert [path.name for path in tmp_path.iterdir()] == [signpost.NAME]

@@ -66,17 +66,21 @@ def remove(path: Path) -> None:
         os.unlink(path)  # noqa: PTH108 - as in `rename`
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Change a file whole: write beside it, sync, rename over it, sync the folder."""
-    beside = path.with_name(path.name + ".new")
-    fd = open_file(beside)
+def replace(path: Path, data: bytes, *, beside: str = "new") -> None:
+    """Change a file whole: write beside it, sync, rename over it, sync the folder.
+
+    Args:
+        beside: what ends the name of the file beside it; another for each who may do this at a time.
+    """
+    new = path.with_name(f"{path.name}.{beside}")
+    fd = open_file(new)
     try:
         os.ftruncate(fd, 0)
         write(fd, data)
         sync_data(fd)
     finally:
         os.close(fd)
-    rename(beside, path)
+    rename(new, path)
     sync_folder(path.parent)
 
 
