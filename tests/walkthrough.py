@@ -94,6 +94,7 @@ class Walk:
             "NO_COLOR": "1",
             "TERM": "dumb",
             "COLUMNS": "120",
+            "PYTHONDONTWRITEBYTECODE": "1",  # pages change files within the second by which Python compares cached ones
             "HEADRACE_BROKER": f"http://127.0.0.1:{broker}",
             "HEADRACE_BROKER__PORT": broker,
             "HEADRACE_WEB__PORT": web,

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from headrace.queue import operations as ops
 from headrace.queue.model import arn_of
 from headrace.testing.tasks import Tasks, in_memory
-from headrace.work import App, keys, settling
+from headrace.work import App, Backoff, keys, settling
 from headrace.work.admission import admit
 from headrace.work.job import Job
 from headrace.work.outcome import Deferred, ErrorInfo, Failed, Outcome, Succeeded
@@ -36,7 +36,8 @@ class Lives(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.stack = ExitStack()
-        self.app = App(retries=RETRIES, losses=LOSSES, keep_result="14 days")
+        # Without jitter: it goes by the task's id, which is another when Hypothesis runs an example again.
+        self.app = App(retries=RETRIES, losses=LOSSES, keep_result="14 days", backoff=Backoff(jitter=False))
         self.made: dict[str, Task[Any, Any]] = {
             "plain": self.app.task(name="plain")(lambda: None),
             "ordered": self.app.task(name="ordered", queue=QUEUES["ordered"], group="g")(lambda: None),
