@@ -99,6 +99,8 @@ class Terminal:
         self.fd, child = pty.openpty()
         termios.tcsetwinsize(child, (50, 120))
         environ = {**os.environ, "TERM": "xterm", "BROWSER": "true"}
+        for name in ("LINES", "COLUMNS"):  # readline has left them in what processes of xdist inherit: 24 and 80
+            environ.pop(name, None)
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=environ, stdin=child, stdout=child, stderr=child, start_new_session=True
         )
