@@ -318,8 +318,12 @@ class Databases:
         import psycopg  # noqa: PLC0415 - an extra
 
         try:
-            with self.keeper.connect(self.server.url(name)) as connection, connection.statements.together():
-                connection.statements.execute(self._emptying)
+            with self.keeper.connect(self.server.url(name)) as connection:
+                connection.execute(
+                    f"ALTER DATABASE {name} RESET ALL"
+                )  # a test may have set what connections begin with
+                with connection.statements.together():
+                    connection.statements.execute(self._emptying)
         except psycopg.Error:
             return False
         return True

@@ -70,6 +70,16 @@ def test_database_whose_stores_are_gone_is_used_again_and_empty(
     store.close()
 
 
+def test_database_that_is_used_again_has_the_usual_settings(databases: Databases, tmp_path: Path) -> None:
+    before = databases.of(tmp_path / "before")
+    with psycopg.connect(before, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+    assert databases.of(tmp_path / "after") == before
+    with psycopg.connect(before) as connection:
+        assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+
+
 def test_database_of_a_store_that_lives_is_given_to_nobody(
     databases: Databases, tmp_path: Path, clock: ManualClock
 ) -> None:
