@@ -23,6 +23,7 @@ from headrace.errors import (
 from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.operations import ChangeVisibility, DeleteQueue, GetQueue, Peek, Send
 from headrace.queue.store.postgres import guests, news
+from headrace.queue.store.postgres.catalog import Catalog
 from headrace.testing.postgres import server
 from tests.patience import PATIENCE_S
 from tests.postgres.conftest import Shop
@@ -147,6 +148,21 @@ def test_queue_that_is_new_or_gone_is_known_at_once(shop: Shop) -> None:
         with pytest.raises(QueueNotFound):
             postgres.send(connection, "packing", "c")
     assert shop.bodies("billing") == [b"b"]
+
+
+def test_what_another_server_said_is_not_believed(shop: Shop) -> None:
+    """One that took the place of the database may have lost the latest queue, and given its version to another."""
+    with psycopg.connect(shop.url) as connection:
+        postgres.send(connection, "packing", "a")
+        (secret,) = connection.execute("SELECT secret FROM headrace.meta").fetchone() or (None,)
+        _, known = guests._known[secret]
+        guests._known[secret] = "before", Catalog(secret, known.version, {})
+        postgres.send(connection, "packing", "b")
+        guests._known[secret] = guests._known[secret][0], Catalog(secret, known.version, {})
+        with pytest.raises(QueueNotFound):  # the same server's is believed: nothing is read again
+            postgres.send(connection, "packing", "c")
+        del guests._known[secret]
+    assert shop.bodies("packing") == [b"a", b"b"]
 
 
 def test_commit_tells_all_nodes_once(shop: Shop) -> None:

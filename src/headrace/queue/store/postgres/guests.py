@@ -35,7 +35,7 @@ _ENTER: Final[LiteralString] = (
     "WITH before AS MATERIALIZED (SELECT " + _BEFORE + ")"  # noqa: S608 - our own names
     " SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint + (SELECT offset_ms FROM headrace.clock),"
     " (SELECT version FROM headrace.meta), (SELECT secret FROM headrace.meta), (SELECT version FROM headrace.directory),"
-    " current_setting('transaction_isolation'), before.*, " + _SET + " FROM before"
+    " pg_postmaster_start_time()::text, current_setting('transaction_isolation'), before.*, " + _SET + " FROM before"
 )
 _SET_BACK: Final[LiteralString] = "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in _NAMES)
 _LEAVE: Final[LiteralString] = (
@@ -46,7 +46,9 @@ _LEAVE: Final[LiteralString] = (
     + ", (SELECT count(pg_notify(%s, payload)) FROM unnest(%s::text[]) AS told (payload))"
 )
 
-_known: dict[bytes, Catalog] = {}  # the newest catalogue of each store, by its secret: a process has one or two
+# The newest catalogue of each store, by its secret (a process has one or two), and since when the server that gave it runs: one
+# that has taken its place, or was started again, may have lost the latest changes, and count the next ones by the same numbers.
+_known: dict[bytes, tuple[str, Catalog]] = {}
 _lock: Final = Lock()
 
 
@@ -89,11 +91,11 @@ def _entered(guest: Executes, place: str, operation: Transact, *, wake: bool) ->
     assert row is not None
     if None in row[:4]:
         raise StoreUnusable(place, "its tables meta, directory and clock are empty: restore it from a backup")
-    now, version, secret, directory, isolation = row[:5]
-    before = row[5 : 5 + len(_NAMES)]
+    now, version, secret, directory, server, isolation = row[:6]
+    before = row[6 : 6 + len(_NAMES)]
     try:
         schema.check_version(place, version)
-        catalog = _catalog(guest, bytes(secret), directory)
+        catalog = _catalog(guest, bytes(secret), directory, server)
         _check_isolation(catalog, operation, isolation)
         tx = Transaction(guest, catalog, now, cooldowns=True, known=Known(NODE))
         yield tx
@@ -115,18 +117,24 @@ def _check_isolation(catalog: Catalog, operation: Transact, isolation: str) -> N
         raise InvalidParameter("isolation level", isolation, "with a FIFO queue it must be READ COMMITTED")
 
 
-def _catalog(guest: Executes, secret: bytes, version: int) -> Catalog:
+def _catalog(guest: Executes, secret: bytes, version: int, server: str) -> Catalog:
     """The catalogue of this version, or, if others have changed it meanwhile, of a newer one."""
-    known = _known.get(secret, Catalog(secret, 0, {}))
+    since, known = _known.get(secret, ("", _none(secret)))
+    if since != server:
+        known = _none(secret)
     for _ in range(READS_MAX):
         if known.version == version:
             with _lock:
-                _known[secret] = known
+                _known[secret] = server, known
             return known
         known = read(guest, known)
         row = guest.execute("SELECT version FROM directory").fetchone()
         version = row[0] if row is not None else 0
     raise Unavailable(f"queues were changed {READS_MAX} times while they were read; try again")
+
+
+def _none(secret: bytes) -> Catalog:
+    return Catalog(secret, 0, {})
 
 
 def _news(tx: Transaction) -> list[str]:
