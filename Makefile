@@ -24,7 +24,7 @@ help: ## Show this list
 demo: .venv/.demo ## All of headrace on 336,776 real flights: look at it, kill what you like (STORE=postgres: two brokers)
 	@$(BIN)/python -m demo --store $(STORE)
 
-test: .venv/.dev ## All tests, in parallel where they are independent (about twenty minutes on two cores)
+test: .venv/.dev ## All tests, in parallel where they are independent (about a quarter of an hour on two cores)
 	@# pytest answers 5 when it finds no test: one of the two runs may have none, as with TESTS=tests/sqs.
 	$(BIN)/python -m pytest -n $(JOBS) -m "not serial" $(TESTS) || { bulk=$$?; [ $$bulk = 5 ] || exit $$bulk; }; \
 	$(BIN)/python -m pytest -n 2 -m serial $(TESTS) || { alone=$$?; [ $$alone = 5 ] && [ "$${bulk:-0}" = 0 ]; }
