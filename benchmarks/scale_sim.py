@@ -25,11 +25,12 @@ from benchmarks.charts import given, pyplot, save
 CONNECTIONS: Final = {1: 64, 2: 64, 4: 128}
 """Of the benchmark's rows in tens, by number of nodes."""
 REQUEST: Final = 10  # messages
-LANES: Final = 3  # send, receive, delete: a message is in one transaction of each
+REQUESTS: Final = 3  # send, receive, delete: each client waits for one of them
+TRANSACTIONS: Final = 2  # sends and deletes of a few messages share theirs, receives have their own
 TELL_US: Final = 30.0
 """What one listener costs the database when something is told: measured, 40 connections, 1.2 ms a NOTIFY."""
-PACE_S, PACE_MIN_S = 75e-6, 0.01
-"""`headrace.queue.store.postgres.news`: a node tells at most so often; and not more often than it commits, 100 times a second."""
+PACE_S, BUSY_PAUSES, BUSY_MAX_S = 75e-6, 4, 0.05
+"""`headrace.queue.store.postgres.news`: how long a node waits before it tells the next."""
 BATCH_MAX: Final = 10_000  # messages: 1,000 requests of ten
 NODES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_000)
 DATABASES: Final = (1, 2, 4, 8)
@@ -48,10 +49,10 @@ class Costs:
 
     def node(self, batch: float) -> float:
         """A message's cost when so many share a transaction."""
-        return self.node_message + LANES * self.node_transaction / batch
+        return self.node_message + TRANSACTIONS * self.node_transaction / batch
 
     def database(self, batch: float) -> float:
-        return self.database_message + LANES * self.database_transaction / batch
+        return self.database_message + TRANSACTIONS * self.database_transaction / batch
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def batch_of(connections: int, nodes: int) -> float:
-    """How many messages share a transaction when all clients always wait for one of the lanes."""
-    return max(REQUEST, connections / nodes * REQUEST / LANES)
+    """How many messages share a transaction when all clients always wait for one of their requests."""
+    return max(REQUEST, connections / nodes * REQUEST / REQUESTS)
 
 
 def costs_of(rows: Sequence[dict[str, Any]]) -> Costs:
@@ -93,7 +94,7 @@ def costs_of(rows: Sequence[dict[str, Any]]) -> Costs:
     thousands = [(1_000.0, row["database_us"]) for row in rows if _is(row, 1, "thousands")]
     database = fit(points + thousands)
     client = sum(row["client_us"] for row in tens.values()) / len(tens)
-    return Costs(node[0], node[1] / LANES, database[0], database[1] / LANES, client)
+    return Costs(node[0], node[1] / TRANSACTIONS, database[0], database[1] / TRANSACTIONS, client)
 
 
 def _is(row: dict[str, Any], nodes: int, shape: str) -> bool:
@@ -103,15 +104,15 @@ def _is(row: dict[str, Any], nodes: int, shape: str) -> bool:
 
 def rate(costs: Costs, plant: Plant) -> tuple[float, str]:
     """Messages a second through their whole life, and what limits: clients, nodes or databases."""
-    most = min(BATCH_MAX, max(REQUEST, plant.connections * REQUEST / LANES / plant.databases))
+    most = min(BATCH_MAX, max(REQUEST, plant.connections * REQUEST / REQUESTS / plant.databases))
     batch = float(REQUEST)
     limits = {"clients": 0.0}
     for _ in range(ROUNDS):
         took_us = _transaction_us(costs, plant, batch)
         limits = {
-            "clients": plant.nodes * plant.connections * REQUEST / (LANES * 1.5 * took_us) * 1e6,
+            "clients": plant.nodes * plant.connections * REQUEST / (REQUESTS * 1.5 * took_us) * 1e6,
             "nodes": plant.nodes * 1e6 / costs.node(batch),
-            "databases": plant.databases * _free_us(plant) / costs.database(batch),
+            "databases": plant.databases * _free_us(plant, took_us) / costs.database(batch),
         }
         busiest = min(limits, key=lambda name: limits[name])
         if busiest == "clients":  # nothing is full: as many share a transaction as come while one runs
@@ -123,16 +124,16 @@ def rate(costs: Costs, plant: Plant) -> tuple[float, str]:
     return limits[busiest], busiest
 
 
-def _free_us(plant: Plant) -> float:
+def _free_us(plant: Plant, took_us: float) -> float:
     """What a database's processors have for messages, µs a second: not what nodes tell each other by it, each at its pace."""
-    pace_s = max(PACE_MIN_S, PACE_S * plant.nodes**2)
+    pace_s = max(PACE_S * plant.nodes**2, min(BUSY_MAX_S, BUSY_PAUSES * took_us / 1e6))
     return max(0.0, plant.database_cores * 1e6 - plant.nodes**2 * TELL_US / pace_s)
 
 
 def _transaction_us(costs: Costs, plant: Plant, batch: float) -> float:
     """How long a lane's transaction takes when nothing is in its way: two round trips, a sync, the work."""
     fixed = (2 * plant.round_trip_ms + plant.sync_ms) * 1_000 + costs.node_transaction + costs.database_transaction
-    return fixed + batch * (costs.node_message + costs.database_message) / LANES
+    return fixed + batch * (costs.node_message + costs.database_message) / TRANSACTIONS
 
 
 def check(costs: Costs, rows: Sequence[dict[str, Any]], cores: int) -> Iterator[tuple[int, float, float]]:

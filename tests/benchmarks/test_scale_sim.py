@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,12 @@ def test_cost_that_grows_with_the_batch_is_taken_as_constant() -> None:
 
 
 def test_rate_rises_with_nodes_until_the_database_is_full() -> None:
-    few, many = rate(COSTS, Plant(1)), rate(COSTS, Plant(64))
-    assert rate(COSTS, Plant(2))[0] == pytest.approx(2 * few[0])
+    costs = replace(COSTS, database_message=8.0, database_transaction=100.0)
+    few, many = rate(costs, Plant(1, connections=512)), rate(costs, Plant(64, connections=512))
+    assert rate(costs, Plant(2, connections=512))[0] == pytest.approx(2 * few[0])
     assert (few[1], many[1]) == ("nodes", "databases")
     assert many[0] < 64 * few[0]
-    assert rate(COSTS, Plant(64, databases=2))[0] > many[0]
+    assert rate(costs, Plant(64, databases=2, connections=512))[0] > many[0]
 
 
 def test_rate_of_few_clients_on_a_slow_disk_is_theirs() -> None:
