@@ -13,9 +13,7 @@ TYPES_REMEMBERED: Final = 1_000  # queries whose columns are known: a few kB eac
 
 BATCH_ROWS_DEFAULT: Final = 100_000  # rows of one micro-batch at most: DuckDB's speed is reached, memory stays small
 BATCH_ROWS_MAX: Final = 10_000_000
-BATCH_FULL_SHARE: Final = (
-    0.75  # of its rows: a batch of files is full then; files cut into pieces cost more than it does
-)
+BATCH_FULL_SHARE: Final = 0.75  # of its rows: a batch of files is full then; to cut one into pieces costs more
 BATCH_BYTES_MAX: Final = 64 * 1_048_576  # of one micro-batch's bodies
 BATCH_WAIT_MAX_MS: Final = 60_000  # a batch that waits longer for more rows is a window: write one
 BATCHES_AHEAD: Final = 2  # batches read ahead of the one being processed: the bound of back-pressure

@@ -319,9 +319,8 @@ class Databases:
 
         try:
             with self.keeper.connect(self.server.url(name)) as connection:
-                connection.execute(
-                    f"ALTER DATABASE {name} RESET ALL"
-                )  # a test may have set what connections begin with
+                # A test may have set what connections begin with.
+                connection.execute(f"ALTER DATABASE {name} RESET ALL")
                 with connection.statements.together():
                     connection.statements.execute(self._emptying)
         except psycopg.Error:

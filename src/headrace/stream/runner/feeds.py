@@ -62,9 +62,8 @@ class Feed:
 
     def take(self) -> Chunk | None:
         """The next chunk, if one is there. Raises what the reader failed with, once all before it were taken."""
-        error = (
-            self._error
-        )  # before it is looked whether there is a chunk: one may come meanwhile, and the error behind it
+        # Before it is looked whether there is a chunk: one may come meanwhile, and the error behind it.
+        error = self._error
         if not self._chunks:
             if error is not None:
                 raise error
