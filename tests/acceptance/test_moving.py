@@ -15,11 +15,11 @@ import pytest
 import headrace
 from headrace.testing.postgres import databases, find_programs
 from tests.broker_process import BrokerProcess, broker, environment, run_command, wait_until
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later: install `postgresql`")
 
 SCALE = Path(__file__).parents[2] / "docs" / "scale.md"
-WITHIN_S = 60.0  # a machine may be slow; what is waited for takes a second
 SENT_MAX = 1_000  # by one process: the rest of its life it waits to be ended
 
 PRODUCER = f"""
@@ -82,7 +82,7 @@ class Client:
     def end(self) -> list[str]:
         """What it has done in all."""
         self.process.terminate()
-        _, errors = self.process.communicate(timeout=WITHIN_S)
+        _, errors = self.process.communicate(timeout=PATIENCE_S)
         assert self.process.returncode == 0, errors
         return self.lines()
 
@@ -127,14 +127,14 @@ def test_store_moves_while_producers_and_consumers_work(
 ) -> None:
     sends = start(PRODUCER, old.url, "jobs", "sent"), start(PRODUCER, old.url, "steps.fifo", "sent.fifo")
     receives = start(CONSUMER, old.url, "jobs", "received"), start(CONSUMER, old.url, "steps.fifo", "received.fifo")
-    wait_until(lambda: all(one.done() > 100 for one in receives), within_s=WITHIN_S)
+    wait_until(lambda: all(one.done() > 100 for one in receives))
 
     make_queues(old.url, new, tmp_path)
     more = start(CONSUMER, new, "jobs", "received at new")
     before = [len(one.end()) for one in sends]
     sends = start(PRODUCER, new, "jobs", "sent"), start(PRODUCER, new, "steps.fifo", "sent.fifo")
-    wait_until(lambda: all(one.done() > sent for one, sent in zip(sends, before, strict=True)), within_s=WITHIN_S)
-    wait_until(lambda: is_empty(old.url), within_s=WITHIN_S)
+    wait_until(lambda: all(one.done() > sent for one, sent in zip(sends, before, strict=True)))
+    wait_until(lambda: is_empty(old.url))
 
     in_order = receives[1].end()
     ordered = start(CONSUMER, new, "steps.fifo", "received.fifo at new")
@@ -142,9 +142,9 @@ def test_store_moves_while_producers_and_consumers_work(
     old.process.terminate()
     assert old.wait_end() == 0
 
-    wait_until(lambda: more.done() > 100 and ordered.done() > 100, within_s=WITHIN_S)
+    wait_until(lambda: more.done() > 100 and ordered.done() > 100)
     sent, sent_in_order = [one.end() for one in sends]
-    wait_until(lambda: is_empty(new), within_s=WITHIN_S)
+    wait_until(lambda: is_empty(new))
     assert sorted(jobs + more.end()) == sorted(sent)
     in_order += ordered.end()
     assert sorted(in_order) == sorted(sent_in_order)
@@ -164,7 +164,7 @@ def make_queues(old: str, new: str, folder: Path) -> None:
     """By the script of the document; what it has made is as it was."""
     (script,) = re.findall(r"```python\n# same_queues.py\n(.*?)```", SCALE.read_text(encoding="utf-8"), re.DOTALL)
     (folder / "same_queues.py").write_text(script)
-    made = run_command([sys.executable, "same_queues.py", old, new], cwd=folder, within_s=WITHIN_S)
+    made = run_command([sys.executable, "same_queues.py", old, new], cwd=folder)
     assert made.returncode == 0, made.stderr
     with headrace.connect(old) as before, headrace.connect(new) as after:
         assert [(one.arn, one.settings, one.tags) for one in after.queues()] == [

@@ -14,9 +14,9 @@ import pytest
 
 from headrace.http.static import StaticFiles
 from tests.http.streamed import StreamServer, stream_serving
+from tests.patience import PATIENCE_S
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-WITHIN_S = 90
 
 pytestmark = [
     pytest.mark.serial,
@@ -59,7 +59,7 @@ def browse(url: str, profile: Path) -> str:
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-proxy-server",
         "--disable-background-networking", f"--user-data-dir={profile}", "--virtual-time-budget=10000", "--dump-dom",
     )  # fmt: skip
-    done = subprocess.run([CHROMIUM, *arguments, url], capture_output=True, text=True, timeout=WITHIN_S, check=True)
+    done = subprocess.run([CHROMIUM, *arguments, url], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     return done.stdout
 
 

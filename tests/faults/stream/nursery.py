@@ -19,7 +19,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-END_WITHIN_S = 60.0
+from tests.patience import PATIENCE_S
 
 When: TypeAlias = Literal["before", "after"]
 
@@ -120,7 +120,7 @@ class Process:
         assert self.running, f"it has ended with {self._process.exitcode}: {self.text}"
         os.kill(self.pid, number)
 
-    def wait(self, within_s: float = END_WITHIN_S) -> int:
+    def wait(self, within_s: float = PATIENCE_S) -> int:
         """The exit code; of one that was killed, the signal's number, negative."""
         self._process.join(within_s)
         code = self._process.exitcode
