@@ -20,8 +20,10 @@ from headrace.queue.store.postgres.connecting import connect
 from headrace.queue.store.postgres.failing import COMPLAIN_EACH_S, Complaints
 from headrace.queue.store.postgres.lane import Batch
 from headrace.queue.store.postgres.pulse import EACH_S, LATE_S, Pulse
+from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
+from tests.broker_process import wait_until
 from tests.queue.postgres.nodes import ask, node
 
 
@@ -65,7 +67,7 @@ def test_node_that_hangs_in_a_transaction_loses_its_locks(
         with hanging.pipeline():
             hanging.execute("BEGIN")
             hanging.execute("SELECT version FROM directory FOR UPDATE").fetchall()
-            store.pulse.beat()  # here it hangs; the server hears nothing of it
+            _end_when_it_hangs(store, hanging, tmp_path)  # the server hears nothing of it
             ask(store, ops.CreateQueue(arn_of("q")))
             hanging.execute("SELECT 1").fetchall()
         pytest.fail("it still has its connection")
@@ -87,7 +89,7 @@ def test_node_that_hangs_before_its_commit_is_no_owner_when_it_goes_on(
     def hang_once(lane: lanes.Lane, connection: Any, batch: Batch) -> None:
         if not others:
             others.append(None)
-            other.pulse.beat()
+            _end_when_it_hangs(other, connection, tmp_path)
             others[0] = ask(other, ops.Receive(queue, 1))[0]
         commit(lane, connection, batch)
 
@@ -96,6 +98,18 @@ def test_node_that_hangs_before_its_commit_is_no_owner_when_it_goes_on(
     assert (got, [one.message.body for one in others[0]]) == ([], [b"x"])
     hanging.close()
     other.close()
+
+
+def _end_when_it_hangs(store: PostgresStore, hanging: psycopg.Connection[Any], folder: Path) -> None:
+    """The server has sent what was asked for a moment before it waits for more: only then it is seen to hang."""
+    pid = hanging.info.backend_pid
+    with connect(databases().of(folder)) as looking:
+
+        def is_ended() -> bool:
+            store.pulse.beat()
+            return looking.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone() is None
+
+        wait_until(is_ended)
 
 
 def test_one_line_a_minute_is_written_of_what_fails(caplog: pytest.LogCaptureFixture) -> None:
