@@ -75,6 +75,20 @@ def test_commit_that_was_refused_is_written_anew() -> None:
     assert store.runs() == 1
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_chunk_of_a_commit_in_doubt_is_touched_no_more(done: bool) -> None:
+    log, store = RunLog("worker-1"), Store()
+    store.commit(log, [run(1)], now_ms=1)
+    doubtful = log.write([run(2)], now_ms=2)
+    log.doubt()
+    if done:
+        store.rows |= {key: value for key, value in doubtful.items() if value is not None}
+    store.commit(log, [run(3)], now_ms=3)
+    store.commit(log, [run(4)], now_ms=4)
+    assert store.runs() == 3 + done
+    assert len(store.rows) == 2
+
+
 def test_chunks_beyond_the_newest_runs_and_the_age_are_swept() -> None:
     now_ms = 10 * RUNS_AGE_MS
     old = keys.runs(now_ms - RUNS_AGE_MS - 1, "a")

@@ -63,7 +63,10 @@ Puts = dict[bytes, "bytes | None"]
 
 
 class RunLog:
-    """A worker's writer. `write` says what to put; once that is committed `written` is called, else `write` anew."""
+    """A worker's writer. `write` says what to put; once that is committed `written` is called, else `write` anew.
+
+    If it is unknown whether it is committed, `doubt` is called: unless it is `written` after all, its chunk is touched no
+    more, whether it is there or not."""
 
     def __init__(self, worker: str, *, share: int = RUNS_MAX) -> None:
         """Args:
@@ -77,9 +80,13 @@ class RunLog:
         self._open: list[Run] = []
         """Of the newest chunk, while it is small."""
         self._pending: tuple[bytes, list[Run], int] | None = None
+        self._doubted = False
 
     def write(self, runs: Sequence[Run], *, now_ms: int) -> Puts:
         """What to put into the commit of these runs."""
+        if self._doubted:
+            self.written()
+            self._open = []
         joined = [*self._open, *runs]
         key = self._chunks[-1][0] if self._open else self._new_key(now_ms)
         dropped = self._overdue(len(runs))
@@ -87,6 +94,9 @@ class RunLog:
         puts: Puts = {self._chunks[place][0]: None for place in range(dropped)}
         puts[key] = _encoder.encode(_Chunk(self._worker, joined))
         return puts
+
+    def doubt(self) -> None:
+        self._doubted = True
 
     def written(self) -> None:
         assert self._pending is not None
@@ -99,6 +109,7 @@ class RunLog:
         self._kept += len(joined)
         self._open = joined if len(joined) < CHUNK_RUNS else []
         self._pending = None
+        self._doubted = False
 
     def _new_key(self, now_ms: int) -> bytes:
         """Two chunks of one millisecond must not be one."""

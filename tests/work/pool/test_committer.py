@@ -114,6 +114,19 @@ def test_commit_whose_outcome_is_unknown_is_not_done_twice(bench: Bench, caplog:
     assert "could not be committed" not in caplog.text
 
 
+def test_runs_of_a_commit_whose_outcome_was_unknown_stay_in_the_log(bench: Bench) -> None:
+    jobs = bench.in_hand(3)
+    unknown = OutcomeUnknown("the connection broke")
+    bench.committer.start()
+    for place, held in enumerate(jobs, 1):
+        if place == 2:  # its chunk is written again with the next runs
+            bench.backend.after = [unknown]
+        bench.committer.give(held, Succeeded())
+        wait_until(lambda: len(bench.settled) + len(bench.gone) == place)  # noqa: B023 - asked at once
+    assert len(bench.gone) == 1
+    assert {one.id for one in read_runs(bench.backend)} == {held.job.envelope.id for held in jobs}
+
+
 def test_one_lost_lease_does_not_keep_the_others(bench: Bench) -> None:
     jobs = bench.in_hand(9)
     bench.backend.change_visibility("tasks", [(jobs[4].job.delivery.receipt, 0)])

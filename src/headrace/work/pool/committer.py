@@ -203,6 +203,8 @@ class Committer:
                 return False
             except OutcomeUnknown as error:
                 self._doubtful = True
+                if self._run_log is not None:
+                    self._run_log.doubt()
                 self._wait(error)
             except AWAY as error:
                 self._wait(error)
