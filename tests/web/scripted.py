@@ -44,15 +44,20 @@ class Worker:
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
         self.writer.write(HEADER.pack(len(payload), number, kind) + payload)
 
+    def hello(self, *, pid: int, generation: int = 1, interface: str = "wsgi", capacity: int = 1) -> None:
+        hello = Hello(pid=pid, generation=generation, interface=interface, capacity=capacity)
+        self.send(Kind.HELLO, 0, msgspec.msgpack.encode(hello))
+
+    async def next(self) -> Frame:
+        async with asyncio.timeout(PATIENCE_S):
+            length, number, kind = HEADER.unpack(await self.reader.readexactly(HEADER.size))
+            return Kind(kind), number, await self.reader.readexactly(length)
+
     async def frame(self) -> Frame:
         """The next one; PING is answered on the way."""
-        while True:
-            async with asyncio.timeout(PATIENCE_S):
-                length, number, kind = HEADER.unpack(await self.reader.readexactly(HEADER.size))
-                payload = await self.reader.readexactly(length)
-            if kind != Kind.PING:
-                return Kind(kind), number, payload
-            self.send(Kind.PONG, number, payload)
+        while (frame := await self.next())[0] is Kind.PING:
+            self.send(Kind.PONG, *frame[1:])
+        return frame
 
     async def request(self) -> Given:
         kind, number, payload = await self.frame()
@@ -123,11 +128,10 @@ class Rig:
     ) -> list[Worker]:
         """A process with so many links; they are ready when this returns."""
         pid = pid or next(self.pids)
-        hello = Hello(pid=pid, generation=generation, interface=interface, capacity=capacity)
         before = self.links_of(pid)
         workers = [await self.connect() for _ in range(links)]
         for worker in workers:
-            worker.send(Kind.HELLO, 0, msgspec.msgpack.encode(hello))
+            worker.hello(pid=pid, generation=generation, interface=interface, capacity=capacity)
         await self.until(lambda: self.links_of(pid) == before + links)
         return workers
 

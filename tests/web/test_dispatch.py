@@ -351,6 +351,41 @@ async def test_bystanders_of_poison_are_not_condemned(tmp_path: Path) -> None:
         assert [exchange.status for exchange in bystanders] == [200, 200]
 
 
+@on_loop
+async def test_process_that_has_lost_a_link_gets_more_when_it_has_shown_that_it_lives(tmp_path: Path) -> None:
+    """Else one that is dead has another request, and another, until its last link is read."""
+    async with dispatching(tmp_path) as rig:
+        links = await rig.worker(links=2, pid=7)
+        exchange = rig.ask()
+        given, _ = await first_request(links)
+        late = [await rig.connect() for _ in range(2)]
+        await kill(rig, links)
+        for each in late:
+            each.hello(pid=7)
+        assert [await each.next() for each in late] == [(Kind.PING, 0, b"")] * 2
+        assert rig.dispatcher.statistics().queue_length == 1
+        late[0].send(Kind.PONG, 0)
+        assert (await late[0].request()).head.target == given.head.target
+        late[0].die()  # the other's answer was on its way: it says nothing any more
+        await rig.until(lambda: rig.dispatcher.statistics().in_flight == 0)
+        late[1].send(Kind.PONG, 0)
+        assert await late[1].next() == (Kind.PING, 0, b"")
+        late[1].send(Kind.PONG, 0)
+        late[1].answer(await late[1].request())
+        assert (await answered(exchange)).status == 200
+
+
+@on_loop
+async def test_process_that_leaves_before_it_has_shown_that_it_lives_is_let_go(tmp_path: Path) -> None:
+    async with dispatching(tmp_path) as rig:
+        await kill(rig, await rig.worker(pid=7))
+        link = await rig.connect()
+        link.hello(pid=7)
+        assert await link.next() == (Kind.PING, 0, b"")
+        link.send(Kind.LEAVE, 0)
+        assert await link.left() == b""
+
+
 async def serve_until_poison(rig: Rig, links: list[Worker]) -> int:
     """Answer what is given, one at a time, to whichever link; die of poison. Returns the deaths."""
     while rig.dispatcher.running:

@@ -95,5 +95,7 @@ CONSUMED_BYTES: Final = 65_536
 """So much is passed on before the worker is told: a quarter of the window, so it never runs dry."""
 HELLO_S: Final = 10.0
 """A connection to the socket that has not said who it is by then is closed."""
+LOSSES_MAX: Final = 1_024
+"""Of so many processes it is kept that they have lost links: more do not die in the moment in which that is in doubt."""
 WORKERS_MAX: Final = 4_096
 """Links of one app to one edge: 512 workers of 8 threads."""

@@ -75,6 +75,7 @@ class Link(asyncio.Protocol):
         "_pinged_s",
         "_server",
         "_timer",
+        "_unproven",
         "_used_up",
         "busy",
         "dispatcher",
@@ -113,6 +114,7 @@ class Link(asyncio.Protocol):
         """Of a serial link: when its first request began to be that, at the latest."""
         self.seen_s = -1.0
         """`moved_s` as somebody saw it last."""
+        self._unproven: tuple[Hello, int] | None = None  # has said HELLO; its losses when it was asked whether it lives
         self._certain = True  # all that the worker has said was read
         self._left = False  # LEAVE was said
         self._number = 0
@@ -344,9 +346,7 @@ class Link(asyncio.Protocol):
     def _take_other(self, kind: int, number: int, payload: bytes) -> None:
         """A frame of no stream: of the link, or for one that has ended."""
         if self.hello is None:
-            if kind != _HELLO or number:
-                raise Malformed(f"a frame of kind {kind} before HELLO")
-            self._on_hello(_decode_hello(payload))
+            self._introduce(kind, number, payload)
         elif kind == _PONG:
             self._on_pong()
         elif kind == _LEAVE and not number:
@@ -355,6 +355,25 @@ class Link(asyncio.Protocol):
         elif kind != _CONSUMED or not 0 < number <= self._number:
             # Of an answer that has begun with ANSWER nothing may follow but what the body was owed.
             raise Malformed(f"a frame of kind {kind} for stream {number}, which is not open")
+
+    def _introduce(self, kind: int, number: int, payload: bytes) -> None:
+        """HELLO; from a process that has lost links it may be older than its death: then also a PONG, which cannot be."""
+        known = 0
+        if self._unproven is None and kind == _HELLO and not number:
+            hello = _decode_hello(payload)
+        elif self._unproven is not None and kind == _PONG:
+            hello, known = self._unproven
+        elif self._unproven is not None and kind == _LEAVE:
+            self.close()
+            return
+        else:
+            raise Malformed(f"a frame of kind {kind} before {'HELLO' if self._unproven is None else 'PONG'}")
+        losses = self.dispatcher.workers.losses_of(hello.pid)
+        if losses == known:
+            self._on_hello(hello)
+        else:
+            self._unproven = hello, losses
+            self.send(_PING, 0)
 
     def _on_hello(self, hello: Hello) -> None:
         if hello.capacity < (hello.interface == "asgi") or hello.interface not in ("wsgi", "asgi"):

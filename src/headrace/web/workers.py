@@ -5,7 +5,8 @@ the one with the fewest requests in flight is chosen, so that none is busy besid
 process of threads one link may be *hot* (`pipelining.py`): it gets what the process gets, up to PIPELINE at once.
 
 A worker that loses a link without having said LEAVE is not trusted with anything more: it is dead or dying, though the
-kernel may not have reported all of its links yet. Its idle links are closed; a process that lives connects again.
+kernel may not have reported all of its links yet. Its idle links are closed; a process that lives connects again. So does,
+as it seems, a dead one whose last connections were not yet read: hence what connects after a loss proves first that it lives.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from itertools import islice
 from typing import Protocol
 
 from headrace.web.credits import Credits
-from headrace.web.limits import CHOICES, PIPELINE
+from headrace.web.limits import CHOICES, LOSSES_MAX, PIPELINE
 from headrace.web.statistics import WorkerStatistics
 
 
@@ -93,6 +94,7 @@ class Workers:
     def __init__(self) -> None:
         self._workers: dict[int, Worker] = {}
         self._free: dict[Worker, None] = {}  # in the order in which they got room
+        self._losses: dict[int, int] = {}  # by pid; the latest last
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers.values())
@@ -127,9 +129,16 @@ class Workers:
         worker.shunned = True
         self._free.pop(worker, None)
 
+    def losses_of(self, pid: int) -> int:
+        """How many links this process has lost. If there are any, it may be dead, whatever it has sent before."""
+        return self._losses.get(pid, 0)
+
     def part_with(self, worker: Worker) -> None:
-        """It has lost a link: close the idle ones, too. Idempotent."""
+        """It has lost a link: close the idle ones, too. For each that it loses."""
         self.shun(worker)
+        self._losses[worker.pid] = self._losses.pop(worker.pid, 0) + 1
+        if len(self._losses) > LOSSES_MAX:
+            del self._losses[next(iter(self._losses))]
         if self._workers.get(worker.pid) is worker:
             del self._workers[worker.pid]
         for seat in tuple(worker.links):
