@@ -10,7 +10,7 @@ carries them as `{"error": class name, **fields}`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class HeadraceError(Exception):
@@ -389,3 +389,7 @@ class StoreUnusable(StoreError):
 
     def __str__(self) -> str:
         return f"cannot open the store in {self.path}: {self.reason}"
+
+
+IN_DOUBT: Final = (OutcomeUnknown, StoreFailed, UnknownError)
+"""After these nobody knows whether what was asked was done; after any other it was not."""

@@ -8,7 +8,7 @@ their own oldest chunks with the same commits, and a sweep drops those of worker
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -65,8 +65,8 @@ Puts = dict[bytes, "bytes | None"]
 class RunLog:
     """A worker's writer. `write` says what to put; once that is committed `written` is called, else `write` anew.
 
-    If it is unknown whether it is committed, `doubt` is called: unless it is `written` after all, its chunk is touched no
-    more, whether it is there or not."""
+    If it is unknown whether it is committed, `doubt` is called; `is_there` finds out later. Unless it is `written` after all,
+    its chunk is touched no more, whether it is there or not."""
 
     def __init__(self, worker: str, *, share: int = RUNS_MAX) -> None:
         """Args:
@@ -81,6 +81,8 @@ class RunLog:
         """Of the newest chunk, while it is small."""
         self._pending: tuple[bytes, list[Run], int] | None = None
         self._doubted = False
+        self._value = b""
+        """Of the newest chunk, as `write` gave it: no other commit writes the same."""
 
     def write(self, runs: Sequence[Run], *, now_ms: int) -> Puts:
         """What to put into the commit of these runs."""
@@ -92,11 +94,18 @@ class RunLog:
         dropped = self._overdue(len(runs))
         self._pending = (key, joined, dropped)
         puts: Puts = {self._chunks[place][0]: None for place in range(dropped)}
-        puts[key] = _encoder.encode(_Chunk(self._worker, joined))
+        puts[key] = self._value = _encoder.encode(_Chunk(self._worker, joined))
         return puts
 
     def doubt(self) -> None:
         self._doubted = True
+
+    def is_there(self, read: Callable[[bytes], bytes | None]) -> bool:
+        """Whether what is in doubt was committed. False if nothing is."""
+        if not self._doubted:
+            return False
+        assert self._pending is not None
+        return read(self._pending[0]) == self._value
 
     def written(self) -> None:
         assert self._pending is not None

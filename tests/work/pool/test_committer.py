@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from headrace.errors import HeadraceError, OutcomeUnknown, StateChanged, Unavailable
-from headrace.queue.model import arn_of
+from headrace.errors import HeadraceError, OutcomeUnknown, StateChanged, StoreFailed, Unavailable, UnknownError
+from headrace.queue.model import Entry, arn_of
 from headrace.queue.operations import GetQueue, Transact, TransactOutcome
-from headrace.work import settling
+from headrace.work import group, settling
 from headrace.work.app import App
 from headrace.work.broker_backend import BrokerBackend
-from headrace.work.outcome import Succeeded
+from headrace.work.outcome import ErrorInfo, Failed, Succeeded
 from headrace.work.pool.committer import Committer, Settled
 from headrace.work.pool.held import Held
 from headrace.work.run_log import RunLog, read_runs
@@ -105,25 +105,78 @@ def test_commit_that_was_not_done_is_tried_again(bench: Bench, error: HeadraceEr
     assert len(bench.settled) == 10
 
 
-def test_commit_whose_outcome_is_unknown_is_not_done_twice(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    bench.backend.after = [OutcomeUnknown("the connection broke")]
+DOUBTS = [OutcomeUnknown("the connection broke"), StoreFailed("the disk broke"), UnknownError("half an answer")]
+
+
+@pytest.mark.parametrize("doubt", DOUBTS)
+def test_commit_whose_outcome_is_unknown_is_not_done_twice(bench: Bench, doubt: HeadraceError) -> None:
+    bench.backend.after = [doubt]
     bench.commit(bench.in_hand(5))
     assert bench.backend.committed == [5]
+    assert bench.left() == (0, 0)
+    assert len(bench.settled) == 5  # they are counted, and hooks are told
+    assert len(read_runs(bench.backend)) == 5
+
+
+def test_without_a_run_log_nobody_knows_whether_a_commit_was_done(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.committer._run_log = None
+    bench.backend.after = [OutcomeUnknown("the connection broke")]
+    bench.commit(bench.in_hand(5))
     assert bench.left() == (0, 0)
     assert len(bench.gone) == 5
     assert "could not be committed" not in caplog.text
 
 
+def test_lease_that_was_lost_while_the_broker_was_away_is_no_commit(bench: Bench) -> None:
+    jobs = bench.in_hand(2)
+    bench.backend.before = [OutcomeUnknown("the connection broke")]
+    bench.backend.change_visibility("tasks", [(jobs[0].job.delivery.receipt, 0)])
+    bench.commit(jobs)
+    assert [held is jobs[0] for held in bench.gone] == [True]
+    assert [each.held is jobs[1] for each in bench.settled] == [True]
+    assert [one.id for one in read_runs(bench.backend)] == [jobs[1].job.envelope.id]
+
+
+def test_member_of_a_group_counts_once_though_its_commit_was_in_doubt(bench: Bench) -> None:
+    """The second try expects what the first has changed."""
+    flow = group([bench.note.s(n) for n in range(3)]).send()
+    found = bench.backend.receive(["tasks"], 10, visibility_ms=60_000, wait_s=0)
+    jobs = [Held(bench.app.open_job(queue, one), time.monotonic()) for queue, ones in found for one in ones]
+    bench.backend.after = [OutcomeUnknown("the connection broke")]
+    bench.commit(jobs)
+    assert len(bench.settled) == 3
+    assert flow.outcome() is not None
+    assert len(read_runs(bench.backend)) == 3
+
+
+def test_run_of_a_message_that_stays_is_in_the_log_once_though_its_commit_was_in_doubt(bench: Bench) -> None:
+    """A retry in its place ends no lease: done twice, it is not refused."""
+
+    @bench.app.consumer("orders", retries=3)
+    def handle(body: bytes) -> None:
+        del body
+
+    bench.backend.send("orders", [Entry(b"{}")])
+    bench.note.send(1)
+    found = bench.backend.receive(["orders", "tasks"], 10, visibility_ms=60_000, wait_s=0)
+    jobs = [Held(bench.app.open_job(queue, one), time.monotonic()) for queue, ones in found for one in ones]
+    bench.backend.after = [OutcomeUnknown("the connection broke")]
+    bench.committer.give(jobs[0], Failed(ErrorInfo("ValueError", "no")))
+    bench.commit(jobs)
+    assert sorted(each.settlement.fate for each in bench.settled) == ["done", "retried"]
+    assert len(read_runs(bench.backend)) == 2
+
+
 def test_runs_of_a_commit_whose_outcome_was_unknown_stay_in_the_log(bench: Bench) -> None:
     jobs = bench.in_hand(3)
-    unknown = OutcomeUnknown("the connection broke")
     bench.committer.start()
     for place, held in enumerate(jobs, 1):
         if place == 2:  # its chunk is written again with the next runs
-            bench.backend.after = [unknown]
+            bench.backend.after = [OutcomeUnknown("the connection broke")]
         bench.committer.give(held, Succeeded())
         wait_until(lambda: len(bench.settled) + len(bench.gone) == place)  # noqa: B023 - asked at once
-    assert len(bench.gone) == 1
     assert {one.id for one in read_runs(bench.backend)} == {held.job.envelope.id for held in jobs}
 
 

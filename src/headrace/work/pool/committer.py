@@ -1,7 +1,8 @@
 """The committer: settles what has run, as many as have ended while the last commit was on its way.
 
 No timer: a commit that is under way is the time in which the next one grows. A commit whose outcome is unknown is tried
-again: every settlement ends a lease, so what was done cannot be done twice, it is refused.
+again: every settlement ends a lease, so what was done cannot be done twice, it is refused. Whether it was done, or the lease
+was lost, the log of runs tells then, which was written in the same commit.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from typing import Final
 import msgspec
 
 from headrace.errors import (
+    IN_DOUBT,
+    CallerError,
     HeadraceError,
-    OutcomeUnknown,
     QueueNotFound,
     ReceiptExpired,
     StateChanged,
     TopicNotFound,
 )
+from headrace.queue.operations import Transact
 from headrace.work import letters
 from headrace.work.backend import Backend
 from headrace.work.execution import describe
@@ -196,20 +199,8 @@ class Committer:
             runs = [self._run_of(each) for each in settled]
             puts = self._run_log.write(runs, now_ms=int(time.time() * 1_000))
             operation = msgspec.structs.replace(operation, state=[*operation.state, *puts.items()])
-        while True:
-            try:
-                self._backend.transact(operation)
-            except StateChanged:
-                return False
-            except OutcomeUnknown as error:
-                self._doubtful = True
-                if self._run_log is not None:
-                    self._run_log.doubt()
-                self._wait(error)
-            except AWAY as error:
-                self._wait(error)
-            else:
-                break
+        if not self._put(operation):
+            return False
         self._away.back()
         self.progress_s = time.monotonic()
         if self._run_log is not None:
@@ -217,6 +208,38 @@ class Committer:
         for queue, changes in batch.releases.items():
             self._release(queue, changes)
         return True
+
+    def _put(self, operation: Transact) -> bool:
+        """As `_tried`: again and again, while the broker is away."""
+        while True:
+            try:
+                self._backend.transact(operation)
+            except AWAY as error:
+                if isinstance(error, IN_DOUBT):
+                    self._doubt()
+                self._wait(error)
+            except CallerError as error:
+                if self._was_done():
+                    return True
+                if isinstance(error, StateChanged):
+                    return False
+                raise
+            else:
+                return True
+
+    def _doubt(self) -> None:
+        self._doubtful = True
+        if self._run_log is not None:
+            self._run_log.doubt()
+
+    def _was_done(self) -> bool:
+        """Whether this was refused because an earlier try, whose answer was lost, was done."""
+        while self._run_log is not None:
+            try:
+                return self._run_log.is_there(self._backend.read)
+            except AWAY as error:
+                self._wait(error)
+        return False
 
     def _release(self, queue: str, changes: Sequence[tuple[bytes, int]]) -> None:
         """Messages that are shown again later: if it fails, their lease ends by itself."""
@@ -239,7 +262,7 @@ class Committer:
         if not lost and held.refused < LAST_RESORT:
             held.refused += 1
             held.outcome = Failed(describe(error), final=not isinstance(error, StateChanged | TopicNotFound))
-            self._commit([held])
+            self._commit([held], doubtful=doubtful)
             return
         ids = {"action": "work.lease.lost", "task": held.job.envelope.task, "task_id": held.job.envelope.id}
         if not lost:
