@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.errors import HeadraceError, OutcomeUnknown, QueueNotFound, Unavailable
-from headrace.native.retry import PAUSE_MAX_S, Attempts, repeatable
+from headrace.errors import HeadraceError, OutcomeUnknown, QueueNotFound, StoreFailed, StoreFull, Unavailable
+from headrace.native.retry import PAUSE_MAX_S, REMEMBERED_S, Attempts, repeatable
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry
 
@@ -88,12 +88,23 @@ def test_without_patience_the_first_error_is_the_last() -> None:
         Attempts(GET, now_s=0, patience_s=0).pause_s(Unavailable("down"), now_s=0, chance=0)
 
 
-def test_once_unknown_the_last_error_does_not_say_that_nothing_was_done() -> None:
-    attempts = Attempts(ops.Delete("q", [b"r"]), now_s=0, patience_s=1)
+@pytest.mark.parametrize("later", [Unavailable("down"), StoreFull("/data"), StoreFailed("the disk broke")])
+def test_once_unknown_no_error_of_the_store_says_that_nothing_was_done(later: HeadraceError) -> None:
+    attempts = Attempts(ops.Send("q", [Entry(b"x", dedup_id="d")]), now_s=0, patience_s=1)
 
     attempts.pause_s(OutcomeUnknown("cut"), now_s=0, chance=0)
     with pytest.raises(OutcomeUnknown, match="cut"):
-        attempts.pause_s(Unavailable("down"), now_s=1, chance=0)
+        attempts.pause_s(later, now_s=1, chance=0)
+
+
+def test_what_may_be_done_is_not_repeated_when_its_id_may_be_forgotten() -> None:
+    attempts = Attempts(ops.Send("q", [Entry(b"x", dedup_id="d")]), now_s=0, patience_s=10_000)
+
+    attempts.pause_s(Unavailable("down"), now_s=5_000, chance=0)
+    attempts.pause_s(OutcomeUnknown("cut"), now_s=5_000, chance=0)
+    attempts.pause_s(OutcomeUnknown("cut"), now_s=5_100, chance=0)
+    with pytest.raises(OutcomeUnknown, match="cut"):
+        attempts.pause_s(Unavailable("down"), now_s=5_000 + REMEMBERED_S, chance=0)
 
 
 def test_other_errors_are_final() -> None:

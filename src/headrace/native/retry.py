@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from headrace.errors import HeadraceError, OutcomeUnknown, Unavailable
+from headrace.errors import HeadraceError, OutcomeUnknown, StoreError, Unavailable
+from headrace.queue import limits
 from headrace.queue import operations as ops
 
 PAUSE_FIRST_S: Final = 0.05
 PAUSE_MAX_S: Final = 1.0
+REMEMBERED_S: Final = min(limits.DEDUP_MS, limits.ATTEMPT_MS) / 1_000 - 60
+"""So long after a try whose outcome is unknown another may begin, however patient the caller is: ids are remembered for five
+minutes, and the try itself may be under way for a while."""
 
 _ALWAYS_REPEATABLE: Final = (
     ops.Delete,
@@ -78,11 +82,13 @@ class Attempts:
             chance: 0 to 1, for jitter: clients of a restarted broker must not return all at once.
         """
         if isinstance(error, OutcomeUnknown):
-            self._unknown = error
             if not repeatable(self._operation):
                 raise error
+            if self._unknown is None:
+                self._deadline_s = min(self._deadline_s, now_s + REMEMBERED_S)
+            self._unknown = error
         elif not isinstance(error, Unavailable):
-            raise error
+            raise (isinstance(error, StoreError) and self._unknown) or error
         pause_s = self._pause_s * (0.5 + chance / 2)
         if now_s + pause_s > self._deadline_s:
             raise self._unknown or error
