@@ -84,13 +84,15 @@ class Tenants:
     def started(self, group: str) -> None:
         self.in_flight[group] = self.in_flight.get(group, 0) + 1
 
+    def stopped(self, group: str, count: int = 1) -> None:
+        """So many messages of `group` are in flight no more."""
+        self.in_flight[group] -= count
+        if not self.in_flight[group]:
+            del self.in_flight[group]
+
     def ended(self, group: str, *, busy_ms: int, now: int) -> None:
         """A lease of `group` ended after `busy_ms` of a consumer's time."""
-        count = self.in_flight[group] - 1
-        if count:
-            self.in_flight[group] = count
-        else:
-            del self.in_flight[group]
+        self.stopped(group)
         self._time.spent(group, busy_ms=busy_ms, now=now)
 
     def noisy(self, group: str, *, in_flight: int, now: int) -> bool:

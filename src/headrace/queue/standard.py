@@ -160,15 +160,19 @@ class StandardOrder:
     def claim(self, message: Message) -> None:
         """A message that was taken is bound to a reader's claim."""
         self.leases.claim(message)
+        if message.group is not None:
+            self._grouped = True
+            self.tenants.started(message.group)
 
     def unclaim(self, seq: int) -> None:
         """A claimed message is visible again."""
         lease = self.leases.unclaim(seq)
+        self._unclaimed(lease)
         self.recall(seq, lease.group, lease.sent_ms)
 
     def claim_deleted(self, seq: int) -> None:
         """A claimed message is gone."""
-        del self.leases.claimed[seq]
+        self._unclaimed(self.leases.claimed.pop(seq))
 
     def clear(self) -> None:
         """Every message is gone (purge)."""
@@ -180,6 +184,11 @@ class StandardOrder:
     def _ended(self, lease: Lease, now: int) -> None:
         if lease.group is not None:
             self.tenants.ended(lease.group, busy_ms=max(0, now - lease.received_ms), now=now)
+
+    def _unclaimed(self, lease: Lease) -> None:
+        """A claim ended, which took none of the consumers' time."""
+        if lease.group is not None:
+            self.tenants.stopped(lease.group)
 
     def _take_fair(self, limit: int, now: int, *, all_known: bool) -> list[int]:
         out: list[int] = []
@@ -204,11 +213,8 @@ class StandardOrder:
 
     def _give_back(self, taken: dict[str, int]) -> None:
         """The counts of `_take_fair` were provisional: `started` counts again when the leases are granted."""
-        in_flight = self.tenants.in_flight
         for group, count in taken.items():
-            in_flight[group] -= count
-            if not in_flight[group]:
-                del in_flight[group]
+            self.tenants.stopped(group, count)
 
     def _next_fair(self, now: int, *, all_known: bool, taken: int) -> int | None:
         tenants = self.tenants

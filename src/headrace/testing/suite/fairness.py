@@ -98,6 +98,29 @@ class TestFairQueues(SuitePart):
         received = [body for _ in range(6) for body in bodies(driver.receive(queue, 50))]
         assert received == [str(number) for number in range(300)]
 
+    def test_what_a_reader_has_claimed_is_in_flight(self, driver: StoreDriver) -> None:
+        """As it is counted: until it is acknowledged, or released."""
+        queue = driver.create("q")
+        driver.send_all(queue, [entry("noisy", group="noisy")] * 100)
+        assert len(driver.run(ops.Claim(queue, "reader", 1, limit=30))) == 30
+        driver.send_all(queue, [entry("quiet", group="quiet")] * 2)
+        assert bodies(driver.receive(queue, 1)) == ["quiet"]
+        driver.run(ops.AcknowledgeClaims(queue, "reader", 1))
+        assert bodies(driver.receive(queue, 1)) == ["noisy"]
+        assert len(driver.run(ops.Claim(queue, "reader", 2, limit=30))) == 30
+        driver.run(ops.ReleaseClaims(queue, "reader"))
+        assert bodies(driver.receive(queue, 2)) == ["noisy"] * 2
+
+    def test_what_a_reader_has_claimed_is_in_flight_after_a_restart(self, durable: StoreDriver) -> None:
+        queue = durable.create("q")
+        durable.send_all(queue, [entry("noisy", group="noisy")] * 100)
+        durable.run(ops.Claim(queue, "reader", 1, limit=30))
+        durable.reopen()
+        durable.send(queue, "quiet", group="quiet")
+        assert bodies(durable.receive(queue, 1)) == ["quiet"]
+        durable.run(ops.AcknowledgeClaims(queue, "reader", 1))
+        assert bodies(durable.receive(queue, 1)) == ["noisy"]
+
     def test_no_message_is_lost_or_doubled(self, driver: StoreDriver) -> None:
         queue = driver.create("q")
         driver.send_all(queue, [entry(str(number), group=f"t{number % 3 * (number % 7)}") for number in range(1_000)])

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from headrace.queue import limits
 from headrace.queue.fifo import FifoOrder
+from headrace.queue.model import Message
+from headrace.queue.standard import StandardOrder
 from headrace.queue.store.disk import LeaseRecord, Stored, StoredLease, seq_of
 from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.state import LocalState
@@ -85,9 +87,16 @@ def _restore_claims(state: LocalState, stored: Stored) -> None:
         queue.claims.setdefault(claim.reader, {})[claim.number] = seqs
         found = state.read(queue, seqs)
         for message in found.values():
-            queue.order.leases.claim(message)
-            if isinstance(queue.order, FifoOrder) and message.group is not None:
-                queue.order.lock(message.group, claim.reader)
+            _restore_claimed(queue.order, message, claim.reader)
+
+
+def _restore_claimed(order: StandardOrder | FifoOrder, message: Message, reader: str) -> None:
+    if isinstance(order, StandardOrder):
+        order.claim(message)
+        return
+    order.leases.claim(message)
+    assert message.group is not None
+    order.lock(message.group, reader)
 
 
 def _restore_lease(state: LocalState, stored: StoredLease, now: int) -> None:
