@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+from headrace.wording import setting_name, setting_value
+
 
 class HeadraceError(Exception):
     """The root. Subclasses are dataclasses: their fields are the error's data, `str()` its message."""
@@ -72,7 +74,7 @@ class QueueExists(CallerError):
     setting: str
 
     def __str__(self) -> str:
-        return f"queue {self.queue!r} exists already with a different value for {self.setting}"
+        return f"queue {self.queue!r} exists already with a different value for {setting_name(self.setting)}"
 
 
 @dataclass(eq=False)
@@ -116,7 +118,7 @@ class UnknownSetting(CallerError):
     setting: str
 
     def __str__(self) -> str:
-        return f"there is no queue setting {self.setting!r} here"
+        return f"there is no setting {setting_name(self.setting)!r} here"
 
 
 @dataclass(eq=False)
@@ -126,7 +128,8 @@ class InvalidSetting(CallerError):
     reason: str
 
     def __str__(self) -> str:
-        return f"queue setting {self.setting} = {self.value} is invalid: {self.reason}"
+        value = setting_value(self.setting, self.value)
+        return f"the setting {setting_name(self.setting)} = {value} is invalid: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -296,7 +299,7 @@ class TopicExists(CallerError):
     setting: str
 
     def __str__(self) -> str:
-        return f"topic {self.topic!r} exists already with a different value for {self.setting}"
+        return f"topic {self.topic!r} exists already with a different value for {setting_name(self.setting)}"
 
 
 @dataclass(eq=False)

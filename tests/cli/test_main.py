@@ -99,7 +99,7 @@ def test_error_is_one_line_that_says_what_to_do(run: CommandLine) -> None:
 
     assert (result.code, result.out) == (1, "")
     [line] = result.err.splitlines()
-    assert line.startswith("error: there is no queue 'nope'; ")
+    assert line.startswith("Error: there is no queue 'nope'; ")
     assert "headrace queue create" in line
 
 

@@ -44,6 +44,25 @@ def test_set_without_settings_is_a_wrong_call(run: CommandLine) -> None:
     assert run("queue", "set", "orders").code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["set", "orders", "--visibility-timeout", "13h"], "visibility_timeout = 46800 s is invalid: it must be from 0 s to 43200 s"),
+        (["set", "orders", "--retention", "15d"], "retention = 1296000 s is invalid: it must be from 60 s to 1209600 s"),
+        (["create", "orders", "--visibility-timeout", "5"], "a different value for visibility_timeout;"),
+        (["send", "orders", "x", "--delay", "15d"], "DelaySeconds = 1296000 is invalid: it must be from 0 to 345600 seconds"),
+        (["redrive", "orders"], "must be configured as a Dead Letter Queue; `headrace queue ls`"),
+    ],
+)  # fmt: skip
+def test_error_has_the_name_and_the_unit_of_what_was_given(run: CommandLine, arguments: list[str], said: str) -> None:
+    run("queue", "create", "orders")
+
+    result = run("queue", *arguments)
+
+    assert result.code == 1
+    assert said in result.err
+
+
 def test_message_is_sent_peeked_received_and_deleted(run: CommandLine) -> None:
     run("queue", "create", "orders")
     sent = run("queue", "send", "orders", '{"book": 7}', "-a", "kind=order").json

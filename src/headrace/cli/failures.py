@@ -28,4 +28,4 @@ def explain(error: HeadraceError) -> str:
     text = "; ".join([str(error), *getattr(error, "__notes__", [])])
     text = text.replace(_DEFAULT_ARN, "").replace("; create it first", "")
     step = next((step for kind, step in _NEXT_STEPS if isinstance(error, kind)), None)
-    return f"{text}; {step}" if step is not None else text
+    return f"{text.removesuffix('.')}; {step}" if step is not None else text

@@ -101,5 +101,5 @@ def _exit_if_ours(error: Exception) -> None:
 
     if isinstance(error, HeadraceError):
         colour = False if os.environ.get("NO_COLOR") else None
-        click.secho(f"error: {explain(error)}", fg="red", err=True, color=colour)
+        click.secho(f"Error: {explain(error)}", fg="red", err=True, color=colour)
         sys.exit(1)

@@ -138,7 +138,7 @@ def _screen(report: dict[str, Any], target: str) -> RenderableType:
 
     rows = sorted(report["queues"], key=lambda row: (-row["in_rate"] - row["out_rate"], row["queue"]))
     commits = report["commits"]
-    line = f"headrace {target}   {len(rows)} queues   {sum(row['visible'] for row in rows):,} visible"
+    line = f"headrace {target}   {len(rows)} queue{'' if len(rows) == 1 else 's'}   {sum(row['visible'] for row in rows):,} visible"
     line += (
         f"   commits {commits['rate']:,}/s × {commits['operations_each']:,}, {commits['latency_ms']} ms"
         f"   store {commits['store_bytes'] / 1_048_576:,.1f} MiB"

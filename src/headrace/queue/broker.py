@@ -23,6 +23,7 @@ from headrace.queue.operations import Hold, ListHolders, Operation, Polling
 from headrace.queue.polls import Poll, Polls
 from headrace.queue.presence import FOLLOWED, Presence, Stay
 from headrace.queue.store.base import Done, Request, Store
+from headrace.wording import seconds_text
 
 log = logging.getLogger("headrace.broker")
 
@@ -256,5 +257,5 @@ def _may_wait(wait_ms: int, done: Done) -> bool:
     """Whether an operation may wait so long; tells if not."""
     if 0 <= wait_ms <= limits.WAIT_MAX_MS:
         return True
-    done(InvalidParameter("WaitTimeSeconds", f"{wait_ms / 1_000:g}", "it must be from 0 to 20"))
+    done(InvalidParameter("WaitTimeSeconds", seconds_text(wait_ms), "it must be from 0 to 20"))
     return False

@@ -14,6 +14,7 @@ import msgspec
 from headrace.errors import InvalidParameter, InvalidSetting, QueueExists, UnknownSetting
 from headrace.queue import limits
 from headrace.queue.model import QueueInfo, QueueSettings, RedriveAllow, name_of
+from headrace.wording import setting_value
 
 RANGES: Final[dict[str, tuple[int, int]]] = {
     "delay_ms": (0, limits.DELAY_MAX_MS),
@@ -97,7 +98,11 @@ def _check(settings: QueueSettings) -> None:
     for name, (least, most) in RANGES.items():
         value = getattr(settings, name)
         if not least <= value <= most:
-            raise InvalidSetting(name, str(value), f"it must be from {least} to {most}")
+            raise InvalidSetting(
+                name,
+                str(value),
+                f"it must be from {setting_value(name, str(least))} to {setting_value(name, str(most))}",
+            )
     for name, choices in CHOICES.items():
         value = getattr(settings, name)
         if value not in choices:

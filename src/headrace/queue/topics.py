@@ -11,6 +11,7 @@ import msgspec
 from headrace.errors import InvalidParameter, InvalidSetting, TopicExists, UnknownSetting
 from headrace.queue import limits
 from headrace.queue.model import TopicInfo, TopicSettings, name_of
+from headrace.wording import setting_value
 
 RANGES: Final[dict[str, tuple[int, int]]] = {
     "retention_ms": (0, limits.LOG_RETENTION_MAX_MS),
@@ -76,7 +77,11 @@ def _check(settings: TopicSettings) -> None:
     for name, (least, most) in RANGES.items():
         value = getattr(settings, name)
         if not least <= value <= most:
-            raise InvalidSetting(name, str(value), f"it must be from {least} to {most}")
+            raise InvalidSetting(
+                name,
+                str(value),
+                f"it must be from {setting_value(name, str(least))} to {setting_value(name, str(most))}",
+            )
     if settings.content_dedup and not settings.fifo:
         raise InvalidSetting("content_dedup", "True", "only a FIFO topic deduplicates")
 

@@ -109,7 +109,7 @@ class Cluster:
             one.send(signal.SIGTERM)
         for _, one in self.processes:
             code = one.wait()
-            assert code in (0, -signal.SIGTERM) or "error: no broker at" in one.text, (code, one.text)
+            assert code in (0, -signal.SIGTERM) or "Error: no broker at" in one.text, (code, one.text)
         self.processes = []
 
     def finish(self, name: str, until: str, *more: str) -> None:

@@ -10,6 +10,7 @@ from headrace.errors import BatchTooLong, InvalidMessage, InvalidParameter, Mess
 from headrace.queue import attributes, limits
 from headrace.queue.dedup import dedup_key
 from headrace.queue.model import ID, Entry, QueueSettings
+from headrace.wording import seconds_text
 
 _SOURCE: Final = re.compile(r"arn:aws:sqs:[a-z0-9-]{1,32}:[0-9]{12}:[A-Za-z0-9_.-]{1,80}")
 
@@ -45,7 +46,7 @@ def check_entry(settings: QueueSettings, entry: Entry) -> None:
         if entry.delay_ms:
             raise InvalidParameter(
                 "DelaySeconds",
-                f"{entry.delay_ms / 1_000:g}",
+                seconds_text(entry.delay_ms),
                 "a FIFO queue's delay is set for the queue, not a message",
             )
     elif entry.dedup_id is not None:
@@ -74,8 +75,8 @@ def _check_long_delay(settings: QueueSettings, delay_ms: int) -> None:
     """Beyond SQS's 900 s a message may wait as long as the queue keeps it; it would never be seen otherwise."""
     bound_ms = max(limits.DELAY_MAX_MS, min(limits.MESSAGE_DELAY_MAX_MS, settings.retention_ms - 1))
     if not 0 <= delay_ms <= bound_ms:
-        reason = f"it must be from 0 to {bound_ms / 1_000:g} seconds: less than the queue's retention"
-        raise InvalidParameter("DelaySeconds", f"{delay_ms / 1_000:g}", reason)
+        reason = f"it must be from 0 to {-(-bound_ms // 1_000)} seconds: less than the queue's retention"
+        raise InvalidParameter("DelaySeconds", seconds_text(delay_ms), reason)
 
 
 def dedup_key_of(settings: QueueSettings, entry: Entry) -> str:
@@ -108,7 +109,7 @@ def check_receipts(receipts: list[bytes]) -> None:
 
 def check_visibility(timeout_ms: int) -> None:
     if not 0 <= timeout_ms <= limits.VISIBILITY_MAX_MS:
-        raise InvalidParameter("VisibilityTimeout", f"{timeout_ms / 1_000:g}", "it must be from 0 to 43200 seconds")
+        raise InvalidParameter("VisibilityTimeout", seconds_text(timeout_ms), "it must be from 0 to 43200 seconds")
 
 
 def seconds_left(since_ms: int, now: int) -> int:

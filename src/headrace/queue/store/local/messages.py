@@ -22,6 +22,7 @@ from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.receiving import journal
 from headrace.queue.store.local.state import Held, LocalState
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
+from headrace.wording import seconds_text
 
 _PEEK_BYTES_MAX: Final = 16 * 1_048_576
 
@@ -164,7 +165,7 @@ def _change_visibility(state: LocalState, queue: LocalQueue, receipt: bytes, tim
     if now + timeout_ms > lease.received_ms + limits.VISIBILITY_MAX_MS:
         raise InvalidParameter(
             "VisibilityTimeout",
-            f"{timeout_ms / 1_000:g}",
+            seconds_text(timeout_ms),
             "Total VisibilityTimeout for the message is beyond the limit [43200 seconds]",
         )
     item = (seq, lease.receives, lease.first_ms)

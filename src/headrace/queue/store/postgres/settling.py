@@ -21,6 +21,7 @@ from headrace.queue.store.postgres.arrays import Ints
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction, answer
+from headrace.wording import seconds_text
 
 _DELETE: Final[LiteralString] = """
 DELETE FROM message m USING unnest(%s, %s, %s) AS held (queue, seq, receives)
@@ -265,6 +266,6 @@ def _explain(tx: Transaction, unmoved: list[Change]) -> None:
         else:
             change.outcome = InvalidParameter(
                 "VisibilityTimeout",
-                f"{change.timeout_ms / 1_000:g}",
+                seconds_text(change.timeout_ms),
                 "Total VisibilityTimeout for the message is beyond the limit [43200 seconds]",
             )
