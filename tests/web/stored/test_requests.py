@@ -425,33 +425,6 @@ def test_a_broker_that_dies_accepts_nothing_more(broker: ServedBroker) -> None:
     uvloop.run(trial())
 
 
-def test_unknown_outcome_is_repeated_without_doubling(broker: ServedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commit succeeds, its answer is lost: the second try finds the first one's record."""
-    from headrace.errors import OutcomeUnknown
-
-    async def trial() -> None:
-        async with world(broker) as w:
-            commit = Ledger._commit
-            lost = [True]
-
-            async def lose_first(self: Ledger, *arguments: Any) -> Any:
-                done = await commit(self, *arguments)
-                if lost[0]:
-                    lost[0] = False
-                    raise OutcomeUnknown("cut")
-                return done
-
-            monkeypatch.setattr(Ledger, "_commit", lose_first)
-            for target in ("/hooks/1", "/hooks/2"):
-                lost[0] = True
-                accepted = await (w.post(target=target, idempotency_key="k") if target[-1] == "1" else w.post())
-                assert accepted.status == 202
-                assert (await w.ended(accepted))["status"] == "done"
-            assert len(w.app.seen) == 2
-
-    uvloop.run(trial())
-
-
 def test_ids_cannot_be_guessed() -> None:
     assert records.is_id("A1-_" * 6)
     assert not records.is_id("short")

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from headrace.errors import HeadraceError, OutcomeUnknown
+from headrace.errors import IN_DOUBT, HeadraceError
 from headrace.http import problem
 from headrace.http.exchange import Exchange
 from headrace.web.settings import DurableSettings
@@ -100,7 +100,7 @@ class Intake:
             body = await _collect(exchange, share)
             if body is not None:
                 await self._accept(exchange, rule, key, body, asked=asked)
-        except OutcomeUnknown as error:
+        except IN_DOUBT as error:
             advice = "repeat it with the same Idempotency-Key" if key else "an Idempotency-Key makes a repeat safe"
             _unavailable(exchange, f"it is unknown whether the request was accepted; {advice}", error)
         except HeadraceError as error:

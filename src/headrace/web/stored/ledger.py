@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import msgspec
 
 import headrace
-from headrace.errors import OutcomeUnknown, StateChanged, Unavailable
+from headrace.errors import IN_DOUBT, HeadraceError, ReceiptExpired, StateChanged, Unavailable
 from headrace.native.aio import AsyncClient
 from headrace.native.aio_queue import AsyncQueue, AsyncReceivedMessage
+from headrace.queue.operations import Transact
 from headrace.web.stored import records
 from headrace.web.stored.limits import (
     ACCEPTS_MAX,
+    FINISHES_MAX,
     INLINE_BYTES_MAX,
     LEASE_S,
     QUEUED_KEEP_S,
@@ -86,25 +88,33 @@ class Ledger:
     async def accept(self, request: StoredRequest, fingerprint: bytes) -> Record | Repeated:
         """Commit the request, or tell whose its key is. When this answers a Record the request will be run.
 
-        Raises: HeadraceError: nothing was accepted, or (OutcomeUnknown) nobody knows.
+        Raises: HeadraceError: nothing was accepted, or (one of IN_DOUBT) nobody knows.
         """
-        for attempt in range(ACCEPTS_MAX):
-            key = await self._key(request.key) if request.key else None
-            if key is not None and key.id != request.id:
-                if key.expires_ms > self.now_ms():
-                    return Repeated(await self.find(key.id), key.fingerprint == fingerprint)
-            elif key is not None:
-                return await self._accepted(request)  # our own first try, whose answer was lost
+        doubt: HeadraceError | None = None
+        for _ in range(ACCEPTS_MAX):
             try:
-                return await self._commit(request, fingerprint, key)
+                return await self._accept(request, fingerprint)
             except StateChanged:
-                found = await self.find(request.id)
-                if found is not None:
-                    return found  # our own first try
-            except OutcomeUnknown:
-                if attempt == ACCEPTS_MAX - 1:
-                    raise
-        raise Unavailable("other requests with the same Idempotency-Key came between, again and again")
+                continue
+            except IN_DOUBT as error:
+                doubt = error
+            except HeadraceError as error:
+                raise doubt or error from error
+        raise doubt or Unavailable("other requests with the same Idempotency-Key came between, again and again")
+
+    async def _accept(self, request: StoredRequest, fingerprint: bytes) -> Record | Repeated:
+        key = await self._key(request.key) if request.key else None
+        if key is not None and key.id == request.id:
+            return await self._accepted(request)  # our own first try, whose answer was lost
+        if key is not None and key.expires_ms > self.now_ms():
+            return Repeated(await self.find(key.id), key.fingerprint == fingerprint)
+        try:
+            return await self._commit(request, fingerprint, key)
+        except StateChanged:
+            found = await self.find(request.id)
+            if found is None:
+                raise
+            return found  # our own first try
 
     async def _accepted(self, request: StoredRequest) -> Record:
         found = await self.find(request.id)
@@ -152,20 +162,26 @@ class Ledger:
         """None: it stood beside the message, and has expired (a request redriven after long)."""
         return request.body if request.body is not None else await self._value(records.body_key(request.id))
 
-    async def start(self, request: StoredRequest) -> Record:
-        """The record, now running; made anew if it has expired (a request redriven after long)."""
+    async def start(self, message: AsyncReceivedMessage, request: StoredRequest) -> Record:
+        """The record, now running; made anew if it has expired (a request redriven after long).
+
+        Raises: ReceiptExpired: as `finish`.
+        """
         now_ms = self.now_ms()
         before = await self.find(request.id)
         record = records.started(before or records.new_record(request, now_ms=now_ms), now_ms=now_ms)
-        async with self._client.transact(self._state) as tx:
-            tx.put(records.record_key(record.id), records.encode(record))
-            if before is None:
-                tx.put(records.expiry_key(record), b"")
+        await self._put(message, record, [(records.expiry_key(record), b"")] if before is None else [])
         return record
 
-    async def put(self, record: Record) -> None:
-        async with self._client.transact(self._state) as tx:
-            tx.put(records.record_key(record.id), records.encode(record))
+    async def put(self, message: AsyncReceivedMessage, record: Record) -> None:
+        """Raises: ReceiptExpired: as `finish`."""
+        await self._put(message, record, [])
+
+    async def _put(self, message: AsyncReceivedMessage, record: Record, more: list[tuple[bytes, bytes | None]]) -> None:
+        """Whatever is late, or comes from a process that was frozen, must not write over what another runner has come to."""
+        state = [(records.record_key(record.id), records.encode(record)), *more]
+        held = [(message.queue_arn, [message.receipt])]
+        await self._client.call(Transact(state=state, name=self._state, holds=held))
 
     async def finish(
         self,
@@ -181,16 +197,30 @@ class Ledger:
         Raises: ReceiptExpired: the lease was lost; another runner has the request now, and nothing was changed.
         """
         end = records.ended(record, now_ms=self.now_ms(), keep_s=request.keep_s, response=response, error=error)
+        doubt: HeadraceError | None = None
+        for _ in range(FINISHES_MAX):
+            try:
+                await self._finish(message, request, record, end)
+            except ReceiptExpired:
+                if doubt is None or await self.find(record.id) != end:
+                    raise
+            except IN_DOUBT as unknown:
+                doubt = unknown
+                continue
+            return end
+        assert doubt is not None
+        raise doubt
+
+    async def _finish(self, message: AsyncReceivedMessage, request: StoredRequest, record: Record, end: Record) -> None:
         async with self._client.transact(self._state) as tx:
             tx.acknowledge(message)
             tx.put(records.record_key(record.id), records.encode(end))
             tx.remove(records.expiry_key(record))
             tx.put(records.expiry_key(end), b"")
-            if error:
-                tx.send(f"{self._name}-dead", message.body, attributes={"Error": error[:1000]})
+            if end.error:
+                tx.send(f"{self._name}-dead", message.body, attributes={"Error": end.error[:1000]})
             elif request.body is None:
                 tx.remove(records.body_key(record.id))
-        return end
 
     # --- expiry ---
 
@@ -205,6 +235,7 @@ class Ledger:
     async def _remove(self, expiry: bytes) -> None:
         _, request_id = records.expiry_of(expiry)
         record = await self.find(request_id)
+        key = await self._key(record.key) if record is not None and record.key else None
         async with self._client.transact(self._state) as tx:
             if record is None or records.expiry_key(record) != expiry:
                 tx.remove(expiry)  # of nothing: left, it would be found again at once, and for ever
@@ -213,7 +244,8 @@ class Ledger:
             tx.remove(records.record_key(request_id))
             tx.remove(records.body_key(request_id))
             tx.remove(records.expiry_key(record))
-            if record.key:
+            if key is not None and key.id == request_id:  # else it has expired, and is another request's now
+                tx.expect(records.idempotency_key(record.key), records.encode(key))
                 tx.remove(records.idempotency_key(record.key))
 
     @property

@@ -43,6 +43,10 @@ PAUSE_S: Final = 1.0
 RETRY_MAX_S: Final = 900.0
 """The longest pause before the next attempt: the longest delay of a message."""
 
+FINISHES_MAX: Final = 3
+"""Tries of a commit whose outcome is unknown; if it was done, its lease is over, and the record says so. Not done, the application
+would be asked again."""
+
 # Expiry
 
 SWEEP_EACH_S: Final = 60.0

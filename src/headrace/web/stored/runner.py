@@ -120,7 +120,7 @@ class Runner:
 
     async def _run(self, message: AsyncReceivedMessage) -> None:
         request = records.decode_request(message.body)
-        record = await self._ledger.start(request)
+        record = await self._ledger.start(message, request)
         if record.attempts > request.attempts_max:
             await self._give_up(message, request, record, record.error or "no attempt has come to an end")
             return
@@ -147,7 +147,7 @@ class Runner:
 
     async def _put_off(self, message: AsyncReceivedMessage, record: Record, delay_s: float) -> None:
         self._held.discard(message)  # an extension would bring its lease back
-        await self._ledger.put(record)
+        await self._ledger.put(message, record)
         await message.release(delay_s)
 
     async def _retry(
