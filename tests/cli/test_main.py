@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -92,6 +94,40 @@ def test_wrong_call_is_exit_code_2_with_a_hint(run: CommandLine, arguments: list
 
     assert (result.code, result.out) == (2, "")
     assert "--help" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["broker", "--port", "x"], "--port: 'x' does not fit: expected `int`"),
+        (["store", "init", "sqlite:///x"], "a database is named as postgresql://USER@HOST/DATABASE"),
+        (["store", "check"], "Name a database, postgresql://USER@HOST/DATABASE"),
+        (["task", "ls", "--status", "nope"], "'retried'"),
+    ],
+)
+def test_wrong_value_is_told_with_what_fits(
+    run: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+
+    assert result.code == 2
+    assert said in result.err
+
+
+def test_json_is_told_by_its_name_here(run: CommandLine) -> None:
+    result = run("queue", "ls", "--json")
+
+    assert result.code == 2
+    assert "`-o json`" in result.err
+
+
+def test_address_in_use_says_what_to_do(run: CommandLine, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = run("broker", "--data", f"{tmp_path}/data", "--port", str(taken.getsockname()[1]))
+
+    assert result.code == 1
+    assert "Address already in use; end what listens there, or name another address" in result.err
 
 
 def test_error_is_one_line_that_says_what_to_do(run: CommandLine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -63,6 +64,8 @@ def test_a_dead_task_is_listed_told_about_and_retried(app: App, run: CommandLine
     [attempt] = run("task", "logs", handle.id).json
     assert attempt["error"] == "ValueError" and "out of stock" in attempt["traceback"]
     assert "Traceback" in run("task", "logs", handle.id, "-o", "table").out
+    assert re.search(r"^arguments +\{.*7\}$", run("task", "show", handle.id, "-o", "table").out, re.MULTILINE)
+    assert f" {dead['sent_at'][:19].replace('T', ' ')} " in run("task", "ls", "--dead", "-o", "table").out
     failed = run("task", "wait", handle.id)
     assert failed.code == 1 and "out of stock" in failed.err
     assert run("task", "retry", handle.id).json == {"id": handle.id, "queue": "tasks"}

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         result = cli.main(args=arguments, prog_name="headrace", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _with_hint(error).show()
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(1)
@@ -92,6 +92,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _exit_if_ours(error)
         raise
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _with_hint(error: click.ClickException) -> click.ClickException:
+    """Who tries `--json`, as other tools call it, is told ours."""
+    if not isinstance(error, click.NoSuchOption) or error.option_name != "--json" or error.ctx is None:
+        return error
+    if not any(parameter.name == "output" for parameter in error.ctx.command.params):
+        return error
+    return click.NoSuchOption("--json", "No such option '--json'; here it is `-o json`.", ctx=error.ctx)
 
 
 def _exit_if_ours(error: Exception) -> None:

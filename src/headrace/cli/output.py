@@ -108,13 +108,13 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
             min_width=_word_width(column, rows),
         )
     for row in rows:
-        shown.add_row(*[Text(_cell(column, row.get(column))) for column in columns])
+        shown.add_row(*[Text(_short_cell(column, row.get(column))) for column in columns])
     return shown
 
 
 def _word_width(column: str, rows: Sequence[Row]) -> int:
     """Of the longest word, so that a narrow terminal breaks lines between words and cuts no numbers; within reason."""
-    texts = [_heading(column), *(_cell(column, row.get(column)) for row in rows)]
+    texts = [_heading(column), *(_short_cell(column, row.get(column)) for row in rows)]
     return min(20, max((len(word) for text in texts for word in text.split()), default=1))
 
 
@@ -167,7 +167,15 @@ def _heading(key: str) -> str:
     return key.removesuffix("_seconds").replace("_", " ")
 
 
+def _short_cell(key: str, value: Any) -> str:
+    """As `_cell`; a moment to the second and in two words, so that it fits and is never cut."""
+    is_moment = key.rsplit("_", maxsplit=1)[-1] == "at" and isinstance(value, str)
+    return value[:19].replace("T", " ") if is_moment else _cell(key, value)
+
+
 def _cell(key: str, value: Any) -> str:
+    if isinstance(value, msgspec.Raw):
+        return _visible(bytes(value).decode())
     if key.endswith("_seconds"):
         return age(value)
     if value is None:

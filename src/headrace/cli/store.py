@@ -17,7 +17,7 @@ from headrace.cli.options import output_option
 from headrace.cli.output import chosen, print_rows
 from headrace.cli.progress import stage_progress
 from headrace.errors import StoreUnusable
-from headrace.settings import SettingsError, resolve
+from headrace.settings import resolve
 
 if TYPE_CHECKING:
     from headrace.doctor.lines import Line
@@ -106,7 +106,9 @@ def _databases() -> list[str]:
     found = resolve(BrokerSettings, "broker", flags={}, environ=os.environ, folder=Path.cwd()).settings
     urls = [url for _, url in databases_of(found)]
     if not urls:
-        raise SettingsError("URL", "is needed, or `store` in the broker's settings")
+        raise click.UsageError(
+            "Name a database, postgresql://USER@HOST/DATABASE, here or as `store` of the broker's settings."
+        )
     return urls
 
 
@@ -182,6 +184,8 @@ def is_url(place: str) -> bool:
 @contextmanager
 def _connected(url: str) -> Iterator[Connection]:
     """A connection; errors of the database in one line."""
+    if not is_url(url):
+        raise click.UsageError(f"{url}: a database is named as postgresql://USER@HOST/DATABASE")
     with _errors(url):
         from headrace.queue.store.postgres.connecting import connect  # noqa: PLC0415 - an extra
 

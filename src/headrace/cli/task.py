@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 RUN_COLUMNS = ("id", "task", "status", "attempt", "waited_seconds", "took_seconds", "ended_at", "error")
 WAITING_COLUMNS = ("id", "task", "state", "queue", "attempt", "sent_at", "due_at")
 DEAD_COLUMNS = ("id", "task", "queue", "sent_at", "error")
+FATES = ("done", "retried", "dead", "cancelled", "expired", "deferred")
+"""As `headrace.work.settling.Fate`, which help does not load."""
 ATTEMPT_COLUMNS = ("attempt", "at", "error", "message", "worker")
 
 
@@ -53,7 +55,7 @@ def _queue_option(command: Command) -> Command:
 @click.argument("name", metavar="[TASK]", default="")
 @click.option("--waiting", is_flag=True, help="What waits or runs, instead of what ran.")
 @click.option("--dead", is_flag=True, help="The dead letters.")
-@click.option("--status", help="Only runs that ended so: done, retried, dead, cancelled, expired.")
+@click.option("--status", type=click.Choice(FATES), help="Only runs that ended so; deferred: it waits for its limit.")
 @click.option(
     "-n", "--limit", type=click.IntRange(1, 20_000), default=50, show_default=True, help="No more than these."
 )

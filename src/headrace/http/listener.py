@@ -48,7 +48,10 @@ class AddressUnusable(CallerError):
     reason: str
 
     def __str__(self) -> str:
-        return f"cannot listen on {self.address}: {self.reason}"
+        hint = (
+            "; end what listens there, or name another address" if self.reason == os.strerror(errno.EADDRINUSE) else ""
+        )
+        return f"cannot listen on {self.address}: {self.reason}{hint}"
 
 
 @dataclass(frozen=True, slots=True)

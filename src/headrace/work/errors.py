@@ -14,7 +14,7 @@ class InvalidArguments(CallerError):
     Attributes:
         task: its name.
         parameter: the one that does not fit; empty when the call as a whole does not (too many arguments).
-        value: what was given, shortened.
+        value: what was given, shortened; empty where only the worker saw it.
         reason: what was expected.
     """
 
@@ -24,7 +24,8 @@ class InvalidArguments(CallerError):
     reason: str
 
     def __str__(self) -> str:
-        where = f"{self.parameter} = {self.value}: " if self.parameter else ""
+        value = f" = {self.value}" if self.value else ""
+        where = f"{self.parameter}{value}: " if self.parameter else ""
         return f"{self.task} cannot be called so: {where}{self.reason}"
 
 
