@@ -115,3 +115,20 @@ def test_messages_of_a_fifo_queue_are_moved_in_order_among_receives(kind: StoreK
     assert all(ones == sorted(ones) for ones in seen.values())
     for one in nodes:
         one.close()
+
+
+def test_one_task_of_fifo_queues_moves_at_a_time(kind: StoreKind, tmp_path: Path) -> None:
+    """Each locks groups: of two in one transaction the second one would wait while it holds those of the first."""
+    assert kind.durable
+    store = node(tmp_path, ManualClock())
+    sources = [arn_of(f"dead{number}.fifo") for number in range(3)]
+    for number, source in enumerate(sources):
+        queue = arn_of(f"q{number}.fifo")
+        ask(store, ops.CreateQueue(source, {"fifo": True}))
+        ask(store, ops.CreateQueue(queue, {"fifo": True, "redrive": Redrive(source, 1)}))
+        ask(store, ops.Send(source, [Entry(b"x", group="g", dedup_id="x", source=queue)]))
+        ask(store, ops.StartMove(source))
+    for turn in range(1, 4):
+        store.advance()
+        assert sum(ask(store, ops.ListMoves(source))[0][0].moved for source in sources) == turn
+    store.close()
