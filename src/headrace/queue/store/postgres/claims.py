@@ -277,9 +277,10 @@ def acknowledge_claims(tx: Transaction, operation: AcknowledgeClaims) -> ClaimSt
 
 def release_claims(tx: Transaction, operation: ReleaseClaims) -> None:
     queue = tx.catalog.queue(operation.queue)
-    touched = _touched(tx, queue, {(queue.number, operation.reader): _ALL})
     if tx.execute(_FORGET, (queue.number, operation.reader)).fetchone() is None:
         return
+    # Only now: a reader's first claim may have been committed a moment ago, and its groups must be settled.
+    touched = _touched(tx, queue, {(queue.number, operation.reader): _ALL})
     groups.lock(tx, touched)
     tx.execute(_RELEASE, {"queue": queue.number, "reader": operation.reader, "now": tx.now})
     groups.settle(tx, touched)
