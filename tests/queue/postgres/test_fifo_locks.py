@@ -11,11 +11,12 @@ import psycopg
 import pytest
 
 from headrace.queue import operations as ops
-from headrace.queue.model import Entry, Redrive, arn_of
+from headrace.queue.model import Entry, Redrive, arn_of, topic_arn_of
 from headrace.queue.store.base import Request
-from headrace.queue.store.postgres import fifo
+from headrace.queue.store.postgres import claims, fifo
 from headrace.queue.store.postgres.families import WITH_SENDS_MAX
 from headrace.queue.store.postgres.store import PostgresStore
+from headrace.queue.store.postgres.transaction import Transaction
 from tests.patience import PATIENCE_S
 from tests.queue.postgres.fifo_queue import QUEUE, SETTINGS, receive, send
 from tests.queue.postgres.nodes import Threads, ask
@@ -127,7 +128,7 @@ def attempts(store: PostgresStore) -> list[ops.Operation]:
     return [ops.Receive(QUEUE, 1, attempt_id=name) for name in ("x", "y")]
 
 
-def claims(store: PostgresStore) -> list[ops.Operation]:
+def acknowledges(store: PostgresStore) -> list[ops.Operation]:
     ask(store, ops.Claim(QUEUE, "first", 1, limit=1), ops.Claim(QUEUE, "second", 1, limit=1))
     return [ops.AcknowledgeClaims(QUEUE, "second", 1), ops.ReleaseClaims(QUEUE, "first")]
 
@@ -137,9 +138,9 @@ def claims(store: PostgresStore) -> list[ops.Operation]:
     [
         ("settle", by_receipts),
         ("order", beside_sends),
-        ("receive", takes),
+        ("settle", takes),
         ("receive", attempts),
-        ("settle", claims),
+        ("settle", acknowledges),
     ],
 )
 def test_operations_of_a_batch_lock_groups_in_one_order(
@@ -164,6 +165,48 @@ def test_operations_of_a_batch_lock_groups_in_one_order(
     assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     assert len(outcomes) == 2
     nodes[1].attach(None)
+
+
+def test_a_batch_locks_topics_before_groups(nodes: list[PostgresStore], database: psycopg.Connection[Any]) -> None:
+    """Who publishes to a FIFO topic has it before the groups of its queues; so has who deletes in the same transaction."""
+    topic = topic_arn_of("t.fifo")
+    ask(nodes[0], ops.CreateTopic(topic, {"fifo": True}), ops.Subscribe(topic, QUEUE))
+    send(nodes[0], "a1")
+    ((given,),) = ask(nodes[0], ops.Receive(QUEUE))
+    asked = [ops.Delete(QUEUE, [given.receipt]), ops.Send(topic, [Entry(b"a2", group="a", dedup_id="a2")])]
+    threads = Threads(nodes[1])
+    outcomes: list[Any] = []
+    nodes[1].execute([Request(operation, outcomes.append) for operation in asked])
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction():
+            database.execute("SELECT FROM topic FOR UPDATE")
+            working = pool.submit(threads.work, "order")
+            _until_somebody_waits(database)
+            database.execute("SELECT FROM message_group FOR UPDATE NOWAIT")
+        working.result()()
+    assert outcomes[0] == [None]
+    assert len(outcomes[1]) == 1
+    assert receive(nodes[2]) == ["a2"]
+    nodes[1].attach(None)
+
+
+def test_first_claim_that_is_released_at_once_leaves_no_group_behind(
+    nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is committed when who releases has looked for claims already."""
+    send(nodes[0], "a1")
+    looks = claims._touched
+
+    def looks_too_early(tx: Transaction, *asked: Any) -> Any:
+        found = looks(tx, *asked)
+        ask(nodes[1], ops.Claim(QUEUE, "r", 1))
+        return found
+
+    monkeypatch.setattr(claims, "_touched", looks_too_early)
+    ask(nodes[0], ops.ReleaseClaims(QUEUE, "r"))
+    monkeypatch.undo()
+    ask(nodes[0], ops.ReleaseClaims(QUEUE, "r"))
+    assert receive(nodes[2]) == ["a1"]
 
 
 def _until_somebody_waits(database: psycopg.Connection[Any]) -> None:

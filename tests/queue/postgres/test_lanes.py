@@ -46,7 +46,7 @@ def submit(store: PostgresStore, *operations: Operation) -> list[Any]:
         (Send(QUEUE, []), LaneName.SEND),
         (Send(FIFO, []), LaneName.ORDER),
         (Send(topic_arn_of("news"), []), LaneName.ORDER),
-        (Transact(), LaneName.ORDER),
+        (Transact(), LaneName.TRANSACT),
         (ChangeVisibility(QUEUE, [(b"", 0)]), LaneName.SETTLE),
     ],
 )

@@ -40,7 +40,13 @@ def submit(store: PostgresStore, operation: ops.Operation) -> list[Any]:
     [
         (ops.Receive(QUEUE), "receive", ops.Send(QUEUE, [Entry(b"x")]), "send", QUEUE),
         (ops.ReceiveAny([QUEUE]), "receive", ops.Send(QUEUE, [Entry(b"x")]), "send", QUEUE),
-        (ops.GetState("n", b"k"), "directory", ops.Transact(name="n", state=[(b"key", b"v")]), "order", ("n", b"key")),
+        (
+            ops.GetState("n", b"k"),
+            "directory",
+            ops.Transact(name="n", state=[(b"key", b"v")]),
+            "transact",
+            ("n", b"key"),
+        ),
     ],
 )
 def test_what_became_ready_meanwhile_is_ready_again_for_who_found_nothing(

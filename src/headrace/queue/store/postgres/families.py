@@ -5,7 +5,7 @@ The one table to extend for an operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final
 
@@ -13,7 +13,6 @@ import msgspec
 
 from headrace.errors import InvalidParameter
 from headrace.queue.between import ListElsewhere, TellHolders
-from headrace.queue.model import Entry
 from headrace.queue.operations import (
     AcknowledgeClaims,
     CancelMove,
@@ -75,10 +74,13 @@ class LaneName(Enum):
     """The lanes of a node: what may wait for what."""
 
     SEND = "send"  # and deletes of a few messages: to share a transaction and a sync saves a tenth of what tens cost
-    ORDER = "order"  # the same of FIFO queues and topics, and transactions: they wait for whoever holds the group, or the log
+    ORDER = "order"  # the same of FIFO queues and topics: they wait for whoever holds the group, or the log
+    TRANSACT = (
+        "transact"  # so do these; and they lock fences and values before: in one batch with others that is no order
+    )
     RECEIVE = "receive"
     CLAIM = "claim"  # thousands of messages at once: who receives a few does not wait behind
-    SETTLE = "settle"
+    SETTLE = "settle"  # and Take: a receive's attempt is locked before groups
     DIRECTORY = "directory"  # queues and topics, and what only looks: slow statements that nobody should wait behind
 
 
@@ -91,12 +93,12 @@ class Family(msgspec.Struct, frozen=True):
 
 FAMILIES: Final[dict[type[Operation], Family]] = {
     Send: Family(LaneName.SEND, sending.send),
-    Transact: Family(LaneName.ORDER, transact.transact),
-    Fence: Family(LaneName.ORDER, each(states.fence)),
+    Transact: Family(LaneName.TRANSACT, transact.transact),
+    Fence: Family(LaneName.TRANSACT, each(states.fence)),
     GetState: Family(LaneName.DIRECTORY, each(states.get_state)),
     Receive: Family(LaneName.RECEIVE, receiving.receive),
     ReceiveAny: Family(LaneName.RECEIVE, each(receiving.receive_any)),
-    Take: Family(LaneName.RECEIVE, each(taking.take)),
+    Take: Family(LaneName.SETTLE, each(taking.take)),
     Claim: Family(LaneName.CLAIM, claims.claim),
     GetClaims: Family(LaneName.DIRECTORY, each(claims.get_claims)),
     AcknowledgeClaims: Family(LaneName.SETTLE, each(claims.acknowledge_claims)),
@@ -162,14 +164,12 @@ def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
     places: dict[type[Operation], list[int]] = {}
     for place, operation in enumerate(operations):
         places.setdefault(type(operation), []).append(place)
-    if tx.catalog.topics and Send in places and Transact in places:
-        publishing.lock_all(tx, _destinations(operations))
     several = len(places) > 1 or (len(operations) > 1 and not _ONE_ORDER.isdisjoint(places))
     beside = several and _is_beside(tx, operations)
     if beside:
         places = {kind: places[kind] for kind in (Send, Delete)}
         tx.beside = {place for operation in operations for place in settling.places(tx, operation)}
-    locked = _lock_groups(tx, operations) if several and not beside else None
+    locked = _lock(tx, operations) if several and not beside else None
     outcomes: list[Any] = [None] * len(operations)
     running = [(family_of(kind).run(tx, [operations[one] for one in ones]), ones) for kind, ones in places.items()]
     checked = False
@@ -193,34 +193,24 @@ def run_together(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
 
 def _is_beside(tx: Transaction, operations: Sequence[Operation]) -> bool:
     """Whether these are sends to queues, and deletes: then the sends lock for both. What is published locks later."""
-    topics = tx.catalog.topics
-    return all(isinstance(one, Delete) or (isinstance(one, Send) and one.queue not in topics) for one in operations)
+    topics, inboxes = tx.catalog.topics, tx.catalog.inboxes
+    return all(
+        isinstance(one, Delete) or (isinstance(one, Send) and one.queue not in topics and one.queue not in inboxes)
+        for one in operations
+    )
 
 
-def _lock_groups(tx: Transaction, operations: Sequence[Operation]) -> tuple[set[groups.Group], Cursor] | None:
-    """Lock the groups of FIFO queues that operations are about, all in one order: each type by itself (or each operation)
-    would take some while it holds others. Returns those that must be settled at the end, whatever comes of the operations."""
+def _lock(tx: Transaction, operations: Sequence[Operation]) -> tuple[set[groups.Group], Cursor] | None:
+    """Lock the topics, and then the groups of FIFO queues, that operations are about, all in one order: each type by itself (or
+    each operation) would take some while it holds others. Returns the groups that must be settled at the end, whatever comes
+    of the operations."""
+    sends = [operation for operation in operations if isinstance(operation, Send)]
+    publishing.lock_all(tx, [send.queue for send in sends])
     leases = {place for operation in operations for place in settling.places(tx, operation)}
-    sends = [send for operation in operations for send in _sends(operation)]
     claimed = claims.named_by(tx, operations)
-    named = {group for arn, entries in sends for group in groups.named(tx.catalog.queues.get(arn), entries)}
+    named = {group for send in sends for group in publishing.groups_of(tx.catalog, send)}
     named.update(claimed)
     return (named, groups.lock_both(tx, named, leases)) if named or leases else None
-
-
-def _sends(operation: Operation) -> list[tuple[str, list[Entry]]]:
-    if isinstance(operation, Send):
-        return [(operation.queue, operation.entries)]
-    return operation.sends if isinstance(operation, Transact) else []
-
-
-def _destinations(operations: Sequence[Operation]) -> Iterator[str]:
-    """Where they send to."""
-    for operation in operations:
-        if isinstance(operation, Send):
-            yield operation.queue
-        elif isinstance(operation, Transact):
-            yield from [arn for arn, _ in operation.sends]
 
 
 def run_in_order(tx: Transaction, operations: Sequence[Operation]) -> list[Any]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, LiteralString, TypeAlias
 
-from headrace.queue.model import ID, Entry
 from headrace.queue.store.postgres.arrays import Ints, Texts
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
@@ -237,13 +236,6 @@ def hold(
     names, heads, sent, taken = zip(*held, strict=True)
     asked = {"queues": Ints([queue] * len(held)), "until": until_ms, "names": Texts(names), "reader": reader}
     tx.execute(_HOLD, {**asked, "heads": Ints(heads), "sent": Ints(sent), "taken": Ints(taken)})
-
-
-def named(queue: StoredQueue | None, entries: Iterable[Entry]) -> set[Group]:
-    """The groups of entries for a FIFO queue."""
-    if queue is None or not queue.info.settings.fifo:
-        return set()
-    return {(queue.number, entry.group) for entry in entries if entry.group and ID.fullmatch(entry.group)}
 
 
 def _columns(groups: Iterable[Group]) -> tuple[Ints, Texts] | None:

@@ -12,10 +12,12 @@ from typing import Final, LiteralString, TypeAlias
 
 import msgspec
 
+from headrace.errors import CallerError
 from headrace.queue import limits
 from headrace.queue.filters import Subject
-from headrace.queue.model import Entry, Message, QueueSettings, Sent
-from headrace.queue.store.postgres import dedup
+from headrace.queue.model import ID, Entry, Message, QueueSettings, Sent
+from headrace.queue.operations import Send
+from headrace.queue.store.postgres import dedup, groups
 from headrace.queue.store.postgres.arrays import Blobs, Ints, Texts
 from headrace.queue.store.postgres.catalog import Catalog, StoredQueue, StoredSubscription, StoredTopic
 from headrace.queue.store.postgres.new import New
@@ -108,14 +110,23 @@ def lock(tx: Transaction, topics: Iterable[StoredTopic]) -> Cursor:
 
 
 def lock_all(tx: Transaction, arns: Iterable[str]) -> None:
-    """Lock what may be published to by several families of one transaction: each would lock its own, in an order of their
-    own, and nodes would deadlock."""
+    """Lock what is published to by sends to these, before groups are locked for others in the same transaction."""
     publications = Publications(tx.now)
     for arn in arns:
         queue, topic = tx.catalog.inboxes.get(arn), tx.catalog.topics.get(arn)
         if queue is not None or topic is not None:
             publications.expect(door_of(tx.catalog, arn))
     publications.lock(tx)
+
+
+def groups_of(catalog: Catalog, send: Send) -> set[groups.Group]:
+    """The groups of FIFO queues that a send may come into, also by what it publishes."""
+    try:
+        numbers = door_of(catalog, send.queue).fifo_queues(catalog)
+    except CallerError:
+        return set()
+    names = {one.group for one in send.entries if one.group and ID.fullmatch(one.group)} if numbers else set()
+    return {(number, name) for number in numbers for name in names}
 
 
 def locked(cursor: Cursor, topics: Iterable[StoredTopic]) -> dict[int, Locked]:

@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.errors import CallerError, InvalidParameter, MessageNotFound, MessageNotInFlight, ReceiptExpired
 from headrace.queue import limits
-from headrace.queue.operations import ChangeVisibility, Delete, Operation, Take, Transact
+from headrace.queue.operations import ChangeVisibility, Delete, Operation, Take
 from headrace.queue.store.checks import check_receipts, check_visibility
 from headrace.queue.store.postgres import groups
 from headrace.queue.store.postgres.arrays import Ints
@@ -174,7 +174,7 @@ def _receipts(operation: Operation) -> list[tuple[str, list[bytes]]]:
         return [(operation.queue, operation.receipts)]
     if isinstance(operation, ChangeVisibility):
         return [(operation.queue, [receipt for receipt, _ in operation.changes])]
-    return operation.acknowledge if isinstance(operation, Transact) else []
+    return []
 
 
 class Change(msgspec.Struct):
