@@ -92,6 +92,21 @@ def test_lost_answer_loses_and_doubles_nothing(client: headrace.Client, fault: s
     assert published(client) == Counter(range(25))
 
 
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_what_may_be_done_twice_is_tried_again_when_its_answer_is_lost(client: headrace.Client, fault: str) -> None:
+    """A write that has published all must not fail for what it cleans up: whoever runs it again doubles it."""
+    faulty = lossy(client, lambda number: fault if number % 2 else "")
+    kept, stale = stages.stage(faulty, NAME, sends(0, 5)), stages.stage(faulty, NAME, sends(0, 5))
+    stages.publish(
+        lossy(client, lambda number: fault if number == 2 else ""), NAME, checkpoint="a", batch=0, parts=kept
+    )
+    assert published(client) == Counter(range(5))
+    assert staged(client) == 0
+    stages.discard(faulty, NAME, stale)
+    stages.forget(faulty, NAME)
+    assert stages.read_record(client, NAME) == (None, None)
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_commit_gives_up_after_outcomes_in_a_row_that_nobody_knows(
     client: headrace.Client, monkeypatch: pytest.MonkeyPatch

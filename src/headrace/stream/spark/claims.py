@@ -23,7 +23,7 @@ from headrace.queue.model import ClaimState, Entry, Message
 from headrace.queue.operations import AcknowledgeClaims, Claim, GetClaims, GetQueue, Transact
 from headrace.stream.spark import limits
 from headrace.stream.spark.errors import CheckpointBehind
-from headrace.stream.spark.parts import keep_letters, letters_of
+from headrace.stream.spark.parts import keep_letters, letters_of, put
 
 
 def dead_state(queue: str, reader: str) -> str:
@@ -75,7 +75,7 @@ class Claims:
         open_from = _dead_prefix(self.state().acknowledged + 1).encode()
         stale = [key for key in self._client.state(name, "dead/") if key < open_from]
         if stale:
-            self._client.call(Transact(name=name, state=[(key, None) for key in stale]))
+            put(self._client, name, [(key, None) for key in stale])
 
     def next(self, after: int) -> int:
         """The last claim of the batch behind claim `after`; `after` if there is nothing. Claims up to `after` are done.

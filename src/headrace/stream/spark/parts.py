@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
+from headrace.errors import OutcomeUnknown
 from headrace.native.client import Client
 from headrace.queue.model import Entry
 from headrace.queue.operations import Transact
@@ -33,7 +34,19 @@ def cut(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[tuple[list[
 def keep_letters(client: Client, name: str, prefix: str, letters: Iterable[Entry]) -> None:
     """In a task: dead letters into the state `name`, as keys that start with `prefix`. Idempotent."""
     for number, (part, _) in enumerate(cut(letters, lambda letter: len(letter.body))):
-        client.call(Transact(name=name, state=[(f"{prefix}{number:06d}".encode(), msgspec.msgpack.encode(part))]))
+        put(client, name, [(f"{prefix}{number:06d}".encode(), msgspec.msgpack.encode(part))])
+
+
+def put(client: Client, name: str, state: list[tuple[bytes, bytes | None]]) -> None:
+    """Write state that nobody else writes. Done twice it is as done once, so it is tried until it is known to be done."""
+    for attempt in range(1, limits.UNKNOWN_MAX + 1):
+        try:
+            client.call(Transact(name=name, state=state))
+        except OutcomeUnknown:
+            if attempt == limits.UNKNOWN_MAX:
+                raise
+        else:
+            return
 
 
 def letters_of(kept: dict[bytes, bytes]) -> list[Entry]:

@@ -35,7 +35,7 @@ from headrace.queue.model import Entry
 from headrace.queue.operations import GetState, Transact
 from headrace.stream.spark import limits
 from headrace.stream.spark.errors import CheckpointChanged, StageLost
-from headrace.stream.spark.parts import cut
+from headrace.stream.spark.parts import cut, put
 
 RECORD: Final = b"record"
 STAGE: Final = b"stage/"
@@ -81,7 +81,7 @@ def stage(client: Client, name: str, sends: Iterable[tuple[str, Entry]]) -> list
     for number, (batch, size) in enumerate(cut(sends, _size)):
         key = f"{STAGE.decode()}{stage_id}/{number:06d}"
         value = msgspec.msgpack.encode(_grouped(batch))
-        client.call(Transact(name=state_name(name), state=[(key.encode(), value)]))
+        put(client, state_name(name), [(key.encode(), value)])
         parts.append(Part(key, len(batch), size))
     return parts
 
@@ -160,7 +160,7 @@ def fitting(parts: Iterable[Part]) -> list[Part]:
 
 def discard(client: Client, name: str, parts: Iterable[Part]) -> None:
     """Delete parts that will not be published. Idempotent."""
-    client.call(Transact(name=state_name(name), state=[(part.key.encode(), None) for part in parts]))
+    put(client, state_name(name), [(part.key.encode(), None) for part in parts])
 
 
 def collect(client: Client, name: str) -> None:
@@ -177,7 +177,7 @@ def delete(client: Client, name: str, prefix: bytes) -> None:
 
 def forget(client: Client, name: str) -> None:
     """Delete the record: nothing will be written under this name again."""
-    client.call(Transact(name=state_name(name), state=[(RECORD, None)]))
+    put(client, state_name(name), [(RECORD, None)])
 
 
 def read_record(client: Client, name: str) -> tuple[bytes | None, Record | None]:
@@ -236,4 +236,4 @@ def _keys(client: Client, name: str, prefix: bytes) -> list[bytes]:
 
 def _delete(client: Client, name: str, keys: list[bytes]) -> None:
     if keys:
-        client.call(Transact(name=state_name(name), state=[(key, None) for key in keys]))
+        put(client, state_name(name), [(key, None) for key in keys])
