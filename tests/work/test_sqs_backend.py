@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.stub import Stubber
 from moto import mock_aws
 
-from headrace.errors import InvalidParameter, Unavailable
+from headrace.errors import InvalidParameter, OutcomeUnknown, Unavailable
 from headrace.queue import attributes
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.operations import Transact
@@ -170,3 +171,24 @@ def test_other_brokers_are_not_taken_for_sqs(target: str) -> None:
     assert not sqs_address.is_sqs(target)
     with pytest.raises(InvalidParameter, match="sqs://REGION"):
         sqs_address.parse(target)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "means"),
+    [
+        ("InternalFailure", 500, OutcomeUnknown),
+        ("ServiceUnavailable", 503, Unavailable),
+        ("Throttling", 400, Unavailable),
+    ],
+)
+def test_only_what_was_refused_beforehand_is_known_not_to_be_done(
+    code: str, status: int, means: type[Exception]
+) -> None:
+    with mock_aws():
+        backend = SqsBackend("sqs://us-east-1")
+        backend.prepare("tasks")
+        with Stubber(backend._client) as answers:
+            answers.add_client_error("send_message_batch", code, "no", status)
+            with pytest.raises(means):
+                backend.send("tasks", [Entry(b"x")])
+        backend.close()

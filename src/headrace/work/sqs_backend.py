@@ -35,7 +35,10 @@ REGION_DEFAULT: Final = "us-east-1"
 SEVERAL_WAIT_S: Final = 1.0
 """SQS waits at one queue alone; of several, the others are looked at again after this."""
 
-_UNAVAILABLE: Final = ("InternalFailure", "ServiceUnavailable", "RequestThrottled", "ThrottlingException", "Throttling")
+_UNAVAILABLE: Final = (
+    "ServiceUnavailable", "ServiceUnavailableException", "RequestThrottled", "ThrottlingException", "Throttling"
+)  # fmt: skip
+"""Refused before anything was done; of any other 5xx nobody says so."""
 _DENIED: Final = ("AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch")
 _STALE: Final = ("ReceiptHandleIsInvalid", "InvalidReceiptHandle")
 
@@ -255,8 +258,10 @@ def _translated(error: Any, queue: str) -> HeadraceError:
 
 
 def _of_code(code: str, text: str, status: int = 400) -> HeadraceError:
-    if status >= 500 or code in _UNAVAILABLE:
+    if code in _UNAVAILABLE:
         return Unavailable(f"SQS: {code}: {text}")
+    if status >= 500:
+        return OutcomeUnknown(f"SQS: {code}: {text}")
     if code in _DENIED:
         return AccessDenied(f"SQS: {code}: {text}")
     if code in _STALE:
