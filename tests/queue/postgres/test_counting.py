@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from headrace.clock import ManualClock
+from headrace.errors import OutcomeUnknown
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, QueueCounts, arn_of
 from headrace.queue.store.postgres import counting, totals
 from headrace.queue.store.postgres.known import TELL_EACH_MS
+from headrace.queue.store.postgres.lane import Batch
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.queue.store.postgres.upkeep import MEASURE_EACH_MS
 from tests.queue.postgres.nodes import ask, node
@@ -81,6 +83,32 @@ def test_node_that_was_thought_gone_is_not_counted_twice(nodes: list[PostgresSto
     clock.advance(TELL_EACH_MS)
     nodes[0].advance()
     assert [counts(one).sent for one in nodes] == [5, 5]
+
+
+def test_totals_that_others_have_kept_are_told_once_though_nobody_knows_whether_they_were(
+    nodes: list[PostgresStore], clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node was silent for so long that it was taken for gone; the commit with which it begins anew has no answer."""
+    send(nodes[0], 3)
+    clock.advance(TELL_EACH_MS)
+    nodes[0].advance()
+    send(nodes[0], 4)
+    clock.advance(totals.GONE_MS + 1)
+    nodes[1].advance()
+    with monkeypatch.context() as lossy:
+        run = nodes[0]._alone.run
+        lossy.setattr(nodes[0]._alone, "run", lambda *given: run(*given) and [Batch([OutcomeUnknown("cut")])])
+        nodes[0].advance()
+    for _ in range(2):
+        clock.advance(TELL_EACH_MS)
+        nodes[0].advance()
+    send(nodes[0], 1)
+    clock.advance(TELL_EACH_MS)
+    nodes[0].advance()
+    assert [counts(one).sent for one in nodes] == [
+        4,
+        4,
+    ]  # what it had counted since it told last is lost, as when it dies
 
 
 def test_long_queue_is_counted_now_and_then_and_kept_up_by_totals(
