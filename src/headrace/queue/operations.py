@@ -257,7 +257,7 @@ class DeleteQueue(Operation, gc=False, frozen=True):
 
 class GetQueue(Operation, gc=False, frozen=True):
     """`exact`: count every message, however many there are, where a store else estimates (PostgreSQL beyond 10,000; a
-    second or two a million). → QueueDescription"""
+    second or two a million: what is sent meanwhile does not count, what goes meanwhile may or may not). → QueueDescription"""
 
     queue: str
     exact: bool = False

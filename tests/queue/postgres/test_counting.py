@@ -17,7 +17,7 @@ from headrace.queue.store.postgres.store import PostgresStore
 from headrace.queue.store.postgres.upkeep import MEASURE_EACH_MS
 from tests.queue.postgres.nodes import ask, node
 
-QUEUE = arn_of("q")
+QUEUE, FIFO = arn_of("q"), arn_of("q.fifo")
 
 
 NODES = 2
@@ -143,6 +143,36 @@ def test_exact_count_is_what_is_there_also_where_an_estimate_is_out_of_date(
     ask(nodes[0], ops.Receive(QUEUE, 20))
     assert counts(nodes[0]).visible == 80
     assert ask(nodes[0], ops.GetQueue(QUEUE, exact=True))[0].counts.visible == 130
+
+
+def test_exact_count_by_slices_tells_every_state(
+    nodes: list[PostgresStore], clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "SLICE", 7)
+    ask(nodes[0], ops.ChangeSettings(QUEUE, {"retention_ms": 60_000}))
+    send(nodes[0], 3)  # which will have expired
+    clock.advance(30_000)
+    send(nodes[0], 40)
+    ask(nodes[0], ops.Send(QUEUE, [Entry(b"later", delay_ms=60_000 - 1)] * 9))
+    ask(nodes[0], ops.Receive(QUEUE, 8, visibility_ms=40_000), ops.Receive(QUEUE, 4, visibility_ms=1_000))
+    ask(nodes[0], ops.Claim(QUEUE, "reader", 1, limit=5))
+    clock.advance(30_000)
+    found = ask(nodes[1], ops.GetQueue(QUEUE, exact=True))[0].counts
+    assert found == counts(nodes[1])
+    assert (found.visible, found.in_flight, found.delayed) == (40 - 5 - 5, 5 + 5, 9)
+
+
+def test_exact_count_knows_the_delay_of_a_fifo_queue(
+    nodes: list[PostgresStore], clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "SLICE", 2)
+    ask(nodes[0], ops.CreateQueue(FIFO, {"fifo": True, "content_dedup": True, "delay_ms": 1_000}))
+    assert ask(nodes[0], ops.GetQueue(FIFO, exact=True))[0].counts == QueueCounts()
+    for number in range(2):
+        ask(nodes[0], ops.Send(FIFO, [Entry(b"%d" % (number * 3 + at), group="g") for at in range(3)]))
+        clock.advance(600)
+    found = ask(nodes[0], ops.GetQueue(FIFO, exact=True))[0].counts
+    assert (found.visible, found.in_flight, found.delayed) == (3, 0, 3)
 
 
 def test_node_forgets_queues_that_are_deleted(nodes: list[PostgresStore], clock: ManualClock) -> None:

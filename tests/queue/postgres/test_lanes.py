@@ -12,7 +12,16 @@ import pytest
 from headrace.clock import ManualClock
 from headrace.errors import CallerError
 from headrace.queue.model import Entry, topic_arn_of
-from headrace.queue.operations import ChangeVisibility, CreateQueue, Delete, Operation, Receive, Send, Transact
+from headrace.queue.operations import (
+    ChangeVisibility,
+    CreateQueue,
+    Delete,
+    GetQueue,
+    Operation,
+    Receive,
+    Send,
+    Transact,
+)
 from headrace.queue.store.base import Request
 from headrace.queue.store.postgres.families import WITH_SENDS_MAX, LaneName, lane_of
 from headrace.queue.store.postgres.store import PostgresStore
@@ -48,6 +57,8 @@ def submit(store: PostgresStore, *operations: Operation) -> list[Any]:
         (Send(topic_arn_of("news"), []), LaneName.ORDER),
         (Transact(), LaneName.TRANSACT),
         (ChangeVisibility(QUEUE, [(b"", 0)]), LaneName.SETTLE),
+        (GetQueue(QUEUE), LaneName.DIRECTORY),
+        (GetQueue(QUEUE, exact=True), LaneName.COUNT),
     ],
 )
 def test_deletes_of_a_few_messages_go_with_sends_and_what_may_wait_has_a_lane_of_its_own(

@@ -191,7 +191,7 @@ def judge_nodes(nodes: int, kept_ms: int | None, now_ms: int, *, waiting: int) -
 
 
 def judge_connections(most: int, used: int) -> Finding:
-    fact = f"{used} of {most} are used; a node opens up to twelve"
+    fact = f"{used} of {most} are used; a node opens up to thirteen"
     if most - used >= FREE_MIN:
         return Finding("ok", "connections", fact)
     return Finding(

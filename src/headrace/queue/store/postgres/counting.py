@@ -2,7 +2,8 @@
 
 One statement looks at up to `EXACT_MAX` rows of each part of a queue. Where there are more, all are counted by the indexes alone, and
 that count is good for as long as it was long: a backlog of millions is counted every minute or two, however often somebody
-asks, and kept up meanwhile by what all nodes have sent and deleted since.
+asks, and kept up meanwhile by what all nodes have sent and deleted since. Who needs every message counted waits for as long as
+that takes, in statements that are short.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Transaction
 
 EXACT_MAX: Final = 10_000  # rows of one part of a queue that are looked at each time: some 5 ms
-EVERY_ROW: Final = 1 << 62
+SLICE: Final = 500_000  # rows of one statement of `count_all`: half a second, a second; `statement_timeout` is 30 s
 REMEMBERED_PER_MS: Final = 50
 """A count of so many is good for a millisecond: counting costs a hundredth of a processor at most, whoever asks how often."""
 COUNTED_MAX: Final = 20_000_000
@@ -51,6 +52,18 @@ CROSS JOIN LATERAL (
     ) m
 ) waiting
 """
+_LAST: Final[LiteralString] = "SELECT max(seq) FROM message WHERE queue = %s"
+_SLICE: Final[LiteralString] = """
+SELECT max(seq), count(*) FILTER (WHERE visible_ms <= %(now)s AND (visible_ms > 0 OR sent_ms <= %(shown)s) AND sent_ms > %(oldest)s),
+    count(*) FILTER (WHERE visible_ms > %(now)s AND sent_ms > %(oldest)s AND (receives > 0 OR visible_ms >= %(claimed)s)),
+    count(*) FILTER (WHERE sent_ms > %(oldest)s AND CASE
+        WHEN visible_ms = 0 THEN sent_ms > %(shown)s
+        ELSE visible_ms > %(now)s AND receives = 0 AND visible_ms < %(claimed)s END)
+FROM (
+    SELECT m.seq, m.visible_ms, m.receives, m.sent_ms FROM message m
+    WHERE m.queue = %(queue)s AND m.seq > %(after)s AND m.seq <= %(last)s ORDER BY m.seq LIMIT %(slice)s
+) m
+"""
 _FRESH: Final[LiteralString] = """
 SELECT count(*) FROM (
     SELECT FROM message WHERE queue = %(queue)s AND visible_ms = 0 AND seq >= %(floor)s LIMIT %(most)s
@@ -66,12 +79,27 @@ FROM (
 """
 
 
-def count(tx: Transaction, queues: Sequence[StoredQueue], *, exact: bool = False) -> dict[int, QueueCounts]:
-    """The counts of queues, by their numbers, totals included. `exact`: as of one moment, however long that takes."""
-    most = EVERY_ROW if exact else EXACT_MAX
+def count(tx: Transaction, queues: Sequence[StoredQueue]) -> dict[int, QueueCounts]:
+    """The counts of queues, by their numbers, totals included."""
     known = totals.read(tx, queues)
-    rows = _look(tx, queues, most)
-    return {queue.number: _told(tx, queue, rows[queue.number], known[queue.number], most) for queue in queues}
+    rows = _look(tx, queues, EXACT_MAX)
+    return {queue.number: _told(tx, queue, rows[queue.number], known[queue.number], EXACT_MAX) for queue in queues}
+
+
+def count_all(tx: Transaction, queue: StoredQueue) -> QueueCounts:
+    """As `count`, every message: each that is there when this begins, and is there still when it comes to it, once; none that
+    comes later."""
+    known = totals.read(tx, [queue])[queue.number]
+    *_, oldest_ms = _look(tx, [queue], 0)[queue.number]
+    ((last,),) = tx.execute(_LAST, (queue.number,)).fetchall()
+    asked = {**_asked(tx, queue), "oldest": tx.now - queue.info.settings.retention_ms, "shown": queue.shown_ms(tx.now)}
+    sums = [0, 0, 0]
+    seq: int | None = queue.floor - 1
+    while seq is not None and last is not None:
+        ((seq, *parts),) = tx.execute(_SLICE, {**asked, "after": seq, "last": last, "slice": SLICE}).fetchall()
+        sums = [before + more for before, more in zip(sums, parts, strict=True)]
+    visible, in_flight, delayed = sums
+    return QueueCounts(visible, in_flight, delayed, oldest_ms, **known)
 
 
 def _look(tx: Transaction, queues: Sequence[StoredQueue], most: int) -> dict[int, tuple[Any, ...]]:

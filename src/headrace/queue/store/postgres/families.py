@@ -82,6 +82,7 @@ class LaneName(Enum):
     CLAIM = "claim"  # thousands of messages at once: who receives a few does not wait behind
     SETTLE = "settle"  # and Take: a receive's attempt is locked before groups
     DIRECTORY = "directory"  # queues and topics, and what only looks: slow statements that nobody should wait behind
+    COUNT = "count"  # of every message: minutes, if they are so many
 
 
 class Family(msgspec.Struct, frozen=True):
@@ -140,6 +141,8 @@ def lane_of(operation: Operation) -> LaneName:
     """The lane that an operation runs in."""
     if isinstance(operation, Send) or (isinstance(operation, Delete) and len(operation.receipts) <= WITH_SENDS_MAX):
         return LaneName.ORDER if _is_ordered(operation.queue) else LaneName.SEND
+    if isinstance(operation, GetQueue) and operation.exact:
+        return LaneName.COUNT
     return family_of(type(operation)).lane
 
 

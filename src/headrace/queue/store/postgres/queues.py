@@ -124,7 +124,8 @@ def delete_queue(tx: Transaction, operation: DeleteQueue) -> None:
 
 
 def get_queue(tx: Transaction, operation: GetQueue) -> QueueDescription:
-    return _describe(tx, [tx.catalog.queue(operation.queue)], exact=operation.exact)[0]
+    queue = tx.catalog.queue(operation.queue)
+    return QueueDescription(queue.info, counting.count_all(tx, queue)) if operation.exact else _describe(tx, [queue])[0]
 
 
 def list_queues(tx: Transaction, operation: ListQueues) -> list[QueueDescription]:
@@ -143,8 +144,8 @@ def _redrives_to(queue: StoredQueue, target: str | None) -> bool:
     return target is None or (policy is not None and policy.target == target)
 
 
-def _describe(tx: Transaction, queues: Sequence[StoredQueue], *, exact: bool = False) -> list[QueueDescription]:
-    counts = counting.count(tx, queues, exact=exact)
+def _describe(tx: Transaction, queues: Sequence[StoredQueue]) -> list[QueueDescription]:
+    counts = counting.count(tx, queues)
     return [QueueDescription(queue.info, counts[queue.number]) for queue in queues]
 
 
