@@ -128,6 +128,10 @@ def test_each_page_of_the_navigation_fits_a_phone(chromium: Any, served: Served)
     for place in [*links, *PLACES]:
         page.goto(place)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), place
+        own = page.locator("nav [aria-current=page]").bounding_box()
+        assert own["x"] >= 0 and own["x"] + own["width"] <= 360, (
+            f"{place}: its own entry of the navigation is out of sight"
+        )
     context.close()
     assert complaints == []
 

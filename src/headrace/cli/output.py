@@ -105,6 +105,7 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
             _heading(column),
             justify="right" if numeric else "left",
             no_wrap=column == columns[0],
+            overflow="fold",
             min_width=_word_width(column, rows),
         )
     for row in rows:

@@ -18,6 +18,9 @@
   }
   localise(document);
 
+  // On a phone the sections are a line that scrolls: the page's own is to be seen.
+  document.querySelector("nav [aria-current=page]")?.scrollIntoView({block: "nearest", inline: "center"});
+
   // Whether what is shown is live.
   const state = byId("link-state");
   function tell(kind, text) {
