@@ -87,9 +87,7 @@ def tell(tx: Transaction, told: Told) -> None:
     tx.wrote(durable=False)
     if row is not None and row[0] and tx.known.has_told:
         tx.known.folded = True
-    if (
-        told and not tx.known.folded
-    ):  # until this is known to be committed, the node's row may be there, and its sums not
+    if told and not tx.known.folded:  # until this is known to be committed: its sums are others' already
         columns = zip(*[(queue, *sums) for queue, sums in sorted(told)], strict=True)
         tx.execute(_TELL, (tx.known.node, *[Ints(column) for column in columns]))
 
