@@ -258,6 +258,20 @@ def test_a_zygote_that_dies_is_replaced_with_its_workers(yard: Yard) -> None:
     assert yard.stages(2) == [SERVING, SERVING]
 
 
+def test_a_zygote_that_dies_within_its_reload_is_replaced_as_soon_as_that_has_come_to_its_end(yard: Yard) -> None:
+    """All of the older generation die as well, so that their replacement waits; then nothing more happens."""
+    yard.fleet.reload()
+    yard.run(without=(ServeWorker,))
+    for number in (1, 2):
+        yard.fleet.worker_gone(number, yard.now_s, reason="killed")
+    yard.fleet.zygote_gone(2, "killed", yard.now_s)
+    assert of(StartZygote, yard.step()) == []
+    yard.fleet.worker_serving(3, yard.now_s)
+    assert yard.step() == []
+    yard.fleet.worker_serving(4, yard.now_s)
+    assert {ReloadDone(2), StartZygote(3)} <= set(yard.step())
+
+
 def test_a_dead_zygote_whose_code_is_broken_now_is_tried_again_later(yard: Yard) -> None:
     yard.fleet.zygote_gone(1, "killed", yard.now_s)
     assert of(StartZygote, yard.step()) == [StartZygote(2)]
@@ -355,6 +369,7 @@ class FleetMachine(RuleBasedStateMachine):
             if isinstance(action, StopZygote):
                 assert not self.yard.stages(action.generation)
             self.open.append(action)
+        assert self.yard.step() == [], "nobody would ask for what is left"
 
     def _pick(self, index: int) -> None:
         if self.open:
@@ -415,13 +430,15 @@ class FleetMachine(RuleBasedStateMachine):
         assert found.candidate != found.current
 
     def teardown(self) -> None:
+        found = self.yard.fleet
         for _ in range(60):
             while self.open:
                 self._pick(0)
                 self._step()
-            self.yard.now_s += 1.0
+            if (due_s := found.due_s(self.yard.now_s)) is None:
+                break
+            self.yard.now_s = max(self.yard.now_s, due_s)
             self._step()
-        found = self.yard.fleet
         serving = {w.slot for w in found.workers.values() if w.stage is SERVING and w.generation == found.current}
         assert serving == set(range(found.wanted))
         assert not found.reloading

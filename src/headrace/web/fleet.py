@@ -300,12 +300,13 @@ class Fleet:
         if self.draining:
             return [*told, *self._take_told(), *self._drain(now_s), *self._kill(now_s), *self._stop_zygotes()]
         self._lose_patience(now_s)
-        self._renew(now_s)
-        starts = [*self._start_zygotes(now_s), *self._fill(now_s)]
         self._promote()
         serves = list(self._serve())
         self._retire(now_s)
         self._settle(now_s)
+        # Last: a reload that has come to its end lets the next one begin, and nobody would ask again.
+        self._renew(now_s)
+        starts = [*self._start_zygotes(now_s), *self._fill(now_s)]
         return [*told, *starts, *serves, *self._take_told(), *self._kill(now_s), *self._stop_zygotes()]
 
     def due_s(self, now_s: float) -> float | None:
