@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -117,6 +118,10 @@ def test_tests_of_the_file_are_run(run: CommandLine, file: Path) -> None:
     file.write_text(FILE + TESTS.replace('"n": 1', '"n": 2'))
     failed = run("stream", "test", str(file))
     assert failed.code == 1 and "FAILED  test_counted" in failed.out and "AssertionError" in failed.out
+    file.write_text(FILE + "\n\ndef test_values(pipeline):\n    rows = pipeline.end()\n    assert rows == [1]\n")
+    assert re.search(
+        r": assert rows == \[1\]\n +AssertionError\n +rows = \[\]\n$", run("stream", "test", str(file)).out
+    )
     file.write_text(FILE + TESTS.replace("(pipeline)", "(pipline)"))
     assert "pipline is no pipeline" in run("stream", "test", str(file)).err
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,6 +16,9 @@ from headrace.cli.stream_file import namespace, pipelines_of
 
 if TYPE_CHECKING:
     from headrace.stream.pipelines import Pipeline
+
+_VALUE_CHARACTERS_MAX: Final = 300
+"""Of a variable of a failed test: a few rows."""
 
 
 def run_tests(path: Path) -> int:
@@ -73,7 +76,19 @@ def _run_dry(pipeline: Pipeline) -> None:
 
 
 def _why(path: Path, error: Exception) -> str:
-    """The error, with the file's own lines."""
+    """The error, with the file's own lines; a bare assertion with the values that the test had."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     lines = [f"    {path}:{frame.lineno}: {frame.line}" for frame in frames]
-    return "\n".join([*lines, f"    {type(error).__name__}: {error}"])
+    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+    values = _values(path, error) if isinstance(error, AssertionError) and not str(error) else []
+    return "\n".join([*lines, f"    {said}", *values])
+
+
+def _values(path: Path, error: AssertionError) -> list[str]:
+    """A line for each variable of the file's innermost function; harnesses say nothing that a person could read."""
+    from headrace.testing.pipelines import Harness  # noqa: PLC0415 - heavy
+
+    walked = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
+    names = walked[-1].f_locals if walked else {}
+    shown = {name: repr(value) for name, value in names.items() if not isinstance(value, Harness)}
+    return [f"    {name} = {text[:_VALUE_CHARACTERS_MAX]}" for name, text in shown.items()]

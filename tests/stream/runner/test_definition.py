@@ -50,5 +50,5 @@ def test_only_the_part_of_an_operator_that_changed_is_told() -> None:
     given = Definition({"aggregate-1": signed(20)}, {"events": "queue b"}, 8)
     assert changes(stored, given) == [
         "source events: queue a → queue b",
-        'operator aggregate-1: window ["Tumble",10] → ["Tumble",20]',
+        "operator aggregate-1: window tumble 10 microseconds → tumble 20 microseconds",
     ]

@@ -131,3 +131,11 @@ def test_unknown_metadata_is_refused() -> None:
 
 def test_a_step_may_have_the_name_of_its_input() -> None:
     assert compiled("SELECT bid.auction FROM bid AS bid", "append", ("other", BID)).output.schema.names == ["auction"]
+
+
+def test_what_is_no_sql_is_told_without_names_of_classes() -> None:
+    with pytest.raises(
+        PlanRefused, match=r"FROM \(line 1, column 9\): this is not SQL: something is missing beside it"
+    ) as refused:
+        compiled("SELEC * FROM bid")
+    assert "class" not in str(refused.value)

@@ -6,6 +6,7 @@ restored, and by `headrace fsck`.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -98,8 +99,12 @@ def _check_tables(db: apsw.Connection, journal: Parsed, _n: Noted | None, report
     report.queues, report.topics = len(stored.queues), sum(topic.info is not None for topic in stored.topics)
     check_counts(db)
     for key, reason, at_ms in db.execute("SELECT key, reason, at_ms FROM quarantine ORDER BY key LIMIT 100"):
-        what = f"message {seq_of(key)} of queue number {key >> SEQ_BITS} was set aside ({reason}) at {at_ms} ms"
+        what = f"message {seq_of(key)} of queue number {key >> SEQ_BITS} was set aside ({reason}) at {_moment(at_ms)}"
         report.add("quarantine", what, level="notice")
+
+
+def _moment(at_ms: int) -> str:
+    return dt.datetime.fromtimestamp(at_ms / 1_000, dt.UTC).isoformat(" ", "seconds")
 
 
 def _check_commits(db: apsw.Connection, _j: Parsed, noted: Noted | None, report: Report, _p: Progress) -> None:

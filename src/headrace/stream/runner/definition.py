@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from headrace.durations import duration_text
 from headrace.picture import Box
 from headrace.stream import plan
 from headrace.stream.explain import boxes_of
@@ -110,10 +111,14 @@ def _parts_changed(stored: object, given: object, name: str = "") -> Iterator[st
             if stored.get(key) != given.get(key):
                 yield from _parts_changed(stored.get(key), given.get(key), str(key))
     elif name:
-        yield f"{name} {_short(_json(stored))} → {_short(_json(given))}"
+        yield f"{name} {_short(_said(stored))} → {_short(_said(given))}"
 
 
-def _json(value: object) -> str:
+def _said(value: object) -> str:
+    """A part of a signature; a window, which is its kind with lengths in microseconds, as people say it."""
+    match value:
+        case [("Tumble" | "Hop" | "Session") as kind, *lengths]:
+            return f"{kind.lower()} {', '.join(duration_text(us) for us in lengths if isinstance(us, int))}"
     return msgspec.json.encode(value).decode()
 
 

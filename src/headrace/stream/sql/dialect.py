@@ -19,6 +19,7 @@ from headrace.stream.errors import PlanRefused
 
 _WINDOW = re.compile(r"\b(window|session)\s*\(", re.IGNORECASE)
 _HINT = "tumble(ts, '10 seconds'), hop(ts, '10 seconds', '2 seconds') or session_window(ts, '10 seconds')"
+_MISSING = re.compile(r"Required keyword: '\w+' missing for <class '[\w.]+'>")
 _KEPT = {"CAST", "TRY_CAST", "EXTRACT"}
 
 
@@ -40,8 +41,9 @@ def parse(text: str, step: str = "") -> exp.Expr:
         statements = [statement for statement in sqlglot.parse(text, dialect=Dialect) if statement is not None]
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
+        reason = _MISSING.sub("something is missing beside it", str(first.get("description", error)))
         raise PlanRefused(
-            str(first.get("highlight") or "the text"), f"this is not SQL: {first.get('description', error)}",
+            str(first.get("highlight") or "the text"), f"this is not SQL: {reason}",
             _HINT if _WINDOW.search(text) else "", int(first.get("line") or 0), _column_of(first), step,
         ) from None  # fmt: skip
     except SqlglotError as error:
