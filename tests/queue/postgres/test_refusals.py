@@ -20,6 +20,7 @@ from headrace.queue.store.postgres.schema import grant
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
+from tests.patience import PATIENCE_S
 from tests.queue.postgres.nodes import ask, node
 
 QUEUE = arn_of("q")
@@ -125,6 +126,45 @@ def test_error_that_passes_is_not_seen(
     (found,) = ask(store, ops.Peek(QUEUE))
     assert [one.message.body for one in found] == [b"before", b"after 0"]
     database.execute(_WELL)
+
+
+def test_one_that_waits_for_a_lock_is_refused_and_those_beside_it_are_not(
+    store: PostgresStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "ALONE_S", PATIENCE_S)
+    ordered = arn_of("q.fifo")
+    ask(store, ops.CreateQueue(ordered, {"fifo": True, "content_dedup": True}))
+    ask(store, ops.Send(ordered, [Entry(b"a1", group="a"), Entry(b"b1", group="b")]))
+    with database.transaction():
+        database.execute("SELECT FROM message_group WHERE name = 'a' FOR UPDATE")
+        outcomes = ask(
+            store, *[ops.Send(ordered, [Entry(name.encode(), group=name[0])]) for name in ("a2", "b2", "a3")]
+        )
+    assert [isinstance(outcome, Unavailable) for outcome in outcomes] == [True, False, True]
+    (found,) = ask(store, ops.Peek(ordered))
+    assert [one.message.body for one in found] == [b"a1", b"b1", b"b2"]
+
+
+def test_many_that_wait_for_a_lock_are_refused_together(
+    store: PostgresStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one after the other, each when it has waited for as long as may be."""
+    tries = 0
+    once = lane.Lane._once
+
+    def counted(self: lane.Lane, *asked: Any, **more: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        return once(self, *asked, **more)
+
+    monkeypatch.setattr(lane.Lane, "_once", counted)
+    monkeypatch.setattr(lane, "ALONE_S", 0.5)
+    with database.transaction():
+        database.execute("LOCK TABLE message IN EXCLUSIVE MODE")
+        outcomes = ask(store, *[ops.Send(QUEUE, [Entry(b"x")])] * 50)
+    assert {type(outcome) for outcome in outcomes} == {Unavailable}
+    assert tries < 20
+    assert goes_on(store)
 
 
 def _read_only(database: Database) -> Callable[[], None]:

@@ -35,6 +35,10 @@ the first one finds it away: those that follow try once."""
 SYNC_EACH_S: Final = 5.0
 """So often a lane syncs what need not be. A primary that was cut off from its standbys, one of which has taken its place,
 goes on answering what is not synced: leases of messages that are long gone. So it does not for longer than this."""
+BRIEF_MS: Final = 250
+"""So long an operation waits for a lock when its batch has waited in vain: which of them it was that somebody kept from it is not
+known, and each would wait as long again, one after the other."""
+ALONE_S: Final = 5.0  # and all of them together so long
 _PAUSE_S: Final = 0.05  # between two tries
 _CLOSE_S: Final = 1.0  # to say goodbye; nobody needs it
 
@@ -73,19 +77,25 @@ class Lane:
         self._lost_s: float | None = None  # since when the database has been away
         self._synced_s = 0.0  # when a commit was last synced
 
-    def run(self, operations: Sequence[Operation], work: Work | None = None) -> list[Batch]:
+    def run(
+        self, operations: Sequence[Operation], work: Work | None = None, *, alone_until: float | None = None
+    ) -> list[Batch]:
         """Run a batch, again and again if it must be, until its outcome is known. Raises nothing.
 
-        `work`: instead of the lane's own; what it returns need not be outcomes.
+        Args:
+            operations: what is asked.
+            work: instead of the lane's own; what it returns need not be outcomes.
+            alone_until: it is one of a batch that came to nothing: it waits for locks only briefly, and is run again until then.
 
         Returns one, or, where the database refuses what one of them asks, a batch an operation.
         """
-        until = (self._lost_s or time.monotonic()) + RECOVER_S
+        until = alone_until or (self._lost_s or time.monotonic()) + RECOVER_S
+        lock_ms = BRIEF_MS if alone_until else None
         tries = 0
         while True:
             tries += 1
             try:
-                return [self._once(operations, work or self._work, timed=tries == 1)]
+                return [self._once(operations, work or self._work, timed=tries == 1, lock_ms=lock_ms)]
             except ClockMoved:
                 self._rollback()
                 self.correct_clock(at_once=True)
@@ -98,7 +108,8 @@ class Lane:
                         return [self._settled()]
                 except OutcomeUnknown as unknown:
                     return [Batch([unknown] * len(operations))]
-                if self._gives_up(failure, tries, until):
+                held = lock_ms is not None and isinstance(error, psycopg.errors.LockNotAvailable)
+                if held or self._gives_up(failure, tries, until):
                     return self._refuse(operations, error, failure)
 
     def correct_clock(self, *, at_once: bool = False) -> None:
@@ -131,7 +142,9 @@ class Lane:
 
     # --- one try ---
 
-    def _once(self, operations: Sequence[Operation], work: Work, *, timed: bool = False) -> Batch:
+    def _once(
+        self, operations: Sequence[Operation], work: Work, *, timed: bool = False, lock_ms: int | None = None
+    ) -> Batch:
         connection = self._connected()
         connection.answer_s = ANSWER_S
         shared = self._shared
@@ -139,6 +152,8 @@ class Lane:
         with statements.together():
             tx = Transaction(statements, shared.catalog, shared.clock(), cooldowns=shared.cooldowns, known=shared.known)
             tx.begin()
+            if lock_ms is not None:
+                tx.execute("SELECT set_config('lock_timeout', %s, true)", (str(lock_ms),))
             outcomes = work(tx, operations)
             tx.check()
             if timed and isinstance(shared.clock, DatabaseClock) and tx.wall_ms is not None:
@@ -260,7 +275,18 @@ class Lane:
 
     def _refuse(self, operations: Sequence[Operation], error: BaseException, failure: Failure) -> list[Batch]:
         if failure in (Failure.BUG, Failure.AGAIN) and len(operations) > 1:  # one may be to blame, all else goes on
-            return [batch for operation in operations for batch in self.run([operation])]
+            return self._one_by_one(operations, error, failure)
         name = ", ".join(sorted({type(operation).__name__ for operation in operations})) or self.name
         self._shared.complaints.tell("store.refused", f"{name} was refused", error)
         return [Batch([told(error, name, self._shared.place)] * len(operations))]
+
+    def _one_by_one(self, operations: Sequence[Operation], error: BaseException, failure: Failure) -> list[Batch]:
+        """If many have to wait, each for a moment, the last of them are refused."""
+        if failure is Failure.BUG:
+            return [batch for operation in operations for batch in self.run([operation])]
+        until = time.monotonic() + ALONE_S
+        batches: list[Batch] = []
+        for operation in operations:
+            late = time.monotonic() > until
+            batches += self._refuse([operation], error, failure) if late else self.run([operation], alone_until=until)
+        return batches
