@@ -42,6 +42,15 @@ def test_shard_was_judged_by_the_furthest_who_had_it() -> None:
     assert sharing.reached_by([], 0, ["s"]) == {"s": NEVER}
 
 
+def test_who_gives_shards_away_says_on_by_what_they_were_judged() -> None:
+    had = record(0, shards=(0, 1), reached={"s": 90}, gave={2: {"s": 40}, 3: {"s": 60}})
+    others = [record(0, shards=(3,), reached={"s": 61}), record(0, shards=(1,), reached={"s": 90})]
+    gave = sharing.given(had, others, [1, 2, 3, 4], ["s"])
+    assert gave == {1: {"s": 90}, 2: {"s": 40}}, "of two that say the same, each might leave it to the other"
+    now = record(0, shards=(0,), reached={"s": 95}, gave=gave)
+    assert [sharing.reached_by([now], shard, ["s"])["s"] for shard in (0, 1, 2, 4)] == [95, 90, 40, NEVER]
+
+
 def test_people_see_all_slots_as_one() -> None:
     found = merged([record(80, batch=3, late=1), record(20, batch=2, dead=4, shards=(1,), reached={"s": 90})])
     assert (found.batch, found.late, found.dead, found.rows_in) == (5, 1, 4, 20)

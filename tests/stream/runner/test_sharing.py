@@ -104,6 +104,26 @@ def test_zombie_changes_nothing(client: headrace.Client) -> None:
     assert counted(taken(client, "out")) == expected_counts(ROWS)
 
 
+def test_late_row_is_late_after_whoever_had_its_key_got_other_keys(client: headrace.Client) -> None:
+    """Slot 0 had all keys, closed windows of them, and writes that it has others now before slot 1, which gets them, has
+    written anything."""
+    send(client, ROWS[:300])
+    with fleet(client, counts(late="late"), "a") as made:
+        made.settle()
+        made.join("b")
+        made.settle("b")
+        made.kill("a")
+        made.turns("b")
+        made.join("c")
+        assert owners(made).shards == (1, 1, 1, 1, 0, 0, 0, 0)
+        send(client, [*ROWS[300:], *ROWS[:3]])
+        made.settle("c")
+        made.settle()
+        assert sorted(row["v"] for row in taken(client, "late")) == [0, 1, 2]
+    counts(late="late").run(client, until="end")
+    assert counted(taken(client, "out")) == expected_counts(ROWS)
+
+
 def test_silent_member_is_lost_by_the_clock(client: headrace.Client) -> None:
     send(client, ROWS)
     with fleet(client, counts(late="late"), "a", "b") as made:

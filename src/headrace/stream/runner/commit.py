@@ -78,6 +78,11 @@ class Ledger:
             self._put(Change(state=[(key, None) for key in some]), self.progress)
         self._redo()
 
+    def confirm(self) -> None:
+        """Raises TakenOver if the owners are not those that commits expect any more."""
+        if self._store.read(keys.OWNERS).get(keys.OWNERS) != self.owners:
+            raise TakenOver
+
     def commit(self, change: Change, progress: Progress) -> None:
         """Do all of it, and note `progress`. Raises TakenOver."""
         if not self._is_whole(change, progress):

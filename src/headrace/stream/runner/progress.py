@@ -52,6 +52,8 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
         shards: of which this slot had the state at this commit; None: all.
         reached: source → the watermark by which the state of these shards was judged; None: the sources' own. It is
             another where several slots share the work.
+        gave: shard that this slot had before → source → the watermark by which its state was judged then. Who has the shard
+            now may not have committed yet, so nobody else may know.
         left: slot whose process was gone → source → the watermark of the rows that were read in its place. Not this slot's
             own: it may have claimed older rows that it has not read yet.
         seen: slot → the last of its batches of which this slot has all rows that were for it.
@@ -71,6 +73,7 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     state_bytes: int = 0
     shards: tuple[int, ...] | None = None
     reached: dict[str, int] | None = None
+    gave: dict[int, dict[str, int]] = {}
     left: dict[int, dict[str, int]] = {}
     seen: dict[int, int] = {}
 
@@ -83,6 +86,12 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.reached is not None:
             return self.reached.get(source, NEVER)
         return self.sources.get(source, SourceProgress()).watermark
+
+    def judged_by(self, shard: int, source: str) -> int:
+        """The watermark by which the shard's state was judged last, as far as this slot knows."""
+        if self.shards is None or shard in self.shards:
+            return self.reached_of(source)
+        return self.gave.get(shard, {}).get(source, NEVER)
 
     @property
     def rows_in(self) -> int:

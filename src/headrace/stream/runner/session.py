@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing
 import msgspec
 import pyarrow as pa
 
+from headrace.errors import ClaimRefused
 from headrace.native.client import Client
 from headrace.stream import limits, plan
 from headrace.stream.engine.engine import Engine, Step
@@ -221,7 +222,7 @@ class Session:
         self.rested = False
         if self._outlets.full:
             return None
-        batch = Batch() if self._share is not None and self._share.stalled else self._inlets.gather()
+        batch = Batch() if self._share is not None and self._share.stalled else self._gathered()
         if not batch.chunks and self._under_way is not None:
             return self.settled()
         self.rested = not batch.chunks and quiet
@@ -263,6 +264,15 @@ class Session:
     def ended(self) -> bool:
         """All sources have ended, and everything is delivered and noted."""
         return all(source.ended for source in self._sources.values()) and not self._outlets.under_way
+
+    def _gathered(self) -> Batch:
+        try:
+            return self._inlets.gather()
+        except (
+            ClaimRefused
+        ):  # who has the slot now, or one that this was looking after, has acknowledged what comes next
+            self._ledger.confirm()
+            raise
 
     def _advanced(self, batch: Batch) -> dict[str, SourceProgress]:
         """The sources' progress after this batch: what their rows did, then what silence and ends do."""

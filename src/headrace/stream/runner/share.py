@@ -150,8 +150,19 @@ class Share:
         change.state += [(key, None) for key in self._come]
         shards = None if len(self.owned) == self._job.shards else tuple(sorted(self.owned))
         return msgspec.structs.replace(
-            progress, shards=shards, reached=goal, left=self._left, seen=progress.seen | (self._seen or {})
+            progress,
+            shards=shards,
+            reached=goal,
+            gave=self._given(),
+            left=self._left,
+            seen=progress.seen | (self._seen or {}),
         )
+
+    def _given(self) -> dict[int, Reached]:
+        """By what the state of shards was judged that are another's now, if he may not have said it yet."""
+        others = [record for slot, record in self._records.items() if slot != self._slot]
+        mine = self._records.get(self._slot, Progress())
+        return sharing.given(mine, others, set(range(self._job.shards)) - self.owned, list(self._timed))
 
     def committed(self, progress: Progress, goal: Reached) -> None:
         self._records[self._slot] = progress

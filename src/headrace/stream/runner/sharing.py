@@ -81,8 +81,24 @@ def watermark(slots: Mapping[int, int], holding: Collection[int]) -> int:
 
 def reached_by(records: Iterable[Progress], shard: int, sources: Sequence[str]) -> Reached:
     """The watermarks by which a shard's state was judged last, whoever had it. What others say who had it before is less."""
-    had = [record for record in records if record.shards is None or shard in record.shards]
-    return {name: max((record.reached_of(name) for record in had), default=NEVER) for name in sources}
+    records = list(records)
+    return {name: max((record.judged_by(shard, name) for record in records), default=NEVER) for name in sources}
+
+
+def given(
+    mine: Progress, others: Sequence[Progress], shards: Collection[int], sources: Sequence[str]
+) -> dict[int, Reached]:
+    """What a slot goes on saying of the shards that it has no more: the watermarks of each (see Progress.gave).
+
+    Only who says strictly more lets it be left out: of two that say the same, each might leave it to the other.
+    """
+    judged = {shard: reached_by([mine], shard, sources) for shard in shards}
+    said = {shard: reached_by(others, shard, sources) for shard in shards}
+    return {
+        shard: found
+        for shard, found in judged.items()
+        if any(NEVER < at >= said[shard][name] for name, at in found.items())
+    }
 
 
 def furthest(reached: Iterable[Reached], sources: Sequence[str]) -> Reached:
