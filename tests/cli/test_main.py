@@ -12,7 +12,9 @@ import pytest
 from click.shell_completion import BashComplete
 
 from headrace import __version__
+from headrace.cli.failures import explain
 from headrace.cli.main import COMMANDS, cli
+from headrace.errors import Unavailable
 from tests.cli.conftest import CommandLine
 from tests.patience import PATIENCE_S
 
@@ -174,3 +176,9 @@ def test_completion_knows_commands_options_and_queues(
     found = BashComplete(cli, {}, "headrace", "_HEADRACE_COMPLETE").get_completions(words, incomplete)
 
     assert [item.value for item in found] == completed
+
+
+def test_broker_that_is_there_is_not_to_be_started() -> None:
+    away = Unavailable("the database at postgresql://db cannot be used now: gone; see `headrace store check`")
+    assert explain(away) == str(away)
+    assert "headrace broker --data DIR" in explain(Unavailable("no broker at http://127.0.0.1:1: Connection refused"))

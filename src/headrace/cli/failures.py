@@ -28,4 +28,6 @@ def explain(error: HeadraceError) -> str:
     text = "; ".join([str(error), *getattr(error, "__notes__", [])])
     text = text.replace(_DEFAULT_ARN, "").replace("; create it first", "")
     step = next((step for kind, step in _NEXT_STEPS if isinstance(error, kind)), None)
+    if isinstance(error, errors.Unavailable) and not text.startswith("no broker at"):
+        step = None  # it is there, and says itself what is amiss
     return f"{text.removesuffix('.')}; {step}" if step is not None else text

@@ -17,7 +17,7 @@ from headrace.queue.model import Entry, arn_of
 from headrace.queue.store.postgres import lane as lanes
 from headrace.queue.store.postgres import pulse as pulses
 from headrace.queue.store.postgres.connecting import connect
-from headrace.queue.store.postgres.failing import COMPLAIN_EACH_S, Complaints
+from headrace.queue.store.postgres.failing import AWAY, COMPLAIN_EACH_S, Complaints
 from headrace.queue.store.postgres.lane import Batch
 from headrace.queue.store.postgres.pulse import EACH_S, LATE_S, Pulse
 from headrace.queue.store.postgres.store import PostgresStore
@@ -126,3 +126,18 @@ def test_one_line_a_minute_is_written_of_what_fails(caplog: pytest.LogCaptureFix
         "Send was refused: no memory",
         "Send was refused: no space; 2 more since the last such line",
     ]
+
+
+def test_that_the_database_is_back_is_told_once_for_each_loss_that_was(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = [5.0]
+    complaints = Complaints(lambda: now_s[0])
+    gone = psycopg.OperationalError("closed")
+    with caplog.at_level(logging.INFO):
+        complaints.tell_back("db")  # the first connection of all
+        for _ in range(3):  # lanes, one after another
+            complaints.tell(AWAY, "lane lost its connection", gone)
+            complaints.tell_back("db")
+        now_s[0] += COMPLAIN_EACH_S
+        complaints.tell(AWAY, "lane lost its connection", gone)
+        complaints.tell_back("db")
+    assert [record.__dict__["action"] for record in caplog.records] == [AWAY, "store.back"] * 2

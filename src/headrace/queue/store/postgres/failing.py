@@ -17,6 +17,8 @@ from headrace.queue.store.postgres.transaction import CatalogMoved
 log = logging.getLogger("headrace.store")
 
 COMPLAIN_EACH_S: Final = 60.0
+AWAY: Final = "store.away"
+_ASKED_BY_LIBPQ: Final = " Is the server running on that host and accepting TCP/IP connections?"
 
 
 class Failure(Enum):
@@ -82,11 +84,11 @@ def told(error: BaseException, name: str, place: str) -> HeadraceError:
         return Unavailable(f"the database at {place} took too long (statement_timeout); try again")
     if state is not None and state.startswith(("42", "3F000")):
         return Unavailable(f"{place}: {_line(error)}; see `headrace store check`")
-    return Unavailable(f"the database at {place} cannot be used now: {_line(error)}")
+    return Unavailable(f"the database at {place} cannot be used now: {_line(error)}; see `headrace store check`")
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return " ".join(str(error).split()).removesuffix(_ASKED_BY_LIBPQ)[:300] or type(error).__name__
 
 
 class Complaints:
@@ -96,6 +98,7 @@ class Complaints:
         self._now_s = now_s
         self._told: dict[tuple[str, str], float] = {}  # there are as many kinds as errors of PostgreSQL
         self._untold: dict[tuple[str, str], int] = {}
+        self._away = False
         self._lock = Lock()
 
     def tell(self, action: str, text: str, error: BaseException) -> None:
@@ -107,6 +110,14 @@ class Complaints:
                 self._untold[kind] = self._untold.get(kind, 0) + 1
                 return
             self._told[kind], untold = now, self._untold.pop(kind, 0)
+            self._away = self._away or action == AWAY
         known = isinstance(error, psycopg.Error | StoreError | CatalogMoved)
         more = f"; {untold} more since the last such line" if untold else ""
         log.error("%s: %s%s", text, _line(error), more, extra={"action": action}, exc_info=None if known else error)
+
+    def tell_back(self, place: str) -> None:
+        """A connection is there again: a line for each that told of a loss, however many connections there are."""
+        with self._lock:
+            told, self._away = self._away, False
+        if told:
+            log.info("connected to %s again", place, extra={"action": "store.back"})

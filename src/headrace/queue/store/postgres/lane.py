@@ -23,7 +23,7 @@ from headrace.errors import OutcomeUnknown, StoreUnusable
 from headrace.queue.operations import Operation
 from headrace.queue.store.postgres.clock import ClockMoved, DatabaseClock
 from headrace.queue.store.postgres.connecting import ANSWER_S, COMMIT_S, Connection
-from headrace.queue.store.postgres.failing import Failure, failure_of, told
+from headrace.queue.store.postgres.failing import AWAY, Failure, failure_of, told
 from headrace.queue.store.postgres.shared import Shared
 from headrace.queue.store.postgres.transaction import Transaction
 
@@ -209,6 +209,8 @@ class Lane:
         assert row is not None
         self._shared.enter(connection)
         self._shared.reload(connection)
+        if self._lost_s is not None:
+            self._shared.complaints.tell_back(self._shared.place)
         self._synced_s, self._lost_s = time.monotonic(), None
         self._epoch, marked = row
         if marked != self._batch:
@@ -242,7 +244,7 @@ class Lane:
                 self._shared.suspect(self._connection)
         if failure is Failure.LOST and self._lost_s is None:
             self._lost_s = time.monotonic()
-            self._shared.complaints.tell("store.away", f"lane {self.name} lost its connection", error)
+            self._shared.complaints.tell(AWAY, f"lane {self.name} lost its connection", error)
         return failure
 
     def _took_place(self, failure: Failure, until: float) -> bool:
