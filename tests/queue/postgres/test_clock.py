@@ -29,6 +29,7 @@ class Clocks:
 
     def __init__(self) -> None:
         self.wall_ms = START_MS
+        self.late_ms: list[int] = []  # how long the next questions are on their way
         self.uptime_ms = 5_000
 
     def uptime_ns(self) -> int:
@@ -48,6 +49,7 @@ class Told:
 
     def execute(self, statement: str, parameters: tuple[int, ...] = ()) -> object:
         if statement == clocks._WALL:
+            self._given.pass_time(self._given.late_ms.pop(0) if self._given.late_ms else 0)
             return self._connection.execute("SELECT %s::bigint", (self._given.wall_ms * 1_000,))
         return self._connection.execute(statement.encode(), parameters)
 
@@ -72,6 +74,15 @@ def test_time_is_the_databases(connection: Connection, given: Clocks) -> None:
     clock = DatabaseClock(connection)
     given.pass_time(1_234)
     assert clock() == START_MS + 1_234
+
+
+@pytest.mark.parametrize("late_ms", [[400], [200, 100, 300], [100, 3]])
+def test_clock_goes_by_the_fastest_of_some_answers(connection: Connection, given: Clocks, late_ms: list[int]) -> None:
+    """A question that was on its way for long is answered with a later time than the node thinks."""
+    given.late_ms = late_ms
+    clock = DatabaseClock(connection)
+    given.pass_time(10)
+    assert abs(clock() - given.wall_ms) <= 2
 
 
 def test_clock_that_is_set_back_stops_nobody(connection: Connection, given: Clocks) -> None:
