@@ -25,6 +25,7 @@ from headrace.queue.store.postgres import connecting, lane
 from headrace.queue.store.postgres.opening import open_store
 from headrace.queue.store.postgres.schema import migrate
 from headrace.testing.postgres import Pair, find_programs
+from tests.faults import audit
 from tests.faults.broker_process import BrokerProcess
 from tests.faults.history import History
 from tests.faults.load import DEAD, RETRIED, STANDARD, VISIBILITY_S, Load
@@ -49,6 +50,7 @@ def pair() -> Iterator[Pair]:
         with Pair(Path(folder)) as servers:
             with psycopg.connect(servers.url, autocommit=True) as connection:
                 migrate(connection)
+                audit.install(connection)
             yield servers
 
 
@@ -118,7 +120,7 @@ class Faults:
             )
 
 
-async def run_faults(folder: Path, names: list[str], seed: int) -> tuple[History, dict[str, int]]:
+async def run_faults(folder: Path, names: list[str], seed: int) -> tuple[History, dict[str, int], list[str]]:
     chance = random.Random(seed)
     with pair() as servers, nodes(folder, servers.url) as brokers:
         moment = Moment()
@@ -135,10 +137,11 @@ async def run_faults(folder: Path, names: list[str], seed: int) -> tuple[History
         await load.stop()
         left = await load.drain()
         assert [broker.stop() for broker in brokers] == [0] * NODES
-        return load.history, left
+        with psycopg.connect(servers.url) as connection:
+            return load.history, left, audit.violations(connection)
 
 
-def judge(history: History, left: dict[str, int], *, faults: int) -> None:
+def judge(history: History, left: dict[str, int], seen: list[str], *, faults: int) -> None:
     found = history.violations()
     acknowledged = sum(one.acknowledged for one in history.sends)
     print(f"seed {SEED}: {faults} faults, {acknowledged} sends acknowledged, {len(history.receipts)} deliveries,")
@@ -147,13 +150,13 @@ def judge(history: History, left: dict[str, int], *, faults: int) -> None:
     )
     assert acknowledged > 50 * faults, "too little load: this run proves little"
     assert not found, {name: where[:5] for name, where in found.items()}
+    assert not seen, f"the database saw {len(seen)} violations: {seen[:5]}"
     assert not any(left.values())
 
 
 @pytest.mark.timeout(900)
 def test_faults_of_nodes_and_database_break_no_promise(tmp_path: Path) -> None:
-    history, left = asyncio.run(run_faults(tmp_path, FAULTS, SEED))
-    judge(history, left, faults=len(FAULTS))
+    judge(*asyncio.run(run_faults(tmp_path, FAULTS, SEED)), faults=len(FAULTS))
 
 
 def test_primary_that_was_replaced_and_lives_on_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
