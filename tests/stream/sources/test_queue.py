@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 import headrace
-from headrace.errors import QueueNotFound, Unavailable
+from headrace.errors import OutcomeUnknown, QueueNotFound, Unavailable
 from headrace.queue import operations as ops
 from headrace.stream import limits
 from headrace.stream.errors import PlanRefused
@@ -73,15 +73,19 @@ def test_the_acknowledgement_of_a_chunk_is_that_of_all_its_claims(client: headra
 
 
 class Away(headrace.Client):
-    """Another client, whose claims fail when their number is in `failing`, once each."""
+    """Another client, whose claims fail when their number is in `failing`, once each: before they are made, or `after`."""
 
-    def __init__(self, inner: headrace.Client, *failing: int) -> None:
+    def __init__(self, inner: headrace.Client, *failing: int, after: bool = False) -> None:
         super().__init__(inner._transport)
         self._failing = set(failing)
+        self._after = after
 
     def call(self, operation: ops.Operation, *, wait: float = 0) -> Any:
         if isinstance(operation, ops.Claim) and operation.number in self._failing:
             self._failing.remove(operation.number)
+            if self._after:
+                super().call(operation, wait=wait)
+                raise OutcomeUnknown("the answer was lost")
             raise Unavailable("away")
         return super().call(operation, wait=wait)
 
@@ -96,6 +100,18 @@ def test_claim_that_fails_does_not_leave_those_before_it_behind(client: headrace
     with pytest.raises(Unavailable):
         reader.read(1_000, 0)
     assert values(read(reader)) == [0, 1, 2]
+
+
+def test_claim_whose_answer_was_lost_is_passed_though_its_messages_were_purged(client: headrace.Client) -> None:
+    """Asked for again and again, it would be empty for ever: nothing new would be claimed."""
+    queue = client.queue("numbers", create=True)
+    queue.send({"n": 1})
+    reader = opened(Away(client, 1, after=True))
+    with pytest.raises(OutcomeUnknown):
+        reader.read(1_000, 0)
+    queue.purge()
+    queue.send({"n": 2})
+    assert values(read(reader)) == [2]
 
 
 def test_open_claims_of_a_purged_queue_are_passed(client: headrace.Client) -> None:

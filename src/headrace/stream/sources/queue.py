@@ -11,6 +11,7 @@ import threading
 import time
 from typing import Final
 
+from headrace.errors import HeadraceError
 from headrace.native.client import Client
 from headrace.queue import limits as queue_limits
 from headrace.queue import operations as ops
@@ -55,16 +56,17 @@ class QueueReader(Reader):
         self._number = 0
         self._last = 0
         self._done = 0
+        self._failed = False
         self._closed = threading.Event()
 
     def open(self, position: bytes | None) -> None:
         del position  # the store has it
-        state: ClaimState = self._client.call(ops.GetClaims(self._arn, self._reader))
+        state = self._state()
         self._number, self._last = state.acknowledged + 1, state.last
 
     def read(self, rows_max: int, wait_s: float) -> Chunk | None:
         before = self._number
-        messages = self._claims(rows_max, wait_s)
+        messages = self._claims_surely(rows_max, wait_s)
         if self._number == before:
             return None
         rows, dead = self._decoder.decode(messages)
@@ -86,6 +88,22 @@ class QueueReader(Reader):
 
     def close(self) -> None:
         self._closed.set()
+
+    def _claims_surely(self, rows_max: int, wait_s: float) -> list[Message]:
+        """As `_claims`. After a call that has failed it is asked what is open: a claim whose answer was lost is, also if it
+        has no messages any more."""
+        if self._failed:
+            self._last = self._state().last
+            self._failed = False
+        try:
+            return self._claims(rows_max, wait_s)
+        except HeadraceError:
+            self._failed = True
+            raise
+
+    def _state(self) -> ClaimState:
+        state: ClaimState = self._client.call(ops.GetClaims(self._arn, self._reader))
+        return state
 
     def _claims(self, rows_max: int, wait_s: float) -> list[Message]:
         """The messages of the next claims: those that are there, until they are about `rows_max` rows.
@@ -138,6 +156,5 @@ class LeftReader(QueueReader):
     def read(self, rows_max: int, wait_s: float) -> Chunk | None:
         if self._number > self._last:
             self._closed.wait(min(wait_s, _WAIT_S))
-            state: ClaimState = self._client.call(ops.GetClaims(self._arn, self._reader))
-            self._last = state.last
+            self._last = self._state().last
         return super().read(rows_max, 0)
