@@ -1,4 +1,4 @@
-"""How settings and lengths of time are called towards people: stores keep milliseconds, people set seconds."""
+"""How queues, settings and lengths of time are called towards people: stores keep ARNs and milliseconds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ _NAMES: Final = {
     "redrive": "max_receives",
     "redrive_allow": "dead_letter_sources",
 }
+
+_USUAL: Final = ("arn:aws:sqs:us-east-1:000000000000:", "arn:aws:sns:us-east-1:000000000000:")
+"""What `headrace.queue.model.arn_of` puts before a name when nothing else is said."""
+
+
+def plain_name(arn: str) -> str:
+    """The plain name of a queue or topic of the default region and account; the ARN of any other, which needs it."""
+    return next((arn.removeprefix(start) for start in _USUAL if arn.startswith(start)), arn)
 
 
 def setting_name(stored: str) -> str:
