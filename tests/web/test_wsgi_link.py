@@ -547,7 +547,7 @@ def test_worker_that_leaves_gives_back_what_it_has_not_begun(edge: Edge, working
     link.socket.sendall(packed_request(1, target="/stop") + packed_request(2) + packed_request(3))
     assert app.stopped.wait(PATIENCE_S)
     worker.leave()
-    assert [link.frame()[:2] for _ in range(3)] == [(Kind.RETURN, 2), (Kind.RETURN, 3), (Kind.LEAVE, 0)]
+    assert [link.frame()[:2] for _ in range(3)] == [(Kind.LEAVE, 0), (Kind.RETURN, 2), (Kind.RETURN, 3)]
     app.go.set()
     assert link.answer(1)[0] == 200
     link.send(Kind.LEAVE, 0)

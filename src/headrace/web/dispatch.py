@@ -21,7 +21,7 @@ from headrace.http import problem
 from headrace.http.exchange import DONE, WAITING
 from headrace.web.crowds import Crowds
 from headrace.web.frames import PIECE_BYTES_MAX, Hello
-from headrace.web.limits import ALONE_S, DELIVERIES_MAX, RETURNS_MAX, SUSPECT_WAIT_S
+from headrace.web.limits import ALONE_S, DELIVERIES_MAX, RETURNS_MAX
 from headrace.web.pipelines import Pipelines
 from headrace.web.queueing import Queueing
 from headrace.web.statistics import DispatchStatistics, WorkerStatistics
@@ -106,9 +106,12 @@ class Dispatcher(Queueing):
             if worker.hot is link and not was_hot:
                 self.fill()  # it has room for more than this one now
         else:
-            self.workers.settle(worker, link)
-            if worker.shunned and not worker.condemned and not link.busy:
-                link.close()  # it was busy when others were closed: a process that lives connects again
+            self._settle(worker, link)
+
+    def _settle(self, worker: Worker, link: Link) -> None:
+        self.workers.settle(worker, link)
+        if worker.shunned and not worker.condemned and not link.busy:
+            link.close()  # it was busy when others were closed: a process that lives connects again
 
     # From the links
 
@@ -122,7 +125,7 @@ class Dispatcher(Queueing):
             self._spools = hello.interface == "wsgi"
             self.durable = hello.durable
         link.worker = self.workers.join(link, pid=hello.pid, generation=hello.generation)
-        if self._deserted_s is not None:
+        if self._deserted_s is not None and not self.workers.deserted:
             now_s = self.now_s()
             self._admission.resumed(now_s, paused_s=now_s - self._deserted_s)
             self._deserted_s = None
@@ -141,8 +144,7 @@ class Dispatcher(Queueing):
             self._set_free(ticket)
             self._place_suspects()
             self.fill()
-        else:
-            self._pull(worker, link)
+        self._pull(worker, link)
 
     def _note_end(self, worker: Worker, link: Link, ticket: Ticket, *, long: bool) -> None:
         if not link.serial:
@@ -169,10 +171,9 @@ class Dispatcher(Queueing):
         elif not ticket.rewind():
             self._fail(ticket, worker, "its body cannot be read again")
         else:
-            now_s = self.now_s()
-            self._admission.put_back(ticket, now_s)
-            self._arm(now_s)
-        self.workers.settle(worker, link)
+            self._put_back(ticket)
+        self._settle(worker, link)
+        self._place_suspects()
         self.fill()
 
     def tunnelled(self, link: Link) -> None:
@@ -256,6 +257,10 @@ class Dispatcher(Queueing):
         exchange = ticket.exchange
         extra = {"action": "web.request.redelivered", "method": exchange.method, "path": exchange.path}
         _log.warning("worker %d was lost; its request goes to another", worker.pid, extra=extra | {"pid": worker.pid})
+        self._put_back(ticket)
+
+    def _put_back(self, ticket: Ticket) -> None:
+        """It goes before all that wait; a suspect to a worker that has nothing else."""
         now_s = self.now_s()
         if ticket.kills < DELIVERIES_MAX - 1:
             self._admission.put_back(ticket, now_s)
@@ -317,8 +322,7 @@ class Dispatcher(Queueing):
         for ticket in [ticket for ticket in self._alone if now_s >= ticket.given_s + ALONE_S]:
             self._set_free(ticket)
             self.fill()
-        wait_s = min(SUSPECT_WAIT_S, self._queue_timeout_s)
-        while self._suspects and now_s >= self._suspects[0].since_s + wait_s:
+        while self._suspects and now_s >= self._suspects[0].since_s + self._queue_timeout_s:
             self._shed_ticket(self._suspects.popleft(), "timeout")
         if self._alone or self._suspects:
             due_s = min(due_s, now_s + ALONE_S / 4)
@@ -349,9 +353,8 @@ class Dispatcher(Queueing):
         link: Link = ticket.link  # type: ignore[assignment]  # it runs, so it has a link, which is a Link
         return link.serial and next(iter(link.streams)) != ticket.number
 
-    def _look_whether_idle(self) -> None:
-        if not self._suspects:
-            super()._look_whether_idle()
+    def _is_idle(self) -> bool:
+        return super()._is_idle() and not self._suspects
 
     def _workers(self) -> list[WorkerStatistics]:
         return self.workers.statistics()

@@ -29,8 +29,6 @@ SWEEP_S: Final = 0.01
 
 DELIVERIES_MAX: Final = 3
 """The first and two redeliveries; a request that was with three workers when they died is poison."""
-SUSPECT_WAIT_S: Final = 5.0
-"""A request that was with two dying workers waits at most so long for a worker of its own."""
 ALONE_S: Final = 1.0
 """What has run so long alone without killing its worker shares it again."""
 CHOICES: Final = 16

@@ -253,12 +253,16 @@ class Queueing(ABC):
     async def wait_idle(self) -> None:
         """Until nothing waits and nothing runs."""
         self._idle = asyncio.Event()
-        self._look_whether_idle()
-        await self._idle.wait()
+        while not self._is_idle():  # what its worker has lost may have been put back since it was
+            self._idle.clear()
+            await self._idle.wait()
 
     def _look_whether_idle(self) -> None:
-        if self._idle is not None and not self._admission.length and not self.running:
+        if self._idle is not None and self._is_idle():
             self._idle.set()
+
+    def _is_idle(self) -> bool:
+        return not self._admission.length and not self.running
 
     def statistics(self) -> DispatchStatistics:
         return DispatchStatistics(

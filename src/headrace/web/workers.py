@@ -6,7 +6,8 @@ process of threads one link may be *hot* (`pipelining.py`): it gets what the pro
 
 A worker that loses a link without having said LEAVE is not trusted with anything more: it is dead or dying, though the
 kernel may not have reported all of its links yet. Its idle links are closed; a process that lives connects again. So does,
-as it seems, a dead one whose last connections were not yet read: hence what connects after a loss proves first that it lives.
+as it seems, a dead one whose last connections were not yet read: hence what connects after a loss proves first that it lives,
+and then its process is trusted as before. It stays one worker all the time: what ends it then is one death.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Worker:
         self.condemned = False
         """Hangs, and was reported: its death will be no request's fault."""
         self.shunned = False
-        """Gets nothing more."""
+        """Gets nothing more; if it is not condemned: until it has shown that it lives."""
 
     @property
     def has_room(self) -> bool:
@@ -108,10 +109,12 @@ class Workers:
         return all(worker.shunned for worker in self)
 
     def join(self, seat: Seat, *, pid: int, generation: int) -> Worker:
-        """A link has said who it is."""
+        """A link has said who it is; and, if its process has lost others, shown that it lives."""
         worker = self._workers.get(pid)
         if worker is None or worker.generation != generation:
             worker = self._workers[pid] = Worker(pid=pid, generation=generation)
+        elif worker.shunned and not worker.condemned:
+            self._trust(worker)
         worker.links.add(seat)
         self.settle(worker, seat)
         return worker
@@ -129,6 +132,11 @@ class Workers:
         worker.shunned = True
         self._free.pop(worker, None)
 
+    def _trust(self, worker: Worker) -> None:
+        worker.shunned = False
+        for seat in worker.links:
+            self.settle(worker, seat)
+
     def losses_of(self, pid: int) -> int:
         """How many links this process has lost. If there are any, it may be dead, whatever it has sent before."""
         return self._losses.get(pid, 0)
@@ -139,8 +147,6 @@ class Workers:
         self._losses[worker.pid] = self._losses.pop(worker.pid, 0) + 1
         if len(self._losses) > LOSSES_MAX:
             del self._losses[next(iter(self._losses))]
-        if self._workers.get(worker.pid) is worker:
-            del self._workers[worker.pid]
         for seat in tuple(worker.links):
             if not seat.busy:
                 seat.close()

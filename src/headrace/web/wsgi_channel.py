@@ -162,10 +162,11 @@ class Link(Channel):
         if not self._lock.acquire(timeout=_LOCK_S):
             return  # the thread is writing; it sees `_leaving` afterwards, and the edge asks again
         try:
-            told = [HEADER.pack(0, stream, _RETURN) for stream in self._inbox.take_all()]
+            told = []
             if leave and not self._leave_sent:
                 self._leave_sent = True
-                told.append(LEAVING)
+                told.append(LEAVING)  # first, so that what is given back does not come here again
+            told += [HEADER.pack(0, stream, _RETURN) for stream in self._inbox.take_all()]
             if told or self._held:
                 self._send_with_held(b"".join(told))
         finally:
