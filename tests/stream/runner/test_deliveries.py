@@ -30,7 +30,7 @@ class Sink(Outbox):
         self.closed = False
         self._answer = answer
 
-    def stage(self, batch: int, rows: object) -> bytes:
+    def stage(self, batch: int, rows: object, *, token: str | None = None) -> bytes:
         return b"%d" % batch
 
     def deliver(self, batch: int, staged: bytes) -> None:

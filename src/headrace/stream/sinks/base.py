@@ -32,9 +32,13 @@ class Outbox(ABC):
     name: str
 
     @abstractmethod
-    def stage(self, batch: int, rows: pa.Table) -> bytes:
+    def stage(self, batch: int, rows: pa.Table, *, token: str | None = None) -> bytes:
         """Before the commit: what has to be kept to deliver the rows, at most 16 MiB (rows as Arrow IPC, or the name of a
-        file that is written and synced). Must not show anything to anybody. Raises SinkFailed."""
+        file that is written and synced). Must not show anything to anybody. Raises SinkFailed.
+
+        Args:
+            token: 32 hexadecimal digits by which a batch that comes again is known; None: it is staged once, and gets one.
+        """
 
     @abstractmethod
     def deliver(self, batch: int, staged: bytes) -> None:

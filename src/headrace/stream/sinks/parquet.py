@@ -46,8 +46,8 @@ class ParquetOutbox(Outbox):
         except OSError as error:
             raise SinkFailed(self.name, f"it cannot be made: {error.strerror}") from None
 
-    def stage(self, batch: int, rows: pa.Table) -> bytes:
-        name = f"{self._owner}.{batch:08}.{new_token()[:12]}.parquet"
+    def stage(self, batch: int, rows: pa.Table, *, token: str | None = None) -> bytes:
+        name = f"{self._owner}.{batch:08}.{(token or new_token())[:12]}.parquet"
         finals = []
         try:
             for folder, part in self._parts(_in_utc(rows)):

@@ -21,9 +21,9 @@ _TOKEN_BYTES: Final = 32
 class RowsOutbox(Outbox):
     """An outbox that keeps the rows themselves."""
 
-    def stage(self, batch: int, rows: pa.Table) -> bytes:
+    def stage(self, batch: int, rows: pa.Table, *, token: str | None = None) -> bytes:
         del batch
-        return new_token().encode() + arrow_stream(rows)
+        return (token or new_token()).encode() + arrow_stream(rows)
 
     def collect(self, staged: Sequence[bytes]) -> None:
         del staged  # nothing lies about: it is in the commit, or nowhere

@@ -2,12 +2,13 @@
 
 One query has one output, and a pipeline may have several sinks; two queries would both want the source's messages. So the
 query's output is `foreachBatch`. What goes to queues, dead letters too, is published as `stages.py` says. What goes outside
-is delivered before that, under the batch's number: a repeated batch delivers the same rows with the same number again.
+is delivered before that: a repeated batch delivers the same rows again, with the same number and the same token.
 """
 
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -87,14 +88,15 @@ class Batches:
 
     def __call__(self, frame: DataFrame, batch: int) -> None:
         """Process a batch; what Spark calls. Idempotent."""
+        checkpoint = str(frame.sparkSession.sparkContext.getLocalProperty(QUERY_ID))
+        which = f"{checkpoint}/{batch}"
         if self.client is None:
-            self._deliver(frame, batch)
+            self._deliver(frame, batch, which)
             return
         name = self.pipeline.name
-        checkpoint = str(frame.sparkSession.sparkContext.getLocalProperty(QUERY_ID))
         record = stages.read_record(self.client, name)[1]
         number = stages.number_of(name, record, checkpoint, batch, adopt=self.adopt)
-        parts = self._by_driver(self.client, frame, number) if self._on_driver else self._by_tasks(frame)
+        parts = self._by_driver(self.client, frame, number, which) if self._on_driver else self._by_tasks(frame)
         parts += self._dead_parts(self.client, batch)
         stages.publish(self.client, name, checkpoint=checkpoint, batch=batch, parts=parts, adopt=self.adopt)
         stages.delete(self.client, name, LETTERS)  # also those of runs that died
@@ -114,18 +116,19 @@ class Batches:
         self.count.rows_out += sum(one.rows for one in told)
         return [part for one in told for part in msgspec.msgpack.decode(one.parts, type=list[stages.Part])]
 
-    def _by_driver(self, client: Client, frame: DataFrame, number: int) -> list[stages.Part]:
-        rows = self._deliver(frame, number)
+    def _by_driver(self, client: Client, frame: DataFrame, number: int, which: str) -> list[stages.Part]:
+        rows = self._deliver(frame, number, which)
         name = self.pipeline.name
         return stages.stage(client, name, sends_of(client, name, self._queues, self.schema, [rows]))
 
-    def _deliver(self, frame: DataFrame, number: int) -> pa.Table:
-        """Bring the rows to the driver, and to the sinks outside the store. Returns them."""
+    def _deliver(self, frame: DataFrame, number: int, which: str) -> pa.Table:
+        """Bring the rows to the driver, and to the sinks outside the store. Returns them. `which`: no other batch's."""
         rows = plain(frame.toArrow())
         self.count.rows_out += len(rows)
         self.count.kept.add(rows)
-        for outbox in self._outboxes if len(rows) else ():
-            outbox.deliver(number, outbox.stage(number, rows))
+        for index, outbox in enumerate(self._outboxes if len(rows) else ()):
+            token = uuid.uuid5(uuid.NAMESPACE_OID, f"{which}/{index}").hex
+            outbox.deliver(number, outbox.stage(number, rows, token=token))
         return rows
 
     def _dead_parts(self, client: Client, batch: int) -> list[stages.Part]:
