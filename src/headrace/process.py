@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from headrace.errors import StoreUnusable
+from headrace.queue.store import files
 
 DESCRIPTORS_MAX: Final = 1_048_576  # more is never needed, and some kernels allow a billion
 
@@ -115,6 +116,7 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         StoreUnusable: with the reason in one line.
     """
+    files.refuse_address(folder)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()

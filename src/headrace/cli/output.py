@@ -116,7 +116,7 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
 def _word_width(column: str, rows: Sequence[Row]) -> int:
     """Of the longest word, so that a narrow terminal breaks lines between words and cuts no numbers; within reason."""
     texts = [_heading(column), *(_short_cell(column, row.get(column)) for row in rows)]
-    return min(20, max((len(word) for text in texts for word in text.split()), default=1))
+    return min(24, max((len(word) for text in texts for word in text.split()), default=1))
 
 
 def moment(at: datetime) -> str:

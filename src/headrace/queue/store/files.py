@@ -7,11 +7,24 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Final
 
+from headrace.errors import StoreUnusable
+
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)  # the errors of a disk, or a quota, without room
 PRIVATE: Final = 0o600  # messages are their owner's: no group, no others
+_ADDRESS: Final = re.compile(r"(?:^|/)(?:[a-z][a-z0-9+]*:/|[A-Za-z0-9.-]+:[0-9]{4,5}$)")  # a Path has one slash of two
+
+
+def refuse_address(folder: Path) -> None:
+    """Raise StoreUnusable for a folder that would be made with an address as its name, by a slip: `localhost:9324`, which
+    is a broker without `http://`, or the URL of a database. What was sent would be stored where nobody looks."""
+    if _ADDRESS.search(str(folder)) and not folder.exists():
+        named = re.sub(r":[^:@/]+@", ":…@", str(folder))  # no password into logs
+        hint = "a broker is named as http://HOST:PORT, a PostgreSQL database by --store"
+        raise StoreUnusable(named, f"that is an address, and no folder: {hint}")
 
 
 def open_file(path: Path, *, append: bool = False) -> int:

@@ -104,6 +104,7 @@ class Folder:
         self._told = False
         self.reserved = False
         self._lock: int | None = None
+        files.refuse_address(path)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             signpost.obey(path)

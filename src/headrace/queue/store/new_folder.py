@@ -20,6 +20,7 @@ PARTIAL: Final = ".partial"
 
 def must_be_free(target: Path) -> None:
     """Raises StoreUnusable unless a folder of that name can be made, or is there and empty."""
+    files.refuse_address(target)
     try:
         if target.is_dir() and not any(target.iterdir()):
             return
