@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,14 +15,17 @@ from headrace.clock import ManualClock
 from headrace.errors import OutcomeUnknown, Unavailable
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, Sent, arn_of
-from headrace.queue.store.postgres import connecting, lane
+from headrace.queue.store.base import Request
+from headrace.queue.store.postgres import connecting, lane, pulse
 from headrace.queue.store.postgres.connecting import turned
+from headrace.queue.store.postgres.families import LaneName
 from headrace.queue.store.postgres.opening import open_store
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
 from tests.broker_process import wait_until
-from tests.queue.postgres.nodes import ask, node
+from tests.patience import PATIENCE_S
+from tests.queue.postgres.nodes import Threads, ask, node
 from tests.queue.postgres.proxy import Network
 
 QUEUE, OUT = arn_of("q"), arn_of("out")
@@ -157,6 +162,39 @@ def test_commit_that_nobody_answers_is_told_as_unknown(
     network.on_bytes, network.swallows = lambda _data, _from_server: True, False
     ask(far, ops.Send(QUEUE, [Entry(b"after")]))
     assert [one.message.body for one in ask(near, ops.Peek(QUEUE))[0]] == [b"before", b"meanwhile", b"after"]
+
+
+def test_answer_that_is_lost_without_a_word_is_waited_for_until_the_server_says_that_it_has_answered(
+    far: PostgresStore, near: PostgresStore, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "SILENT_S", 0.0)
+    monkeypatch.setattr(lane, "ANSWER_S", 3_600.0)
+    monkeypatch.setattr(lane, "RECOVER_S", PATIENCE_S)
+    threads = Threads(far)
+    outcomes: list[Any] = []
+    for body in (b"before", b"meanwhile"):
+        far.execute([Request(ops.Send(QUEUE, [Entry(body)]), outcomes.append)])
+        if body == b"before":
+            threads.work("send")()
+
+    def lose_an_answer(_data: bytes, from_server: bool) -> bool:
+        network.swallows |= from_server
+        return True
+
+    connection = far._lanes[LaneName.SEND].lane._connection
+    assert connection is not None
+    far.pulse.beat()
+    network.on_bytes = lose_an_answer
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(threads.work, "send")
+        wait_until(lambda: network.swallows)
+        network.on_bytes, network.swallows = lambda _data, _from_server: True, False
+        while not connection.closed:
+            far.pulse.beat()
+        working.result()()
+    assert [isinstance(outcome[0], Sent) for outcome in outcomes] == [True, True]
+    assert [one.message.body for one in ask(near, ops.Peek(QUEUE))[0]] == [b"before", b"meanwhile"]
+    far.attach(None)
 
 
 def test_hosts_take_turns() -> None:

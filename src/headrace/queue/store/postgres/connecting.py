@@ -9,8 +9,11 @@ answer has an end of its own here.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any, Final, LiteralString, Protocol, TypeVar
 
 import psycopg
@@ -45,6 +48,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     Attributes:
         warning: the last warning that the server gave, or None.
         statements: those of its transactions.
+        waits_since_s: since when an answer is waited for (monotonic); None: none is.
         server: which server it is, and which start of it.
         place: which of the URL's hosts, from 0.
     """
@@ -52,11 +56,21 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     statements: Statements
     answer_s = ENTER_S
     warning: str | None = None
+    waits_since_s: float | None = None
     server = ""
     place = 0
 
     def wait(self, gen: Generator[Any, Any, T], *how: Any, **more: Any) -> T:
-        return super().wait(self._bounded(gen, time.monotonic() + self.answer_s), *how, **more)
+        began_s = self.waits_since_s = time.monotonic()
+        try:
+            return super().wait(self._bounded(gen, began_s + self.answer_s), *how, **more)
+        finally:
+            self.waits_since_s = None
+
+    def break_off(self) -> None:
+        """Let whoever waits for an answer find the connection broken. In any thread."""
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
 
     def _bounded(self, gen: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
         try:

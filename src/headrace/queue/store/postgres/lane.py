@@ -66,8 +66,10 @@ class Batch(msgspec.Struct):
 class Lane:
     """Runs one batch at a time, in whatever thread. `close` when none runs."""
 
-    def __init__(self, name: str, shared: Shared, work: Work) -> None:
+    def __init__(self, name: str, shared: Shared, work: Work, *, answer_s: float | None = None) -> None:
+        """`answer_s`: how long it waits for an answer; None: as long as a statement may take."""
         self.name = name
+        self._answer_s = answer_s
         self._id = f"{shared.node}/{name}"
         self._shared = shared
         self._work = work
@@ -112,6 +114,12 @@ class Lane:
                 if held or self._gives_up(failure, tries, until):
                     return self._refuse(operations, error, failure)
 
+    def waits_for(self, seconds: float) -> Connection | None:
+        """Its connection, if it has waited for an answer for so long. In any thread."""
+        connection = self._connection
+        since_s = connection.waits_since_s if connection is not None else None
+        return connection if since_s is not None and time.monotonic() >= since_s + seconds else None
+
     def correct_clock(self, *, at_once: bool = False) -> None:
         """Set the clock by the database's, if it is kept by that and the time has come (or `at_once`)."""
         clock, connection = self._shared.clock, self._connection
@@ -146,7 +154,7 @@ class Lane:
         self, operations: Sequence[Operation], work: Work, *, timed: bool = False, lock_ms: int | None = None
     ) -> Batch:
         connection = self._connected()
-        connection.answer_s = ANSWER_S
+        connection.answer_s = self._answer_s or ANSWER_S
         shared = self._shared
         statements = connection.statements
         with statements.together():

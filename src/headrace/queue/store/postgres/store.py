@@ -24,7 +24,7 @@ from headrace.queue.store.postgres.glance import Glance
 from headrace.queue.store.postgres.lane import Batch, Lane
 from headrace.queue.store.postgres.missed import Missed
 from headrace.queue.store.postgres.news import Listener, News, Teller
-from headrace.queue.store.postgres.pulse import Pulse
+from headrace.queue.store.postgres.pulse import LATE_S, Pulse
 from headrace.queue.store.postgres.shared import Shared
 from headrace.queue.store.postgres.transaction import Transaction
 from headrace.queue.store.postgres.upkeep import MEASURE_EACH_MS, Turn
@@ -72,8 +72,8 @@ class PostgresStore:
         self._ready: set[Ready] = set()
         self._watch = Watch()
         self._upkeep = Lane("upkeep", shared, run_together)
-        self._pulse_lane = Lane("pulse", shared, run_together)  # its own: whatever the others wait for
-        self.pulse = Pulse(self._pulse_lane)
+        self._pulse_lane = Lane("pulse", shared, run_together, answer_s=LATE_S)  # its own: whatever the others wait for
+        self.pulse = Pulse(self._pulse_lane, others=[self._upkeep, *[running.lane for running in self._lanes.values()]])
         self._beating = False
         self._keeping = False  # the upkeep lane is at work
         self._keep_ms = 0  # when the next slice of maintenance is due
