@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from headrace.clock import ManualClock
-from headrace.errors import InvalidParameter, Unavailable
+from headrace.errors import InvalidParameter, OutcomeUnknown, Unavailable
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, Sent, arn_of
 from headrace.queue.store.postgres import lane as lanes
@@ -51,6 +51,34 @@ def test_broken_connection_is_replaced(store: PostgresStore, database: psycopg.C
     (sent,) = ask(store, ops.Send(QUEUE, [Entry(b"x")]))
     assert isinstance(sent[0], Sent)
     assert len(ask(store, ops.Peek(QUEUE))[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("warning", "expected"),
+    [
+        ("DETAIL = 'it has already committed locally'", OutcomeUnknown),  # a wait for the standby was cancelled
+        (
+            "ERRCODE = '57P01', DETAIL = 'it has already committed locally'",
+            OutcomeUnknown,
+        ),  # so that the server may end
+        ("ERRCODE = '57P01'", list),  # it ends
+        ("ERRCODE = '57P02', DETAIL = 'another process exited abnormally'", list),
+    ],
+)
+def test_warning_behind_a_commit_counts_if_it_is_of_the_commit(
+    store: PostgresStore, database: psycopg.Connection[Any], warning: str, expected: type
+) -> None:
+    database.execute(
+        "CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE WARNING 'something' USING {warning}; RETURN NULL; END $$".encode()
+    )
+    database.execute(
+        "CREATE CONSTRAINT TRIGGER warns AFTER INSERT ON message DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+        " EXECUTE FUNCTION warn()"
+    )
+    (outcome,) = ask(store, ops.Send(QUEUE, [Entry(b"x")]))
+    database.execute("DROP FUNCTION warn CASCADE")
+    assert isinstance(outcome, expected), outcome
 
 
 def test_commit_whose_answer_was_lost_is_not_done_again(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,9 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             return value
 
     def note(self, notice: psycopg.errors.Diagnostic) -> None:
-        if notice.severity_nonlocalized == "WARNING":
+        # A server that ends, since another process of it has crashed, warns, too: behind the answer to a commit that took place.
+        ends = notice.sqlstate == "57P02" or (notice.sqlstate == "57P01" and notice.message_detail is None)
+        if notice.severity_nonlocalized == "WARNING" and not ends:
             self.warning = notice.message_primary
 
 
