@@ -19,7 +19,10 @@ from typing import Final
 import msgspec
 
 from headrace.children import Restarts, ending, spawn, wait_ready
+from headrace.errors import StoreUnusable
 from headrace.native.endpoint import is_served
+from headrace.queue.store.files import refuse_address
+from headrace.settings import SettingsError
 
 _READY_S: Final = 10.0
 _WATCH_S: Final = 1.0
@@ -27,6 +30,19 @@ _TAKE_OVER_S: Final = 10.0
 """A broker that somebody else runs on the folder may be away for so long: to be restarted. Then one is started here."""
 _END_S: Final = 15.0
 """A broker drains for 10 s at most; then it is killed, which is always safe."""
+
+
+def check_broker(broker: str | None) -> None:
+    """Refuse a `--broker` that would become a folder of that name: `localhost:9324`, an address without its `http://`.
+
+    Raises: SettingsError.
+    """
+    if not broker or "://" in broker:
+        return
+    try:
+        refuse_address(Path(broker))
+    except StoreUnusable as error:
+        raise SettingsError(f"--broker {broker}", error.reason) from None
 
 
 class OwnBroker:

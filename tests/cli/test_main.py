@@ -182,3 +182,32 @@ def test_broker_that_is_there_is_not_to_be_started() -> None:
     away = Unavailable("the database at postgresql://db cannot be used now: gone; see `headrace store check`")
     assert explain(away) == str(away)
     assert "headrace broker --data DIR" in explain(Unavailable("no broker at http://127.0.0.1:1: Connection refused"))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from headrace.cli.main import main; main(['store', 'init', 'postgresql://x/y'])",
+        "from headrace.cli.main import main; main(['store', 'migrate', 'postgresql://x/y'])",
+        "from headrace import postgres",
+    ],
+)
+def test_missing_extra_is_named(code: str) -> None:
+    without = f"import sys; sys.modules['psycopg'] = None; {code}"
+    ran = subprocess.run([sys.executable, "-c", without], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "pip install 'headrace[postgres]'" in ran.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", [["serve", "."], ["work", "tasks:app"]])
+def test_address_without_its_scheme_is_no_brokers_folder(
+    run: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*command, "--broker", "localhost:9324")
+
+    assert result.code == 2
+    assert (
+        "--broker localhost:9324: that is an address, and no folder: a broker is named as http://HOST:PORT"
+        in result.err
+    )

@@ -54,9 +54,9 @@ def init(url: str, role: str | None, outbox_role: str | None) -> None:
 
     Run it as the owner of the database. Brokers may run as another role, which needs to own nothing: --role grants it.
     """
-    from headrace.queue.store.postgres import schema  # noqa: PLC0415 - an extra
-
     with _connected(url) as connection:
+        from headrace.queue.store.postgres import schema  # noqa: PLC0415 - an extra
+
         before, after = schema.migrate(connection)
         _grant(connection, role, outbox_role)
     click.echo(f"the tables are there already (format {after})" if before == after else f"tables made (format {after})")
@@ -71,9 +71,9 @@ def migrate(url: str, role: str | None, outbox_role: str | None) -> None:
 
     Stop brokers of the version before first; they refuse tables that are newer than they are.
     """
-    from headrace.queue.store.postgres import schema  # noqa: PLC0415 - an extra
-
     with _connected(url) as connection:
+        from headrace.queue.store.postgres import schema  # noqa: PLC0415 - an extra
+
         if schema.version_of(connection) == 0:
             raise StoreUnusable(without_password(url), "there is no store in this database: run `headrace store init`")
         before, after = schema.migrate(connection)

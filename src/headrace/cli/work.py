@@ -51,8 +51,11 @@ def work(config: Path | None, **flags: Any) -> int:
         settings = read()
         if not settings.app:
             raise click.UsageError("name the app: headrace work module:app (or `app` in headrace.toml, table [work])")
+        from headrace.own_broker import check_broker  # noqa: PLC0415 - help and completion need no pool
+        from headrace.work.pool.run import run_pool  # noqa: PLC0415
+
+        check_broker(settings.broker)
         logs.configure(sys.stderr, form=settings.log_format, level=settings.log_level)
-        from headrace.work.pool.run import run_pool  # noqa: PLC0415 - help and completion need no pool
 
         return run_pool(settings, reread=read)
     except SettingsError as error:

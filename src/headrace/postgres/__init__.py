@@ -12,11 +12,18 @@ asked here. A connection is one of psycopg 3, of SQLAlchemy (also a session; dri
 transaction. Needs the extra `postgres`.
 """
 
-from headrace.postgres.aio import acknowledge_async as acknowledge_async
-from headrace.postgres.aio import send_async as send_async
-from headrace.postgres.aio import send_many_async as send_many_async
-from headrace.postgres.outbox import acknowledge as acknowledge
-from headrace.postgres.outbox import send as send
-from headrace.postgres.outbox import send_many as send_many
+try:
+    from headrace.postgres.aio import acknowledge_async as acknowledge_async
+    from headrace.postgres.aio import send_async as send_async
+    from headrace.postgres.aio import send_many_async as send_many_async
+    from headrace.postgres.outbox import acknowledge as acknowledge
+    from headrace.postgres.outbox import send as send
+    from headrace.postgres.outbox import send_many as send_many
+except ModuleNotFoundError as error:
+    if error.name == "psycopg":
+        raise ModuleNotFoundError(
+            "psycopg is not installed; pip install 'headrace[postgres]'", name=error.name
+        ) from None
+    raise
 
 __all__ = ["acknowledge", "acknowledge_async", "send", "send_async", "send_many", "send_many_async"]

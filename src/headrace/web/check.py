@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
+from headrace.own_broker import check_broker
 from headrace.settings import SettingsError, flag_of
 from headrace.web.forwarded import Trust
 from headrace.web.rates import Limit, limits_of
@@ -29,6 +30,7 @@ def check(settings: WebSettings, origins: Mapping[str, str] | None = None) -> No
     _check_clients(settings)
     _check_address(settings, origins or {})
     _check_tls(settings)
+    check_broker(settings.broker)
     _check_durable(settings)
     if settings.reload and importlib.util.find_spec("watchfiles") is None:
         raise SettingsError("--reload", "needs the package watchfiles: pip install 'headrace[web]'")
