@@ -11,7 +11,7 @@ import pytest
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.store.postgres import clock as clocks
-from headrace.queue.store.postgres.clock import AHEAD_MAX_MS, STEP_MS, DatabaseClock, settled
+from headrace.queue.store.postgres.clock import AHEAD_MAX_MS, ASKED_MAX, STEP_MS, DatabaseClock, settled
 from headrace.queue.store.postgres.connecting import Connection, connect
 from headrace.queue.store.postgres.opening import open_store
 from headrace.testing.driver import StoreKind
@@ -83,6 +83,14 @@ def test_clock_goes_by_the_fastest_of_some_answers(connection: Connection, given
     clock = DatabaseClock(connection)
     given.pass_time(10)
     assert abs(clock() - given.wall_ms) <= 2
+
+
+def test_database_that_is_far_away_is_asked_once(connection: Connection, given: Clocks) -> None:
+    given.late_ms = [30] * ASKED_MAX
+    clock = DatabaseClock(connection)
+    given.late_ms = [45, 30]
+    clock.correct(connection)
+    assert given.late_ms == [30]
 
 
 def test_clock_that_is_set_back_stops_nobody(connection: Connection, given: Clocks) -> None:
