@@ -40,6 +40,7 @@ class Worker:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.before_pong: Callable[[], None] = lambda: None
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
         self.writer.write(HEADER.pack(len(payload), number, kind) + payload)
@@ -56,6 +57,7 @@ class Worker:
     async def frame(self) -> Frame:
         """The next one; PING is answered on the way."""
         while (frame := await self.next())[0] is Kind.PING:
+            self.before_pong()
             self.send(Kind.PONG, *frame[1:])
         return frame
 

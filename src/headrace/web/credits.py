@@ -5,13 +5,18 @@ for I/O may have hundreds and its loop still answers at once; one that computes 
 (PING), and steers as TCP does: more while the credits are used up and the loop is quick, a third fewer when it is late.
 What the worker does not hold waits in the edge's queue: where it can be ordered, shed, and given to another.
 
+A loop is also late because others have the processor. Then fewer requests make it no quicker, and those that only wait, for
+events or for their client's body, must not use up the few that are left: they take no credits (`quiet`).
+
 Said of ASGI; threads share an interpreter as requests share a loop, and are steered likewise: by how late a thread that
 does nothing else is (`crowds.py`), or the loop of the same process (`local_dispatch.py`).
 """
 
 from __future__ import annotations
 
-from headrace.web.limits import CREDITS_START, LAG_HIGH_S, LAG_LOW_S
+from collections.abc import Iterable
+
+from headrace.web.limits import CREDITS_START, LAG_HIGH_S, LAG_LOW_S, LAG_QUIET_S
 
 
 class Credits:
@@ -36,3 +41,7 @@ class Credits:
         elif seconds < LAG_LOW_S and used_up:
             step = self.count if self._eager else self.count // 4
             self.count = min(self.most, self.count + max(1, step))
+
+    def room(self, quiet: Iterable[bool], *, lag_s: float) -> int:
+        """How many requests the worker may hold in all. `quiet`: of each that it holds whether it needs nothing of the loop."""
+        return self.count if lag_s > LAG_QUIET_S else min(self.most, self.count + sum(quiet))

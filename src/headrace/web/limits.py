@@ -69,8 +69,12 @@ LAG_HIGH_S: Final = 0.02
 """A loop that is later than this has more work than it can do at once: what is given to it waits there, where nobody
 can take it back. Below LAG_LOW_S it mostly waits for I/O."""
 CROWD: Final = 3
-"""Requests that a WSGI worker whose threads compute runs at least: one runs, one is ready, and one is on its way to or from
+"""Requests that a worker that computes runs at least: one runs, one is ready, and one is on its way to or from
 the edge. With one at a time a busy machine did 120 to 190 requests/s of 5 ms instead of 320 to 370."""
+QUIET_S: Final = 1.0
+LAG_QUIET_S: Final = 0.1
+"""What a loop has had for longer than QUIET_S waits for I/O, unless the loop itself is later than LAG_QUIET_S: three requests that
+compute so long make it much later."""
 PING_S: Final = 0.025
 """Lag is asked at most so often: 40 pings a second cost a worker less than 0.1 % CPU."""
 

@@ -30,7 +30,7 @@ from headrace.web.frames import (
     Kind,
     Request,
 )
-from headrace.web.limits import HELLO_S, PING_S
+from headrace.web.limits import CROWD, HELLO_S, PING_S
 from headrace.web.link_head import peer_pid, read_head
 from headrace.web.tickets import Body, Ticket
 from headrace.web.workers import Worker
@@ -252,8 +252,12 @@ class Link(asyncio.Protocol):
         if credit is None:
             self.dispatcher.keeper_was_late(self, self.dispatcher.now_s() - self._pinged_s)
             return
-        credit.lag(self.dispatcher.now_s() - self._pinged_s, used_up=self._used_up)
+        now_s = self.dispatcher.now_s()
+        lag_s = now_s - self._pinged_s
+        credit.lag(lag_s, used_up=self._used_up)
         self.limit = credit.count
+        if self.busy >= credit.count:
+            self.limit = credit.room((ticket.is_quiet(now_s) for ticket in self.streams.values()), lag_s=lag_s)
         self._used_up = self.busy >= self.limit
         self.dispatcher.resettled(self)
         if self._used_up and not self._ping_due:
@@ -386,7 +390,7 @@ class Link(asyncio.Protocol):
         self.keeper = not hello.capacity
         self.serial = hello.interface == "wsgi"
         if hello.interface == "asgi":
-            self._credits = Credits(hello.capacity)
+            self._credits = Credits(hello.capacity, least=CROWD)
             self.limit = self._credits.count
         self.dispatcher.link_ready(self, hello)
 

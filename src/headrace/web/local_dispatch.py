@@ -9,7 +9,7 @@ from typing import Any, Final
 from headrace.http import problem
 from headrace.http.exchange import Exchange, Target
 from headrace.web.credits import Credits
-from headrace.web.limits import PING_S
+from headrace.web.limits import CROWD, PING_S
 from headrace.web.queueing import Queueing
 from headrace.web.statistics import WorkerStatistics
 from headrace.web.tickets import Ticket
@@ -48,7 +48,7 @@ class LocalDispatcher(Queueing):
         self._adaptive = adaptive
         self._spools = hasattr(runner, "capacity")  # threads want whole bodies
         most = capacity + (capacity if ahead is None else ahead) if self._spools else capacity
-        self._credits = Credits(most, start=most, least=2) if self._spools else Credits(most)
+        self._credits = Credits(most, start=most, least=2) if self._spools else Credits(most, least=CROWD)
         self._capacity = self._credits.count if adaptive else most
         self._probe_s = 0.0
         self._probing = False
@@ -104,8 +104,12 @@ class LocalDispatcher(Queueing):
     def _on_probe(self) -> None:
         """How late is this? So late is the loop."""
         self._probing = False
-        self._credits.lag(max(0.0, self.now_s() - self._probe_s), used_up=self._used_up)
+        now_s = self.now_s()
+        lag_s = max(0.0, now_s - self._probe_s)
+        self._credits.lag(lag_s, used_up=self._used_up)
         self._capacity = self._credits.count
+        if not self._spools and self._busy >= self._capacity:  # a thread waits for nobody else: it is taken
+            self._capacity = self._credits.room((ticket.is_quiet(now_s) for ticket in self.running), lag_s=lag_s)
         self._used_up = self._busy >= self._capacity
         if self.running:
             self._probe()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from headrace.http.exchange import Exchange
-from headrace.web.limits import REPLAY_BYTES_MAX
+from headrace.web.limits import QUIET_S, REPLAY_BYTES_MAX
 from headrace.web.pipelining import is_repeatable
 from headrace.web.spool import Spooled
 from headrace.web.statistics import RouteStatistics
@@ -115,6 +115,16 @@ class Ticket:
 
     def may_be_repeated(self) -> bool:
         return is_repeatable(self.exchange)
+
+    def is_quiet(self, now_s: float) -> bool:
+        """Whether it needs nothing of its worker's loop, as far as is known: it waits for its client, or has waited for long
+        for something. Not said of a tunnel."""
+        if self.tunnel:
+            return False
+        if self.flow is not None and self.flow.waits_for_client:
+            return True
+        exchange = self.exchange
+        return now_s >= self.given_s + QUIET_S or (self.flow is None and exchange.length != 0 and not exchange.ended)
 
     def rewind(self) -> bool:
         """Make ready for another worker; False if too much of the body has gone by."""
