@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -15,6 +16,8 @@ from headrace.stream.sql.types import Typed, literal, sql_type
 _PRECISION_MAX: Final = 38
 _INTEGERS: Final = {pa.int8(): 3, pa.int16(): 5, pa.int32(): 10, pa.int64(): 20}
 """How many decimal digits Spark gives an integer type."""
+_INTEGER: Final = re.compile(r"\(?-?(\d+)\)?")
+"""One that is written out, as it is written for DuckDB."""
 _NARROW: Final = {pa.int8(), pa.int16()}
 
 
@@ -40,9 +43,17 @@ def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
     return f"({one} {operator} {other})" if result is None else _decimal(operator, one, other, result)
 
 
+def positive_rest(left: Typed, right: Typed, node: exp.Expr) -> str:
+    """pmod: the rest, which a negative divisor leaves negative."""
+    rest = write("%", left, right, node)
+    kind = _decimal_type("%", *widened([left, right]))
+    above = f"({rest} + {right[0]}) % {right[0]}" if kind is None else f"CAST({rest} + {right[0]} AS {sql_type(kind)})"
+    return f"CASE WHEN {rest} < 0 AND {right[0]} > 0 THEN {above} ELSE {rest} END"
+
+
 def widened(values: Sequence[Typed]) -> list[Typed]:
     """An integer written out is an int in Spark, so what it meets becomes one; in DuckDB it takes the other's type."""
-    if any(sql.isdigit() for sql, _ in values):
+    if any(_INTEGER.fullmatch(sql) for sql, _ in values):
         values = [(f"CAST({sql} AS INTEGER)", pa.int32()) if kind in _NARROW else (sql, kind) for sql, kind in values]
     return doubled(values)
 
@@ -87,7 +98,8 @@ def _decimal_type(operator: str, left: Typed, right: Typed) -> pa.DataType | Non
 def _digits(sql: str, kind: pa.DataType) -> tuple[int, int]:
     """(precision, scale). An integer written out has no more digits than one sees; a column as many as its type."""
     if kind in _INTEGERS:
-        return (len(sql) if sql.isdigit() else _INTEGERS[kind]), 0
+        written_out = _INTEGER.fullmatch(sql)
+        return (len(written_out[1]) if written_out else _INTEGERS[kind]), 0
     return kind.precision, kind.scale
 
 
@@ -122,7 +134,9 @@ def _divided(operator: str, left: Typed, right: Typed) -> str:
         quotient = f"({one} % {other})" if result is None else _decimal("%", one, other, result)
     else:
         quotient = f"(CAST({one} AS DOUBLE) / {other})" if result is None else _decimal("/", one, other, result)
-    return quotient if _surely_not_zero(other) else f"CASE WHEN {other} = 0 THEN {_BY_ZERO} ELSE {quotient} END"
+    if _surely_not_zero(other):
+        return quotient
+    return f"CASE WHEN {other} = 0 AND {one} IS NOT NULL THEN {_BY_ZERO} ELSE {quotient} END"
 
 
 _BY_ZERO: Final = f"error({literal('division by zero; use try_divide, or nullif(divisor, 0)')})"

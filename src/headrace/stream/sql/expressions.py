@@ -5,6 +5,7 @@ What is not in the table at the end is refused, so nothing runs that nobody has 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -213,6 +214,8 @@ def _cast(writer: Writer, node: exp.Cast) -> str:
     if isinstance(node.this, exp.Literal) and node.this.is_string and not node.this.name:
         raise refused(node, written(node), "an empty text is no such value")
     sql, source = writer.typed(node.this)
+    if not isinstance(node.this, exp.Null) and not casts.castable(source, target):
+        raise refused(node, written(node), f"{type_name(source)} is not cast to {type_name(target)}")
     return casts.cast(sql, source, target, strict=not isinstance(node, exp.TryCast))
 
 
@@ -220,10 +223,24 @@ def _arithmetic(operator: str) -> _Write:
     def write(writer: Writer, node: exp.Binary) -> str:
         left, right = node.left, node.right
         if isinstance(left, exp.Interval) or isinstance(right, exp.Interval):
-            return f"({writer(left)} {operator} {writer(right)})"
+            return _shifted(writer, operator, left, right)
         return arithmetic.write(operator, writer.typed(left), writer.typed(right), node)
 
     return write
+
+
+def _shifted(writer: Writer, operator: str, left: exp.Expr, right: exp.Expr) -> str:
+    """A time and a length. A date and whole days are a date."""
+    interval, other = (left, right) if isinstance(left, exp.Interval) else (right, left)
+    shifted = f"({writer(left)} {operator} {writer(right)})"
+    units = re.findall("[a-z]+", interval_text(interval)) if isinstance(interval, exp.Interval) else []
+    whole = all(unit.removesuffix("s") in _WHOLE_DAYS for unit in units)
+    if whole and not isinstance(other, exp.Interval) and pa.types.is_date(writer.typed(other)[1]):
+        return f"CAST({shifted} AS DATE)"
+    return shifted
+
+
+_WHOLE_DAYS: Final = {"day", "week", "month", "quarter", "year"}
 
 
 def _bits(pattern: str) -> _Write:
@@ -253,6 +270,8 @@ def _dot(writer: Writer, node: exp.Dot) -> str:
 
 
 def _extract(writer: Writer, node: exp.Extract) -> str:
+    if str(node.this.name).lower() == "second":  # with its fraction, which second() cuts
+        return functions.fraction_of_minute(writer.typed(node.expression))
     return functions.call(str(node.this.name).lower(), [writer.typed(node.expression)], node)
 
 

@@ -18,6 +18,7 @@ from headrace.stream.sql.function import Call, Function
 from headrace.stream.sql.types import Typed
 
 element = functions_data.element
+fraction_of_minute = functions_time.fraction_of_minute
 
 TABLE: Final[dict[str, Function]] = {
     **functions_text.TABLE,

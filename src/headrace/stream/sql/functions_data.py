@@ -34,6 +34,24 @@ def _element_at(call: Call) -> str:
     )
 
 
+def _try_element_at(call: Call) -> str:
+    collection, index = call.sql(0), call.sql(1)
+    if pa.types.is_map(call.type(0)):
+        return f"{collection}[{index}]"
+    return f"CASE WHEN {index} = 0 THEN error('array index 0: it counts from 1') ELSE {collection}[{index}] END"
+
+
+def _slice(call: Call) -> str:
+    """So many from a place on, which counts from 1, or from behind if it is negative; none, if that is before the first."""
+    array, start, length = (call.sql(place) for place in range(3))
+    first = f"CASE WHEN {start} > 0 THEN {start} ELSE len({array}) + {start} + 1 END"
+    return (
+        f"CASE WHEN {array} IS NULL THEN NULL WHEN {start} = 0 OR {length} < 0 THEN error('slice: the start is not 0, the length not negative')"
+        f" WHEN {first} < 1 THEN list_slice({array}, 1, 0)"
+        f" ELSE list_slice({array}, CAST({first} AS BIGINT), CAST({first} + {length} - 1 AS BIGINT)) END"
+    )
+
+
 _PATH: Final = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_]*|\[\d+\]|\['[^'\"]+'\])*")
 
 
@@ -83,7 +101,12 @@ def _map(call: Call) -> str:
 
 
 def _reverse_or(call: Call) -> str:
-    return f"list_reverse({call.sql(0)})" if pa.types.is_list(call.type(0)) else f"reverse({call.sql(0)})"
+    return f"list_reverse({call.sql(0)})" if pa.types.is_list(call.type(0)) else _characters_reversed(call.sql(0))
+
+
+def _characters_reversed(sql: str) -> str:
+    """DuckDB's reverse() leaves accents with their letters."""
+    return f"array_to_string(list_reverse(string_split({sql}, '')), '')"
 
 
 def _decode(call: Call) -> str:
@@ -122,25 +145,31 @@ TABLE: Final[dict[str, Function]] = {
         " WHEN list_count({0}) < len({0}) THEN NULL ELSE FALSE END",
         2,
     ),
-    "array_position": template("CAST(coalesce(list_position({0}, {1}), 0) AS BIGINT)", 2),
+    "array_position": template(
+        "CASE WHEN {0} IS NOT NULL AND {1} IS NOT NULL THEN CAST(coalesce(list_position({0}, {1}), 0) AS BIGINT) END", 2
+    ),
     "array_distinct": template("list_filter({0}, lambda x, i: list_position({0}, x) = i)"),
     "array_max": template("list_max({0})"),
     "array_min": template("list_min({0})"),
     "array_join": template("array_to_string({0}, {1})", 2),
-    "array_append": template("list_append({0}, {1})", 2),
-    "array_prepend": template("list_prepend({1}, {0})", 2),
-    "arrays_overlap": template("list_has_any({0}, {1})", 2),
-    "flatten": template("flatten({0})"),
+    "array_append": template("CASE WHEN {0} IS NOT NULL THEN list_append({0}, {1}) END", 2),
+    "array_prepend": template("CASE WHEN {0} IS NOT NULL THEN list_prepend({1}, {0}) END", 2),
+    "arrays_overlap": template(
+        "CASE WHEN list_has_any({0}, {1}) THEN TRUE WHEN len({0}) > 0 AND len({1}) > 0"
+        " AND (list_count({0}) < len({0}) OR list_count({1}) < len({1})) THEN NULL ELSE list_has_any({0}, {1}) END",
+        2,
+    ),
+    "flatten": template("CASE WHEN list_count({0}) = len({0}) THEN flatten({0}) END"),
     "sort_array": template(
         "CASE WHEN {1} THEN list_sort({0}, 'ASC', 'NULLS FIRST') ELSE list_sort({0}, 'DESC', 'NULLS LAST') END",
         1,
         2,
         "TRUE",
     ),
-    "slice": template("list_slice({0}, CAST({1} AS BIGINT), CAST({1} + {2} - 1 AS BIGINT))", 3),
+    "slice": Function(3, 3, _slice),
     "get": template("{0}[CASE WHEN {1} >= 0 THEN CAST({1} AS BIGINT) + 1 END]", 2),
     "element_at": Function(2, 2, _element_at),
-    "try_element_at": template("{0}[{1}]", 2),
+    "try_element_at": Function(2, 2, _try_element_at),
     "sequence": Function(2, 2, _sequence),
     "map": Function(2, None, _map),
     "map_keys": template("map_keys({0})"),

@@ -7,7 +7,7 @@ from typing import Final
 import pyarrow as pa
 
 from headrace.stream.schema import type_name
-from headrace.stream.sql import arithmetic
+from headrace.stream.sql import arithmetic, casts
 from headrace.stream.sql.function import Call, Function, template
 from headrace.stream.sql.types import sql_type
 
@@ -53,7 +53,7 @@ def _hex(call: Call) -> str:
 
 def _rounded_as_written(half: str, sql: str, digits: str, kind: str) -> str:
     """Java rounds the shortest decimal that is the number: 1.005 to 1.01, although it is a little less in binary."""
-    exact = f"CAST({half}(CAST({sql} AS DECIMAL(38,15)), {digits}) AS {kind})"
+    exact = f"CAST({half}(CAST({casts.as_written(sql)} AS DECIMAL(38,22)), {digits}) AS {kind})"
     return f"CASE WHEN abs({sql}) < 1e15 THEN {exact} ELSE CAST({half}({sql}, {digits}) AS {kind}) END"
 
 
@@ -100,8 +100,7 @@ def _mod(call: Call) -> str:
 
 
 def _pmod(call: Call) -> str:
-    rest = _mod(call)
-    return f"(({rest}) + {call.sql(1)}) % {call.sql(1)}"
+    return arithmetic.positive_rest(call.arguments[0], call.arguments[1], call.node)
 
 
 def _try_divide(call: Call) -> str:
@@ -112,6 +111,31 @@ def _try_divide(call: Call) -> str:
 def _extreme(function: str) -> Function:
     """The greatest or least of what is not NULL; all in the widest type."""
     return Function(2, None, lambda call: f"{function}({', '.join(sql for sql, _ in call.arguments)})")
+
+
+def _shift(operator: str) -> Function:
+    """Java's: by the last bits of the count alone, and what leaves the type is lost."""
+
+    def write(call: Call) -> str:
+        value, bits = call.sql(0), 64 if call.type(0) == pa.int64() else 32
+        count = f"CAST({call.sql(1)} & {bits - 1} AS INTEGER)"
+        kind = sql_type(call.type(0)) if bits == 64 else "INTEGER"
+        if operator == ">>":
+            return f"(CAST({value} AS {kind}) >> {count})"
+        half, all_ = f"CAST({2 ** (bits - 1)} AS HUGEINT)", f"CAST({2**bits} AS HUGEINT)"
+        shifted = f"CAST({value} AS HUGEINT) * (CAST(1 AS HUGEINT) << {count})"
+        return f"CAST((({shifted} + {half}) % {all_} + {all_}) % {all_} - {half} AS {kind})"
+
+    return Function(2, 2, write)
+
+
+_BUCKET: Final = (
+    "CASE WHEN NOT isfinite({1}) OR NOT isfinite({2}) OR isnan({0}) OR {1} = {2} OR {3} <= 0 THEN NULL"
+    " WHEN ({0} < {1}) = ({1} < {2}) AND {0} <> {1} THEN 0"
+    " WHEN ({0} < {2}) <> ({1} < {2}) OR {0} = {2} THEN {3} + 1"
+    " ELSE floor(({0} - {1}) * {3} / ({2} - {1})) + 1 END"
+)
+"""Between bounds that may also fall."""
 
 
 _SMALL: Final = 1e-5
@@ -157,7 +181,11 @@ TABLE: Final[dict[str, Function]] = {
     "tanh": _double("tanh({0})"),
     "degrees": _double("degrees({0})"),
     "radians": _double("radians({0})"),
-    "hypot": _double("sqrt({0} * {0} + {1} * {1})", 2),
+    "hypot": _double(
+        "CASE WHEN {0} IS NULL OR {1} IS NULL THEN NULL WHEN isinf({0}) OR isinf({1}) THEN CAST('inf' AS DOUBLE) WHEN abs({0}) > abs({1})"
+        " THEN abs({0}) * sqrt(1 + pow({1} / {0}, 2)) WHEN {1} = 0 THEN abs({0}) ELSE abs({1}) * sqrt(1 + pow({0} / {1}, 2)) END",
+        2,
+    ),
     "pi": template("pi()", 0),
     "e": template("exp(CAST(1 AS DOUBLE))", 0),
     "mod": Function(2, 2, _mod),
@@ -167,14 +195,10 @@ TABLE: Final[dict[str, Function]] = {
     "least": _extreme("least"),
     "isnan": _double("coalesce(isnan({0}), FALSE)"),
     "nanvl": _double("CASE WHEN isnan({0}) THEN {1} ELSE {0} END", 2),
-    "shiftleft": template("({0} << {1})", 2),
-    "shiftright": template("({0} >> {1})", 2),
+    "shiftleft": _shift("<<"),
+    "shiftright": _shift(">>"),
     "bit_count": Function(1, 1, _bit_count),
     "bin": template("bin(CAST(trunc({0}) AS BIGINT))"),
     "hex": Function(1, 1, _hex),
-    "width_bucket": template(
-        "CASE WHEN {0} < {1} THEN CAST(0 AS BIGINT) WHEN {0} >= {2} THEN CAST({3} AS BIGINT) + 1"
-        " ELSE CAST(floor(({0} - {1}) * CAST({3} AS DOUBLE) / ({2} - {1})) AS BIGINT) + 1 END",
-        4,
-    ),
+    "width_bucket": Function(4, 4, lambda call: f"CAST({_double(_BUCKET, 4).write(call)} AS BIGINT)"),
 }

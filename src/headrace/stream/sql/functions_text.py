@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Final
 
 import pyarrow as pa
@@ -17,6 +18,11 @@ _JAVA_ONLY: Final = (
     (re.compile(r"(?<!\\)(?:\\\\)*\\[1-9k]"), "backreferences \\1"),
     (re.compile(r"[*+?}]\+"), "possessive quantifiers a++"),
     (re.compile(r"&&"), "intersections of classes [a&&b]"),
+    (re.compile(r"\[:\^?[a-z]+:\]"), r"named classes [[:alpha:]], which Java writes \p{Alpha}"),
+    (
+        re.compile(r"\(\?[a-z]*i[a-z]*[:)].*[^\x00-\x7f]", re.DOTALL),
+        "(?i) with letters beyond ASCII, which Java then tells apart",
+    ),
 )
 """What Java's regular expressions have and RE2, which DuckDB uses to stay linear in the text, has not."""
 
@@ -55,7 +61,17 @@ def _split(call: Call) -> str:
     """Spark: `limit` > 0: at most so many parts; the separator is a regular expression."""
     if len(call.arguments) > 2:
         raise call.refused("split() has no limit here", "split(text, pattern)")
-    return f"regexp_split_to_array({call.sql(0)}, {pattern(call, 1)})"
+    text = call.sql(0)
+    return f"CASE WHEN {text} = '' THEN [''] ELSE regexp_split_to_array({text}, {_something(call, 1)}) END"
+
+
+def _something(call: Call, place: int) -> str:
+    """A regular expression that does not match nothing, or is nothing: Java would give an empty part more."""
+    text = call.text(place, "the regular expression")
+    with suppress(re.error):
+        if text and re.match(f"(?:{text})$", "") is not None:
+            raise call.refused(f"{text!r} matches where nothing is", "a pattern of one character or more")
+    return pattern(call, place)
 
 
 def _substring(call: Call) -> str:
@@ -63,12 +79,17 @@ def _substring(call: Call) -> str:
     text, start = call.sql(0), call.sql(1)
     begin = f"CASE WHEN {start} = 0 THEN 1 WHEN {start} > 0 THEN {start} ELSE length({text}) + {start} + 1 END"
     if len(call.arguments) < 3:
-        return f"substring({text}, greatest({begin}, 1))"
-    length = f"greatest({call.sql(2)}, 0)"
+        return f"substring({text}, {_least(begin, 1)})"
+    length = _least(call.sql(2))
     return (
-        f"substring({text}, CAST(greatest({begin}, 1) AS BIGINT),"
-        f" CAST(greatest({begin} + {length} - greatest({begin}, 1), 0) AS BIGINT))"
+        f"substring({text}, CAST({_least(begin, 1)} AS BIGINT),"
+        f" CAST({_least(f'{begin} + {length} - {_least(begin, 1)}')} AS BIGINT))"
     )
+
+
+def _least(sql: str, bound: int = 0) -> str:
+    """Not less than the bound. NULL stays NULL, which greatest() leaves out."""
+    return f"CASE WHEN ({sql}) < {bound} THEN {bound} ELSE ({sql}) END"
 
 
 def _concat(call: Call) -> str:
@@ -80,7 +101,9 @@ def _concat(call: Call) -> str:
 
 def _concat_ws(call: Call) -> str:
     parts = [
-        f"array_to_string({sql}, {call.sql(0)})" if pa.types.is_list(kind) else casts.text(sql, kind)
+        f"CASE WHEN list_count({sql}) > 0 THEN array_to_string({sql}, {call.sql(0)}) END"
+        if pa.types.is_list(kind)
+        else casts.text(sql, kind)
         for sql, kind in call.arguments[1:]
     ]
     return f"concat_ws({', '.join([call.sql(0), *parts])})" if parts else "''"
@@ -92,13 +115,14 @@ def _locate(call: Call) -> str:
         return f"CAST(instr({call.sql(1)}, {call.sql(0)}) AS INTEGER)"
     start = call.sql(2)
     found = f"instr(substring({call.sql(1)}, {start}), {call.sql(0)})"
-    return f"CAST(CASE WHEN {start} < 1 OR {found} = 0 THEN 0 ELSE {found} + {start} - 1 END AS INTEGER)"
+    return f"CAST(CASE WHEN {start} < 1 THEN 0 WHEN {call.sql(0)} = '' AND {found} IS NOT NULL THEN 1 WHEN {found} = 0 THEN 0 ELSE {found} + {start} - 1 END AS INTEGER)"
 
 
 def _pad(side: str) -> Function:
     def write(call: Call) -> str:
         text, length, fill = call.sql(0), call.sql(1), call.sql(2, "' '")
-        return f"{side}({text}, CAST(greatest({length}, 0) AS INTEGER), {fill})"
+        count = f"CAST({_least(length)} AS INTEGER)"
+        return f"CASE WHEN {fill} = '' THEN left({text}, {count}) ELSE {side}({text}, {count}, {fill}) END"
 
     return Function(2, 3, write)
 
@@ -148,17 +172,18 @@ TABLE: Final[dict[str, Function]] = {
     "rtrim": template("rtrim({0}, ' ')"),
     "btrim": template("trim({0}, {1})", 1, 2, "' '"),
     "initcap": template(_INITCAP),
-    "repeat": template("repeat({0}, CAST(greatest({1}, 0) AS BIGINT))", 2),
+    "repeat": template(f"repeat({{0}}, CAST({_least('{1}')} AS BIGINT))", 2),
     "replace": template("replace({0}, {1}, {2})", 2, 3, "''"),
     "translate": template("translate({0}, {1}, {2})", 3),
-    "left": template("left({0}, CAST(greatest({1}, 0) AS BIGINT))", 2),
-    "right": template("right({0}, CAST(greatest({1}, 0) AS BIGINT))", 2),
+    "left": template(f"left({{0}}, CAST({_least('{1}')} AS BIGINT))", 2),
+    "right": template(f"right({{0}}, CAST({_least('{1}')} AS BIGINT))", 2),
     "lpad": _pad("lpad"),
     "rpad": _pad("rpad"),
     "substring": Function(2, 3, _substring),
     "substr": Function(2, 3, _substring),
     "substring_index": template(
-        "CASE WHEN {2} > 0 THEN array_to_string(list_slice(string_split({0}, {1}), 1, CAST({2} AS BIGINT)), {1})"
+        "CASE WHEN {0} IS NULL OR {2} IS NULL THEN NULL WHEN {1} = '' THEN ''"
+        " WHEN {2} > 0 THEN array_to_string(list_slice(string_split({0}, {1}), 1, CAST({2} AS BIGINT)), {1})"
         " WHEN {2} < 0 THEN array_to_string(list_slice(string_split({0}, {1}), CAST({2} AS BIGINT), -1), {1})"
         " ELSE '' END",
         3,
@@ -171,8 +196,8 @@ TABLE: Final[dict[str, Function]] = {
     "endswith": template("ends_with({0}, {1})", 2),
     "contains": template("contains({0}, {1})", 2),
     "ascii": template("ascii({0})"),
-    "chr": template("chr(CAST({0} % 256 AS INTEGER))"),
-    "char": template("chr(CAST({0} % 256 AS INTEGER))"),
+    "chr": template("CASE WHEN {0} < 0 THEN '' ELSE chr(CAST({0} % 256 AS INTEGER)) END"),
+    "char": template("CASE WHEN {0} < 0 THEN '' ELSE chr(CAST({0} % 256 AS INTEGER)) END"),
     "concat": Function(0, None, _concat),
     "concat_ws": Function(1, None, _concat_ws),
     "levenshtein": template("CAST(levenshtein({0}, {1}) AS INTEGER)", 2),

@@ -7,8 +7,9 @@ from typing import Final
 
 import pyarrow as pa
 
+from headrace.stream.sql import casts
 from headrace.stream.sql.function import Call, Function, template
-from headrace.stream.sql.types import literal
+from headrace.stream.sql.types import Typed, literal
 
 _UNITS: Final = {
     "MICROSECOND": "microseconds", "MILLISECOND": "milliseconds", "SECOND": "second", "MINUTE": "minute",
@@ -17,7 +18,7 @@ _UNITS: Final = {
 }  # fmt: skip
 
 _JAVA_PATTERN: Final = {
-    "yyyy": "%Y", "y": "%-Y", "yy": "%y", "MM": "%m", "M": "%-m", "MMM": "%b", "MMMM": "%B", "dd": "%d", "d": "%-d",
+    "yyyy": "%Y", "yy": "%y", "MM": "%m", "M": "%-m", "MMM": "%b", "MMMM": "%B", "dd": "%d", "d": "%-d",
     "HH": "%H", "H": "%-H", "hh": "%I", "h": "%-I", "mm": "%M", "m": "%-M", "ss": "%S", "s": "%-S", "SSS": "%g",
     "SSSSSS": "%f", "a": "%p", "EEEE": "%A", "EEE": "%a", "E": "%a", "DDD": "%j", "D": "%-j",
 }  # fmt: skip
@@ -56,17 +57,20 @@ def _date_trunc(call: Call) -> str:
 
 
 def _trunc(call: Call) -> str:
-    return f"CAST(date_trunc('{_unit(call, 1)}', {_date(call, 0)}) AS DATE)"
+    unit = _unit(call, 1)
+    if unit not in {"week", "month", "quarter", "year"}:
+        raise call.refused(f"trunc() cuts a date to a week or more, not to {unit}", "date_trunc('hour', ts)")
+    return f"CAST(date_trunc('{unit}', {_date(call, 0)}) AS DATE)"
 
 
 def _timestamp(call: Call, place: int) -> str:
     sql, kind = call.arguments[place]
-    return sql if pa.types.is_timestamp(kind) else f"CAST({sql} AS TIMESTAMP)"
+    return casts.cast(sql, kind, pa.timestamp("us"), strict=True)
 
 
 def _date(call: Call, place: int = 0) -> str:
     sql, kind = call.arguments[place]
-    return sql if pa.types.is_date(kind) else f"CAST({sql} AS DATE)"
+    return casts.cast(sql, kind, pa.date32(), strict=True)
 
 
 def _part(part: str) -> Function:
@@ -80,20 +84,37 @@ def _date_format(call: Call) -> str:
 def _to_date(call: Call) -> str:
     if len(call.arguments) == 1:
         return _date(call)
-    return f"CAST(strptime({call.sql(0)}, {strftime_format(call, 1)}) AS DATE)"
+    return f"CAST({_parsed(call.sql(0), _strptime_format(call))} AS DATE)"
 
 
 def _to_timestamp(call: Call) -> str:
     if len(call.arguments) == 1:
         return _timestamp(call, 0)
-    return f"strptime({call.sql(0)}, {strftime_format(call, 1)})"
+    return _parsed(call.sql(0), _strptime_format(call))
+
+
+def _strptime_format(call: Call) -> str:
+    found = strftime_format(call, 1)
+    if "%y" in found:
+        raise call.refused("'yy' does not say which century", "yyyy")
+    return found
+
+
+def _parsed(sql: str, pattern: str) -> str:
+    """DuckDB would also take fewer digits, blanks around it, and words that are times to it whatever the pattern."""
+    parsed = f"strptime({sql}, {pattern})"
+    if "%-" in pattern:  # these take one digit or two
+        right = rf"NOT regexp_matches({sql}, '^\s|\s$|^(?i:epoch|-?infinity)$')"
+    else:
+        right = f"strftime({parsed}, {pattern}) = {sql}"
+    return f"CASE WHEN {sql} IS NULL OR {right} THEN {parsed} ELSE error('this is no such time: ' || {sql}) END"
 
 
 def _unix_timestamp(call: Call) -> str:
     parsed = _to_timestamp(call) if pa.types.is_string(call.type(0)) else _timestamp(call, 0)
     if pa.types.is_string(call.type(0)) and len(call.arguments) == 1:
-        parsed = f"strptime({call.sql(0)}, '%Y-%m-%d %H:%M:%S')"
-    return f"CAST(floor(epoch_us({parsed}) / 1000000) AS BIGINT)"
+        parsed = _parsed(call.sql(0), "'%Y-%m-%d %H:%M:%S'")
+    return casts.whole_seconds(parsed)
 
 
 def _from_unixtime(call: Call) -> str:
@@ -104,7 +125,35 @@ def _from_unixtime(call: Call) -> str:
 def _timestampdiff(call: Call) -> str:
     """Whole units between two times, cut towards zero (DuckDB's date_sub)."""
     unit = _unit(call, 0)
+    if unit in _MONTHS:
+        return f"({_months(_timestamp(call, 1), _timestamp(call, 2))} // {_MONTHS[unit]})"
     return f"CAST(date_sub('{unit}', {_timestamp(call, 1)}, {_timestamp(call, 2)}) AS BIGINT)"
+
+
+_MONTHS: Final = {"month": 1, "quarter": 3, "year": 12}
+
+
+def _months(first: str, last: str) -> str:
+    """Whole months between two times, as Java counts them: days first, of which one is not whole if its time of day is not
+    reached. DuckDB takes the ends of months for equal."""
+    from_day, to_day = f"CAST({first} AS DATE)", f"CAST({last} AS DATE)"
+    sooner = f"(CAST({last} AS TIME) < CAST({first} AS TIME))"
+    later = f"(CAST({last} AS TIME) > CAST({first} AS TIME))"
+    to_day = (
+        f"({to_day} + CASE WHEN {to_day} > {from_day} AND {sooner} THEN -1"
+        f" WHEN {to_day} < {from_day} AND {later} THEN 1 ELSE 0 END)"
+    )
+    months, rest = f"date_diff('month', {from_day}, {to_day})", f"(day({to_day}) - day({from_day}))"
+    return (
+        f"({months} - CASE WHEN {months} > 0 AND {rest} < 0 THEN 1 WHEN {months} < 0 AND {rest} > 0 THEN -1 ELSE 0 END)"
+    )
+
+
+def fraction_of_minute(argument: Typed) -> str:
+    """EXTRACT(SECOND FROM ts)."""
+    sql, kind = argument
+    micros = f"microsecond({casts.cast(sql, kind, pa.timestamp('us'), strict=True)})"
+    return f"CAST(CAST({micros} AS DECIMAL(8,0)) * CAST(0.000001 AS DECIMAL(6,6)) AS DECIMAL(8,6))"
 
 
 def _timestampadd(call: Call) -> str:
@@ -168,8 +217,8 @@ TABLE: Final[dict[str, Function]] = {
     "unix_timestamp": Function(1, 2, _unix_timestamp),
     "to_unix_timestamp": Function(1, 2, _unix_timestamp),
     "from_unixtime": Function(1, 2, _from_unixtime),
-    "unix_seconds": template("CAST(floor(epoch_us({0}) / 1000000) AS BIGINT)"),
-    "unix_millis": template("CAST(floor(epoch_us({0}) / 1000) AS BIGINT)"),
+    "unix_seconds": Function(1, 1, lambda call: casts.whole_seconds(_timestamp(call, 0))),
+    "unix_millis": template("(epoch_us(date_trunc('millisecond', {0})) // 1000)"),
     "unix_micros": template("epoch_us({0})"),
     "unix_date": template("CAST({0} - DATE '1970-01-01' AS INTEGER)"),
     "timestamp_seconds": template("make_timestamp(CAST({0} * 1000000 AS BIGINT))"),
