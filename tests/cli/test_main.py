@@ -14,7 +14,7 @@ from click.shell_completion import BashComplete
 from headrace import __version__
 from headrace.cli.failures import explain
 from headrace.cli.main import COMMANDS, cli
-from headrace.errors import Unavailable
+from headrace.errors import AccessDenied, Unavailable
 from tests.cli.conftest import CommandLine
 from tests.patience import PATIENCE_S
 
@@ -182,6 +182,13 @@ def test_broker_that_is_there_is_not_to_be_started() -> None:
     away = Unavailable("the database at postgresql://db cannot be used now: gone; see `headrace store check`")
     assert explain(away) == str(away)
     assert "headrace broker --data DIR" in explain(Unavailable("no broker at http://127.0.0.1:1: Connection refused"))
+
+
+def test_who_is_refused_for_a_key_is_told_where_keys_are_set() -> None:
+    refused = AccessDenied("MissingAuthenticationToken: Request is missing Authentication Token")
+    assert explain(refused).endswith("; HEADRACE_ACCESS_KEY and HEADRACE_SECRET_KEY say with which key to ask")
+    other = AccessDenied("arn:aws:iam::000000000000:user/reader is not an operator")
+    assert explain(other) == str(other)
 
 
 @pytest.mark.parametrize(

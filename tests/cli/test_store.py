@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
@@ -16,7 +17,6 @@ from headrace.errors import StoreUnusable
 from headrace.queue.model import Entry
 from headrace.queue.store.postgres import checking
 from headrace.queue.store.postgres.schema import VERSION
-from headrace.settings import SettingsError
 from headrace.testing.driver import StoreDriver
 from headrace.testing.postgres import find_programs, server
 from headrace.testing.stores import SQLITE
@@ -92,7 +92,7 @@ def test_database_that_is_not_there_is_named_without_a_password(url: str) -> Non
 
 def test_check_looks_at_all_that_the_settings_name(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert isinstance(headrace_store("check").exception, SettingsError)
+    assert isinstance(headrace_store("check").exception, click.UsageError)
     other = server().url("postgres")  # a database without tables
     (tmp_path / "headrace.toml").write_text(f'[broker]\nstore = "{url}"\nstore_of = ["a*={other}"]\n')
     headrace_store("init", url)

@@ -20,6 +20,7 @@ _NEXT_STEPS: Final[tuple[tuple[type[HeadraceError], str], ...]] = (
 )
 """Error -> what to try next; the first line that fits."""
 
+_KEY_FAULTS: Final = ("MissingAuthenticationToken", "InvalidClientTokenId", "SignatureDoesNotMatch")
 _DEFAULT_ARN: Final = arn_of("")
 
 
@@ -28,6 +29,8 @@ def explain(error: HeadraceError) -> str:
     text = "; ".join([str(error), *getattr(error, "__notes__", [])])
     text = text.replace(_DEFAULT_ARN, "").replace("; create it first", "")
     step = next((step for kind, step in _NEXT_STEPS if isinstance(error, kind)), None)
+    if isinstance(error, errors.AccessDenied) and text.startswith(_KEY_FAULTS):
+        step = "HEADRACE_ACCESS_KEY and HEADRACE_SECRET_KEY say with which key to ask"
     if isinstance(error, errors.Unavailable) and not text.startswith("no broker at"):
         step = None  # it is there, and says itself what is amiss
     return f"{text.removesuffix('.')}; {step}" if step is not None else text
