@@ -86,6 +86,12 @@ def cut_everywhere(network: Network, once: Callable[[int], None]) -> int:
             return at - 1
 
 
+def counted(store: PostgresStore, queue: str, field: str) -> int:
+    """What a node has counted itself."""
+    shared = store._shared
+    return shared.known.totals[shared.catalog.queues[queue].number, field]
+
+
 def test_send_that_is_cut_anywhere_is_stored_once(far: PostgresStore, near: PostgresStore, network: Network) -> None:
     def once(at: int) -> None:
         body = b"%d" % at
@@ -93,6 +99,7 @@ def test_send_that_is_cut_anywhere_is_stored_once(far: PostgresStore, near: Post
         assert isinstance(sent[0], Sent), sent
         (found,) = ask(near, ops.Peek(QUEUE, limit=500))
         assert [one.message.id for one in found if one.message.body == body] == [sent[0].id], at
+        assert counted(far, QUEUE, "sent") == at
 
     assert cut_everywhere(network, once) >= 7
 
@@ -107,6 +114,7 @@ def test_receive_and_delete_that_are_cut_anywhere_are_done_once(
         assert [(one.message.body, one.receives) for one in got] == [(b"%d" % at, 1)]
         assert ask(far, ops.Delete(QUEUE, [got[0].receipt])) == [[None]]
         assert ask(near, ops.Peek(QUEUE)) == [[]]
+        assert counted(far, QUEUE, "received") == counted(far, QUEUE, "deleted") == at
 
     assert cut_everywhere(network, once) >= 14
 
@@ -121,6 +129,7 @@ def test_transaction_that_is_cut_anywhere_is_done_once(
         assert not isinstance(done, Exception), done
         (left, found) = ask(near, ops.Peek(QUEUE), ops.Peek(OUT, limit=500))
         assert (left, [one.message.body for one in found]) == ([], [b"%d" % number for number in range(1, at + 1)])
+        assert counted(far, QUEUE, "deleted") == counted(far, OUT, "sent") == at
 
     assert cut_everywhere(network, once) >= 7
 
