@@ -124,6 +124,28 @@ def test_commit_whose_wait_for_the_standby_is_cancelled_is_told_as_unknown(
     assert "standby" in str(unknown) or "synchronous" in str(unknown)
 
 
+def test_commit_is_not_taken_for_done_by_a_look_that_did_not_wait_for_the_standby_either(
+    store: PostgresStore, database: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is lost while the commit waits; and whoever asks what became of it is told not to wait."""
+
+    def harm() -> None:
+        with psycopg.connect(databases().server.url(), autocommit=True) as another:
+            (committing,) = wait_until(lambda: waiting(another))
+            another.execute("SELECT pg_terminate_backend(%s)", (committing,))
+            (asking,) = wait_until(lambda: [pid for pid in waiting(another) if pid != committing])
+            another.execute("SELECT pg_cancel_backend(%s)", (asking,))
+
+    ask(store, ops.Send(QUEUE, [Entry(b"before")]))
+    monkeypatch.setattr(lane, "RECOVER_S", 0.0)
+    with standby_gone(database, patient=True):
+        harming = Thread(target=harm)
+        harming.start()
+        (unknown,) = ask(store, ops.Send(QUEUE, [Entry(b"x")]))
+        harming.join()
+    assert isinstance(unknown, OutcomeUnknown)
+
+
 def test_leases_of_a_deserted_primary_come_to_an_end(
     store: PostgresStore, database: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,7 +213,10 @@ class Lane:
 
     def _enter(self, connection: Connection) -> None:
         """Shut out the connection before, and learn what it committed last."""
+        connection.warning = None
         row = connection.execute(_ENTER, (self._id, self._shared.clock())).fetchone()
+        if connection.warning is not None:  # as of a commit: what is read here need not be what the standby has
+            raise psycopg.OperationalError(connection.warning)
         assert row is not None
         self._shared.enter(connection)
         self._shared.reload(connection)
