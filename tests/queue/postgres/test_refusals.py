@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, LiteralString, TypeAlias
 
@@ -145,25 +145,44 @@ def test_one_that_waits_for_a_lock_is_refused_and_those_beside_it_are_not(
     assert [one.message.body for one in found] == [b"a1", b"b1", b"b2"]
 
 
-def test_many_that_wait_for_a_lock_are_refused_together(
-    store: PostgresStore, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not one after the other, each when it has waited for as long as may be."""
-    tries = 0
+@pytest.fixture
+def tries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of how many operations each try of a lane was."""
+    made: list[int] = []
     once = lane.Lane._once
 
-    def counted(self: lane.Lane, *asked: Any, **more: Any) -> Any:
-        nonlocal tries
-        tries += 1
-        return once(self, *asked, **more)
+    def noted(self: lane.Lane, operations: Sequence[ops.Operation], *asked: Any, **more: Any) -> Any:
+        made.append(len(operations))
+        return once(self, operations, *asked, **more)
 
-    monkeypatch.setattr(lane.Lane, "_once", counted)
+    monkeypatch.setattr(lane.Lane, "_once", noted)
+    return made
+
+
+def test_many_that_wait_for_a_lock_are_refused_together(
+    store: PostgresStore, database: Database, tries: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one after the other, each when it has waited for as long as may be."""
     monkeypatch.setattr(lane, "ALONE_S", 0.5)
     with database.transaction():
         database.execute("LOCK TABLE message IN EXCLUSIVE MODE")
         outcomes = ask(store, *[ops.Send(QUEUE, [Entry(b"x")])] * 50)
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
-    assert tries < 20
+    assert len(tries) < 20
+    assert goes_on(store)
+
+
+def test_who_comes_when_a_lock_was_waited_for_in_vain_waits_once(
+    store: PostgresStore, database: Database, tries: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "HELD_FOR_S", PATIENCE_S)
+    with database.transaction():
+        database.execute("LOCK TABLE message IN EXCLUSIVE MODE")
+        assert isinstance(send(store, b"first"), Unavailable)
+        monkeypatch.setattr(lane, "RECOVER_S", PATIENCE_S)
+        tries.clear()
+        assert isinstance(send(store, b"second"), Unavailable)
+        assert tries == [1]
     assert goes_on(store)
 
 

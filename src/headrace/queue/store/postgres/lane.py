@@ -35,6 +35,10 @@ the first one finds it away: those that follow try once."""
 SYNC_EACH_S: Final = 5.0
 """So often a lane syncs what need not be. A primary that was cut off from its standbys, one of which has taken its place,
 goes on answering what is not synced: leases of messages that are long gone. So it does not for longer than this."""
+HELD_FOR_S: Final = 10.0
+HELD_MS: Final = 1_000
+"""So long a lane waits for locks when one has been waited for in vain less than HELD_FOR_S ago: it may be held for minutes, and all
+else would wait with each batch."""
 BRIEF_MS: Final = 250
 """So long an operation waits for a lock when its batch has waited in vain: which of them it was that somebody kept from it is not
 known, and each would wait as long again, one after the other."""
@@ -78,6 +82,7 @@ class Lane:
         self._committing: Batch | None = None
         self._lost_s: float | None = None  # since when the database has been away
         self._synced_s = 0.0  # when a commit was last synced
+        self._held_s = -HELD_FOR_S  # when a lock was last waited for in vain
 
     def run(
         self, operations: Sequence[Operation], work: Work | None = None, *, alone_until: float | None = None
@@ -92,7 +97,7 @@ class Lane:
         Returns one, or, where the database refuses what one of them asks, a batch an operation.
         """
         until = alone_until or (self._lost_s or time.monotonic()) + RECOVER_S
-        lock_ms = BRIEF_MS if alone_until else None
+        lock_ms = self._lock_ms(alone=alone_until is not None)
         tries = 0
         while True:
             tries += 1
@@ -110,8 +115,9 @@ class Lane:
                         return [self._settled()]
                 except OutcomeUnknown as unknown:
                     return [Batch([unknown] * len(operations))]
-                held = lock_ms is not None and isinstance(error, psycopg.errors.LockNotAvailable)
-                if held or self._gives_up(failure, tries, until):
+                held = isinstance(error, psycopg.errors.LockNotAvailable)
+                if (held and lock_ms is not None) or self._gives_up(failure, tries, until):
+                    self._held_s = time.monotonic() if held else self._held_s
                     return self._refuse(operations, error, failure)
 
     def waits_for(self, seconds: float) -> Connection | None:
@@ -149,6 +155,12 @@ class Lane:
         self._drop()
 
     # --- one try ---
+
+    def _lock_ms(self, *, alone: bool) -> int | None:
+        """How long to wait for a lock, None: as long as is usual."""
+        if alone:
+            return BRIEF_MS
+        return HELD_MS if time.monotonic() < self._held_s + HELD_FOR_S else None
 
     def _once(
         self, operations: Sequence[Operation], work: Work, *, timed: bool = False, lock_ms: int | None = None
