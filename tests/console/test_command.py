@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,12 +59,17 @@ def test_it_says_why_it_does_not_start(tmp_path: Path) -> None:
         assert done.returncode in (1, 2) and reason in done.stderr, done
 
 
-def test_it_hashes_passwords(tmp_path: Path) -> None:
-    from click.testing import CliRunner
+def test_a_line_of_stdin_is_hashed() -> None:
+    done = hash_of("long enough\n")
+    assert access.password_fits("long enough", done.stdout.strip())
+    assert not access.password_fits("long enough!", done.stdout.strip())
+    assert done.stderr == ""
 
-    from headrace.cli.console import console
 
-    done = CliRunner().invoke(console, ["--hash-password"], input="long enough\nlong enough\n", standalone_mode=False)
-    hashed = done.output.strip().splitlines()[-1]
-    assert access.password_fits("long enough", hashed)
-    assert not access.password_fits("long enough!", hashed)
+def test_no_password_is_a_wrong_call() -> None:
+    done = hash_of("")
+    assert done.returncode == 2 and "a line of standard input" in done.stderr
+
+
+def hash_of(given: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, "--hash-password"], input=given, capture_output=True, text=True, check=False)

@@ -21,7 +21,11 @@ SECTION: Final = "console"
 
 @click.command()
 @setting_options(ConsoleSettings, SECTION)
-@click.option("--hash-password", is_flag=True, help="Ask for a password, print what the users file has of it, and end.")
+@click.option(
+    "--hash-password",
+    is_flag=True,
+    help="Ask for a password (or read a line of stdin), print what the users file has of it, and end.",
+)
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Settings file instead of ./headrace.toml  [HEADRACE_CONFIG]"
 )
@@ -41,7 +45,7 @@ def console(config: Path | None, hash_password: bool, **flags: Any) -> int:
     from headrace.console import access, server  # noqa: PLC0415 - help needs neither templates nor a loop
 
     if hash_password:
-        click.echo(access.hash_password(click.prompt("Password", hide_input=True, confirmation_prompt=True)))
+        click.echo(access.hash_password(_password()))
         return 0
     try:
         settings = _resolve(config, flags)
@@ -52,6 +56,16 @@ def console(config: Path | None, hash_password: bool, **flags: Any) -> int:
         raise click.UsageError(str(error)) from None
     except HeadraceError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _password() -> str:
+    """Asked for twice at a terminal; elsewhere the first line of standard input, as scripts give it."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    given = sys.stdin.readline().rstrip("\r\n")
+    if not given:
+        raise click.UsageError("--hash-password reads the password from a terminal, or a line of standard input")
+    return given
 
 
 def _resolve(config: Path | None, flags: dict[str, Any]) -> ConsoleSettings:
