@@ -16,7 +16,8 @@ import headrace
 import headrace.stream as hs
 from headrace.errors import HeadraceError, StoreFull
 from headrace.queue.store import files, folder, journal, sqlite, wal
-from headrace.stream.runner import store
+from headrace.stream.runner import keys, store
+from headrace.stream.runner.progress import Progress, decode
 from tests.broker_process import wait_until
 from tests.faults.recording import recorded
 from tests.faults.stream import test_chain_kills
@@ -55,6 +56,15 @@ def test_cut_connections_lose_nothing_and_double_nothing(tmp_path: Path) -> None
             assert_same(found, windows_of_windows(rows, 10, 60), "windows of windows")
             for queue in ("late", "dead", "events", "windows"):
                 assert not list(messages_of(client, queue)), queue
+            first, second = progress_of(client, "first"), progress_of(client, "second")
+            assert first.rows_in == ROWS
+            assert (second.rows_in, second.rows_out) == (first.rows_out, len(found))
+
+
+def progress_of(client: headrace.Client, pipeline: str) -> Progress:
+    """What is told of a pipeline that one process has run."""
+    (written,) = client.state(keys.state_name(pipeline), keys.PROGRESS).values()
+    return decode(written)
 
 
 PIPELINE = hs.pipeline(
