@@ -43,6 +43,15 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"async %d" % os.getpid()})
 """
 
+SECOND_IS_LATE = """
+import os, time
+try:
+    os.mkdir("first")
+except FileExistsError:
+    time.sleep(1)
+    os.mkdir("second")
+"""
+
 FLASK = """
 from flask import Flask, request
 app = Flask(__name__)
@@ -84,6 +93,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 # ------------------------------------------------------------------------------------------------------ it serves
+
+
+def test_a_direct_server_is_ready_when_each_of_its_sockets_is_served(tmp_path: Path) -> None:
+    """Clients that came to one whose worker had not begun were cut by a TERM."""
+    (tmp_path / "shop.py").write_text(SECOND_IS_LATE + PLAIN)
+    with serve(tmp_path, "shop:app", "--workers", "2", "--direct", "--preload", "off"):
+        assert (tmp_path / "second").exists()
 
 
 @pytest.mark.parametrize("mode", ["edge", "direct"])

@@ -17,7 +17,7 @@ from headrace.settings import Resolved, SettingsError, resolve
 from headrace.web.settings import WebSettings
 
 if TYPE_CHECKING:
-    from headrace.web.supervisor import Ready
+    from headrace.web.records import Ready
 
 SECTION: Final = "web"
 

@@ -1,7 +1,8 @@
-"""What a web server's processes have reported, living and ended, as one record."""
+"""What a web server's processes have reported, living and ended, as one record; and what it tells when it serves."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
     from headrace.web.supervisor import Supervisor
 
 _decode: Final = msgspec.msgpack.Decoder(EdgeStatistics).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What is told when requests are served. `url`: `http://…`, or `unix:/path`."""
+
+    url: str
+    port: int
+    interface: str
+    workers: int
+    admin: str
 
 
 class Records:

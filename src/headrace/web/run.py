@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from headrace.process import raise_descriptor_limit
+from headrace.web.records import Ready
 from headrace.web.settings import WebSettings
-from headrace.web.supervisor import Ready, Supervisor
+from headrace.web.supervisor import Supervisor
 
 
 def run_web(

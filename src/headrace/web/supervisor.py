@@ -22,7 +22,6 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +34,7 @@ from headrace.web.control import Channel
 from headrace.web.crew import IDLE_S, Crew, Place
 from headrace.web.edges import Edges
 from headrace.web.process import usable_cores
-from headrace.web.records import Records
+from headrace.web.records import Ready, Records
 from headrace.web.reloading import Reloader, StartFailed
 from headrace.web.routes import apps_of
 from headrace.web.settings import WebSettings
@@ -50,17 +49,6 @@ _EDGE_END_S: Final = 3.0
 """What an edge gets beyond the drain before it is killed."""
 _WORKERS_GRACE_S: Final = 2.0
 """For workers at the end, when no edge has a request for them any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What is told when requests are served. `url`: `http://…`, or `unix:/path`."""
-
-    url: str
-    port: int
-    interface: str
-    workers: int
-    admin: str
 
 
 class Supervisor:
@@ -118,7 +106,7 @@ class Supervisor:
             self.edges = self._make_edges()
             self.edges.start()
         self.start_crews(self.apps)
-        await self.wait(lambda: bool(self._failure) or self._stopping.is_set() or self.ready)
+        await self.wait(lambda: bool(self._failure) or self._stopping.is_set() or self._complete)
         if self._failure or self._stopping.is_set():
             raise StartFailed(self._failure or "stopped before it was ready")
         if settings.admin:
@@ -233,6 +221,12 @@ class Supervisor:
 
         self._watcher = Watcher(self.settings.reload_dir or (self.settings.app_dir,), on_change=self._reload_for)
         self._watcher.start()
+
+    @property
+    def _complete(self) -> bool:
+        """Clients that wait at a socket that nobody has served would be cut by a TERM: in direct mode each has a worker."""
+        apart = self.edges is None and len(self._sockets) > 1
+        return self.ready and (not apart or all(crew.fleet.serving >= crew.fleet.wanted for crew in self.crews))
 
     # What others ask
 
