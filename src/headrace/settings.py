@@ -347,9 +347,10 @@ def _default_text(default: Any) -> str:
     if isinstance(default, bool):
         return "on" if default else "off"
     if isinstance(default, Duration):
-        return f"{default:g}s"
+        return f"{default / 3_600:g}h" if default and default % 3_600 == 0 else f"{default:g}s"
     if isinstance(default, Size):
-        return f"{default // 2**20}MiB" if default % 2**20 == 0 else str(int(default))
+        unit, power = ("GiB", 30) if default % 2**30 == 0 else ("MiB", 20)
+        return f"{default >> power}{unit}" if default and default % 2**power == 0 else str(int(default))
     if isinstance(default, tuple):
         return ", ".join(map(str, default))
     return "" if default is None else str(default)

@@ -68,3 +68,10 @@ def test_wrong_calls_are_explained(run: CommandLine) -> None:
         assert run("topic", *call).code == 2, call
     refused = run("topic", "subscribe", "flights", "q", "--from", "beginning")
     assert refused.code == 1 and "no log" in refused.err
+
+
+def test_topic_that_is_not_there_says_what_to_do(run: CommandLine) -> None:
+    result = run("topic", "show", "nope")
+
+    assert result.code == 1
+    assert "there is no topic 'nope'; `headrace topic ls` lists what is there" in result.err

@@ -12,6 +12,8 @@ _NEXT_STEPS: Final[tuple[tuple[type[HeadraceError], str], ...]] = (
     (errors.Unavailable, "start one with `headrace broker --data DIR`, or name another with --broker"),
     (errors.QueueNotFound, "`headrace queue ls` lists what is there, `headrace queue create NAME` makes one"),
     (errors.QueueExists, "`headrace queue show NAME` tells how it is set, `headrace queue set NAME` changes it"),
+    (errors.TopicNotFound, "`headrace topic ls` lists what is there, `headrace topic create NAME` makes one"),
+    (errors.TopicExists, "`headrace topic show NAME` tells how it is set, `headrace topic set NAME` changes it"),
     (errors.ReceiptExpired, "receive the message again for a new receipt"),
     (errors.ReceiptInvalid, "use the receipt that `headrace queue receive NAME` printed"),
     (errors.OutcomeUnknown, "look before you repeat it: `headrace queue peek NAME`"),
