@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import headrace
-from headrace.errors import StoreUnusable
+from headrace.errors import OutcomeUnknown, StoreUnusable
 from headrace.native.embedded import EmbeddedTransport, _Waiter
+from headrace.queue import broker
+from headrace.queue import operations as ops
+from headrace.queue.store.base import Request
+from headrace.queue.store.local.store import LocalStore
 from tests.native.served import eventually
 from tests.patience import PATIENCE_S
 
@@ -59,6 +65,60 @@ def test_close_ends_a_waiting_receive_with_nothing(tmp_path: Path) -> None:
     consumer.join(PATIENCE_S)
 
     assert answers == [[]]
+
+
+@pytest.fixture
+def hanging_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A disk that takes a commit of messages and does not come back; set when it has one. A broker that stops waits a moment."""
+    taken = threading.Event()
+    execute = LocalStore.execute
+
+    def hang(store: LocalStore, requests: Sequence[Request]) -> None:
+        if any(isinstance(request.operation, ops.Send) for request in requests):
+            monkeypatch.setattr(LocalStore, "busy", lambda _: True)
+            taken.set()
+        else:
+            execute(store, requests)
+
+    monkeypatch.setattr(LocalStore, "execute", hang)
+    monkeypatch.setattr(broker, "DRAIN_MAX_S", 0.01)
+    return taken
+
+
+def test_close_on_a_disk_that_hangs_ends_calls_whose_outcome_nobody_knows(
+    tmp_path: Path, hanging_disk: threading.Event
+) -> None:
+    client = headrace.connect(tmp_path)
+    queue = client.queue("orders", create=True)
+    ends: list[type[BaseException]] = []
+
+    def send() -> None:
+        try:
+            queue.send("x")
+        except OutcomeUnknown as error:
+            ends.append(type(error))
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    assert hanging_disk.wait(PATIENCE_S)
+    client.close()
+    sender.join(PATIENCE_S)
+    assert ends == [OutcomeUnknown]
+
+
+def test_close_on_a_disk_that_hangs_ends_calls_on_a_loop_too(tmp_path: Path, hanging_disk: threading.Event) -> None:
+    async def trial() -> None:
+        client = headrace.connect_async(tmp_path)
+        await client.open()
+        queue = await client.queue("orders", create=True)
+        sending = asyncio.create_task(queue.send("x"))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(OutcomeUnknown):
+            await asyncio.wait_for(sending, PATIENCE_S)
+        assert hanging_disk.is_set()
+
+    asyncio.run(trial())
 
 
 def test_interrupted_receive_takes_no_messages(tmp_path: Path) -> None:

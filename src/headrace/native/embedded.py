@@ -16,9 +16,9 @@ from typing import Any
 import uvloop
 
 from headrace.clock import Clock
-from headrace.errors import Unavailable
+from headrace.errors import OutcomeUnknown, Unavailable
 from headrace.native.protocol import BrokerStatistics
-from headrace.queue.broker import Broker
+from headrace.queue.broker import HUNG, Broker
 from headrace.queue.operations import Operation
 from headrace.queue.polls import Poll
 from headrace.queue.presence import Stay
@@ -96,6 +96,8 @@ class EmbeddedTransport:
         self._closed = False
         self._process = os.getpid()
         self._host: _Host | None = None
+        self._waiting: set[_Waiter] = set()
+        """For answers; the broker's thread's own."""
         opened = _Waiter()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="headrace broker", daemon=True)
         self._thread.start()
@@ -158,14 +160,21 @@ class EmbeddedTransport:
         opened.done(host)
         await self._stopping.wait()
         await host.broker.stop()
+        for waiter in self._waiting:  # only of a disk that hangs: whoever waits for it must not wait for ever
+            waiter.done(OutcomeUnknown(HUNG))
 
     def _opened(self) -> _Host:
         assert self._host is not None
         return self._host
 
     def _submit(self, operation: Operation, wait_ms: int, waiter: _Waiter) -> None:
+        def done(outcome: Any) -> None:
+            self._waiting.discard(waiter)
+            waiter.done(outcome)
+
+        self._waiting.add(waiter)
         broker = self._opened().broker
-        waiter.waits = broker.ask(operation, waiter.done, wait_ms=wait_ms, connected=waiter.connected)
+        waiter.waits = broker.ask(operation, done, wait_ms=wait_ms, connected=waiter.connected)
 
 
 class AsyncEmbeddedTransport:

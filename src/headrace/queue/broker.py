@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from headrace.clock import Clock
-from headrace.errors import HeadraceError, InvalidParameter, StoreFailed, Unavailable
+from headrace.errors import HeadraceError, InvalidParameter, OutcomeUnknown, StoreFailed, Unavailable
 from headrace.queue import limits
 from headrace.queue.model import QueueInfo
 from headrace.queue.operations import Hold, ListHolders, Operation, Polling
@@ -31,6 +31,7 @@ TICK_MIN_S: Final = 0.005  # deadlines are met within this
 TICK_AFTER_WORK_S: Final = 0.05  # new work may have new deadlines: look again so soon, and not at each commit
 TICK_MAX_S: Final = 30.0
 DRAIN_MAX_S: Final = 10.0
+HUNG: Final = "the broker was stopped while the disk hung"
 
 
 Job: TypeAlias = tuple[Callable[[], Any], Callable[[Any], None]]
@@ -66,6 +67,7 @@ class Broker:
         self._stopping = False
         self._stopped = False
         self._lanes: dict[str, _Lane] = {}
+        self._calls: set[asyncio.Future[Any]] = set()  # that wait for their outcome
         self._idle: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
@@ -85,6 +87,9 @@ class Broker:
         if self._tick is not None:
             self._tick.cancel()
         if not idle:
+            for future in self._calls:
+                if not future.done():
+                    future.set_result(OutcomeUnknown(HUNG))
             return  # the disk hangs: to close the store would hang too; the process ends, as if killed
         for lane in self._lanes.values():
             lane.jobs.put(None)
@@ -137,12 +142,15 @@ class Broker:
                 future.set_result(outcome)
 
         waits = self.ask(operation, done, wait_ms=wait_ms, connected=lambda: not future.done())
+        self._calls.add(future)
         try:
             outcome = await future
         except asyncio.CancelledError:
             if waits is not None:
                 waits.cancel()
             raise
+        finally:
+            self._calls.discard(future)
         if isinstance(outcome, HeadraceError):
             raise outcome
         return outcome
