@@ -12,7 +12,7 @@ from sqlglot import exp
 from headrace.stream.errors import PlanRefused
 from headrace.stream.physical import AggregateFunction
 from headrace.stream.schema import type_name
-from headrace.stream.sql.arithmetic import numeric
+from headrace.stream.sql.arithmetic import numeric, ordered
 from headrace.stream.sql.dialect import refused, written
 
 TypeRule: TypeAlias = Callable[[pa.DataType], pa.DataType]
@@ -108,6 +108,8 @@ class Call:
             raise refused(
                 self.node, written(self.node), f"it needs a number, not {type_name(kinds[0])}", "CAST(… AS double)"
             )
+        if self.kind.function in {"min", "max", "min_by", "max_by"}:
+            ordered(self.node, kinds[-1])
         return self.kind.type(kinds[0] if kinds else pa.int64())
 
 

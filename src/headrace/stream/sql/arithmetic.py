@@ -78,6 +78,12 @@ def mixed(values: Iterable[tuple[exp.Expr, pa.DataType]]) -> None:
             raise refused(node, written(node), f"{type_name(kind)} does not go with {type_name(first)}", "a CAST")
 
 
+def ordered(node: exp.Expr, kind: pa.DataType) -> None:
+    """Refuses to order what has parts: a NULL in an array is its least in Spark, its greatest in DuckDB."""
+    if pa.types.is_nested(kind):
+        raise refused(node, written(node), f"{type_name(kind)} has no order", "one of its elements or fields")
+
+
 def _flag_and_number(one: pa.DataType, other: pa.DataType) -> bool:
     return bool(pa.types.is_boolean(one) and numeric(other))
 

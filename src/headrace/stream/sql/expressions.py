@@ -134,8 +134,13 @@ def _logical(operator: str) -> _Write:
 def _compared(writer: Writer, one: exp.Expr, operator: str, other: exp.Expr) -> str:
     left, right = writer.typed(one), writer.typed(other)
     arithmetic.mixed([(one, left[1]), (other, right[1])])
+    if operator not in _EQUAL:
+        arithmetic.ordered(one, left[1])
     left, right = arithmetic.doubled([left, right])
     return f"({left[0]} {operator} {right[0]})"
+
+
+_EQUAL: Final = {"=", "<>", "IS NOT DISTINCT FROM", "IS DISTINCT FROM"}
 
 
 def _comparison(operator: str) -> _Write:

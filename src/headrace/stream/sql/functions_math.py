@@ -110,7 +110,12 @@ def _try_divide(call: Call) -> str:
 
 def _extreme(function: str) -> Function:
     """The greatest or least of what is not NULL; all in the widest type."""
-    return Function(2, None, lambda call: f"{function}({', '.join(sql for sql, _ in call.arguments)})")
+
+    def write(call: Call) -> str:
+        arithmetic.ordered(call.node, call.type(0))
+        return f"{function}({', '.join(sql for sql, _ in call.arguments)})"
+
+    return Function(2, None, write)
 
 
 def _shift(operator: str) -> Function:
