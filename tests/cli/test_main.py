@@ -40,6 +40,8 @@ def test_every_command_and_option_has_help(run: CommandLine, name: str, command:
 
     assert result.code == 0
     assert command.help
+    assert "..." not in result.out.partition("Commands:")[2], "cut off"
+    assert "\\b" not in result.out, "a mark of click's shown"
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.opts}"

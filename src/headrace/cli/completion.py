@@ -12,12 +12,12 @@ _SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshCompl
 @click.argument("shell", type=click.Choice(list(_SHELLS)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    r"""Print the completion script of SHELL.
+    """Print the completion script of SHELL.
 
     \b
     bash   echo 'eval "$(headrace completion bash)"' >> ~/.bashrc
     zsh    echo 'eval "$(headrace completion zsh)"' >> ~/.zshrc
     fish   headrace completion fish > ~/.config/fish/completions/headrace.fish
-    """
+    """  # noqa: D301 (click's mark for lines that are not to be filled)
     complete = _SHELLS[shell](ctx.find_root().command, {}, "headrace", "_HEADRACE_COMPLETE")
     click.echo(complete.source())

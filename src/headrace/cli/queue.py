@@ -28,10 +28,14 @@ COLUMNS = ("queue", "visible", "in_flight", "delayed", "oldest_seconds", "dead_l
 
 
 class OrderedGroup(click.Group):
-    """Lists its commands in the order in which they were added: the everyday ones first."""
+    """Lists its commands in the order in which they were added, the everyday ones first, each with its whole sentence."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(limit=1_000)) for name, one in self.commands.items()])
 
 
 @click.group(cls=OrderedGroup)

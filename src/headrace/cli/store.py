@@ -16,6 +16,7 @@ from headrace.broker_settings import BrokerSettings, databases_of
 from headrace.cli.options import output_option
 from headrace.cli.output import chosen, print_rows
 from headrace.cli.progress import stage_progress
+from headrace.cli.queue import OrderedGroup
 from headrace.errors import StoreUnusable
 from headrace.settings import resolve
 
@@ -32,7 +33,7 @@ OUTBOX_ROLE = click.option(
 )
 
 
-@click.group()
+@click.group(cls=OrderedGroup)
 def store() -> None:
     """Prepare a PostgreSQL database (15 or later) for brokers.
 
