@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 import msgspec
 
-from headrace.durations import Duration, DurationInvalid, duration_us
+from headrace.durations import Duration, DurationInvalid, duration_text, duration_us
 from headrace.errors import InvalidParameter
 from headrace.work import limits, names
 from headrace.work.errors import InvalidOption
@@ -182,7 +182,9 @@ def milliseconds(name: str, value: Any, *, low: int, high: int) -> int:
     except (DurationInvalid, ValueError, OverflowError) as error:
         raise InvalidOption(name, repr(value), str(error)) from None
     if not low <= found <= high:
-        raise InvalidOption(name, repr(value), f"it is {low / 1_000:g} to {high / 1_000:g} seconds")
+        raise InvalidOption(
+            name, repr(value), f"it is from {duration_text(low * 1_000)} to {duration_text(high * 1_000)}"
+        )
     return found
 
 
