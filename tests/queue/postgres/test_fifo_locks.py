@@ -190,10 +190,11 @@ def test_a_batch_locks_topics_before_groups(nodes: list[PostgresStore], database
     nodes[1].attach(None)
 
 
-def test_first_claim_that_is_released_at_once_leaves_no_group_behind(
-    nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("settles", [ops.ReleaseClaims(QUEUE, "r"), ops.AcknowledgeClaims(QUEUE, "r", 1)])
+def test_first_claim_that_is_settled_at_once_leaves_no_group_behind(
+    nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch, settles: ops.Operation
 ) -> None:
-    """It is committed when who releases has looked for claims already."""
+    """It is committed when who settles has looked for claims already."""
     send(nodes[0], "a1")
     looks = claims._touched
 
@@ -203,7 +204,7 @@ def test_first_claim_that_is_released_at_once_leaves_no_group_behind(
         return found
 
     monkeypatch.setattr(claims, "_touched", looks_too_early)
-    ask(nodes[0], ops.ReleaseClaims(QUEUE, "r"))
+    ask(nodes[0], settles)
     monkeypatch.undo()
     ask(nodes[0], ops.ReleaseClaims(QUEUE, "r"))
     assert receive(nodes[2]) == ["a1"]

@@ -264,11 +264,11 @@ def get_claims(tx: Transaction, operation: GetClaims) -> ClaimState:
 def acknowledge_claims(tx: Transaction, operation: AcknowledgeClaims) -> ClaimState:
     queue = tx.catalog.queue(operation.queue)
     reader, number = (queue.number, operation.reader), operation.number
-    touched = _touched(tx, queue, {reader: number})
     (state,) = states(ask(tx, [reader])).values()
     check_acknowledge(queue.arn, operation.reader, number, state)
     if number <= state.acknowledged:
         return state
+    touched = _touched(tx, queue, {reader: number})  # as in `release_claims`
     groups.lock(tx, touched)
     count_deleted(tx, acknowledge(tx, {reader: number}))
     groups.settle(tx, touched)
