@@ -223,7 +223,7 @@ def test_schedules_that_cannot_be_are_refused_when_declared() -> None:
         app.schedule(tick.s(), every="1m", tz="Europe/Berlin")
     with pytest.raises(InvalidOption, match="no such option"):
         app.schedule(tick.s(), every="1m", zone="UTC")  # type: ignore[call-overload]
-    with pytest.raises(InvalidOption, match="1 to"):
+    with pytest.raises(InvalidOption, match="from 1 second to"):
         app.every("10ms")
     app.schedule(tick.s(), every="1m", name="twice")
     with pytest.raises(InvalidOption, match="another schedule"):
