@@ -161,11 +161,31 @@ def test_whoever_comes_and_goes(
     rows = list(ROWS)
     for start in range(0, len(rows), 15):  # disorder of 1.5 s, below the delay
         rows[start : start + 15] = chance.sample(rows[start : start + 15], 15)
+    come_and_go(client, chance, [rows[start : start + 15] for start in range(0, len(rows), 15)])
+    finished(client)
+    assert counted(taken(client, "out")) == expected_counts(rows)
+
+
+@pytest.mark.parametrize("seed", [2, 9])
+def test_late_rows_count_nowhere_whoever_comes_and_goes(client: headrace.Client, seed: int) -> None:
+    chance = random.Random(seed)
+    old = [{**event(chance.randrange(100)), "v": 10_000 + number} for number in range(20)]
+    lots = [ROWS[start : start + 15] for start in range(0, len(ROWS), 15)]
+    come_and_go(client, chance, [*lots[:20], *([*lot, row] for lot, row in zip(lots[20:], old, strict=True))])
+    counts(late="late").run(client, until="end")
+    late = [row["v"] for row in taken(client, "late")]
+    assert len(late) == len(set(late)) > 0
+    used = [row for row in (*ROWS, *old) if row["v"] not in late]
+    assert counted(taken(client, "out")) == expected_counts(used)
+
+
+def come_and_go(client: headrace.Client, chance: random.Random, lots: list[list[dict[str, Any]]]) -> None:
+    """Members join, leave, die and are thought dead while these rows come."""
     send(client, [])
     with fleet(client, counts(late="late"), "m0", batch_rows=20) as made:
         zombies = []
-        for number in range(1, 40):
-            send(client, rows[(number - 1) * 15 : number * 15])
+        for number, lot in enumerate(lots[:-1], 1):
+            send(client, lot)
             names = list(made.members)
             match chance.randrange(8):
                 case 0 if len(names) < 4:
@@ -180,7 +200,7 @@ def test_whoever_comes_and_goes(
                 case _:
                     for _ in range(4):
                         made.turns(chance.choice(names))
-        send(client, rows[39 * 15 :])
+        send(client, lots[-1])
         made.settle()
         for zombie in zombies:
             if zombie.session is not None:
@@ -188,8 +208,6 @@ def test_whoever_comes_and_goes(
                     zombie.come_back()
             zombie.drop()
         made.settle()
-    finished(client)
-    assert counted(taken(client, "out")) == expected_counts(rows)
 
 
 def test_purge_of_claimed_messages_holds_nobody_up(client: headrace.Client) -> None:
