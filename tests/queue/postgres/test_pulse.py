@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,20 @@ import pytest
 from headrace.clock import ManualClock
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of
+from headrace.queue.store.base import Request
+from headrace.queue.store.postgres import connecting
 from headrace.queue.store.postgres import lane as lanes
 from headrace.queue.store.postgres import pulse as pulses
 from headrace.queue.store.postgres.connecting import connect
 from headrace.queue.store.postgres.failing import AWAY, COMPLAIN_EACH_S, Complaints
+from headrace.queue.store.postgres.families import LaneName
 from headrace.queue.store.postgres.lane import Batch
 from headrace.queue.store.postgres.pulse import EACH_S, LATE_S, Pulse
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
 from headrace.testing.postgres import databases
 from tests.broker_process import wait_until
-from tests.queue.postgres.nodes import ask, node
+from tests.queue.postgres.nodes import Threads, ask, node
 
 
 class HangingLane:
@@ -98,6 +102,35 @@ def test_node_that_hangs_before_its_commit_is_no_owner_when_it_goes_on(
     assert (got, [one.message.body for one in others[0]]) == ([], [b"x"])
     hanging.close()
     other.close()
+
+
+def test_lane_whose_statement_the_server_works_on_is_not_broken_off(
+    kind: StoreKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kind.durable
+    monkeypatch.setattr(pulses, "SILENT_S", 0.0)
+    monkeypatch.setattr(connecting, "LOCK_MS", 600_000)
+    store, queue = node(tmp_path, ManualClock()), arn_of("q")
+    ask(store, ops.CreateQueue(queue))
+    threads = Threads(store)
+    outcomes: list[Any] = []
+    store.execute([Request(ops.Send(queue, [Entry(b"x")]), outcomes.append)])
+    with connect(databases().of(tmp_path)) as other, ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            other.execute("LOCK TABLE message IN EXCLUSIVE MODE")
+            working = pool.submit(threads.work, "send")
+            waits = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            with psycopg.connect(databases().of(tmp_path), autocommit=True) as looking:
+                wait_until(lambda: looking.execute(waits).fetchone())
+            connection = store._lanes[LaneName.SEND].lane.waits_for(0.0)
+            assert connection is not None
+            store.pulse.beat()
+            assert not connection.closed
+        working.result()()
+    assert store._lanes[LaneName.SEND].lane._connection is connection
+    assert len(outcomes[0]) == 1
+    store.attach(None)
+    store.close()
 
 
 def _end_when_it_hangs(store: PostgresStore, hanging: psycopg.Connection[Any], folder: Path) -> None:

@@ -50,6 +50,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         statements: those of its transactions.
         waits_since_s: since when an answer is waited for (monotonic); None: none is.
         server: which server it is, and which start of it.
+        pid: of the server's process; a pooler between tells clients another.
         place: which of the URL's hosts, from 0.
     """
 
@@ -58,6 +59,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     warning: str | None = None
     waits_since_s: float | None = None
     server = ""
+    pid = 0
     place = 0
 
     def wait(self, gen: Generator[Any, Any, T], *how: Any, **more: Any) -> T:
@@ -122,7 +124,7 @@ _SETTINGS: Final[LiteralString] = (
     " set_config('default_transaction_isolation', 'read committed', false),"
     " set_config('plan_cache_mode', 'force_generic_plan', false), "
     + _BY_INDEX
-    + ", pg_postmaster_start_time()::text, pg_is_in_recovery(),"
+    + ", pg_backend_pid(), pg_postmaster_start_time()::text, pg_is_in_recovery(),"
     " current_setting('server_version_num')::int"
 )
 _SERVER_MIN: Final = 150_000
@@ -161,7 +163,7 @@ def connect(
             raise StoreUnusable(url_of(url), f"it is PostgreSQL {row[-1] // 10_000}; 15 or newer is needed")
         if row[-2]:
             raise psycopg.OperationalError("this is a standby: its primary is needed")
-        connection.server, connection.place = row[-3], place_in(given, connection)
+        connection.pid, connection.server, connection.place = row[-4], row[-3], place_in(given, connection)
     except BaseException:
         connection.close()
         raise

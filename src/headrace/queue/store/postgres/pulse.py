@@ -71,7 +71,7 @@ class Pulse:
 
     def _commit(self, tx: Transaction, operations: Sequence[Operation]) -> list[Any]:
         waiting = [connection for lane in self._others if (connection := lane.waits_for(SILENT_S)) is not None]
-        by_pid = {connection.pgconn.backend_pid: connection for connection in waiting}
+        by_pid = {connection.pid: connection for connection in waiting}
         tx.execute(_END_FROZEN, (FROZEN_S,))
         if by_pid:
             for (pid,) in tx.execute(_UNHEARD, (Ints(by_pid),)).fetchall():
