@@ -61,6 +61,13 @@ def test_totals_of_a_node_that_stops_stay(nodes: list[PostgresStore], tmp_path: 
     assert counts(nodes[0]).sent == 5
 
 
+def test_totals_of_a_node_that_stops_stay_while_others_make_queues(nodes: list[PostgresStore]) -> None:
+    send(nodes[0], 3)
+    ask(nodes[1], ops.CreateQueue(FIFO, {"fifo": True}))
+    nodes[0].close()
+    assert counts(nodes[1]).sent == 3
+
+
 def test_totals_of_a_node_that_died_stay(nodes: list[PostgresStore], tmp_path: Path, clock: ManualClock) -> None:
     send(nodes[0], 3)
     clock.advance(TELL_EACH_MS)

@@ -136,11 +136,16 @@ class Lane:
                 self._drop()
 
     def last(self, work: Work) -> None:
-        """Run something before the lane is closed, if it has a connection; what fails is not tried again."""
-        if self._connection is not None and not self._connection.closed:
+        """Run something before the lane is closed, if it has a connection; again for a moment, if that is all that it needs."""
+        until = time.monotonic() + _CLOSE_S
+        while self._connection is not None and not self._connection.closed:
             try:
                 self._once([], work)
-            except Exception:
+                return
+            except Exception as error:
+                if failure_of(error) is Failure.AGAIN and time.monotonic() < until:
+                    self._rollback()
+                    continue
                 log.debug("the lane's last work is not done", exc_info=True, extra={"action": "store.lane_left"})
                 self._drop()
 
