@@ -104,7 +104,7 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
         shown.add_column(
             _heading(column),
             justify="right" if numeric else "left",
-            no_wrap=column == columns[0],
+            no_wrap=column == columns[0] or _is_moment(column),
             overflow="fold",
             min_width=_word_width(column, rows),
         )
@@ -116,7 +116,8 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
 def _word_width(column: str, rows: Sequence[Row]) -> int:
     """Of the longest word, so that a narrow terminal breaks lines between words and cuts no numbers; within reason."""
     texts = [_heading(column), *(_short_cell(column, row.get(column)) for row in rows)]
-    return min(24, max((len(word) for text in texts for word in text.split()), default=1))
+    words = texts if _is_moment(column) else [word for text in texts for word in text.split()]
+    return min(24, max(map(len, words), default=1))
 
 
 def moment(at: datetime) -> str:
@@ -168,10 +169,13 @@ def _heading(key: str) -> str:
     return key.removesuffix("_seconds").replace("_", " ")
 
 
+def _is_moment(key: str) -> bool:
+    return key.rsplit("_", maxsplit=1)[-1] == "at"
+
+
 def _short_cell(key: str, value: Any) -> str:
-    """As `_cell`; a moment to the second and in two words, so that it fits and is never cut."""
-    is_moment = key.rsplit("_", maxsplit=1)[-1] == "at" and isinstance(value, str)
-    return value[:19].replace("T", " ") if is_moment else _cell(key, value)
+    """As `_cell`; a moment to the second, so that it fits and is never cut."""
+    return value[:19].replace("T", " ") if _is_moment(key) and isinstance(value, str) else _cell(key, value)
 
 
 def _cell(key: str, value: Any) -> str:
