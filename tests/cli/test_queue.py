@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import headrace
 from headrace.cli import output
 from headrace.cli.options import duration
+from headrace.cli.output import table
 from tests.cli.conftest import CommandLine
 from tests.native.served import ServedBroker, eventually
 
@@ -278,3 +281,15 @@ def test_other_durations_are_a_wrong_call(run: CommandLine, text: str) -> None:
 )
 def test_ages_in_two_units(seconds: float | None, text: str) -> None:
     assert output.age(seconds) == text
+
+
+def test_no_cell_of_a_table_that_is_too_wide_is_cut_or_lost() -> None:
+    row = {
+        "id": "0" * 32,
+        "task": "shop.pack",
+        "sent_at": "2026-11-26T21:04:08.123+00:00",
+        "due_at": "2026-11-26T21:05:08.000+00:00",
+    }
+    told = io.StringIO()
+    Console(width=60, soft_wrap=True, file=told).print(table([row], tuple(row)))
+    assert "0" * 32 + "   shop.pack   2026-11-26 21:04:08   2026-11-26 21:05:08" in told.getvalue()

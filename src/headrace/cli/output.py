@@ -104,7 +104,7 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
         shown.add_column(
             _heading(column),
             justify="right" if numeric else "left",
-            no_wrap=column == columns[0] or _is_moment(column),
+            no_wrap=column == columns[0],
             overflow="fold",
             min_width=_word_width(column, rows),
         )
