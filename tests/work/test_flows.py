@@ -150,6 +150,22 @@ def test_a_failure_inside_a_nested_group_reaches_the_flows_result(bench: Bench) 
         handle.result(0)
 
 
+@pytest.mark.parametrize("batch", [1, 10])
+def test_a_nested_group_of_which_several_fail_counts_once(bench: Bench, batch: int) -> None:
+    """Each of them fails the inner join, which is one member of the outer group: whether in one commit or in several."""
+    bench.worker.batch = batch
+    inner = group([bench.number.s(13), bench.number.s(13), bench.number.s(1)]).then(bench.total.s())
+    others = [chain(bench.number.s(n), bench.add.s(b=1), bench.add.s(b=1)) for n in (2, 3)]
+    handle = group([inner, *others], on_failure="continue").then(bench.total.s()).send()
+    bench.worker.run_ready()
+    assert bench.joined == [[None, 4, 5]]
+    assert handle.result(0) == 9
+    bench.broken.clear()
+    redrive(bench)
+    bench.worker.run_ready()
+    assert bench.joined == [[None, 4, 5], [13, 13, 1]]
+
+
 def test_a_step_before_a_group_that_fails_ends_the_groups_too(bench: Bench) -> None:
     handle = chain(bench.number.s(13), group([bench.add.s(b=1), bench.add.s(b=2)]), bench.total.s()).send()
     lone = chain(bench.number.s(13), group([bench.add.s(b=1), bench.add.s(b=2)])).send()
