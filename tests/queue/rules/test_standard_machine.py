@@ -128,8 +128,9 @@ class OrderMachine(RuleBasedStateMachine):
         self.held.clear()
 
     @invariant()
-    def tenants_count_the_leases_of_their_messages(self) -> None:
-        leases = list(self.order.leases.active.values()) + [held for held, active in self.held.values() if active]
+    def tenants_count_the_leases_and_claims_of_their_messages(self) -> None:
+        leases = [*self.order.leases.active.values(), *self.order.leases.claimed.values()]
+        leases += [held for held, active in self.held.values() if active]
         counts: dict[str, int] = {}
         for one in leases:
             if one.group is not None:
