@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import uvloop
 
 from headrace.clock import Clock, SteadyClock
@@ -111,3 +114,24 @@ def eventually(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+@contextmanager
+def interrupted_when(holds: Callable[[], bool]) -> Iterator[None]:
+    """What runs in this thread ends with KeyboardInterrupt once it holds, whatever handler other tests have left."""
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        eventually(holds)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +19,7 @@ from headrace.queue import broker
 from headrace.queue import operations as ops
 from headrace.queue.store.base import Request
 from headrace.queue.store.local.store import LocalStore
-from tests.native.served import eventually
+from tests.native.served import eventually, interrupted_when
 from tests.patience import PATIENCE_S
 
 
@@ -124,15 +123,7 @@ def test_close_on_a_disk_that_hangs_ends_calls_on_a_loop_too(tmp_path: Path, han
 def test_interrupted_receive_takes_no_messages(tmp_path: Path) -> None:
     with headrace.connect(tmp_path) as client:
         queue = client.queue("orders", create=True)
-        main = threading.main_thread().ident
-        assert main is not None
-
-        def interrupt() -> None:
-            eventually(lambda: polls_waiting(client) == 1)
-            signal.pthread_kill(main, signal.SIGINT)
-
-        threading.Thread(target=interrupt).start()
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted_when(lambda: polls_waiting(client) == 1):
             queue.receive(wait=20)
         queue.send("x")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from headrace.native import protocol
 from headrace.native.http_sync import IDLE_MAX_S, HttpTransport
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry
-from tests.native.served import ServedBroker, eventually
+from tests.native.served import ServedBroker, eventually, interrupted_when
 from tests.patience import PATIENCE_S
 
 
@@ -215,15 +214,7 @@ def test_connections_are_kept_and_shared(served: ServedBroker, client: headrace.
 
 def test_interrupted_receive_takes_no_messages(served: ServedBroker, client: headrace.Client) -> None:
     queue = client.queue("orders", create=True)
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def interrupt() -> None:
-        eventually(lambda: bool(served.run(lambda broker: broker.waiting()) == 1))
-        signal.pthread_kill(main, signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_when(lambda: bool(served.run(lambda broker: broker.waiting()) == 1)):
         queue.receive(wait=20)
     queue.send("x")
 
