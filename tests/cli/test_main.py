@@ -15,6 +15,7 @@ from headrace import __version__
 from headrace.cli.failures import explain
 from headrace.cli.main import COMMANDS, cli
 from headrace.errors import AccessDenied, Unavailable
+from tests.broker_process import run_to_end
 from tests.cli.conftest import CommandLine
 from tests.patience import PATIENCE_S
 
@@ -126,12 +127,12 @@ def test_json_is_told_by_its_name_here(run: CommandLine) -> None:
     assert "`-o json`" in result.err
 
 
-def test_address_in_use_says_what_to_do(run: CommandLine, tmp_path: Path) -> None:
+def test_address_in_use_says_what_to_do(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = run("broker", "--data", f"{tmp_path}/data", "--port", str(taken.getsockname()[1]))
+        ended = run_to_end("--data", f"{tmp_path}/data", "--port", str(taken.getsockname()[1]), cwd=tmp_path)
 
-    assert result.code == 1
-    assert "Address already in use; end what listens there, or name another address" in result.err
+    assert ended.returncode == 1
+    assert "Address already in use; end what listens there, or name another address" in ended.stderr
 
 
 def test_error_is_one_line_that_says_what_to_do(run: CommandLine) -> None:
