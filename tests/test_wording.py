@@ -5,22 +5,8 @@ from __future__ import annotations
 import pytest
 
 from headrace.errors import QueueNotFound, TopicNotFound
-from headrace.queue.model import arn_of, short_name, topic_arn_of
-from headrace.wording import plain_name, seconds_text, setting_name, setting_value
-
-
-@pytest.mark.parametrize(
-    "arn",
-    [
-        arn_of("orders"),
-        topic_arn_of("flights"),
-        arn_of("orders", region="eu-west-1"),
-        arn_of("orders", account="1" * 12),
-        "orders",
-    ],
-)
-def test_plain_name_is_the_short_one_of_the_queue(arn: str) -> None:
-    assert plain_name(arn) == (short_name(arn) if ":" in arn else arn)
+from headrace.queue.model import arn_of, topic_arn_of
+from headrace.wording import seconds_text, setting_name, setting_value
 
 
 def test_errors_name_queues_and_topics_as_people_do() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from headrace.wording import plain_name, setting_name, setting_value
+from headrace.wording import setting_name, setting_value, short_name
 
 
 class HeadraceError(Exception):
@@ -63,7 +63,7 @@ class QueueNotFound(CallerError):
     queue: str
 
     def __str__(self) -> str:
-        return f"there is no queue {plain_name(self.queue)!r}; create it first"
+        return f"there is no queue {short_name(self.queue)!r}; create it first"
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ class QueueExists(CallerError):
 
     def __str__(self) -> str:
         return (
-            f"queue {plain_name(self.queue)!r} exists already with a different value for {setting_name(self.setting)}"
+            f"queue {short_name(self.queue)!r} exists already with a different value for {setting_name(self.setting)}"
         )
 
 
@@ -85,7 +85,7 @@ class QueueDeletedRecently(CallerError):
     wait_s: int
 
     def __str__(self) -> str:
-        return f"queue {plain_name(self.queue)!r} was deleted just now; create it again in {self.wait_s} s"
+        return f"queue {short_name(self.queue)!r} was deleted just now; create it again in {self.wait_s} s"
 
 
 @dataclass(eq=False)
@@ -94,7 +94,7 @@ class PurgeInProgress(CallerError):
     wait_s: int
 
     def __str__(self) -> str:
-        return f"queue {plain_name(self.queue)!r} was purged just now; purge it again in {self.wait_s} s"
+        return f"queue {short_name(self.queue)!r} was purged just now; purge it again in {self.wait_s} s"
 
 
 @dataclass(eq=False)
@@ -220,7 +220,7 @@ class InFlightLimit(CallerError):
     bound: int
 
     def __str__(self) -> str:
-        return f"queue {plain_name(self.queue)!r} has {self.bound} messages in flight, the most it may have; delete some first"
+        return f"queue {short_name(self.queue)!r} has {self.bound} messages in flight, the most it may have; delete some first"
 
 
 @dataclass(eq=False)
@@ -232,7 +232,7 @@ class RedriveRefused(CallerError):
     reason: str
 
     def __str__(self) -> str:
-        return f"{plain_name(self.target)} cannot be the dead-letter queue of {plain_name(self.source)}: {self.reason}"
+        return f"{short_name(self.target)} cannot be the dead-letter queue of {short_name(self.source)}: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -249,7 +249,7 @@ class MoveTaskRefused(CallerError):
     reason: str
 
     def __str__(self) -> str:
-        return f"messages of {plain_name(self.source)} cannot be moved: {self.reason}"
+        return f"messages of {short_name(self.source)} cannot be moved: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -282,7 +282,7 @@ class ClaimRefused(CallerError):
     reason: str
 
     def __str__(self) -> str:
-        return f"claim of {self.reader!r} on {plain_name(self.queue)!r} refused: {self.reason}"
+        return f"claim of {self.reader!r} on {short_name(self.queue)!r} refused: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -290,7 +290,7 @@ class TopicNotFound(CallerError):
     topic: str
 
     def __str__(self) -> str:
-        return f"there is no topic {plain_name(self.topic)!r}; create it first"
+        return f"there is no topic {short_name(self.topic)!r}; create it first"
 
 
 @dataclass(eq=False)
@@ -302,7 +302,7 @@ class TopicExists(CallerError):
 
     def __str__(self) -> str:
         return (
-            f"topic {plain_name(self.topic)!r} exists already with a different value for {setting_name(self.setting)}"
+            f"topic {short_name(self.topic)!r} exists already with a different value for {setting_name(self.setting)}"
         )
 
 
@@ -313,7 +313,7 @@ class SubscriptionRefused(CallerError):
     reason: str
 
     def __str__(self) -> str:
-        return f"{plain_name(self.queue)} and topic {plain_name(self.topic)} cannot be joined: {self.reason}"
+        return f"{short_name(self.queue)} and topic {short_name(self.topic)} cannot be joined: {self.reason}"
 
 
 @dataclass(eq=False)

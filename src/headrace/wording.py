@@ -14,7 +14,7 @@ _USUAL: Final = ("arn:aws:sqs:us-east-1:000000000000:", "arn:aws:sns:us-east-1:0
 """What `headrace.queue.model.arn_of` puts before a name when nothing else is said."""
 
 
-def plain_name(arn: str) -> str:
+def short_name(arn: str) -> str:
     """The plain name of a queue or topic of the default region and account; the ARN of any other, which needs it."""
     return next((arn.removeprefix(start) for start in _USUAL if arn.startswith(start)), arn)
 

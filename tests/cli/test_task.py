@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
+from headrace.cli.task import FATES
 from headrace.work import App
+from headrace.work.settling import Fate
 from tests.cli.conftest import CommandLine
 from tests.native.served import ServedBroker
 from tests.work.small_worker import SmallWorker
@@ -32,6 +35,10 @@ def app(served: ServedBroker) -> Iterator[App]:
     app.backend.prepare("tasks")
     yield app
     app.close()
+
+
+def test_runs_may_be_asked_for_by_each_of_their_ends() -> None:
+    assert get_args(Fate) == FATES
 
 
 def test_a_task_is_called_by_name_and_its_result_awaited(app: App, run: CommandLine) -> None:

@@ -87,8 +87,10 @@ class Attempts:
             if self._unknown is None:
                 self._deadline_s = min(self._deadline_s, now_s + REMEMBERED_S)
             self._unknown = error
+        elif isinstance(error, StoreError) and not isinstance(error, Unavailable) and self._unknown is not None:
+            raise self._unknown  # a full disk says that nothing was done, and an earlier try may have been
         elif not isinstance(error, Unavailable):
-            raise (isinstance(error, StoreError) and self._unknown) or error
+            raise error
         pause_s = self._pause_s * (0.5 + chance / 2)
         if now_s + pause_s > self._deadline_s:
             raise self._unknown or error

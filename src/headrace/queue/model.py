@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.queue import limits
+from headrace.wording import short_name as short_name  # noqa: PLC0414 (a word of the model, which errors need too)
 
 ID: Final = re.compile(rf"[!-~]{{1,{limits.ID_CHARACTERS_MAX}}}")
 """A group, dedup or attempt id: alphanumerics and punctuation. Source: SQS, SendMessage."""
@@ -313,12 +314,6 @@ def arn_of(name: str, *, region: str = limits.REGION_DEFAULT, account: str = lim
 def name_of(arn: str) -> str:
     """The name of a queue or topic, the last part of its ARN."""
     return arn.rpartition(":")[2]
-
-
-def short_name(arn: str) -> str:
-    """The plain name of a queue or topic in the default region and account; the ARN of any other."""
-    name = name_of(arn)
-    return name if arn in (arn_of(name), topic_arn_of(name)) else arn
 
 
 def uuid_text(id_bytes: bytes) -> str:

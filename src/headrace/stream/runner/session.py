@@ -268,9 +268,8 @@ class Session:
     def _gathered(self) -> Batch:
         try:
             return self._inlets.gather()
-        except (
-            ClaimRefused
-        ):  # who has the slot now, or one that this was looking after, has acknowledged what comes next
+        except ClaimRefused:
+            # Who has the slot now, or one that this was looking after, has acknowledged what comes next.
             self._ledger.confirm()
             raise
 

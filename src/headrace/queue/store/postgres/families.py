@@ -75,9 +75,7 @@ class LaneName(Enum):
 
     SEND = "send"  # and deletes of a few messages: to share a transaction and a sync saves a tenth of what tens cost
     ORDER = "order"  # the same of FIFO queues and topics: they wait for whoever holds the group, or the log
-    TRANSACT = (
-        "transact"  # so do these; and they lock fences and values before: in one batch with others that is no order
-    )
+    TRANSACT = "transact"  # so do these; they lock fences and values before, so a batch with others would have no order
     RECEIVE = "receive"
     CLAIM = "claim"  # thousands of messages at once: who receives a few does not wait behind
     SETTLE = "settle"  # and Take: a receive's attempt is locked before groups
