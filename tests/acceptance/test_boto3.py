@@ -295,3 +295,11 @@ def test_keys_are_asked_for_and_a_url_can_be_presigned(tmp_path: Path) -> None:
         assert running.get(action.removeprefix(running.url))[0] == 403
         for client in (sqs, unknown, presigning):
             client.close()
+
+
+def test_python_booleans_are_accepted_as_attributes(sqs: Any, name: str) -> None:
+    attributes = {"FifoQueue": str(True), "ContentBasedDeduplication": str(True), "VisibilityTimeout": "030"}
+    url = sqs.create_queue(QueueName=f"{name}.fifo", Attributes=attributes)["QueueUrl"]
+    shown = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(attributes))["Attributes"]
+    assert shown == {"FifoQueue": "true", "ContentBasedDeduplication": "true", "VisibilityTimeout": "30"}
+    assert sqs.create_queue(QueueName=f"{name}.fifo", Attributes=shown)["QueueUrl"] == url

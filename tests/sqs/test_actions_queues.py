@@ -40,6 +40,62 @@ def test_create_again_is_the_same_queue(sqs: Any) -> None:
     assert sqs.create_queue(QueueName="q", Attributes={"ReceiveMessageWaitTimeSeconds": "0"}) is not None
 
 
+@pytest.mark.parametrize("spelling", ["True", "TRUE", "tRuE"])
+def test_booleans_are_accepted_in_any_case_and_read_back_in_lower_case(sqs: Any, spelling: str) -> None:
+    names = ["ContentBasedDeduplication", "FifoQueue", "SqsManagedSseEnabled"]
+    url = sqs.create_queue(QueueName="q.fifo", Attributes=dict.fromkeys(names, spelling))["QueueUrl"]
+    shown = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    assert shown == dict.fromkeys(names, "true")
+    sqs.create_queue(QueueName="q.fifo", Attributes=dict.fromkeys(names, "true"))
+    changed = {"ContentBasedDeduplication": "False", "SqsManagedSseEnabled": "FALSE", "FifoQueue": spelling}
+    sqs.set_queue_attributes(QueueUrl=url, Attributes=changed)
+    shown = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    assert shown == {"ContentBasedDeduplication": "false", "FifoQueue": "true", "SqsManagedSseEnabled": "false"}
+
+
+@pytest.mark.parametrize("name", ["ContentBasedDeduplication", "SqsManagedSseEnabled"])
+def test_other_words_are_no_booleans(sqs: Any, name: str) -> None:
+    seen = refused(sqs.create_queue, QueueName="q.fifo", Attributes={"FifoQueue": "true", name: "yes"})
+    assert (seen.code, seen.message) == ("InvalidAttributeValue", f"Invalid value for the parameter {name}.")
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ({"VisibilityTimeout": "30"}, {"VisibilityTimeout": "030"}),
+        ({"VisibilityTimeout": "030"}, {"VisibilityTimeout": "30"}),
+        ({"MessageRetentionPeriod": "345600"}, {"MessageRetentionPeriod": "0345600"}),
+        ({"DelaySeconds": "0"}, {"DelaySeconds": "000"}),
+        ({"MaximumMessageSize": "2048"}, {"MaximumMessageSize": "02048"}),
+        ({"ReceiveMessageWaitTimeSeconds": "05"}, {"ReceiveMessageWaitTimeSeconds": "5"}),
+        ({"KmsMasterKeyId": "key"}, {"KmsMasterKeyId": "key", "KmsDataKeyReusePeriodSeconds": "0300"}),
+        (
+            {"KmsMasterKeyId": "key", "KmsDataKeyReusePeriodSeconds": "0600"},
+            {"KmsMasterKeyId": "key", "KmsDataKeyReusePeriodSeconds": "600"},
+        ),
+    ],
+)
+def test_create_compares_numbers_as_numbers(sqs: Any, first: dict[str, str], again: dict[str, str]) -> None:
+    url = sqs.create_queue(QueueName="q", Attributes=first)["QueueUrl"]
+    assert sqs.create_queue(QueueName="q", Attributes=again)["QueueUrl"] == url
+    shown = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(first))["Attributes"]
+    assert shown == {name: text if name == "KmsMasterKeyId" else str(int(text)) for name, text in first.items()}
+
+
+def test_create_compares_max_receive_count_as_a_number(sqs: Any) -> None:
+    sqs.create_queue(QueueName="dead")
+    arn = "arn:aws:sqs:us-east-1:000000000000:dead"
+
+    def create(count: str) -> str:
+        policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": {count}}}'
+        return str(sqs.create_queue(QueueName="q", Attributes={"RedrivePolicy": policy})["QueueUrl"])
+
+    url = create("5")
+    assert create('"5"') == create('"05"') == url
+    shown = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
+    assert shown == f'{{"deadLetterTargetArn":"{arn}","maxReceiveCount":5}}'
+
+
 def test_create_with_another_value_is_refused(sqs: Any) -> None:
     sqs.create_queue(QueueName="q", Attributes={"DelaySeconds": "1"})
     seen = refused(sqs.create_queue, QueueName="q", Attributes={"DelaySeconds": "2"})

@@ -112,7 +112,7 @@ def test_set_attributes(harness: Harness, sqs: Any, url: str) -> None:
         ("ReceiveMessageWaitTimeSeconds", ["-1", "21", "x"]),
         ("VisibilityTimeout", ["-1", "43201", "x"]),
         ("KmsDataKeyReusePeriodSeconds", ["59", "86401", "x"]),
-        ("SqsManagedSseEnabled", ["yes", "", "True"]),
+        ("SqsManagedSseEnabled", ["yes", "", "truthy"]),
         ("Policy", ["x", "[]", '{"Statement": 5}']),
     ],
 )

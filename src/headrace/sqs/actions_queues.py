@@ -49,13 +49,14 @@ def create_queue(call: Call, request: shapes.CreateQueue) -> None:
 
 
 def _check_name(name: str, given: dict[str, str]) -> None:
-    """A FIFO queue says so twice, by its name and by FifoQueue; a standard queue by neither."""
+    """Refuse an invalid name. A FIFO queue has both the suffix `.fifo` and FifoQueue, a standard queue neither."""
     fifo = given.get("FifoQueue")
-    if fifo == "true" and not name.endswith(".fifo"):
+    is_fifo = fifo is not None and fifo.lower() == "true"
+    if is_fifo and not name.endswith(".fifo"):
         raise Fault(INVALID_PARAMETER_VALUE, FIFO_NAME_RULE)
-    if name.endswith(".fifo") and fifo != "true":
+    if name.endswith(".fifo") and not is_fifo:
         raise Fault(INVALID_PARAMETER_VALUE, NAME_RULE)
-    if fifo is not None and fifo != "true":
+    if fifo is not None and not is_fifo:
         raise unknown_attribute("FifoQueue")
     if not valid_name(name) or len(name) > 80:
         raise Fault(INVALID_PARAMETER_VALUE, FIFO_NAME_RULE if fifo else NAME_RULE)

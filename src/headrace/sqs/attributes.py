@@ -55,9 +55,10 @@ def parse(attributes: Mapping[str, str]) -> Changes:
 
 
 def _boolean(name: str, text: str) -> bool:
-    if text not in ("true", "false"):
+    """A boolean in any case: Python programs send `str(True)`."""
+    if text.lower() not in ("true", "false"):
         raise invalid_attribute(name)
-    return text == "true"
+    return text.lower() == "true"
 
 
 def _integer(name: str, text: str) -> int:
@@ -159,15 +160,13 @@ def _settle_encryption(stored: dict[str, str | None]) -> None:
 
 
 def drop_same(changes: Changes, info: QueueInfo) -> Changes:
-    """`changes` without the stored attributes that a queue has anyway, by default or in another spelling.
+    """`changes` without the stored attributes that the queue already has, by default or in another spelling.
 
-    CreateQueue compares what is given with the queue that exists; a default is nowhere stored, and JSON has spaces.
+    CreateQueue compares the given attributes with an existing queue. Defaults are not stored, and the same JSON may be
+    written in several ways.
     """
-    stored = {
-        name: value
-        for name, value in changes.stored.items()
-        if not _same(name, value, info.settings.stored.get(name, _STORED_DEFAULTS.get(name)))
-    }
+    present = _with_defaults(info.settings)
+    stored = {name: value for name, value in changes.stored.items() if not _same(name, value, present.get(name))}
     return Changes(changes.settings, stored)
 
 
@@ -205,14 +204,19 @@ def _render_all(info: QueueInfo, counts: QueueCounts) -> dict[str, str]:
         "QueueArn": info.arn,
         "ReceiveMessageWaitTimeSeconds": str(settings.wait_ms // SECOND_MS),
         "VisibilityTimeout": str(settings.visibility_ms // SECOND_MS),
-        **_STORED_DEFAULTS,
-        **settings.stored,
+        **_with_defaults(settings),
     }
-    if "KmsMasterKeyId" in attributes:
-        attributes.setdefault("KmsDataKeyReusePeriodSeconds", str(limits.KMS_REUSE_DEFAULT_S))
     if settings.fifo:
         attributes |= _render_fifo(settings)
     return attributes | _render_redrive(settings)
+
+
+def _with_defaults(settings: QueueSettings) -> dict[str, str]:
+    """The stored attributes of a queue and the defaults of those that it does not store."""
+    shown = {**_STORED_DEFAULTS, **settings.stored}
+    if "KmsMasterKeyId" in shown:
+        shown.setdefault("KmsDataKeyReusePeriodSeconds", str(limits.KMS_REUSE_DEFAULT_S))
+    return shown
 
 
 def _render_fifo(settings: QueueSettings) -> dict[str, str]:
