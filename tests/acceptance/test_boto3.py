@@ -303,3 +303,15 @@ def test_python_booleans_are_accepted_as_attributes(sqs: Any, name: str) -> None
     shown = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(attributes))["Attributes"]
     assert shown == {"FifoQueue": "true", "ContentBasedDeduplication": "true", "VisibilityTimeout": "30"}
     assert sqs.create_queue(QueueName=f"{name}.fifo", Attributes=shown)["QueueUrl"] == url
+
+
+def test_attribute_names_beyond_ascii_and_the_star(sqs: Any, name: str) -> None:
+    url = sqs.create_queue(QueueName=name)["QueueUrl"]
+    attributes = {"attr.1øßä": {"DataType": "String", "StringValue": "x"}}
+    sent = sqs.send_message(QueueUrl=url, MessageBody="a", MessageAttributes=attributes)
+    message = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["*"])["Messages"][0]
+    assert message["MessageAttributes"] == attributes
+    assert message["MD5OfMessageAttributes"] == sent["MD5OfMessageAttributes"]
+    control = {"attr": {"DataType": "String", "StringValue": "\x01"}}
+    with pytest.raises(sqs.exceptions.ClientError, match="InvalidParameterValue"):
+        sqs.send_message(QueueUrl=url, MessageBody="a", MessageAttributes=control)

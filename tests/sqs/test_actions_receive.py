@@ -55,6 +55,7 @@ FILTERS = [
     ([], None, set()),
     (["All"], "4c360f3fdafd970e05fae2f149d997f5", {"General", "Hello", "Help.Me"}),
     ([".*"], "4c360f3fdafd970e05fae2f149d997f5", {"General", "Hello", "Help.Me"}),
+    (["*"], "4c360f3fdafd970e05fae2f149d997f5", {"General", "Hello", "Help.Me"}),
     (["Foo", "Help"], None, set()),
     (["Hello", "General"], "fca026605781cb4126a1e9044df24232", {"General", "Hello"}),
     (["Foo", "Hello"], "a311262e065454b75da111d535b8dacd", {"Hello"}),

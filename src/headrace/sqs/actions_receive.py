@@ -20,6 +20,8 @@ from headrace.sqs.messages import allowed, attributes_md5, check_id, md5
 from headrace.sqs.shapes import AttributeValue, ReceivedMessage, ReceiveMessage, ReceiveMessageResult
 
 _NOTHING: Final = ReceiveMessageResult()
+_EVERY: Final = frozenset((ALL, "*", ".*"))
+"""Each of these names selects all message attributes."""
 
 
 class _View(NamedTuple):
@@ -89,10 +91,10 @@ def _view_of(call: Call, request: ReceiveMessage) -> _View:
 
 
 def _view(system: tuple[str, ...], names: tuple[str, ...]) -> _View:
-    """Names that are none are ignored, as AWS does. `prefix.*` is every name that starts with `prefix`."""
+    """What the names of a request select. Unknown names are ignored; `prefix.*` is every name that starts with `prefix`."""
     wanted = SYSTEM if ALL in system else SYSTEM.intersection(system)
     prefixes = tuple(name.removesuffix(".*") for name in names if name.endswith(".*"))
-    every = ALL in names or ".*" in names
+    every = not _EVERY.isdisjoint(names)
     return _View(wanted, every, frozenset(names), prefixes)
 
 

@@ -33,7 +33,7 @@ from headrace.sqs.shapes import AttributeValue
 _ALLOWED: Final = bytes(byte for byte in range(256) if byte >= 0x20 or byte in b"\t\n\r")
 _NO_CHARACTER: Final = (b"\xef\xbf\xbe", b"\xef\xbf\xbf")
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+_NAME: Final = re.compile(r"[\w.-]+")  # letters and digits of any script: AWS accepts `attr.1øßä`
 _RESERVED: Final = re.compile(r"(?:aws|amazon)\.", re.IGNORECASE)
 _TYPE: Final = re.compile(r"(?:String|Number|Binary)(?:\.[^\x00-\x1f]+)?")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
@@ -143,8 +143,8 @@ def _read_value(name: str, value: AttributeValue, noun: str) -> tuple[str, str |
     if not content or other:
         raise _refused(f"{noun.capitalize()} '{name}' must contain a non-empty value of type '{base}'.")
     if isinstance(content, str):
-        if not allowed(content.encode()):
-            raise Fault(INVALID_MESSAGE_CONTENTS, CHARACTER_RULE)
+        if not allowed(content.encode()):  # AWS answers InvalidMessageContents for the body only
+            raise _refused(CHARACTER_RULE)
         if base == "Number" and not _is_number(content):
             raise _refused(f"Can't cast the value of {noun} '{name}' to a number.")
     return data_type, content
