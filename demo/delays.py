@@ -18,7 +18,7 @@ flights = hs.topic(
     "flights",
     schema="row bigint, origin string, dep_delay double, time_hour timestamp",
     start="beginning",
-).event_time("time_hour", delay="12 days")
+).with_watermark("time_hour", delay="12 days")
 
 delays = hs.sql("""
     SELECT window_start, origin, count(*) AS flights, count(dep_delay) AS departed, avg(dep_delay) AS delay
@@ -31,6 +31,6 @@ pipeline = hs.pipeline(
     "delays",
     delays,
     sink=[hs.topic("delays"), hs.parquet(DATA / "delays")],  # a queue is subscribed to the topic
-    late=hs.queue("delays-late"),
-    dead=hs.queue("delays-dead"),
+    late_queue=hs.queue("delays-late"),
+    dead_letter_queue=hs.queue("delays-dead"),
 )

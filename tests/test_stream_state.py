@@ -13,7 +13,7 @@ from headrace import stream_state
 from headrace.queue.operations import Operation
 from headrace.stream.runner import keys
 from headrace.stream.runner.control import Control, read_control, write_control
-from headrace.stream.runner.store import BrokerStore, Patience
+from headrace.stream.runner.store import BrokerStore, RetryPolicy
 from headrace.stream.sources.topic import inbox_name
 from tests.stream.runner.conftest import client as client  # noqa: PLC0414 (a fixture)
 from tests.stream.runner.pipelines import counts, event, send
@@ -33,7 +33,7 @@ def test_keys_are_those_of_the_runner() -> None:
 
 def test_a_pipeline_is_read_as_it_ran(client: headrace.Client) -> None:
     send(client, [*map(event, range(200)), b"nonsense"])
-    counts(dead="dead").run(client, until="idle")
+    counts(dead_letter_queue="dead").run(client, until="idle")
     [found] = _read(client)
     assert (found.name, found.rows_in, found.rows_out, found.late, found.dead) == ("counts", 201, 3, 0, 1)
     assert [(source.name, source.queue, source.rows) for source in found.sources] == [("events", "events", 201)]
@@ -46,7 +46,7 @@ def test_a_pipeline_is_read_as_it_ran(client: headrace.Client) -> None:
 def test_a_paused_pipeline_is_told(client: headrace.Client) -> None:
     send(client, [event(1)])
     counts().run(client, until="idle")
-    store = BrokerStore(client, keys.state_name("counts"), Patience(0, threading.Event()))
+    store = BrokerStore(client, keys.state_name("counts"), RetryPolicy(0, threading.Event()))
     write_control(store, "counts", Control(paused=True))
     [found] = _read(client)
     assert found.paused
@@ -54,7 +54,7 @@ def test_a_paused_pipeline_is_told(client: headrace.Client) -> None:
 
 def test_a_pipeline_that_has_ended_has_no_watermark(client: headrace.Client) -> None:
     rows = hs.memory("k string, ts timestamp", [[{"k": "a", "ts": dt.datetime(2024, 1, 1)}]])  # noqa: DTZ001 (as inside)
-    hs.pipeline("ended", rows.event_time("ts"), sink=hs.queue("out")).run(client)
+    hs.pipeline("ended", rows.with_watermark("ts"), sink=hs.queue("out")).run(client)
     [found] = _read(client)
     assert (found.watermark_us, found.sources[0].queue) == (None, "")
 
@@ -88,7 +88,7 @@ def test_the_plan_is_read_with_its_boxes(client: headrace.Client) -> None:
 def test_pausing_is_what_the_runner_reads(client: headrace.Client) -> None:
     send(client, [event(1)])
     counts().run(client, until="idle")
-    store = BrokerStore(client, keys.state_name("counts"), Patience(0, threading.Event()))
+    store = BrokerStore(client, keys.state_name("counts"), RetryPolicy(0, threading.Event()))
     for paused in (True, False):
         client.call(stream_state.pausing("counts", paused=paused))
         assert read_control(store) == Control(paused)

@@ -51,9 +51,9 @@ def sources(query: Query) -> dict[str, hs.Stream]:
     """The three streams, from queues of their names."""
     bid = hs.queue("bid", schema=BID, metadata=["sent_at"] if query.time == "sent_at" else [])
     return {
-        "person": hs.queue("person", schema=PERSON).event_time("ts", delay=DELAY),
-        "auction": hs.queue("auction", schema=AUCTION).event_time("ts", delay=DELAY),
-        "bid": bid.event_time(query.time, delay=DELAY),
+        "person": hs.queue("person", schema=PERSON).with_watermark("ts", delay=DELAY),
+        "auction": hs.queue("auction", schema=AUCTION).with_watermark("ts", delay=DELAY),
+        "bid": bid.with_watermark(query.time, delay=DELAY),
     }
 
 

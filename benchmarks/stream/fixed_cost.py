@@ -20,7 +20,7 @@ from headrace.stream import arrow_memory, runner  # noqa: F401 - loaded before t
 def in_memory(query: str, count: int) -> float:
     """CPU seconds of so many batches, state in memory."""
     bids = generator.generate(-(-count * 50 // 46)).bids
-    stream = hs.memory(generator.BID, _single(bids, count), name="bid").event_time("ts", delay=queries.DELAY)
+    stream = hs.memory(generator.BID, _single(bids, count), name="bid").with_watermark("ts", delay=queries.DELAY)
     return _cpu_s(queries.pipeline(query, {**queries.sources(queries.QUERIES[query]), "bid": stream}), None)
 
 

@@ -31,7 +31,7 @@ def headrace(query: str, folder: Path, spawned_s: float) -> Usage:
 
     arrow_memory.settle()
     streams = {name: hs.files(folder / name, format="parquet", name=name) for name in KINDS}
-    timed = {name: stream.event_time("ts", delay=DELAY) for name, stream in streams.items()}
+    timed = {name: stream.with_watermark("ts", delay=DELAY) for name, stream in streams.items()}
     pipeline = queries.pipeline(query, timed)
     often, limits.TELL_S = limits.TELL_S, 0.0  # type: ignore[misc] # until the first batch, which is timed
     watch = Stopwatch(spawned_s)
@@ -104,7 +104,7 @@ def _spark_frame(query: str, folder: Path) -> tuple[Any, tempfile.TemporaryDirec
         "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
     )
     streams = {
-        name: hs.files(folder / name, format="parquet", name=name).event_time("ts", delay=DELAY) for name in KINDS
+        name: hs.files(folder / name, format="parquet", name=name).with_watermark("ts", delay=DELAY) for name in KINDS
     }
     plan = queries.pipeline(query, streams).plan
     checkpoint = tempfile.TemporaryDirectory(prefix="headrace-benchmark-")

@@ -70,7 +70,7 @@ def run(url: str, form: str, query: str, spawned_s: float) -> None:
 
 def serve(url: str) -> None:
     """Windows of the queue `ticks` into the queue `windows`."""
-    ticks = hs.queue("ticks", schema="n bigint, ts timestamp").event_time("ts", delay="0 seconds")
+    ticks = hs.queue("ticks", schema="n bigint, ts timestamp").with_watermark("ts", delay="0 seconds")
     text = f"SELECT window_end, count(*) AS n FROM ticks GROUP BY tumble(ts, '{LATENCY_WINDOW_MS} milliseconds')"
     pipeline = hs.pipeline("latency", hs.sql(text, ticks=ticks), sink=hs.queue("windows"))
     stop = threading.Event()

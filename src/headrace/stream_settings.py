@@ -45,9 +45,9 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
         Size, setting("State kept in memory; the rest is read again when it is needed.", ge=1_048_576)
     ] = Size(256 * 1_048_576)
     threads: Annotated[int, setting("Threads of the SQL engine.", ge=1, le=256)] = 2
-    patience: Annotated[
+    retry_timeout: Annotated[
         Duration | None,
-        setting("How long to bear with a broker or sink that is away; if not given, for ever, or 60 s with --until."),
+        setting("How long to retry while the broker or a sink is unavailable. Default: no limit; 60 s with --until."),
     ] = None
     engine: Annotated[Literal["embedded", "spark"], setting("What runs it: this process, or Apache Spark.")] = (
         "embedded"

@@ -29,9 +29,9 @@ from tests.stream.runner.pipelines import event
 FILE = """
 import headrace.stream as hs
 
-events = hs.queue("events", schema="k string, v bigint, ts timestamp").event_time("ts", delay="2 seconds")
+events = hs.queue("events", schema="k string, v bigint, ts timestamp").with_watermark("ts", delay="2 seconds")
 counts = hs.sql("SELECT k, count(*) AS n FROM events GROUP BY tumble(ts, '10 seconds'), k")
-pipeline = hs.pipeline("counts", counts, sink=hs.queue("out"), dead="dead")
+pipeline = hs.pipeline("counts", counts, sink=hs.queue("out"), dead_letter_queue="dead")
 """
 
 TESTS = """

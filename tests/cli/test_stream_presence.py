@@ -46,7 +46,9 @@ def test_a_run_without_a_broker_of_others_is_shown_to_nobody(tmp_path: Path) -> 
 
 
 def test_a_run_is_present_at_its_broker_with_its_queues(tmp_path: Path) -> None:
-    plan = hs.pipeline("counts", hs.queue("events", schema="k string"), sink=hs.queue("out"), dead="dead").plan
+    plan = hs.pipeline(
+        "counts", hs.queue("events", schema="k string"), sink=hs.queue("out"), dead_letter_queue="dead"
+    ).plan
     with broker(tmp_path / "data") as one, headrace.connect(one.url) as client:
 
         def present() -> list[tuple[list[str], list[str]]]:

@@ -17,10 +17,10 @@ from tests.stream.runner.pipelines import counted, event, expected_counts, send,
 FILE = """
 import headrace.stream as hs
 
-events = hs.queue("events", schema="k string, v bigint, ts timestamp").event_time("ts", delay="2 seconds")
+events = hs.queue("events", schema="k string, v bigint, ts timestamp").with_watermark("ts", delay="2 seconds")
 pipeline = hs.pipeline("counts", hs.sql('''
     SELECT window_start, k, count(*) AS n, sum(v) AS s FROM events GROUP BY tumble(ts, '10 seconds'), k''', events=events),
-    sink=hs.queue("out"), late="late", dead="dead")
+    sink=hs.queue("out"), late_queue="late", dead_letter_queue="dead")
 """
 ROWS = [event(number) for number in range(3_000)]
 

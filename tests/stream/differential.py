@@ -146,8 +146,8 @@ def query(noise: random.Random) -> str:
 
 
 def pipeline(text: str, shards: int = 2) -> hs.Pipeline:
-    left = hs.memory(LEFT, [], name="l").event_time("ts", delay="3 seconds")
-    right = hs.memory(RIGHT, [], name="r").event_time("at", delay="3 seconds")
+    left = hs.memory(LEFT, [], name="l").with_watermark("ts", delay="3 seconds")
+    right = hs.memory(RIGHT, [], name="r").with_watermark("at", delay="3 seconds")
     return hs.pipeline("p", hs.sql(text, l=left, r=right), shards=shards)
 
 

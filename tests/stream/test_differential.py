@@ -61,7 +61,7 @@ HOSTILE: Final = (
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_column_may_have_any_name(name: str) -> None:
     column = f"`{name.replace('`', '``')}`"
-    stream = hs.memory({name: "bigint", "ts": "timestamp"}, [], name="input").event_time("ts")
+    stream = hs.memory({name: "bigint", "ts": "timestamp"}, [], name="input").with_watermark("ts")
     query = (
         f"SELECT {column}, sum({column}) AS total FROM input WHERE {column} > 0 GROUP BY tumble(ts, '1 s'), {column}"
     )

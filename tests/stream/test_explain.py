@@ -9,8 +9,8 @@ from headrace.stream.explain import explain, mermaid, picture
 
 
 def pipeline() -> hs.Pipeline:
-    a = hs.memory("id bigint, s string, ts timestamp", [], name="a<b>").event_time("ts", delay="2 s")
-    b = hs.memory("id bigint, ts timestamp", [], name="b").event_time("ts")
+    a = hs.memory("id bigint, s string, ts timestamp", [], name="a<b>").with_watermark("ts", delay="2 s")
+    b = hs.memory("id bigint, ts timestamp", [], name="b").with_watermark("ts")
     joined = hs.sql(
         "SELECT x.id, x.s, x.ts FROM x JOIN b ON x.id = b.id AND b.ts BETWEEN x.ts AND x.ts + INTERVAL 1 MINUTE", x=a
     )
@@ -31,7 +31,7 @@ def test_the_text_names_operators_state_and_sql() -> None:
 
 
 def test_what_spark_cannot_run_is_said() -> None:
-    stream = hs.memory("id bigint, ts timestamp", []).event_time("ts")
+    stream = hs.memory("id bigint, ts timestamp", []).with_watermark("ts")
     last = stream.sql("SELECT * FROM input QUALIFY row_number() OVER (PARTITION BY id ORDER BY ts DESC) = 1")
     text = hs.pipeline("p", last, mode="update").explain()
     assert "Not on Spark" in text and "Warnings" in text

@@ -23,7 +23,7 @@ def row(second: int, origin: str = "JFK", delay: float = 1.0) -> dict[str, objec
 
 
 def counts() -> hs.Pipeline:
-    flights = hs.queue("flights", schema=SCHEMA).event_time("ts", delay="2 seconds", idle="30 seconds")
+    flights = hs.queue("flights", schema=SCHEMA).with_watermark("ts", delay="2 seconds", idle="30 seconds")
     return hs.pipeline(
         "counts",
         hs.sql(

@@ -72,7 +72,7 @@ async def _durable(data: Path, rows: int, seconds: float, progress: Progress) ->
 
 
 def _in_memory(rows: int) -> Measured:
-    stream = hs.memory(SCHEMA, _tables(rows), name="rows").event_time("ts", delay="0 seconds")
+    stream = hs.memory(SCHEMA, _tables(rows), name="rows").with_watermark("ts", delay="0 seconds")
     return _timed("count in memory", _counting(stream, hs.callback(lambda _batch, _table: None)), None, rows)
 
 
@@ -84,7 +84,7 @@ def _from_queue(data: Path, rows: int) -> Measured:
         for table in _tables(rows):
             bodies = arrow_streams(table, rows_max=BODY_ROWS, bytes_max=BODY_BYTES_MAX)
             queue.send_many([Outgoing(body, attributes=attributes) for body in bodies])
-    stream = hs.queue("rows", schema=SCHEMA, format="arrow").event_time("ts", delay="0 seconds")
+    stream = hs.queue("rows", schema=SCHEMA, format="arrow").with_watermark("ts", delay="0 seconds")
     return _timed("count from a queue", _counting(stream, hs.queue("counts", format="arrow")), data, rows)
 
 
@@ -120,7 +120,7 @@ async def _latency(data: Path, seconds: float) -> Measured:
 
 @asynccontextmanager
 async def _pipeline(data: Path) -> AsyncIterator[None]:
-    source = hs.queue("ticks", schema=SCHEMA).event_time("ts", delay="0 seconds")
+    source = hs.queue("ticks", schema=SCHEMA).with_watermark("ts", delay="0 seconds")
     text = TICKS.format(ms=int(WINDOW_S * 1e3))
     pipeline = hs.pipeline("bench-ticks", hs.sql(text, ticks=source), sink=hs.queue("windows"))
     stop = threading.Event()

@@ -123,7 +123,7 @@ def _run(pipeline: Pipeline, until: Any, settings: StreamSettings, stop: threadi
             memory_bytes=settings.memory,
             state_memory_bytes=settings.state_memory,
             threads=settings.threads,
-            patience_s=settings.patience,
+            retry_timeout_s=settings.retry_timeout,
             reset=reset,
             backfill=settings.backfill or None,
             on_progress=on_progress,

@@ -98,7 +98,7 @@ def _produces(plan: Pipeline) -> list[str]:
     from headrace.stream.plan import QueueSink  # noqa: PLC0415 - needs the extra
 
     sinks = [sink.queue for sink in plan.sinks if isinstance(sink, QueueSink)]
-    return sinks + [queue for queue in (plan.late, plan.dead) if queue is not None]
+    return sinks + [queue for queue in (plan.late_queue, plan.dead_letter_queue) if queue is not None]
 
 
 def _watermark_ms(watermark: int) -> int | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from headrace.native.client import Client
-    from headrace.stream.runner.inspect import Lag, Standing
+    from headrace.stream.runner.inspect import Lag, PipelineStatus
     from headrace.stream.runner.store import Store
 
 LAG_COLUMNS = ("source", "reads", "waiting", "claimed", "oldest_seconds", "rows", "watermark")
@@ -33,7 +33,7 @@ def show(name: str, target: str, output: str | None) -> None:
     from headrace.stream.runner import inspect  # noqa: PLC0415
 
     with open_client(target) as client:
-        found = inspect.standing(client, name, measured=True)
+        found = inspect.pipeline_status(client, name, measured=True)
         row = _row(found, client.statistics().now_ms)
     row |= {
         "state_bytes": found.state_bytes,
@@ -50,7 +50,7 @@ def show(name: str, target: str, output: str | None) -> None:
         click.echo("\n" + found.definition.text)
 
 
-def _places(found: Standing) -> str:
+def _places(found: PipelineStatus) -> str:
     """How many processes can share the pipeline, and why not several."""
     alone = found.definition.alone
     return f"1 process: {alone}" if alone else f"{found.definition.shards} processes"
@@ -128,7 +128,7 @@ def reset(name: str, yes: bool, target: str) -> None:
     from headrace.stream.runner.reset import reset as drop_state  # noqa: PLC0415
 
     with open_client(target) as client:
-        inspect.standing(client, name)
+        inspect.pipeline_status(client, name)
         confirm_name(name, f"This drops the state of the pipeline {name}.", yes=yes)
         removed = drop_state(_store(client, name), client, name)
     click.echo(f"{name}: {removed:,} values of state were removed.", err=True)
@@ -139,18 +139,18 @@ def _control(target: str, name: str, *, paused: bool) -> None:
     from headrace.stream.runner.control import Control, write_control  # noqa: PLC0415
 
     with open_client(target) as client:
-        inspect.standing(client, name)
+        inspect.pipeline_status(client, name)
         write_control(_store(client, name), name, Control(paused))
 
 
 def _store(client: Client, name: str) -> Store:
     from headrace.stream.runner import keys  # noqa: PLC0415
-    from headrace.stream.runner.store import BrokerStore, Patience  # noqa: PLC0415
+    from headrace.stream.runner.store import BrokerStore, RetryPolicy  # noqa: PLC0415
 
-    return BrokerStore(client, keys.state_name(name), Patience(0, threading.Event()))
+    return BrokerStore(client, keys.state_name(name), RetryPolicy(0, threading.Event()))
 
 
-def _row(found: Standing, now_ms: int) -> out.Row:
+def _row(found: PipelineStatus, now_ms: int) -> out.Row:
     from headrace.stream.result import watermark_text  # noqa: PLC0415
 
     progress = found.progress

@@ -10,8 +10,8 @@ from headrace.stream.errors import ExtraMissing
 
 try:
     from headrace.stream.api import (
-        Channel,
         Function,
+        QueueEndpoint,
         Sink,
         Stream,
         Table,
@@ -28,7 +28,7 @@ try:
         topic,
     )
     from headrace.stream.api import sql_ as sql
-    from headrace.stream.errors import DefinitionChanged, PlanRefused, SchemaInvalid, SinkFailed, TooManyFailures
+    from headrace.stream.errors import DefinitionChanged, SchemaInvalid, SinkFailed, TooManyFailures, UnsupportedQuery
     from headrace.stream.pipelines import Pipeline, pipeline
     from headrace.stream.schema import Schema
 except ModuleNotFoundError as error:
@@ -37,7 +37,30 @@ except ModuleNotFoundError as error:
     raise
 
 __all__ = [
-    "Channel", "DefinitionChanged", "ExtraMissing", "Function", "Pipeline", "PlanRefused", "Schema", "SchemaInvalid", "Sink", "SinkFailed",
-    "Stream", "Table", "TooManyFailures", "callback", "console", "files", "function", "http", "memory", "parquet", "pipeline",
-    "queue", "sql", "sql_table", "table", "topic",
+    "DefinitionChanged",
+    "ExtraMissing",
+    "Function",
+    "Pipeline",
+    "QueueEndpoint",
+    "Schema",
+    "SchemaInvalid",
+    "Sink",
+    "SinkFailed",
+    "Stream",
+    "Table",
+    "TooManyFailures",
+    "UnsupportedQuery",
+    "callback",
+    "console",
+    "files",
+    "function",
+    "http",
+    "memory",
+    "parquet",
+    "pipeline",
+    "queue",
+    "sql",
+    "sql_table",
+    "table",
+    "topic",
 ]  # fmt: skip

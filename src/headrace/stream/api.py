@@ -1,6 +1,6 @@
 """How people write pipelines: `import headrace.stream as hs`. A thin, checked way to make the records of `plan.py`.
 
-    flights = hs.queue("flights", schema="origin string, dep_delay double, ts timestamp").event_time("ts", delay="10 minutes")
+    flights = hs.queue("flights", schema="origin string, dep_delay double, ts timestamp").with_watermark("ts", delay="10 minutes")
     delays = hs.sql("SELECT window_start, origin, avg(dep_delay) AS delay FROM flights GROUP BY tumble(ts, '1 hour'), origin")
     pipeline = hs.pipeline("delays", delays, sink=hs.queue("delays"))
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from headrace.durations import Duration, duration_us
 from headrace.stream import plan
-from headrace.stream.errors import PlanRefused, SchemaInvalid
+from headrace.stream.errors import SchemaInvalid, UnsupportedQuery
 from headrace.stream.file_schema import file_format, file_schema
 from headrace.stream.names import caller_variables, table_names
 from headrace.stream.schema import Schema, SchemaLike
@@ -67,7 +67,7 @@ class Stream:
         """The column that is its event time, or None."""
         return self._analysis.time
 
-    def event_time(self, column: str, delay: Duration = 0, idle: Duration | None = None) -> Stream:
+    def with_watermark(self, column: str, delay: Duration = 0, idle: Duration | None = None) -> Stream:
         """Say when a row of this source happened.
 
         Args:
@@ -76,16 +76,18 @@ class Stream:
             idle: without input for so long, the open windows are closed; None: they wait.
 
         Raises:
-            PlanRefused: it is no source, or has no such column.
+            UnsupportedQuery: it is no source, or has no such column.
         """
         node = self.node
         if isinstance(node, plan.SqlStep | plan.PythonStep | plan.DedupStep):
-            raise PlanRefused("event_time", "it belongs to a source", ".event_time(…) directly behind hs.queue(…)")
+            raise UnsupportedQuery(
+                "with_watermark", "it belongs to a source", ".with_watermark(…) directly behind hs.queue(…)"
+            )
         found = self.schema.find(column)
         if found is None or not pa.types.is_timestamp(found.type):
             times = [field.name for field in self.schema.fields if pa.types.is_timestamp(field.type)]
-            raise PlanRefused(
-                f"event_time({column!r})",
+            raise UnsupportedQuery(
+                f"with_watermark({column!r})",
                 "there is no timestamp column of this name",
                 " or ".join(times) or "ts timestamp",
             )
@@ -121,14 +123,14 @@ class Stream:
         self, kind: Literal["map", "flat_map", "filter", "batches"], fn: Callable[[Any], Any], schema: Schema, name: str
     ) -> Stream:
         if not callable(fn):
-            raise PlanRefused(f"{kind}({fn!r})", "it takes a function")
+            raise UnsupportedQuery(f"{kind}({fn!r})", "it takes a function")
         called = name or str(getattr(fn, "__name__", kind)).replace("<lambda>", kind)
         return Stream(plan.PythonStep(called, kind, fn, schema, self.node))
 
     def dedup(self, *keys: str, within: Duration, name: str = "dedup") -> Stream:
         """Only the first row of each key, for `within` of event time after it."""
         if not keys:
-            raise PlanRefused(
+            raise UnsupportedQuery(
                 "dedup()", "it needs the columns that make rows equal", ".dedup('id', within='10 minutes')"
             )
         return Stream(plan.DedupStep(name, keys, _positive("within", within), self.node))
@@ -137,7 +139,7 @@ class Stream:
         return f"<stream {self.node.name}: {self.schema}>"
 
 
-class Channel(Stream, Sink):
+class QueueEndpoint(Stream, Sink):
     """A queue or a topic: a source if it has a schema, a sink in any case."""
 
     def __init__(self, node: plan.QueueSource | plan.TopicSource | None, sink: plan.Sink, label: str) -> None:
@@ -148,13 +150,13 @@ class Channel(Stream, Sink):
 
     @property
     def node(self) -> plan.Node:
-        """The source. Raises PlanRefused if no schema was given."""
+        """The source. Raises UnsupportedQuery if no schema was given."""
         if getattr(self, "_node", None) is None:
-            raise PlanRefused(self.label, "as a source it needs the columns", 'schema="id bigint, ts timestamp"')
+            raise UnsupportedQuery(self.label, "as a source it needs the columns", 'schema="id bigint, ts timestamp"')
         return self._node
 
     def _like(self, node: plan.Node) -> Stream:
-        return Channel(cast("plan.QueueSource | plan.TopicSource", node), self.sink, self.label)
+        return QueueEndpoint(cast("plan.QueueSource | plan.TopicSource", node), self.sink, self.label)
 
     def __repr__(self) -> str:
         return f"<{self.label}>"
@@ -173,7 +175,7 @@ class Function:
 def queue(
     name: str, *, schema: SchemaLike | None = None, format: Literal["json", "arrow", "auto"] = "auto",  # noqa: A002 # Spark's word
     metadata: Sequence[str] = (), group: str | None = None, create: bool = False,
-) -> Channel:  # fmt: skip
+) -> QueueEndpoint:  # fmt: skip
     """A queue: with a schema a source; a sink in any case.
 
     Args:
@@ -191,13 +193,13 @@ def queue(
         else None
     )
     sink = plan.QueueSink(name, format="arrow" if format == "arrow" else "json", group=group)
-    return Channel(node, sink, f"queue {name}")
+    return QueueEndpoint(node, sink, f"queue {name}")
 
 
 def topic(
     name: str, *, schema: SchemaLike | None = None, format: Literal["json", "arrow", "auto"] = "auto",  # noqa: A002 # Spark's word
     metadata: Sequence[str] = (), group: str | None = None, start: Literal["now", "beginning"] = "now",
-) -> Channel:  # fmt: skip
+) -> QueueEndpoint:  # fmt: skip
     """A topic: every message of it, for this pipeline alone. Arguments as `queue`.
 
     Args:
@@ -210,7 +212,7 @@ def topic(
         else None
     )
     sink = plan.QueueSink(name, topic=True, format="arrow" if format == "arrow" else "json", group=group)
-    return Channel(node, sink, f"topic {name}")
+    return QueueEndpoint(node, sink, f"topic {name}")
 
 
 def files(
@@ -255,7 +257,7 @@ def table(
         reload: read the url again so often; None: once.
     """
     if bool(url) == (data is not None):
-        raise PlanRefused(f"table({name!r})", "a table has either a url or data")
+        raise UnsupportedQuery(f"table({name!r})", "a table has either a url or data")
     if schema is not None:
         columns = Schema.of(schema)
     elif isinstance(data, pa.Table):
@@ -263,7 +265,7 @@ def table(
     elif url.endswith((".parquet", ".pq")):
         columns = file_schema(url, "parquet")
     else:
-        raise PlanRefused(f"table({name!r})", "its columns are not known", 'schema="id bigint, name string"')
+        raise UnsupportedQuery(f"table({name!r})", "its columns are not known", 'schema="id bigint, name string"')
     rows = _table(data, columns) if data is not None else None
     return Table(plan.TableRef(name, columns, url, rows, None if reload is None else _positive("reload", reload)))
 
@@ -273,7 +275,7 @@ def sql_(text: str, *, name: str = "sql", **streams: Stream | Table | Function) 
     of this name, or a stream that is called so.
 
     Raises:
-        PlanRefused: what streams cannot do, with line, column and what to write instead.
+        UnsupportedQuery: what streams cannot do, with line, column and what to write instead.
     """
     return _sql(text, name, streams)
 
@@ -374,7 +376,7 @@ def _argument_types(fn: Callable[..., Any], called: str, arguments: Sequence[str
 def _positive(what: str, value: Duration) -> int:
     us = duration_us(value)
     if us < 0:
-        raise PlanRefused(f"{what}={value!r}", "it cannot be negative")
+        raise UnsupportedQuery(f"{what}={value!r}", "it cannot be negative")
     return us
 
 

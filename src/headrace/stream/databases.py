@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import pyarrow as pa
 
-from headrace.stream.errors import ExtraMissing, PlanRefused
+from headrace.stream.errors import ExtraMissing, UnsupportedQuery
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -55,7 +55,7 @@ class Database(ABC):
     def quoted(self, name: str) -> str:
         """An identifier; of `schema.table` each part for itself is quoted by `quoted_table`."""
         if "\0" in name or not name:
-            raise PlanRefused(f"name {name!r}", "no table or column can be called so")
+            raise UnsupportedQuery(f"name {name!r}", "no table or column can be called so")
         return '"' + name.replace('"', '""') + '"'
 
     def quoted_table(self, name: str) -> str:
@@ -156,7 +156,7 @@ def open_database(url: str) -> Database:
     """The database at a URL.
 
     Raises:
-        PlanRefused: neither kind of URL.
+        UnsupportedQuery: neither kind of URL.
         ExtraMissing: psycopg is not installed.
         DatabaseFailed: it cannot be opened or reached.
     """
@@ -164,16 +164,16 @@ def open_database(url: str) -> Database:
         return Sqlite(unquote(url.removeprefix(_SQLITE)))
     if url.startswith(("postgresql://", "postgres://")):
         return Postgres(url)
-    raise PlanRefused(f"table at {url!r}", "no such kind of database", "sqlite:///PATH or postgresql://…")
+    raise UnsupportedQuery(f"table at {url!r}", "no such kind of database", "sqlite:///PATH or postgresql://…")
 
 
 def split_table(url: str) -> tuple[str, str]:
-    """(the URL without it, the value of `?table=`). Raises PlanRefused: there is none."""
+    """(the URL without it, the value of `?table=`). Raises UnsupportedQuery: there is none."""
     parts = urlsplit(url)
     values = dict(parse_qsl(parts.query))
     table = values.pop("table", "")
     if not table:
-        raise PlanRefused(f"table at {url!r}", "it does not say which", "?table=NAME at its end")
+        raise UnsupportedQuery(f"table at {url!r}", "it does not say which", "?table=NAME at its end")
     bare = urlunsplit(parts._replace(query=urlencode(values)))
     return _SQLITE + unquote(parts.path.removeprefix("/")) if parts.scheme == "sqlite" else bare, table
 

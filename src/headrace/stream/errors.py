@@ -8,7 +8,7 @@ from headrace.errors import CallerError, HeadraceError
 
 
 @dataclass(eq=False)
-class PlanRefused(CallerError):
+class UnsupportedQuery(CallerError):
     """The pipeline asks for something that headrace's streams do not have. Raised when it is built, on both engines.
 
     Attributes:
@@ -95,7 +95,7 @@ class TooManyFailures(CallerError):
         way = (
             "allow more with failures_max and failures_share"
             if self.queue
-            else f"give the pipeline a queue for them: dead='{self.pipeline}-dead'"
+            else f"give the pipeline a queue for them: dead_letter_queue='{self.pipeline}-dead'"
         )
         return (
             f"pipeline {self.pipeline!r} stopped: {self.failures} of {self.rows} rows could not be processed; the last:"

@@ -13,7 +13,7 @@ def explain(pipeline: plan.Pipeline, *, sql: bool = False) -> str:
     """The logical plan, the operators with what they remember, and warnings; with `sql` the SQL of both engines.
 
     Raises:
-        PlanRefused: the pipeline cannot be compiled.
+        UnsupportedQuery: the pipeline cannot be compiled.
     """
     compiled = compile_plan(pipeline)
     parts = [_heading(pipeline), "\n".join(_tree(pipeline.output, "")), "", "Operators", *_operators(compiled)]
@@ -43,7 +43,7 @@ def picture(pipeline: plan.Pipeline) -> str:
 
 def _heading(pipeline: plan.Pipeline) -> str:
     sinks = ", ".join(sink_text(sink) for sink in pipeline.sinks) or "no sink"
-    asides = [f"late rows: {pipeline.late or 'counted'}", f"dead rows: {pipeline.dead or 'stop it'}"]
+    asides = [f"late rows: {pipeline.late_queue or 'counted'}", f"dead rows: {pipeline.dead_letter_queue or 'stop it'}"]
     return f"Pipeline {pipeline.name} (mode {pipeline.mode}, {pipeline.shards} shards) → {sinks}\n{'; '.join(asides)}\n\nPlan"
 
 

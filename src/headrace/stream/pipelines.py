@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from headrace.stream import limits, physical, plan
-from headrace.stream.api import Channel, Sink, Stream
-from headrace.stream.errors import PlanRefused
+from headrace.stream.api import QueueEndpoint, Sink, Stream
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.explain import explain, picture
 from headrace.stream.sql import analyse_node
 from headrace.stream.sql import compile as compile_plan
@@ -75,8 +75,8 @@ class Pipeline:
 
 
 def pipeline(
-    name: str, stream: Stream, *, sink: Sink | Sequence[Sink] = (), late: str | Channel | None = None,
-    dead: str | Channel | None = None, mode: plan.Mode = "append", shards: int = limits.SHARDS_DEFAULT,
+    name: str, stream: Stream, *, sink: Sink | Sequence[Sink] = (), late_queue: str | QueueEndpoint | None = None,
+    dead_letter_queue: str | QueueEndpoint | None = None, mode: plan.Mode = "append", shards: int = limits.SHARDS_DEFAULT,
     failures_max: int = limits.FAILURES_MAX_DEFAULT, failures_share: float = limits.FAILURES_SHARE_DEFAULT,
 ) -> Pipeline:  # fmt: skip
     """A stream's rows into sinks, under a name. Everything is checked here.
@@ -85,19 +85,19 @@ def pipeline(
         name: 1 to 40 characters of a-z, A-Z, 0-9, `-`, `_`: whose state it is.
         stream: what runs.
         sink: one, or several that each get every row; none in a notebook.
-        late: a queue for rows that came too late.
-        dead: a queue for rows that cannot be processed; without one the first of them stops the pipeline.
+        late_queue: the queue for rows that arrive after their windows have closed; without one they are only counted.
+        dead_letter_queue: the queue for rows that cannot be processed; without one the first of them stops the pipeline.
         mode: `append`: closed windows; `update`: results as they change.
         shards: how many processes can share the work; fixed for life.
         failures_max: dead rows beyond which it stops …
         failures_share: … if they are more than this share of all.
 
     Raises:
-        PlanRefused: what streams cannot do.
+        UnsupportedQuery: what streams cannot do.
     """
     sinks = (sink,) if isinstance(sink, Sink) else tuple(sink)
     found = plan.Pipeline(
-        name, stream.node, tuple(item.sink for item in sinks), _queue(late), _queue(dead), mode, failures_max, failures_share,
+        name, stream.node, tuple(item.sink for item in sinks), _queue(late_queue), _queue(dead_letter_queue), mode, failures_max, failures_share,
         shards,
     )  # fmt: skip
     check(found)
@@ -105,18 +105,18 @@ def pipeline(
 
 
 def check(found: plan.Pipeline) -> None:
-    """Raises PlanRefused for a setting that cannot be."""
+    """Raises UnsupportedQuery for a setting that cannot be."""
     if not _NAME.fullmatch(found.name):
-        raise PlanRefused(
+        raise UnsupportedQuery(
             f"the name {found.name!r}",
             f"a name has 1 to {limits.NAME_CHARACTERS_MAX} characters of a-z, A-Z, 0-9, -, _",
         )
     if found.mode not in ("append", "update"):
-        raise PlanRefused(f"mode={found.mode!r}", "there are two modes", "mode='append' or mode='update'")
+        raise UnsupportedQuery(f"mode={found.mode!r}", "there are two modes", "mode='append' or mode='update'")
     if not 1 <= found.shards <= limits.SHARDS_MAX:
-        raise PlanRefused(f"shards={found.shards}", f"a pipeline has 1 to {limits.SHARDS_MAX} shards")
+        raise UnsupportedQuery(f"shards={found.shards}", f"a pipeline has 1 to {limits.SHARDS_MAX} shards")
     if found.failures_max < 0 or not 0 <= found.failures_share <= 1:
-        raise PlanRefused("failures_max, failures_share", "they are a number, and a share between 0 and 1")
+        raise UnsupportedQuery("failures_max, failures_share", "they are a number, and a share between 0 and 1")
     _check_sources(found)
     _check_columns(found)
 
@@ -124,11 +124,11 @@ def check(found: plan.Pipeline) -> None:
 def _check_sources(found: plan.Pipeline) -> None:
     sources = plan.sources_of(found.output)
     if len(sources) > limits.SOURCES_MAX:
-        raise PlanRefused(f"{len(sources)} sources", f"a pipeline has at most {limits.SOURCES_MAX}")
+        raise UnsupportedQuery(f"{len(sources)} sources", f"a pipeline has at most {limits.SOURCES_MAX}")
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
-            raise PlanRefused(
+            raise UnsupportedQuery(
                 f"source {name!r}", "it stands twice, made by two calls, and would be read twice",
                 "one variable, used twice; or another name for other data",
             )  # fmt: skip
@@ -140,7 +140,7 @@ def _check_columns(found: plan.Pipeline) -> None:
     for sink in found.sinks:
         for column in _columns(sink):
             if schema.find(column) is None:
-                raise PlanRefused(
+                raise UnsupportedQuery(
                     f"{type(sink).__name__} column {column!r}",
                     "the pipeline has no such column",
                     ", ".join(schema.names),
@@ -155,8 +155,8 @@ def _columns(sink: plan.Sink) -> tuple[str, ...]:
     return sink.key if isinstance(sink, plan.TableSink) else ()
 
 
-def _queue(given: str | Channel | None) -> str | None:
-    if isinstance(given, Channel):
+def _queue(given: str | QueueEndpoint | None) -> str | None:
+    if isinstance(given, QueueEndpoint):
         assert isinstance(given.sink, plan.QueueSink)
         return given.sink.queue
     return given

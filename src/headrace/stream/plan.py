@@ -250,8 +250,8 @@ class Pipeline:
         name: 1 to 40 characters of a-z, A-Z, 0-9, `-`, `_`; whose state it is.
         output: the node.
         sinks: each gets every row.
-        late: the queue for late rows; without one they are only counted.
-        dead: the queue for rows that cannot be processed; without one, the first of them stops the pipeline.
+        late_queue: the queue for late rows; without one they are only counted.
+        dead_letter_queue: the queue for rows that cannot be processed; without one, the first of them stops the pipeline.
         mode: when results come.
         failures_max, failures_share: dead rows since the start beyond which it stops: more than so many, and more than
             this share of all rows.
@@ -261,8 +261,8 @@ class Pipeline:
     name: str
     output: Node
     sinks: tuple[Sink, ...]
-    late: str | None = None
-    dead: str | None = None
+    late_queue: str | None = None
+    dead_letter_queue: str | None = None
     mode: Mode = "append"
     failures_max: int = limits.FAILURES_MAX_DEFAULT
     failures_share: float = limits.FAILURES_SHARE_DEFAULT

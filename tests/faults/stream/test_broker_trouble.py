@@ -71,11 +71,11 @@ PIPELINE = hs.pipeline(
     "counts",
     hs.sql(
         "SELECT window_start, k, count(*) AS n, sum(v) AS s FROM events GROUP BY tumble(ts, '10 seconds'), k",
-        events=hs.queue("events", schema="k string, v bigint, ts timestamp").event_time("ts", delay="30 seconds"),
+        events=hs.queue("events", schema="k string, v bigint, ts timestamp").with_watermark("ts", delay="30 seconds"),
     ),
     sink=hs.queue("out"),
-    late="late",
-    dead="dead",
+    late_queue="late",
+    dead_letter_queue="dead",
 )
 
 
@@ -91,14 +91,14 @@ def filled(client: headrace.Client) -> None:
 def refusals(monkeypatch: pytest.MonkeyPatch) -> list[StoreFull]:
     """What pipelines were refused for want of room."""
     seen: list[StoreFull] = []
-    waits = store.Patience._wait
+    waits = store.RetryPolicy._wait
 
-    def wait(patience: store.Patience, error: HeadraceError, pause_s: float, waited_s: float) -> None:
+    def wait(retry: store.RetryPolicy, error: HeadraceError, pause_s: float, waited_s: float) -> None:
         if isinstance(error, StoreFull):
             seen.append(error)
-        waits(patience, error, pause_s, waited_s)
+        waits(retry, error, pause_s, waited_s)
 
-    monkeypatch.setattr(store.Patience, "_wait", wait)
+    monkeypatch.setattr(store.RetryPolicy, "_wait", wait)
     return seen
 
 

@@ -24,16 +24,16 @@ pytestmark = pytest.mark.timeout(3_600)
 FILE = """
 import headrace.stream as hs
 
-events = hs.queue("events", schema="k string, v bigint, ts timestamp").event_time("ts", delay="30 seconds")
+events = hs.queue("events", schema="k string, v bigint, ts timestamp").with_watermark("ts", delay="30 seconds")
 counts = hs.sql('''SELECT window_start, k, count(*) AS n, sum(v) AS s FROM events
                    GROUP BY tumble(ts, '10 seconds'), k''')
-first = hs.pipeline("first", counts, sink=hs.queue("windows"), late="late", dead="dead")
+first = hs.pipeline("first", counts, sink=hs.queue("windows"), late_queue="late", dead_letter_queue="dead")
 
-windows = hs.queue("windows", schema="window_start timestamp, k string, n bigint, s bigint").event_time(
+windows = hs.queue("windows", schema="window_start timestamp, k string, n bigint, s bigint").with_watermark(
     "window_start", delay="3 days")  # windows come in order of each process of `first`, not across them
 minutes = hs.sql('''SELECT window_start, k, count(*) AS w, sum(n) AS n, sum(s) AS s FROM windows
                     GROUP BY tumble(window_start, '1 minute'), k''')
-second = hs.pipeline("second", minutes, sink=hs.queue("out"), late="late", dead="dead")
+second = hs.pipeline("second", minutes, sink=hs.queue("out"), late_queue="late", dead_letter_queue="dead")
 """
 
 

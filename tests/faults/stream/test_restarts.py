@@ -33,15 +33,15 @@ def counted(source, window):
                   source=source)
 
 
-events = hs.queue("events", schema=SCHEMA).event_time("ts", delay="30 seconds")
-wide = hs.pipeline("wide", counted(events, "10 minutes"), sink=hs.queue("out"), late="late", dead="dead")
-narrow = hs.pipeline("narrow", counted(events, "10 seconds"), sink=hs.queue("out"), late="late", dead="dead")
+events = hs.queue("events", schema=SCHEMA).with_watermark("ts", delay="30 seconds")
+wide = hs.pipeline("wide", counted(events, "10 minutes"), sink=hs.queue("out"), late_queue="late", dead_letter_queue="dead")
+narrow = hs.pipeline("narrow", counted(events, "10 seconds"), sink=hs.queue("out"), late_queue="late", dead_letter_queue="dead")
 
-silent = hs.queue("events", schema=SCHEMA).event_time("ts", delay="30 seconds", idle="1 second")
-idle = hs.pipeline("idle", counted(silent, "10 seconds"), sink=hs.queue("out"), late="late", dead="dead")
+silent = hs.queue("events", schema=SCHEMA).with_watermark("ts", delay="30 seconds", idle="1 second")
+idle = hs.pipeline("idle", counted(silent, "10 seconds"), sink=hs.queue("out"), late_queue="late", dead_letter_queue="dead")
 
-flights = hs.topic("flights", schema=SCHEMA, start="beginning").event_time("ts", delay="30 seconds")
-topical = hs.pipeline("topical", counted(flights, "10 seconds"), sink=hs.queue("out"), late="late", dead="dead")
+flights = hs.topic("flights", schema=SCHEMA, start="beginning").with_watermark("ts", delay="30 seconds")
+topical = hs.pipeline("topical", counted(flights, "10 seconds"), sink=hs.queue("out"), late_queue="late", dead_letter_queue="dead")
 """
 COMMIT = "headrace.stream.runner.commit:Ledger.commit"
 

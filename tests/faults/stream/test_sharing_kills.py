@@ -29,10 +29,10 @@ pytestmark = pytest.mark.timeout(3_600)
 FILE = """
 import headrace.stream as hs
 
-events = hs.queue("events", schema="k string, v bigint, ts timestamp").event_time("ts", delay="5 minutes")
+events = hs.queue("events", schema="k string, v bigint, ts timestamp").with_watermark("ts", delay="5 minutes")
 counts = hs.sql('''SELECT window_start, k, count(*) AS n, sum(v) AS s FROM events
                    GROUP BY tumble(ts, '10 seconds'), k''')
-shared = hs.pipeline("shared", counts, sink=hs.queue("out"), late="late", dead="dead")
+shared = hs.pipeline("shared", counts, sink=hs.queue("out"), late_queue="late", dead_letter_queue="dead")
 """
 LIMITS = {"MEMBER_LOST_MS": 1_500, "MEMBER_BEAT_MS": 300}
 BATCH = ("--batch-rows", "100")

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(3_600)
 FILE = """
 import headrace.stream as hs
 
-events = hs.queue("events", schema="k string, v bigint, ts timestamp").event_time("ts", delay="30 seconds")
+events = hs.queue("events", schema="k string, v bigint, ts timestamp").with_watermark("ts", delay="30 seconds")
 counts = hs.sql('''SELECT window_start, k, count(*) AS n, sum(v) AS s FROM events
                    GROUP BY tumble(ts, '10 seconds'), k''')
 sinks = [
@@ -38,7 +38,7 @@ sinks = [
     hs.sql_table("sqlite:///FOLDER/out.db", "windows"),
     hs.http("URL", allow=["127.0.0.1"], rows_max=40),
 ]
-sunk = hs.pipeline("sunk", counts, sink=sinks, late="late", dead="dead")
+sunk = hs.pipeline("sunk", counts, sink=sinks, late_queue="late", dead_letter_queue="dead")
 """
 
 RUNNER, SINKS = "headrace.stream.runner", "headrace.stream.sinks"
@@ -52,10 +52,10 @@ WORST: list[tuple[str, When]] = [
 ]
 OTHERS: list[tuple[str, When]] = [
     (f"{RUNNER}.commit:Ledger.commit", "before"),
-    (f"{RUNNER}.outlets:Outlets.stage", "before"),
-    (f"{RUNNER}.outlets:Outlets.stage", "after"),
-    (f"{RUNNER}.outlets:Outlets.committed", "after"),
-    (f"{RUNNER}.outlets:Outlets.forget", "after"),
+    (f"{RUNNER}.sink_set:SinkSet.stage", "before"),
+    (f"{RUNNER}.sink_set:SinkSet.stage", "after"),
+    (f"{RUNNER}.sink_set:SinkSet.committed", "after"),
+    (f"{RUNNER}.sink_set:SinkSet.forget", "after"),
     (f"{SINKS}.parquet:_write", "before"),
     (f"{SINKS}.parquet:ParquetOutbox.deliver", "before"),
     (f"{SINKS}.parquet:ParquetOutbox.deliver", "after"),

@@ -33,11 +33,11 @@ import headrace.stream as hs
 SQL = '''SELECT window_start, k, count(*) AS n, sum(v) AS s FROM flights GROUP BY tumble(ts, '10 seconds'), k'''
 SCHEMA = "k string, v bigint, ts timestamp"
 
-flights = hs.topic("flights", schema=SCHEMA).event_time("ts", delay="30 seconds")
-live = hs.pipeline("live", hs.sql(SQL, flights=flights), sink=hs.queue("live-out"), late="late", dead="dead")
+flights = hs.topic("flights", schema=SCHEMA).with_watermark("ts", delay="30 seconds")
+live = hs.pipeline("live", hs.sql(SQL, flights=flights), sink=hs.queue("live-out"), late_queue="late", dead_letter_queue="dead")
 
-flights_again = hs.topic("flights", schema=SCHEMA, start="beginning").event_time("ts", delay="30 seconds")
-joined = hs.pipeline("joined", hs.sql(SQL, flights=flights_again), sink=hs.queue("joined-out"), late="late", dead="dead")
+flights_again = hs.topic("flights", schema=SCHEMA, start="beginning").with_watermark("ts", delay="30 seconds")
+joined = hs.pipeline("joined", hs.sql(SQL, flights=flights_again), sink=hs.queue("joined-out"), late_queue="late", dead_letter_queue="dead")
 """
 
 

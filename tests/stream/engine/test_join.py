@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace.stream.engine.join import JoinOperator
 from headrace.stream.engine.operator import END, NEVER
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.physical import Join
 from headrace.stream.schema import Schema
 from tests.stream.engine.driving import Driver, Row, S, arrivals, drive, ordered, rows_of, table
@@ -167,7 +167,7 @@ def test_the_watermark_is_held_back_by_the_bounds(
 
 
 def test_an_outer_join_without_a_bound_is_refused() -> None:
-    with pytest.raises(PlanRefused, match="wait for its partner for ever"):
+    with pytest.raises(UnsupportedQuery, match="wait for its partner for ever"):
         joining(dataclasses.replace(BASE, kind="left", upper_us=None))
 
 

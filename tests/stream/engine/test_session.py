@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from headrace.stream import physical
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.schema import Schema
 from tests.stream.engine.engines import Row, Running, S, ordered, rows_of, source, table
 
@@ -100,5 +100,5 @@ def test_what_comes_after_a_session_is_not_older_than_its_watermark() -> None:
 
 def test_sessions_have_no_update_mode() -> None:
     node = physical.Aggregate(0, physical.Session(S), "ts", ("k",), AGGREGATES, "update", OUTPUT, step="visits")
-    with pytest.raises(PlanRefused, match="no update mode"):
+    with pytest.raises(UnsupportedQuery, match="no update mode"):
         Running([source(INPUT), node])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.stream.engine.operator import END
 from headrace.stream.engine.top import TopOperator
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.physical import Top
 from headrace.stream.schema import ORIGIN, Schema
 from tests.stream.engine.driving import Driver, Row, S, arrivals, drive, ordered, table
@@ -110,7 +110,7 @@ def test_nan_is_greater_than_any_number_and_less_than_nothing() -> None:
 def test_an_order_by_what_is_no_single_value_is_refused() -> None:
     lists = Schema.of("k bigint, xs array<int>")
     node = Top(0, ("k",), (("xs", False, True),), 1, None, per_window=False, schema=lists, time=None)
-    with pytest.raises(PlanRefused, match="no single value"):
+    with pytest.raises(UnsupportedQuery, match="no single value"):
         Driver(functools.partial(TopOperator, node, "top-1", [lists]))
 
 

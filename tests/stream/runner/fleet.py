@@ -17,7 +17,7 @@ from headrace.stream.runner.members import Member
 from headrace.stream.runner.membership import Membership
 from headrace.stream.runner.queues import prepare_queues
 from headrace.stream.runner.session import Session
-from headrace.stream.runner.store import BrokerStore, Patience
+from headrace.stream.runner.store import BrokerStore, RetryPolicy
 
 
 class Clocked(BrokerStore):
@@ -76,8 +76,8 @@ class One:
 
     def _open(self) -> None:
         ledger = Ledger(self._store, self._job.pipeline.name, self.membership.slot, self.membership.owners)
-        patience = Patience(5, threading.Event())
-        self.session = Session(self._job, self._store, self._client, ledger, news=News(), patience=patience)
+        retry = RetryPolicy(5, threading.Event())
+        self.session = Session(self._job, self._store, self._client, ledger, news=News(), retry=retry)
         try:
             self.session.open()
         except BaseException:
@@ -91,7 +91,7 @@ class Fleet:
     def __init__(self, client: headrace.Client, pipeline: Pipeline, *, batch_rows: int = 50) -> None:
         self.client = client
         self.job = Job(pipeline.plan, pipeline.physical, Settings(batch_rows=batch_rows, until="idle"))
-        self.store = Clocked(client, keys.state_name(pipeline.name), Patience(5, threading.Event()))
+        self.store = Clocked(client, keys.state_name(pipeline.name), RetryPolicy(5, threading.Event()))
         self.killed: set[str] = set()
         self.members: dict[str, One] = {}
         prepare_queues(self.job, client)

@@ -31,7 +31,7 @@ def copied(
 
 @cache
 def _counted(idle: str | None) -> hs.Stream:
-    events = hs.queue("events", schema=SCHEMA).event_time("ts", delay="2 seconds", idle=idle)
+    events = hs.queue("events", schema=SCHEMA).with_watermark("ts", delay="2 seconds", idle=idle)
     return hs.sql(
         "SELECT window_start, k, count(*) AS n, sum(v) AS s FROM events GROUP BY tumble(ts, '10 seconds'), k",
         events=events,

@@ -16,9 +16,9 @@ from headrace.stream import limits
 from headrace.stream.engine.engine import Engine, Step
 from headrace.stream.runner import keys
 from headrace.stream.runner.batch import Batch
-from headrace.stream.runner.inlets import Inlets
 from headrace.stream.runner.membership import Membership
-from headrace.stream.runner.store import BrokerStore, Patience
+from headrace.stream.runner.source_set import SourceSet
+from headrace.stream.runner.store import BrokerStore, RetryPolicy
 from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import copied, counted, counts, event, expected_counts, send, taken
 from tests.stream.runner.test_broker_away import Lossy
@@ -61,9 +61,9 @@ def watch_steps(monkeypatch: pytest.MonkeyPatch, told: Callable[[int], None]) ->
 
 def wait_for_batches(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """A turn begins when its batch has been read ahead, until so many rows have come: then what a turn does is certain."""
-    gather, left = Inlets.gather, rows
+    gather, left = SourceSet.gather, rows
 
-    def gathered(self: Inlets) -> Batch:
+    def gathered(self: SourceSet) -> Batch:
         nonlocal left
         batch = gather(self)
         while not batch.chunks and left:
@@ -72,7 +72,7 @@ def wait_for_batches(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
         left -= batch.rows
         return batch
 
-    monkeypatch.setattr(Inlets, "gather", gathered)
+    monkeypatch.setattr(SourceSet, "gather", gathered)
 
 
 def test_next_step_is_made_while_a_commit_is_under_way_and_the_next_commit_waits_for_it(
@@ -130,7 +130,7 @@ def test_what_follows_a_commit_that_failed_is_not_committed(client: headrace.Cli
 def test_who_is_taken_over_with_a_commit_under_way_changes_nothing(client: headrace.Client) -> None:
     rows = [event(number) for number in range(400)]
     send(client, rows)
-    store = BrokerStore(client, keys.state_name("counts"), Patience(5, threading.Event()))
+    store = BrokerStore(client, keys.state_name("counts"), RetryPolicy(5, threading.Event()))
     other = Membership(store, "counts", alive=lambda _: False)
     stop = threading.Event()
 

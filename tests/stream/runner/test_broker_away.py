@@ -17,7 +17,7 @@ from headrace.native.protocol import BrokerStatistics
 from headrace.native.transport import Transport
 from headrace.queue import operations as ops
 from headrace.stream import limits
-from headrace.stream.runner.store import Patience
+from headrace.stream.runner.store import RetryPolicy
 from tests.stream.runner.pipelines import SCHEMA, counted, counts, event, expected_counts, send, taken
 
 
@@ -85,12 +85,12 @@ class FirstCallsFailTransport:
 def test_run_starts_while_the_broker_is_away(client: headrace.Client, error: HeadraceError) -> None:
     rows = [event(number) for number in range(300)]
     client.topic("events", create=True, retention="7 days").publish_many(json.dumps(row).encode() for row in rows)
-    source = hs.topic("events", schema=SCHEMA, start="beginning").event_time("ts", delay="2 seconds")
+    source = hs.topic("events", schema=SCHEMA, start="beginning").with_watermark("ts", delay="2 seconds")
     counts = hs.sql(
         "SELECT window_start, k, count(*) AS n, sum(v) AS s FROM events GROUP BY tumble(ts, '10 seconds'), k",
         events=source,
     )
-    pipeline = hs.pipeline("counts", counts, sink=hs.queue("out"), late="late", dead="dead")
+    pipeline = hs.pipeline("counts", counts, sink=hs.queue("out"), late_queue="late", dead_letter_queue="dead")
     for _ in range(2):
         pipeline.run(FirstCallsFail(client, error), until="end", reset=True)
     assert counted(taken(client, "out")) == expected_counts(rows) + expected_counts(rows)
@@ -101,7 +101,7 @@ def test_patience_ends_with_the_error() -> None:
         raise Unavailable("away")
 
     with pytest.raises(Unavailable, match="away"):
-        Patience(0.1, threading.Event()).call(away)
+        RetryPolicy(0.1, threading.Event()).call(away)
 
 
 def test_patience_without_end_ends_when_it_is_to_stop() -> None:
@@ -115,7 +115,7 @@ def test_patience_without_end_ends_when_it_is_to_stop() -> None:
         raise Unavailable("away")
 
     with pytest.raises(Unavailable):
-        Patience(None, stop).call(away)
+        RetryPolicy(None, stop).call(away)
     assert len(tries) == 3
 
 
@@ -124,7 +124,7 @@ def test_error_that_does_not_pass_is_raised_at_once() -> None:
         raise headrace.QueueNotFound("q")
 
     with pytest.raises(headrace.QueueNotFound):
-        Patience(None, threading.Event()).call(wrong)
+        RetryPolicy(None, threading.Event()).call(wrong)
 
 
 def test_folder_is_given_up_after_the_run(tmp_path: Path) -> None:
@@ -148,5 +148,5 @@ def test_who_waits_for_the_broker_says_so_once(
             raise error
         return "answer"
 
-    assert Patience(None, threading.Event()).call(call) == "answer"
+    assert RetryPolicy(None, threading.Event()).call(call) == "answer"
     assert [record.getMessage() for record in caplog.records] == ["waiting: no broker at x"]

@@ -187,10 +187,10 @@ def client() -> Iterator[headrace.Client]:
 def test_broker_takes_a_large_commit(client: headrace.Client) -> None:
     import threading
 
-    from headrace.stream.runner.store import BrokerStore, Patience
+    from headrace.stream.runner.store import BrokerStore, RetryPolicy
 
     queue = client.queue("out", create=True)
-    store = BrokerStore(client, keys.state_name("p"), Patience(5, threading.Event()))
+    store = BrokerStore(client, keys.state_name("p"), RetryPolicy(5, threading.Event()))
     one = Ledger(store, "p", 0, None)
     one.recover()
     state = [(b"p/%d" % number, b"x" * 1_048_576) for number in range(40)]

@@ -13,7 +13,7 @@ from headrace.stream.errors import SinkFailed
 from headrace.stream.runner import keys
 from headrace.stream.runner.deliveries import Deliveries
 from headrace.stream.runner.feeds import News
-from headrace.stream.runner.outlets import _parts
+from headrace.stream.runner.sink_set import _parts
 from headrace.stream.sinks.base import Outbox
 from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import copied, event, send
@@ -44,9 +44,9 @@ class Sink(Outbox):
         self.closed = True
 
 
-def started(sink: Sink, *left: tuple[int, bytes], patience_s: float | None = None) -> tuple[Deliveries, News]:
+def started(sink: Sink, *left: tuple[int, bytes], retry_timeout_s: float | None = None) -> tuple[Deliveries, News]:
     news = News()
-    deliveries = Deliveries(sink, news=news, patience_s=patience_s)
+    deliveries = Deliveries(sink, news=news, retry_timeout_s=retry_timeout_s)
     deliveries.start(list(left))
     return deliveries, news
 
@@ -89,7 +89,7 @@ def test_patience_ends_with_the_error() -> None:
     def refuse(_: int) -> None:
         raise SinkFailed("sink", "broken")
 
-    deliveries, news = started(Sink(refuse), patience_s=0.01)
+    deliveries, news = started(Sink(refuse), retry_timeout_s=0.01)
     deliveries.put(1, b"1")
     with pytest.raises(SinkFailed, match="broken"):
         done(deliveries, news, 1)

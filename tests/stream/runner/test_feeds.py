@@ -11,7 +11,7 @@ from headrace.errors import Unavailable
 from headrace.stream import limits
 from headrace.stream.runner.batch import Batch
 from headrace.stream.runner.feeds import Feed, News
-from headrace.stream.runner.store import Patience
+from headrace.stream.runner.store import RetryPolicy
 from headrace.stream.schema import ORIGIN
 from headrace.stream.sources.base import Chunk, Dead, Origins, Progress, Reader
 from tests.patience import PATIENCE_S
@@ -62,7 +62,7 @@ class Scripted(Reader):
 
 def prepared(reader: Scripted) -> tuple[Feed, News]:
     news = News()
-    return Feed("s", reader, rows_max=10, wait_s=0, news=news, patience=Patience(5, threading.Event())), news
+    return Feed("s", reader, rows_max=10, wait_s=0, news=news, retry=RetryPolicy(5, threading.Event())), news
 
 
 def started(reader: Scripted) -> tuple[Feed, News]:

@@ -16,7 +16,7 @@ from headrace.stream.runner.feeds import News
 from headrace.stream.runner.job import Job, Settings
 from headrace.stream.runner.queues import prepare_queues
 from headrace.stream.runner.session import Session
-from headrace.stream.runner.store import BrokerStore, Patience
+from headrace.stream.runner.store import BrokerStore, RetryPolicy
 from tests.stream.runner.pipelines import counts, event, send, taken
 
 
@@ -31,7 +31,7 @@ class Clocked(BrokerStore):
 
 @pytest.fixture
 def store(client: headrace.Client) -> Clocked:
-    return Clocked(client, keys.state_name("counts"), Patience(5, threading.Event()))
+    return Clocked(client, keys.state_name("counts"), RetryPolicy(5, threading.Event()))
 
 
 def opened(client: headrace.Client, store: BrokerStore, pipeline: Pipeline | None = None) -> Session:
@@ -39,7 +39,7 @@ def opened(client: headrace.Client, store: BrokerStore, pipeline: Pipeline | Non
     job = Job(pipeline.plan, pipeline.physical, Settings(until="idle"))
     prepare_queues(job, client)
     ledger = Ledger(store, "counts", 0, None)
-    session = Session(job, store, client, ledger, news=News(), patience=Patience(5, threading.Event()))
+    session = Session(job, store, client, ledger, news=News(), retry=RetryPolicy(5, threading.Event()))
     session.open()
     return session
 
@@ -96,8 +96,8 @@ def test_idle_pipeline_commits_nothing(client: headrace.Client, store: Clocked) 
 def test_silent_source_holds_nothing_up_while_another_is_busy(client: headrace.Client, store: Clocked) -> None:
     """A backlog of one source would otherwise keep all of its windows in memory until it is done."""
     schema = "k string, ts timestamp"
-    busy = hs.queue("busy", schema=schema).event_time("ts", delay="0 seconds")
-    still = hs.queue("still", schema=schema).event_time("ts", delay="0 seconds", idle="1 hour")
+    busy = hs.queue("busy", schema=schema).with_watermark("ts", delay="0 seconds")
+    still = hs.queue("still", schema=schema).with_watermark("ts", delay="0 seconds", idle="1 hour")
     both = hs.sql("SELECT * FROM busy UNION ALL SELECT * FROM still", busy=busy, still=still)
     windows = hs.sql("SELECT window_start, count(*) AS n FROM both GROUP BY tumble(ts, '1 second')", both=both)
     send(client, [event(1)], "still")

@@ -15,7 +15,7 @@ def test_late_row_has_the_reason_behind_its_columns() -> None:
 
 
 def test_late_row_that_is_as_long_as_a_message_may_be_does_not_stop_the_pipeline(client: headrace.Client) -> None:
-    pipeline = counts(late="late")
+    pipeline = counts(late_queue="late")
     long = event(1) | {"k": ""}
     long["k"] = "x" * (queue_limits.MESSAGE_BYTES_MAX - 80)
     send(client, [event(10_000)])

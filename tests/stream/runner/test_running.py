@@ -11,12 +11,12 @@ import pytest
 import headrace
 import headrace.stream as hs
 from headrace.errors import InvalidParameter, QueueNotFound
-from headrace.stream.errors import DefinitionChanged, PlanRefused, TooManyFailures
+from headrace.stream.errors import DefinitionChanged, TooManyFailures, UnsupportedQuery
 from headrace.stream.result import Report
 from headrace.stream.runner import inspect, keys, running
 from headrace.stream.runner.control import Control, write_control
 from headrace.stream.runner.reset import reset
-from headrace.stream.runner.store import BrokerStore, Patience
+from headrace.stream.runner.store import BrokerStore, RetryPolicy
 from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import BASE, copied, counted, counts, event, expected_counts, send, taken
 
@@ -74,9 +74,9 @@ def test_pipeline_goes_on_where_it_was(client: headrace.Client) -> None:
 
 def test_late_rows_go_to_their_queue_with_the_reason(client: headrace.Client) -> None:
     send(client, [event(500)])
-    counts(late="late").run(client, until="idle")
+    counts(late_queue="late").run(client, until="idle")
     send(client, [event(1)])
-    result = counts(late="late").run(client, until="idle")
+    result = counts(late_queue="late").run(client, until="idle")
     assert result.late == 1
     [late] = taken(client, "late")
     assert late["v"] == 1 and "watermark" in late["_reason"]
@@ -92,7 +92,7 @@ def test_late_rows_without_a_queue_are_counted(client: headrace.Client) -> None:
 def test_poison_messages_become_dead_letters_and_the_rest_goes_on(client: headrace.Client) -> None:
     send(client, [event(1), b"junk", event(2), b'{"k": 7}', b"\xff\xfe"])
     ids = [message.id for message in client.queue("events").peek(5)]
-    result = copied(dead="dead").run(client, until="idle")
+    result = copied(dead_letter_queue="dead").run(client, until="idle")
     assert (result.rows_out, result.dead) == (2, 3)
     letters = taken(client, "dead")
     assert [letter["message_id"] for letter in letters] == [ids[1], ids[3], ids[4]]
@@ -106,7 +106,9 @@ def test_row_that_fails_in_a_step_is_dead_as_its_message(client: headrace.Client
     def divided(row: dict[str, Any]) -> dict[str, Any]:
         return {"q": 100 // row["v"]}
 
-    pipeline = hs.pipeline("divide", events.map(divided, schema="q bigint"), sink=hs.queue("out"), dead="dead")
+    pipeline = hs.pipeline(
+        "divide", events.map(divided, schema="q bigint"), sink=hs.queue("out"), dead_letter_queue="dead"
+    )
     send(client, [{"k": "a", "v": 5}, {"k": "b", "v": 0}, {"k": "c", "v": 10}])
     assert pipeline.run(client, until="idle").dead == 1
     assert [row["q"] for row in taken(client, "out")] == [20, 10]
@@ -118,16 +120,16 @@ def test_first_poison_message_stops_a_pipeline_without_dead_letters(client: head
     send(client, [event(1)])
     copied().run(client, until="idle")
     send(client, [event(2), b"junk"])
-    with pytest.raises(TooManyFailures, match=r"dead=.copied-dead"):
+    with pytest.raises(TooManyFailures, match=r"dead_letter_queue=.copied-dead"):
         copied().run(client, until="idle")
     assert len(taken(client, "out")) == 1, "nothing of the batch was committed"
     assert client.queue("events").counts().deleted == 1
-    assert copied(dead="dead").run(client, until="idle").rows_out == 1, "it goes on where it was"
+    assert copied(dead_letter_queue="dead").run(client, until="idle").rows_out == 1, "it goes on where it was"
 
 
 def test_too_many_poison_messages_stop_it(client: headrace.Client) -> None:
     send(client, [*([b"junk"] * 3), *(event(number) for number in range(7))])
-    allowed = copied(dead="dead", failures_max=3, failures_share=0.1)
+    allowed = copied(dead_letter_queue="dead", failures_max=3, failures_share=0.1)
     assert allowed.run(client, until="idle").dead == 3
     send(client, [b"junk"])
     with pytest.raises(TooManyFailures) as stopped:
@@ -137,7 +139,7 @@ def test_too_many_poison_messages_stop_it(client: headrace.Client) -> None:
 
 def test_few_among_many_do_not_stop_it(client: headrace.Client) -> None:
     send(client, [*([b"junk"] * 3), *(event(number) for number in range(97))])
-    assert copied(dead="dead", failures_max=2, failures_share=0.03).run(client, until="idle").dead == 3
+    assert copied(dead_letter_queue="dead", failures_max=2, failures_share=0.03).run(client, until="idle").dead == 3
 
 
 def test_source_queue_must_be_there(client: headrace.Client) -> None:
@@ -152,7 +154,7 @@ def test_source_that_says_so_is_made(client: headrace.Client) -> None:
 
 
 def test_pipeline_with_queues_needs_a_broker() -> None:
-    with pytest.raises(PlanRefused, match="no broker"):
+    with pytest.raises(UnsupportedQuery, match="no broker"):
         copied().run(until="idle")
 
 
@@ -173,7 +175,7 @@ def test_stateless_change_goes_on(client: headrace.Client) -> None:
 def test_change_of_state_is_refused_and_nothing_is_lost(client: headrace.Client) -> None:
     send(client, [event(number) for number in range(50)])
     counts().run(client, until="idle")
-    events = hs.queue("events", schema="k string, v bigint, ts timestamp").event_time("ts", delay="2 seconds")
+    events = hs.queue("events", schema="k string, v bigint, ts timestamp").with_watermark("ts", delay="2 seconds")
     other = hs.sql("SELECT k, max(v) AS m FROM events GROUP BY tumble(ts, '10 seconds'), k", events=events)
     changed = hs.pipeline("counts", other, sink=hs.queue("out"))
     with pytest.raises(DefinitionChanged, match="aggregate-1"):
@@ -189,12 +191,12 @@ def test_reset_gives_claimed_messages_back_and_drops_state(client: headrace.Clie
     with pytest.raises(TooManyFailures):
         counts().run(client, until="idle")
     assert client.queue("events").counts().in_flight == 1, "claimed, and not acknowledged"
-    store = BrokerStore(client, keys.state_name("counts"), Patience(0, threading.Event()))
+    store = BrokerStore(client, keys.state_name("counts"), RetryPolicy(0, threading.Event()))
     assert reset(store, client, "counts") > 0
     assert client.queue("events").counts().visible == 1
     assert list(client.state(keys.state_name("counts"))) == [keys.OWNERS]
     with pytest.raises(inspect.PipelineUnknown):
-        inspect.standing(client, "counts")
+        inspect.pipeline_status(client, "counts")
 
 
 def test_reset_that_was_cut_short_is_asked_for_again(client: headrace.Client) -> None:
@@ -203,7 +205,7 @@ def test_reset_that_was_cut_short_is_asked_for_again(client: headrace.Client) ->
 
     send(client, [event(1)])
     counts().run(client, until="idle")
-    store = BrokerStore(client, keys.state_name("counts"), Patience(0, threading.Event()))
+    store = BrokerStore(client, keys.state_name("counts"), RetryPolicy(0, threading.Event()))
     _mark(store, keys.state_name("counts"), Definition({}, {"events": "queue events"}, 8))
     with pytest.raises(DefinitionChanged, match="not finished"):
         counts().run(client, until="idle")
@@ -223,7 +225,7 @@ def test_files_without_a_broker(tmp_path: Path) -> None:
 
 
 def test_finite_sources_close_their_windows(client: headrace.Client) -> None:
-    rows = hs.memory("k string, ts timestamp", [[{"k": "a", "ts": BASE}]]).event_time("ts")
+    rows = hs.memory("k string, ts timestamp", [[{"k": "a", "ts": BASE}]]).with_watermark("ts")
     n = hs.sql("SELECT k, count(*) AS n FROM rows GROUP BY tumble(ts, '1 hour'), k", rows=rows)
     result = hs.pipeline("memory", n).run(client)
     assert result.to_arrow().to_pylist() == [{"k": "a", "n": 1}]
@@ -273,14 +275,14 @@ def test_backfill_reads_files_first_then_the_queue(client: headrace.Client, tmp_
     assert counts().run(client, until="idle").rows_in == 0, "it remembers that the files are done"
     again = counts().run(client, until="idle", backfill=tmp_path / "old.jsonl")
     assert again.rows_in == 0, "started again with the same command it goes on"
-    with pytest.raises(PlanRefused, match="--reset"):
+    with pytest.raises(UnsupportedQuery, match="--reset"):
         counts().run(client, until="end", backfill=tmp_path / "other.jsonl")
 
 
 def test_paused_pipeline_takes_nothing_until_it_is_resumed(client: headrace.Client) -> None:
     send(client, [event(1)])
     copied().run(client, until="idle")
-    store = BrokerStore(client, keys.state_name("copied"), Patience(0, threading.Event()))
+    store = BrokerStore(client, keys.state_name("copied"), RetryPolicy(0, threading.Event()))
     write_control(store, "copied", Control(paused=True))
     stop, paused = threading.Event(), threading.Event()
     seen: list[Report] = []
@@ -323,7 +325,7 @@ def test_more_messages_than_one_transaction_takes(client: headrace.Client) -> No
 def test_inspection_tells_what_is_there(client: headrace.Client) -> None:
     send(client, [event(number) for number in range(100)])
     counts().run(client, until="idle")
-    found = inspect.standing(client, "counts", measured=True)
+    found = inspect.pipeline_status(client, "counts", measured=True)
     assert found.state_bytes and found.state_parts and found.progress.rows_in == 100 and not found.members
     [lag] = inspect.lags(client, "counts")
     assert (lag.reads, lag.waiting) == ("queue events", 0)
@@ -331,4 +333,4 @@ def test_inspection_tells_what_is_there(client: headrace.Client) -> None:
     rows = pa.concat_tables(inspect.state_rows(client, "counts", operator)).to_pylist()
     assert len(rows) == 3 and {row["k0"] for row in rows} == {"a", "b", "c"}
     with pytest.raises(inspect.PipelineUnknown, match="nobody"):
-        inspect.standing(client, "nobody")
+        inspect.pipeline_status(client, "nobody")

@@ -31,7 +31,7 @@ def owners(made: Fleet) -> members.Owners:
 
 def finished(client: headrace.Client) -> None:
     """Everybody has left; one closes every window. Nothing was late, nothing is left."""
-    counts(late="late").run(client, until="end")
+    counts(late_queue="late").run(client, until="end")
     assert taken(client, "late") == []
     assert client.queue("events").counts().in_flight == client.queue("events").counts().visible == 0
     assert client.state(keys.state_name("counts"), keys.SHUFFLE) == {}
@@ -39,7 +39,7 @@ def finished(client: headrace.Client) -> None:
 
 def test_two_members_count_what_one_would(client: headrace.Client) -> None:
     send(client, ROWS)
-    with fleet(client, counts(late="late"), "a", "b") as made:
+    with fleet(client, counts(late_queue="late"), "a", "b") as made:
         assert sorted(map(len, (owners(made).shards_of(slot) for slot in (0, 1)))) == [4, 4]
         made.settle()
         assert all(one.rows for one in made.members.values()), "both have windows of their keys"
@@ -50,7 +50,7 @@ def test_two_members_count_what_one_would(client: headrace.Client) -> None:
 
 def test_window_waits_for_rows_that_another_has_claimed(client: headrace.Client) -> None:
     send(client, ROWS)
-    with fleet(client, counts(late="late"), "a", "b") as made:
+    with fleet(client, counts(late_queue="late"), "a", "b") as made:
         made.turns("a", rounds=4)
         while made.members["b"].turn():
             pass
@@ -62,7 +62,7 @@ def test_window_waits_for_rows_that_another_has_claimed(client: headrace.Client)
 
 def test_idle_member_holds_nobody_up(client: headrace.Client) -> None:
     send(client, [])
-    with fleet(client, counts(late="late"), "a", "b", batch_rows=200) as made:
+    with fleet(client, counts(late_queue="late"), "a", "b", batch_rows=200) as made:
         made.settle()
         made.members["b"].drop()  # it reads nothing
         send(client, ROWS)
@@ -76,7 +76,7 @@ def test_idle_member_holds_nobody_up(client: headrace.Client) -> None:
 @pytest.mark.parametrize("how", ["leave", "kill"])
 def test_what_a_member_had_goes_to_the_others(client: headrace.Client, how: str) -> None:
     send(client, ROWS[:300])
-    with fleet(client, counts(late="late"), "a", "b", "c") as made:
+    with fleet(client, counts(late_queue="late"), "a", "b", "c") as made:
         made.turns(rounds=2)
         getattr(made, how)("b")
         send(client, ROWS[300:])
@@ -90,7 +90,7 @@ def test_what_a_member_had_goes_to_the_others(client: headrace.Client, how: str)
 
 def test_zombie_changes_nothing(client: headrace.Client) -> None:
     send(client, ROWS)
-    with fleet(client, counts(late="late"), "a", "b") as made:
+    with fleet(client, counts(late_queue="late"), "a", "b") as made:
         made.turns(rounds=2)
         zombie = made.members.pop("b")
         made.killed.add("b")
@@ -108,7 +108,7 @@ def test_late_row_is_late_after_whoever_had_its_key_got_other_keys(client: headr
     """Slot 0 had all keys, closed windows of them, and writes that it has others now before slot 1, which gets them, has
     written anything."""
     send(client, ROWS[:300])
-    with fleet(client, counts(late="late"), "a") as made:
+    with fleet(client, counts(late_queue="late"), "a") as made:
         made.settle()
         made.join("b")
         made.settle("b")
@@ -120,13 +120,13 @@ def test_late_row_is_late_after_whoever_had_its_key_got_other_keys(client: headr
         made.settle("c")
         made.settle()
         assert sorted(row["v"] for row in taken(client, "late")) == [0, 1, 2]
-    counts(late="late").run(client, until="end")
+    counts(late_queue="late").run(client, until="end")
     assert counted(taken(client, "out")) == expected_counts(ROWS)
 
 
 def test_silent_member_is_lost_by_the_clock(client: headrace.Client) -> None:
     send(client, ROWS)
-    with fleet(client, counts(late="late"), "a", "b") as made:
+    with fleet(client, counts(late_queue="late"), "a", "b") as made:
         made.turns(rounds=2)
         silent = made.members.pop("b")
         for _ in range(6):
@@ -172,7 +172,7 @@ def test_late_rows_count_nowhere_whoever_comes_and_goes(client: headrace.Client,
     old = [{**event(chance.randrange(100)), "v": 10_000 + number} for number in range(20)]
     lots = [ROWS[start : start + 15] for start in range(0, len(ROWS), 15)]
     come_and_go(client, chance, [*lots[:20], *([*lot, row] for lot, row in zip(lots[20:], old, strict=True))])
-    counts(late="late").run(client, until="end")
+    counts(late_queue="late").run(client, until="end")
     late = [row["v"] for row in taken(client, "late")]
     assert len(late) == len(set(late)) > 0
     used = [row for row in (*ROWS, *old) if row["v"] not in late]
@@ -182,7 +182,7 @@ def test_late_rows_count_nowhere_whoever_comes_and_goes(client: headrace.Client,
 def come_and_go(client: headrace.Client, chance: random.Random, lots: list[list[dict[str, Any]]]) -> None:
     """Members join, leave, die and are thought dead while these rows come."""
     send(client, [])
-    with fleet(client, counts(late="late"), "m0", batch_rows=20) as made:
+    with fleet(client, counts(late_queue="late"), "m0", batch_rows=20) as made:
         zombies = []
         for number, lot in enumerate(lots[:-1], 1):
             send(client, lot)
@@ -212,7 +212,7 @@ def come_and_go(client: headrace.Client, chance: random.Random, lots: list[list[
 
 def test_purge_of_claimed_messages_holds_nobody_up(client: headrace.Client) -> None:
     send(client, ROWS[:200])
-    with fleet(client, counts(late="late"), "a", "b") as made:
+    with fleet(client, counts(late_queue="late"), "a", "b") as made:
         while client.queue("events").counts().in_flight < 150:
             made.turns("a")
         made.kill("b")
@@ -241,7 +241,7 @@ def test_reset_gives_back_what_every_slot_has_claimed(client: headrace.Client) -
 
 def test_who_does_not_take_its_rows_slows_down_who_sends_them(client: headrace.Client) -> None:
     send(client, ROWS)
-    with fleet(client, counts(late="late"), "a", "b", batch_rows=10) as made:
+    with fleet(client, counts(late_queue="late"), "a", "b", batch_rows=10) as made:
         made.settle()
         made.members["b"].drop()
         send(client, ROWS)
@@ -267,7 +267,7 @@ def test_broker_that_is_away_for_a_moment_ends_no_shared_run(
             raise Unavailable("away")
         return call(operation, wait=wait)
 
-    with fleet(client, counts(late="late"), "a", "b") as made:
+    with fleet(client, counts(late_queue="late"), "a", "b") as made:
         made.turns()
         monkeypatch.setattr(client, "call", flaky)
         made.settle()
@@ -289,7 +289,7 @@ LAST = "SELECT k, v FROM events QUALIFY row_number() OVER (PARTITION BY k ORDER 
 
 
 def source(queue: str) -> hs.Stream:
-    return hs.queue(queue, schema=SCHEMA).event_time("ts", delay="2 seconds")
+    return hs.queue(queue, schema=SCHEMA).with_watermark("ts", delay="2 seconds")
 
 
 def shared_and_alone(client: headrace.Client, pipeline: Pipeline, queues: list[str]) -> tuple[list[str], list[str]]:
@@ -355,4 +355,4 @@ def test_state_that_cannot_be_shared_is_not_cut(client: headrace.Client) -> None
     send(client, ROWS)
     stream = hs.sql("SELECT count(*) AS n FROM events GROUP BY tumble(ts, '1 minute')", events=source("events"))
     hs.pipeline("all", stream, sink=hs.queue("out")).run(client, until="idle")
-    assert inspect.standing(client, "all").definition.shards == 1
+    assert inspect.pipeline_status(client, "all").definition.shards == 1

@@ -19,14 +19,14 @@ from headrace.stream.runner.job import Job, Settings
 from headrace.stream.runner.membership import Membership
 from headrace.stream.runner.queues import prepare_queues
 from headrace.stream.runner.session import Session
-from headrace.stream.runner.store import BrokerStore, Patience
+from headrace.stream.runner.store import BrokerStore, RetryPolicy
 from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import counted, counts, event, expected_counts, send, taken
 
 
 @pytest.fixture
 def store(client: headrace.Client) -> BrokerStore:
-    return BrokerStore(client, keys.state_name("counts"), Patience(5, threading.Event()))
+    return BrokerStore(client, keys.state_name("counts"), RetryPolicy(5, threading.Event()))
 
 
 def opened(client: headrace.Client, store: BrokerStore, membership: Membership) -> Session:
@@ -34,7 +34,7 @@ def opened(client: headrace.Client, store: BrokerStore, membership: Membership) 
     job = Job(pipeline.plan, pipeline.physical, Settings(batch_rows=50, until="idle"))
     prepare_queues(job, client)
     ledger = Ledger(store, "counts", 0, membership.owners)
-    session = Session(job, store, client, ledger, news=News(), patience=Patience(5, threading.Event()))
+    session = Session(job, store, client, ledger, news=News(), retry=RetryPolicy(5, threading.Event()))
     session.open()
     return session
 

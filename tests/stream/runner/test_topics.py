@@ -8,7 +8,7 @@ import pytest
 
 import headrace
 import headrace.stream as hs
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.pipelines import Pipeline
 from tests.stream.runner.pipelines import copied, event, send, taken
 
@@ -49,7 +49,7 @@ def test_pipeline_that_has_begun_without_the_log_says_so(client: headrace.Client
     reading("a").run(client, until="idle")
     publish(client, range(10, 20))
     reading("a").run(client, until="idle")
-    with pytest.raises(PlanRefused, match="--reset"):
+    with pytest.raises(UnsupportedQuery, match="--reset"):
         reading("a").run(client, until="idle", backfill="topic")
 
 
@@ -63,5 +63,5 @@ def test_reset_reads_the_log_again(client: headrace.Client) -> None:
 
 def test_queue_has_no_log_to_backfill_from(client: headrace.Client) -> None:
     send(client, [event(1)])
-    with pytest.raises(PlanRefused, match="no log"):
+    with pytest.raises(UnsupportedQuery, match="no log"):
         copied().run(client, until="idle", backfill="topic")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from headrace.stream import limits
-from headrace.stream.errors import PlanRefused, SinkFailed
+from headrace.stream.errors import SinkFailed, UnsupportedQuery
 from headrace.stream.plan import HttpSink
 from headrace.stream.schema import Schema
 from headrace.stream.sinks.http import HttpOutbox, pause_s, refusal
@@ -172,7 +172,7 @@ def test_a_server_that_is_not_there_is_tried_again(server: Server, outbox: Make,
     ],
 )
 def test_a_url_that_is_not_allowed_is_refused(url: str, allow: tuple[str, ...]) -> None:
-    with pytest.raises(PlanRefused):
+    with pytest.raises(UnsupportedQuery):
         HttpOutbox(HttpSink(url, allow), SCHEMA)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.stream.errors import PlanRefused, SinkFailed
+from headrace.stream.errors import SinkFailed, UnsupportedQuery
 from headrace.stream.plan import FileSource, ParquetSink
 from headrace.stream.schema import ORIGIN, Schema
 from headrace.stream.sinks.parquet import ParquetOutbox
@@ -96,7 +96,7 @@ def test_partitions_of_every_kind_are_read_back(tmp_path: Path) -> None:
 
 def test_columns_that_cannot_partition_are_refused(tmp_path: Path) -> None:
     for columns, schema in ((("x",), "n bigint"), (("d",), "n bigint, d double"), (("n",), "n bigint")):
-        with pytest.raises(PlanRefused):
+        with pytest.raises(UnsupportedQuery):
             outbox(tmp_path, *columns, schema=Schema.of(schema))
 
 

@@ -11,7 +11,7 @@ import pytest
 import headrace
 from headrace.errors import QueueNotFound
 from headrace.queue import operations as ops
-from headrace.stream.errors import PlanRefused, SinkFailed
+from headrace.stream.errors import SinkFailed, UnsupportedQuery
 from headrace.stream.formats.decoding import ARROW_TYPE
 from headrace.stream.plan import QueueSink, QueueSource
 from headrace.stream.schema import ORIGIN, Schema
@@ -79,13 +79,13 @@ def test_ids_may_be_given(client: headrace.Client) -> None:
 def test_what_does_not_fit_is_refused(client: headrace.Client) -> None:
     client.queue("out.fifo", create=True, fifo=True)
     client.queue("small", create=True, max_message_bytes=1_024)
-    with pytest.raises(PlanRefused, match="group"):
+    with pytest.raises(UnsupportedQuery, match="group"):
         opened(client, QueueSink("out.fifo"))
-    with pytest.raises(PlanRefused, match="'x'"):
+    with pytest.raises(UnsupportedQuery, match="'x'"):
         opened(client, QueueSink("out.fifo", group="x"))
     with pytest.raises(QueueNotFound):
         opened(client, QueueSink("none"))
-    with pytest.raises(PlanRefused, match="broker"):
+    with pytest.raises(UnsupportedQuery, match="broker"):
         open_sink(QueueSink("small"), SCHEMA, None, pipeline="p", index=0)
     long = pa.table({"g": ["x" * 2_000], "n": [1]})
     for sink in (QueueSink("small"), QueueSink("small", format="arrow")):

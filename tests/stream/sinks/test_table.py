@@ -13,7 +13,7 @@ import pytest
 
 from headrace.stream import limits
 from headrace.stream.databases import open_database
-from headrace.stream.errors import ExtraMissing, PlanRefused, SinkFailed
+from headrace.stream.errors import ExtraMissing, SinkFailed, UnsupportedQuery
 from headrace.stream.formats.decoding import JsonDecoder
 from headrace.stream.plan import TableRef, TableSink
 from headrace.stream.schema import ORIGIN, Schema
@@ -135,9 +135,9 @@ def test_every_type_is_read_back(url: str) -> None:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlanRefused, match="'x'"):
+    with pytest.raises(UnsupportedQuery, match="'x'"):
         outbox(f"sqlite:///{tmp_path}/x.db", "x")
-    with pytest.raises(PlanRefused, match="sqlite"):
+    with pytest.raises(UnsupportedQuery, match="sqlite"):
         outbox("mysql://x")
     with pytest.raises(SinkFailed):
         outbox(f"sqlite:///{tmp_path}/none/x.db")

@@ -13,7 +13,7 @@ import headrace
 from headrace.errors import OutcomeUnknown, QueueNotFound, Unavailable
 from headrace.queue import operations as ops
 from headrace.stream import limits
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.formats.encoding import arrow_stream
 from headrace.stream.plan import QueueSource, TopicSource
 from headrace.stream.schema import ORIGIN, Schema
@@ -202,7 +202,7 @@ def test_progress_counts_messages(client: headrace.Client) -> None:
 def test_a_queue_that_is_not_there_is_an_error(client: headrace.Client) -> None:
     with pytest.raises(QueueNotFound):
         opened(client)
-    with pytest.raises(PlanRefused, match="broker"):
+    with pytest.raises(UnsupportedQuery, match="broker"):
         open_reader(NUMBERS, None, pipeline="p", slot=0)
 
 
@@ -256,5 +256,5 @@ def test_a_fifo_topic_has_a_fifo_inbox(client: headrace.Client) -> None:
     reader = opened(client, TopicSource("events", "events.fifo", Schema.of("n bigint")))
     topic.publish({"n": 1}, group="g", dedup_id="d")
     assert values(read(reader)) == [1]
-    with pytest.raises(PlanRefused, match="80 characters"):
+    with pytest.raises(UnsupportedQuery, match="80 characters"):
         inbox_name("p", "x" * 80)

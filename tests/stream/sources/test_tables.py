@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.stream.errors import PlanRefused, SchemaInvalid, SourceFailed
+from headrace.stream.errors import SchemaInvalid, SourceFailed, UnsupportedQuery
 from headrace.stream.plan import TableRef
 from headrace.stream.schema import Schema
 from headrace.stream.sources.tables import load_table
@@ -71,5 +71,5 @@ def test_what_cannot_be_read_is_an_error_that_names_the_table(tmp_path: Path) ->
         with pytest.raises(SourceFailed, match=r"none|'t'"):
             load_table(TableRef("t", SCHEMA, url))
     for url in ("t.xlsx", "sqlite:///x.db", "mysql://x?table=t"):
-        with pytest.raises(PlanRefused):
+        with pytest.raises(UnsupportedQuery):
             load_table(TableRef("t", SCHEMA, url))

@@ -55,11 +55,11 @@ def auctions() -> Batches:
 
 
 def bid_stream() -> hs.Stream:
-    return hs.memory(BIDS, bids(), name="bids").event_time("ts", delay="3 seconds")
+    return hs.memory(BIDS, bids(), name="bids").with_watermark("ts", delay="3 seconds")
 
 
 def auction_stream() -> hs.Stream:
-    return hs.memory(AUCTIONS, auctions(), name="auctions").event_time("opened", delay="3 seconds")
+    return hs.memory(AUCTIONS, auctions(), name="auctions").with_watermark("opened", delay="3 seconds")
 
 
 @hs.function(returns="string")

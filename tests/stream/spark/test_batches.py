@@ -33,7 +33,7 @@ SCHEMA = "id bigint"
 def test_messages_that_cannot_be_decoded_are_failures(client: headrace.Client, source: hs.Stream, queue: str) -> None:
     client.queue("in", create=True)
     client.topic("t", create=True)
-    pipeline = hs.pipeline("p", source, sink=hs.queue("out"), dead="dead", failures_max=1).plan
+    pipeline = hs.pipeline("p", source, sink=hs.queue("out"), dead_letter_queue="dead", failures_max=1).plan
     prepare_places(pipeline, client)
     schema = Schema.of(SCHEMA)
     counts = Counts(Collector(schema.arrow(), everything=False))

@@ -6,7 +6,7 @@ import pytest
 
 import headrace
 import headrace.stream as hs
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.spark.places import prepare_places
 from tests.broker_process import wait_until
 
@@ -30,7 +30,7 @@ def test_topic_is_read_from_where_the_source_says(client: headrace.Client) -> No
 @pytest.mark.parametrize("named", [{"sink": hs.queue("out")}, {"dead": "dead"}], ids=["sink", "dead"])
 def test_queues_need_a_broker(named: dict[str, Any]) -> None:
     pipeline = hs.pipeline("p", hs.memory("id bigint", []), **named).plan
-    with pytest.raises(PlanRefused, match="no broker is named"):
+    with pytest.raises(UnsupportedQuery, match="no broker is named"):
         prepare_places(pipeline, None)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import headrace.stream as hs
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.spark.errors import OptionInvalid
 from headrace.stream.spark.refusals import notes, refusals
 from headrace.stream.spark.run import run_on_spark
@@ -15,7 +15,7 @@ SCHEMA = "id bigint, ts timestamp"
 
 
 def queue(**time: Any) -> hs.Stream:
-    return hs.queue("in", schema=SCHEMA).event_time("ts", **{"delay": "10 seconds", **time})
+    return hs.queue("in", schema=SCHEMA).with_watermark("ts", **{"delay": "10 seconds", **time})
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_what_only_the_embedded_engine_can_do_is_refused_with_what_to_do_instead
     found = refusals(pipeline.plan)
     assert [refusal.construct for refusal in found] == [construct]
     assert "embedded" in str(found[0])
-    with pytest.raises(PlanRefused):  # before Spark is started
+    with pytest.raises(UnsupportedQuery):  # before Spark is started
         run_on_spark(pipeline.plan, "http://127.0.0.1:1")
 
 
@@ -48,7 +48,7 @@ def test_what_spark_can_do_is_not_refused() -> None:
 
 def test_late_queue_that_gets_nothing_is_told_of() -> None:
     stream = queue().sql("SELECT count(*) AS n FROM input GROUP BY tumble(ts, '1 hour')")
-    assert "'p-late' gets none" in notes(hs.pipeline("p", stream, late="p-late").plan)[0]
+    assert "'p-late' gets none" in notes(hs.pipeline("p", stream, late_queue="p-late").plan)[0]
     assert notes(hs.pipeline("p", stream, sink=hs.queue("out")).plan) == []
     assert "driver" in notes(hs.pipeline("p", stream, sink=hs.parquet("out")).plan)[0]
 

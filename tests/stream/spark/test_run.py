@@ -33,7 +33,7 @@ def rows(first: int, count: int) -> list[dict[str, Any]]:
 
 
 def flights() -> hs.Stream:
-    return hs.queue("in", schema=SCHEMA).event_time("ts", delay="0 seconds")
+    return hs.queue("in", schema=SCHEMA).with_watermark("ts", delay="0 seconds")
 
 
 def refuse_seven(row: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +76,9 @@ def test_state_and_output_go_on_from_run_to_run(runs: Runs, client: headrace.Cli
     queue = client.queue("in", create=True)
     seen: dict[int, pa.Table] = {}
     stream = flights().map(refuse_seven, schema=SCHEMA).sql(COUNT)
-    pipeline = hs.pipeline("p", stream, sink=[hs.queue("out"), hs.callback(seen.__setitem__)], dead="dead", shards=2)
+    pipeline = hs.pipeline(
+        "p", stream, sink=[hs.queue("out"), hs.callback(seen.__setitem__)], dead_letter_queue="dead", shards=2
+    )
     queue.send_many([*rows(0, 15), b"no json"])
     first = runs(pipeline)
     queue.send_many(rows(15, 10))
@@ -114,7 +116,7 @@ def test_dead_row_without_a_queue_for_it_stops_the_run(runs: Runs, client: headr
 
 def test_too_many_dead_rows_stop_the_run_before_they_are_committed(runs: Runs, client: headrace.Client) -> None:
     client.queue("in", create=True).send_many([*rows(0, 3), b"x", b"y", b"z"])
-    pipeline = hs.pipeline("p", flights(), sink=hs.queue("out"), dead="dead", failures_max=2)
+    pipeline = hs.pipeline("p", flights(), sink=hs.queue("out"), dead_letter_queue="dead", failures_max=2)
     with pytest.raises(TooManyFailures, match="3 of"):
         runs(pipeline)
     assert bodies(client, "out") == bodies(client, "dead") == []
@@ -136,7 +138,7 @@ def test_files_that_end_close_their_windows(spark: SparkSession, tmp_path: Path)
         times = [START + dt.timedelta(seconds=second) for second in range(number * 10, number * 10 + 15)]
         table = pa.table({"id": list(range(15)), "ts": pa.array(times, pa.timestamp("us"))})
         pq.write_table(table, tmp_path / f"{number}.parquet")
-    stream = hs.files(tmp_path, schema=SCHEMA, format="parquet").event_time("ts").sql(COUNT)
+    stream = hs.files(tmp_path, schema=SCHEMA, format="parquet").with_watermark("ts").sql(COUNT)
     result = run_on_spark(hs.pipeline("p", stream, shards=2).plan, None)
     assert sorted(row["n"] for row in result.rows.to_pylist()) == [5, 10, 15]
     assert result.rows_in == 30

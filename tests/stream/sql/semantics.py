@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from headrace.stream import physical, plan
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.schema import Schema, type_name
 from headrace.stream.sql import compile as compile_plan
 
@@ -87,7 +87,7 @@ def ours(expressions: list[str]) -> dict[str, str]:
         project = compile_plan(plan.Pipeline("p", step, ())).output
         assert isinstance(project, physical.Project)
         row = _run(project)
-    except (PlanRefused, duckdb.Error):
+    except (UnsupportedQuery, duckdb.Error):
         if len(expressions) == 1:
             return {expressions[0]: ERROR}
         half = len(expressions) // 2

@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.stream import plan
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.schema import Schema
 from tests.stream.sql.building import BID, compiled
 
@@ -68,7 +68,7 @@ REFUSED = [
     ("SELECT count(*) AS n FROM bid GROUP BY tumble(ts, 'x')", "'x'", (1, 51), "10 minutes"),
     ("SELECT count(*) AS n FROM bid GROUP BY hop(ts, '2 s', '10 s')", "hop(ts, '2 s', '10 s')", (1, 40), "slide"),
     ("SELECT count(*) AS n FROM auction GROUP BY tumble(expires, '2 s')", "tumble(expires, '2 s')", (1, 44), "ts"),
-    ("SELECT count(*) AS n FROM untimed GROUP BY tumble(ts, '2 s')", "tumble(ts, '2 s')", (1, 44), "event_time"),
+    ("SELECT count(*) AS n FROM untimed GROUP BY tumble(ts, '2 s')", "tumble(ts, '2 s')", (1, 44), "with_watermark"),
     ("SELECT max(count(*)) AS n FROM bid GROUP BY tumble(ts, '2 s')", "max(COUNT(*))", (1, 8), "query over a query"),
     ("SELECT sum(url) AS n FROM bid GROUP BY tumble(ts, '2 s')", "sum(url)", (1, 8), "a number, not string"),
     ("SELECT sum(DISTINCT price) AS n FROM bid GROUP BY tumble(ts, '2 s')", "sum(DISTINCT price)", (1, 8), "count(DISTINCT"),
@@ -111,7 +111,7 @@ REFUSED = [
 def test_it_is_refused_with_its_place_and_a_way_out(
     text: str, construct: str, place: tuple[int, int] | None, instead: str
 ) -> None:
-    with pytest.raises(PlanRefused) as caught:
+    with pytest.raises(UnsupportedQuery) as caught:
         compiled(text)
     error = caught.value
     assert error.construct.lower().startswith(construct.lower())
@@ -122,20 +122,20 @@ def test_it_is_refused_with_its_place_and_a_way_out(
 
 def test_a_session_is_refused_as_a_result_that_changes() -> None:
     text = "SELECT count(*) AS n FROM bid GROUP BY session_window(ts, '10 s')"
-    with pytest.raises(PlanRefused, match=r"session_window in mode 'update' \(line 1, column 40\)"):
+    with pytest.raises(UnsupportedQuery, match=r"session_window in mode 'update' \(line 1, column 40\)"):
         compiled(text, "update")
     assert len(compiled(text, "append").operators) == 3
 
 
 def test_an_aggregate_over_results_that_change_is_refused() -> None:
     text = "SELECT max(n) AS m FROM (SELECT auction, count(*) AS n FROM bid GROUP BY auction) GROUP BY n"
-    with pytest.raises(PlanRefused, match="would read results that still change"):
+    with pytest.raises(UnsupportedQuery, match="would read results that still change"):
         compiled(text, "update")
 
 
 def test_unknown_metadata_is_refused() -> None:
     source = plan.QueueSource("m", "m", Schema.of("a int"), metadata=("offset",))
-    with pytest.raises(PlanRefused, match="messages have no such metadata"):
+    with pytest.raises(UnsupportedQuery, match="messages have no such metadata"):
         compiled("SELECT a FROM m", "append", ("m", source))
 
 
@@ -145,7 +145,7 @@ def test_a_step_may_have_the_name_of_its_input() -> None:
 
 def test_what_is_no_sql_is_told_without_names_of_classes() -> None:
     with pytest.raises(
-        PlanRefused, match=r"FROM \(line 1, column 9\): this is not SQL: something is missing beside it"
+        UnsupportedQuery, match=r"FROM \(line 1, column 9\): this is not SQL: something is missing beside it"
     ) as refused:
         compiled("SELEC * FROM bid")
     assert "class" not in str(refused.value)

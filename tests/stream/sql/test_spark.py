@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.stream import plan
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.sql import WINDOW_TIME, spark_refusals, to_spark
 from tests.stream.sql.building import AUCTION, BID, step
 
@@ -47,7 +47,7 @@ def test_windows_are_joined_by_their_hidden_time() -> None:
 
 
 def test_spark_refuses_what_the_subset_refuses() -> None:
-    with pytest.raises(PlanRefused, match="LIMIT"):
+    with pytest.raises(UnsupportedQuery, match="LIMIT"):
         to_spark(step("SELECT auction FROM bid LIMIT 1"))
 
 

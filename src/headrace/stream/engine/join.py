@@ -27,7 +27,7 @@ from headrace.stream.engine.matching import matching_of
 from headrace.stream.engine.operator import END, NEVER, Context, Operator
 from headrace.stream.engine.slices import OPEN, KeySlices, TimeSlices, joined, opened
 from headrace.stream.engine.tables import complete, conform, micros, minus, nullable, plain, quoted
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.schema import Schema
 
 _LEFT: Final = "_left"
@@ -168,7 +168,7 @@ def _sides(node: physical.Join, name: str, inputs: Sequence[Schema], context: Co
     upper, lower = node.upper_us, None if node.lower_us is None else -node.lower_us
     left_outer, right_outer = node.kind in ("left", "full"), node.kind in ("right", "full")
     if (left_outer and upper is None) or (right_outer and lower is None):
-        raise PlanRefused(
+        raise UnsupportedQuery(
             f"{node.kind.upper()} JOIN", "a row would wait for its partner for ever", "bound the times", step=node.step
         )
     timed = upper is not None or lower is not None

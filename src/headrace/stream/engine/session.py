@@ -28,7 +28,7 @@ from headrace.stream.engine.late import moment, refuse_timeless
 from headrace.stream.engine.operator import END, NEVER, Context, Operator, Refused
 from headrace.stream.engine.slices import grouped
 from headrace.stream.engine.tables import conform, micros, minus, split
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.schema import Schema
 
 Ints = npt.NDArray[np.int64]
@@ -43,7 +43,7 @@ class SessionOperator(Operator):
         assert isinstance(node.window, physical.Session)
         assert node.time is not None
         if node.mode == "update":
-            raise PlanRefused(
+            raise UnsupportedQuery(
                 "session_window", "sessions have no update mode, as in Spark", "append mode", step=node.step
             )
         self.schema = node.schema

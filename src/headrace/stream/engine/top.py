@@ -21,7 +21,7 @@ from headrace.stream.engine.late import refuse_late, refuse_timeless
 from headrace.stream.engine.operator import Context, Operator
 from headrace.stream.engine.slices import KeySlices, TimeSlices
 from headrace.stream.engine.tables import conform, nullable, plain
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.schema import Schema
 
 
@@ -59,7 +59,9 @@ class _Ranking:
         for name, _, _ in node.order:
             found = given.find(name)
             if found is not None and pa.types.is_nested(found.type):
-                raise PlanRefused(f"ORDER BY {name}", "it is no single value", "order by its parts", step=node.step)
+                raise UnsupportedQuery(
+                    f"ORDER BY {name}", "it is no single value", "order by its parts", step=node.step
+                )
 
     def best(self, rows: pa.Table) -> pa.Table:
         """The output for these rows: the best of each partition, by rank."""

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from headrace.stream import plan
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.sources.base import Chunk, Progress, Reader
 from headrace.stream.sources.listing import FORMATS, format_of
 
@@ -72,26 +72,26 @@ class Backfill(Reader):
 def files_of(source: plan.Source, path: str) -> plan.FileSource:
     """The files as a source with the same name, columns and event time.
 
-    Raises PlanRefused: their names do not tell the format.
+    Raises UnsupportedQuery: their names do not tell the format.
     """
     metadata = getattr(source, "metadata", ())
     if metadata:
-        raise PlanRefused(
+        raise UnsupportedQuery(
             f"backfill {path!r}", f"source {source.name!r} has {', '.join(metadata)}, which files have not"
         )
     form = format_of(Path(path))
     if form is None:
-        raise PlanRefused(f"backfill {path!r}", f"its format cannot be told by names; known: {', '.join(FORMATS)}")
+        raise UnsupportedQuery(f"backfill {path!r}", f"its format cannot be told by names; known: {', '.join(FORMATS)}")
     return plan.FileSource(source.name, path, form, source.schema, source.time)
 
 
 def source_to_backfill(sources: tuple[plan.Source, ...]) -> plan.Source:
     """The source that `backfill` means: the only one that is a queue or topic.
 
-    Raises PlanRefused: there is none, or there are several.
+    Raises UnsupportedQuery: there is none, or there are several.
     """
     live = [source for source in sources if isinstance(source, plan.QueueSource | plan.TopicSource)]
     if len(live) != 1:
         names = ", ".join(source.name for source in live) or "none"
-        raise PlanRefused("backfill", f"it needs exactly one source that is a queue or topic; there are: {names}")
+        raise UnsupportedQuery("backfill", f"it needs exactly one source that is a queue or topic; there are: {names}")
     return live[0]

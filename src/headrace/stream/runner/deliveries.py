@@ -16,13 +16,13 @@ _log = logging.getLogger("headrace.stream")
 
 
 class Deliveries:
-    """One sink's batches, in the order of their numbers. A batch that fails is tried again, as long as `patience_s`
+    """One sink's batches, in the order of their numbers. A batch that fails is tried again, as long as `retry_timeout_s`
     allows (None: for ever); the pipeline waits meanwhile, since at most OUTBOX_BATCHES_MAX may be under way."""
 
-    def __init__(self, sink: Outbox, *, news: News, patience_s: float | None) -> None:
+    def __init__(self, sink: Outbox, *, news: News, retry_timeout_s: float | None) -> None:
         self.sink = sink
         self._news = news
-        self._patience_s = patience_s
+        self._retry_timeout_s = retry_timeout_s
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._done: deque[int] = deque()
         self._error: BaseException | None = None
@@ -88,7 +88,7 @@ class Deliveries:
                 self.sink.deliver(number, staged)
                 return True
             except SinkFailed as error:
-                if self._patience_s is not None and time.monotonic() + pause_s > started_s + self._patience_s:
+                if self._retry_timeout_s is not None and time.monotonic() + pause_s > started_s + self._retry_timeout_s:
                     raise
                 _log.warning(
                     "%s; batch %d is kept and given again", error, number,

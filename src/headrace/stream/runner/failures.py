@@ -19,9 +19,9 @@ def check_failures(pipeline: plan.Pipeline, progress: Progress, dead: Sequence[D
     if not dead:
         return
     many = progress.dead > pipeline.failures_max and progress.dead > pipeline.failures_share * progress.rows_in
-    if pipeline.dead is None or many:
+    if pipeline.dead_letter_queue is None or many:
         raise TooManyFailures(
-            pipeline.name, progress.dead, progress.rows_in, _text(dead[-1]), pipeline.dead is not None
+            pipeline.name, progress.dead, progress.rows_in, _text(dead[-1]), pipeline.dead_letter_queue is not None
         )
 
 

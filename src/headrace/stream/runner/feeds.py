@@ -8,7 +8,7 @@ import threading
 from collections import deque
 
 from headrace.stream import limits
-from headrace.stream.runner.store import PASSING, Patience
+from headrace.stream.runner.store import PASSING, RetryPolicy
 from headrace.stream.sources.base import Chunk, Progress, Reader
 
 _log = logging.getLogger("headrace.stream")
@@ -39,14 +39,14 @@ class Feed:
     left_by: int | None = None
 
     def __init__(
-        self, name: str, reader: Reader, *, rows_max: int, wait_s: float, news: News, patience: Patience
+        self, name: str, reader: Reader, *, rows_max: int, wait_s: float, news: News, retry: RetryPolicy
     ) -> None:
         self.name = name
         self.reader = reader
         self._rows_max = rows_max
         self._wait_s = wait_s
         self._news = news
-        self._patience = patience
+        self._retry = retry
         self._chunks: deque[Chunk] = deque()
         self._room = threading.Semaphore(limits.BATCHES_AHEAD)
         self._closing = False
@@ -110,8 +110,8 @@ class Feed:
         """One chunk into the queue; the room that was taken is given back if none comes."""
         behind = False
         try:
-            behind = self._patience.call(lambda: self.reader.behind)  # before: what is on its way now may be here then
-            chunk = self._patience.call(lambda: self.reader.read(self._rows_max, self._wait_s))
+            behind = self._retry.call(lambda: self.reader.behind)  # before: what is on its way now may be here then
+            chunk = self._retry.call(lambda: self.reader.read(self._rows_max, self._wait_s))
         except PASSING:
             if not self._closing:  # a reader that is being closed may find its broker gone
                 raise

@@ -34,7 +34,7 @@ class PipelineUnknown(CallerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PipelineStatus:
     """A pipeline as its store has it.
 
     Attributes:
@@ -63,7 +63,7 @@ class Lag:
     oldest_ms: int | None = None
 
 
-def standing(client: Client, pipeline: str, *, measured: bool = False) -> Standing:
+def pipeline_status(client: Client, pipeline: str, *, measured: bool = False) -> PipelineStatus:
     """One pipeline. Raises PipelineUnknown.
 
     Args:
@@ -76,7 +76,7 @@ def standing(client: Client, pipeline: str, *, measured: bool = False) -> Standi
     owners = members.read_owners(client.state(name, keys.OWNERS).get(keys.OWNERS))
     control = client.state(name, keys.CONTROL).get(keys.CONTROL)
     sizes = [len(value) for _, value in scan(client.call, name, keys.PARTS)] if measured else None
-    return Standing(
+    return PipelineStatus(
         pipeline,
         definition.decode(found),
         merged(map(decode, client.state(name, keys.PROGRESS).values())),
@@ -89,13 +89,13 @@ def standing(client: Client, pipeline: str, *, measured: bool = False) -> Standi
 
 def lags(client: Client, pipeline: str) -> list[Lag]:
     """Of each source. Raises PipelineUnknown."""
-    found = standing(client, pipeline)
+    found = pipeline_status(client, pipeline)
     return [_lag(client, pipeline, name, reads, found.progress) for name, reads in found.definition.sources.items()]
 
 
 def state_schemas(client: Client, pipeline: str) -> dict[str, pa.Schema]:
     """The operators that have state, and the columns of it. Raises PipelineUnknown."""
-    standing(client, pipeline)
+    pipeline_status(client, pipeline)
     found = client.state(keys.state_name(pipeline), keys.SCHEMA)
     return {
         key.removeprefix(keys.SCHEMA).decode(): pa.ipc.read_schema(pa.py_buffer(value)) for key, value in found.items()

@@ -25,7 +25,7 @@ class Settings:
         memory_bytes: of the engine; beyond it DuckDB spills to disk.
         threads: of the engine.
         state_memory_bytes: parts of state that are kept in memory.
-        patience_s: how long to go on trying while the broker or a sink is away. None: for ever.
+        retry_timeout_s: how long to go on trying while the broker or a sink is away. None: for ever.
     """
 
     until: Until | None = None
@@ -34,7 +34,7 @@ class Settings:
     memory_bytes: int = limits.ENGINE_MEMORY_BYTES_DEFAULT
     threads: int = limits.ENGINE_THREADS_DEFAULT
     state_memory_bytes: int = limits.STATE_MEMORY_BYTES_DEFAULT
-    patience_s: float | None = None
+    retry_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.until not in (None, "idle", "end"):
@@ -67,4 +67,4 @@ class Job:
         """Whether queues or topics are named anywhere."""
         sources = any(isinstance(source, plan.QueueSource | plan.TopicSource) for source in self.sources)
         sinks = any(isinstance(sink, plan.QueueSink) for sink in self.pipeline.sinks)
-        return sources or sinks or self.pipeline.late is not None or self.pipeline.dead is not None
+        return sources or sinks or self.pipeline.late_queue is not None or self.pipeline.dead_letter_queue is not None

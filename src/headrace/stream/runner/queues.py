@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.errors import QueueNotFound
 from headrace.native.client import Client
 from headrace.stream import plan
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.runner.backfill import source_to_backfill
 from headrace.stream.runner.job import Job
 from headrace.stream.sources.topic import inbox_name, subscribe
@@ -18,7 +18,7 @@ def prepare_queues(job: Job, client: Client) -> None:
 
     Raises:
         QueueNotFound: a source.
-        PlanRefused: a FIFO queue for late or dead rows, which have no group.
+        UnsupportedQuery: a FIFO queue for late or dead rows, which have no group.
     """
     for source in job.sources:
         if isinstance(source, plan.QueueSource):
@@ -26,7 +26,7 @@ def prepare_queues(job: Job, client: Client) -> None:
                 make_queue(client, source.queue)
             else:
                 client.queue(source.queue)
-    for queue in (job.pipeline.late, job.pipeline.dead):
+    for queue in (job.pipeline.late_queue, job.pipeline.dead_letter_queue):
         if queue is not None:
             _check_standard(queue)
             client.queue(queue, create=True)
@@ -39,12 +39,12 @@ def backfill_topic(job: Job, client: Client, pipeline: str) -> None:
     """Let the pipeline's only topic be read from the beginning of its log; it is subscribed here, before it is read.
 
     Raises:
-        PlanRefused: its only live source is no topic.
+        UnsupportedQuery: its only live source is no topic.
         SubscriptionRefused: the topic keeps no log.
     """
     source = source_to_backfill(job.sources)
     if not isinstance(source, plan.TopicSource):
-        raise PlanRefused(
+        raise UnsupportedQuery(
             "backfill 'topic'", f"source {source.name!r} is a queue, which keeps no log", "the name of files"
         )
     subscribe(client, source.topic, inbox_name(pipeline, source.topic), start="beginning")
@@ -63,6 +63,6 @@ def make_queue(client: Client, name: str) -> None:
 
 def _check_standard(queue: str) -> None:
     if queue.endswith(".fifo"):
-        raise PlanRefused(
+        raise UnsupportedQuery(
             f"queue {queue!r}", "late and dead rows have no group, which a FIFO queue asks for", "a standard queue"
         )

@@ -27,7 +27,7 @@ from headrace.stream.runner.membership import Membership
 from headrace.stream.runner.progress import Progress, decode
 from headrace.stream.runner.rates import Rate
 from headrace.stream.runner.session import Session
-from headrace.stream.runner.store import Patience, Store
+from headrace.stream.runner.store import RetryPolicy, Store
 
 _log = logging.getLogger("headrace.stream")
 
@@ -44,7 +44,7 @@ class Runner:
         client: Client | None,
         *,
         stop: threading.Event,
-        patience: Patience,
+        retry: RetryPolicy,
         text: str = "",
         backfill: str | None = None,
         on_progress: OnProgress | None = None,
@@ -53,7 +53,7 @@ class Runner:
         self._store = store
         self._client = client
         self._stop = stop
-        self._patience = patience
+        self._retry = retry
         self._text = text
         self._backfill = backfill
         self._on_progress = on_progress
@@ -122,7 +122,7 @@ class Runner:
             ledger = Ledger(self._store, self._job.pipeline.name, self._membership.slot, self._membership.owners)
             session = Session(
                 self._job, self._store, self._client, ledger,
-                news=self._news, patience=self._patience, backfill=self._backfill,
+                news=self._news, retry=self._retry, backfill=self._backfill,
             )  # fmt: skip
             with closing(session):
                 session.open()

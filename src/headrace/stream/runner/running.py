@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headrace.native.client import Client, connect
 from headrace.stream import limits, plan
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.physical import Physical
 from headrace.stream.result import Report, Result
 from headrace.stream.runner import keys
@@ -19,7 +19,7 @@ from headrace.stream.runner.progress import decode
 from headrace.stream.runner.queues import backfill_topic, prepare_queues
 from headrace.stream.runner.reset import reset as drop_state
 from headrace.stream.runner.runner import Runner
-from headrace.stream.runner.store import BrokerStore, MemoryStore, Patience, Store
+from headrace.stream.runner.store import BrokerStore, MemoryStore, RetryPolicy, Store
 from headrace.stream.sql import compile as compile_plan
 
 
@@ -33,7 +33,7 @@ def run(
     memory_bytes: int = limits.ENGINE_MEMORY_BYTES_DEFAULT,
     threads: int = limits.ENGINE_THREADS_DEFAULT,
     state_memory_bytes: int = limits.STATE_MEMORY_BYTES_DEFAULT,
-    patience_s: float | None = None,
+    retry_timeout_s: float | None = None,
     reset: bool = False,
     backfill: str | Path | None = None,
     on_progress: Callable[[Report], None] | None = None,
@@ -56,7 +56,7 @@ def run(
         batch_ms: how long to wait for more rows after the first of a batch.
         memory_bytes, threads: of DuckDB.
         state_memory_bytes: parts of state that are kept in memory.
-        patience_s: how long to go on trying while the broker or a sink is away. None: for ever, or PATIENCE_S with
+        retry_timeout_s: how long to go on trying while the broker or a sink is away. None: for ever, or RETRY_TIMEOUT_S with
             `until`.
         reset: drop the pipeline's state first, and give back what it has claimed.
         backfill: files that are read before the one source that is a queue or topic; or "topic": that topic's log from
@@ -70,17 +70,17 @@ def run(
         What the run came to.
 
     Raises:
-        PlanRefused: the SQL, a source or a sink cannot be run.
+        UnsupportedQuery: the SQL, a source or a sink cannot be run.
         QueueNotFound: a source's queue.
         DefinitionChanged: the state is of another definition, which this one cannot go on from.
         TooManyFailures: more rows could not be processed than the pipeline allows. What was committed stands.
         PipelineBusy: with `until`: another process runs it, and goes on.
-        SinkFailed: a sink did not take a batch for `patience_s`.
+        SinkFailed: a sink did not take a batch for `retry_timeout_s`.
         Unavailable: the broker was away for as long.
     """
-    if patience_s is None and until is not None:
-        patience_s = limits.PATIENCE_S
-    settings = Settings(until, batch_rows, batch_ms, memory_bytes, threads, state_memory_bytes, patience_s)
+    if retry_timeout_s is None and until is not None:
+        retry_timeout_s = limits.RETRY_TIMEOUT_S
+    settings = Settings(until, batch_rows, batch_ms, memory_bytes, threads, state_memory_bytes, retry_timeout_s)
     job = Job(pipeline, compiled or compile_plan(pipeline), settings)
     return run_job(job, broker, reset=reset, backfill=backfill, on_progress=on_progress, stop=stop, text=text)
 
@@ -97,21 +97,21 @@ def run_job(
 ) -> Result:
     """`run` for a pipeline that is compiled."""
     stop = stop or threading.Event()
-    patience = Patience(job.settings.patience_s, stop)
+    retry = RetryPolicy(job.settings.retry_timeout_s, stop)
     with ExitStack() as closing:
         client = _client(job, broker, closing)
-        store = _store(job, client, patience)
+        store = _store(job, client, retry)
         if reset:
-            patience.call(lambda: drop_state(store, client, job.pipeline.name))
+            retry.call(lambda: drop_state(store, client, job.pipeline.name))
         _check_backfill(job, store, backfill)
         before = str(backfill) if backfill is not None else None
         if client is not None:
-            patience.call(lambda: prepare_queues(job, client))
+            retry.call(lambda: prepare_queues(job, client))
             if before == TOPIC:
-                patience.call(lambda: backfill_topic(job, client, job.pipeline.name))
+                retry.call(lambda: backfill_topic(job, client, job.pipeline.name))
         runner = Runner(
             job, store, client,
-            stop=stop, patience=patience, text=text, backfill=before, on_progress=on_progress,
+            stop=stop, retry=retry, text=text, backfill=before, on_progress=on_progress,
         )  # fmt: skip
         return runner.run()
 
@@ -119,15 +119,15 @@ def run_job(
 def _client(job: Job, broker: str | Path | Client | None, closing: ExitStack) -> Client | None:
     if broker is None:
         if job.needs_broker:
-            raise PlanRefused(
+            raise UnsupportedQuery(
                 "pipeline " + repr(job.pipeline.name), "it has queues, and no broker is named", "run(broker)"
             )
         return None
     return broker if isinstance(broker, Client) else closing.enter_context(connect(broker))
 
 
-def _store(job: Job, client: Client | None, patience: Patience) -> Store:
-    return MemoryStore() if client is None else BrokerStore(client, keys.state_name(job.pipeline.name), patience)
+def _store(job: Job, client: Client | None, retry: RetryPolicy) -> Store:
+    return MemoryStore() if client is None else BrokerStore(client, keys.state_name(job.pipeline.name), retry)
 
 
 def _check_backfill(job: Job, store: Store, backfill: str | Path | None) -> None:
@@ -138,4 +138,6 @@ def _check_backfill(job: Job, store: Store, backfill: str | Path | None) -> None
     begun = [decode(value) for value in store.read(keys.PROGRESS).values()]
     known = {source.backfill for progress in begun for source in progress.sources.values()}
     if begun and str(backfill) not in known:
-        raise PlanRefused("backfill", f"pipeline {job.pipeline.name!r} has begun already", "reset it, too: --reset")
+        raise UnsupportedQuery(
+            "backfill", f"pipeline {job.pipeline.name!r} has begun already", "reset it, too: --reset"
+        )

@@ -28,16 +28,16 @@ from headrace.stream.runner.batch import Batch
 from headrace.stream.runner.commit import Change, Ledger
 from headrace.stream.runner.failures import check_failures
 from headrace.stream.runner.feeds import News
-from headrace.stream.runner.inlets import Inlets
 from headrace.stream.runner.job import Job
-from headrace.stream.runner.outlets import Outlets
 from headrace.stream.runner.progress import Progress, SourceProgress
 from headrace.stream.runner.refused import dead_of
 from headrace.stream.runner.schemas import RecordingParts
 from headrace.stream.runner.share import Share
 from headrace.stream.runner.sharing import Reached
+from headrace.stream.runner.sink_set import SinkSet
+from headrace.stream.runner.source_set import SourceSet
 from headrace.stream.runner.spans import batch_span
-from headrace.stream.runner.store import Patience, Store
+from headrace.stream.runner.store import RetryPolicy, Store
 from headrace.stream.runner.tables import Tables
 from headrace.stream.sources.base import Progress as SourceReport
 
@@ -58,7 +58,7 @@ class Session:
         ledger: Ledger,
         *,
         news: News,
-        patience: Patience,
+        retry: RetryPolicy,
         backfill: str | None = None,
     ) -> None:
         self._job = job
@@ -66,7 +66,7 @@ class Session:
         self._client = client
         self._ledger = ledger
         self._news = news
-        self._patience = patience
+        self._retry = retry
         self._backfill = backfill
         self._times = {source.name: source.time for source in job.sources}
         self.rested = False
@@ -86,17 +86,17 @@ class Session:
         self._ledger.recover()
         for slot in self._left_slots():
             self._ledger.of_slot(slot).recover()
-        self._outlets = Outlets(
-            self._job, self._store, self._client, self._ledger.slot, news=self._news, patience=self._patience
+        self._sink_set = SinkSet(
+            self._job, self._store, self._client, self._ledger.slot, news=self._news, retry=self._retry
         )
-        self._closing.callback(self._outlets.close)
-        self._outlets.open()
+        self._closing.callback(self._sink_set.close)
+        self._sink_set.open()
         self._share = self._open_share()
         if self._share is not None:
             self._catch_up(self._share)
         self._open_engine(self._share.owned if self._share is not None else None, self._reached())
         self._closing.callback(self._engine.close)
-        self._open_inlets()
+        self._open_sources()
 
     def close(self) -> None:
         """Idempotent. What was not committed comes again."""
@@ -115,7 +115,7 @@ class Session:
             return None
         return Share(
             self._job, cut, self._store, self._client,
-            slot=self._ledger.slot, owners=owners, patience=self._patience,
+            slot=self._ledger.slot, owners=owners, retry=self._retry,
         )  # fmt: skip
 
     def _reached(self) -> Reached:
@@ -172,16 +172,16 @@ class Session:
             )
             self._put(change, Batch(), step, self.progress, share.reached)
 
-    def _open_inlets(self) -> None:
-        self._inlets = Inlets(self._job, self._client, self._ledger.slot, news=self._news, patience=self._patience)
-        self._closing.callback(self._inlets.close)
+    def _open_sources(self) -> None:
+        self._source_set = SourceSet(self._job, self._client, self._ledger.slot, news=self._news, retry=self._retry)
+        self._closing.callback(self._source_set.close)
         now_ms = self._store.now_ms()
         begun = {
             source.name: SourceProgress(heard_ms=now_ms, backfill=self._backfilled(source))
             for source in self._job.sources
         }
         self._sources = begun | self.progress.sources
-        self._inlets.open(self._sources, self._left_slots())
+        self._source_set.open(self._sources, self._left_slots())
 
     def _backfilled(self, source: plan.Source) -> str | None:
         """What comes before this source's new rows."""
@@ -202,11 +202,11 @@ class Session:
 
     def source_progress(self) -> dict[str, SourceReport]:
         """How far each source is. Asks the broker."""
-        return self._inlets.progress()
+        return self._source_set.progress()
 
     @property
     def undelivered(self) -> int:
-        return self._outlets.under_way
+        return self._sink_set.under_way
 
     def turn(self) -> pa.Table | None:
         """Process what has come, and what time has done; commit it. Nothing is done if there is nothing to do.
@@ -220,7 +220,7 @@ class Session:
         """
         quiet = self._is_quiet()
         self.rested = False
-        if self._outlets.full:
+        if self._sink_set.full:
             return None
         batch = Batch() if self._share is not None and self._share.stalled else self._gathered()
         if not batch.chunks and self._under_way is not None:
@@ -258,16 +258,16 @@ class Session:
 
     def _is_quiet(self) -> bool:
         """Nothing is here to be processed, and nothing has come for a while."""
-        return self._inlets.quiet and not self._outlets.under_way and self._under_way is None
+        return self._source_set.quiet and not self._sink_set.under_way and self._under_way is None
 
     @property
     def ended(self) -> bool:
         """All sources have ended, and everything is delivered and noted."""
-        return all(source.ended for source in self._sources.values()) and not self._outlets.under_way
+        return all(source.ended for source in self._sources.values()) and not self._sink_set.under_way
 
     def _gathered(self) -> Batch:
         try:
-            return self._inlets.gather()
+            return self._source_set.gather()
         except ClaimRefused:
             # Who has the slot now, or one that this was looking after, has acknowledged what comes next.
             self._ledger.confirm()
@@ -288,7 +288,7 @@ class Session:
                 heard_ms=now_ms,
             )
         moved = self._silent(sources, now_ms) if self._share is None else {}
-        moved |= dict.fromkeys(self._inlets.finished, END)
+        moved |= dict.fromkeys(self._source_set.finished, END)
         return sources | {
             name: msgspec.structs.replace(sources[name], watermark=watermark) for name, watermark in moved.items()
         }
@@ -333,15 +333,15 @@ class Session:
             dead=before.dead + len(dead),
         )
         check_failures(self._job.pipeline, progress, dead)
-        progress = self._outlets.stage(step, dead, change, progress)
+        progress = self._sink_set.stage(step, dead, change, progress)
         if self._share is not None:
             progress = self._share.note(change, progress, goal)
-        if batch.rows >= limits.BESIDE_ROWS_MIN and self._share is None and not self._outlets.outside:
+        if batch.rows >= limits.BESIDE_ROWS_MIN and self._share is None and not self._sink_set.outside:
             self._under_way = self._commits.submit(self._ledger.commit, change, progress), step.output
             return
         self._ledger.commit(change, progress)
         self._rows.append(step.output)
-        self._outlets.committed()
+        self._sink_set.committed()
         if self._share is not None:
             self._share.committed(self.progress, goal)
 
@@ -351,7 +351,7 @@ class Session:
             (commit, rows), self._under_way = self._under_way, None
             commit.result()
             self._rows.append(rows)
-            self._outlets.committed()
+            self._sink_set.committed()
 
     def _taken_rows(self) -> pa.Table:
         rows, self._rows = self._rows, []
@@ -360,8 +360,8 @@ class Session:
     def _forget(self) -> None:
         """Note that batches were delivered; with the next batch if there is one, else by a commit of its own."""
         change = Change()
-        self._outlets.forget(change)
+        self._sink_set.forget(change)
         if change.state:
             self._ledger.commit(change, self.progress)
-            self._outlets.committed()
+            self._sink_set.committed()
             self._news.tell()  # only the next turn is quiet

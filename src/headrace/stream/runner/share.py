@@ -25,7 +25,7 @@ from headrace.stream.runner.members import Owners
 from headrace.stream.runner.progress import Progress, SourceProgress, decode
 from headrace.stream.runner.sharing import Cut, Reached
 from headrace.stream.runner.shuffle import Shuffle
-from headrace.stream.runner.store import Patience, Store
+from headrace.stream.runner.store import RetryPolicy, Store
 from headrace.stream.schema import Schema
 from headrace.stream.sources.open import inbox_name, reader_name
 
@@ -48,10 +48,10 @@ class Share:
         *,
         slot: int,
         owners: Owners,
-        patience: Patience,
+        retry: RetryPolicy,
     ) -> None:
         self._job = job
-        self._patience = patience
+        self._retry = retry
         self._store = store
         self._client = client
         self._slot = slot
@@ -180,7 +180,7 @@ class Share:
         found = []
         for slot in range(self._owners.used):
             asked = ops.GetClaims(self._queues[source], reader_name(self._job.pipeline.name, slot))
-            state: ClaimState = self._patience.call(partial(self._client.call, asked))
+            state: ClaimState = self._retry.call(partial(self._client.call, asked))
             if state.acknowledged < state.last:
                 found.append(slot)
         return found

@@ -50,7 +50,7 @@ class Store(Protocol):
         """
 
 
-class Patience:
+class RetryPolicy:
     """How long a call goes on trying while the broker is away: for `seconds` (None: for ever), or until `stop`."""
 
     def __init__(self, seconds: float | None, stop: threading.Event) -> None:
@@ -87,29 +87,29 @@ class BrokerStore:
 
     durable = True
 
-    def __init__(self, client: Client, name: str, patience: Patience) -> None:
+    def __init__(self, client: Client, name: str, retry: RetryPolicy) -> None:
         self._client = client
         self._name = name
-        self._patience = patience
+        self._retry = retry
         self._ahead_ms = 0.0  # of the broker's steady time before this process's clock
         self.synchronise()
 
     def synchronise(self) -> None:
         """Ask for the broker's steady time. Between two calls it is reckoned: a batch must not pay for asking."""
-        statistics = self._patience.call(self._client.statistics)
+        statistics = self._retry.call(self._client.statistics)
         self._ahead_ms = statistics.now_ms - time.monotonic() * 1_000
 
     def now_ms(self) -> int:
         return int(self._ahead_ms + time.monotonic() * 1_000)
 
     def read(self, prefix: bytes, limit: int | None = None) -> dict[bytes, bytes]:
-        return self._patience.call(lambda: self._client.state(self._name, prefix, limit=limit))
+        return self._retry.call(lambda: self._client.state(self._name, prefix, limit=limit))
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return scan(lambda operation: self._patience.call(lambda: self._client.call(operation)), self._name, prefix)
+        return scan(lambda operation: self._retry.call(lambda: self._client.call(operation)), self._name, prefix)
 
     def transact(self, operation: ops.Transact) -> None:
-        self._patience.call(lambda: self._client.call(operation))
+        self._retry.call(lambda: self._client.call(operation))
 
 
 def scan(

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from headrace.stream import limits
-from headrace.stream.errors import PlanRefused, SinkFailed
+from headrace.stream.errors import SinkFailed, UnsupportedQuery
 from headrace.stream.formats.encoding import JsonEncoder
 from headrace.stream.plan import HttpSink
 from headrace.stream.schema import Schema
@@ -54,7 +54,7 @@ class HttpOutbox(RowsOutbox):
         sleep: Callable[[float], None] = time.sleep,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """Raises PlanRefused: no http or https URL, or a host that is not allowed."""
+        """Raises UnsupportedQuery: no http or https URL, or a host that is not allowed."""
         self._url = _checked_url(sink)
         host = self._url.hostname or ""
         self.name = f"POST {host}"
@@ -170,13 +170,13 @@ def _checked_url(sink: HttpSink) -> SplitResult:
         url = urlsplit(sink.url)
         _port(url)
     except ValueError as error:
-        raise PlanRefused(place, f"it is no URL: {error}") from None
+        raise UnsupportedQuery(place, f"it is no URL: {error}") from None
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise PlanRefused(place, "it is no http or https URL")
+        raise UnsupportedQuery(place, "it is no http or https URL")
     if url.username is not None:
-        raise PlanRefused(place, "user and password in a URL end up in logs", "headers=(('Authorization', …),)")
+        raise UnsupportedQuery(place, "user and password in a URL end up in logs", "headers=(('Authorization', …),)")
     if not any(_matches(url.hostname.lower(), entry.lower()) for entry in sink.allow):
-        raise PlanRefused(place, f"host {url.hostname!r} is not in allow={list(sink.allow)}", "add it")
+        raise UnsupportedQuery(place, f"host {url.hostname!r} is not in allow={list(sink.allow)}", "add it")
     return url
 
 

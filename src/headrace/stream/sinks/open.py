@@ -8,7 +8,7 @@ from headrace.native.client import Client
 from headrace.queue import limits as queue_limits
 from headrace.queue import operations as ops
 from headrace.queue.model import QueueDescription, TopicDescription, arn_of, topic_arn_of
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.plan import CallbackSink, ConsoleSink, HttpSink, ParquetSink, QueueSink, Sink, TableSink
 from headrace.stream.schema import Schema
 from headrace.stream.sinks.base import Entries, Outbox
@@ -29,7 +29,7 @@ def open_sink(
         pipeline, index, slot: whose sink it is, which, and of which process: by these a sink knows its own batches.
 
     Raises:
-        PlanRefused: the schema or the place does not fit.
+        UnsupportedQuery: the schema or the place does not fit.
         QueueNotFound, TopicNotFound: it is not there.
         ExtraMissing: a library is needed that is not installed.
         SinkFailed: it cannot be opened.
@@ -52,7 +52,7 @@ def open_sink(
 
 def _open_queue(sink: QueueSink, schema: Schema, client: Client | None) -> Entries:
     if client is None:
-        raise PlanRefused(f"sink {sink.queue!r}", "there is no broker to send to", "name one with --broker")
+        raise UnsupportedQuery(f"sink {sink.queue!r}", "there is no broker to send to", "name one with --broker")
     arn, fifo, message_bytes_max = _topic(client, sink) if sink.topic else _queue(client, sink)
     ids = unique_ids() if fifo else None
     return QueueEntries(sink, schema, arn=arn, message_bytes_max=message_bytes_max, ids=ids)

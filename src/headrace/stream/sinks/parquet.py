@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headrace.stream.errors import PlanRefused, SinkFailed
+from headrace.stream.errors import SinkFailed, UnsupportedQuery
 from headrace.stream.formats.partitions import folder_of
 from headrace.stream.plan import ParquetSink
 from headrace.stream.schema import Schema, type_name
@@ -34,7 +34,7 @@ class ParquetOutbox(Outbox):
     def __init__(self, sink: ParquetSink, schema: Schema, *, owner: str) -> None:
         """Args: owner: `PIPELINE.SINK.SLOT`; nobody else writes under it.
 
-        Raises PlanRefused: a partition column is not there, or of a type that makes no folder names; SinkFailed.
+        Raises UnsupportedQuery: a partition column is not there, or of a type that makes no folder names; SinkFailed.
         """
         self.name = f"folder {sink.path}"
         self._folder = sink.path
@@ -98,11 +98,11 @@ def _check(sink: ParquetSink, schema: Schema) -> None:
     for key in sink.partition_by:
         field = schema.find(key)
         if field is None or field.name != key:
-            raise PlanRefused(place, f"there is no column {key!r} to partition by", f"one of {schema.names}")
+            raise UnsupportedQuery(place, f"there is no column {key!r} to partition by", f"one of {schema.names}")
         if pa.types.is_nested(field.type) or pa.types.is_floating(field.type) or pa.types.is_binary(field.type):
-            raise PlanRefused(place, f"{type_name(field.type)} ({key!r}) makes no folder names", "another column")
+            raise UnsupportedQuery(place, f"{type_name(field.type)} ({key!r}) makes no folder names", "another column")
     if schema.fields and len(set(sink.partition_by)) == len(schema.fields):
-        raise PlanRefused(place, "every column is a partition: nothing is left for the files", "fewer columns")
+        raise UnsupportedQuery(place, "every column is a partition: nothing is left for the files", "fewer columns")
 
 
 def _in_utc(rows: pa.Table) -> pa.Table:

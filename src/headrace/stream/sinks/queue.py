@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from headrace.queue import attributes
 from headrace.queue.model import ID, Entry
-from headrace.stream.errors import PlanRefused, SinkFailed
+from headrace.stream.errors import SinkFailed, UnsupportedQuery
 from headrace.stream.formats.decoding import ARROW_TYPE
 from headrace.stream.formats.encoding import JsonEncoder, arrow_streams
 from headrace.stream.plan import QueueSink
@@ -34,7 +34,7 @@ class QueueEntries(Entries):
     ) -> None:
         """Args: ids: deduplication ids, one a message; None for a standard queue, which has none.
 
-        Raises PlanRefused: no group on a FIFO queue, or a column that is not there.
+        Raises UnsupportedQuery: no group on a FIFO queue, or a column that is not there.
         """
         self.arn = arn
         self._sink = sink
@@ -103,6 +103,6 @@ def _group_id(value: Any) -> str:
 def _check(sink: QueueSink, schema: Schema, *, fifo: bool) -> None:
     place = f"sink {sink.queue!r}"
     if fifo and sink.group is None:
-        raise PlanRefused(place, "it is FIFO, and messages need a group", "hs.queue(…, group='a column')")
+        raise UnsupportedQuery(place, "it is FIFO, and messages need a group", "hs.queue(…, group='a column')")
     if sink.group is not None and sink.group not in schema.names:
-        raise PlanRefused(place, f"there is no column {sink.group!r} for the group", f"one of {schema.names}")
+        raise UnsupportedQuery(place, f"there is no column {sink.group!r} for the group", f"one of {schema.names}")

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from headrace.stream import limits
 from headrace.stream.databases import Database, DatabaseFailed, Row, open_database
-from headrace.stream.errors import PlanRefused, SinkFailed
+from headrace.stream.errors import SinkFailed, UnsupportedQuery
 from headrace.stream.formats.columns import plain
 from headrace.stream.plan import TableSink
 from headrace.stream.schema import Schema, type_name
@@ -32,7 +32,7 @@ class TableOutbox(RowsOutbox):
     def __init__(self, sink: TableSink, schema: Schema, *, owner: str) -> None:
         """Args: owner: `PIPELINE.SINK.SLOT`, in the table of batches.
 
-        Raises PlanRefused: the key is not among the columns; SinkFailed: the table cannot be opened or made.
+        Raises UnsupportedQuery: the key is not among the columns; SinkFailed: the table cannot be opened or made.
         """
         self.name = f"table {sink.table}"
         self._sink = sink
@@ -41,7 +41,7 @@ class TableOutbox(RowsOutbox):
         self._database: Database | None = None
         for key in sink.key:
             if key not in schema.names:
-                raise PlanRefused(self.name, f"there is no column {key!r} for the key", f"one of {schema.names}")
+                raise UnsupportedQuery(self.name, f"there is no column {key!r} for the key", f"one of {schema.names}")
         self._guard(self._open)
 
     def deliver(self, batch: int, staged: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.native.client import Client
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.plan import FileSource, MemorySource, QueueSource, Source, TopicSource
 from headrace.stream.sources.base import Reader
 from headrace.stream.sources.files import FileReader
@@ -24,7 +24,7 @@ def open_reader(
         columns: those that are looked at, None: all. The others may be NULL, where that is cheaper.
 
     Raises:
-        PlanRefused: a queue without a broker.
+        UnsupportedQuery: a queue without a broker.
         SchemaInvalid: rows in memory are not of their schema.
     """
     if isinstance(source, MemorySource):
@@ -33,7 +33,9 @@ def open_reader(
         return FileReader(source, columns)
     if client is None:
         kind = "queue" if isinstance(source, QueueSource) else "topic"
-        raise PlanRefused(f"{kind} {source.name!r}", "there is no broker to read it from", "name one with --broker")
+        raise UnsupportedQuery(
+            f"{kind} {source.name!r}", "there is no broker to read it from", "name one with --broker"
+        )
     reader = reader_name(pipeline, slot)
     if isinstance(source, QueueSource):
         return QueueReader(source, source.queue, client, reader=reader, columns=columns)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from headrace.stream import limits
 from headrace.stream.databases import Database, DatabaseFailed, open_database, split_table
-from headrace.stream.errors import PlanRefused, SchemaInvalid, SourceFailed
+from headrace.stream.errors import SchemaInvalid, SourceFailed, UnsupportedQuery
 from headrace.stream.formats import columns
 from headrace.stream.formats.conform import Unfit, conform
 from headrace.stream.plan import FileSource, TableRef
@@ -26,7 +26,7 @@ def load_table(ref: TableRef) -> pa.Table:
     Raises:
         SchemaInvalid: the program's rows are not of the schema.
         SourceFailed: it cannot be read, or a row is not of the schema: a table has no dead letters.
-        PlanRefused: the URL says nothing that can be read.
+        UnsupportedQuery: the URL says nothing that can be read.
         ExtraMissing: psycopg is not installed.
     """
     if ref.data is not None:
@@ -42,7 +42,7 @@ def load_table(ref: TableRef) -> pa.Table:
 def _from_files(ref: TableRef) -> pa.Table:
     form = format_of(Path(ref.url))
     if form is None:
-        raise PlanRefused(f"table {ref.name!r} at {ref.url!r}", "no such kind of file", f"one of {list(FORMATS)}")
+        raise UnsupportedQuery(f"table {ref.name!r} at {ref.url!r}", "no such kind of file", f"one of {list(FORMATS)}")
     source = FileSource(ref.name, ref.url, form, ref.schema)
     reader = FileReader(source)
     tables = [ref.schema.arrow().empty_table()]

@@ -11,7 +11,7 @@ from headrace.queue import limits as queue_limits
 from headrace.queue import operations as ops
 from headrace.queue.model import TopicDescription, arn_of, topic_arn_of
 from headrace.stream import limits
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.plan import TopicSource
 from headrace.stream.sources.queue import QueueReader
 
@@ -46,10 +46,10 @@ class TopicReader(QueueReader):
 
 
 def inbox_name(pipeline: str, topic: str) -> str:
-    """The queue by which a pipeline reads a topic; FIFO if the topic is. Raises PlanRefused: the names are too long."""
+    """The queue by which a pipeline reads a topic; FIFO if the topic is. Raises UnsupportedQuery: the names are too long."""
     name = f"{pipeline}--{topic.rsplit(':', 1)[-1]}"
     if len(name) > queue_limits.NAME_CHARACTERS_MAX:
-        raise PlanRefused(
+        raise UnsupportedQuery(
             f"topic {topic!r}",
             f"the pipeline's queue for it would be {name!r}, longer than {queue_limits.NAME_CHARACTERS_MAX} characters",
             "a shorter name for the pipeline",

@@ -133,13 +133,13 @@ class Batches:
 
     def _dead_parts(self, client: Client, batch: int) -> list[stages.Part]:
         """The letters of Python steps, as parts of this batch. Raises TooManyFailures."""
-        if self.pipeline.dead is None:
+        if self.pipeline.dead_letter_queue is None:
             return []
         letters = letters_of(client.state(stages.state_name(self.pipeline.name), self.letters.prefix(batch)))
         failures = [*self._undecoded(client), *letters]
         self.count.dead += len(failures)
         self._check_failures(failures)
-        queue = arn_of(self.pipeline.dead)
+        queue = arn_of(self.pipeline.dead_letter_queue)
         return stages.stage(client, self.pipeline.name, ((queue, letter) for letter in letters))
 
     def _undecoded(self, client: Client) -> Iterator[Entry]:

@@ -107,8 +107,8 @@ class Frames:
             "format": source.format,
             "metadata": ",".join(source.metadata),
         }
-        if self.pipeline.dead is not None:
-            options["deadLetterQueue"] = self.pipeline.dead
+        if self.pipeline.dead_letter_queue is not None:
+            options["deadLetterQueue"] = self.pipeline.dead_letter_queue
         return self.spark.readStream.format(NAME).schema(full_schema(source).ddl()).options(**options).load()
 
     def _files(self, form: str, path: str, schema: Schema, *, one_by_one: bool = False) -> DataFrame:

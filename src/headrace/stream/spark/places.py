@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.errors import QueueNotFound
 from headrace.native.client import Client
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.plan import Pipeline, QueueSink, QueueSource, TopicSource, sources_of
 from headrace.stream.sources.topic import inbox_name, subscribe
 
@@ -14,14 +14,16 @@ def prepare_places(pipeline: Pipeline, client: Client | None) -> None:
 
     Raises:
         QueueNotFound, TopicNotFound: a source. It is not made: with a slip in its name a pipeline would wait for ever.
-        PlanRefused: there are queues, and no broker.
+        UnsupportedQuery: there are queues, and no broker.
     """
     sources = [source for source in sources_of(pipeline.output) if isinstance(source, QueueSource | TopicSource)]
     sinks = [sink for sink in pipeline.sinks if isinstance(sink, QueueSink)]
-    dead = [pipeline.dead] if pipeline.dead is not None else []
+    dead = [pipeline.dead_letter_queue] if pipeline.dead_letter_queue is not None else []
     if client is None:
         if sources or sinks or dead:
-            raise PlanRefused(f"pipeline {pipeline.name!r}", "it has queues, and no broker is named", "run(broker)")
+            raise UnsupportedQuery(
+                f"pipeline {pipeline.name!r}", "it has queues, and no broker is named", "run(broker)"
+            )
         return
     for source in sources:
         if isinstance(source, QueueSource):

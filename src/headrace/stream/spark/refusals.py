@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.plan import (
     DedupStep,
     FileSource,
@@ -20,7 +20,7 @@ from headrace.stream.sql import compile as compile_plan
 from headrace.stream.sql.spark_refusals import spark_refusals_of
 
 
-def refusals(pipeline: Pipeline) -> list[PlanRefused]:
+def refusals(pipeline: Pipeline) -> list[UnsupportedQuery]:
     """All of them; empty if Spark can run the pipeline."""
     nodes = walk(pipeline.output)
     return [
@@ -33,21 +33,21 @@ def refusals(pipeline: Pipeline) -> list[PlanRefused]:
 def notes(pipeline: Pipeline) -> list[str]:
     """What is different on Spark and yet runs, a sentence each."""
     found = []
-    if pipeline.late is not None:
-        found.append(f"late rows are only counted: Spark drops them, so the queue {pipeline.late!r} gets none")
+    if pipeline.late_queue is not None:
+        found.append(f"late rows are only counted: Spark drops them, so the queue {pipeline.late_queue!r} gets none")
     if any(isinstance(sink, HttpSink | ParquetSink) for sink in pipeline.sinks):
         found.append("what goes to files, tables and HTTP goes through the driver: a batch must fit into its memory")
     return found
 
 
-def _of_source(source: Source) -> Iterator[PlanRefused]:
+def _of_source(source: Source) -> Iterator[UnsupportedQuery]:
     if source.time is not None and source.time.idle_us is not None:
         yield _embedded_only("idle", source.name, "closes windows by event time alone", "leave `idle` out")
     if isinstance(source, FileSource) and source.format == "access_log":
         yield _embedded_only("access_log", source.name, "cannot read access logs", "write them as JSON lines")
 
 
-def _of_node(node: Node) -> Iterator[PlanRefused]:
+def _of_node(node: Node) -> Iterator[UnsupportedQuery]:
     if isinstance(node, DedupStep):
         delays = {source.time.delay_us for source in sources_of(node) if source.time is not None}
         if delays != {node.within_us}:
@@ -55,7 +55,7 @@ def _of_node(node: Node) -> Iterator[PlanRefused]:
             yield _embedded_only("dedup", node.name, reason, "give `within` and the source's `delay` the same duration")
 
 
-def _embedded_only(construct: str, step: str, what: str, instead: str) -> PlanRefused:
-    return PlanRefused(
+def _embedded_only(construct: str, step: str, what: str, instead: str) -> UnsupportedQuery:
+    return UnsupportedQuery(
         construct, f"Spark {what}; only the embedded engine can do it", f"{instead}, or run it embedded", step=step
     )

@@ -79,7 +79,7 @@ def run_on_spark(
         read: more options for reading queues, such as `maxMessagesPerTrigger`.
 
     Raises:
-        PlanRefused: only the embedded engine can run it, or it has queues and no broker.
+        UnsupportedQuery: only the embedded engine can run it, or it has queues and no broker.
         OptionInvalid: no checkpoint where one is needed, or a broker that Spark cannot reach.
         HeadraceError: as the pipeline's own.
         StreamingQueryException: whatever else stopped the query.
@@ -123,7 +123,7 @@ class _Run:
         self._schema: Schema = analyse_node(pipeline.output).schema
         self._counts = Counts(Collector(self._schema.arrow(), everything=not pipeline.sinks))
         self._started_s = time.monotonic()
-        self._dead = DeadRows(pipeline.name, uuid.uuid4().hex, broker, queue=pipeline.dead is not None)
+        self._dead = DeadRows(pipeline.name, uuid.uuid4().hex, broker, queue=pipeline.dead_letter_queue is not None)
         self._read = {**read, **({"broker": broker} if broker is not None else {})}
         self._batches = Batches(client, pipeline, self._schema, self._dead, adopt, self._counts)
         self._failure: HeadraceError | None = None

@@ -1,6 +1,6 @@
 """The SQL of pipelines: Spark's dialect, parsed by sqlglot, checked against what streams can do, and compiled.
 
-    analyse(step)       its output's schema and event time; raises PlanRefused
+    analyse(step)       its output's schema and event time; raises UnsupportedQuery
     compile(pipeline)   the physical plan for the embedded engine
     to_spark(step)      the text for Spark
 
@@ -10,7 +10,7 @@ The same check stands before both engines, so what one refuses the other does, t
 from __future__ import annotations
 
 from headrace.stream import physical, plan
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.sql.analysis import Analysis, Roles
 from headrace.stream.sql.compiler import Compiler, pruned
 from headrace.stream.sql.spark import WINDOW_TIME, SparkQuery, rewritten
@@ -19,12 +19,12 @@ from headrace.stream.sql.types import Types
 
 
 def analyse(step: plan.SqlStep) -> Analysis:
-    """A SQL step's output. Raises PlanRefused for what the subset does not have."""
+    """A SQL step's output. Raises UnsupportedQuery for what the subset does not have."""
     return analyse_node(step)
 
 
 def analyse_node(node: plan.Node) -> Analysis:
-    """Any node's output. Raises PlanRefused."""
+    """Any node's output. Raises UnsupportedQuery."""
     with Types() as types:
         compiler = Compiler(types)
         relation = compiler.settled(compiler.node(node))
@@ -32,7 +32,7 @@ def analyse_node(node: plan.Node) -> Analysis:
 
 
 def compile(pipeline: plan.Pipeline) -> physical.Physical:  # noqa: A001 # what it does
-    """The operators of a pipeline for the embedded engine. Raises PlanRefused."""
+    """The operators of a pipeline for the embedded engine. Raises UnsupportedQuery."""
     with Types() as types:
         compiler = Compiler(types, pipeline.mode)
         relation = compiler.settled(compiler.node(pipeline.output))
@@ -42,15 +42,15 @@ def compile(pipeline: plan.Pipeline) -> physical.Physical:  # noqa: A001 # what 
 
 
 def to_spark(step: plan.SqlStep) -> SparkQuery:
-    """A SQL step for Spark. Raises PlanRefused, as `analyse` does."""
+    """A SQL step for Spark. Raises UnsupportedQuery, as `analyse` does."""
     found = analyse(step)
     text, windowed = rewritten(step)
     views = tuple(alias for alias, _ in step.inputs)
     return SparkQuery(text, views, tuple(found.schema.names), found.time, step.functions, windowed)
 
 
-def spark_refusals(pipeline: plan.Pipeline) -> list[PlanRefused]:
-    """What only the embedded engine can run. Raises PlanRefused for what neither can."""
+def spark_refusals(pipeline: plan.Pipeline) -> list[UnsupportedQuery]:
+    """What only the embedded engine can run. Raises UnsupportedQuery for what neither can."""
     return spark_refusals_of(pipeline, compile(pipeline))
 
 

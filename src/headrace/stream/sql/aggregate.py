@@ -186,7 +186,7 @@ def _same_window(roles: Roles, columns: set[str | None]) -> bool:
 
 
 def _rewrite(group: Group, node: exp.Expr, alias: str) -> exp.Expr:
-    """The expression over the Aggregate's columns. Raises PlanRefused for a column that is not in a group."""
+    """The expression over the Aggregate's columns. Raises UnsupportedQuery for a column that is not in a group."""
     if is_aggregate(node):
         return internal(_call(group, node, alias))
     if isinstance(node, exp.Column) and node.name.lower() in _OWN and _own(group, node):

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import pyarrow as pa
 from sqlglot import exp
 
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.physical import AggregateFunction
 from headrace.stream.schema import type_name
 from headrace.stream.sql.arithmetic import numeric, ordered
@@ -103,7 +103,7 @@ class Call:
     parameter: float | None = None
 
     def type(self, kinds: list[pa.DataType]) -> pa.DataType:
-        """The result's type, from those of the arguments. Raises PlanRefused."""
+        """The result's type, from those of the arguments. Raises UnsupportedQuery."""
         if self.kind.numbers and not numeric(kinds[0]):
             raise refused(
                 self.node, written(self.node), f"it needs a number, not {type_name(kinds[0])}", "CAST(… AS double)"
@@ -121,7 +121,7 @@ def is_aggregate(node: exp.Expr) -> bool:
 
 
 def take_apart(node: exp.Expr) -> Call:
-    """The parts of an aggregate call. Raises PlanRefused."""
+    """The parts of an aggregate call. Raises UnsupportedQuery."""
     where = node.expression.this if isinstance(node, exp.Filter) else None
     inner = node.this if isinstance(node, exp.Filter) else node
     ordered = inner.expression if isinstance(inner, exp.WithinGroup) else None
@@ -220,5 +220,5 @@ def _fraction(node: exp.Expr, argument: exp.Expr) -> float:
     return fraction
 
 
-def nested(node: exp.Expr) -> PlanRefused:
+def nested(node: exp.Expr) -> UnsupportedQuery:
     return refused(node, written(node), "an aggregate stands within an aggregate", "a query over a query")

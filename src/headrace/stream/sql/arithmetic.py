@@ -22,7 +22,7 @@ _NARROW: Final = {pa.int8(), pa.int16()}
 
 
 def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
-    """The operation in DuckDB's SQL. Raises PlanRefused for types that Spark does not combine."""
+    """The operation in DuckDB's SQL. Raises UnsupportedQuery for types that Spark does not combine."""
     left, right = widened([left, right])
     (one, one_type), (other, other_type) = left, right
     if _dates(operator, one_type, other_type):

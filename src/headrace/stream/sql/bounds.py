@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.sql.analysis import Roles
 from headrace.stream.sql.expressions import Writer, interval_us
 
@@ -96,7 +96,7 @@ class _Point:
             return None
         try:
             shift = interval_us(length)
-        except PlanRefused:  # months: no length, so no bound
+        except UnsupportedQuery:  # months: no length, so no bound
             return None
         return cls(point.side, point.offset_us + (shift if isinstance(node, exp.Add) else -shift))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from headrace.stream import limits, physical, plan
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.physical import INPUT
 from headrace.stream.schema import Schema
 from headrace.stream.sql.analysis import Roles, is_time
@@ -34,7 +34,7 @@ class Compiler:
         if not isinstance(operator, physical.Read) and operator in self.operators:
             return self.operators.index(operator)  # written twice, done once
         if len(self.operators) >= limits.STEPS_MAX:
-            raise PlanRefused("the pipeline", f"it has more than {limits.STEPS_MAX} operators")
+            raise UnsupportedQuery("the pipeline", f"it has more than {limits.STEPS_MAX} operators")
         self.operators.append(operator)
         place = len(self.operators) - 1
         self.types.add(place, operator.schema)
@@ -77,7 +77,7 @@ class Compiler:
 
         try:
             return Query(self, step).relation()
-        except PlanRefused as error:
+        except UnsupportedQuery as error:
             error.step = error.step or step.name
             raise
 
@@ -91,9 +91,9 @@ class Compiler:
         below = self.settled(self.node(step.input), step.name)
         keys = tuple(_column(step, below.schema, key) for key in step.keys)
         if below.roles.time is None:
-            raise PlanRefused(
+            raise UnsupportedQuery(
                 "dedup", "without an event time every key would be kept for ever",
-                ".event_time(column, delay=…) on the source, and the column among those selected", step=step.name,
+                ".with_watermark(column, delay=…) on the source, and the column among those selected", step=step.name,
             )  # fmt: skip
         self.refuse_changes(below, "dedup", step.name)
         place = self.add(physical.Dedup(below.place, keys, below.roles.time, step.within_us, below.schema, step.name))
@@ -105,7 +105,7 @@ class Compiler:
 
     def settled_modes(self) -> None:
         """In mode `update`, what stands below something with state gives closed windows all the same: nothing else could be
-        counted on. Raises PlanRefused for sessions as results that change: a session that grows has another start."""
+        counted on. Raises UnsupportedQuery for sessions as results that change: a session that grows has another start."""
         below = {
             place
             for operator in self.operators
@@ -141,7 +141,7 @@ class Compiler:
     def unwindowed(self, step: str) -> None:
         """An aggregate or top without a window: its results change for ever, and its state grows with the keys."""
         if self.mode == "append":
-            raise PlanRefused(
+            raise UnsupportedQuery(
                 "GROUP BY without a window", "its result is never final, so in mode 'append' nothing would ever come",
                 "GROUP BY tumble(ts, '1 minute'), …, or mode='update'", step=step,
             )  # fmt: skip
@@ -159,7 +159,7 @@ class Compiler:
     def refuse_changes(self, relation: Relation, what: str, step: str = "") -> None:
         """Nothing that remembers rows can stand on rows that are withdrawn later without a word."""
         if relation.changes:
-            raise PlanRefused(
+            raise UnsupportedQuery(
                 what, "it would read results that still change (an aggregate or top without a window)",
                 "a window in the inner query: GROUP BY tumble(ts, '1 minute'), …", step=step,
             )  # fmt: skip
@@ -172,7 +172,7 @@ def source_schema(source: plan.Source) -> Schema:
     for column in names:
         found = QUEUE_METADATA.find(column)
         if found is None:
-            raise PlanRefused(
+            raise UnsupportedQuery(
                 f"metadata {column!r}",
                 "messages have no such metadata",
                 ", ".join(QUEUE_METADATA.names),
@@ -185,7 +185,7 @@ def source_schema(source: plan.Source) -> Schema:
 def _column(step: plan.DedupStep, schema: Schema, key: str) -> str:
     found = schema.find(key)
     if found is None:
-        raise PlanRefused(f"dedup key {key!r}", "there is no such column", ", ".join(schema.names), step=step.name)
+        raise UnsupportedQuery(f"dedup key {key!r}", "there is no such column", ", ".join(schema.names), step=step.name)
     return found.name
 
 

@@ -15,7 +15,7 @@ from sqlglot.dialects.spark import Spark
 from sqlglot.errors import ParseError, SqlglotError
 from sqlglot.parsers.spark import SparkParser
 
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 
 _WINDOW = re.compile(r"\b(window|session)\s*\(", re.IGNORECASE)
 _HINT = "tumble(ts, '10 seconds'), hop(ts, '10 seconds', '2 seconds') or session_window(ts, '10 seconds')"
@@ -36,20 +36,20 @@ class Dialect(Spark):
 
 
 def parse(text: str, step: str = "") -> exp.Expr:
-    """The one statement that `text` is. Raises PlanRefused for what is not SQL at all."""
+    """The one statement that `text` is. Raises UnsupportedQuery for what is not SQL at all."""
     try:
         statements = [statement for statement in sqlglot.parse(text, dialect=Dialect) if statement is not None]
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
         reason = _MISSING.sub("something is missing beside it", str(first.get("description", error)))
-        raise PlanRefused(
+        raise UnsupportedQuery(
             str(first.get("highlight") or "the text"), f"this is not SQL: {reason}",
             _HINT if _WINDOW.search(text) else "", int(first.get("line") or 0), _column_of(first), step,
         ) from None  # fmt: skip
     except SqlglotError as error:
-        raise PlanRefused("the text", f"this is not SQL: {str(error).splitlines()[0]}", step=step) from None
+        raise UnsupportedQuery("the text", f"this is not SQL: {str(error).splitlines()[0]}", step=step) from None
     if len(statements) != 1:
-        raise PlanRefused(
+        raise UnsupportedQuery(
             ";" if statements else "an empty text", f"a step is one SELECT, not {len(statements)} statements",
             "a step for each, the later reading the earlier", step=step,
         )  # fmt: skip
@@ -71,15 +71,15 @@ def place(node: exp.Expr) -> tuple[int, int]:
     return min(found)[1:] if found else (0, 0)
 
 
-def refused(node: exp.Expr, construct: str, reason: str, instead: str = "") -> PlanRefused:
+def refused(node: exp.Expr, construct: str, reason: str, instead: str = "") -> UnsupportedQuery:
     """The error for a construct at the place of `node`, or of what holds it if it has none."""
     holder: exp.Expr | None = node
     while holder is not None:
         line, column = place(holder)
         if line:
-            return PlanRefused(construct, reason, instead, line, column)
+            return UnsupportedQuery(construct, reason, instead, line, column)
         holder = holder.parent
-    return PlanRefused(construct, reason, instead)
+    return UnsupportedQuery(construct, reason, instead)
 
 
 def written(node: exp.Expr) -> str:

@@ -35,7 +35,7 @@ class Writer:
     python: dict[str, plan.Function]
 
     def __call__(self, node: exp.Expr) -> str:
-        """DuckDB's SQL for an expression. Raises PlanRefused."""
+        """DuckDB's SQL for an expression. Raises UnsupportedQuery."""
         writer = _WRITERS.get(type(node))
         if writer is None:
             reason, instead = _REFUSED.get(type(node), ("streams do not have this", ""))
@@ -48,7 +48,7 @@ class Writer:
         return sql, self.scope.type_of(sql, node)
 
     def condition(self, node: exp.Expr) -> str:
-        """SQL of what is true or false; Spark takes no number for it. Raises PlanRefused."""
+        """SQL of what is true or false; Spark takes no number for it. Raises UnsupportedQuery."""
         sql, kind = self.typed(node)
         if not pa.types.is_boolean(kind) and not isinstance(node, exp.Null):
             raise refused(node, written(node), f"a condition is true or false, not {type_name(kind)}")
@@ -96,7 +96,7 @@ def interval_text(node: exp.Interval) -> str:
 
 
 def interval_us(node: exp.Expr) -> int:
-    """The length of a literal: INTERVAL 10 MINUTES, or '10 minutes'. Raises PlanRefused."""
+    """The length of a literal: INTERVAL 10 MINUTES, or '10 minutes'. Raises UnsupportedQuery."""
     text = interval_text(node) if isinstance(node, exp.Interval) else str(node.name)
     if not isinstance(node, exp.Interval) and not (isinstance(node, exp.Literal) and node.is_string):
         raise refused(node, written(node), "this must be a length of time, written out", "'10 seconds'")
@@ -188,7 +188,7 @@ def _escape(writer: Writer, node: exp.Escape) -> str:
 
 
 def _alike(writer: Writer, values: Iterable[exp.Expr | None]) -> list[str]:
-    """The branches that there are, of one type. Raises PlanRefused if theirs do not go together."""
+    """The branches that there are, of one type. Raises UnsupportedQuery if theirs do not go together."""
     there = [value for value in values if value is not None]
     typed = [writer.typed(value) for value in there]
     arithmetic.mixed(zip(there, [kind for _, kind in typed], strict=True))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from sqlglot import exp
 
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.sql.dialect import refused, written
 from headrace.stream.sql.types import Typed
 
@@ -27,7 +27,7 @@ class Call:
         return self.arguments[place][1]
 
     def text(self, place: int, what: str, default: str | None = None) -> str:
-        """An argument that must be a text written out. Raises PlanRefused."""
+        """An argument that must be a text written out. Raises UnsupportedQuery."""
         if place >= len(self.arguments) and default is not None:
             return default
         node = self.node.expressions[place]
@@ -35,7 +35,7 @@ class Call:
             raise self.refused(f"{what} must be written out, since it is translated when the pipeline is built", "'…'")
         return str(node.name)
 
-    def refused(self, reason: str, instead: str = "") -> PlanRefused:
+    def refused(self, reason: str, instead: str = "") -> UnsupportedQuery:
         return refused(self.node, written(self.node), reason, instead)
 
 

@@ -63,7 +63,7 @@ REFUSED: Final[dict[str, tuple[str, str]]] = {
 
 
 def call(name: str, arguments: list[Typed], node: exp.Expr) -> str:
-    """The call of a function of TABLE in DuckDB's SQL. Raises PlanRefused."""
+    """The call of a function of TABLE in DuckDB's SQL. Raises UnsupportedQuery."""
     function = TABLE.get(name)
     if function is None:
         raise refused(node, written(node), f"there is no function {name!r} in the SQL of streams")

@@ -28,7 +28,7 @@ _JAVA_ONLY: Final = (
 
 
 def pattern(call: Call, place: int) -> str:
-    """A regular expression as a DuckDB literal. Raises PlanRefused for what only Java has."""
+    """A regular expression as a DuckDB literal. Raises UnsupportedQuery for what only Java has."""
     text = call.text(place, "the regular expression")
     for only, what in _JAVA_ONLY:
         if only.search(text):

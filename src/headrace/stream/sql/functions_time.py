@@ -27,7 +27,7 @@ _TOKEN: Final = re.compile(r"'((?:[^']|'')*)'|([A-Za-z])\2*|[^A-Za-z']+")
 
 
 def strftime_format(call: Call, place: int, default: str | None = None) -> str:
-    """A pattern as a DuckDB literal. Raises PlanRefused for letters that have no counterpart."""
+    """A pattern as a DuckDB literal. Raises UnsupportedQuery for letters that have no counterpart."""
     pattern = call.text(place, "the pattern", default)
     found = []
     for token in _TOKEN.finditer(pattern):

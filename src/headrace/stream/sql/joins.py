@@ -216,7 +216,7 @@ class _Join:
         return True
 
     def _check(self, join: exp.Join) -> None:
-        """Raises PlanRefused for joins that would wait for ever."""
+        """Raises UnsupportedQuery for joins that would wait for ever."""
         bounds, timed = self.bounds, self.left.relation.roles.timed and self.right.roles.timed
         if not self.keys and bounds == Bounds():
             word = "CROSS JOIN" if join.args.get("kind") == "CROSS" else "JOIN without equality"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from sqlglot import exp
 
 from headrace.stream import physical, plan
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.sql import aggregate, joins, refusals, top
 from headrace.stream.sql.compiler import Compiler
 from headrace.stream.sql.dialect import parse, refused, written
@@ -44,7 +44,9 @@ class Query:
         try:
             relation = self.query(parse(self.step.text, self.step.name), {})
         except Untyped as error:
-            raise PlanRefused("the query", f"its types do not fit: {error}", "a CAST", step=self.step.name) from None
+            raise UnsupportedQuery(
+                "the query", f"its types do not fit: {error}", "a CAST", step=self.step.name
+            ) from None
         if relation.rank is not None:
             raise top.unbounded(relation.rank)
         return relation

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from sqlglot import exp
 
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.sql.dialect import refused
 
 ONLY_ROW_NUMBER: Final = "of the window functions streams have only ROW_NUMBER(), and only with a bound on it"
@@ -38,7 +38,7 @@ _CLAUSES: Final[dict[str, tuple[str, str, str]]] = {
 
 
 def select(node: exp.Select) -> None:
-    """Raises PlanRefused for a clause that streams do not have."""
+    """Raises UnsupportedQuery for a clause that streams do not have."""
     for key, (construct, reason, instead) in _CLAUSES.items():
         value = node.args.get(key)
         if value:
@@ -72,7 +72,7 @@ def from_item(node: exp.Expr) -> None:
             raise refused(_first(node.args[key], node), construct, reason, instead)
 
 
-def statement(node: exp.Expr) -> PlanRefused:
+def statement(node: exp.Expr) -> UnsupportedQuery:
     """The error for what is no SELECT."""
     if type(node) in SET_OPERATIONS:
         word = "INTERSECT" if isinstance(node, exp.Intersect) else "EXCEPT"
@@ -88,7 +88,7 @@ def _first(value: object, fallback: exp.Expr) -> exp.Expr:
 
 
 def join_kind(join: exp.Join) -> Literal["inner", "left", "right", "full"]:
-    """Which join it is. Raises PlanRefused for the kinds that streams do not have."""
+    """Which join it is. Raises UnsupportedQuery for the kinds that streams do not have."""
     side, kind, method = (str(join.args.get(key) or "").upper() for key in ("side", "kind", "method"))
     if method == "NATURAL":
         raise refused(join, "NATURAL JOIN", "a new column would change what is joined", "ON a.id = b.id")

@@ -13,7 +13,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from headrace.stream import physical, plan
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.physical import INPUT
 from headrace.stream.schema import Field, Schema
 from headrace.stream.sql.analysis import NO_ROLES, Roles
@@ -82,7 +82,7 @@ class Scope:
         return cls(relation, ((alias, visible),), types)
 
     def type_of(self, sql: str, node: exp.Expr) -> pa.DataType:
-        """The type of an expression. Raises PlanRefused if there is none."""
+        """The type of an expression. Raises UnsupportedQuery if there is none."""
         query = f"SELECT {sql} AS x FROM {self.relation.query}"
         try:
             return self.types.schema_of(query, source_schema(self), self.relation.tables)[0].type
@@ -99,7 +99,7 @@ class Scope:
         return [internal for visible, internal in self.columns(table) if visible.lower() == column.lower()]
 
     def resolve(self, node: exp.Column) -> tuple[str, list[str]]:
-        """(column, fields within it) that a name with dots means. Raises PlanRefused."""
+        """(column, fields within it) that a name with dots means. Raises UnsupportedQuery."""
         parts = [part.name for part in node.parts]
         aliases = {alias.lower() for alias, _ in self.names}
         if len(parts) > 1 and parts[0].lower() in aliases:
@@ -112,7 +112,7 @@ class Scope:
             raise refused(node, written(node), "more than one table has such a column", "its table in front of it")
         raise self._unknown(node, parts, aliases)
 
-    def _unknown(self, node: exp.Column, parts: list[str], aliases: set[str]) -> PlanRefused:
+    def _unknown(self, node: exp.Column, parts: list[str], aliases: set[str]) -> UnsupportedQuery:
         visible = [column for column, _ in self.columns()]
         if len(parts) > 1 and parts[0].lower() not in aliases:
             return refused(

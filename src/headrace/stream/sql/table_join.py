@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def join_table(
     query: Query, scope: Scope, table: plan.TableRef, alias: str, kind: str, on: list[exp.Expr], used: set[str] | None
 ) -> Scope:
-    """The scope of `scope JOIN table ON …`. Raises PlanRefused for kinds of joins that need the stream's end."""
+    """The scope of `scope JOIN table ON …`. Raises UnsupportedQuery for kinds of joins that need the stream's end."""
     node = on[0] if on else exp.column(alias)
     if kind not in ("inner", "left"):
         raise refused(node, f"{kind.upper()} JOIN {table.name}", "which rows of a table never find a partner is known only at"

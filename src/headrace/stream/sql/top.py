@@ -9,7 +9,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from headrace.stream import physical
-from headrace.stream.errors import PlanRefused
+from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.schema import Field, Schema
 from headrace.stream.sql.analysis import Roles
 from headrace.stream.sql.dialect import refused, written
@@ -24,12 +24,12 @@ _BOUNDS = {exp.LTE: 0, exp.LT: -1, exp.EQ: 0}
 _MIRRORED = {exp.GTE: exp.LTE, exp.GT: exp.LT, exp.EQ: exp.EQ}
 
 
-def unbounded(rank: Rank) -> PlanRefused:
+def unbounded(rank: Rank) -> UnsupportedQuery:
     return refused(rank.node, written(rank.node), "without a bound every row would be kept for ever",
                    f"WHERE {rank.column} <= 10 around it, or QUALIFY ROW_NUMBER() OVER (…) <= 10")  # fmt: skip
 
 
-def _no_bound(node: exp.Expr) -> PlanRefused:
+def _no_bound(node: exp.Expr) -> UnsupportedQuery:
     return refused(node, f"QUALIFY {written(node)}", "it bounds ROW_NUMBER(), and does nothing else",
                    "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= 10")  # fmt: skip
 

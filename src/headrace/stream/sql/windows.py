@@ -43,7 +43,7 @@ def is_window(node: exp.Expr) -> TypeGuard[exp.Anonymous]:
 
 
 def read(node: exp.Anonymous, writer: Writer) -> Grouped:
-    """The window that a call in GROUP BY is. Raises PlanRefused."""
+    """The window that a call in GROUP BY is. Raises UnsupportedQuery."""
     function = str(node.this).lower()
     if function == "window":
         raise refused(
@@ -88,7 +88,7 @@ def _check_time(node: exp.Anonymous, writer: Writer, window: Window) -> None:
     time = roles.time or ("window_time" if roles.end else None)
     raise refused(
         node, written(node), "a window stands on the event time, which alone says when it is over",
-        f"{node.this}({time}, …)" if time else ".event_time(column, delay=…) on the source, and the column in every query between",
+        f"{node.this}({time}, …)" if time else ".with_watermark(column, delay=…) on the source, and the column in every query between",
     )  # fmt: skip
 
 

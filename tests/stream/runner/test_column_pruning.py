@@ -10,7 +10,7 @@ import headrace
 import headrace.stream as hs
 from headrace.stream.formats.decoding import ARROW_TYPE
 from headrace.stream.formats.encoding import arrow_stream
-from headrace.stream.runner.used import used_columns
+from headrace.stream.runner.column_pruning import pruned_columns
 from headrace.stream.sources.files import FileReader
 
 ROWS = pa.table({"a": [1, 2], "b": ["x", "y"], "c": [{"d": 1}, {"d": 2}], "ts": pa.array([1, 2], pa.timestamp("us"))})
@@ -19,7 +19,7 @@ ROWS = pa.table({"a": [1, 2], "b": ["x", "y"], "c": [{"d": 1}, {"d": 2}], "ts": 
 @pytest.fixture
 def rows(tmp_path: Path) -> hs.Stream:
     pq.write_table(ROWS, tmp_path / "rows.parquet")
-    return hs.files(tmp_path / "rows.parquet").event_time("ts", delay="0 seconds")
+    return hs.files(tmp_path / "rows.parquet").with_watermark("ts", delay="0 seconds")
 
 
 @pytest.mark.parametrize(
@@ -35,22 +35,22 @@ def rows(tmp_path: Path) -> hs.Stream:
 )
 def test_only_what_is_looked_at_is_used(rows: hs.Stream, sql: str, used: set[str]) -> None:
     pipeline = hs.pipeline("p", hs.sql(sql, rows=rows))
-    assert used_columns(pipeline.plan, pipeline.physical, "rows") == frozenset(used)
+    assert pruned_columns(pipeline.plan, pipeline.physical, "rows") == frozenset(used)
 
 
 @pytest.mark.parametrize(("late", "dead"), [("late", None), (None, "dead")])
 def test_rows_that_may_be_sent_away_are_used_whole(rows: hs.Stream, late: str | None, dead: str | None) -> None:
-    pipeline = hs.pipeline("p", hs.sql("SELECT a FROM rows", rows=rows), late=late, dead=dead)
-    assert used_columns(pipeline.plan, pipeline.physical, "rows") is None
+    pipeline = hs.pipeline("p", hs.sql("SELECT a FROM rows", rows=rows), late_queue=late, dead_letter_queue=dead)
+    assert pruned_columns(pipeline.plan, pipeline.physical, "rows") is None
 
 
 def test_python_steps_may_look_at_everything(rows: hs.Stream) -> None:
     pipeline = hs.pipeline("p", rows.filter(lambda row: row["a"] > 1))
-    assert used_columns(pipeline.plan, pipeline.physical, "rows") is None
+    assert pruned_columns(pipeline.plan, pipeline.physical, "rows") is None
     assert pipeline.run().to_arrow().to_pylist() == ROWS.slice(1).to_pylist()
 
 
-def test_unused_columns_of_a_file_are_not_read(rows: hs.Stream) -> None:
+def test_unpruned_columns_of_a_file_are_not_read(rows: hs.Stream) -> None:
     reader = FileReader(rows.node, frozenset({"a", "ts"}))  # type: ignore[arg-type]  # it is one
     reader.open(None)
     chunk = reader.read(10, 0)
@@ -73,5 +73,5 @@ def test_arrow_bodies_give_the_same_rows_whether_all_columns_are_read_or_those_t
     body = arrow_stream(pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"], "c": [0.5, 1.5, 2.5]}))
     client.queue("rows", create=True).send(body, attributes={"content-type": ARROW_TYPE})
     rows = hs.queue("rows", schema="a bigint, b string, c double")
-    pipeline = hs.pipeline("p", hs.sql("SELECT b FROM rows WHERE a > 1", rows=rows), dead=dead)
+    pipeline = hs.pipeline("p", hs.sql("SELECT b FROM rows WHERE a > 1", rows=rows), dead_letter_queue=dead)
     assert pipeline.run(client, until="idle").to_arrow().to_pydict() == {"b": ["y", "z"]}

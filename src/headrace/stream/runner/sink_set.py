@@ -20,24 +20,24 @@ from headrace.stream.runner.feeds import News
 from headrace.stream.runner.job import Job
 from headrace.stream.runner.progress import Progress
 from headrace.stream.runner.refused import late_entries
-from headrace.stream.runner.store import Patience, Store
+from headrace.stream.runner.store import RetryPolicy, Store
 from headrace.stream.sinks.base import Entries, Outbox
 from headrace.stream.sinks.open import open_sink
 from headrace.stream.sources.base import Dead
 
 
-class Outlets:
+class SinkSet:
     """All sinks of a session. `stage` before a commit, `committed` after it."""
 
     def __init__(
-        self, job: Job, store: Store, client: Client | None, slot: int, *, news: News, patience: Patience
+        self, job: Job, store: Store, client: Client | None, slot: int, *, news: News, retry: RetryPolicy
     ) -> None:
         self._job = job
         self._store = store
         self._client = client
         self._slot = slot
         self._news = news
-        self._patience = patience
+        self._retry = retry
         self._inside: list[Entries] = []
         self._outside: list[tuple[int, plan.Sink, Deliveries]] = []
         self._staged: list[tuple[Deliveries, int, bytes]] = []
@@ -46,7 +46,7 @@ class Outlets:
     def open(self) -> None:
         """Open the sinks, and go on with what was committed and not delivered."""
         for index, sink in enumerate(self._job.pipeline.sinks):
-            opened = self._patience.call(partial(self._opened, index, sink))
+            opened = self._retry.call(partial(self._opened, index, sink))
             if isinstance(opened, Entries):
                 self._inside.append(opened)
             else:
@@ -81,10 +81,12 @@ class Outlets:
             change.sends += [(sink.arn, sink.entries(step.output)) for sink in self._inside]
             progress = self._stage_outside(step.output, change, progress)
         pipeline = self._job.pipeline
-        if pipeline.late is not None and step.late:
-            change.sends.append((arn_of(pipeline.late), late_entries(step.late, pipeline=pipeline.name)))
-        if pipeline.dead is not None and dead:
-            change.sends.append((arn_of(pipeline.dead), [dead_letter(one, pipeline=pipeline.name) for one in dead]))
+        if pipeline.late_queue is not None and step.late:
+            change.sends.append((arn_of(pipeline.late_queue), late_entries(step.late, pipeline=pipeline.name)))
+        if pipeline.dead_letter_queue is not None and dead:
+            change.sends.append(
+                (arn_of(pipeline.dead_letter_queue), [dead_letter(one, pipeline=pipeline.name) for one in dead])
+            )
         return progress
 
     def forget(self, change: Change) -> None:
@@ -109,7 +111,7 @@ class Outlets:
         return open_sink(sink, schema, self._client, pipeline=self._job.pipeline.name, index=index, slot=self._slot)
 
     def _open_outside(self, index: int, sink: plan.Sink, opened: Outbox) -> None:
-        deliveries = Deliveries(opened, news=self._news, patience_s=self._job.settings.patience_s)
+        deliveries = Deliveries(opened, news=self._news, retry_timeout_s=self._job.settings.retry_timeout_s)
         left = self._store.read(keys.outbox_key(self._slot, index))
         self._outside.append((index, sink, deliveries))
         self._delivered[index] = []

@@ -10,24 +10,24 @@ from headrace.native.client import Client
 from headrace.stream import limits, plan
 from headrace.stream.runner.backfill import Backfill, files_of
 from headrace.stream.runner.batch import Batch
+from headrace.stream.runner.column_pruning import pruned_columns
 from headrace.stream.runner.feeds import Feed, News
 from headrace.stream.runner.job import Job
 from headrace.stream.runner.progress import SourceProgress
-from headrace.stream.runner.store import Patience
-from headrace.stream.runner.used import used_columns
+from headrace.stream.runner.store import RetryPolicy
 from headrace.stream.sources.base import Progress, Reader
 from headrace.stream.sources.open import open_left_reader, open_reader
 
 
-class Inlets:
+class SourceSet:
     """All feeds of a session: of each source that has not ended, and of each slot that is looked after."""
 
-    def __init__(self, job: Job, client: Client | None, slot: int, *, news: News, patience: Patience) -> None:
+    def __init__(self, job: Job, client: Client | None, slot: int, *, news: News, retry: RetryPolicy) -> None:
         self._job = job
         self._client = client
         self._slot = slot
         self._news = news
-        self._patience = patience
+        self._retry = retry
         self._feeds: dict[str, Feed] = {}
         self._left: list[Feed] = []
         self._closing = ExitStack()
@@ -103,14 +103,14 @@ class Inlets:
             rows_max=settings.batch_rows,
             wait_s=limits.READ_WAIT_S if settings.until is None else limits.QUIET_S,
             news=self._news,
-            patience=self._patience,
+            retry=self._retry,
         )
         self._closing.callback(feed.close)
-        self._patience.call(lambda: feed.start(position))
+        self._retry.call(lambda: feed.start(position))
         return feed
 
     def _reader(self, source: plan.Source, at: SourceProgress) -> Reader:
-        columns = used_columns(self._job.pipeline, self._job.physical, source.name)
+        columns = pruned_columns(self._job.pipeline, self._job.physical, source.name)
         reader = open_reader(source, self._client, pipeline=self._job.pipeline.name, slot=self._slot, columns=columns)
         if at.files is None:
             return reader

@@ -1,4 +1,4 @@
-"""Which columns of a source a plan looks at: the others need not be read, where reading them can be spared."""
+"""Column pruning: which columns of a source a plan reads, so that readers can skip the others."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from headrace.stream.engine.project import ORIGIN_MARK
 from headrace.stream.engine.select import parsed
 
 
-def used_columns(pipeline: plan.Pipeline, compiled: physical.Physical, source: str) -> frozenset[str] | None:
+def pruned_columns(pipeline: plan.Pipeline, compiled: physical.Physical, source: str) -> frozenset[str] | None:
     """The names of the columns that are looked at; None: all.
 
     Rows that may go to a queue, late or dead, go there whole.
     """
-    if pipeline.late is not None or pipeline.dead is not None:
+    if pipeline.late_queue is not None or pipeline.dead_letter_queue is not None:
         return None
     used: set[str] = set()
     names: set[str] = set()
