@@ -60,7 +60,7 @@ class Stack:
         data = {"HEADRACE_BROKER__DATA": str(self._folder / "store"), "HEADRACE_DEMO_DATA": str(self._folder)}
         if self.node is not None and self._store is not None:
             data |= {"HEADRACE_BROKER__STORE": self._store}
-            data |= {f"HEADRACE_{part}__BROKER": self.broker for part in ("WEB", "WORK", "STREAM", "CONSOLE")}
+            data |= {f"HEADRACE_{part}__BROKER": self.broker for part in ("WEB", "WORKER", "STREAM", "CONSOLE")}
             self.node.start()
         command = [sys.executable, "-m", "headrace", "up", "--config", str(CONFIG), "--log-format", "json"]
         self._process = subprocess.Popen(

@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_refused_with_its_place(tmp_path: Path, name: str, 
     [
         ("[broker]\nport = '80'\n", "broker.port", ""),
         ("[broker]\nprot = 80\n", "[broker]", "no setting 'prot'; did you mean 'port'?"),
-        ("[borker]\nport = 80\n", "headrace.toml", "no table 'borker'; did you mean 'broker'?"),
+        ("[brokker]\nport = 80\n", "headrace.toml", "no table 'brokker'; did you mean 'broker'?"),
         ("[broker]\nxyz = 80\n", "[broker]", "known are port, data"),
         ("broker = 1\n", "broker", "must be a table"),
         ("[broker\n", "headrace.toml", "line 1"),

@@ -36,7 +36,7 @@ PORTS: Final = (9324, 8000, 9325, 8080)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"(?:# |/\* )(\w[\w./-]*\.\w+)(?: \*/)?\s*\n(.*)", re.DOTALL)
 """A file's name, and what is in it. Never an absolute one: a page that tells of /etc must not write there."""
-READY: Final = {"broker": "broker.ready", "serve": "web.ready", "work": "work.ready", "console": "console.ready", "up": "up.ready", "stream": "stream.taken"}  # fmt: skip
+READY: Final = {"broker": "broker.ready", "serve": "web.ready", "worker": "work.ready", "console": "console.ready", "up": "up.ready", "stream": "stream.taken"}  # fmt: skip
 CHANGES = re.compile(r" -d |\b(send|receive|redrive|delete|create|call|kill|import|pack\w*\.py)\b")
 """Commands that are said once; all others are asked again until they print what the page shows."""
 
@@ -100,7 +100,10 @@ class Walk:
             "HEADRACE_WEB__PORT": web,
             "HEADRACE_CONSOLE__PORT": console,
             "HEADRACE_WEB__WORKERS": "1",
-            **{f"HEADRACE_{part}__LOG_FORMAT": "json" for part in ("BROKER", "WEB", "WORK", "CONSOLE", "UP", "STREAM")},
+            **{
+                f"HEADRACE_{part}__LOG_FORMAT": "json"
+                for part in ("BROKER", "WEB", "WORKER", "CONSOLE", "UP", "STREAM")
+            },
         }
         (folder / ".bin").mkdir()
         for name, program in (("headrace", f'{sys.executable} -m headrace "$@"'), ("python", f'{sys.executable} "$@"')):

@@ -53,7 +53,7 @@ CONTENDERS: Final = (
         "headrace",
         "headrace_app",
         "headrace",
-        lambda programs: [str(programs / "headrace"), "work", "headrace_app:app", "--threads", str(THREADS)],
+        lambda programs: [str(programs / "headrace"), "worker", "headrace_app:app", "--threads", str(THREADS)],
         60_000,
         "each commit",
     ),

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from headrace.errors import CallerError
 
-SECTIONS: Final = ("broker", "web", "work", "stream", "console", "up")
+SECTIONS: Final = ("broker", "web", "worker", "stream", "console", "up")
 """The tables that a file may have: one a command."""
 
 CONFIG_VARIABLE: Final = "HEADRACE_CONFIG"

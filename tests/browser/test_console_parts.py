@@ -40,7 +40,7 @@ async def wait() -> None:
 @app.task(name="shop.take_stock")
 def take_stock() -> None: ...
 """
-SETTINGS = f'{BROKER}\n{WEB}broker = "data"\n\n[work]\napp = "tasks:app"\nprocesses = 1\nthreads = 2\n\n{STREAM}\n[console]\nport = 0\n'
+SETTINGS = f'{BROKER}\n{WEB}broker = "data"\n\n[worker]\napp = "tasks:app"\nprocesses = 1\nthreads = 2\n\n{STREAM}\n[console]\nport = 0\n'
 
 pytestmark = [
     pytest.mark.serial,

@@ -209,7 +209,7 @@ def test_missing_extra_is_named(code: str) -> None:
     assert "pip install 'headrace[postgres]'" in ran.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", [["serve", "."], ["work", "tasks:app"]])
+@pytest.mark.parametrize("command", [["serve", "."], ["worker", "tasks:app"]])
 def test_address_without_its_scheme_is_no_brokers_folder(
     run: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: list[str]
 ) -> None:

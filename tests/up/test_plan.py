@@ -49,8 +49,8 @@ def test_a_part_that_names_no_broker_or_its_folder_gets_that_of_the_file(
 
 
 def test_a_part_may_name_another_broker(folder: Path) -> None:
-    part = part_of(folder, "[broker]\n[work]\napp='a:b'\nbroker='http://there:1'\n", "work")
-    assert part.environ["HEADRACE_BROKER"] == part.environ["HEADRACE_WORK__BROKER"] == "http://there:1"
+    part = part_of(folder, "[broker]\n[worker]\napp='a:b'\nbroker='http://there:1'\n", "worker")
+    assert part.environ["HEADRACE_BROKER"] == part.environ["HEADRACE_WORKER__BROKER"] == "http://there:1"
 
 
 def test_without_a_broker_in_the_file_nothing_is_said_about_one(folder: Path) -> None:
@@ -69,16 +69,16 @@ def test_a_data_folder_whose_socket_has_too_long_a_path_is_refused(folder: Path)
 @pytest.mark.parametrize(
     ("after", "changed", "restart"),
     [
-        ("[web]\napp='a:b'\n[work]\napp='a:b'\n", {}, set()),
-        ("[web]\napp='a:b'\nthreads=3\n[work]\napp='a:b'\nthreads=3\n", {"web": {"threads"}, "work": {"threads"}}, set()),
-        ("[web]\napp='a:b'\nport=1\n[work]\napp='a:b'\nprocesses=2\n", {"web": {"port"}, "work": {"processes"}}, {"web", "work"}),
-        ("[web]\napp='a:b'\nbroker='http://b:1'\n[work]\napp='c:d'\n", {"web": {"broker", "environ"}, "work": {"app"}}, {"web"}),
+        ("[web]\napp='a:b'\n[worker]\napp='a:b'\n", {}, set()),
+        ("[web]\napp='a:b'\nthreads=3\n[worker]\napp='a:b'\nthreads=3\n", {"web": {"threads"}, "worker": {"threads"}}, set()),
+        ("[web]\napp='a:b'\nport=1\n[worker]\napp='a:b'\nprocesses=2\n", {"web": {"port"}, "worker": {"processes"}}, {"web", "worker"}),
+        ("[web]\napp='a:b'\nbroker='http://b:1'\n[worker]\napp='c:d'\n", {"web": {"broker", "environ"}, "worker": {"app"}}, {"web"}),
     ],
 )  # fmt: skip
 def test_two_plans_differ_by_the_settings_of_their_parts(
     folder: Path, after: str, changed: dict[str, Any], restart: set[str]
 ) -> None:
-    before = plan_of(folder, "[web]\napp='a:b'\n[work]\napp='a:b'\n").parts
+    before = plan_of(folder, "[web]\napp='a:b'\n[worker]\napp='a:b'\n").parts
     pairs = [(one, other, one.changes(other)) for one, other in zip(before, plan_of(folder, after).parts, strict=True)]
     assert {one.name: changes for one, _, changes in pairs if changes} == changed
     assert {other.name for _, other, changes in pairs if other.rules.needs_restart(changes)} == restart

@@ -126,7 +126,7 @@ def test_a_part_that_refuses_its_settings_at_the_start_ends_it_all(tmp_path: Pat
         ("[broker]\nprot = 1\n", "did you mean 'port'"),
         ("[broker]\nhost = '0.0.0.0'\n", "--keys"),
         ("[broker.a]\nport = 1\n", "there is one broker only"),
-        ("[work]\nprocesses = 1\n", "app is missing"),
+        ("[worker]\nprocesses = 1\n", "app is missing"),
         ("[stream.a]\nfile = 'none.py'\n", "none.py: cannot be read: No such file"),
     ],
 )

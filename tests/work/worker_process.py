@@ -1,4 +1,4 @@
-"""A real `headrace work` for tests: a folder with an app, a broker and a ledger; ended by its pids, leaves nobody behind."""
+"""A real `headrace worker` for tests: a folder with an app, a broker and a ledger; ended by its pids, leaves nobody behind."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class WorkerProcess(ServerProcess):
     def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.ledger = Ledger(folder)
-        command = [sys.executable, "-m", "headrace", "work", "tasks:app", "--log-format", "json", *arguments]
+        command = [sys.executable, "-m", "headrace", "worker", "tasks:app", "--log-format", "json", *arguments]
         super().__init__(command, cwd=folder, env=env)
 
     def wait_ready(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`headrace work` with one process: how many tasks that do nothing it runs, and how soon one is done."""
+"""`headrace worker` with one process: how many tasks that do nothing it runs, and how soon one is done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace.native.aio import connect_async
 from headrace.native.aio_queue import AsyncQueue
 from headrace.work.task import Task
 
-WORKER: Final = ["work", "headrace.bench.task_app:app", "--processes", "1"]
+WORKER: Final = ["worker", "headrace.bench.task_app:app", "--processes", "1"]
 WARM: Final = 0.1
 """Of the tasks: not counted, so that the worker's start is not."""
 LOOK_S: Final = 0.01

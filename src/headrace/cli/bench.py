@@ -104,7 +104,7 @@ def http(seconds: float, clients: int, processes: int, output: str | None) -> No
 @time_option("4s", "For tasks sent one by one.")
 @output_option
 def task(folder: Path, tasks: int, seconds: float, output: str | None) -> None:
-    """Measure `headrace work` with one process: tasks that do nothing, and how long one takes from send to done.
+    """Measure `headrace worker` with one process: tasks that do nothing, and how long one takes from send to done.
 
     cpu_us is the CPU of worker and broker for a task. Done is: its result is on the disk, and here.
     """

@@ -26,7 +26,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "broker": Entry("headrace.cli.broker:broker", "Run the broker: a durable queue server with the SQS API."),
     "store": Entry("headrace.cli.store:store", "Prepare a PostgreSQL database: init, migrate, check."),
     "serve": Entry("headrace.cli.serve:serve", "Serve web apps (WSGI, ASGI), folders, other servers."),
-    "work": Entry("headrace.cli.work:work", "Run tasks and consumers in worker processes."),
+    "worker": Entry("headrace.cli.worker:worker", "Run tasks and consumers in worker processes."),
     "task": Entry("headrace.cli.task:task", "Look at tasks; call, cancel and retry them."),
     "schedule": Entry("headrace.cli.schedule:schedule", "Look at schedules; pause, resume and fire them."),
     "queue": Entry("headrace.cli.queue:queue", "Look into queues and change them: ls, peek, send, redrive, …"),

@@ -36,7 +36,7 @@ def up(config: Path | None, **flags: Any) -> int:
       headrace init shop && cd shop && headrace up
 
     Each part is a process of its own with the settings that its command would have: [broker] is `headrace broker`, [web]
-    `headrace serve`, [work] `headrace work`, [stream.NAME] `headrace stream run`, [console] `headrace console`. One that
+    `headrace serve`, [worker] `headrace worker`, [stream.NAME] `headrace stream run`, [console] `headrace console`. One that
     ends is started again; one that keeps ending does not hinder the others. One log, with the part's name in front.
 
     TERM or Ctrl-C stops in order, web servers first and the broker last; a second one at once. HUP reads the file anew:

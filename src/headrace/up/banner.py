@@ -41,7 +41,7 @@ def _what(child: Child) -> str:
     match child.part.section:
         case "broker":
             found = f"SQS, data in {settings.data}"
-        case "web" | "work":
+        case "web" | "worker":
             found = settings.app
         case "stream":
             found = settings.file

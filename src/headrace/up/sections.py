@@ -76,9 +76,9 @@ SECTIONS: Final[dict[str, Section]] = {
         obeys_hup=True,
         fixed="headrace.web.settings:FIXED",
     ),
-    "work": Section(
-        command=("work",),
-        settings="headrace.work_settings:WorkSettings",
+    "worker": Section(
+        command=("worker",),
+        settings="headrace.worker_settings:WorkerSettings",
         stage=Stage.SYSTEMS,
         stops=1,
         required="app",

@@ -24,15 +24,15 @@ class Template:
 TEMPLATES: Final[Mapping[str, Template]] = {
     "full": Template(
         "a web app, tasks, a schedule, a pipeline, the console",
-        ("broker", "web", "work", "stream"),
+        ("broker", "web", "worker", "stream"),
         ("web.py", "test_web.py", "tasks.py", "test_tasks.py", "pipeline.py"),
     ),
     "web": Template(
         "a web app, tasks, a schedule, the console",
-        ("broker", "web", "work"),
+        ("broker", "web", "worker"),
         ("web.py", "test_web.py", "tasks.py", "test_tasks.py"),
     ),
-    "queue": Template("tasks, a schedule, the console", ("broker", "work"), ("tasks.py", "test_tasks.py")),
+    "queue": Template("tasks, a schedule, the console", ("broker", "worker"), ("tasks.py", "test_tasks.py")),
     "stream": Template("a pipeline, the console", ("broker", "stream"), ("pipeline.py",)),
 }
 

@@ -8,7 +8,7 @@ app = headrace.App("./data")  # or http://HOST:9324; HEADRACE_BROKER otherwise
 def add(a: int, b: int) -> int:
     return a + b
 
-add.send(1, 2)  # a worker runs it:  headrace work module:app
+add.send(1, 2)  # a worker runs it:  headrace worker module:app
 add(1, 2)       # runs here
 """
 

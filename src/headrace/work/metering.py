@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class MeteringMiddleware(Middleware):
     """Counts what is sent and times what runs, while a meter provider is configured; else nothing.
 
-    `headrace work` adds it by itself. Programs that only send give it to their app.
+    `headrace worker` adds it by itself. Programs that only send give it to their app.
     """
 
     def __init__(self) -> None:

@@ -38,7 +38,7 @@ class _Running:
 class TracingMiddleware(Middleware):
     """A span a send and a span an attempt, while a tracer provider is configured; else nothing.
 
-    `headrace work` adds it by itself. Programs that only send give it to their app.
+    `headrace worker` adds it by itself. Programs that only send give it to their app.
     """
 
     def __init__(self) -> None:

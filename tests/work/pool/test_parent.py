@@ -16,7 +16,7 @@ from headrace.settings import load
 from headrace.work.pool import control
 from headrace.work.pool import parent as parent_module
 from headrace.work.pool.parent import Parent
-from headrace.work_settings import WorkSettings
+from headrace.worker_settings import WorkerSettings
 from tests.patience import PATIENCE_S
 
 
@@ -26,7 +26,7 @@ class Yard:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(parent_module, "spawn", self._spawn)
         monkeypatch.setattr(parent_module, "end_group", lambda _: None)
-        self.file = WorkSettings(app="shop:app")
+        self.file = WorkerSettings(app="shop:app")
         self.started_with: list[str] = []
         """The app of each child."""
         self.room = True
@@ -37,7 +37,7 @@ class Yard:
     def _spawn(self, arguments: Sequence[str], **_: Any) -> Any:
         if not self.room:
             raise BlockingIOError(errno.EAGAIN, "no more processes")
-        self.started_with.append(load(WorkSettings, arguments[3].encode()).app)
+        self.started_with.append(load(WorkerSettings, arguments[3].encode()).app)
         return SimpleNamespace(pid=len(self.started_with))
 
     def says(self, number: int, message: control.Message) -> None:
@@ -48,7 +48,7 @@ class Yard:
         self.parent._step()
 
     async def hang_up(self, app: str) -> None:
-        self.file = WorkSettings(app=app)
+        self.file = WorkerSettings(app=app)
         self.parent._reload()
         await asyncio.sleep(0)
 

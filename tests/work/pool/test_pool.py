@@ -114,9 +114,9 @@ def test_app_that_cannot_be_loaded_is_told_and_ends_it(tmp_path: Path) -> None:
 
 
 def test_no_app_is_a_usage_error(tmp_path: Path) -> None:
-    done = run_command([sys.executable, "-m", "headrace", "work"], cwd=tmp_path)
+    done = run_command([sys.executable, "-m", "headrace", "worker"], cwd=tmp_path)
     assert done.returncode == 2
-    assert "headrace work module:app" in done.stderr
+    assert "headrace worker module:app" in done.stderr
 
 
 def test_processes_are_added_and_removed_by_signals(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_process_that_hangs_is_replaced(tmp_path: Path) -> None:
 
 
 def test_process_is_replaced_after_so_many_tasks(tmp_path: Path) -> None:
-    with working(tmp_path, "--tasks-max", "5") as worker, sender(tmp_path) as tasks:
+    with working(tmp_path, "--max-tasks", "5") as worker, sender(tmp_path) as tasks:
         tasks.note.send_many([(n,) for n in range(8)])
         worker.wait_for("work.child.leaving")
         worker.ledger.wait("ended", 8)
@@ -258,7 +258,7 @@ kept = []
 def grow() -> None:
     kept.append(bytearray(b"x") * 250_000_000)
 """
-    with working(tmp_path, "--rss-max", "200MiB", app=app) as worker, sender(tmp_path, app) as tasks:
+    with working(tmp_path, "--max-rss", "200MiB", app=app) as worker, sender(tmp_path, app) as tasks:
         before = worker.children()
         tasks.grow.send()
         assert "MiB" in worker.wait_for("work.child.leaving")["message"]

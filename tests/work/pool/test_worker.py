@@ -13,7 +13,7 @@ from headrace.work.pool.held import RUNNING, Held
 from headrace.work.pool.limits import SHOWN_MAX
 from headrace.work.pool.tally import TASKS_MAX
 from headrace.work.pool.worker import Worker
-from headrace.work_settings import WorkSettings
+from headrace.worker_settings import WorkerSettings
 
 
 def test_broker_takes_the_facts_of_a_worker_however_much_it_does(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_broker_takes_the_facts_of_a_worker_however_much_it_does(tmp_path: Path)
     try:
         names = [f"{number:080}" for number in range(TASKS_MAX)]
         tasks = [app.task(name=name)(lambda: None) for name in names]
-        worker = Worker(app, app.backend, Board(descriptor), WorkSettings(app="shop:app"), on_leave=lambda _: None)
+        worker = Worker(app, app.backend, Board(descriptor), WorkerSettings(app="shop:app"), on_leave=lambda _: None)
         for task in tasks:
             task.send()
         for queue, deliveries in app.backend.receive(["tasks"], TASKS_MAX, visibility_ms=60_000, wait_s=0):

@@ -25,7 +25,7 @@ from headrace.work.pool import control
 from headrace.work.pool.away import Away
 from headrace.work.pool.board import Board
 from headrace.work.pool.limits import END_MARGIN_S
-from headrace.work_settings import WorkSettings
+from headrace.worker_settings import WorkerSettings
 
 if TYPE_CHECKING:
     from headrace.work.app import App
@@ -37,7 +37,7 @@ _log: Final = logging.getLogger("headrace.work")
 class Child:
     """`run` in the main thread."""
 
-    def __init__(self, line: int, board: int, slot: int, settings: WorkSettings) -> None:
+    def __init__(self, line: int, board: int, slot: int, settings: WorkerSettings) -> None:
         self._settings = settings
         self._board = Board(board)
         self._slot = slot
@@ -164,7 +164,7 @@ def _nothing(*_: Any) -> None:
 
 def main(arguments: list[str]) -> int:
     line, board, slot, data = arguments
-    settings = load_settings(WorkSettings, data.encode())
+    settings = load_settings(WorkerSettings, data.encode())
     stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
     logs.configure(stream, form=settings.log_format, level=settings.log_level)
     raise_descriptor_limit()

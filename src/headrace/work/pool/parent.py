@@ -34,7 +34,7 @@ from headrace.work.pool.board import Board
 from headrace.work.pool.fleet import LEAVING, WORKING, Fleet
 from headrace.work.pool.limits import LOOK_S
 from headrace.work.pool.metrics import HOST, Exposition, Snapshot, Totals
-from headrace.work_settings import WorkSettings
+from headrace.worker_settings import WorkerSettings
 
 _log: Final = logging.getLogger("headrace.work")
 CHILD: Final = "headrace.work.pool.child"
@@ -66,7 +66,7 @@ class Process:
 class Parent:
     """`run` until stopped; on one loop, in the main thread."""
 
-    def __init__(self, settings: WorkSettings, *, reread: Callable[[], WorkSettings]) -> None:
+    def __init__(self, settings: WorkerSettings, *, reread: Callable[[], WorkerSettings]) -> None:
         """Args:
         reread: reads the settings anew, for HUP. Raises SettingsError.
         """

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 from headrace.work.pool.parent import Parent
-from headrace.work_settings import WorkSettings
+from headrace.worker_settings import WorkerSettings
 
 
-def run_pool(settings: WorkSettings, *, reread: Callable[[], WorkSettings]) -> int:
+def run_pool(settings: WorkerSettings, *, reread: Callable[[], WorkerSettings]) -> int:
     """Until a signal ends it. Returns the exit code."""
 
     async def main() -> int:

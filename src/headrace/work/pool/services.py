@@ -16,7 +16,7 @@ from headrace.work.pool.away import Away
 from headrace.work.pool.limits import SWEEP_S
 from headrace.work.scheduler import Scheduler
 from headrace.work.sweeping import Sweeper
-from headrace.work_settings import WorkSettings
+from headrace.worker_settings import WorkerSettings
 
 if TYPE_CHECKING:
     from headrace.work.app import App
@@ -60,7 +60,7 @@ class Service:
 class Services:
     """Those that one child of a pool runs."""
 
-    def __init__(self, app: App, backend: Backend, settings: WorkSettings, *, first: bool) -> None:
+    def __init__(self, app: App, backend: Backend, settings: WorkerSettings, *, first: bool) -> None:
         """Args:
         first: whether this child is the one that does it.
         """

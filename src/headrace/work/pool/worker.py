@@ -35,7 +35,7 @@ from headrace.work.pool.runners import Loop, Threads
 from headrace.work.pool.tally import Tally
 from headrace.work.run_log import RUNS_MAX, RunLog
 from headrace.work.task import Consumer, Target
-from headrace.work_settings import WorkSettings
+from headrace.worker_settings import WorkerSettings
 
 if TYPE_CHECKING:
     from headrace.work.app import App
@@ -58,7 +58,7 @@ class Worker:
         app: App,
         backend: Backend,
         board: Board,
-        settings: WorkSettings,
+        settings: WorkerSettings,
         *,
         on_leave: Callable[[str], None],
         on_report: Callable[[control.Report], None] | None = None,
@@ -266,9 +266,9 @@ class Worker:
 
     def _recycle(self) -> None:
         settings = self._settings
-        if 0 < settings.tasks_max <= self.tally.ended:
+        if 0 < settings.max_tasks <= self.tally.ended:
             self._on_leave(f"it has run {self.tally.ended} tasks")
-        elif settings.rss_max is not None and (used := rss_bytes()) > settings.rss_max:
+        elif settings.max_rss is not None and (used := rss_bytes()) > settings.max_rss:
             self._on_leave(f"its memory is {used // 2**20} MiB")
 
     def report(self) -> control.Report:

@@ -1,4 +1,4 @@
-"""`headrace work`: run the worker pool."""
+"""`headrace worker`: run the worker pool."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from headrace import logs
 from headrace.cli.setting_options import setting_options
 from headrace.errors import HeadraceError
 from headrace.settings import SettingsError, resolve
-from headrace.work_settings import WorkSettings
+from headrace.worker_settings import WorkerSettings
 
-SECTION: Final = "work"
+SECTION: Final = "worker"
 
 _SHORT: Final = {"processes": ("-p",), "threads": ("-t",), "queues": ("-Q",), "app_dir": ("--chdir",)}
 
 
 @click.command()
 @click.argument("app", metavar="MODULE:APP", required=False)
-@setting_options(WorkSettings, SECTION, without=("app",), short=_SHORT)
+@setting_options(WorkerSettings, SECTION, without=("app",), short=_SHORT)
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Settings file instead of ./headrace.toml  [HEADRACE_CONFIG]"
 )
-def work(config: Path | None, **flags: Any) -> int:
+def worker(config: Path | None, **flags: Any) -> int:
     """Run an app's tasks and consumers in worker processes.
 
     \b
-      headrace work shop.tasks:app                             one process, 8 threads
-      headrace work shop.tasks:app --processes 4 --queues mail,tasks
-      headrace work shop.tasks:app --broker ./data             starts a broker there if none runs
+      headrace worker shop.tasks:app                             one process, 8 threads
+      headrace worker shop.tasks:app --processes 4 --queues mail,tasks
+      headrace worker shop.tasks:app --broker ./data             starts a broker there if none runs
 
     A process takes from the broker only what it can begin: everything else waits there, for whoever is free. Tasks of a
     process that dies are given to others at once.
@@ -44,13 +44,15 @@ def work(config: Path | None, **flags: Any) -> int:
     folder = Path.cwd()
     flags["queues"] = tuple(name for names in flags["queues"] or () for name in names.split(",") if name)
 
-    def read() -> WorkSettings:
-        return resolve(WorkSettings, SECTION, flags=flags, environ=os.environ, folder=folder, config=config).settings
+    def read() -> WorkerSettings:
+        return resolve(WorkerSettings, SECTION, flags=flags, environ=os.environ, folder=folder, config=config).settings
 
     try:
         settings = read()
         if not settings.app:
-            raise click.UsageError("name the app: headrace work module:app (or `app` in headrace.toml, table [work])")
+            raise click.UsageError(
+                "name the app: headrace worker module:app (or `app` in headrace.toml, table [worker])"
+            )
         from headrace.own_broker import check_broker  # noqa: PLC0415 - help and completion need no pool
         from headrace.work.pool.run import run_pool  # noqa: PLC0415
 

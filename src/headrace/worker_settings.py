@@ -1,4 +1,4 @@
-"""What `headrace work` can be told; the section `work` of headrace.toml.
+"""What `headrace worker` can be told; the section `work` of headrace.toml.
 
 Not in `headrace.work`: the command line shows its help without loading it.
 """
@@ -13,7 +13,7 @@ import msgspec
 from headrace.settings import Duration, Size, setting
 
 
-class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The section `work`."""
 
     app: Annotated[str, setting("The app with the tasks: module:app.")] = ""
@@ -42,8 +42,8 @@ class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
         Duration,
         setting("How long a plain function may go on beyond its time limit before its process is replaced.", ge=0.1),
     ] = Duration(5)
-    rss_max: Annotated[Size | None, setting("Replace a process that uses more memory.", ge=16 * 1_048_576)] = None
-    tasks_max: Annotated[int, setting("Replace a process that has run so many tasks. 0: never.", ge=0)] = 0
+    max_rss: Annotated[Size | None, setting("Replace a process that uses more memory.", ge=16 * 1_048_576)] = None
+    max_tasks: Annotated[int, setting("Replace a process that has run so many tasks. 0: never.", ge=0)] = 0
     watchdog: Annotated[
         Duration, setting("Replace a process that fetches nothing for so long although nothing runs in it.", ge=1)
     ] = Duration(60)
