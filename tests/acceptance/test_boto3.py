@@ -315,3 +315,23 @@ def test_attribute_names_beyond_ascii_and_the_star(sqs: Any, name: str) -> None:
     control = {"attr": {"DataType": "String", "StringValue": "\x01"}}
     with pytest.raises(sqs.exceptions.ClientError, match="InvalidParameterValue"):
         sqs.send_message(QueueUrl=url, MessageBody="a", MessageAttributes=control)
+
+
+def test_sequence_numbers_rise(sqs: Any, name: str) -> None:
+    url = sqs.create_queue(QueueName=f"{name}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    entries = [
+        {"Id": str(n), "MessageBody": "a", "MessageGroupId": "g", "MessageDeduplicationId": str(n)} for n in range(3)
+    ]
+    sent = [e["SequenceNumber"] for e in sqs.send_message_batch(QueueUrl=url, Entries=entries)["Successful"]]
+    received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"])["Messages"]
+    assert [message["Attributes"]["SequenceNumber"] for message in received] == sent == sorted(set(sent))
+    assert all(len(number) == 20 and number.startswith("188") for number in sent)
+
+
+def test_permission_of_an_unknown_label_cannot_be_removed(sqs: Any, name: str) -> None:
+    url = sqs.create_queue(QueueName=name)["QueueUrl"]
+    with pytest.raises(sqs.exceptions.ClientError) as raised:
+        sqs.remove_permission(QueueUrl=url, Label="nope")
+    assert raised.value.response["Error"]["Code"] == "InvalidParameterValue"
+    message = raised.value.response["Error"]["Message"]
+    assert message == "Value nope for parameter Label is invalid. Reason: can't find label."

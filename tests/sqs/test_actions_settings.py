@@ -374,7 +374,7 @@ def test_label_is_unique_and_must_exist(sqs: Any, url: str) -> None:
     )
     seen = refused(sqs.remove_permission, QueueUrl=url, Label="nope")
     assert seen.code == "InvalidParameterValue"
-    assert seen.message.startswith("Value nope for parameter Label is invalid. Reason: can't find label")
+    assert seen.message == "Value nope for parameter Label is invalid. Reason: can't find label."
 
 
 def test_more_than_seven_actions_are_over_limit(sqs: Any, url: str) -> None:

@@ -16,7 +16,7 @@ from headrace.sqs import limits, receipts
 from headrace.sqs.attribute_names import ALL, SYSTEM
 from headrace.sqs.call import Call
 from headrace.sqs.errors import WRONG_QUEUE_TYPE, invalid
-from headrace.sqs.messages import allowed, attributes_md5, check_id, md5
+from headrace.sqs.messages import allowed, attributes_md5, check_id, md5, sequence_number
 from headrace.sqs.shapes import AttributeValue, ReceivedMessage, ReceiveMessage, ReceiveMessageResult
 
 _NOTHING: Final = ReceiveMessageResult()
@@ -149,7 +149,7 @@ def _system(delivery: Delivery, wanted: frozenset[str], info: QueueInfo) -> dict
         "ApproximateFirstReceiveTimestamp": str(delivery.first_received_ms),
         "MessageGroupId": message.group,
         "MessageDeduplicationId": message.dedup_id if fifo else None,
-        "SequenceNumber": f"{message.seq:020d}" if fifo else None,
+        "SequenceNumber": sequence_number(message.seq) if fifo else None,
         "AWSTraceHeader": message.trace,
         "DeadLetterQueueSourceArn": message.source,
     }

@@ -14,7 +14,7 @@ import msgspec
 from headrace.errors import HeadraceError
 from headrace.queue.attributes import encode
 from headrace.queue.limits import SECOND_MS
-from headrace.queue.model import Entry, QueueSettings, Sent, uuid_text
+from headrace.queue.model import Entry, QueueSettings, uuid_text
 from headrace.queue.operations import Send
 from headrace.sqs import limits
 from headrace.sqs.batches import check_batch, failure
@@ -38,6 +38,7 @@ from headrace.sqs.messages import (
     md5,
     read_attributes,
     read_trace,
+    sequence_number,
 )
 from headrace.sqs.shapes import (
     BatchResult,
@@ -71,7 +72,7 @@ def _sent(call: Call, draft: _Draft, fifo: bool, outcome: list[Any]) -> None:
     sent = outcome[0]
     if isinstance(sent, HeadraceError):
         raise sent
-    sequence = _sequence(sent) if fifo else None
+    sequence = sequence_number(sent.seq) if fifo else None
     call.answer(SendMessageResult(draft.body_md5, uuid_text(sent.id), draft.attributes_md5, draft.trace_md5, sequence))
 
 
@@ -114,7 +115,7 @@ def _batch_sent(
         if isinstance(sent, HeadraceError):
             failed.append(failure(entry_id, translate(sent)))
             continue
-        sequence = _sequence(sent) if fifo else None
+        sequence = sequence_number(sent.seq) if fifo else None
         successful.append(
             SendMessageBatchResultEntry(
                 entry_id, uuid_text(sent.id), draft.body_md5, draft.attributes_md5, draft.trace_md5, sequence
@@ -200,7 +201,3 @@ def _check_fifo_batch(entry: SendMessageEntry, settings: QueueSettings) -> None:
 def _raw_size(entry: SendMessageEntry) -> int:
     """What an entry that is refused anyway counts in its batch."""
     return len((entry.message_body or "").encode())
-
-
-def _sequence(sent: Sent) -> str:
-    return f"{sent.seq:020d}"  # of fixed length, so that they sort as text too

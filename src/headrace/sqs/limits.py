@@ -17,6 +17,7 @@ NUMBER_CHARACTERS_MAX: Final = 512  # 38 digits may be spread over zeros; longer
 NUMBER_EXPONENT_MIN: Final = -128  # a Number is from 10^-128 …
 NUMBER_EXPONENT_MAX: Final = 126  # … to 10^126
 DELAY_MAX_S: Final = 900
+SEQUENCE_NUMBER_BASE: Final = 18_800_000_000_000_000_000  # AWS's numbers have 20 digits and start with 188
 
 # Receives (SQS: ReceiveMessage, ChangeMessageVisibility)
 RECEIVE_MESSAGES_MAX: Final = 10

@@ -66,6 +66,14 @@ def encode_body(text: str | None) -> bytes:
     return body
 
 
+def sequence_number(seq: int) -> str:
+    """The SequenceNumber of a FIFO message: 20 digits that rise with `seq`, so they sort as text too.
+
+    A number with leading zeros contains twelve zeros in a row, which tools that mask account ids take for one.
+    """
+    return str(limits.SEQUENCE_NUMBER_BASE + seq)
+
+
 def check_id(parameter: str, value: str | None) -> None:
     """Refuse a group, deduplication or attempt id that is not 1 to 128 alphanumerics and punctuation marks."""
     if value is not None and ID.fullmatch(value) is None:

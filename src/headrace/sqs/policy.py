@@ -179,7 +179,7 @@ def remove_statement(policy_json: str | None, label: str) -> str | None:
     statements = statements_of(policy)
     kept = [s for s in statements if not (isinstance(s, dict) and s.get("Sid") == label)]
     if len(kept) == len(statements):
-        raise InvalidParameter("Label", label, "can't find label on existing policy")
+        raise InvalidParameter("Label", label, "can't find label")
     return _encode({**policy, "Statement": kept}) if kept else None
 
 
