@@ -383,13 +383,56 @@ def test_url_over_tls_is_https(harness: Harness) -> None:
     assert harness.serve(request).json()["QueueUrl"] == "https://localhost:9324/000000000000/q"
 
 
-@pytest.mark.parametrize(
-    "url", ["http://localhost:9324/", "ftp://x/000000000000/q", "http://h/1/2/3/4/5", "/", "a/b", "q" * 1_025]
-)
-def test_url_that_is_none_is_an_invalid_address(harness: Harness, url: str) -> None:
-    answer = harness.json("SendMessage", QueueUrl=url, MessageBody="a")
-    assert (answer.status, answer.code) == (400, "InvalidAddress")
-    assert answer.message == f"The address {url} is not valid for this endpoint."
+UNKNOWN_URLS = [
+    "http://localhost:9324/",
+    "http://localhost:9324/000000000000/nope",
+    "http://localhost:9324/000000000001/q",
+    "http://sqs.eu-west-1.localhost:9324/000000000000/q",
+    "http://localhost:9324/queue/eu-west-1/000000000000/q",
+    "http://localhost:9324/000000000000/q?x=y",
+    "ftp://x/000000000000/q",
+    "http://h/1/2/3/4/5",
+    "/",
+    "a/b",
+    "nope",
+    "q" * 1_025,
+]
+
+
+@pytest.mark.parametrize("url", UNKNOWN_URLS)
+def test_url_of_no_queue_is_a_queue_that_does_not_exist(harness: Harness, url: str) -> None:
+    harness.create()
+    json = harness.json("SendMessage", QueueUrl=url, MessageBody="a")
+    query = harness.query("SendMessage", {"QueueUrl": url, "MessageBody": "a"})
+    code = "AWS.SimpleQueueService.NonExistentQueue"
+    assert (json.status, json.code, query.status, query.code) == (400, code, 400, code)
+    assert json.message == "The specified queue does not exist."
+    assert query.message == "The specified queue does not exist for this wsdl version."
+
+
+def test_every_operation_on_a_queue_answers_that_it_does_not_exist(sqs: Any) -> None:
+    url = "http://localhost:9324/nope"
+    for call, parameters in (
+        (sqs.add_permission, {"Label": "l", "AWSAccountIds": ["111111111111"], "Actions": ["SendMessage"]}),
+        (sqs.change_message_visibility, {"ReceiptHandle": "x", "VisibilityTimeout": 1}),
+        (sqs.change_message_visibility_batch, {"Entries": [{"Id": "1", "ReceiptHandle": "x"}]}),
+        (sqs.delete_message, {"ReceiptHandle": "x"}),
+        (sqs.delete_message_batch, {"Entries": [{"Id": "1", "ReceiptHandle": "x"}]}),
+        (sqs.delete_queue, {}),
+        (sqs.get_queue_attributes, {"AttributeNames": ["All"]}),
+        (sqs.list_dead_letter_source_queues, {}),
+        (sqs.list_queue_tags, {}),
+        (sqs.purge_queue, {}),
+        (sqs.receive_message, {}),
+        (sqs.remove_permission, {"Label": "l"}),
+        (sqs.send_message, {"MessageBody": "a"}),
+        (sqs.send_message_batch, {"Entries": [{"Id": "1", "MessageBody": "a"}]}),
+        (sqs.set_queue_attributes, {"Attributes": {"DelaySeconds": "1"}}),
+        (sqs.tag_queue, {"Tags": {"a": "b"}}),
+        (sqs.untag_queue, {"TagKeys": ["a"]}),
+    ):
+        seen = refused(call, QueueUrl=url, **parameters)
+        assert (seen.exception, seen.status) == ("QueueDoesNotExist", 400)
 
 
 @pytest.mark.parametrize("url", ["q", "http://elsewhere.example/000000000000/q", "http://localhost/queue/q"])

@@ -23,7 +23,6 @@ from headrace.sqs.context import Context
 from headrace.sqs.errors import (
     ACCESS_DENIED,
     INTERNAL_FAILURE,
-    INVALID_ADDRESS,
     Fault,
     missing,
     no_queue,
@@ -111,7 +110,7 @@ class Call:
         """The queue of `url` (or of the request's path), which the caller may use for this operation.
 
         Raises:
-            Fault: MissingParameter, InvalidAddress, QueueDoesNotExist or AccessDenied.
+            Fault: MissingParameter, QueueDoesNotExist or AccessDenied.
         """
         if not url:
             place = self.place
@@ -119,8 +118,8 @@ class Call:
                 raise missing("QueueUrl")
             url = f"http://localhost{self.request.path}"
         arn = _arn_of_url(url, self.region, self.account) if len(url) <= limits.URL_CHARACTERS_MAX else None
-        if arn is None:
-            raise Fault(INVALID_ADDRESS, f"The address {url} is not valid for this endpoint.")
+        if arn is None:  # AWS has InvalidAddress for this and answers as for any queue that does not exist
+            raise no_queue()
         return self.queue_by_arn(arn)
 
     def queue_by_arn(self, arn: str) -> QueueInfo:
