@@ -29,9 +29,8 @@ from headrace.queue.broker import Broker
 from headrace.queue.model import QueueDescription, TopicDescription
 from headrace.queue.operations import ListQueues, ListTopics, Operation
 from headrace.sqs.call import Call
-from headrace.sqs.codec_json import JSON
-from headrace.sqs.codec_query import QUERY
 from headrace.sqs.context import Context
+from headrace.sqs.service import codec_of
 from headrace.sqs.signature import SignatureFault, Verifier
 from headrace.stream_state import read_pipelines
 
@@ -200,8 +199,7 @@ class Front:
         if request.path.startswith(NATIVE_PREFIX):
             request.respond(403, msgspec.json.encode(denied.to_wire()), b"application/json")
             return
-        json = request.headers.get(b"content-type", b"").startswith(b"application/x-amz-json")
-        Call(self._context, request, JSON if json or b"x-amz-target" in request.headers else QUERY).fail(denied)
+        Call(self._context, request, codec_of(request)).fail(denied)
 
     def _live(self, request: Request) -> None:
         request.respond(200, b'{"status":"live"}\n')

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from botocore.config import Config
 
@@ -336,3 +337,19 @@ def test_permission_of_an_unknown_label_cannot_be_removed(sqs: Any, name: str) -
     assert raised.value.response["Error"]["Code"] == "InvalidParameterValue"
     message = raised.value.response["Error"]["Message"]
     assert message == "Value nope for parameter Label is invalid. Reason: can't find label."
+
+
+def test_query_requests_of_http_clients(shared_broker: BrokerProcess, name: str) -> None:
+    url = client_of(shared_broker.url).create_queue(QueueName=name)["QueueUrl"]
+    with httpx.Client(headers={"Accept": "application/json"}) as http:
+        sent = http.get(url, params={"Action": "SendMessage", "MessageBody": "a"}).json()
+        assert sent["SendMessageResponse"]["SendMessageResult"]["MessageId"]
+        received = http.get(url, params={"Action": "ReceiveMessage"}).json()
+        assert received["ReceiveMessageResponse"]["ReceiveMessageResult"]["messages"][0]["Body"] == "a"
+        refused = http.get(url, params={"Action": "ListQueues"})
+        message = "The action ListQueues is not valid for this endpoint."
+        assert (refused.status_code, refused.json()["Error"]["Message"]) == (400, message)
+        missing = http.get(url)
+        assert (missing.status_code, missing.text) == (404, "<UnknownOperationException/>")
+    empty = httpx.get(url, params={"Action": "ReceiveMessage"})
+    assert "<ReceiveMessageResult/>" in empty.text

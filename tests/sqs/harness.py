@@ -89,12 +89,16 @@ class Answer:
         """The Query code of an error, in either protocol; empty for a success."""
         if self.content_type == "text/xml":
             return self.xml().findtext("Error/Code") or ""
+        if self.content_type == "application/json":
+            return str(self.json().get("Error", {}).get("Code", ""))
         return self.headers.get("x-amzn-query-error", "").partition(";")[0]
 
     @property
     def message(self) -> str:
         if self.content_type == "text/xml":
             return self.xml().findtext("Error/Message") or ""
+        if self.content_type == "application/json":
+            return str(self.json()["Error"]["Message"])
         return str(self.json()["message"])
 
 
@@ -139,10 +143,14 @@ class Harness:
         """A JSON request; `_raw` is sent instead of the members."""
         return self.serve(json_request(operation, _raw, **members))
 
-    def query(self, operation: str, parameters: dict[str, Any] | None = None, *, path: str = "/") -> Answer:
+    def query(
+        self, operation: str, parameters: dict[str, Any] | None = None, *, path: str = "/", accept: bytes = b""
+    ) -> Answer:
         """A Query request by POST."""
         form = urlencode({"Action": operation, "Version": "2012-11-05", **(parameters or {})})
         headers = {b"host": HOST.encode(), b"content-type": b"application/x-www-form-urlencoded"}
+        if accept:
+            headers[b"accept"] = accept
         return self.serve(FakeRequest(target=path, headers=headers, body=form.encode()))
 
     def create(self, name: str = "q", **attributes: str) -> str:

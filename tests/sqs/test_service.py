@@ -78,6 +78,40 @@ def test_query_success_without_an_answer_has_no_result(harness: Harness) -> None
     assert answer.xml().findtext("ResponseMetadata/RequestId") == answer.headers["x-amzn-requestid"]
 
 
+@pytest.mark.parametrize("operation", ["ReceiveMessage", "GetQueueAttributes", "ListQueueTags"])
+def test_query_empty_result_is_an_empty_element(harness: Harness, operation: str) -> None:
+    harness.create()
+    answer = harness.query(operation, path="/000000000000/q")
+    assert f"<{operation}Result/>".encode() in answer.body
+
+
+@pytest.mark.parametrize("path", ["/000000000000/q", "/queue/eu-west-1/000000000000/q", "/000000000000/nope"])
+@pytest.mark.parametrize("operation", ["CreateQueue", "ListQueues"])
+def test_query_action_without_a_queue_is_invalid_at_a_queue_url(harness: Harness, path: str, operation: str) -> None:
+    harness.create()
+    for accept, content_type in ((b"", "text/xml"), (b"application/json", "application/json")):
+        answer = harness.query(operation, {"QueueName": "other"}, path=path, accept=accept)
+        assert (answer.status, answer.code, answer.content_type) == (400, "InvalidAction", content_type)
+        assert answer.message == f"The action {operation} is not valid for this endpoint."
+    assert len(harness.json("ListQueues").json()["QueueUrls"]) == 1
+
+
+def test_query_get_queue_url_is_accepted_at_a_queue_url(harness: Harness) -> None:
+    harness.create("q")
+    harness.create("other")
+    answer = harness.query("GetQueueUrl", {"QueueName": "other"}, path="/000000000000/q")
+    assert answer.xml().findtext("GetQueueUrlResult/QueueUrl") == f"http://{HOST}/000000000000/other"
+
+
+@pytest.mark.parametrize("accept", [b"", b"application/json"])
+@pytest.mark.parametrize("target", ["/000000000000/q", "/000000000000/q?Version=2012-11-05", "/000000000000/q?Action="])
+def test_get_of_a_queue_url_without_action_is_not_found(harness: Harness, accept: bytes, target: str) -> None:
+    harness.create()
+    headers = {b"host": HOST.encode(), b"accept": accept}
+    answer = harness.serve(FakeRequest(method="GET", target=target, headers=headers))
+    assert (answer.status, answer.content_type, answer.body) == (404, "text/xml", b"<UnknownOperationException/>")
+
+
 def test_query_error(harness: Harness) -> None:
     answer = harness.query("GetQueueUrl", {"QueueName": "nope"})
     assert answer.status == 400

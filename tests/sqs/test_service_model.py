@@ -9,7 +9,7 @@ import pytest
 
 from headrace.sqs import attribute_names, errors, shapes
 from headrace.sqs.api import ACTIONS, TARGETS
-from headrace.sqs.codec_query import _LISTS, _MAPS
+from headrace.sqs.codec_query import _LISTS, MAPS
 from tests.sqs.query_model import ERRORS, LIST_ELEMENTS, MAP_NAMES, MEMBER_NAMES, current_model
 
 MODEL = current_model()
@@ -120,7 +120,7 @@ def test_names_of_the_query_protocol() -> None:
             if shape["type"] == "list" and member not in ("Entries", "Successful"):
                 assert _LISTS[member] == LIST_ELEMENTS[target["shape"]]
             if shape["type"] == "map":
-                assert _MAPS[member] == (MEMBER_NAMES[member], *MAP_NAMES[target["shape"]])
+                assert MAPS[member] == (MEMBER_NAMES[member], *MAP_NAMES[target["shape"]])
     for name in ("ChangeMessageVisibilityBatch", "DeleteMessageBatch", "SendMessageBatch"):
         assert LIST_ELEMENTS[f"{name}RequestEntryList"] == f"{name}RequestEntry"
         assert LIST_ELEMENTS[f"{name}ResultEntryList"] == f"{name}ResultEntry"

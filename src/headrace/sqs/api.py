@@ -68,5 +68,8 @@ ACTIONS: Final[dict[str, Action]] = {
     )
 }
 
+NOT_AT_QUEUE_URLS: Final = frozenset(("CreateQueue", "ListQueues"))
+"""Actions that the Query protocol refuses at a queue's URL. AWS accepts GetQueueUrl there, of any queue."""
+
 TARGETS: Final = {TARGET_PREFIX + name.encode(): action for name, action in ACTIONS.items()}
 """By the value of the JSON protocol's target header."""

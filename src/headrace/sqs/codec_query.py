@@ -19,7 +19,7 @@ import msgspec
 
 from headrace.sqs import limits
 from headrace.sqs.codec import Headers
-from headrace.sqs.errors import QUEUE_DOES_NOT_EXIST, SERIALIZATION, Fault
+from headrace.sqs.errors import NO_OPERATION, QUEUE_DOES_NOT_EXIST, SERIALIZATION, Fault
 from headrace.sqs.messages import allowed
 from headrace.sqs.shapes import Shape
 
@@ -45,7 +45,7 @@ _LISTS: Final = {
 }
 """Member → its element's or parameter's name."""
 
-_MAPS: Final = {
+MAPS: Final = {
     "Attributes": ("Attribute", "Name", "Value"),
     "MessageAttributes": ("MessageAttribute", "Name", "Value"),
     "MessageSystemAttributes": ("MessageSystemAttribute", "Name", "Value"),
@@ -148,8 +148,8 @@ def _member(operation: str, field: msgspec.structs.FieldInfo) -> _Member:
     name, inner = field.encode_name, _inner_shape(field.type)
     if name == "Entries":
         return _Member(name, "list", (f"{operation}RequestEntry",), inner)
-    if name in _MAPS:
-        return _Member(name, "map", _MAPS[name], inner)
+    if name in MAPS:
+        return _Member(name, "map", MAPS[name], inner)
     if name in _LISTS:
         return _Member(name, "list", (_LISTS[name],), inner)
     return _Member(name, "value", (name,), None)
@@ -214,22 +214,33 @@ class QueryCodec:
     content_type = b"text/xml"
 
     def answer(self, operation: str, result: Shape | None, request_id: str) -> bytes:
-        content = "" if result is None else _element(f"{operation}Result", _members(operation, result))
+        content = "" if result is None else _result(f"{operation}Result", _members(operation, result))
         metadata = f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>"
         return (
             f'<?xml version="1.0"?><{operation}Response xmlns="{NAMESPACE}">{content}{metadata}</{operation}Response>'
         ).encode()
 
     def fault(self, fault: Fault, request_id: str) -> tuple[bytes, Headers]:
-        kind, message = fault.kind, fault.message
-        if kind is QUEUE_DOES_NOT_EXIST:
-            message = message.removesuffix(".") + " for this wsdl version."
+        kind = fault.kind
+        if kind is NO_OPERATION:
+            return b"<UnknownOperationException/>", ()
         error = (
             f"<Error><Type>{'Sender' if kind.sender else 'Receiver'}</Type><Code>{kind.code}</Code>"
-            f"<Message>{_escape(message)}</Message><Detail/></Error>"
+            f"<Message>{_escape(query_message(fault))}</Message><Detail/></Error>"
         )
         body = f'<?xml version="1.0"?><ErrorResponse xmlns="{NAMESPACE}">{error}<RequestId>{request_id}</RequestId></ErrorResponse>'
         return body.encode(), ()
+
+
+def _result(name: str, content: str) -> str:
+    return _element(name, content) if content else f"<{name}/>"  # as AWS writes it; programs compare the text
+
+
+def query_message(fault: Fault) -> str:
+    """The text of an error in this protocol. AWS words the one for a missing queue differently than in JSON."""
+    if fault.kind is QUEUE_DOES_NOT_EXIST:
+        return fault.message.removesuffix(".") + " for this wsdl version."
+    return fault.message
 
 
 def _members(operation: str, shape: Shape) -> str:
@@ -246,7 +257,7 @@ def _value(operation: str, name: str, value: Any) -> str:
         item_name = f"{operation}ResultEntry" if name == "Successful" else _LISTS[name]
         return "".join(_element(item_name, _content(operation, item)) for item in value)
     if isinstance(value, dict):
-        entry, key_name, value_name = _MAPS[name]
+        entry, key_name, value_name = MAPS[name]
         return "".join(
             _element(entry, _element(key_name, _escape(key)) + _element(value_name, _content(operation, item)))
             for key, item in value.items()

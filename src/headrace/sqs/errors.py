@@ -78,6 +78,7 @@ REQUEST_TOO_LARGE: Final = _common("RequestEntityTooLargeException", "RequestEnt
 SERIALIZATION: Final = _common("SerializationException", "MalformedInput")
 UNKNOWN_OPERATION: Final = _common("UnknownOperationException", "InvalidAction")
 MISSING_ACTION: Final = _common("UnknownOperationException", "MissingAction")
+NO_OPERATION: Final = _common("UnknownOperationException", "MissingAction", 404)  # GET of a queue's URL
 METHOD_NOT_ALLOWED: Final = _common("UnknownOperationException", "InvalidHttpMethod", 405)
 INTERNAL_FAILURE: Final = _common("InternalFailure", "InternalFailure", 500, sender=False)
 SERVICE_UNAVAILABLE: Final = _common("ServiceUnavailableException", "ServiceUnavailable", 503, sender=False)
