@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -114,6 +116,8 @@ def test_move_task_is_cancelled(sqs: Any, name: str) -> None:
     task = sqs.start_message_move_task(
         SourceArn=f"{PREFIX}{name}-dead", DestinationArn=PREFIX + name, MaxNumberOfMessagesPerSecond=1
     )
+    handle = json.loads(base64.b64decode(task["TaskHandle"], validate=True))
+    assert handle == {"taskId": str(UUID(handle["taskId"])), "sourceArn": f"{PREFIX}{name}-dead"}
     assert sqs.cancel_message_move_task(TaskHandle=task["TaskHandle"])["ApproximateNumberOfMessagesMoved"] < 10
     assert _status(sqs, f"{PREFIX}{name}-dead").startswith("CANCEL")
 

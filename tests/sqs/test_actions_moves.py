@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -40,7 +41,8 @@ def test_messages_go_back_to_where_they_came_from(harness: Harness, sqs: Any, ur
         "deadLetterTargetArn": DEAD, "maxReceiveCount": 1000})})  # fmt: skip
     assert bodies(sqs, urls["dead"]) == ["a", "b", "c"]
     handle = sqs.start_message_move_task(SourceArn=DEAD)["TaskHandle"]
-    assert json.loads(base64.b64decode(handle))["sourceArn"] == DEAD
+    decoded = json.loads(base64.b64decode(handle, validate=True))
+    assert decoded == {"taskId": str(UUID(decoded["taskId"])), "sourceArn": DEAD}
     step(harness)
     assert bodies(sqs, urls["source"]) == ["a", "b", "c"]
     task = sqs.list_message_move_tasks(SourceArn=DEAD)["Results"][0]
@@ -75,6 +77,37 @@ def test_task_can_be_cancelled(harness: Harness, sqs: Any, urls: dict[str, str])
     assert len(bodies(sqs, urls["other"])) == moved
     assert sqs.list_message_move_tasks(SourceArn=DEAD)["Results"][0]["Status"] in ("CANCELLED", "CANCELLING")
     assert refused(sqs.cancel_message_move_task, TaskHandle=handle).status == 400
+
+
+def test_counts_of_a_task_are_those_moved_by_then(harness: Harness, sqs: Any, urls: dict[str, str]) -> None:
+    task = {"SourceArn": DEAD, "DestinationArn": OTHER, "MaxNumberOfMessagesPerSecond": 1}
+    handle = sqs.start_message_move_task(**task)["TaskHandle"]
+
+    def listed() -> tuple[str, int, int, bool]:
+        entry = sqs.list_message_move_tasks(SourceArn=DEAD)["Results"][0]
+        moved, to_move = (entry[f"ApproximateNumberOfMessages{word}"] for word in ("Moved", "ToMove"))
+        return entry["Status"], moved, to_move, "TaskHandle" in entry
+
+    assert listed() == ("RUNNING", 0, 3, True)
+    step(harness, 2_000)
+    assert listed() == ("RUNNING", 2, 3, True)  # the first step moves one, a step a second later the next
+    assert len(bodies(sqs, urls["other"])) == 2
+    assert sqs.cancel_message_move_task(TaskHandle=handle)["ApproximateNumberOfMessagesMoved"] == 2
+    step(harness, 5_000)
+    assert listed() == ("CANCELLED", 2, 3, False)
+    assert len(bodies(sqs, urls["other"])) == 2
+    assert len(bodies(sqs, urls["dead"])) == 1
+
+
+def test_task_without_its_destination_fails_with_its_counts(harness: Harness, sqs: Any, urls: dict[str, str]) -> None:
+    sqs.start_message_move_task(SourceArn=DEAD, DestinationArn=OTHER, MaxNumberOfMessagesPerSecond=1)
+    step(harness, 2_000)
+    sqs.delete_queue(QueueUrl=urls["other"])
+    step(harness, 2_000)
+    entry = sqs.list_message_move_tasks(SourceArn=DEAD)["Results"][0]
+    assert (entry["Status"], entry["ApproximateNumberOfMessagesMoved"]) == ("FAILED", 2)
+    assert entry["FailureReason"] == "AWS.SimpleQueueService.NonExistentQueue"
+    assert "TaskHandle" not in entry
 
 
 def test_one_task_a_source(sqs: Any, urls: dict[str, str]) -> None:

@@ -7,8 +7,8 @@ neither loses nor doubles a message. Source: SQS, StartMessageMoveTask.
 from __future__ import annotations
 
 import os
-import secrets
 from typing import Final
+from uuid import uuid4
 
 import msgspec
 
@@ -32,7 +32,7 @@ def start_move(state: LocalState, operation: StartMove, now: int) -> MoveTask:
     source = state.queue(operation.source)
     _check(state, source, operation)
     task = MoveTask(
-        secrets.token_urlsafe(24), operation.source, operation.target, operation.rate_max, "RUNNING", now, 0,
+        str(uuid4()), operation.source, operation.target, operation.rate_max, "RUNNING", now, 0,
         source.counts(None, now, state.disk).visible,
     )  # fmt: skip
     state.moves[task.handle] = task

@@ -7,9 +7,9 @@ a node that dies takes none with it, and no message is lost or doubled. Source: 
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from typing import Any, Final, LiteralString, TypeAlias
+from uuid import uuid4
 
 import msgspec
 
@@ -137,7 +137,7 @@ def start_move(tx: Transaction, operation: StartMove) -> MoveTask:
     _check(tx, source, operation)
     counts = counting.count(tx, [source])[source.number]
     task = MoveTask(
-        secrets.token_urlsafe(24),
+        str(uuid4()),
         source.arn,
         operation.target,
         operation.rate_max,
