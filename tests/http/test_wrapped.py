@@ -14,8 +14,8 @@ def test_wrapper_has_no_state_of_its_own() -> None:
     for name in Exchange.__slots__:
         if name != "on_done":
             assert getattr(outer, name) == getattr(inner, name)
-    outer.route, outer.lane, outer.waited_s = "r", 2, 1.5
-    assert (inner.route, inner.lane, inner.waited_s) == ("r", 2, 1.5)
+    outer.route, outer.priority, outer.waited_s = "r", 2, 1.5
+    assert (inner.route, inner.priority, inner.waited_s) == ("r", 2, 1.5)
     inner.received = b"body"
     assert outer.take() == b"body" and outer.ended
     outer.inform(103, Fields())

@@ -19,7 +19,7 @@ import msgspec
 from headrace.web.dispatch import Dispatcher
 from headrace.web.frames import COUNT, HEADER, HEADER_BYTES, LONG, Hello, Kind, Request
 from headrace.web.link import Link
-from headrace.web.pipelining import is_repeatable
+from headrace.web.prefetch_policy import is_repeatable
 from tests.web.scripted import head
 
 
@@ -110,7 +110,7 @@ class Transport:
 
 
 class End:
-    """A worker's end of a link: one thread's, one that ASGI requests share, or a keeper's."""
+    """A worker's end of a link: one thread's, one that ASGI requests share, or a control thread's."""
 
     def __init__(self, process: Process, number: int, capacity: int) -> None:
         self.process = process
@@ -188,13 +188,13 @@ class End:
         elif kind is Kind.LEAVE:
             self.dismissed = True
             self.process.leave()
-        elif kind is Kind.TAKEBACK:
-            self.process.give_back(COUNT.unpack(payload)[0])
+        elif kind is Kind.RECALL:
+            self.process.return_unstarted(COUNT.unpack(payload)[0])
         elif kind is Kind.GONE and any(job.number == number for job in self.inbox):
             self.inbox = [job for job in self.inbox if job.number != number]
             self.send(Kind.GONE, number)
 
-    def give_back(self) -> None:
+    def return_unstarted(self) -> None:
         """What was not begun; only threads do."""
         for job in self.inbox:
             self.send(Kind.RETURN, job.number)
@@ -232,9 +232,11 @@ class End:
 
 
 class Process:
-    """A worker: threads with a keeper, or a loop."""
+    """A worker: threads with a control thread, or a loop."""
 
-    def __init__(self, loop: Loop, pid: int, *, generation: int, interface: str, threads: int, keeper: bool) -> None:
+    def __init__(
+        self, loop: Loop, pid: int, *, generation: int, interface: str, threads: int, has_control_thread: bool
+    ) -> None:
         self.loop = loop
         self.pid = pid
         self.generation = generation
@@ -244,7 +246,7 @@ class Process:
         self.ends: list[End] = []
         """All there have been."""
         capacity = 1 if interface == "wsgi" else 100
-        self._sockets = [capacity] * threads + [0] * keeper
+        self._sockets = [capacity] * threads + [0] * has_control_thread
 
     def connect(self) -> None:
         """A link for each thread that has none, as it knows."""
@@ -252,11 +254,11 @@ class Process:
             if self.lives and not self.leaving and not any(end.number == number and end.lives for end in self.ends):
                 self.ends.append(End(self, number, capacity))
 
-    def give_back(self, number: int) -> None:
+    def return_unstarted(self, number: int) -> None:
         for end in self.ends:
             if end.number == number and end.lives:
                 end.hear()
-                end.give_back()
+                end.return_unstarted()
 
     def leave(self) -> None:
         if self.leaving:
@@ -266,7 +268,7 @@ class Process:
             if end.lives and end.capacity:
                 end.send(Kind.LEAVE, 0)
                 if self.interface == "wsgi":
-                    end.give_back()
+                    end.return_unstarted()
         self.end_if_done()
 
     def end_if_done(self) -> None:

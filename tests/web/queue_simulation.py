@@ -21,7 +21,7 @@ from headrace.web.admission import Admission
 class Client:
     came_s: float
     service_s: float
-    lane: int = 1
+    priority: int = 1
     since_s: float = 0.0
     waiting: bool = False
 
@@ -153,7 +153,7 @@ def simulate(
 
     def come_again(client: Client, now_s: float) -> None:
         if now_s < returns_until_s:
-            successor = Client(now_s, client.service_s, client.lane)
+            successor = Client(now_s, client.service_s, client.priority)
             at(now_s, lambda now_s: come(successor, now_s))
 
     def fill(now_s: float) -> None:

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headrace.web.admission import Admission
-from headrace.web.limits import LANE_TURN, PATIENCE_MIN_S, RETRY_AFTER_MAX_S, STOOD_S
+from headrace.web.limits import PATIENCE_MIN_S, PRIORITY_TURN, RETRY_AFTER_MAX_S, STOOD_S
 
 
 @dataclass(eq=False)
 class Entry:
     name: int = 0
-    lane: int = 1
+    priority: int = 1
     since_s: float = 0.0
     waiting: bool = False
 
@@ -26,8 +26,8 @@ def admission(*, size: int = 100, timeout_s: float = 10.0, service_s: float = 0.
     return queue
 
 
-def fill(queue: Admission[Entry], count: int, *, now_s: float = 0.0, lane: int = 1) -> list[Entry]:
-    entries = [Entry(name, lane) for name in range(count)]
+def fill(queue: Admission[Entry], count: int, *, now_s: float = 0.0, priority: int = 1) -> list[Entry]:
+    entries = [Entry(name, priority) for name in range(count)]
     for entry in entries:
         assert queue.offer(entry, now_s) is None
     return entries
@@ -103,29 +103,29 @@ def test_full_queue_gives_up_its_oldest_under_overload() -> None:
     assert queue.offer(Entry(), 0.5) is old[0] and not old[0].waiting
 
 
-def test_full_queue_gives_up_the_lowest_lane_for_a_higher_one() -> None:
+def test_full_queue_gives_up_the_lowest_priority_for_a_higher_one() -> None:
     queue = admission(size=2)
     normal = fill(queue, 1)
-    last = fill(queue, 1, lane=2)
-    assert queue.offer(Entry(lane=0), 0.0) is last[0]
-    assert queue.offer(Entry(lane=0), 0.0) is normal[0]
-    refused = Entry(lane=1)
-    assert queue.offer(refused, STOOD_S) is refused, "a lower lane never displaces a higher one"
+    last = fill(queue, 1, priority=2)
+    assert queue.offer(Entry(priority=0), 0.0) is last[0]
+    assert queue.offer(Entry(priority=0), 0.0) is normal[0]
+    refused = Entry(priority=1)
+    assert queue.offer(refused, STOOD_S) is refused, "a lower priority never displaces a higher one"
 
 
-def test_lanes_go_in_order_but_none_starves() -> None:
+def test_priority_go_in_order_but_none_starves() -> None:
     queue = admission()
-    fill(queue, 50, lane=0)
-    fill(queue, 5, lane=1)
-    fill(queue, 5, lane=2, now_s=0.01)
-    taken = [entry.lane for _ in range(4 * LANE_TURN) if (entry := queue.take(0.02)) is not None]
-    assert taken == ([0] * (LANE_TURN - 1) + [1]) * 4
+    fill(queue, 50, priority=0)
+    fill(queue, 5, priority=1)
+    fill(queue, 5, priority=2, now_s=0.01)
+    taken = [entry.priority for _ in range(4 * PRIORITY_TURN) if (entry := queue.take(0.02)) is not None]
+    assert taken == ([0] * (PRIORITY_TURN - 1) + [1]) * 4
 
 
-def test_what_a_worker_lost_goes_before_all_lanes_even_into_a_full_queue() -> None:
+def test_what_a_worker_lost_goes_before_all_priority_even_into_a_full_queue() -> None:
     queue = admission(size=1)
-    fill(queue, 1, lane=0)
-    lost = Entry(lane=2)
+    fill(queue, 1, priority=0)
+    lost = Entry(priority=2)
     queue.put_back(lost, 0.1)
     assert queue.length == 2 and queue.take(0.1) is lost
 
@@ -144,7 +144,7 @@ def test_flood_of_clients_that_leave_keeps_no_memory() -> None:
     for _ in range(10_000):
         for entry in fill(queue, 1):
             queue.leave(entry)
-    assert sum(map(len, queue._lanes)) < 200 and queue.take(0.0) is stays[0]
+    assert sum(map(len, queue._queues)) < 200 and queue.take(0.0) is stays[0]
 
 
 def test_nobody_waits_longer_than_the_timeout() -> None:
@@ -239,7 +239,7 @@ def test_oldest_wait() -> None:
     queue = admission()
     assert queue.oldest_wait_s(5.0) == 0.0
     fill(queue, 1, now_s=1.0)
-    fill(queue, 1, now_s=0.5, lane=2)
+    fill(queue, 1, now_s=0.5, priority=2)
     assert queue.oldest_wait_s(5.0) == 4.5
 
 
@@ -266,22 +266,22 @@ class AdmissionMachine(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.now_s += seconds
 
-    @rule(lane=st.integers(0, 2))
-    def offer(self, lane: int) -> None:
-        entry = Entry(lane=lane)
+    @rule(priority=st.integers(0, 2))
+    def offer(self, priority: int) -> None:
+        entry = Entry(priority=priority)
         full = len(self.model) >= 8
         overloaded = self.queue.overloaded and bool(self.model)
         victim = self.queue.offer(entry, self.now_s)
         assert (victim is not None) == full
         if victim is not entry:
             if victim is not None:
-                assert victim.lane > lane or (victim.lane == lane and overloaded)
+                assert victim.priority > priority or (victim.priority == priority and overloaded)
                 self.model.remove(victim)
             self.join(entry)
 
-    @rule(lane=st.integers(0, 2))
-    def put_back(self, lane: int) -> None:
-        entry = Entry(lane=lane)
+    @rule(priority=st.integers(0, 2))
+    def put_back(self, priority: int) -> None:
+        entry = Entry(priority=priority)
         entry.name = -1
         self.queue.put_back(entry, self.now_s)
         self.join(entry)
@@ -294,7 +294,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             assert entry in self.model
             came_back = [waiting for waiting in self.model if waiting.name == -1]
             assert not came_back or entry in came_back
-            peers = came_back or [waiting for waiting in self.model if waiting.lane == entry.lane]
+            peers = came_back or [waiting for waiting in self.model if waiting.priority == entry.priority]
             assert entry is (peers[-1] if self.queue.overloaded else peers[0])
             self.model.remove(entry)
 

@@ -74,8 +74,8 @@ def test_both_kinds_of_ends_understand_each_other(tmp_path: Path) -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_unix_server(make, str(tmp_path / "c"))
         other = await loop.run_in_executor(None, BlockingChannel, tmp_path / "c")
-        other.tell(control.Hello("zygote", 1, 1))
-        assert await heard.get() == control.Hello("zygote", 1, 1)
+        other.tell(control.Hello("fork_server", 1, 1))
+        assert await heard.get() == control.Hello("fork_server", 1, 1)
         assert await loop.run_in_executor(None, other.receive) == control.Serve()
         other.close()
         assert await heard.get() is None

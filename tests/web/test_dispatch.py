@@ -142,10 +142,10 @@ async def test_draining_refuses_and_waits_for_what_runs(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_lanes_go_first(tmp_path: Path) -> None:
+async def test_priority_go_first(tmp_path: Path) -> None:
     async with dispatching(tmp_path) as rig:
         normal, first = FakeExchange(target="/normal"), FakeExchange(target="/first")
-        first.lane = 0
+        first.priority = 0
         for exchange in (normal, first):
             rig.dispatcher(exchange)
         worker = await rig.thread()
@@ -162,7 +162,7 @@ async def test_client_that_left_is_skipped(tmp_path: Path) -> None:
         gone.leave()
         worker = await rig.thread()
         assert (await worker.request()).head.target == "/here"
-        assert rig.dispatcher.statistics().gone == 1 and here.status == 0
+        assert rig.dispatcher.statistics().client_disconnects == 1 and here.status == 0
 
 
 @on_loop
@@ -395,8 +395,8 @@ async def serve_until_poison(rig: Rig, links: list[Worker]) -> int:
             return 1
         count = len(rig.dispatcher.running)
         link.answer(given)
-        ticket = next(iter(rig.dispatcher.running))
-        await rig.until(lambda before=ticket: before not in rig.dispatcher.running)  # type: ignore[misc]
+        queued = next(iter(rig.dispatcher.running))
+        await rig.until(lambda before=queued: before not in rig.dispatcher.running)  # type: ignore[misc]
         assert count == 1
     return 0
 
@@ -534,7 +534,7 @@ async def test_hung_request_is_504_and_its_worker_gets_nothing_more(tmp_path: Pa
         exchange = rig.ask("POST", body=b"x")
         clock.now_s += 5.0
         rig.dispatcher.advance(clock.now_s)
-        assert exchange.status == 504 and rig.hung == [4242] and rig.dispatcher.statistics().hung == 1
+        assert exchange.status == 504 and rig.hung == [4242] and rig.dispatcher.statistics().request_timeouts == 1
         rig.ask()
         assert rig.dispatcher.statistics().queue_length == 1
         given = await links[1].request()

@@ -125,7 +125,7 @@ async def test_suspect_that_comes_back_from_its_worker_is_given_alone_to_the_nex
         await rig.until(lambda: not rig.dispatcher.running)
         await rig.worker(links=2)
         rig.ask(target="/other")
-        assert [ticket.exchange.target for ticket in rig.dispatcher.running] == ["/suspect"]
+        assert [queued.exchange.target for queued in rig.dispatcher.running] == ["/suspect"]
         assert rig.dispatcher.statistics().queue_length == 1
 
 

@@ -14,7 +14,7 @@ from headrace.http.exchange import DONE
 from headrace.web.dispatch import Dispatcher
 from headrace.web.limits import ALONE_S, DELIVERIES_MAX
 from headrace.web.link import Link
-from headrace.web.tickets import Ticket
+from headrace.web.queued_request import QueuedRequest
 from headrace.web.workers import Worker
 from tests.web.dispatch_simulation import End, Loop, Process, Server, Transport
 from tests.web.fakes import FakeExchange
@@ -27,10 +27,10 @@ class Noting(Dispatcher):
 
     given: dict[str, list[End]]
 
-    def _give(self, worker: Worker, link: Link, ticket: Ticket) -> None:
+    def _give(self, worker: Worker, link: Link, queued: QueuedRequest) -> None:
         end = cast("Transport", link.transport).end
-        self.given.setdefault(ticket.exchange.target, []).append(end)
-        super()._give(worker, link, ticket)
+        self.given.setdefault(queued.exchange.target, []).append(end)
+        super()._give(worker, link, queued)
 
 
 TIMES_S = (0.0, 0.003, 0.003, 0.03, 0.03, 0.3, 1.2, 6.0)
@@ -127,7 +127,7 @@ class World:
         )
         body = b"x" if method == "POST" else b""
         exchange = FakeExchange(method, f"/{len(self.exchanges)}", headers, body=body, upgrade=upgrade)
-        exchange.lane = self.dice.choice([0, 1, 1, 2])
+        exchange.priority = self.dice.choice([0, 1, 1, 2])
         self.exchanges.append(exchange)
         self.unanswered.append(exchange)
         self.dispatcher(exchange)
@@ -160,7 +160,7 @@ class World:
             generation=self.generation,
             interface=interface,
             threads=self.dice.choice([1, 2, 3]) if interface == "wsgi" else 1,
-            keeper=interface == "wsgi" and self.dice.random() < 0.7,
+            has_control_thread=interface == "wsgi" and self.dice.random() < 0.7,
         )
         self.processes.append(process)
         process.connect()
@@ -294,7 +294,7 @@ class World:
 
     def check(self) -> None:
         dispatcher = self.dispatcher
-        streams = [ticket for link in self.server.links for ticket in link.streams.values()]
+        streams = [queued for link in self.server.links for queued in link.streams.values()]
         assert len(set(streams)) == len(streams), "a request is with one worker"
         assert set(streams) == dispatcher.running
         self.check_counts()
@@ -310,22 +310,22 @@ class World:
     def check_counts(self) -> None:
         workers = set(self.dispatcher.workers)
         for link in self.server.links:
-            assert link.busy == sum(not ticket.tunnel for ticket in link.streams.values())
-            if link.hello is not None and not link.keeper:
+            assert link.busy == sum(not queued.tunnel for queued in link.streams.values())
+            if link.hello is not None and not link.is_control:
                 workers.add(link.worker)
         for worker in workers:
-            assert worker.in_flight == sum(seat.busy for seat in worker.links)
-            assert set(worker.free) == {seat for seat in worker.links if seat.listed}
+            assert worker.in_flight == sum(slot.busy for slot in worker.links)
+            assert set(worker.free) == {slot for slot in worker.links if slot.listed}
             if worker.alone:
                 assert worker in self.dispatcher._alone.values()
 
     def check_exchange(self, exchange: FakeExchange) -> None:
         if exchange.stage is not DONE:
-            ticket = ticket_of(exchange)
-            places = (ticket.waiting, ticket in self.dispatcher._suspects, ticket in self.dispatcher.running)
+            queued = ticket_of(exchange)
+            places = (queued.waiting, queued in self.dispatcher._suspects, queued in self.dispatcher.running)
             assert sum(places) == 1, f"{exchange.target} is at {places}"
-            assert ticket.kills <= self.deaths_with(exchange)
-            self.check_alone(ticket)
+            assert queued.kills <= self.deaths_with(exchange)
+            self.check_alone(queued)
         elif exchange.whole and exchange.status == 200:
             assert exchange.body == exchange.target.encode()
         elif exchange.whole and exchange.status == 502 and exchange.problem["type"] == "poison":
@@ -336,14 +336,14 @@ class World:
         ends = self.given.get(exchange.target, [])
         return len({end if end.garbled else end.process for end in ends if end.garbled or not end.process.lives})
 
-    def check_alone(self, ticket: Ticket) -> None:
-        if ticket.kills < DELIVERIES_MAX - 1 or ticket not in self.dispatcher.running:
+    def check_alone(self, queued: QueuedRequest) -> None:
+        if queued.kills < DELIVERIES_MAX - 1 or queued not in self.dispatcher.running:
             return
-        if self.loop.now_s >= ticket.given_s + ALONE_S:
+        if self.loop.now_s >= queued.given_s + ALONE_S:
             return
-        pid = ticket.link.hello.pid  # type: ignore[union-attr]
+        pid = queued.link.hello.pid  # type: ignore[union-attr]
         links = [link for link in self.server.links if link.hello is not None and link.hello.pid == pid]
-        assert sum(link.busy for link in links) == 1, f"{ticket.exchange.target} is a suspect, and not alone"
+        assert sum(link.busy for link in links) == 1, f"{queued.exchange.target} is a suspect, and not alone"
 
     # The end
 
@@ -390,19 +390,19 @@ class World:
                 end.read(9)
             self.settle()
         dispatcher = self.dispatcher
-        assert not self.server.links and not dispatcher.keepers
-        assert not tuple(dispatcher.workers) and not dispatcher.workers._free and not dispatcher.pipelines._asked
+        assert not self.server.links and not dispatcher.control_links
+        assert not tuple(dispatcher.workers) and not dispatcher.workers._free and not dispatcher.prefetch_manager._asked
 
 
 def name(end: End) -> str:
     return f"{end.process.pid}.{end.number}"
 
 
-def ticket_of(exchange: FakeExchange) -> Ticket:
+def ticket_of(exchange: FakeExchange) -> QueuedRequest:
     """Who is told of the client."""
-    ticket = exchange.notify.__self__  # type: ignore[union-attr]
-    assert isinstance(ticket, Ticket)
-    return ticket
+    queued = exchange.notify.__self__  # type: ignore[union-attr]
+    assert isinstance(queued, QueuedRequest)
+    return queued
 
 
 @pytest.mark.parametrize("batch", range(4))

@@ -105,7 +105,7 @@ async def test_a_flood_of_one_client_passes_its_burst_and_others_are_not_touched
         codes = [code for raw in flood for code in statuses(raw)]
         assert (len(codes), codes.count(200), codes.count(429)) == (400, 50, 350)
         assert statuses(await talk(port, request % 2)) == [200]
-        assert serving.statistics().limited == {"keys": 350}
+        assert serving.statistics().rate_limited == {"keys": 350}
         refused = split_answers(await talk(port, request % 1))[0]
         assert refused.status == 429
 
@@ -121,7 +121,7 @@ async def test_reloads_under_load_fail_no_request() -> None:
         async def reload() -> int:
             count = 0
             while not finished.is_set():
-                route = RouteSettings(path=f"/x{count % 3}", app="m:app", lane=count % 3)
+                route = RouteSettings(path=f"/x{count % 3}", app="m:app", priority=count % 3)
                 settings = WebSettings(
                     app="m:app", access_log="off", routes=(route,), rate_limit=f"{count + 1_000_000}/s"
                 )

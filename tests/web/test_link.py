@@ -398,8 +398,8 @@ async def test_file_that_cannot_be_read_ends_the_link(tmp_path: Path, caplog: py
 async def test_overrun_window_ends_the_link(tmp_path: Path) -> None:
     async with dispatching(tmp_path) as rig:
         worker, request = await begun(rig)
-        [ticket] = rig.dispatcher.running
-        ticket.exchange.block()  # type: ignore[attr-defined]  # it is a fake
+        [queued] = rig.dispatcher.running
+        queued.exchange.block()  # type: ignore[attr-defined]  # it is a fake
         for _ in range(5):
             worker.data(request, bytes(PIECE_BYTES_MAX))
         await worker.left()
@@ -409,8 +409,8 @@ async def test_overrun_window_ends_the_link(tmp_path: Path) -> None:
 async def test_second_file_before_the_first_was_answered_ends_the_link(tmp_path: Path) -> None:
     async with dispatching(tmp_path) as rig:
         worker, request = await begun(rig)
-        [ticket] = rig.dispatcher.running
-        ticket.exchange.block()  # type: ignore[attr-defined]  # it is a fake
+        [queued] = rig.dispatcher.running
+        queued.exchange.block()  # type: ignore[attr-defined]  # it is a fake
         for _ in range(2):
             worker.file(request, fd=0, offset=0, count=1)
         await worker.left()

@@ -88,7 +88,7 @@ async def test_thread_of_a_client_that_left_is_busy_until_it_says_so() -> None:
     rig = Rig(threads, capacity=1)
     left, waits = rig.ask(), rig.ask()
     left.leave()
-    assert threads.given == [left] and rig.dispatcher.statistics().gone == 1
+    assert threads.given == [left] and rig.dispatcher.statistics().client_disconnects == 1
     threads.free()
     assert threads.given == [left, waits]
     rig.close()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from headrace.web.frames import Kind
-from headrace.web.limits import CREDITS_START, CROWD, LAG_QUIET_S, QUIET_S
+from headrace.web.limits import CONCURRENCY_MIN, CONCURRENCY_START, LAG_QUIET_S, QUIET_S
 from tests.http.support import on_loop
 from tests.web.scripted import Clock, Rig, Worker, dispatching
 
@@ -29,7 +29,7 @@ async def late(folder: Path, *, late_s: float, capacity: int = 1_000) -> AsyncIt
 @on_loop
 async def test_answers_that_wait_for_events_take_no_credits(tmp_path: Path) -> None:
     async with late(tmp_path, late_s=0.01) as (rig, clock, worker):
-        for _ in range(CREDITS_START):
+        for _ in range(CONCURRENCY_START):
             rig.ask()
             worker.begin(await worker.request())
         rig.ask(target="/next")
@@ -41,7 +41,7 @@ async def test_answers_that_wait_for_events_take_no_credits(tmp_path: Path) -> N
 @on_loop
 async def test_bodies_that_do_not_come_take_no_credits(tmp_path: Path) -> None:
     async with late(tmp_path, late_s=0.01) as (rig, _, worker):
-        for _ in range(CREDITS_START):
+        for _ in range(CONCURRENCY_START):
             rig.ask("POST", body=None)
             await worker.request()
         rig.ask(target="/next")
@@ -53,9 +53,9 @@ async def test_loop_that_is_very_late_has_nothing_quiet(tmp_path: Path) -> None:
     async with late(tmp_path, late_s=LAG_QUIET_S + 0.01) as (rig, clock, worker):
         for _ in range(30):
             rig.ask()
-        seen = [(await worker.request()).number for _ in range(CREDITS_START)]
+        seen = [(await worker.request()).number for _ in range(CONCURRENCY_START)]
         clock.now_s += QUIET_S
-        while (held := rig.dispatcher.statistics().workers[0].capacity) > CROWD:
+        while (held := rig.dispatcher.statistics().workers[0].capacity) > CONCURRENCY_MIN:
             await worker.next()  # PING
             worker.before_pong()
             worker.send(Kind.PONG, 0)
@@ -68,9 +68,9 @@ async def test_no_more_than_the_worker_allows_are_given_however_quiet(tmp_path: 
     async with late(tmp_path, late_s=0.01, capacity=20) as (rig, clock, worker):
         for _ in range(30):
             rig.ask()
-        for _ in range(CREDITS_START):
+        for _ in range(CONCURRENCY_START):
             await worker.request()
         clock.now_s += QUIET_S
-        for _ in range(20 - CREDITS_START):
+        for _ in range(20 - CONCURRENCY_START):
             await worker.request()
         assert rig.dispatcher.statistics().workers[0].capacity == 20

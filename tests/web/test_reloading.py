@@ -18,7 +18,7 @@ class EndingSupervisor:
         self.settings = WebSettings(app="shop:app", edges=1)
         self.edges = self
         self.apps: list[str] = []
-        self.crews: list[Any] = []
+        self.worker_groups: list[Any] = []
         self.draining = False
         self.started = False
 
@@ -30,7 +30,7 @@ class EndingSupervisor:
         self.draining = True
         return ""
 
-    def start_crews(self, _: object) -> list[Any]:
+    def start_worker_groups(self, _: object) -> list[Any]:
         self.started = True
         return []
 

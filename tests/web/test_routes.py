@@ -237,7 +237,7 @@ def test_a_folder_is_served_as_static_files(tmp_path: Path) -> None:
         (RouteSettings(app="a:b", path="/a?b"), "is not a path"),
         (RouteSettings(app="a:b", path="/a b"), "is not a path"),
         (RouteSettings(app="a:b", path=""), "is not a path"),
-        (RouteSettings(app="a:b", lane=3), "lane is 3"),
+        (RouteSettings(app="a:b", priority=3), "priority is 3"),
     ],
 )
 def test_a_route_that_cannot_be_is_refused_with_its_place(route: RouteSettings, reason: str) -> None:

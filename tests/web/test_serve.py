@@ -246,7 +246,7 @@ def test_flags_beat_environment_beats_file(folder: Path) -> None:
         (["plain:app", "--workers", "-1"], "", "expected `int` >= 0"),
         (["plain:app", "-b", "127.0.0.1:1", "--port", "2"], "", "--bind says host and port"),
         (["plain:app"], '[[web.routes]]\npth = "/"', "web.routes[0]: there is no key 'pth'; did you mean 'path'?"),
-        (["plain:app"], '[[web.routes]]\npath = "/a"\n[[web.routes]]\nlane = "x"', "web.routes[1].lane"),
+        (["plain:app"], '[[web.routes]]\npath = "/a"\n[[web.routes]]\npriority = "x"', "web.routes[1].priority"),
         (["plain:app"], "[[web.limits]]\nby = 'address'", "web.limits[0]: rate is missing"),
         (["plain:app"], "[web.routes]\npath = '/'", "must be a list of tables"),
         (["plain:app"], "[[web.durable]]\npath = '/'", "needs --broker"),

@@ -312,14 +312,14 @@ def test_a_killed_edge_is_started_again_and_workers_find_it(tmp_path: Path) -> N
             assert server.stop() == 0
 
 
-def test_a_killed_zygote_is_replaced_with_its_workers_and_no_request_fails(tmp_path: Path) -> None:
+def test_a_killed_fork_server_is_replaced_with_its_workers_and_no_request_fails(tmp_path: Path) -> None:
     write(tmp_path, "one")
     with serve(tmp_path, "shop:app", "--workers", "2") as server:
         with load(server):
             wait_until(lambda: _two(server))  # it is ready with one
-            (zygote,) = server.zygotes()
+            (fork_server,) = server.fork_servers()
             old = server.processes()
-            os.kill(zygote, signal.SIGKILL)
+            os.kill(fork_server, signal.SIGKILL)
             server.wait_for("web.reloaded")
             new = wait_until(lambda: _two(server))
             assert not new & old.keys()
@@ -342,12 +342,12 @@ def test_when_the_supervisor_is_killed_all_others_end(tmp_path: Path, kind: str,
         assert list(temporary.iterdir()) == []
 
 
-def test_when_supervisor_and_zygote_are_killed_workers_end_too(tmp_path: Path) -> None:
+def test_when_supervisor_and_fork_server_are_killed_workers_end_too(tmp_path: Path) -> None:
     write(tmp_path, "one")
     with serve(tmp_path, "shop:app", "--workers", "2") as server:
-        (zygote,) = server.zygotes()
+        (fork_server,) = server.fork_servers()
         os.kill(server.process.pid, signal.SIGKILL)
-        os.kill(zygote, signal.SIGKILL)
+        os.kill(fork_server, signal.SIGKILL)
         server.wait_end()
 
 

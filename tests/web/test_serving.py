@@ -73,25 +73,25 @@ async def test_a_single_app_gets_everything_as_it_came() -> None:
     exchange = ask(entrance(app=app), "/a/%2e%2e//b?c=d")
     assert app.seen == [exchange]
     assert (exchange.path, exchange.target, exchange.root_path) == ("/a/%2e%2e//b", "/a/%2e%2e//b?c=d", "")
-    assert (exchange.route, exchange.lane, exchange.text) == ("/", 1, "ok")
+    assert (exchange.route, exchange.priority, exchange.text) == ("/", 1, "ok")
 
 
 @on_loop
-async def test_routes_lead_to_their_apps_with_lane_and_mount_point() -> None:
+async def test_routes_lead_to_their_apps_with_priority_and_mount_point() -> None:
     main, api = App(), App()
     settings = changed(
         root_path="/outer/",
-        routes=(RouteSettings(host="api.example.org", path="/v1", app="m:api", strip=True, lane=0),),
+        routes=(RouteSettings(host="api.example.org", path="/v1", app="m:api", strip=True, priority=0),),
     )
     serving = entrance(settings, app=main, api=api)
     exchange = ask(serving, "/v1/items?x=1", host="API.example.org:80")
     assert api.seen == [exchange]
     assert (exchange.root_path, exchange.path, exchange.target) == ("/outer/v1", "/items", "/items?x=1")
-    assert (exchange.route, exchange.lane) == ("api.example.org/v1", 0)
+    assert (exchange.route, exchange.priority) == ("api.example.org/v1", 0)
     assert ask(serving, "/v1?", host="api.example.org").target == "/?"
     exchange = ask(serving, "/v1/items")
     assert main.seen == [exchange]
-    assert (exchange.root_path, exchange.path, exchange.lane) == ("/outer", "/v1/items", 1)
+    assert (exchange.root_path, exchange.path, exchange.priority) == ("/outer", "/v1/items", 1)
 
 
 @on_loop
@@ -212,7 +212,7 @@ async def test_one_request_too_many_is_told_when_to_come_again() -> None:
     assert ask(serving, "/login", peer="192.0.2.2").status == 200
     now[0] += 1
     assert ask(serving, "/login").status == 200
-    assert serving.statistics().limited == {"login": 2}
+    assert serving.statistics().rate_limited == {"login": 2}
     assert len(app.seen) == 5
 
 

@@ -24,7 +24,7 @@ from headrace.web.stopwatch import stood_still_ns
 from headrace.web.wsgi import Runner
 from headrace.web.wsgi_channel import Link
 from headrace.web.wsgi_inbox import LinkLost
-from headrace.web.wsgi_link import LinkThreads, _Keeper
+from headrace.web.wsgi_link import LinkThreads, _ControlThread
 from tests.patience import PATIENCE_S
 
 HELLO = Hello(os.getpid(), 1, "wsgi", 99)
@@ -102,28 +102,28 @@ class Edge:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.links: list[EdgeLink] = []
-        self.keepers: list[EdgeLink] = []
+        self.control_links: list[EdgeLink] = []
         self.listening = socket.socket(socket.AF_UNIX)
         self.listening.bind(str(path))
         self.listening.listen(64)
         self.listening.settimeout(PATIENCE_S)
 
     def accept(self) -> EdgeLink:
-        """The next thread's; keepers, which come when they like, are put aside."""
+        """The next thread's; control threads, which come when they like, are put aside."""
         while True:
             link = EdgeLink(self.listening.accept()[0])
             self.links.append(link)
             if link.hello.capacity:
                 return link
-            self.keepers.append(link)
+            self.control_links.append(link)
 
-    def keeper(self) -> EdgeLink:
-        while not self.keepers:
+    def control_link(self) -> EdgeLink:
+        while not self.control_links:
             link = EdgeLink(self.listening.accept()[0])
             self.links.append(link)
             assert not link.hello.capacity
-            self.keepers.append(link)
-        return self.keepers[-1]
+            self.control_links.append(link)
+        return self.control_links[-1]
 
     def close(self) -> None:
         self.listening.close()
@@ -448,16 +448,16 @@ def test_requests_ahead_are_run_in_order(edge: Edge, working: Any) -> None:
     assert worker.requests in (7, 8)  # counted after the answer
 
 
-def test_keeper_gives_back_what_was_not_begun_and_what_is_held(edge: Edge, working: Any) -> None:
+def test_control_thread_gives_back_what_was_not_begun_and_what_is_held(edge: Edge, working: Any) -> None:
     app = Gate()
     worker = working(app)
-    link, keeper = edge.accept(), edge.keeper()
-    assert (keeper.hello.capacity, link.hello.number) == (0, 0)
+    link, control_link = edge.accept(), edge.control_link()
+    assert (control_link.hello.capacity, link.hello.number) == (0, 0)
     ahead = [packed_request(1, target="/first"), packed_request(2, target="/stop"), packed_request(3, target="/third")]
     link.socket.sendall(b"".join(ahead))
     assert app.stopped.wait(PATIENCE_S)
     link.request(4, "POST", "/fourth", b"late, and still in the socket")
-    keeper.send(Kind.TAKEBACK, 0, COUNT.pack(0))
+    control_link.send(Kind.RECALL, 0, COUNT.pack(0))
     assert link.answer(1) == (200, b"/first")
     assert [link.frame() for _ in range(2)] == [(Kind.RETURN, 3, b""), (Kind.RETURN, 4, b"")]
     assert worker.in_flight == 1
@@ -468,22 +468,22 @@ def test_keeper_gives_back_what_was_not_begun_and_what_is_held(edge: Edge, worki
     assert app.run == ["/first", "/stop", "/third"]
 
 
-def test_keeper_does_not_mind_nonsense(edge: Edge, working: Any) -> None:
+def test_control_thread_does_not_mind_nonsense(edge: Edge, working: Any) -> None:
     working(echo)
-    link, keeper = edge.accept(), edge.keeper()
+    link, control_link = edge.accept(), edge.control_link()
     for payload in (b"", b"abc", COUNT.pack(99), COUNT.pack(0)):
-        keeper.send(Kind.TAKEBACK, 0, payload)
-        keeper.send(Kind.PING, 3, payload)
+        control_link.send(Kind.RECALL, 0, payload)
+        control_link.send(Kind.PING, 3, payload)
     link.request(1)
     assert link.answer(1)[0] == 200
 
 
-def test_keeper_outlives_an_edge_that_asks_and_ends(tmp_path: Path) -> None:
+def test_control_thread_outlives_an_edge_that_asks_and_ends(tmp_path: Path) -> None:
     edge, connected = socket.socketpair(socket.AF_UNIX)
     edge.sendall(HEADER.pack(0, 0, Kind.PING))
     edge.close()
     with connected:
-        assert _Keeper(tmp_path / "edge", [], b"")._serve(connected)
+        assert _ControlThread(tmp_path / "edge", [], b"")._serve(connected)
 
 
 def test_no_answer_is_held_when_a_request_that_must_not_be_repeated_begins(edge: Edge, working: Any) -> None:
@@ -493,7 +493,7 @@ def test_no_answer_is_held_when_a_request_that_must_not_be_repeated_begins(edge:
     ahead = [packed_request(1), packed_request(2, "POST", "/stop"), packed_request(3)]
     link.socket.sendall(b"".join(ahead))
     assert app.stopped.wait(PATIENCE_S)
-    assert link.answer(1)[0] == 200  # without a TAKEBACK
+    assert link.answer(1)[0] == 200  # without a RECALL
     app.go.set()
     assert [link.answer(stream)[0] for stream in (2, 3)] == [200, 200]
 
@@ -529,8 +529,8 @@ def test_request_whose_client_left_is_not_run(edge: Edge, working: Any) -> None:
     link.socket.sendall(b"".join(ahead))
     assert app.stopped.wait(PATIENCE_S)
     link.send(Kind.GONE, 2)
-    keeper = edge.keeper()  # has the socket read, and so all of it given back
-    keeper.send(Kind.TAKEBACK, 0, COUNT.pack(0))
+    control_link = edge.control_link()  # has the socket read, and so all of it given back
+    control_link.send(Kind.RECALL, 0, COUNT.pack(0))
     assert [link.frame()[:2] for _ in range(2)] == [(Kind.RETURN, 2), (Kind.RETURN, 3)]
     app.go.set()
     assert link.answer(1)[0] == 200

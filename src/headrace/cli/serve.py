@@ -17,7 +17,7 @@ from headrace.settings import Resolved, SettingsError, resolve
 from headrace.web.settings import WebSettings
 
 if TYPE_CHECKING:
-    from headrace.web.records import Ready
+    from headrace.web.stats_aggregator import Ready
 
 SECTION: Final = "web"
 

@@ -58,7 +58,6 @@ class Exchange(ABC):
         "gone",
         "half_closed",
         "headers",
-        "lane",
         "length",
         "method",
         "notify",
@@ -66,6 +65,7 @@ class Exchange(ABC):
         "path",
         "peer",
         "peer_port",
+        "priority",
         "query",
         "refused",
         "root_path",
@@ -114,7 +114,7 @@ class Exchange(ABC):
     """The mount point that was taken off `path` and `target` (SCRIPT_NAME); percent-encoded."""
     route: str
     """The route's label in metrics."""
-    lane: int
+    priority: int
     """Priority: 0 first, 1 normal, 2 last."""
     waited_s: float
     """In the queue."""
@@ -148,7 +148,7 @@ class Exchange(ABC):
         self.sent_bytes = 0
         self.root_path = ""
         self.route = ""
-        self.lane = 1
+        self.priority = 1
         self.waited_s = 0.0
         self.refused = ""
         self._left: int | None = None

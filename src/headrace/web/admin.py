@@ -70,8 +70,8 @@ class Admin:
 
 def facts_of(supervisor: Supervisor) -> SupervisorFacts:
     """What is told of the processes."""
-    fleets = [crew.fleet for crew in supervisor.crews]
-    workers = [worker for fleet in fleets for worker in fleet.workers.values()]
+    reconcilers = [worker_group.reconciler for worker_group in supervisor.worker_groups]
+    workers = [worker for reconciler in reconcilers for worker in reconciler.workers.values()]
     states = dict.fromkeys(("starting", "ready", "serving", "leaving"), 0)
     for worker in workers:
         states[worker.stage.name.lower()] += 1
@@ -82,11 +82,11 @@ def facts_of(supervisor: Supervisor) -> SupervisorFacts:
     return SupervisorFacts(
         version=__version__,
         workers=states,
-        generation=max((fleet.current for fleet in fleets), default=0),
-        restarts=sum(fleet.restarts for fleet in fleets) + (edges.restarts if edges is not None else 0),
-        recycled=sum(fleet.recycled for fleet in fleets),
-        reloads=sum(fleet.reloads for fleet in fleets),
-        reloads_failed=sum(fleet.reloads_failed for fleet in fleets),
+        generation=max((reconciler.current for reconciler in reconcilers), default=0),
+        restarts=sum(reconciler.restarts for reconciler in reconcilers) + (edges.restarts if edges is not None else 0),
+        recycled=sum(reconciler.recycled for reconciler in reconcilers),
+        reloads=sum(reconciler.reloads for reconciler in reconcilers),
+        reloads_failed=sum(reconciler.reloads_failed for reconciler in reconcilers),
         memory_bytes=memory,
     )
 

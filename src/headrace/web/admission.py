@@ -23,8 +23,8 @@ clients that leave after 1 s, at most 1,000 waiting:
 The p99 is from the first moments, before it is known to be overload. And a closed loop of 64 clients is served in order,
 without a single 503, whatever its requests take; one that is newest first as soon as it never empties starves some of them.
 
-Lanes: 0 goes first; but of LANE_TURN takes that pass over somebody in a lower lane one goes to the lower lane whose
-oldest has waited longest, so none starves. Requests that come back from a dead worker go before all lanes.
+Priorities: 0 goes first; but of PRIORITY_TURN takes that pass over a waiting entry of lower priority, one goes to the lower
+priority whose oldest entry has waited longest, so none starves. Requests that come back from a dead worker go before all others.
 
 No clock, no randomness, no I/O: `now_s` and `chance` are arguments.
 """
@@ -37,10 +37,10 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from headrace.web.limits import (
     CALM,
-    LANE_TURN,
-    LANES,
     PATIENCE_MIN_S,
     PATIENCE_SERVICES,
+    PRIORITIES,
+    PRIORITY_TURN,
     RESUME_S,
     RETRY_AFTER_MAX_S,
     STOOD_S,
@@ -54,7 +54,7 @@ _COMPACT_AT: Final = 64  # fewer that have left are not worth a sweep
 class Entry(Protocol):
     """What can wait. `since_s` and `waiting` are written by Admission while it has the entry."""
 
-    lane: int
+    priority: int
     since_s: float
     """When it began to wait."""
     waiting: bool
@@ -67,7 +67,7 @@ E = TypeVar("E", bound=Entry)
 class Admission(Generic[E]):
     """The queue. Every operation is O(1), amortised, but `advance`, which is O(shed).
 
-    Invariants: `length` is the number of entries with `waiting`; each lane is sorted by `since_s`; without `put_back`,
+    Invariants: `length` is the number of entries with `waiting`; each queue is sorted by `since_s`; without `put_back`,
     `length` is at most `queue_size`.
     """
 
@@ -75,13 +75,13 @@ class Admission(Generic[E]):
         self.length = 0
         self._size = queue_size
         self._timeout_s = queue_timeout_s
-        self._lanes: tuple[deque[E], ...] = tuple(deque() for _ in range(LANES + 1))  # [0]: came back
-        self._left = 0  # entries in the lanes that wait no more
+        self._queues: tuple[deque[E], ...] = tuple(deque() for _ in range(PRIORITIES + 1))  # [0]: came back
+        self._left = 0  # entries in the queues that wait no more
         self.overloaded = False
         """Somebody has run out of patience, and the queue is long still: the newest goes first."""
         self._excused_s = 0.0  # a queue that forms before this is the heritage of a pause
         self._since_s = 0.0  # since when its standing says something: it was empty, or had had nobody to serve it
-        self._passed = 0  # takes that have passed over a lower lane, since one did not
+        self._passed = 0  # takes that have passed over a lower priority, since one did not
         self._service_s = 0.0
         self._finished_s = -math.inf
         self._window_s = 0.0
@@ -93,21 +93,21 @@ class Admission(Generic[E]):
     def offer(self, entry: E, now_s: float) -> E | None:
         """Let `entry` wait. Returns who must go instead, if the queue is full: it, or one that waits.
 
-        A full queue gives up the oldest of its lowest lane for an entry of a higher one; and under overload also for
-        one of the same lane, since that will be served earlier.
+        A full queue gives up the oldest of its lowest priority for an entry of a higher one; and under overload also for
+        one of the same priority, since that will be served earlier.
         """
         victim = None
         if self.length >= self._size:
-            victim = self._least(entry.lane)
+            victim = self._least(entry.priority)
             if victim is None:
                 return entry
             self.leave(victim)
-        self._add(self._lanes[entry.lane + 1], entry, now_s)
+        self._add(self._queues[entry.priority + 1], entry, now_s)
         return victim
 
     def put_back(self, entry: E, now_s: float) -> None:
         """Let an entry that a worker has lost wait again, before all others and beyond `queue_size`."""
-        self._add(self._lanes[0], entry, now_s)
+        self._add(self._queues[0], entry, now_s)
 
     def leave(self, entry: E) -> None:
         """The entry waits no more: its client has left. Idempotent."""
@@ -124,9 +124,9 @@ class Admission(Generic[E]):
         """Who is next; None if nobody waits."""
         if not self.length:
             return None
-        lane = self._next_lane()
+        queue = self._next_queue()
         while True:
-            entry = lane.pop() if self.overloaded else lane.popleft()
+            entry = queue.pop() if self.overloaded else queue.popleft()
             if entry.waiting:
                 break
             self._left -= 1
@@ -156,13 +156,13 @@ class Admission(Generic[E]):
         shed: list[E] = []
         deadline_s = math.inf
         bound_s = self.patience_s(now_s)
-        for lane in self._lanes:
-            while (oldest := self._oldest(lane)) is not None:
+        for queue in self._queues:
+            while (oldest := self._oldest(queue)) is not None:
                 due_s = oldest.since_s + bound_s
                 if due_s > now_s:
                     deadline_s = min(deadline_s, due_s)
                     break
-                lane.popleft()
+                queue.popleft()
                 oldest.waiting = False
                 self.length -= 1
                 shed.append(oldest)
@@ -201,12 +201,12 @@ class Admission(Generic[E]):
 
     def oldest_wait_s(self, now_s: float) -> float:
         """0 if nobody waits."""
-        oldest = [entry.since_s for lane in self._lanes if (entry := self._oldest(lane)) is not None]
+        oldest = [entry.since_s for queue in self._queues if (entry := self._oldest(queue)) is not None]
         return max(0.0, now_s - min(oldest)) if oldest else 0.0
 
     # Inside
 
-    def _add(self, lane: deque[E], entry: E, now_s: float) -> None:
+    def _add(self, queue: deque[E], entry: E, now_s: float) -> None:
         if not self.length:
             self._since_s = max(now_s, self._excused_s)
             self.overloaded = False
@@ -214,40 +214,40 @@ class Admission(Generic[E]):
         entry.since_s = now_s
         entry.waiting = True
         self.length += 1
-        lane.append(entry)
+        queue.append(entry)
 
-    def _least(self, lane: int) -> E | None:
-        """Who goes first when somebody of `lane` comes and the queue is full."""
-        for index in range(LANES, 0, -1):
-            oldest = self._oldest(self._lanes[index])
+    def _least(self, priority: int) -> E | None:
+        """Who goes first when an entry of `priority` comes and the queue is full."""
+        for index in range(PRIORITIES, 0, -1):
+            oldest = self._oldest(self._queues[index])
             if oldest is not None:
-                return oldest if index > lane + 1 or (index == lane + 1 and self.overloaded) else None
+                return oldest if index > priority + 1 or (index == priority + 1 and self.overloaded) else None
         return None
 
-    def _next_lane(self) -> deque[E]:
-        waiting = [lane for lane in self._lanes if self._oldest(lane) is not None]
+    def _next_queue(self) -> deque[E]:
+        waiting = [queue for queue in self._queues if self._oldest(queue) is not None]
         first = waiting[0]
-        if len(waiting) == 1 or first is self._lanes[0]:
+        if len(waiting) == 1 or first is self._queues[0]:
             return first
         self._passed += 1
-        if self._passed < LANE_TURN:
+        if self._passed < PRIORITY_TURN:
             return first
         self._passed = 0
-        return min(waiting[1:], key=lambda lane: lane[0].since_s)
+        return min(waiting[1:], key=lambda queue: queue[0].since_s)
 
-    def _oldest(self, lane: deque[E]) -> E | None:
-        while lane:
-            if lane[0].waiting:
-                return lane[0]
-            lane.popleft()
+    def _oldest(self, queue: deque[E]) -> E | None:
+        while queue:
+            if queue[0].waiting:
+                return queue[0]
+            queue.popleft()
             self._left -= 1
         return None
 
     def _compact(self) -> None:
-        for lane in self._lanes:
-            waiting = [entry for entry in lane if entry.waiting]
-            lane.clear()
-            lane.extend(waiting)
+        for queue in self._queues:
+            waiting = [entry for entry in queue if entry.waiting]
+            queue.clear()
+            queue.extend(waiting)
         self._left = 0
 
     def _count_taken(self, now_s: float) -> None:
@@ -267,10 +267,10 @@ class Admission(Generic[E]):
         self._window_s = now_s
 
     def _check_invariants(self) -> None:
-        entries = [entry for lane in self._lanes for entry in lane]
+        entries = [entry for queue in self._queues for entry in queue]
         waiting = [entry for entry in entries if entry.waiting]
         assert len(waiting) == self.length, "length is the number of those that wait"
         assert len(entries) - len(waiting) == self._left, "those that have left are counted"
-        for lane in self._lanes:
-            since = [entry.since_s for entry in lane]
-            assert since == sorted(since), "a lane is in the order of arrival"
+        for queue in self._queues:
+            since = [entry.since_s for entry in queue]
+            assert since == sorted(since), "a queue is in the order of arrival"

@@ -7,10 +7,10 @@ process whose channel ends knows that the supervisor is gone, however it died, a
 
   process → supervisor                                   supervisor → process
   Hello    who connects                                  Boot     settings and addresses: begin
-  Ready    imported (zygote), started (worker), listens  Serve    worker: take requests from now on
-  Failed   it could not; the reason, for people          Fork     zygote: fork a worker
-  Serving  worker: requests come                         Kill     zygote: kill -9 a worker that is its child
-  Exited   zygote: a worker has ended, and how           Apply    edge: apps and routes as in these settings
+  Ready    imported (fork server), started (worker), listens  Serve    worker: take requests from now on
+  Failed   it could not; the reason, for people          Fork     fork server: fork a worker
+  Serving  worker: requests come                         Kill     fork server: kill -9 a worker that is its child
+  Exited   fork server: a worker has ended, and how           Apply    edge: apps and routes as in these settings
   Report   each second: counts, memory, statistics       Leave    finish what you have, and end
   Retire   worker: replace me, then let me go            Ending   worker: the server is about to end
   Hung     edge: a request of this process ran too long
@@ -29,22 +29,22 @@ from typing import Final, Literal, TypeAlias, cast
 import msgspec
 
 REPORT_S: Final = 1.0
-"""Between two Reports of a process. After several times as long without one it counts as stuck (fleet, edges)."""
+"""Between two Reports of a process. After several times as long without one it counts as stuck (reconciler, edges)."""
 
 _LENGTH: Final = struct.Struct("<I")
 _MESSAGE_BYTES_MAX: Final = 16 * 1_048_576
 """Far beyond statistics of a thousand routes; what is longer is not ours."""
 
-Role: TypeAlias = Literal["edge", "zygote", "worker"]
+Role: TypeAlias = Literal["edge", "fork_server", "worker"]
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
-    """`number` was given by the supervisor: of the edge, the generation, the worker. `crew`: whose zygote or worker."""
+    """`number` was given by the supervisor: of the edge, the generation, the worker. `worker_group`: whose fork server or worker."""
 
     role: Role
     pid: int
     number: int
-    crew: int = 0
+    worker_group: int = 0
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -103,7 +103,7 @@ class Boot(msgspec.Struct, frozen=True, tag=True):
     settings: bytes
     """As `headrace.settings.dump` wrote them."""
     apps: list[str] = []
-    """The specs of the apps: edge: all; zygote: its own."""
+    """The specs of the apps: edge: all; fork server: its own."""
     links: list[list[str]] = []
     """For each of `apps`: the paths of the edges' sockets that its workers connect to. Edge: its own socket alone."""
     sockets: list[int] = []
@@ -117,14 +117,14 @@ class Serve(msgspec.Struct, frozen=True, tag=True):
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):
-    """`slot` is the worker's place among its like; a replacement takes the same."""
+    """`index` is the worker's place among its like; a replacement takes the same."""
 
     worker: int
-    slot: int
+    index: int
 
 
 class Kill(msgspec.Struct, frozen=True, tag=True):
-    """At once, with SIGKILL. The zygote is the parent, so that the process id cannot be another's meanwhile."""
+    """At once, with SIGKILL. The fork server is the parent, so that the process id cannot be another's meanwhile."""
 
     worker: int
 

@@ -22,7 +22,7 @@ from headrace.process import rss_bytes
 from headrace.settings import load as load_settings
 from headrace.web import control
 from headrace.web.control import Channel
-from headrace.web.door import Door
+from headrace.web.frontend import Frontend
 from headrace.web.process import clear, end_after, set_up, tell_failure
 from headrace.web.settings import WebSettings
 
@@ -49,7 +49,7 @@ class Edge:
         self._lost = False
         self._dispatchers: dict[str, Dispatcher] = {}
         self._servers: dict[str, LinkServer] = {}
-        self._door: Door | None = None
+        self._frontend: Frontend | None = None
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -86,8 +86,8 @@ class Edge:
                 self._leave.set()
             case control.Apply():
                 self._applying = asyncio.create_task(self._apply(message))
-            case control.Reopen() if self._door is not None:
-                self._door.reopen_logs()
+            case control.Reopen() if self._frontend is not None:
+                self._frontend.reopen_logs()
 
     def _on_lost(self, _: Channel) -> None:
         """The supervisor is gone: nobody could replace what fails here; end in order."""
@@ -99,11 +99,11 @@ class Edge:
     async def _open(self, settings: WebSettings, boot: control.Boot) -> None:
         self._add_apps(settings, boot.apps, boot.links)
         sockets = [socket.socket(fileno=number) for number in boot.sockets]
-        self._door = Door(
+        self._frontend = Frontend(
             settings, dispatchers=self._dispatchers, sockets=sockets, shared=boot.shared, marks=self._marks
         )
         await self._wait_for_workers(float(settings.queue_timeout))
-        await self._door.open()
+        await self._frontend.open()
 
     async def _wait_for_workers(self, patience_s: float) -> None:
         """Accept nothing before the apps have said which requests are durable: clients wait in the kernel. But not for
@@ -140,15 +140,15 @@ class Edge:
         self._channel.tell(control.Hung(pid))
 
     async def _apply(self, message: control.Apply) -> None:
-        assert self._door is not None
+        assert self._frontend is not None
         error = ""
         try:
             settings = load_settings(WebSettings, message.settings)
             self._add_apps(settings, message.apps, message.links)
             if message.switch:
-                self._door.apply(settings, self._dispatchers)
+                self._frontend.apply(settings, self._dispatchers)
             else:
-                await self._door.try_out(settings, self._dispatchers)
+                await self._frontend.try_out(settings, self._dispatchers)
         except (HeadraceError, OSError) as refused:
             error = str(refused)
         self._channel.tell(control.Applied(error))
@@ -159,14 +159,14 @@ class Edge:
             await asyncio.sleep(control.REPORT_S)
 
     def _tell_report(self) -> None:
-        assert self._door is not None
-        door = self._door
-        self._channel.tell(control.Report(door.requests, door.in_flight, rss_bytes(), door.statistics()))
+        assert self._frontend is not None
+        frontend = self._frontend
+        self._channel.tell(control.Report(frontend.requests, frontend.in_flight, rss_bytes(), frontend.statistics()))
 
     async def _close(self) -> None:
-        assert self._door is not None
+        assert self._frontend is not None
         end_after(self._grace_s + _END_S)
-        await self._door.close(self._grace_s, idle_s=self._idle_s)
+        await self._frontend.close(self._grace_s, idle_s=self._idle_s)
         for dispatcher in self._dispatchers.values():
             dispatcher.drain()
         for server in self._servers.values():

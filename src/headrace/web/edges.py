@@ -13,7 +13,7 @@ from typing import Final
 from headrace.children import CRASH_S, backoff_s, ending
 from headrace.web import control
 from headrace.web.control import Channel
-from headrace.web.crew import spawn
+from headrace.web.worker_group import spawn
 
 _log: Final = logging.getLogger("headrace.web")
 

@@ -20,7 +20,7 @@ from headrace.http.fields import Fields
 from headrace.web import frames
 from headrace.web.frames import COUNT, PIECE_BYTES_MAX, WINDOW_BYTES, Kind
 from headrace.web.limits import CONSUMED_BYTES
-from headrace.web.tickets import Body, Ticket
+from headrace.web.queued_request import Body, QueuedRequest
 
 if TYPE_CHECKING:
     from headrace.web.link import Link
@@ -52,15 +52,15 @@ class StreamFlow:
         "_number",
         "_over",
         "_owed",
+        "_queued",
         "_rest",
-        "_ticket",
         "_unpassed",
         "_window",
     )
 
-    def __init__(self, link: Link, ticket: Ticket, number: int) -> None:
+    def __init__(self, link: Link, queued: QueuedRequest, number: int) -> None:
         self._link = link
-        self._ticket = ticket
+        self._queued = queued
         self._number = number
         self._rest = b""  # of the body: read, and not yet sent
         self._window = WINDOW_BYTES
@@ -82,7 +82,7 @@ class StreamFlow:
 
     def pump(self) -> None:
         """Send what there is of the body, as far as the window allows."""
-        body = self._ticket.body
+        body = self._queued.body
         if self._body_done or not self._invited or body is None:
             return
         while not self._body_done:
@@ -116,9 +116,9 @@ class StreamFlow:
 
     def begin_tunnel(self, fields: Fields) -> None:
         """What the client sends from here on is a stream without end."""
-        exchange = self._ticket.exchange
+        exchange = self._queued.exchange
         exchange.tunnel(fields)
-        self._ticket.body = Body(exchange, keep=False)
+        self._queued.body = Body(exchange, keep=False)
         self._body_done = False
         self.pump()
 
@@ -127,7 +127,7 @@ class StreamFlow:
         self._unpassed += len(piece)
         if self._unpassed > WINDOW_BYTES:
             raise Malformed(f"{self._unpassed} bytes of an answer are unconsumed; at most {WINDOW_BYTES} may be")
-        if self._held or not self._ticket.exchange.writable:
+        if self._held or not self._queued.exchange.writable:
             self._held.append(piece)
         else:
             self._pass_on(piece)
@@ -138,7 +138,7 @@ class StreamFlow:
             file = _decode_file(payload)
         except UNREADABLE as error:
             raise Malformed(f"a FILE that cannot be read: {error}") from error
-        if self._held or not self._ticket.exchange.writable:
+        if self._held or not self._queued.exchange.writable:
             if any(isinstance(held, frames.File) for held in self._held):
                 raise Malformed("a FILE before the last one was answered")
             self._held.append(file)
@@ -154,7 +154,7 @@ class StreamFlow:
     def changed(self) -> None:
         if not self._over:
             self.pump()
-        exchange = self._ticket.exchange
+        exchange = self._queued.exchange
         while self._held and exchange.writable:
             held = self._held.popleft()
             if isinstance(held, bytes):
@@ -170,7 +170,7 @@ class StreamFlow:
         self._body_done = True
 
     def _pass_on(self, piece: bytes) -> None:
-        exchange = self._ticket.exchange
+        exchange = self._queued.exchange
         if exchange.stage is ANSWERING or exchange.stage is TUNNEL:
             try:
                 exchange.send(piece)
@@ -187,7 +187,7 @@ class StreamFlow:
         if not self._over:
             answer = frames.FILE_REFUSED if opened is None else frames.FILE_OPENED
             self._link.send(_CONSUMED, self._number, COUNT.pack(answer))
-        exchange = self._ticket.exchange
+        exchange = self._queued.exchange
         if opened is None:
             if self._over:
                 exchange.abort()
@@ -202,9 +202,9 @@ class StreamFlow:
             self._mismatched(error)
 
     def _finish(self) -> None:
-        exchange = self._ticket.exchange
+        exchange = self._queued.exchange
         exchange.notify = None
-        self._ticket.flow = None
+        self._queued.flow = None
         if exchange.stage is ANSWERING or exchange.stage is TUNNEL:
             try:
                 exchange.finish()
@@ -212,7 +212,7 @@ class StreamFlow:
                 self._mismatched(error)
 
     def _mismatched(self, error: LengthMismatch) -> None:
-        exchange = self._ticket.exchange
+        exchange = self._queued.exchange
         extra = {"action": "web.answer.length", "method": exchange.method, "path": exchange.path}
         _log.error("an answer was cut: %s", error, extra=extra)
         exchange.abort()

@@ -2,9 +2,9 @@
 
 A worker connects and says HELLO with its `capacity`: how many requests it will take at once on this socket. An ASGI
 worker opens one socket an edge, and many requests share it as numbered streams. A WSGI worker opens one socket a thread,
-with a capacity of one: each thread is a consumer that pulls. And one more an edge with a capacity of zero, its *keeper*:
+with a capacity of one: each thread is a consumer that pulls. And one more an edge with a capacity of zero, its *control thread*:
 there it is asked to give requests back. Only to a worker that has one the edge gives short requests ahead, more than one a
-thread (`pipelining.py`); the thread runs them in the order in which they came.
+thread (`prefetch_policy.py`); the thread runs them in the order in which they came.
 
   9 bytes: payload length (u32), stream (u32), kind (u8), little-endian; then the payload
 
@@ -19,7 +19,7 @@ ahead of what the other side has consumed, which it says with CONSUMED: a slow c
   CONSUMED u32: bytes of the answer that were passed on FILE      File as msgpack: send this piece of a file
   PING     echoed as PONG: how late the process is      ENDED     the answer is complete; a byte: the request was long
   LEAVE    stream 0: take no more, finish what you have GONE      the answer cannot be completed: abort
-  TAKEBACK to the keeper, u32: give back what the       RETURN    the request was not begun: give it to another
+  RECALL to the control thread, u32: give back what the       RETURN    the request was not begun: give it to another
            thread's socket of that number has waiting   CONSUMED  u32: bytes of the body that were taken
                                                         INFORM    Head, block: an interim answer
                                                         PONG      payload as in PING
@@ -43,7 +43,7 @@ HEAD: Final = struct.Struct("<HBqI")
 """Status, flags, Content-Length (-1: unknown), bytes of the block; the block follows, then (in ANSWER) the body."""
 HEAD_BYTES: Final = HEAD.size
 COUNT: Final = struct.Struct("<I")
-"""Of CONSUMED and TAKEBACK; and of the msgpack in REQUEST, since nothing else says where the body begins."""
+"""Of CONSUMED and RECALL; and of the msgpack in REQUEST, since nothing else says where the body begins."""
 
 WINDOW_BYTES: Final = 262_144
 """A stream's bytes in one direction that the other side has not consumed. Enough for 2 GB/s at a hop of 0.1 ms."""
@@ -57,7 +57,7 @@ SERVED: Final = 2
 CLOSE: Final = 4
 """Flags of a Head: as in `headrace.http.fields.Fields`."""
 LONG: Final = 8
-"""And this: the request was no short one (`pipelining.py`)."""
+"""And this: the request was no short one (`prefetch_policy.py`)."""
 
 
 class Kind(IntEnum):
@@ -77,7 +77,7 @@ class Kind(IntEnum):
     PING = 12
     PONG = 13
     LEAVE = 14
-    TAKEBACK = 15
+    RECALL = 15
     RETURN = 16
 
 
@@ -90,11 +90,11 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     interface: str
     """`wsgi` or `asgi`."""
     capacity: int
-    """Requests at once on this socket, at most; 0: a keeper, see above."""
+    """Requests at once on this socket, at most; 0: a control thread, see above."""
     durable: list[tuple[str, list[str]]] = []
     """(path prefix, methods) that the application has marked with `headrace.web.durable`."""
     number: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 0
-    """Of this socket, for TAKEBACK, where it is a COUNT; unique in the process."""
+    """Of this socket, for RECALL, where it is a COUNT; unique in the process."""
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -6,9 +6,9 @@ from typing import Final
 
 # The queue: admission.py
 
-LANES: Final = 3
-LANE_TURN: Final = 8
-"""Of so many takes that pass over a lower lane, the last does not: a lower lane gets at least an eighth."""
+PRIORITIES: Final = 3
+PRIORITY_TURN: Final = 8
+"""Of so many takes that pass over a lower priority, the last does not: the lower priority gets at least an eighth."""
 STOOD_S: Final = 0.3
 """A queue that has not been empty for so long is no burst any more: now patience counts."""
 RESUME_S: Final = 1.0
@@ -35,9 +35,9 @@ CHOICES: Final = 16
 """So many workers with room are compared for a request, those first that have had room for longest: at 512 idle
 workers comparing all would cost 40 µs."""
 
-# Requests given ahead to WSGI workers: pipelining.py, pipelines.py
+# Requests given ahead to WSGI workers: prefetch_policy.py, prefetch_manager.py
 
-PIPELINE: Final = 8
+PREFETCH_MAX: Final = 8
 """So many requests a process is given at once while they are short: more gain nothing (measured at 4, 8, 16)."""
 FAST_S: Final = 0.0005
 """What takes longer by itself gets a thread of its own: eight of these would make the last wait 4 ms."""
@@ -47,28 +47,28 @@ TRIAL_MIN_S: Final = 0.1
 TRIAL_MAX_S: Final = 10.0
 """Between two trials whether requests are short again: they are few, and each may cost some of them WATCH_S."""
 WATCH_S: Final = 0.0025
-"""A link on which nothing has ended from one look to the next gets nothing more, and its waiting requests are taken back.
+"""A link on which nothing has ended from one look to the next gets nothing more, and its waiting requests are recalled.
 Longer than a thread mostly waits for its turn on a busy machine, short enough that nobody sees it."""
 LONG_LOAD: Final = 8
 """A long request weighs as much as a full pipeline when a worker is chosen."""
 ASK_AGAIN_S: Final = 0.02
 """What was asked back and has neither come nor been answered is asked for again: it was on its way."""
 RETURNS_MAX: Final = 2
-"""A request that was taken back so often is put behind no other one any more."""
+"""A request that was recalled so often is put behind no other one any more."""
 HOLD_S: Final = 0.0008
 """A finished answer waits at most so long for the next one (and for a look of the edge, if that one takes long): of requests
-of 0.1 ms a whole PIPELINE leaves at once or twice, with 0.16 to 0.19 sends a request; at 0.3 ms it was 0.29."""
+of 0.1 ms a whole PREFETCH_MAX leaves at once or twice, with 0.16 to 0.19 sends a request; at 0.3 ms it was 0.29."""
 HOLD_BYTES: Final = 65_536
 """More would not be sent at once anyway."""
 
-# How many requests a worker gets at once: credits.py, crowds.py
+# How many requests a worker gets at once: concurrency_limit.py, adaptive_thread_limit.py
 
-CREDITS_START: Final = 16
+CONCURRENCY_START: Final = 16
 LAG_LOW_S: Final = 0.005
 LAG_HIGH_S: Final = 0.02
 """A loop that is later than this has more work than it can do at once: what is given to it waits there, where nobody
 can take it back. Below LAG_LOW_S it mostly waits for I/O."""
-CROWD: Final = 3
+CONCURRENCY_MIN: Final = 3
 """Requests that a worker that computes runs at least: one runs, one is ready, and one is on its way to or from
 the edge. With one at a time a busy machine did 120 to 190 requests/s of 5 ms instead of 320 to 370."""
 QUIET_S: Final = 1.0

@@ -18,7 +18,7 @@ from headrace.http import problem
 from headrace.http.exchange import DONE, WAITING, LengthMismatch
 from headrace.http.fields import FieldInvalid
 from headrace.web import frames
-from headrace.web.credits import Credits
+from headrace.web.concurrency_limit import ConcurrencyLimit
 from headrace.web.flows import UNREADABLE, Malformed, StreamFlow, open_of_process
 from headrace.web.frames import (
     COUNT,
@@ -30,9 +30,9 @@ from headrace.web.frames import (
     Kind,
     Request,
 )
-from headrace.web.limits import CROWD, HELLO_S, PING_S
+from headrace.web.limits import CONCURRENCY_MIN, HELLO_S, PING_S
 from headrace.web.link_head import peer_pid, read_head
-from headrace.web.tickets import Body, Ticket
+from headrace.web.queued_request import Body, QueuedRequest
 from headrace.web.workers import Worker
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Link(asyncio.Protocol):
     __slots__ = (
         "_buffer",
         "_certain",
-        "_credits",
+        "_concurrency_limit",
         "_left",
         "_needed",
         "_number",
@@ -80,7 +80,7 @@ class Link(asyncio.Protocol):
         "busy",
         "dispatcher",
         "hello",
-        "keeper",
+        "is_control",
         "leaving",
         "limit",
         "listed",
@@ -100,12 +100,12 @@ class Link(asyncio.Protocol):
         self._server = server
         self.dispatcher = server.dispatcher
         self.hello: Hello | None = None
-        self.streams: dict[int, Ticket] = {}
+        self.streams: dict[int, QueuedRequest] = {}
         self.busy = 0
         self.limit = 0
         self.leaving = False
         self.listed = False
-        self.keeper = False
+        self.is_control = False
         """Gets no requests: gives them back."""
         self.serial = False
         self.load = 0
@@ -122,7 +122,7 @@ class Link(asyncio.Protocol):
         self._pid = 0
         self._buffer = bytearray()  # the begin of a frame whose end has not arrived
         self._needed = 0  # so many bytes it must have before it is worth a look
-        self._credits: Credits | None = None
+        self._concurrency_limit: ConcurrencyLimit | None = None
         self._used_up = False
         self._ping_due = False
         self._pinged_s = 0.0
@@ -145,16 +145,16 @@ class Link(asyncio.Protocol):
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
 
-    def give(self, ticket: Ticket) -> None:
+    def give(self, queued: QueuedRequest) -> None:
         """Send a request."""
-        exchange = ticket.exchange
+        exchange = queued.exchange
         self._number = number = self._number % 0xFFFFFFFF + 1
-        self.streams[number] = ticket
-        ticket.link, ticket.number = self, number
+        self.streams[number] = queued
+        queued.link, queued.number = self, number
         self.busy += 1
         piece, ended, flow = b"", True, None
         if exchange.length:
-            piece, ended, flow = self._open_body(ticket, number)
+            piece, ended, flow = self._open_body(queued, number)
         head = _encode(
             Request(
                 exchange.method,
@@ -176,22 +176,22 @@ class Link(asyncio.Protocol):
         size = len(head)
         self._write(_FIRST.pack(4 + size + len(piece), number, _REQUEST, size) + head + piece)
         if flow is not None:
-            ticket.flow = flow
+            queued.flow = flow
             flow.pump()
-        if self._credits is not None:
+        if self._concurrency_limit is not None:
             self._used_up = self._used_up or self.busy >= self.limit
             if not self._ping_due:
                 self._plan_ping()
 
-    def _open_body(self, ticket: Ticket, number: int) -> tuple[bytes, bool, StreamFlow | None]:
-        body = ticket.body
+    def _open_body(self, queued: QueuedRequest, number: int) -> tuple[bytes, bool, StreamFlow | None]:
+        body = queued.body
         if body is None:
-            body = ticket.body = Body(ticket.exchange, keep=self.serial or ticket.may_be_repeated())
-        invited = not ticket.exchange.expects
+            body = queued.body = Body(queued.exchange, keep=self.serial or queued.may_be_repeated())
+        invited = not queued.exchange.expects
         data = body.read() if invited else b""
         if body.ended and len(data) <= PIECE_BYTES_MAX:
             return data, True, None
-        flow = StreamFlow(self, ticket, number)
+        flow = StreamFlow(self, queued, number)
         flow.open_body(data[:PIECE_BYTES_MAX], data[PIECE_BYTES_MAX:], invited=invited)
         return data[:PIECE_BYTES_MAX], False, flow
 
@@ -239,25 +239,27 @@ class Link(asyncio.Protocol):
         self.send(_PING, 0)
 
     def ask_how_late(self) -> None:
-        """For a keeper: how late is the interpreter of its process? `crowds` is told. At most one question at a time."""
+        """For a control thread: how late is the interpreter of its process? `adaptive_thread_limit` is told. At most one question at a time."""
         if not self._ping_due:
             self._ping_due = True
             self._ping()
 
     def _on_pong(self) -> None:
-        credit = self._credits
+        concurrency_limit = self._concurrency_limit
         if not self._ping_due or self._timer is not None:
             raise Malformed("a PONG without a PING")
         self._ping_due = False
-        if credit is None:
-            self.dispatcher.keeper_was_late(self, self.dispatcher.now_s() - self._pinged_s)
+        if concurrency_limit is None:
+            self.dispatcher.control_thread_was_late(self, self.dispatcher.now_s() - self._pinged_s)
             return
         now_s = self.dispatcher.now_s()
         lag_s = now_s - self._pinged_s
-        credit.lag(lag_s, used_up=self._used_up)
-        self.limit = credit.count
-        if self.busy >= credit.count:
-            self.limit = credit.room((ticket.is_quiet(now_s) for ticket in self.streams.values()), lag_s=lag_s)
+        concurrency_limit.lag(lag_s, used_up=self._used_up)
+        self.limit = concurrency_limit.count
+        if self.busy >= concurrency_limit.count:
+            self.limit = concurrency_limit.room(
+                (queued.is_quiet(now_s) for queued in self.streams.values()), lag_s=lag_s
+            )
         self._used_up = self.busy >= self.limit
         self.dispatcher.resettled(self)
         if self._used_up and not self._ping_due:
@@ -312,38 +314,38 @@ class Link(asyncio.Protocol):
                 self._needed = HEADER_BYTES + length
                 break
             at = begin + length
-            ticket = self.streams.get(number)
-            if ticket is None:
+            queued = self.streams.get(number)
+            if queued is None:
                 self._take_other(kind, number, data[begin:at])
             elif kind == _ANSWER:
-                self._on_answer(number, ticket, data[begin:at])
+                self._on_answer(number, queued, data[begin:at])
             else:
-                self._take(kind, number, ticket, data[begin:at])
+                self._take(kind, number, queued, data[begin:at])
         return at
 
-    def _take(self, kind: int, number: int, ticket: Ticket, payload: bytes) -> None:
+    def _take(self, kind: int, number: int, queued: QueuedRequest, payload: bytes) -> None:
         """A frame of a request's stream, other than ANSWER."""
         if kind == _DATA:
-            self._flow_of(ticket).data(payload)
+            self._flow_of(queued).data(payload)
         elif kind == _ENDED:
-            flow = self._flow_of(ticket)
-            self._end(number, ticket, long=bool(payload))
+            flow = self._flow_of(queued)
+            self._end(number, queued, long=bool(payload))
             flow.end()
         elif kind == _HEAD:
-            self._on_head(number, ticket, payload)
+            self._on_head(number, queued, payload)
         elif kind == _CONSUMED:
-            if ticket.flow is not None:
-                ticket.active_s = self.dispatcher.now_s()
-                cast("StreamFlow", ticket.flow).consumed(COUNT.unpack(payload)[0])
+            if queued.flow is not None:
+                queued.active_s = self.dispatcher.now_s()
+                cast("StreamFlow", queued.flow).consumed(COUNT.unpack(payload)[0])
         elif kind == _FILE:
-            self._flow_of(ticket).file(payload)
+            self._flow_of(queued).file(payload)
         elif kind == _GONE:
-            self._on_gone(number, ticket)
+            self._on_gone(number, queued)
         elif kind == _RETURN:
-            self._on_return(number, ticket)
+            self._on_return(number, queued)
         elif kind == _INFORM:
             status, fields, _ = read_head(payload)
-            ticket.exchange.inform(status, fields)
+            queued.exchange.inform(status, fields)
         else:
             raise Malformed(f"a frame of kind {kind} for stream {number}")
 
@@ -387,72 +389,72 @@ class Link(asyncio.Protocol):
         self._timer = None
         self.hello = hello
         self.limit = hello.capacity
-        self.keeper = not hello.capacity
+        self.is_control = not hello.capacity
         self.serial = hello.interface == "wsgi"
         if hello.interface == "asgi":
-            self._credits = Credits(hello.capacity, least=CROWD)
-            self.limit = self._credits.count
+            self._concurrency_limit = ConcurrencyLimit(hello.capacity, least=CONCURRENCY_MIN)
+            self.limit = self._concurrency_limit.count
         self.dispatcher.link_ready(self, hello)
 
-    def _on_answer(self, number: int, ticket: Ticket, payload: bytes) -> None:
+    def _on_answer(self, number: int, queued: QueuedRequest, payload: bytes) -> None:
         status, fields, at = read_head(payload)
-        exchange = ticket.exchange
-        if ticket.begun:
+        exchange = queued.exchange
+        if queued.begun:
             raise Malformed(f"a second answer on stream {number}")
         if exchange.stage is WAITING:
             exchange.respond(status, fields, payload[at:])
-        self._end(number, ticket, long=payload[_FLAGS_AT] >= frames.LONG)
+        self._end(number, queued, long=payload[_FLAGS_AT] >= frames.LONG)
         exchange.notify = None
-        ticket.flow = None
+        queued.flow = None
 
-    def _on_head(self, number: int, ticket: Ticket, payload: bytes) -> None:
+    def _on_head(self, number: int, queued: QueuedRequest, payload: bytes) -> None:
         status, fields, _ = read_head(payload)
-        if ticket.begun:
+        if queued.begun:
             raise Malformed(f"a second answer on stream {number}")
-        exchange = ticket.exchange
-        if ticket.flow is None:
-            ticket.flow = StreamFlow(self, ticket, number)
+        exchange = queued.exchange
+        if queued.flow is None:
+            queued.flow = StreamFlow(self, queued, number)
         if exchange.stage is WAITING:
             if status != 101:
                 exchange.start(status, fields)
             elif exchange.upgrade:
-                ticket.tunnel = True
+                queued.tunnel = True
                 self.busy -= 1
                 self.dispatcher.tunnelled(self)
-                cast("StreamFlow", ticket.flow).begin_tunnel(fields)
+                cast("StreamFlow", queued.flow).begin_tunnel(fields)
             else:
                 raise Malformed("a tunnel that nobody has asked for")
-        ticket.begun = True
+        queued.begun = True
 
-    def _on_gone(self, number: int, ticket: Ticket) -> None:
+    def _on_gone(self, number: int, queued: QueuedRequest) -> None:
         """The worker gives up; or has let go of a request whose client left."""
-        self._end(number, ticket, long=False)
-        if ticket.exchange.stage is not DONE:
-            problem.respond(ticket.exchange, 502, "the application gave up this request")
-        ticket.exchange.notify = None
-        ticket.flow = None
+        self._end(number, queued, long=False)
+        if queued.exchange.stage is not DONE:
+            problem.respond(queued.exchange, 502, "the application gave up this request")
+        queued.exchange.notify = None
+        queued.flow = None
 
-    def _on_return(self, number: int, ticket: Ticket) -> None:
+    def _on_return(self, number: int, queued: QueuedRequest) -> None:
         """The worker has not begun with it."""
-        if ticket.begun or not self.serial:
+        if queued.begun or not self.serial:
             raise Malformed(f"a request given back on stream {number}, whose answer has begun")
         del self.streams[number]
         self.busy -= 1
-        self.dispatcher.returned(self, ticket)
+        self.dispatcher.returned(self, queued)
 
-    def _end(self, number: int, ticket: Ticket, *, long: bool) -> None:
+    def _end(self, number: int, queued: QueuedRequest, *, long: bool) -> None:
         """The stream is free, though the client may not have taken all."""
         del self.streams[number]
-        if ticket.tunnel:
-            self.dispatcher.ended(self, ticket, counted=False, long=long)
+        if queued.tunnel:
+            self.dispatcher.ended(self, queued, counted=False, long=long)
         else:
             self.busy -= 1
-            self.dispatcher.ended(self, ticket, counted=True, long=long)
+            self.dispatcher.ended(self, queued, counted=True, long=long)
 
-    def _flow_of(self, ticket: Ticket) -> StreamFlow:
-        if not ticket.begun:
+    def _flow_of(self, queued: QueuedRequest) -> StreamFlow:
+        if not queued.begun:
             raise Malformed("a piece of an answer that has not begun")
-        return cast("StreamFlow", ticket.flow)
+        return cast("StreamFlow", queued.flow)
 
     def _expel(self, reason: str) -> None:
         pid = self.hello.pid if self.hello is not None else self._pid

@@ -8,16 +8,16 @@ from typing import Any, Final
 
 from headrace.http import problem
 from headrace.http.exchange import Exchange, Target
-from headrace.web.credits import Credits
-from headrace.web.limits import CROWD, PING_S
-from headrace.web.queueing import Queueing
+from headrace.web.base_dispatcher import BaseDispatcher
+from headrace.web.concurrency_limit import ConcurrencyLimit
+from headrace.web.limits import CONCURRENCY_MIN, PING_S
+from headrace.web.queued_request import QueuedRequest
 from headrace.web.statistics import WorkerStatistics
-from headrace.web.tickets import Ticket
 
 _log: Final = logging.getLogger("headrace.web")
 
 
-class LocalDispatcher(Queueing):
+class LocalDispatcher(BaseDispatcher):
     """Gives requests to an application in this process, as many at once as it keeps up with.
 
     The loop itself tells how many: while it is late, fewer are let in. For ASGI it runs the requests; for WSGI it runs
@@ -37,7 +37,7 @@ class LocalDispatcher(Queueing):
             adaptive: whether the loop's lag has a say.
             ahead: so many more are given to threads, so that none of them waits for this loop: by default one each. At
                 0 every request costs a wake-up each way (Flask: 169 µs instead of 113), since no two are ready at once.
-            settings: those of `Queueing`.
+            settings: those of `BaseDispatcher`.
         """
         super().__init__(**settings)
         runner: Any = target
@@ -48,8 +48,12 @@ class LocalDispatcher(Queueing):
         self._adaptive = adaptive
         self._spools = hasattr(runner, "capacity")  # threads want whole bodies
         most = capacity + (capacity if ahead is None else ahead) if self._spools else capacity
-        self._credits = Credits(most, start=most, least=2) if self._spools else Credits(most, least=CROWD)
-        self._capacity = self._credits.count if adaptive else most
+        self._concurrency_limit = (
+            ConcurrencyLimit(most, start=most, least=2)
+            if self._spools
+            else ConcurrencyLimit(most, least=CONCURRENCY_MIN)
+        )
+        self._capacity = self._concurrency_limit.count if adaptive else most
         self._probe_s = 0.0
         self._probing = False
         self._used_up = False
@@ -62,13 +66,13 @@ class LocalDispatcher(Queueing):
     def _has_room(self) -> bool:
         return self._busy < self._capacity
 
-    def _place(self, ticket: Ticket) -> bool:
+    def _try_dispatch(self, queued: QueuedRequest) -> bool:
         if self._busy >= self._capacity:
             return False
-        exchange = ticket.exchange
+        exchange = queued.exchange
         exchange.notify = None
-        self._begin(ticket)
-        exchange.on_done = _Done(self, ticket, exchange.on_done)
+        self._begin(queued)
+        exchange.on_done = _Done(self, queued, exchange.on_done)
         if self._adaptive and not self._probing:
             self._probe()
         self._run(exchange)
@@ -82,10 +86,10 @@ class LocalDispatcher(Queueing):
             _log.exception("a request failed", extra=extra)
             problem.respond(exchange, 500, "an internal error; the server's log has more")
 
-    def done(self, ticket: Ticket) -> None:
+    def done(self, queued: QueuedRequest) -> None:
         """The exchange is done; its thread may not be."""
-        self._end(ticket, counted=not ticket.exchange.gone)
-        self._gone += ticket.exchange.gone
+        self._end(queued, counted=not queued.exchange.gone)
+        self._client_disconnects += queued.exchange.gone
         self.fill()
 
     def fill(self) -> None:
@@ -106,20 +110,22 @@ class LocalDispatcher(Queueing):
         self._probing = False
         now_s = self.now_s()
         lag_s = max(0.0, now_s - self._probe_s)
-        self._credits.lag(lag_s, used_up=self._used_up)
-        self._capacity = self._credits.count
+        self._concurrency_limit.lag(lag_s, used_up=self._used_up)
+        self._capacity = self._concurrency_limit.count
         if not self._spools and self._busy >= self._capacity:  # a thread waits for nobody else: it is taken
-            self._capacity = self._credits.room((ticket.is_quiet(now_s) for ticket in self.running), lag_s=lag_s)
+            self._capacity = self._concurrency_limit.room(
+                (queued.is_quiet(now_s) for queued in self.running), lag_s=lag_s
+            )
         self._used_up = self._busy >= self._capacity
         if self.running:
             self._probe()
         self.fill()
 
-    def _cancel(self, ticket: Ticket) -> None:
+    def _cancel(self, queued: QueuedRequest) -> None:
         pass  # the exchange is the target's: it knows
 
-    def _condemn(self, ticket: Ticket) -> int:
-        ticket.reported = True
+    def _mark_hung(self, queued: QueuedRequest) -> int:
+        queued.reported = True
         pid = os.getpid()
         self.on_hung(pid)
         return pid
@@ -131,14 +137,14 @@ class LocalDispatcher(Queueing):
 class _Done:
     """Tells the dispatcher that an exchange is done, after whoever was to be told before."""
 
-    __slots__ = ("_before", "_dispatcher", "_ticket")
+    __slots__ = ("_before", "_dispatcher", "_queued")
 
-    def __init__(self, dispatcher: LocalDispatcher, ticket: Ticket, before: Any) -> None:
+    def __init__(self, dispatcher: LocalDispatcher, queued: QueuedRequest, before: Any) -> None:
         self._dispatcher = dispatcher
-        self._ticket = ticket
+        self._queued = queued
         self._before = before
 
     def __call__(self, exchange: Exchange) -> None:
         if self._before is not None:
             self._before(exchange)
-        self._dispatcher.done(self._ticket)
+        self._dispatcher.done(self._queued)

@@ -46,7 +46,7 @@ class EntranceStatistics(msgspec.Struct, frozen=True):
 
     in_flight: int = 0
     routes: dict[str, RouteCounts] = {}
-    limited: dict[str, int] = {}
+    rate_limited: dict[str, int] = {}
     """Answered 429, by the limit's name."""
     log_dropped: int = 0
     """Lines of the access log that were lost."""
@@ -87,7 +87,7 @@ class SupervisorFacts:
     reloads: int = 0
     reloads_failed: int = 0
     memory_bytes: dict[str, int] = field(default_factory=dict)
-    """Resident, by kind of process: edge, worker, zygote, supervisor."""
+    """Resident, by kind of process: edge, worker, supervisor."""
 
 
 def listener_statistics(found: HttpStatistics) -> ListenerStatistics:
@@ -240,8 +240,8 @@ METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
     (Metric("headrace_web_request_seconds", "histogram", "From the head of a request to the end of its answer."), _seconds),
     (Metric("headrace_web_sent_bytes_total", "counter", "Bytes of answers' bodies."), _by("route", _sent)),
     (
-        Metric("headrace_web_limited_total", "counter", "Requests answered 429, by limit."),
-        _by("limit", lambda s: s.edges.entrance.limited),
+        Metric("headrace_web_rate_limited_requests_total", "counter", "Requests answered 429, by limit."),
+        _by("limit", lambda s: s.edges.entrance.rate_limited),
     ),
     (
         Metric("headrace_web_access_log_dropped_total", "counter", "Lines of the access log that were lost."),
@@ -258,16 +258,16 @@ METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
     ),
     (
         Metric(
-            "headrace_web_taken_back_total",
+            "headrace_web_requests_recalled_total",
             "counter",
             "Requests given to another thread, since they would have waited behind a long one.",
         ),
-        _of_queues(lambda q: q.taken_back),
+        _of_queues(lambda q: q.recalled),
     ),
     (Metric("headrace_web_failed_total", "counter", "Requests that failed since their worker was lost."), _of_queues(lambda q: q.failed)),
     (Metric("headrace_web_poison_total", "counter", "Of those: requests that had killed several workers."), _of_queues(lambda q: q.poison)),
-    (Metric("headrace_web_hung_total", "counter", "Requests answered 504 after request_timeout."), _of_queues(lambda q: q.hung)),
-    (Metric("headrace_web_gone_total", "counter", "Requests whose client left before the answer."), _of_queues(lambda q: q.gone)),
+    (Metric("headrace_web_request_timeouts_total", "counter", "Requests answered 504 after request_timeout."), _of_queues(lambda q: q.request_timeouts)),
+    (Metric("headrace_web_client_disconnects_total", "counter", "Requests whose client left before the answer."), _of_queues(lambda q: q.client_disconnects)),
     (Metric("headrace_web_running", "gauge", "Requests that workers have."), _of_queues(lambda q: q.in_flight)),
     (
         Metric("headrace_web_capacity", "gauge", "Requests that workers take at once."),

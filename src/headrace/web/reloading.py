@@ -15,9 +15,9 @@ from headrace.errors import CallerError, HeadraceError
 from headrace.process import notify_systemd
 from headrace.settings import dump
 from headrace.web import control
-from headrace.web.crew import Crew
 from headrace.web.routes import apps_of
 from headrace.web.settings import FIXED, WebSettings
+from headrace.web.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
     from headrace.web.supervisor import Supervisor
@@ -49,8 +49,8 @@ class Reloader:
     def ask(self) -> None:
         if self._task is not None:
             self._again = True
-            for crew in self._supervisor.crews:
-                crew.hurry()
+            for worker_group in self._supervisor.worker_groups:
+                worker_group.limit_reload_wait()
             return
         self._task = self._loop.create_task(self._reload())
         self._task.add_done_callback(self._ended)
@@ -83,18 +83,28 @@ class Reloader:
         if supervisor.draining:
             return
         supervisor.settings = settings
-        unwanted = [] if settings.direct else [crew for crew in supervisor.crews if crew.place.apps[0] not in wanted]
-        old = [crew for crew in supervisor.crews if crew not in unwanted and not crew.fleet.draining]
-        for crew in old:
+        unwanted = (
+            []
+            if settings.direct
+            else [
+                worker_group for worker_group in supervisor.worker_groups if worker_group.config.apps[0] not in wanted
+            ]
+        )
+        old = [
+            worker_group
+            for worker_group in supervisor.worker_groups
+            if worker_group not in unwanted and not worker_group.reconciler.draining
+        ]
+        for worker_group in old:
             if settings.workers != before.workers:
-                crew.fleet.resize(supervisor.workers())
-            crew.reload(settings)
-        started = supervisor.start_crews(wanted)
+                worker_group.reconciler.resize(supervisor.workers())
+            worker_group.reload(settings)
+        started = supervisor.start_worker_groups(wanted)
         await supervisor.wait(lambda: supervisor.draining or not _under_way(old, started))
         if supervisor.draining:
             return
-        if any(crew.reload_failure for crew in (*old, *started)):
-            self._take_back(before, old, started)
+        if any(worker_group.reload_failure for worker_group in (*old, *started)):
+            self._roll_back(before, old, started)
             return
         await self._apply(settings, switch=True)
         self._rest(unwanted)
@@ -107,21 +117,23 @@ class Reloader:
             raise StartFailed("in direct mode a new app needs a restart")
         self._supervisor.apps.extend(new)
 
-    def _take_back(self, before: WebSettings, old: Iterable[Crew], started: Iterable[Crew]) -> None:
-        """Raises: StartFailed: for an app that is new; of the others their crews have told."""
+    def _roll_back(self, before: WebSettings, old: Iterable[WorkerGroup], started: Iterable[WorkerGroup]) -> None:
+        """Raises: StartFailed: for an app that is new; of the others their worker groups have told."""
         resized = self._supervisor.settings.workers != before.workers
         self._supervisor.settings = before
-        for crew in old:
-            crew.take_back(before, workers=self._supervisor.workers() if resized else crew.fleet.wanted)
+        for worker_group in old:
+            worker_group.roll_back(
+                before, workers=self._supervisor.workers() if resized else worker_group.reconciler.wanted
+            )
         self._rest(started)
-        for crew in started:
-            if crew.reload_failure:
-                raise StartFailed(crew.reload_failure)
+        for worker_group in started:
+            if worker_group.reload_failure:
+                raise StartFailed(worker_group.reload_failure)
 
-    def _rest(self, crews: Iterable[Crew]) -> None:
-        """Nobody needs these apps; their crews may be wanted again."""
-        for crew in crews:
-            crew.drain(float(self._supervisor.settings.drain), idle_s=0.0)
+    def _rest(self, worker_groups: Iterable[WorkerGroup]) -> None:
+        """Nobody needs these apps; their worker groups may be wanted again."""
+        for worker_group in worker_groups:
+            worker_group.drain(float(self._supervisor.settings.drain), idle_s=0.0)
 
     async def _apply(self, settings: WebSettings, *, switch: bool) -> None:
         """Raises: StartFailed: an edge cannot use them, and keeps what it has."""
@@ -135,10 +147,10 @@ class Reloader:
                 raise StartFailed(error)
 
 
-def _under_way(old: Iterable[Crew], started: Iterable[Crew]) -> bool:
+def _under_way(old: Iterable[WorkerGroup], started: Iterable[WorkerGroup]) -> bool:
     """Whether a reload has come neither to its end nor to a failure."""
-    return any(crew.fleet.reloading for crew in old) or not all(
-        crew.fleet.serving or crew.reload_failure for crew in started
+    return any(worker_group.reconciler.reloading for worker_group in old) or not all(
+        worker_group.reconciler.serving or worker_group.reload_failure for worker_group in started
     )
 
 

@@ -106,7 +106,7 @@ def routes_of(settings: WebSettings) -> tuple[RouteSettings, ...]:
     """All routes of a server: the configured ones, and last what `app` or `proxy` answers: everything else.
 
     Raises:
-        SettingsError: a route has not exactly one of app, static and proxy, its host, path or lane cannot be, or there
+        SettingsError: a route has not exactly one of app, static and proxy, its host, path or priority cannot be, or there
             is nothing to serve.
     """
     for index, route in enumerate(settings.routes):
@@ -158,8 +158,8 @@ def _check(route: RouteSettings, place: str) -> None:
         )
     if route.host and _HOST.fullmatch(route.host.lower().removesuffix(".")) is None:
         raise SettingsError(place, f"host {route.host!r} is neither a name without port nor *.name")
-    if not 0 <= route.lane <= 2:
-        raise SettingsError(place, f"lane is {route.lane}; 0 is first, 1 normal, 2 last")
+    if not 0 <= route.priority <= 2:
+        raise SettingsError(place, f"priority is {route.priority}; 0 is first, 1 normal, 2 last")
     try:
         prefix_of(route.path)
     except ValueError as error:

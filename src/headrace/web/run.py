@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from headrace.process import raise_descriptor_limit
-from headrace.web.records import Ready
 from headrace.web.settings import WebSettings
+from headrace.web.stats_aggregator import Ready
 from headrace.web.supervisor import Supervisor
 
 

@@ -44,17 +44,17 @@ _UNTIMED: Final = (0, 101)
 """No answer, or a tunnel: how long it took says nothing."""
 
 
-class _Way:
+class RouteHandler:
     """What is done with the requests of a route."""
 
-    __slots__ = ("lane", "mount", "plain", "private", "strip", "target", "to_folder", "wrap")
+    __slots__ = ("mount", "plain", "priority", "private", "strip", "target", "to_folder", "wrap")
 
     def __init__(self, route: RouteSettings, target: Target, *, root_path: str, wrap: Wrap | None) -> None:
         prefix = prefix_of(route.path)
         self.target = target
         self.wrap = None if route.static else wrap
         """Compression; folders see to it themselves."""
-        self.lane = route.lane
+        self.priority = route.priority
         self.strip = prefix if route.strip or route.static else ""
         """What is taken off."""
         self.mount = root_path + self.strip
@@ -62,7 +62,7 @@ class _Way:
         """Whether `/static` has to become `/static/`, or the links of its page would lead elsewhere."""
         self.private = bool(route.proxy)
         """Whether what the client says about who it is goes no further."""
-        self.plain = not (self.mount or self.private) and self.lane == 1
+        self.plain = not (self.mount or self.private) and self.priority == 1
         """Whether the exchange goes on as it is."""
 
 
@@ -97,7 +97,7 @@ class Serving:
         self._begun = 0
         self._done = 0
         self._counts: dict[str, RouteCounts] = {UNROUTED: RouteCounts()}
-        self._limited: dict[str, int] = {}
+        self._rate_limited: dict[str, int] = {}
         self._log: AccessLog | None = None
         self._log_settings: tuple[str, str] = ("off", "")
         self._log_dropped = 0
@@ -129,21 +129,21 @@ class Serving:
         exchange.route = UNROUTED if route is None else route.label
         self._pass_on(exchange, route)
 
-    def _route(self, exchange: Exchange) -> Route[_Way] | None:
+    def _route(self, exchange: Exchange) -> Route[RouteHandler] | None:
         if exchange.path == "*":
             return None
         return self._only or self._table.find(exchange.headers.get(b"host", b""), exchange.path)
 
-    def _pass_on(self, exchange: Exchange, route: Route[_Way] | None) -> None:
+    def _pass_on(self, exchange: Exchange, route: Route[RouteHandler] | None) -> None:
         if route is None:
             self._answer_unrouted(exchange)
             return
-        way = route.to
-        if not way.plain and not _prepare(exchange, route):
+        handler = route.to
+        if not handler.plain and not _prepare(exchange, route):
             return
-        if way.wrap is not None and b"accept-encoding" in exchange.headers:
-            exchange = way.wrap(exchange)
-        way.target(exchange)
+        if handler.wrap is not None and b"accept-encoding" in exchange.headers:
+            exchange = handler.wrap(exchange)
+        handler.target(exchange)
 
     def _answer_unrouted(self, exchange: Exchange) -> None:
         if exchange.path == "*":
@@ -159,7 +159,7 @@ class Serving:
         denial = limits.find_denial(exchange.headers, peer=exchange.peer, path=exchange.path, now_s=self._now_s())
         if denial is None:
             return False
-        self._limited[denial.limit] = self._limited.get(denial.limit, 0) + 1
+        self._rate_limited[denial.limit] = self._rate_limited.get(denial.limit, 0) + 1
         _refuse_limited(exchange, denial)
         return True
 
@@ -186,7 +186,7 @@ class Serving:
     def statistics(self) -> EntranceStatistics:
         """Since the start."""
         dropped = self._log_dropped + (self._log.dropped if self._log else 0)
-        live = EntranceStatistics(self.in_flight, self._counts, self._limited, dropped, _proxies(self._table))
+        live = EntranceStatistics(self.in_flight, self._counts, self._rate_limited, dropped, _proxies(self._table))
         return merge(EntranceStatistics, (live,))
 
     def reload(self, settings: WebSettings, *, apps: Mapping[str, Target]) -> None:
@@ -223,7 +223,7 @@ class Serving:
         routes = routes_of(settings)
         root_path = _root_path(settings)
         wrap = compressed if settings.compress else None
-        ways: list[tuple[RouteSettings, _Way]] = []
+        handlers: list[tuple[RouteSettings, RouteHandler]] = []
         targets: dict[_Kept, Target] = {}
         for index, route in enumerate(routes):
             if route.app:
@@ -231,8 +231,8 @@ class Serving:
             else:
                 kept = (route, settings.compress, settings.queue_size, float(settings.queue_timeout))
                 target = targets[kept] = self._target_of.get(kept) or _new_target(*kept, place_of(index, settings))
-            ways.append((route, _Way(route, target, root_path=root_path, wrap=wrap)))
-        table = RouteTable(ways)
+            handlers.append((route, RouteHandler(route, target, root_path=root_path, wrap=wrap)))
+        table = RouteTable(handlers)
         limit_of = self._new_limits(settings)
         trust = Trust(settings.trusted_proxies) if settings.proxy_headers else None
         log_settings = (settings.access_log, settings.access_log_format)
@@ -295,21 +295,21 @@ def _believe(exchange: Exchange, trust: Trust) -> None:
         exchange.server = (exchange.server[0], client.server_port)
 
 
-def _prepare(exchange: Exchange, route: Route[_Way]) -> bool:
+def _prepare(exchange: Exchange, route: Route[RouteHandler]) -> bool:
     """Make the exchange look as the route's consumer wants it; False if it has been answered instead."""
-    way = route.to
-    exchange.lane = way.lane
-    if way.private:
+    handler = route.to
+    exchange.priority = handler.priority
+    if handler.private:
         exchange.headers = {key: value for key, value in exchange.headers.items() if key not in forwarded.HEADERS}
-    if way.strip:
+    if handler.strip:
         path, query = exchange.path, exchange.target[len(exchange.path) :]
-        rest = take_off(way.strip, path)
-        if way.to_folder and rest == "/" and not path.endswith("/"):
-            exchange.respond(308, Fields.of(((b"Location", f"{way.mount}/{query}".encode()),)))
+        rest = take_off(handler.strip, path)
+        if handler.to_folder and rest == "/" and not path.endswith("/"):
+            exchange.respond(308, Fields.of(((b"Location", f"{handler.mount}/{query}".encode()),)))
             return False
         exchange.path = rest
         exchange.target = rest + query
-    exchange.root_path = way.mount
+    exchange.root_path = handler.mount
     return True
 
 
@@ -356,7 +356,7 @@ def _root_path(settings: WebSettings) -> str:
         raise SettingsError("web.root_path", str(error)) from None
 
 
-def _proxies(table: RouteTable[_Way]) -> dict[str, ProxyStatistics]:
+def _proxies(table: RouteTable[RouteHandler]) -> dict[str, ProxyStatistics]:
     tellers: list[tuple[str, Callable[[], ProxyStatistics] | None]] = [
         (route.label, getattr(route.to.target, "proxy_statistics", None)) for route in table.routes
     ]

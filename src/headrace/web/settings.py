@@ -28,7 +28,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Upstream servers, `http://host:port`."""
     strip: bool = False
     """Take the path off before passing on (SCRIPT_NAME, root_path; for a proxy: not sent). Folders: always."""
-    lane: int = 1
+    priority: int = 1
     """Priority in the queue: 0 first, 1 normal, 2 last."""
     cache_control: str = ""
     """static: the header. Empty: revalidate always (`no-cache`)."""

@@ -169,7 +169,7 @@ class Spooled(Exchange):
         self.headers, self.version, self.secure = inner.headers, inner.version, inner.secure
         self.peer, self.peer_port, self.server = inner.peer, inner.peer_port, inner.server
         self.upgrade, self.length, self.began_s = inner.upgrade, inner.length, inner.began_s
-        self.root_path, self.route, self.lane = inner.root_path, inner.route, inner.lane
+        self.root_path, self.route, self.priority = inner.root_path, inner.route, inner.priority
         self.expects = False
 
     # What the queue notes is for the access log of the inner one, too.

@@ -62,15 +62,15 @@ class DispatchStatistics(msgspec.Struct, frozen=True):
     """Answered 503 (or 507, 413) without a worker, by reason: `queue-full`, `timeout`, `draining`, `spool-full`, …"""
     redelivered: int = 0
     """Given to another worker since theirs was lost."""
-    taken_back: int = 0
+    recalled: int = 0
     """Given to another thread since they would have waited behind a long one."""
     failed: int = 0
     """Answered 502, or cut, since their worker was lost."""
     poison: int = 0
     """Of those: that were with so many dying workers that they were given up."""
-    gone: int = 0
+    client_disconnects: int = 0
     """Whose client left before the answer was complete."""
-    hung: int = 0
+    request_timeouts: int = 0
     """Answered 504: no answer within `request_timeout`."""
     workers: list[WorkerStatistics] = []
     routes: dict[str, RouteStatistics] = {}

@@ -1,14 +1,14 @@
 """The supervisor: binds the address, starts the other processes, replaces those that die, and ends them in order.
 
   supervisor ─┬─ edge …            clients' connections, the queue of each app        (not with --direct)
-              └─ zygote ─┬─ worker an app, imported once for each generation of its code
+              └─ fork server ─┬─ worker an app, imported once for each generation of its code
                          └─ …
 
 It serves no request, and imports no app: whatever goes wrong there cannot take it along. What should be is decided by
-`headrace.web.fleet`; this is the order of things:
+`headrace.web.reconciler`; this is the order of things:
 
-    start   address bound → edges and zygotes → workers → ready
-    HUP     settings read anew → new zygotes → new workers ready → they serve, old ones drain → routes, certificates
+    start   address bound → edges and fork servers → workers → ready
+    HUP     settings read anew → new fork servers → new workers ready → they serve, old ones drain → routes, certificates
     TERM    edges drain, what waits in their queues too → workers drain → exit 0
 """
 
@@ -31,15 +31,15 @@ from headrace.process import notify_systemd, private_folder
 from headrace.settings import dump
 from headrace.web import control
 from headrace.web.control import Channel
-from headrace.web.crew import IDLE_S, Crew, Place
 from headrace.web.edges import Edges
 from headrace.web.process import usable_cores
-from headrace.web.records import Ready, Records
 from headrace.web.reloading import Reloader, StartFailed
 from headrace.web.routes import apps_of
 from headrace.web.settings import WebSettings
 from headrace.web.sockets import address_of, deal, open_sockets
+from headrace.web.stats_aggregator import Ready, StatsAggregator
 from headrace.web.upgrade import Upgrade, tell_ready
+from headrace.web.worker_group import IDLE_S, WorkerGroup, WorkerGroupConfig
 
 _log: Final = logging.getLogger("headrace.web")
 
@@ -64,14 +64,14 @@ class Supervisor:
         self._folder = private_folder()
         self._control = self._folder / "control"
         self._sockets: list[socket.socket] = []
-        self.crews: list[Crew] = []
+        self.worker_groups: list[WorkerGroup] = []
         self.apps: list[str] = []
         """Every app there has been, so that each keeps its number."""
         self.edges: Edges | None = None
-        self.records = Records()
+        self.records = StatsAggregator()
         self._broker: OwnBroker | None = None
         self._admin: Any = None
-        self._showing: asyncio.Task[None] | None = None
+        self._status_task: asyncio.Task[None] | None = None
         self._watcher: Any = None
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -105,7 +105,7 @@ class Supervisor:
         if not settings.direct:
             self.edges = self._make_edges()
             self.edges.start()
-        self.start_crews(self.apps)
+        self.start_worker_groups(self.apps)
         await self.wait(lambda: bool(self._failure) or self._stopping.is_set() or self._complete)
         if self._failure or self._stopping.is_set():
             raise StartFailed(self._failure or "stopped before it was ready")
@@ -115,9 +115,9 @@ class Supervisor:
             self._watch()
         ready = self._tell_ready()
         if settings.broker:
-            from headrace.web.showing import show  # noqa: PLC0415 - only where there is a broker
+            from headrace.web.status_reporter import show  # noqa: PLC0415 - only where there is a broker
 
-            self._showing = self._loop.create_task(show(self, ready.url))
+            self._status_task = self._loop.create_task(show(self, ready.url))
         return ready
 
     def _listeners(self) -> int:
@@ -162,36 +162,46 @@ class Supervisor:
     def _link(self, app: int, edge: int) -> str:
         return str(self._folder / f"app{app}.edge{edge}")
 
-    def start_crews(self, wanted: Sequence[str]) -> list[Crew]:
-        """A crew for each wanted app that has none, or whose crew rests; in direct mode one for all of them. Returns those
+    def start_worker_groups(self, wanted: Sequence[str]) -> list[WorkerGroup]:
+        """A worker group for each wanted app that has none, or whose worker group rests; in direct mode one for all of them. Returns those
         that were started."""
         if self.settings.direct:
-            if not self.crews and self.apps:
+            if not self.worker_groups and self.apps:
                 sockets = [listening.fileno() for listening in self._sockets]
-                return [self._add_crew(Place(self._control, self.apps, [], sockets))]
+                return [self._add_worker_group(WorkerGroupConfig(self._control, self.apps, [], sockets))]
             return []
-        resting = [crew for crew in self.crews if crew.fleet.draining and crew.place.apps[0] in wanted]
-        for crew in resting:
-            crew.resume(self.settings, workers=self.workers())
-        return [*resting, *(self._add_crew(self._place(number)) for number in range(len(self.crews), len(self.apps)))]
+        resting = [
+            worker_group
+            for worker_group in self.worker_groups
+            if worker_group.reconciler.draining and worker_group.config.apps[0] in wanted
+        ]
+        for worker_group in resting:
+            worker_group.resume(self.settings, workers=self.workers())
+        return [
+            *resting,
+            *(
+                self._add_worker_group(self._config_of(number))
+                for number in range(len(self.worker_groups), len(self.apps))
+            ),
+        ]
 
-    def _place(self, app: int) -> Place:
+    def _config_of(self, app: int) -> WorkerGroupConfig:
         links = [self._link(app, edge) for edge in range(self.settings.edges)]
-        return Place(self._control, [self.apps[app]], [links], [])
+        return WorkerGroupConfig(self._control, [self.apps[app]], [links], [])
 
-    def _add_crew(self, place: Place) -> Crew:
-        crew = Crew(
-            len(self.crews),
-            place,
+    def _add_worker_group(self, config: WorkerGroupConfig) -> WorkerGroup:
+        worker_group = WorkerGroup(
+            len(self.worker_groups),
+            config,
             self.settings,
             workers=self.workers(),
             on_change=lambda _: self._changed.set(),
             on_start_failed=self._start_failed,
             on_ended=self.records.keep,
         )
-        self.crews.append(crew)
-        crew.step()
-        return crew
+        self.worker_groups.append(worker_group)
+        worker_group.step()
+        return worker_group
 
     def _start_failed(self, reason: str) -> None:
         self._failure = self._failure or reason
@@ -201,8 +211,10 @@ class Supervisor:
         settings, listening = self.settings, self._sockets[0]
         url = address_of(listening, secure=settings.certfile is not None)
         port = 0 if listening.family == socket.AF_UNIX else int(listening.getsockname()[1])
-        interface = "/".join(sorted({crew.interface for crew in self.crews if crew.interface}))
-        workers = sum(crew.fleet.wanted for crew in self.crews)
+        interface = "/".join(
+            sorted({worker_group.interface for worker_group in self.worker_groups if worker_group.interface})
+        )
+        workers = sum(worker_group.reconciler.wanted for worker_group in self.worker_groups)
         facts = {"action": "web.ready", "url": url, "port": port, "interface": interface, "workers": workers}
         admin = self._admin.address if self._admin is not None else ""
         _log.info("ready at %s", url, extra={**facts, "admin": admin, "version": __version__, "pid": os.getpid()})
@@ -226,7 +238,12 @@ class Supervisor:
     def _complete(self) -> bool:
         """Clients that wait at a socket that nobody has served would be cut by a TERM: in direct mode each has a worker."""
         apart = self.edges is None and len(self._sockets) > 1
-        return self.ready and (not apart or all(crew.fleet.serving >= crew.fleet.wanted for crew in self.crews))
+        return self.ready and (
+            not apart
+            or all(
+                worker_group.reconciler.serving >= worker_group.reconciler.wanted for worker_group in self.worker_groups
+            )
+        )
 
     # What others ask
 
@@ -234,7 +251,14 @@ class Supervisor:
     def ready(self) -> bool:
         """Whether requests are served: by all edges, and a worker of each app at least."""
         edges = self.edges is None or self.edges.ready
-        return edges and not self.draining and all(crew.fleet.serving or crew.fleet.draining for crew in self.crews)
+        return (
+            edges
+            and not self.draining
+            and all(
+                worker_group.reconciler.serving or worker_group.reconciler.draining
+                for worker_group in self.worker_groups
+            )
+        )
 
     # While it runs
 
@@ -266,8 +290,8 @@ class Supervisor:
             self._loop.add_signal_handler(number, react)
 
     def _reap(self) -> None:
-        for crew in self.crews:
-            crew.reap()
+        for worker_group in self.worker_groups:
+            worker_group.reap()
         if self.edges is not None:
             self.edges.reap()
         if self._broker is not None:
@@ -281,22 +305,22 @@ class Supervisor:
             channel.close()
         elif message.role == "edge" and self.edges is not None:
             self.edges.welcome(channel, message)
-        elif message.role != "edge" and message.crew < len(self.crews):
-            self.crews[message.crew].welcome(channel, message)
+        elif message.role != "edge" and message.worker_group < len(self.worker_groups):
+            self.worker_groups[message.worker_group].welcome(channel, message)
 
     def _hung(self, pid: int) -> None:
-        any(crew.hung(pid) for crew in self.crews)
+        any(worker_group.hung(pid) for worker_group in self.worker_groups)
 
     def _resize(self, change: int) -> None:
-        for crew in self.crews:
-            if not self._too_few(crew.fleet.wanted + change):
-                crew.resize(change)
+        for worker_group in self.worker_groups:
+            if not self._too_few(worker_group.reconciler.wanted + change):
+                worker_group.resize(change)
 
     def _reopen_logs(self) -> None:
         if self.edges is not None:
             self.edges.tell(control.Reopen())
-        for crew in self.crews:
-            crew.reopen_logs()
+        for worker_group in self.worker_groups:
+            worker_group.reopen_logs()
 
     async def wait(self, condition: Callable[[], bool]) -> None:
         """Until it holds; looked at whenever something has changed."""
@@ -339,17 +363,17 @@ class Supervisor:
         if self._watcher is not None:
             self._watcher.stop()
         self._close_sockets()
-        for crew in self.crews:
-            crew.announce_end()
+        for worker_group in self.worker_groups:
+            worker_group.announce_end()
         if self.edges is not None:
             self.edges.leave(drain_s, idle_s=self._idle_s)
             killing = self._loop.call_later(drain_s + _EDGE_END_S, self.edges.kill)
             await self.wait(lambda: self.edges is None or self.edges.over)
             killing.cancel()
             drain_s = min(drain_s, _WORKERS_GRACE_S)
-        for crew in self.crews:
-            crew.drain(drain_s, idle_s=self._idle_s)
-        await self.wait(lambda: all(crew.over for crew in self.crews))
+        for worker_group in self.worker_groups:
+            worker_group.drain(drain_s, idle_s=self._idle_s)
+        await self.wait(lambda: all(worker_group.over for worker_group in self.worker_groups))
         if self._broker is not None:
             self._broker.stop()
             await self.wait(lambda: self._broker is None or self._broker.over)
@@ -358,8 +382,8 @@ class Supervisor:
 
     async def close(self) -> None:
         """Leave nothing behind. Idempotent."""
-        if self._showing is not None and self._showing.cancel():
-            await asyncio.wait({self._showing})
+        if self._status_task is not None and self._status_task.cancel():
+            await asyncio.wait({self._status_task})
         if self._admin is not None:
             await self._admin.close()
             self._admin = None
@@ -388,7 +412,7 @@ class Supervisor:
         """All other processes."""
         if self.edges is not None:
             self.edges.kill()
-        for crew in self.crews:
-            crew.kill()
+        for worker_group in self.worker_groups:
+            worker_group.kill()
         if self._broker is not None:
             self._broker.kill()

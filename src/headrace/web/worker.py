@@ -1,4 +1,4 @@
-"""A worker: one process that runs the app. It is forked by the zygote and told by the supervisor what to do.
+"""A worker: one process that runs the app. It is forked by the fork server and told by the supervisor what to do.
 
     start    app imported → started (lifespan) → READY → told to serve → SERVING
     end      told to leave → takes nothing new → finishes what it has → shut down → exit
@@ -42,7 +42,7 @@ class Job:
     """What a forked child has to do."""
 
     worker: int
-    slot: int
+    index: int
     parent: int
     boot: control.Boot
     settings: WebSettings
@@ -89,11 +89,11 @@ class Allowance:
         return reason
 
 
-def run_worker(job: Job, path: Path, crew: int) -> int:
+def run_worker(job: Job, path: Path, worker_group: int) -> int:
     """Run until told to leave. Returns the exit code."""
     random.seed()
     channel = BlockingChannel(path)
-    channel.tell(control.Hello("worker", os.getpid(), job.worker, crew))
+    channel.tell(control.Hello("worker", os.getpid(), job.worker, worker_group))
     try:
         apps = job.apps or import_apps(job.boot.apps, job.settings)
         interfaces = {spec: interface(app, job.settings) for spec, app in apps.items()}

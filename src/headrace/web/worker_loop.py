@@ -25,7 +25,7 @@ _log: Final = logging.getLogger("headrace.web")
 _END_S: Final = 10.5
 """After its grace: for the lifespan to shut down."""
 _LAST_HOLDER_S: Final = 0.05
-"""A listening socket is closed so long after the order to leave: supervisor and zygote have closed theirs by then. Whoever
+"""A listening socket is closed so long after the order to leave: supervisor and fork server have closed theirs by then. Whoever
 holds it last must accept what is in its backlog; what came between our accept and their close would be reset."""
 _ORPHAN_S: Final = 0.05
 
@@ -243,7 +243,7 @@ class Direct:
         *,
         on_hung: Callable[[int], None],
     ) -> None:
-        from headrace.web.door import Door  # noqa: PLC0415 - workers behind an edge need none of it
+        from headrace.web.frontend import Frontend  # noqa: PLC0415 - workers behind an edge need none of it
         from headrace.web.marks import durable_marks  # noqa: PLC0415 - as above
 
         self._targets: list[Any] = []
@@ -260,18 +260,20 @@ class Direct:
             self._targets.append(target)
             locals_[spec] = local_dispatcher(target, capacity, settings, on_hung)
         sockets = [socket.socket(fileno=number) for number in own_sockets(job)]
-        self._door = Door(settings, dispatchers=locals_, sockets=sockets, shared=job.boot.shared, marks=durable_marks)
+        self._frontend = Frontend(
+            settings, dispatchers=locals_, sockets=sockets, shared=job.boot.shared, marks=durable_marks
+        )
 
     @property
     def requests(self) -> int:
-        return self._door.requests
+        return self._frontend.requests
 
     @property
     def in_flight(self) -> int:
-        return self._door.in_flight
+        return self._frontend.in_flight
 
     async def open(self) -> None:
-        await self._door.open()
+        await self._frontend.open()
 
     def announce_end(self) -> None:
         for target in self._targets:
@@ -281,23 +283,23 @@ class Direct:
     async def close(self, grace_s: float, *, idle_s: float) -> None:
         self.announce_end()
         await asyncio.sleep(_LAST_HOLDER_S)
-        await self._door.close(grace_s, idle_s=idle_s)
+        await self._frontend.close(grace_s, idle_s=idle_s)
         for target in self._targets:
             result = target.close(grace_s) if hasattr(target, "close") else None
             if asyncio.iscoroutine(result):
                 await result
 
     def statistics(self) -> bytes:
-        return self._door.statistics()
+        return self._frontend.statistics()
 
     def reopen_logs(self) -> None:
-        self._door.reopen_logs()
+        self._frontend.reopen_logs()
 
 
 def own_sockets(job: Job) -> list[int]:
     """The listening socket of this worker's slot: one each where the kernel spreads connections over them."""
     sockets = job.boot.sockets
-    own = sockets[job.slot % len(sockets)]
+    own = sockets[job.index % len(sockets)]
     for other in sockets:
         if other != own:
             os.close(other)

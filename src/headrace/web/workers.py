@@ -2,7 +2,7 @@
 
 A worker process has links: one for each thread (WSGI), or one that many requests share (ASGI). Of the workers with room
 the one with the fewest requests in flight is chosen, so that none is busy beside an idle one; new code before old. In a
-process of threads one link may be *hot* (`pipelining.py`): it gets what the process gets, up to PIPELINE at once.
+process of threads one link may be *prefetch link* (`prefetch_policy.py`): it gets what the process gets, up to PREFETCH_MAX at once.
 
 A worker that loses a link without having said LEAVE is not trusted with anything more: it is dead or dying, though the
 kernel may not have reported all of its links yet. Its idle links are closed; a process that lives connects again. So does,
@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
-from headrace.web.credits import Credits
-from headrace.web.limits import CHOICES, LOSSES_MAX, PIPELINE
+from headrace.web.concurrency_limit import ConcurrencyLimit
+from headrace.web.limits import CHOICES, LOSSES_MAX, PREFETCH_MAX
 from headrace.web.statistics import WorkerStatistics
 
 
-class Seat(Protocol):
+class WorkerSlot(Protocol):
     """A link, as its worker sees it."""
 
     busy: int
@@ -43,50 +43,52 @@ class Worker:
 
     __slots__ = (
         "alone",
-        "condemned",
-        "crowd",
         "free",
         "generation",
-        "hot",
+        "hung",
         "in_flight",
         "links",
         "load",
         "pid",
+        "prefetch_link",
+        "quarantined",
         "requests",
-        "shunned",
+        "thread_limit",
     )
 
     def __init__(self, *, pid: int, generation: int) -> None:
         self.pid = pid
         self.generation = generation
-        self.links: set[Seat] = set()
-        self.free: list[Seat] = []
-        self.hot: Seat | None = None
+        self.links: set[WorkerSlot] = set()
+        self.free: list[WorkerSlot] = []
+        self.prefetch_link: WorkerSlot | None = None
         """Gets all that this worker gets, ahead."""
         self.in_flight = 0
-        self.crowd: Credits | None = None
+        self.thread_limit: ConcurrencyLimit | None = None
         """How many requests its threads may run at once, once they have been seen to be in each other's way."""
         self.load = 0
         """What its long requests weigh: they are in the others' way, since one thread at a time runs Python."""
         self.requests = 0
         self.alone = False
         """Has a suspect, and gets nothing else meanwhile."""
-        self.condemned = False
+        self.hung = False
         """Hangs, and was reported: its death will be no request's fault."""
-        self.shunned = False
+        self.quarantined = False
         """Gets nothing more; if it is not condemned: until it has shown that it lives."""
 
     @property
     def has_room(self) -> bool:
-        hot = self.hot
-        if hot is not None:
-            return hot.busy < hot.limit
+        prefetch_link = self.prefetch_link
+        if prefetch_link is not None:
+            return prefetch_link.busy < prefetch_link.limit
         return bool(self.free) and not self.is_full
 
     @property
     def is_full(self) -> bool:
         """Whether more would only be in each other's way."""
-        return self.crowd is not None and self.in_flight >= self.crowd.count and self.hot is None
+        return (
+            self.thread_limit is not None and self.in_flight >= self.thread_limit.count and self.prefetch_link is None
+        )
 
 
 class Workers:
@@ -106,36 +108,36 @@ class Workers:
     @property
     def deserted(self) -> bool:
         """Whether there is nobody who will ever take a request."""
-        return all(worker.shunned for worker in self)
+        return all(worker.quarantined for worker in self)
 
-    def join(self, seat: Seat, *, pid: int, generation: int) -> Worker:
+    def join(self, slot: WorkerSlot, *, pid: int, generation: int) -> Worker:
         """A link has said who it is; and, if its process has lost others, shown that it lives."""
         worker = self._workers.get(pid)
         if worker is None or worker.generation != generation:
             worker = self._workers[pid] = Worker(pid=pid, generation=generation)
-        elif worker.shunned and not worker.condemned:
+        elif worker.quarantined and not worker.hung:
             self._trust(worker)
-        worker.links.add(seat)
-        self.settle(worker, seat)
+        worker.links.add(slot)
+        self.settle(worker, slot)
         return worker
 
-    def part(self, worker: Worker, seat: Seat) -> None:
+    def part(self, worker: Worker, slot: WorkerSlot) -> None:
         """A link is closed."""
-        seat.leaving = True
-        self.settle(worker, seat)
-        worker.links.discard(seat)
+        slot.leaving = True
+        self.settle(worker, slot)
+        worker.links.discard(slot)
         if not worker.links and self._workers.get(worker.pid) is worker:
             del self._workers[worker.pid]
 
-    def shun(self, worker: Worker) -> None:
+    def quarantine(self, worker: Worker) -> None:
         """Give it nothing more. Idempotent."""
-        worker.shunned = True
+        worker.quarantined = True
         self._free.pop(worker, None)
 
     def _trust(self, worker: Worker) -> None:
-        worker.shunned = False
-        for seat in worker.links:
-            self.settle(worker, seat)
+        worker.quarantined = False
+        for slot in worker.links:
+            self.settle(worker, slot)
 
     def losses_of(self, pid: int) -> int:
         """How many links this process has lost. If there are any, it may be dead, whatever it has sent before."""
@@ -143,27 +145,27 @@ class Workers:
 
     def part_with(self, worker: Worker) -> None:
         """It has lost a link: close the idle ones, too. For each that it loses."""
-        self.shun(worker)
+        self.quarantine(worker)
         self._losses[worker.pid] = self._losses.pop(worker.pid, 0) + 1
         if len(self._losses) > LOSSES_MAX:
             del self._losses[next(iter(self._losses))]
-        for seat in tuple(worker.links):
-            if not seat.busy:
-                seat.close()
+        for slot in tuple(worker.links):
+            if not slot.busy:
+                slot.close()
 
-    def heat(self, worker: Worker, seat: Seat) -> None:
+    def enable_prefetch(self, worker: Worker, slot: WorkerSlot) -> None:
         """What the worker gets goes to this link from now on."""
-        worker.hot = seat
-        seat.limit = PIPELINE
+        worker.prefetch_link = slot
+        slot.limit = PREFETCH_MAX
 
-    def cool(self, worker: Worker) -> None:
-        """Each of its links gets one request again; the hot one when it has none."""
-        seat, worker.hot = worker.hot, None
-        if seat is not None:
-            seat.limit = 1
-            self.settle(worker, seat)
+    def disable_prefetch(self, worker: Worker) -> None:
+        """Each of its links gets one request again; the prefetch link when it has none."""
+        slot, worker.prefetch_link = worker.prefetch_link, None
+        if slot is not None:
+            slot.limit = 1
+            self.settle(worker, slot)
 
-    def pick(self, *, empty: bool = False) -> tuple[Worker, Seat] | None:
+    def pick(self, *, empty: bool = False) -> tuple[Worker, WorkerSlot] | None:
         """Who gets the next request, if anybody. `empty`: rather a link that has none."""
         best: Worker | None = None
         least = 0
@@ -176,11 +178,11 @@ class Workers:
                 best, least = worker, worker.in_flight + worker.load
         if best is None:
             return None
-        if best.hot is None or (empty and best.free):
+        if best.prefetch_link is None or (empty and best.free):
             return best, min(best.free, key=_busy) if empty else best.free[-1]
-        return best, best.hot
+        return best, best.prefetch_link
 
-    def pick_empty(self) -> tuple[Worker, Seat] | None:
+    def pick_empty(self) -> tuple[Worker, WorkerSlot] | None:
         """A worker that has nothing at all, if there is one."""
         for worker in self._free:
             if not worker.in_flight:
@@ -189,22 +191,22 @@ class Workers:
 
     def resettle(self, worker: Worker) -> None:
         """Its crowd's bound has changed."""
-        if worker.has_room and not worker.alone and not worker.shunned:
+        if worker.has_room and not worker.alone and not worker.quarantined:
             self._free[worker] = None
         else:
             self._free.pop(worker, None)
 
-    def settle(self, worker: Worker, seat: Seat) -> None:
+    def settle(self, worker: Worker, slot: WorkerSlot) -> None:
         """Call when `busy`, `limit`, `leaving` of a link or `alone` of its worker have changed. Idempotent."""
-        if seat.leaving and worker.hot is seat:
-            self.cool(worker)
-        has_room = seat.busy < seat.limit and not seat.leaving and not worker.shunned
-        if has_room is not seat.listed:
-            seat.listed = has_room
+        if slot.leaving and worker.prefetch_link is slot:
+            self.disable_prefetch(worker)
+        has_room = slot.busy < slot.limit and not slot.leaving and not worker.quarantined
+        if has_room is not slot.listed:
+            slot.listed = has_room
             if has_room:
-                worker.free.append(seat)
+                worker.free.append(slot)
             else:
-                worker.free.remove(seat)
+                worker.free.remove(slot)
         self.resettle(worker)
 
     def statistics(self) -> list[WorkerStatistics]:
@@ -213,12 +215,12 @@ class Workers:
                 pid=worker.pid,
                 generation=worker.generation,
                 in_flight=worker.in_flight,
-                capacity=sum(seat.limit for seat in worker.links if not seat.leaving),
+                capacity=sum(slot.limit for slot in worker.links if not slot.leaving),
                 requests=worker.requests,
             )
             for worker in self
         ]
 
 
-def _busy(seat: Seat) -> int:
-    return seat.busy
+def _busy(slot: WorkerSlot) -> int:
+    return slot.busy

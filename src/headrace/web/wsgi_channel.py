@@ -4,7 +4,7 @@ HELLO ──▶ idle ──REQUEST──▶ running ──ANSWER, ENDED, GONE─
 LEAVE from here: the edge answers with LEAVE; a request that was on its way before that is run still
 LEAVE from there, or its end: the link is over as soon as nothing runs
 
-Requests may come ahead (`pipelining.py`). They are run in order, and while there are more the answers are held back a
+Requests may come ahead (`prefetch_policy.py`). They are run in order, and while there are more the answers are held back a
 moment, so that several leave as one. Those that were not begun go back when the edge asks for them, when the thread has
 to wait for a client, and when it leaves.
 """
@@ -25,7 +25,7 @@ from headrace.http.fields import Fields
 from headrace.web import frames
 from headrace.web.frames import COUNT, HEAD, HEAD_BYTES, HEADER, Kind
 from headrace.web.limits import FAST_S
-from headrace.web.pipelining import is_repeatable, may_hold
+from headrace.web.prefetch_policy import is_repeatable, may_hold
 from headrace.web.stopwatch import Stopwatch
 from headrace.web.wsgi import Channel, ClientGone, Runner
 from headrace.web.wsgi_inbox import Inbox, LinkBroken, LinkLost
@@ -47,7 +47,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class Link(Channel):
-    """One connection to an edge. One thread serves it; only `leave` and `give_back` are for others.
+    """One connection to an edge. One thread serves it; only `leave` and `return_unstarted` are for others.
 
     Invariants: `_stream` is the request that runs, 0 if none; it is answered exactly once, also for an edge that is gone:
     then into the void. Nobody writes but under `_lock`, so that a LEAVE never lands inside another frame. While a request
@@ -153,7 +153,7 @@ class Link(Channel):
         self._leaving = True
         self._tell(leave=True)
 
-    def give_back(self) -> None:
+    def return_unstarted(self) -> None:
         """Let go of what was not begun, and of answers that are held back. For any thread; does not wait."""
         self._inbox.receive_nowait()
         self._tell(leave=False)
@@ -289,7 +289,7 @@ class Link(Channel):
         self._check()
         if not self._inbox.others:
             if self._inbox.requests or self._held:
-                self.give_back()
+                self.return_unstarted()
             self._receive()
         self._note_others()
 

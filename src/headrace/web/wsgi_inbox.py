@@ -18,7 +18,7 @@ from headrace.web.wsgi import ClientGone
 _REQUEST: Final = int(Kind.REQUEST)
 _RECEIVE_BYTES: Final = 65_536
 _AHEAD_MAX: Final = 64
-"""Requests at once; the edge gives fewer (`limits.PIPELINE`)."""
+"""Requests at once; the edge gives fewer (`limits.PREFETCH_MAX`)."""
 _READS_MAX: Final = 4  # what an edge writes ahead fits into fewer
 
 

@@ -2,7 +2,7 @@
 
 A thread is a consumer: it waits in `recv`, runs the application, answers, and waits again. In the common case that is at
 most one `recv` and one `sendall` a request, and no thread ever hands anything to another. For each edge there is one thread
-more, the keeper, that gives requests back that wait behind a long one. An edge that ends is looked for until it is there
+more, the control thread, that gives requests back that wait behind a long one. An edge that ends is looked for until it is there
 again.
 """
 
@@ -58,9 +58,9 @@ class LinkThreads:
             _LinkThread(edges[number % len(edges)], runner, _greeting(hello, capacity=1, number=number))
             for number in range(threads)
         ]
-        keepers_greeting = _greeting(hello, capacity=0, number=threads)
-        self._keepers = [_Keeper(edge, self._threads, keepers_greeting) for edge in edges]
-        for number, thread in enumerate((*self._threads, *self._keepers)):
+        control_greeting = _greeting(hello, capacity=0, number=threads)
+        self._control_threads = [_ControlThread(edge, self._threads, control_greeting) for edge in edges]
+        for number, thread in enumerate((*self._threads, *self._control_threads)):
             thread.start(f"headrace-wsgi-{number}")
 
     @property
@@ -83,9 +83,9 @@ class LinkThreads:
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         if not all(thread.join(deadline_s) for thread in self._threads):
             return False
-        for keeper in self._keepers:  # up to here somebody might have waited behind a long request
-            keeper.leave()
-        return all(keeper.join(deadline_s) for keeper in self._keepers)
+        for control_thread in self._control_threads:  # up to here somebody might have waited behind a long request
+            control_thread.leave()
+        return all(control_thread.join(deadline_s) for control_thread in self._control_threads)
 
 
 class _Attendant(ABC):
@@ -168,9 +168,9 @@ class _LinkThread(_Attendant):
         if (link := self._link) is not None:
             link.leave()
 
-    def give_back(self) -> None:
+    def return_unstarted(self) -> None:
         if (link := self._link) is not None:
-            link.give_back()
+            link.return_unstarted()
 
     def _serve(self, connected: socket.socket) -> bool:
         link = Link(connected, self._runner)
@@ -193,7 +193,7 @@ class _LinkThread(_Attendant):
             _log.exception("a link failed", extra={"action": "web.link.failed"})
 
 
-class _Keeper(_Attendant):
+class _ControlThread(_Attendant):
     """One that gives back what waits behind a long request; asleep unless the edge asks."""
 
     def __init__(self, path: Path, threads: Sequence[_LinkThread], greeting: bytes) -> None:
@@ -236,10 +236,10 @@ class _Keeper(_Attendant):
     def _obey(self, connected: socket.socket, kind: int, payload: bytes) -> None:
         if kind == Kind.PING:
             connected.sendall(_PONG)
-        elif kind == Kind.TAKEBACK and len(payload) == COUNT.size:
+        elif kind == Kind.RECALL and len(payload) == COUNT.size:
             (number,) = COUNT.unpack(payload)
             if number < len(self._threads):
-                self._threads[number].give_back()
+                self._threads[number].return_unstarted()
 
 
 def _read_frame(arriving: BinaryIO) -> tuple[int, bytes] | None:

@@ -88,13 +88,13 @@ class Client(threading.Thread):
 
 
 def victims(server: WebProcess) -> Iterator[int]:
-    """One kind after the other: a worker, the zygote, the edge, the broker."""
+    """One kind after the other: a worker, the fork server, the edge, the broker."""
     dice = random.Random(1)
     while True:
-        for kind in ("worker", "edge", "broker", "worker", "zygote", "worker"):
+        for kind in ("worker", "edge", "broker", "worker", "fork_server", "worker"):
             kinds: dict[str, Callable[[], set[int]]] = {
                 "worker": server.workers,
-                "zygote": server.zygotes,
+                "fork_server": server.fork_servers,
                 "edge": server.edges,
                 "broker": lambda: {pid for pid, line in server.processes().items() if " broker " in f"{line} "},
             }

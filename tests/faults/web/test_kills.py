@@ -92,13 +92,13 @@ def test_all_workers_are_killed_at_once_and_requests_wait_for_the_next(tmp_path:
 
 
 @pytest.mark.parametrize("import_s", ["0", IMPORT_S], ids=["quick", "slow"])
-def test_the_zygote_is_killed_and_no_request_fails(tmp_path: Path, import_s: str) -> None:
+def test_the_fork_server_is_killed_and_no_request_fails(tmp_path: Path, import_s: str) -> None:
     write(tmp_path, "one")
     with serve(tmp_path, "shop:app", "--workers", "2", env=environment(import_s)) as server:
         before = server.workers()
         with traffic(server.port) as running:
             pass_by(running)
-            os.kill(min(server.zygotes()), signal.SIGKILL)
+            os.kill(min(server.fork_servers()), signal.SIGKILL)
             server.wait_for("web.reloaded")
             pass_by(running)
         assert (running.failed(), running.lost_posts()) == ([], 0)
@@ -106,17 +106,17 @@ def test_the_zygote_is_killed_and_no_request_fails(tmp_path: Path, import_s: str
         assert server.stop() == 0
 
 
-def test_workers_and_their_zygote_are_killed_and_all_are_replaced(tmp_path: Path) -> None:
-    """The zygote cannot tell any more how its workers have ended."""
+def test_workers_and_their_fork_server_are_killed_and_all_are_replaced(tmp_path: Path) -> None:
+    """The fork server cannot tell any more how its workers have ended."""
     write(tmp_path, "one")
     with serve(tmp_path, "shop:app", "--workers", "2", env=environment()) as server:
-        before, (zygote,) = server.workers(), server.zygotes()
+        before, (fork_server,) = server.workers(), server.fork_servers()
         with traffic(server.port, posts=0) as running:
-            os.kill(zygote, signal.SIGSTOP)
+            os.kill(fork_server, signal.SIGSTOP)
             for victim in before:
                 os.kill(victim, signal.SIGKILL)
             wait_until(lambda: not any(_is_alive(pid) for pid in before))
-            os.kill(zygote, signal.SIGKILL)
+            os.kill(fork_server, signal.SIGKILL)
             pass_by(running)
             wait_until(lambda: two(server) and not two(server) & before)
         assert running.failed() == []
@@ -173,7 +173,7 @@ def _kill_in_a_loop(server: WebProcess, running: Traffic) -> None:
 def _kill_two_generations(server: WebProcess, running: Traffic) -> None:
     server.signal(signal.SIGHUP)
     pass_by(running, 20)
-    for victim in server.workers() | server.zygotes():
+    for victim in server.workers() | server.fork_servers():
         with suppress(ProcessLookupError):  # the older ones are on their way out
             os.kill(victim, signal.SIGKILL)
     pass_by(running, 20)

@@ -245,7 +245,7 @@ async def test_client_that_leaves_takes_its_request_along() -> None:
         exchange.leave()
         assert await connection.ended() in (b"half", b"")
         assert rig.of(rig.server).in_flight == 0 and rig.of(rig.server).idle == 0
-        assert rig.proxy.statistics().gone == 1 and rig.of(rig.server).failures == 0
+        assert rig.proxy.statistics().client_disconnects == 1 and rig.of(rig.server).failures == 0
 
 
 @on_loop

@@ -23,7 +23,7 @@ class User(Protocol):
         """The connection has ended; without an error, in order. It is not used any more."""
 
 
-class Keeper(Protocol):
+class ConnectionPool(Protocol):
     """Who keeps the connection while nobody uses it."""
 
     def forget(self, connection: UpstreamConnection) -> None:
@@ -33,10 +33,10 @@ class Keeper(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """Invariant: while nobody has it, nothing may come; if something does, it is closed, since nobody knows whose it is."""
 
-    __slots__ = ("_fd", "_keeper", "_transport", "reader", "since_s", "user", "writable")
+    __slots__ = ("_fd", "_pool", "_transport", "reader", "since_s", "user", "writable")
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper: Final = keeper
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool: Final = pool
         self._transport: asyncio.Transport = cast("Any", None)
         self._fd = -1
         self.user: User | None = None
@@ -114,4 +114,4 @@ class UpstreamConnection(asyncio.Protocol):
         if user is not None:
             user.lost(exc)
         else:
-            self._keeper.forget(self)
+            self._pool.forget(self)

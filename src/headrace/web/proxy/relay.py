@@ -19,10 +19,10 @@ from headrace.web.proxy.answer import Answer, AnswerInvalid
 from headrace.web.proxy.connection import UpstreamConnection
 from headrace.web.proxy.head import HeadInvalid, render
 from headrace.web.proxy.limits import INTERIM_ANSWERS_MAX
-from headrace.web.tickets import Body
+from headrace.web.queued_request import Body
 
 if TYPE_CHECKING:
-    from headrace.web.proxy.target import ProxyTicket
+    from headrace.web.proxy.target import QueuedProxyRequest
     from headrace.web.proxy.upstream import Upstream
 
 
@@ -61,7 +61,7 @@ class Owner(Protocol):
 
 
 class Relay:
-    """The flow of a ticket. Invariant: either it has a connection, of which it is the user, or it waits for one."""
+    """The flow of a queued request. Invariant: either it has a connection, of which it is the user, or it waits for one."""
 
     __slots__ = (
         "_answer",
@@ -76,16 +76,16 @@ class Relay:
         "active_s",
         "blamed",
         "exchange",
+        "queued",
         "sent",
         "started",
-        "ticket",
         "upstream",
     )
 
-    def __init__(self, owner: Owner, ticket: ProxyTicket, upstream: Upstream) -> None:
+    def __init__(self, owner: Owner, queued: QueuedProxyRequest, upstream: Upstream) -> None:
         self._owner = owner
-        self.ticket = ticket
-        self.exchange: Exchange = ticket.exchange
+        self.queued = queued
+        self.exchange: Exchange = queued.exchange
         self.upstream = upstream
         self.active_s = 0.0
         """When something last came from the upstream, or the client was waited for."""
@@ -111,7 +111,7 @@ class Relay:
         self.active_s = self._owner.now_s()
         connection = None
         if not fresh and not self.exchange.upgrade:
-            connection = self.upstream.take_connection(self.active_s, repeatable=self.ticket.may_be_repeated())
+            connection = self.upstream.take_connection(self.active_s, repeatable=self.queued.may_be_repeated())
         if connection is not None:
             self._reused = True
             self._send(connection)
@@ -135,13 +135,13 @@ class Relay:
     def _send(self, connection: UpstreamConnection) -> None:
         connection.user = self
         self._connection = connection
-        exchange, ticket = self.exchange, self.ticket
+        exchange, queued = self.exchange, self.queued
         length, piece = (0 if exchange.upgrade else exchange.length), b""  # HTTP/2's CONNECT seems to have a body
-        if length and ticket.body is None:
-            ticket.body = Body(exchange, keep=ticket.may_be_repeated())
-        if ticket.body is not None:
-            piece = ticket.body.read()  # this invites it, too
-            self._body_done = ticket.body.ended
+        if length and queued.body is None:
+            queued.body = Body(exchange, keep=queued.may_be_repeated())
+        if queued.body is not None:
+            piece = queued.body.read()  # this invites it, too
+            self._body_done = queued.body.ended
             if length == CHUNKED and self._body_done:
                 length = len(piece)
         try:
@@ -172,7 +172,7 @@ class Relay:
 
     def _pump(self) -> None:
         """Pass on what there is of the body, as far as the upstream takes it."""
-        connection, body = self._connection, self.ticket.body
+        connection, body = self._connection, self.queued.body
         assert connection is not None, "it waits for a connection"
         assert body is not None, "there is no body"
         while not self._body_done and connection.writable:
@@ -217,7 +217,7 @@ class Relay:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self.ticket.tunnel:
+        if self.queued.tunnel:
             connection.write(self.exchange.take())  # what the client has sent last: a close frame, mostly
             connection.close()
         else:
@@ -237,7 +237,7 @@ class Relay:
         connection = self._connection
         if connection is None or self._body_done:
             return
-        if self.ticket.tunnel:
+        if self.queued.tunnel:
             self._pump_tunnel(connection)
         else:
             self._pump()
@@ -247,7 +247,7 @@ class Relay:
         assert connection is not None, "a connection that is not ours"
         self.active_s = self._owner.now_s()
         try:
-            if self.ticket.tunnel or self._has_answer(connection):
+            if self.queued.tunnel or self._has_answer(connection):
                 self._pass_on(connection)
         except AnswerInvalid as error:
             self._give_up(connection, str(error))
@@ -283,7 +283,7 @@ class Relay:
         fields = answer.fields
         if exchange.version == "2":
             fields = fields.replace(remove=_FROM_HTTP2)  # it answers a key of ours
-        self.ticket.tunnel = self.started = True
+        self.queued.tunnel = self.started = True
         self._body_done = False
         exchange.tunnel(fields)
         self._owner.tunnelled(self)
@@ -291,7 +291,7 @@ class Relay:
 
     def _pass_on(self, connection: UpstreamConnection) -> None:
         exchange = self.exchange
-        if self.ticket.tunnel:
+        if self.queued.tunnel:
             data, whole = connection.reader.take(), False
         else:
             data, whole = connection.reader.read_body()
@@ -340,7 +340,7 @@ class Relay:
     def lost(self, error: Exception | None) -> None:
         connection, self._connection = self._connection, None
         assert connection is not None, "a connection that is not ours"
-        if self.ticket.tunnel or (self.started and connection.reader.delimited):
+        if self.queued.tunnel or (self.started and connection.reader.delimited):
             if error is None:
                 self.exchange.finish()
                 self._owner.relayed(self)

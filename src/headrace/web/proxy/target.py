@@ -17,6 +17,7 @@ import msgspec
 
 from headrace.http import problem
 from headrace.http.exchange import Exchange
+from headrace.web.base_dispatcher import BaseDispatcher
 from headrace.web.proxy import health as rules
 from headrace.web.proxy.address import upstreams_of
 from headrace.web.proxy.check import ask
@@ -24,17 +25,16 @@ from headrace.web.proxy.health import PROBING, UNFIT
 from headrace.web.proxy.limits import ATTEMPTS_MAX, CHECK_S
 from headrace.web.proxy.relay import Relay
 from headrace.web.proxy.upstream import Upstream
-from headrace.web.queueing import Queueing
+from headrace.web.queued_request import QueuedRequest
 from headrace.web.settings import RouteSettings
 from headrace.web.statistics import DispatchStatistics, ProxyStatistics, WorkerStatistics
-from headrace.web.tickets import Ticket
 
 _log: Final = logging.getLogger("headrace.web")
 
 _UNAVAILABLE: Final = "no-upstream"
 
 
-class ProxyTicket(Ticket):
+class QueuedProxyRequest(QueuedRequest):
     """A request, and who has failed it."""
 
     __slots__ = ("relay", "tried")
@@ -46,7 +46,7 @@ class ProxyTicket(Ticket):
         self.tried: tuple[Upstream, ...] = ()
 
 
-class ProxyTarget(Queueing):
+class ProxyTarget(BaseDispatcher):
     """See the module. A Target; one loop.
 
     Invariants: an upstream has at most `concurrency` requests, tunnels not counted; a request is with at most one.
@@ -61,7 +61,7 @@ class ProxyTarget(Queueing):
             route: with at least one upstream in `proxy`.
             place: of the route in the settings, for errors.
             tls: for https upstreams; by default the system's authorities are trusted.
-            settings: those of `Queueing`.
+            settings: those of `BaseDispatcher`.
 
         Raises: SettingsError.
         """
@@ -97,28 +97,28 @@ class ProxyTarget(Queueing):
     # Giving
 
     def _admit(self, exchange: Exchange) -> None:
-        ticket = ProxyTicket(self, exchange)
-        if self._admission.length or not self._place(ticket):
+        queued = QueuedProxyRequest(self, exchange)
+        if self._admission.length or not self._try_dispatch(queued):
             if self._is_anybody_up():
-                self._wait(ticket)
+                self._wait(queued)
             else:
-                self._refuse_all_down(ticket)
+                self._refuse_all_down(queued)
 
-    def _place(self, ticket: Ticket) -> bool:
-        assert isinstance(ticket, ProxyTicket)
-        upstream = self._pick(ticket.tried)
+    def _try_dispatch(self, queued: QueuedRequest) -> bool:
+        assert isinstance(queued, QueuedProxyRequest)
+        upstream = self._pick(queued.tried)
         if upstream is None:
             return False
-        self._give(ticket, upstream, fresh=False)
+        self._give(queued, upstream, fresh=False)
         return True
 
-    def _give(self, ticket: ProxyTicket, upstream: Upstream, *, fresh: bool) -> None:
-        self._begin(ticket)
+    def _give(self, queued: QueuedProxyRequest, upstream: Upstream, *, fresh: bool) -> None:
+        self._begin(queued)
         upstream.busy += 1
         upstream.requests += 1
         upstream.health = rules.taken(upstream.health)
-        relay = ticket.relay = Relay(self, ticket, upstream)
-        ticket.flow = relay
+        relay = queued.relay = Relay(self, queued, upstream)
+        queued.flow = relay
         relay.begin(fresh=fresh)
 
     def _pick(self, tried: tuple[Upstream, ...] = ()) -> Upstream | None:
@@ -162,7 +162,7 @@ class ProxyTarget(Queueing):
         relay.exchange.notify = None
         if not relay.blamed:
             relay.upstream.succeeded()
-        self._over(relay, counted=not relay.ticket.tunnel)
+        self._over(relay, counted=not relay.queued.tunnel)
         self.fill()
 
     def unreachable(self, relay: Relay, reason: str) -> None:
@@ -171,7 +171,7 @@ class ProxyTarget(Queueing):
         self._try_again(relay, reason)
 
     def broken(self, relay: Relay, reason: str, *, repeatable: bool) -> None:
-        if relay.ticket.tunnel:
+        if relay.queued.tunnel:
             self._end_tunnel(relay)
             return
         self._blame(relay, reason)
@@ -183,11 +183,11 @@ class ProxyTarget(Queueing):
 
     def stale(self, relay: Relay) -> None:
         """Nobody's fault: once more, to the same upstream."""
-        ticket = relay.ticket
-        if ticket.may_be_repeated() and ticket.rewind():
+        queued = relay.queued
+        if queued.may_be_repeated() and queued.rewind():
             relay.upstream.released()
             self._over(relay)
-            self._give(ticket, relay.upstream, fresh=True)
+            self._give(queued, relay.upstream, fresh=True)
         else:
             self.broken(
                 relay,
@@ -199,21 +199,21 @@ class ProxyTarget(Queueing):
         relay.abandon()
         relay.upstream.released()
         self._over(relay)
-        self._forget(relay.ticket)
+        self._forget(relay.queued)
         problem.respond(relay.exchange, 400, reason)
         self.loop.call_soon(self.fill)  # not from within: this is called while it is given out
 
     def _over(self, relay: Relay, *, counted: bool = False) -> None:
         """The upstream has it no more."""
-        ticket = relay.ticket
-        ticket.flow = ticket.relay = None
-        if not ticket.tunnel:
+        queued = relay.queued
+        queued.flow = queued.relay = None
+        if not queued.tunnel:
             relay.upstream.busy -= 1
-        self._end(ticket, counted=counted)
+        self._end(queued, counted=counted)
 
     def _end_tunnel(self, relay: Relay) -> None:
         self._over(relay)
-        self._forget(relay.ticket)
+        self._forget(relay.queued)
         relay.exchange.abort()
 
     # Failing
@@ -230,25 +230,25 @@ class ProxyTarget(Queueing):
             self.loop.call_soon(self._give_up_waiting)
 
     def _try_again(self, relay: Relay, reason: str) -> None:
-        ticket = relay.ticket
-        ticket.losses += 1
-        ticket.tried += (relay.upstream,)
-        may = not relay.sent or (ticket.may_be_repeated() and ticket.rewind())
-        if not may or ticket.losses >= ATTEMPTS_MAX or not self._is_anybody_up():
+        queued = relay.queued
+        queued.losses += 1
+        queued.tried += (relay.upstream,)
+        may = not relay.sent or (queued.may_be_repeated() and queued.rewind())
+        if not may or queued.losses >= ATTEMPTS_MAX or not self._is_anybody_up():
             self._fail(relay, reason)
             return
         self._redelivered += 1
         self._log_failure(relay, "an upstream failed; its request goes on: %s", reason, action="web.upstream.retried")
-        if not self._place(ticket):
+        if not self._try_dispatch(queued):
             now_s = self.now_s()
-            self._admission.put_back(ticket, now_s)
+            self._admission.put_back(queued, now_s)
             self._arm(now_s)
         self.fill()
 
     def _fail(self, relay: Relay, reason: str) -> None:
         self._failed += 1
         self._log_failure(relay, "an upstream failed a request: %s", reason, action="web.upstream.failed")
-        self._forget(relay.ticket)
+        self._forget(relay.queued)
         if not relay.sent:
             relay.exchange.refused = _UNAVAILABLE  # so a durable request knows that it has not been run
         headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -271,16 +271,16 @@ class ProxyTarget(Queueing):
 
     def _give_up_waiting(self) -> None:
         """Nobody is up: who waits is told so at once."""
-        while not self._is_anybody_up() and (ticket := self._admission.take(self.now_s())) is not None:
-            self._refuse_all_down(ticket)
+        while not self._is_anybody_up() and (queued := self._admission.take(self.now_s())) is not None:
+            self._refuse_all_down(queued)
 
-    def _refuse_all_down(self, ticket: Ticket) -> None:
+    def _refuse_all_down(self, queued: QueuedRequest) -> None:
         self._count_shed(_UNAVAILABLE)
-        exchange = ticket.exchange
+        exchange = queued.exchange
         exchange.refused = _UNAVAILABLE
         retry_s = self._retry_after_s()
         detail = f"no upstream server can be reached; try again in {retry_s} s"
-        self._forget(ticket)
+        self._forget(queued)
         problem.respond(exchange, 503, detail, kind=_UNAVAILABLE, headers=((b"Retry-After", b"%d" % retry_s),))
 
     def _retry_after_s(self) -> int:
@@ -293,22 +293,22 @@ class ProxyTarget(Queueing):
 
     # Otherwise
 
-    def _cancel(self, ticket: Ticket) -> None:
-        assert isinstance(ticket, ProxyTicket)
-        relay = ticket.relay
+    def _cancel(self, queued: QueuedRequest) -> None:
+        assert isinstance(queued, QueuedProxyRequest)
+        relay = queued.relay
         if relay is not None:
             relay.abandon()
-            if not ticket.tunnel:
+            if not queued.tunnel:
                 relay.upstream.released()
             self._over(relay)
-        self._forget(ticket)
+        self._forget(queued)
         self.fill()
 
     def _watch(self, since_s: float) -> None:
-        for ticket in tuple(self.running):
-            assert isinstance(ticket, ProxyTicket)
-            relay = ticket.relay
-            if relay is None or ticket.tunnel:
+        for queued in tuple(self.running):
+            assert isinstance(queued, QueuedProxyRequest)
+            relay = queued.relay
+            if relay is None or queued.tunnel:
                 continue
             if relay.waits_for_client:
                 relay.active_s = self.now_s()
@@ -316,18 +316,18 @@ class ProxyTarget(Queueing):
                 self._find_late(relay)
 
     def _find_late(self, relay: Relay) -> None:
-        self._hung += 1
+        self._request_timeouts += 1
         reason = f"nothing came for {self._read_timeout_s:g} s"
         relay.abandon()
         self._blame(relay, reason)
         self._over(relay)
         self._log_failure(relay, "an upstream failed a request: %s", reason, action="web.upstream.late")
-        self._forget(relay.ticket)
+        self._forget(relay.queued)
         detail = f"the upstream server did not answer within {self._read_timeout_s:g} s"
         problem.respond(relay.exchange, 504, detail, kind="gateway-timeout")
         self.fill()
 
-    def _condemn(self, _: Ticket) -> int:
+    def _mark_hung(self, _: QueuedRequest) -> int:
         raise AssertionError("upstreams are not replaced")
 
     # Time

@@ -11,7 +11,7 @@ from headrace.http.fields import Fields
 from headrace.web.stored.limits import RESPONSE_BYTES_MAX
 from headrace.web.stored.records import Response, StoredRequest
 
-LANE_LAST = 2
+PRIORITY_LAST = 2
 """Durable requests have time: clients that wait go first."""
 _FILE_PIECE_BYTES = 1_048_576
 _ID, _ATTEMPT = OWN_HEADERS = (b"headrace-request-id", b"headrace-attempt")
@@ -45,7 +45,7 @@ class ReplayedExchange(Exchange):
         self.length = len(body)
         self.expects = False
         self.began_s = time.monotonic()
-        self.lane = LANE_LAST
+        self.priority = PRIORITY_LAST
         self._body = body
         self._fields = Fields()
         self._answer = bytearray()

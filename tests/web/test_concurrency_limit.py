@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from headrace.web.credits import Credits
+from headrace.web.concurrency_limit import ConcurrencyLimit
 
 
 def test_worker_that_waits_for_io_soon_holds_all_it_may() -> None:
-    held = Credits(1_000)
+    held = ConcurrencyLimit(1_000)
     rounds = 0
     while held.count < 1_000:
         held.lag(0.001, used_up=True)
@@ -15,26 +15,26 @@ def test_worker_that_waits_for_io_soon_holds_all_it_may() -> None:
 
 
 def test_worker_that_computes_holds_few() -> None:
-    held = Credits(1_000)
+    held = ConcurrencyLimit(1_000)
     for _ in range(200):
         held.lag(0.005 * held.count, used_up=True)  # each request computes for 5 ms
     assert 1 <= held.count <= 5
 
 
 def test_unused_credits_do_not_grow() -> None:
-    held = Credits(1_000)
+    held = ConcurrencyLimit(1_000)
     held.lag(0.001, used_up=False)
     assert held.count == 16
 
 
 def test_in_between_nothing_changes() -> None:
-    held = Credits(1_000)
+    held = ConcurrencyLimit(1_000)
     held.lag(0.01, used_up=True)
     assert held.count == 16
 
 
 def test_credits_stay_within_bounds() -> None:
-    held = Credits(3)
+    held = ConcurrencyLimit(3)
     assert held.count == 3
     held.lag(0.0, used_up=True)
     assert held.count == 3

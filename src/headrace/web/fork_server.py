@@ -1,10 +1,10 @@
-"""The zygote: a fresh interpreter that imports the app once and forks the workers from there.
+"""The fork server: a fresh interpreter that imports the app once and forks the workers from there.
 
 Forking is safe because nothing else runs here: no loop, no thread, one channel that is read between forks. A worker
 starts in milliseconds, shares the memory of the import, and runs the code that this generation has imported, whatever
 the files say by now. Without --preload each worker imports for itself.
 
-A fork returns from `Zygote.run` in the child: the worker runs with an empty stack, and ends as a program ends, with its
+A fork returns from `ForkServer.run` in the child: the worker runs with an empty stack, and ends as a program ends, with its
 `atexit` functions.
 """
 
@@ -27,15 +27,15 @@ from typing import Any, Final
 from headrace.settings import load as load_settings
 from headrace.web import control
 from headrace.web.control import BlockingChannel
-from headrace.web.fleet import KILL_AFTER_S
 from headrace.web.process import clear, import_apps, set_up, tell_failure
+from headrace.web.reconciler import KILL_AFTER_S
 from headrace.web.settings import WebSettings
 from headrace.web.worker import EXIT_FAILED, Job, run_worker
 
 _log: Final = logging.getLogger("headrace.web")
 
 
-class Zygote:
+class ForkServer:
     """Forks, tells of the end of what it has forked, and ends after its last child."""
 
     def __init__(self, channel: BlockingChannel, boot: control.Boot, apps: dict[str, Any]) -> None:
@@ -78,8 +78,8 @@ class Zygote:
             return None
         for message in messages:
             match message:
-                case control.Fork(worker, slot):
-                    job = self._fork(worker, slot)
+                case control.Fork(worker, index):
+                    job = self._fork(worker, index)
                     if job is not None:
                         return job
                 case control.Kill(worker):
@@ -95,14 +95,14 @@ class Zygote:
             with suppress(OSError):
                 os.close(number)
 
-    def _fork(self, worker: int, slot: int) -> Job | None:
+    def _fork(self, worker: int, index: int) -> Job | None:
         parent = os.getpid()
         pid = os.fork()
         if pid:
             self._children[pid] = worker
             return None
         self._become_child()
-        return Job(worker, slot, parent, self._boot, self._settings, self._apps)
+        return Job(worker, index, parent, self._boot, self._settings, self._apps)
 
     def _become_child(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -140,10 +140,10 @@ class Zygote:
 
 
 def main() -> int:
-    """`python -m headrace.web.zygote CONTROL CREW GENERATION`. Started by the supervisor only."""
-    path, crew, generation = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    """`python -m headrace.web.fork_server CONTROL WORKER_GROUP GENERATION`. Started by the supervisor only."""
+    path, worker_group, generation = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     channel = BlockingChannel(path)
-    channel.tell(control.Hello("zygote", os.getpid(), generation, crew))
+    channel.tell(control.Hello("fork_server", os.getpid(), generation, worker_group))
     boot = channel.receive()
     if not isinstance(boot, control.Boot):
         return 0
@@ -159,11 +159,11 @@ def main() -> int:
         _check_threads()
     gc.collect()
     gc.freeze()  # a collection in a worker would write to the pages that it shares with the others
-    zygote = Zygote(channel, boot, apps)
+    fork_server = ForkServer(channel, boot, apps)
     channel.tell(control.Ready())
-    job = zygote.run()
+    job = fork_server.run()
     if job is not None:
-        return run_worker(job, path, crew)
+        return run_worker(job, path, worker_group)
     if channel.lost:
         clear(path)
     return 0

@@ -1,7 +1,7 @@
-"""The edge's side of `pipelining.py`: which link of a process gets requests ahead, and what is taken back from it.
+"""The edge's side of `prefetch_policy.py`: which link of a process gets requests ahead, and what is recalled from it.
 
-Only processes with a keeper get any: what waits behind a long request must not depend on that one's end. A timer looks
-at the hot links, every WATCH_S while something waits. It compares one look with the next, not with the clock: an edge
+Only processes with a control thread get any: what waits behind a long request must not depend on that one's end. A timer looks
+at the prefetch links, every WATCH_S while something waits. It compares one look with the next, not with the clock: an edge
 that was itself late has not read yet what its workers have answered.
 """
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from headrace.web.frames import COUNT, Kind
 from headrace.web.limits import ASK_AGAIN_S, LONG_LOAD, WATCH_S
-from headrace.web.pipelining import Pace
+from headrace.web.prefetch_policy import PrefetchPolicy
 from headrace.web.workers import Worker, Workers
 
 if TYPE_CHECKING:
     from headrace.web.link import Link
 
-_TAKEBACK: Final = int(Kind.TAKEBACK)
+_RECALL: Final = int(Kind.RECALL)
 
 
 class Owner(Protocol):
@@ -26,63 +26,63 @@ class Owner(Protocol):
 
     loop: asyncio.AbstractEventLoop
     workers: Workers
-    keepers: dict[int, Link]
+    control_links: dict[int, Link]
 
     def fill(self) -> None: ...
 
 
-class Pipelines:
-    """Of one application. Invariant: a link with more than one request is hot, or asked to give them back."""
+class PrefetchManager:
+    """Of one application. Invariant: a link with more than one request is the prefetch link, or asked to give them back."""
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self.pace = Pace()
-        self.taken_back = 0
+        self.policy = PrefetchPolicy()
+        self.recalled = 0
         """Requests that came back unbegun."""
         self._asked: dict[Link, float] = {}
         """Links that were asked to give back what waits, and when."""
         self._timer: asyncio.TimerHandle | None = None
 
     def lost(self, link: Link) -> None:
-        """A link is gone; not a keeper."""
+        """A link is gone; not a control thread."""
         self._asked.pop(link, None)
         if link.load:
             self._unload(link.worker, link)
 
-    def keeper_lost(self, pid: int) -> None:
+    def control_link_lost(self, pid: int) -> None:
         """That process has none any more."""
         for worker in tuple(self._owner.workers):
-            if worker.pid == pid and worker.hot is not None:
-                self._cool(worker)
+            if worker.pid == pid and worker.prefetch_link is not None:
+                self._disable_prefetch(worker)
         self._owner.fill()
 
-    def may_heat(self, worker: Worker) -> bool:
+    def may_prefetch(self, worker: Worker) -> bool:
         """Whether it may get requests ahead. Not while it has a long one: if that computes, whoever would have to give
         back what waits would have to wait for the interpreter, too."""
-        return self.pace.fast and not worker.alone and not worker.load and worker.pid in self._owner.keepers
+        return self.policy.fast and not worker.alone and not worker.load and worker.pid in self._owner.control_links
 
     def finished(self, worker: Worker, link: Link, now_s: float, *, begun_s: float, long: bool) -> None:
         """A request has ended."""
         if link.load:
             self._unload(worker, link)
-        was_fast = self.pace.fast
-        self.pace.finished(now_s, begun_s=begun_s, long=long)
-        if was_fast and not self.pace.fast:
-            self._cool_all()
+        was_fast = self.policy.fast
+        self.policy.finished(now_s, begun_s=begun_s, long=long)
+        if was_fast and not self.policy.fast:
+            self._disable_all()
             self._owner.fill()  # the other threads have room now
 
     def _unload(self, worker: Worker, link: Link) -> None:
         worker.load -= link.load
         link.load = 0
 
-    def _cool_all(self) -> None:
+    def _disable_all(self) -> None:
         for worker in tuple(self._owner.workers):
-            if worker.hot is not None:
-                self._cool(worker)
+            if worker.prefetch_link is not None:
+                self._disable_prefetch(worker)
 
-    def _cool(self, worker: Worker) -> None:
-        link: Link = worker.hot  # type: ignore[assignment]  # the seats are links
-        self._owner.workers.cool(worker)
+    def _disable_prefetch(self, worker: Worker) -> None:
+        link: Link = worker.prefetch_link  # type: ignore[assignment]  # the slots are links
+        self._owner.workers.disable_prefetch(worker)
         if link.busy and not link.leaving:
             link.load = LONG_LOAD
             worker.load += LONG_LOAD
@@ -92,28 +92,28 @@ class Pipelines:
 
     def _ask(self, link: Link) -> None:
         """Have its process give back what waits on it."""
-        if link.hello is not None and (keeper := self._owner.keepers.get(link.hello.pid)) is not None:
-            keeper.send(_TAKEBACK, 0, COUNT.pack(link.hello.number))
+        if link.hello is not None and (control_link := self._owner.control_links.get(link.hello.pid)) is not None:
+            control_link.send(_RECALL, 0, COUNT.pack(link.hello.number))
 
     # Time
 
     def watch(self) -> None:
-        """Something waits: look after the hot links. Idempotent."""
+        """Something waits: look after the prefetch links. Idempotent."""
         if self._timer is None:
             self._timer = self._owner.loop.call_later(WATCH_S, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        hot = self._look_at_hot()
+        prefetch_link = self._check_prefetch_links()
         self._ask_again()
-        if hot or self._asked:
+        if prefetch_link or self._asked:
             self.watch()
 
-    def _look_at_hot(self) -> bool:
+    def _check_prefetch_links(self) -> bool:
         """Whether there is still something to look after."""
         busy, stuck = False, []
         for worker in self._owner.workers:
-            link: Link | None = worker.hot  # type: ignore[assignment]  # the seats are links
+            link: Link | None = worker.prefetch_link  # type: ignore[assignment]  # the slots are links
             if link is None or not link.busy:
                 continue
             busy = True
@@ -121,7 +121,7 @@ class Pipelines:
                 stuck.append(worker)
             link.seen_s = link.moved_s
         for worker in stuck:
-            self._cool(worker)
+            self._disable_prefetch(worker)
         if stuck:
             self._owner.fill()  # other links of these workers have room now
         return busy

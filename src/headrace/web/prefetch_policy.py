@@ -2,9 +2,9 @@
 
 Theory. To wake a thread for one request costs more than the request's way through the server, and threads of a process
 that compute at the same time hand the interpreter to and fro. So where requests are short, one thread of each process
-gets up to PIPELINE of them at once and the others sleep; where they are long, each thread gets one, and what it cannot
+gets up to PREFETCH_MAX of them at once and the others sleep; where they are long, each thread gets one, and what it cannot
 take waits in the edge's queue, from where any worker may pull it. A request that turns out long holds up those behind it
-only until the edge notices that the link does not move: then they are taken back, and another thread becomes the one
+only until the edge notices that the link does not move: then they are recalled, and another thread becomes the one
 that gets requests ahead.
 
 The worker says of each request whether it was long (`stopwatch.py`). That can be told only while no other thread of its
@@ -54,7 +54,7 @@ def may_hold(*, held_s: float, held_bytes: int) -> bool:
     return held_s < HOLD_S and held_bytes < HOLD_BYTES
 
 
-class Pace:
+class PrefetchPolicy:
     """Whether an application's requests are short. Begins hopeful."""
 
     __slots__ = ("_long", "_pause_s", "_since_s", "fast")

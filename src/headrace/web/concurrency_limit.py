@@ -9,22 +9,22 @@ A loop is also late because others have the processor. Then fewer requests make 
 events or for their client's body, must not use up the few that are left: they take no credits (`quiet`).
 
 Said of ASGI; threads share an interpreter as requests share a loop, and are steered likewise: by how late a thread that
-does nothing else is (`crowds.py`), or the loop of the same process (`local_dispatch.py`).
+does nothing else is (`adaptive_thread_limit.py`), or the loop of the same process (`local_dispatch.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from headrace.web.limits import CREDITS_START, LAG_HIGH_S, LAG_LOW_S, LAG_QUIET_S
+from headrace.web.limits import CONCURRENCY_START, LAG_HIGH_S, LAG_LOW_S, LAG_QUIET_S
 
 
-class Credits:
+class ConcurrencyLimit:
     """Invariant: count <= most; least <= count, unless most is less."""
 
     __slots__ = ("_eager", "_least", "count", "most")
 
-    def __init__(self, most: int, *, start: int = CREDITS_START, least: int = 1) -> None:
+    def __init__(self, most: int, *, start: int = CONCURRENCY_START, least: int = 1) -> None:
         """Args: most: that the worker allows; start, least: if that many are allowed."""
         self.most = most
         """May be raised."""

@@ -8,7 +8,7 @@ import headrace
 from headrace.presence import WebFacts, read
 from headrace.queue.operations import ListHolders
 from headrace.web.metrics import EdgeStatistics
-from headrace.web.showing import Showing
+from headrace.web.status_reporter import StatusReporter
 from tests.broker_process import broker, wait_until
 from tests.web.test_metrics import edge
 from tests.web.web_process import serve
@@ -22,11 +22,11 @@ def app(environ, start_response):
 
 def test_rates_and_percentiles_are_of_the_last_seconds() -> None:
     now_s = [0.0]
-    showing = Showing(monotonic=lambda: now_s[0])
-    before = showing.statistics(EdgeStatistics())
+    status_reporter = StatusReporter(monotonic=lambda: now_s[0])
+    before = status_reporter.statistics(EdgeStatistics())
     assert (before["requests_s"], before["routes"], before["shed_s"]) == (0.0, [], 0.0)
     now_s[0] = 2.0
-    told = showing.statistics(edge())
+    told = status_reporter.statistics(edge())
     [route] = told["routes"]
     assert (route.route, route.requests, route.requests_s) == ("/", 4, 2.0)
     assert route.statuses == {"2xx": 3, "none": 1}
@@ -34,9 +34,9 @@ def test_rates_and_percentiles_are_of_the_last_seconds() -> None:
     assert told["shed"] == {"queue-full": 2} and told["shed_s"] == 1.0
     assert told["queue_length"] == 5 and told["oldest_wait_s"] == 0.5
     now_s[0] = 60.0
-    showing.statistics(edge())
+    status_reporter.statistics(edge())
     now_s[0] = 61.0
-    calm = showing.statistics(edge())
+    calm = status_reporter.statistics(edge())
     assert calm["requests_s"] == 0.0 and calm["routes"][0].total.count == 0 and calm["routes"][0].requests == 4
 
 

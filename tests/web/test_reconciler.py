@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headrace.children import BACKOFF_MAX_S, CALM_S, CRASH_S
-from headrace.web import fleet
-from headrace.web.fleet import (
+from headrace.web import reconciler
+from headrace.web.reconciler import (
     HUNG_GRACE_S,
     KILL_AFTER_S,
     LEAVING,
@@ -17,37 +17,37 @@ from headrace.web.fleet import (
     READY,
     SERVING,
     STARTING,
-    Fleet,
     ForkWorker,
+    KillForkServer,
     KillWorker,
-    KillZygote,
     LeaveWorker,
     ReloadDone,
     ReloadFailed,
     ServeWorker,
     StartFailed,
-    StartZygote,
-    StopZygote,
+    StartForkServer,
+    StopForkServer,
+    WorkerReconciler,
 )
 
 
 class Yard:
-    """A fleet, and processes that do at once what they are told, unless a test wants otherwise."""
+    """A reconciler, and processes that do at once what they are told, unless a test wants otherwise."""
 
     def __init__(self, wanted: int = 2) -> None:
-        self.fleet = Fleet(wanted, drain_s=25)
+        self.reconciler = WorkerReconciler(wanted, drain_s=25)
         self.now_s = 1_000.0
         self.pids: dict[int, int] = {}
 
-    def step(self) -> list[fleet.Action]:
-        return self.fleet.advance(self.now_s)
+    def step(self) -> list[reconciler.Action]:
+        return self.reconciler.advance(self.now_s)
 
     def connect(self, worker: int) -> None:
-        assert self.fleet.worker_connected(worker, 100 + worker)
+        assert self.reconciler.worker_connected(worker, 100 + worker)
 
-    def run(self, *, without: tuple[type, ...] = ()) -> list[fleet.Action]:
+    def run(self, *, without: tuple[type, ...] = ()) -> list[reconciler.Action]:
         """Obey until nothing is left to do; actions of the kinds `without` are not obeyed."""
-        told: list[fleet.Action] = []
+        told: list[reconciler.Action] = []
         while actions := self.step():
             told += actions
             for action in actions:
@@ -55,25 +55,25 @@ class Yard:
                     self.obey(action)
         return told
 
-    def obey(self, action: fleet.Action) -> None:
+    def obey(self, action: reconciler.Action) -> None:
         match action:
-            case StartZygote(generation):
-                self.fleet.zygote_ready(generation)
-            case ForkWorker(_, worker, _) if worker in self.fleet.workers:
+            case StartForkServer(generation):
+                self.reconciler.fork_server_ready(generation)
+            case ForkWorker(_, worker, _) if worker in self.reconciler.workers:
                 self.connect(worker)
-                self.fleet.worker_ready(worker, self.now_s)
+                self.reconciler.worker_ready(worker, self.now_s)
             case ServeWorker(worker):
-                self.fleet.worker_serving(worker, self.now_s)
+                self.reconciler.worker_serving(worker, self.now_s)
             case LeaveWorker(worker, _) | KillWorker(worker):
-                self.fleet.worker_gone(worker, self.now_s, reason="told")
+                self.reconciler.worker_gone(worker, self.now_s, reason="told")
             case _:
                 pass
 
-    def stages(self, generation: int) -> list[fleet.Stage]:
-        return [worker.stage for worker in self.fleet.workers.values() if worker.generation == generation]
+    def stages(self, generation: int) -> list[reconciler.Stage]:
+        return [worker.stage for worker in self.reconciler.workers.values() if worker.generation == generation]
 
 
-def of(kind: type, actions: list[fleet.Action]) -> list[fleet.Action]:
+def of(kind: type, actions: list[reconciler.Action]) -> list[reconciler.Action]:
     return [action for action in actions if isinstance(action, kind)]
 
 
@@ -86,12 +86,12 @@ def yard() -> Yard:
 
 def test_start_imports_once_and_forks_a_worker_for_each_slot() -> None:
     yard = Yard(3)
-    assert yard.step() == [StartZygote(1)]
+    assert yard.step() == [StartForkServer(1)]
     assert yard.step() == []
-    yard.fleet.zygote_ready(1)
+    yard.reconciler.fork_server_ready(1)
     assert yard.step() == [ForkWorker(1, 1, 0), ForkWorker(1, 2, 1), ForkWorker(1, 3, 2)]
     yard.connect(2)
-    yard.fleet.worker_ready(2, yard.now_s)
+    yard.reconciler.worker_ready(2, yard.now_s)
     assert yard.step() == [ServeWorker(2)]
     assert yard.step() == []
 
@@ -99,31 +99,31 @@ def test_start_imports_once_and_forks_a_worker_for_each_slot() -> None:
 def test_first_import_that_fails_ends_the_start() -> None:
     yard = Yard()
     yard.step()
-    yard.fleet.zygote_gone(1, "no module shop", yard.now_s)
+    yard.reconciler.fork_server_gone(1, "no module shop", yard.now_s)
     assert yard.step() == [StartFailed("no module shop")]
 
 
 def test_first_startup_that_fails_ends_the_start() -> None:
     yard = Yard()
     yard.run(without=(ForkWorker,))
-    yard.fleet.worker_failed(1, "no database", yard.now_s)
+    yard.reconciler.worker_failed(1, "no database", yard.now_s)
     assert StartFailed("no database") in yard.step()
 
 
 def test_worker_killed_after_a_while_is_replaced_at_once(yard: Yard) -> None:
     yard.now_s += CRASH_S
-    yard.fleet.worker_gone(1, yard.now_s, reason="killed")
+    yard.reconciler.worker_gone(1, yard.now_s, reason="killed")
     assert of(ForkWorker, yard.step()) == [ForkWorker(1, 3, 0)]
-    assert yard.fleet.restarts == 1
+    assert yard.reconciler.restarts == 1
 
 
 def test_crash_loop_backs_off_up_to_the_maximum_and_calms_down(yard: Yard) -> None:
     delays = []
     for _ in range(12):
-        number = max(yard.fleet.workers)
-        yard.fleet.worker_gone(number, yard.now_s, reason="crash")
+        number = max(yard.reconciler.workers)
+        yard.reconciler.worker_gone(number, yard.now_s, reason="crash")
         assert of(ForkWorker, yard.step()) == []
-        due_s = yard.fleet.due_s(yard.now_s)
+        due_s = yard.reconciler.due_s(yard.now_s)
         assert due_s is not None
         delays.append(round(due_s - yard.now_s, 3))
         yard.now_s = due_s
@@ -131,227 +131,227 @@ def test_crash_loop_backs_off_up_to_the_maximum_and_calms_down(yard: Yard) -> No
     assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
     assert delays[-1] == BACKOFF_MAX_S
     yard.now_s += CALM_S
-    yard.fleet.worker_gone(1, yard.now_s, reason="killed")
+    yard.reconciler.worker_gone(1, yard.now_s, reason="killed")
     assert len(of(ForkWorker, yard.run())) == 1
 
 
 def test_reload_serves_with_new_code_only_when_all_new_workers_are_ready(yard: Yard) -> None:
-    yard.fleet.reload()
-    assert yard.step() == [StartZygote(2)]
-    yard.fleet.zygote_ready(2)
+    yard.reconciler.reload()
+    assert yard.step() == [StartForkServer(2)]
+    yard.reconciler.fork_server_ready(2)
     assert yard.step() == [ForkWorker(2, 3, 0), ForkWorker(2, 4, 1)]
     for number in (3, 4):
         yard.connect(number)
-    yard.fleet.worker_ready(3, yard.now_s)
+    yard.reconciler.worker_ready(3, yard.now_s)
     assert yard.step() == []
     assert yard.stages(1) == [SERVING, SERVING]
-    yard.fleet.worker_ready(4, yard.now_s)
+    yard.reconciler.worker_ready(4, yard.now_s)
     assert yard.step() == [ServeWorker(3), ServeWorker(4)]
-    yard.fleet.worker_serving(3, yard.now_s)
+    yard.reconciler.worker_serving(3, yard.now_s)
     assert yard.step() == []
-    yard.fleet.worker_serving(4, yard.now_s)
+    yard.reconciler.worker_serving(4, yard.now_s)
     told = yard.step()
     assert of(LeaveWorker, told) == [LeaveWorker(1, 25), LeaveWorker(2, 25)]
     assert of(ReloadDone, told) == [ReloadDone(2)]
     for number in (1, 2):
-        yard.fleet.worker_gone(number, yard.now_s, reason="left")
-    assert yard.step() == [StopZygote(1)]
-    assert yard.fleet.restarts == 0
+        yard.reconciler.worker_gone(number, yard.now_s, reason="left")
+    assert yard.step() == [StopForkServer(1)]
+    assert yard.reconciler.restarts == 0
 
 
 def test_reload_waits_as_long_as_the_import_takes(yard: Yard) -> None:
-    yard.fleet.reload()
+    yard.reconciler.reload()
     yard.step()
     yard.now_s += 3_600
     assert yard.step() == []
-    assert yard.fleet.reloading
+    assert yard.reconciler.reloading
 
 
 @pytest.mark.parametrize("stage", ["import", "startup"])
 def test_reload_that_hangs_is_given_up_when_the_next_one_waits_for_it(yard: Yard, stage: str) -> None:
-    yard.fleet.reload()
-    yard.run(without=(StartZygote,) if stage == "import" else (ForkWorker,))
-    yard.fleet.hurry()
-    due_s = yard.fleet.due_s(yard.now_s)
+    yard.reconciler.reload()
+    yard.run(without=(StartForkServer,) if stage == "import" else (ForkWorker,))
+    yard.reconciler.limit_reload_wait()
+    due_s = yard.reconciler.due_s(yard.now_s)
     assert due_s == yard.now_s + PATIENCE_S
     assert yard.step() == []
     yard.now_s = due_s
     told = yard.run(without=(LeaveWorker,))
-    assert len(of(ReloadFailed, told)) == 1 and not yard.fleet.reloading
-    assert of(KillZygote, told) == ([KillZygote(2)] if stage == "import" else [])
+    assert len(of(ReloadFailed, told)) == 1 and not yard.reconciler.reloading
+    assert of(KillForkServer, told) == ([KillForkServer(2)] if stage == "import" else [])
     assert yard.stages(1) == [SERVING, SERVING]
-    yard.fleet.hurry()
-    assert not yard.fleet._hurried, "nothing is under way"
+    yard.reconciler.limit_reload_wait()
+    assert not yard.reconciler._reload_wait_limited, "nothing is under way"
 
 
-def test_drain_kills_a_zygote_that_imports_still(yard: Yard) -> None:
-    yard.fleet.reload()
+def test_drain_kills_a_fork_server_that_imports_still(yard: Yard) -> None:
+    yard.reconciler.reload()
     yard.step()
-    yard.fleet.hurry()
-    yard.fleet.drain()
-    assert KillZygote(2) in yard.step()
-    assert yard.fleet.due_s(yard.now_s) == yard.now_s + 25 + KILL_AFTER_S
+    yard.reconciler.limit_reload_wait()
+    yard.reconciler.drain()
+    assert KillForkServer(2) in yard.step()
+    assert yard.reconciler.due_s(yard.now_s) == yard.now_s + 25 + KILL_AFTER_S
 
 
-def test_fleet_that_was_drained_can_begin_anew(yard: Yard) -> None:
-    yard.fleet.drain()
+def test_reconciler_that_was_drained_can_begin_anew(yard: Yard) -> None:
+    yard.reconciler.drain()
     yard.run()
-    assert yard.fleet.over
-    yard.fleet.resume()
+    assert yard.reconciler.over
+    yard.reconciler.resume()
     told = yard.run()
-    assert of(StartZygote, told) == [StartZygote(2)]
-    assert yard.stages(2) == [SERVING, SERVING] and not yard.fleet.over
+    assert of(StartForkServer, told) == [StartForkServer(2)]
+    assert yard.stages(2) == [SERVING, SERVING] and not yard.reconciler.over
 
 
 def test_app_that_hangs_at_its_first_start_is_given_up_when_a_reload_waits_for_it() -> None:
     yard = Yard()
     yard.step()
-    yard.fleet.hurry()
+    yard.reconciler.limit_reload_wait()
     yard.now_s += PATIENCE_S
     assert len(of(StartFailed, yard.step())) == 1
 
 
 @pytest.mark.parametrize("how", ["import", "startup", "killed"])
 def test_reload_that_fails_leaves_the_old_generation_serving(yard: Yard, how: str) -> None:
-    yard.fleet.reload()
+    yard.reconciler.reload()
     if how == "import":
         yard.step()
-        yard.fleet.zygote_gone(2, "broken", yard.now_s)
+        yard.reconciler.fork_server_gone(2, "broken", yard.now_s)
     else:
         yard.run(without=(ForkWorker,))
         yard.connect(3)
         if how == "startup":
-            yard.fleet.worker_failed(3, "broken", yard.now_s)
+            yard.reconciler.worker_failed(3, "broken", yard.now_s)
         else:
-            yard.fleet.worker_gone(3, yard.now_s, reason="broken")
+            yard.reconciler.worker_gone(3, yard.now_s, reason="broken")
     told = yard.run()
     assert of(ReloadFailed, told) == [ReloadFailed(2, "broken")]
     assert yard.stages(1) == [SERVING, SERVING]
     assert yard.stages(2) == []
-    assert not yard.fleet.reloading
-    assert (yard.fleet.current, yard.fleet.reloads, yard.fleet.reloads_failed) == (1, 0, 1)
+    assert not yard.reconciler.reloading
+    assert (yard.reconciler.current, yard.reconciler.reloads, yard.reconciler.reloads_failed) == (1, 0, 1)
 
 
 def test_reloads_during_a_reload_are_one_that_follows(yard: Yard) -> None:
     for _ in range(3):
-        yard.fleet.reload()
+        yard.reconciler.reload()
     told = yard.run()
-    assert of(StartZygote, told) == [StartZygote(2), StartZygote(3)]
+    assert of(StartForkServer, told) == [StartForkServer(2), StartForkServer(3)]
     assert of(ReloadDone, told) == [ReloadDone(2), ReloadDone(3)]
     assert yard.stages(3) == [SERVING, SERVING]
 
 
 def test_a_worker_that_dies_while_old_code_is_still_needed_is_replaced_by_old_code(yard: Yard) -> None:
     yard.now_s += CRASH_S
-    yard.fleet.reload()
+    yard.reconciler.reload()
     yard.step()
-    yard.fleet.worker_gone(2, yard.now_s, reason="killed")
+    yard.reconciler.worker_gone(2, yard.now_s, reason="killed")
     assert of(ForkWorker, yard.step()) == [ForkWorker(1, 3, 1)]
 
 
-def test_a_zygote_that_dies_is_replaced_with_its_workers(yard: Yard) -> None:
-    yard.fleet.zygote_gone(1, "killed", yard.now_s)
+def test_a_fork_server_that_dies_is_replaced_with_its_workers(yard: Yard) -> None:
+    yard.reconciler.fork_server_gone(1, "killed", yard.now_s)
     told = yard.run()
-    assert of(StartZygote, told) == [StartZygote(2)]
-    assert of(StopZygote, told) == []
+    assert of(StartForkServer, told) == [StartForkServer(2)]
+    assert of(StopForkServer, told) == []
     assert of(ReloadDone, told) == [ReloadDone(2)]
     assert yard.stages(2) == [SERVING, SERVING]
 
 
-def test_a_zygote_that_dies_within_its_reload_is_replaced_as_soon_as_that_has_come_to_its_end(yard: Yard) -> None:
+def test_a_fork_server_that_dies_within_its_reload_is_replaced_as_soon_as_that_has_come_to_its_end(yard: Yard) -> None:
     """All of the older generation die as well, so that their replacement waits; then nothing more happens."""
-    yard.fleet.reload()
+    yard.reconciler.reload()
     yard.run(without=(ServeWorker,))
     for number in (1, 2):
-        yard.fleet.worker_gone(number, yard.now_s, reason="killed")
-    yard.fleet.zygote_gone(2, "killed", yard.now_s)
-    assert of(StartZygote, yard.step()) == []
-    yard.fleet.worker_serving(3, yard.now_s)
+        yard.reconciler.worker_gone(number, yard.now_s, reason="killed")
+    yard.reconciler.fork_server_gone(2, "killed", yard.now_s)
+    assert of(StartForkServer, yard.step()) == []
+    yard.reconciler.worker_serving(3, yard.now_s)
     assert yard.step() == []
-    yard.fleet.worker_serving(4, yard.now_s)
-    assert {ReloadDone(2), StartZygote(3)} <= set(yard.step())
+    yard.reconciler.worker_serving(4, yard.now_s)
+    assert {ReloadDone(2), StartForkServer(3)} <= set(yard.step())
 
 
-def test_a_dead_zygote_whose_code_is_broken_now_is_tried_again_later(yard: Yard) -> None:
-    yard.fleet.zygote_gone(1, "killed", yard.now_s)
-    assert of(StartZygote, yard.step()) == [StartZygote(2)]
-    yard.fleet.zygote_gone(2, "broken", yard.now_s)
-    assert of(StartZygote, yard.step()) == []
+def test_a_dead_fork_server_whose_code_is_broken_now_is_tried_again_later(yard: Yard) -> None:
+    yard.reconciler.fork_server_gone(1, "killed", yard.now_s)
+    assert of(StartForkServer, yard.step()) == [StartForkServer(2)]
+    yard.reconciler.fork_server_gone(2, "broken", yard.now_s)
+    assert of(StartForkServer, yard.step()) == []
     assert yard.stages(1) == [SERVING, SERVING]
-    due_s = yard.fleet.due_s(yard.now_s)
+    due_s = yard.reconciler.due_s(yard.now_s)
     assert due_s is not None
     yard.now_s = due_s
-    assert of(StartZygote, yard.run()) == [StartZygote(3)]
+    assert of(StartForkServer, yard.run()) == [StartForkServer(3)]
     assert yard.stages(3) == [SERVING, SERVING]
 
 
-def test_a_worker_forked_by_a_zygote_that_died_before_it_connected_is_forgotten(yard: Yard) -> None:
+def test_a_worker_forked_by_a_fork_server_that_died_before_it_connected_is_forgotten(yard: Yard) -> None:
     yard.now_s += CRASH_S
-    yard.fleet.worker_gone(1, yard.now_s, reason="killed")
+    yard.reconciler.worker_gone(1, yard.now_s, reason="killed")
     assert of(ForkWorker, yard.step()) == [ForkWorker(1, 3, 0)]
-    yard.fleet.zygote_gone(1, "killed", yard.now_s)
-    assert not yard.fleet.worker_connected(3, 103)
+    yard.reconciler.fork_server_gone(1, "killed", yard.now_s)
+    assert not yard.reconciler.worker_connected(3, 103)
 
 
 def test_a_worker_that_retires_serves_until_its_replacement_does(yard: Yard) -> None:
-    yard.fleet.retire(1)
+    yard.reconciler.retire(1)
     assert yard.step() == [ForkWorker(1, 3, 0)]
-    assert yard.fleet.workers[1].stage is SERVING
+    assert yard.reconciler.workers[1].stage is SERVING
     yard.connect(3)
-    yard.fleet.worker_ready(3, yard.now_s)
+    yard.reconciler.worker_ready(3, yard.now_s)
     yard.step()
-    yard.fleet.worker_serving(3, yard.now_s)
+    yard.reconciler.worker_serving(3, yard.now_s)
     assert yard.step() == [LeaveWorker(1, 25)]
-    yard.fleet.worker_gone(1, yard.now_s, reason="left")
+    yard.reconciler.worker_gone(1, yard.now_s, reason="left")
     assert yard.step() == []
-    assert (yard.fleet.recycled, yard.fleet.restarts) == (1, 0)
+    assert (yard.reconciler.recycled, yard.reconciler.restarts) == (1, 0)
 
 
 def test_a_hung_worker_is_replaced_at_once_and_killed_soon(yard: Yard) -> None:
-    yard.fleet.hung(101, yard.now_s)
+    yard.reconciler.hung(101, yard.now_s)
     told = yard.run(without=(LeaveWorker, KillWorker))
     assert of(LeaveWorker, told) == [LeaveWorker(1, HUNG_GRACE_S)]
     assert of(ForkWorker, told) == [ForkWorker(1, 3, 0)]
-    assert yard.fleet.due_s(yard.now_s) == yard.now_s + HUNG_GRACE_S
+    assert yard.reconciler.due_s(yard.now_s) == yard.now_s + HUNG_GRACE_S
     yard.now_s += HUNG_GRACE_S
     assert yard.step() == [KillWorker(1)]
     assert yard.step() == []
 
 
 def test_a_worker_whose_loop_goes_on_may_finish_its_other_requests(yard: Yard) -> None:
-    for number, heard_s in ((1, 0.5), (2, fleet.HEARD_S)):
-        worker = yard.fleet.workers[number]
+    for number, heard_s in ((1, 0.5), (2, reconciler.HEARD_S)):
+        worker = yard.reconciler.workers[number]
         worker.patient, worker.heard_s = True, yard.now_s - heard_s
-        yard.fleet.hung(worker.pid, yard.now_s)
+        yard.reconciler.hung(worker.pid, yard.now_s)
     assert of(LeaveWorker, yard.step()) == [LeaveWorker(1, 25), LeaveWorker(2, HUNG_GRACE_S)]
 
 
 def test_fewer_workers_let_the_last_slots_go_and_more_fill_them(yard: Yard) -> None:
-    yard.fleet.resize(1)
+    yard.reconciler.resize(1)
     assert of(LeaveWorker, yard.run()) == [LeaveWorker(2, 25)]
-    yard.fleet.resize(0)
-    assert yard.fleet.wanted == 1
-    yard.fleet.resize(3)
+    yard.reconciler.resize(0)
+    assert yard.reconciler.wanted == 1
+    yard.reconciler.resize(3)
     assert len(of(ForkWorker, yard.run())) == 2
 
 
-def test_drain_lets_all_leave_kills_who_stays_and_stops_the_zygote(yard: Yard) -> None:
-    yard.fleet.drain()
+def test_drain_lets_all_leave_kills_who_stays_and_stops_the_fork_server(yard: Yard) -> None:
+    yard.reconciler.drain()
     told = yard.run(without=(LeaveWorker, KillWorker))
-    assert told == [LeaveWorker(1, 25), LeaveWorker(2, 25), StopZygote(1)]
-    yard.fleet.worker_gone(1, yard.now_s, reason="left")
-    assert not yard.fleet.over
+    assert told == [LeaveWorker(1, 25), LeaveWorker(2, 25), StopForkServer(1)]
+    yard.reconciler.worker_gone(1, yard.now_s, reason="left")
+    assert not yard.reconciler.over
     yard.now_s += 25 + KILL_AFTER_S
     assert yard.step() == [KillWorker(2)]
-    yard.fleet.worker_gone(2, yard.now_s, reason="killed")
-    assert yard.fleet.over
+    yard.reconciler.worker_gone(2, yard.now_s, reason="killed")
+    assert yard.reconciler.over
     assert yard.step() == []
 
 
 def test_moves_name_every_stage() -> None:
-    assert set(fleet.MOVES) == set(fleet.Stage)
-    assert fleet.MOVES[LEAVING] == frozenset()
-    assert STARTING not in set().union(*fleet.MOVES.values())
+    assert set(reconciler.MOVES) == set(reconciler.Stage)
+    assert reconciler.MOVES[LEAVING] == frozenset()
+    assert STARTING not in set().union(*reconciler.MOVES.values())
 
 
 class FleetMachine(RuleBasedStateMachine):
@@ -361,12 +361,12 @@ class FleetMachine(RuleBasedStateMachine):
         super().__init__()
         self.yard = Yard(2)
         self.yard.run()
-        self.open: list[fleet.Action] = []
+        self.open: list[reconciler.Action] = []
 
     def _step(self) -> None:
         for action in self.yard.step():
             assert not isinstance(action, StartFailed)
-            if isinstance(action, StopZygote):
+            if isinstance(action, StopForkServer):
                 assert not self.yard.stages(action.generation)
             self.open.append(action)
         assert self.yard.step() == [], "nobody would ask for what is left"
@@ -377,7 +377,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule()
     def reload(self) -> None:
-        self.yard.fleet.reload()
+        self.yard.reconciler.reload()
         self._step()
 
     @rule(index=st.integers(0, 50))
@@ -390,10 +390,10 @@ class FleetMachine(RuleBasedStateMachine):
         self.yard.now_s += seconds
         self._step()
 
-    @precondition(lambda self: self.yard.fleet.workers)
+    @precondition(lambda self: self.yard.reconciler.workers)
     @rule(index=st.integers(0, 50), what=st.sampled_from(["gone", "failed", "retire", "hung"]))
     def trouble(self, index: int, what: str) -> None:
-        found = self.yard.fleet
+        found = self.yard.reconciler
         number = list(found.workers)[index % len(found.workers)]
         react: dict[str, Callable[[], None]] = {
             "gone": lambda: found.worker_gone(number, self.yard.now_s, reason="x"),
@@ -401,36 +401,36 @@ class FleetMachine(RuleBasedStateMachine):
             "retire": lambda: found.retire(number),
             "hung": lambda: found.hung(found.workers[number].pid, self.yard.now_s),
         }
-        if self.yard.fleet.workers[number].pid or what == "retire":
+        if self.yard.reconciler.workers[number].pid or what == "retire":
             react[what]()
         self._step()
 
     @rule(newest=st.booleans())
-    def kill_zygote(self, newest: bool) -> None:
-        found = self.yard.fleet
+    def kill_fork_server(self, newest: bool) -> None:
+        found = self.yard.reconciler
         generation = found.candidate if newest and found.candidate else found.current
         self.open = [
-            a for a in self.open if not (isinstance(a, StartZygote | ForkWorker) and a.generation == generation)
+            a for a in self.open if not (isinstance(a, StartForkServer | ForkWorker) and a.generation == generation)
         ]
         if generation in found.generations:
-            found.zygote_gone(generation, "killed", self.yard.now_s)
+            found.fork_server_gone(generation, "killed", self.yard.now_s)
         self._step()
 
     @rule(wanted=st.integers(1, 4))
     def resize(self, wanted: int) -> None:
-        self.yard.fleet.resize(wanted)
+        self.yard.reconciler.resize(wanted)
         self._step()
 
     @invariant()
     def holds(self) -> None:
-        found = self.yard.fleet
-        held = [(w.generation, w.slot) for w in found.workers.values() if w.stage is not LEAVING and not w.retiring]
+        found = self.yard.reconciler
+        held = [(w.generation, w.index) for w in found.workers.values() if w.stage is not LEAVING and not w.retiring]
         assert len(held) == len(set(held))
         assert not [w for w in found.workers.values() if found.candidate == w.generation and w.stage is SERVING]
         assert found.candidate != found.current
 
     def teardown(self) -> None:
-        found = self.yard.fleet
+        found = self.yard.reconciler
         for _ in range(60):
             while self.open:
                 self._pick(0)
@@ -439,7 +439,7 @@ class FleetMachine(RuleBasedStateMachine):
                 break
             self.yard.now_s = max(self.yard.now_s, due_s)
             self._step()
-        serving = {w.slot for w in found.workers.values() if w.stage is SERVING and w.generation == found.current}
+        serving = {w.index for w in found.workers.values() if w.stage is SERVING and w.generation == found.current}
         assert serving == set(range(found.wanted))
         assert not found.reloading
         assert len(found.workers) == found.wanted
@@ -451,11 +451,11 @@ TestFleetMachine = FleetMachine.TestCase
 
 
 def test_ready_workers_of_a_dropped_generation_never_serve(yard: Yard) -> None:
-    yard.fleet.reload()
+    yard.reconciler.reload()
     yard.run(without=(ForkWorker,))
     for number in (3, 4):
         yard.connect(number)
-    yard.fleet.worker_ready(3, yard.now_s)
-    yard.fleet.worker_failed(4, "broken", yard.now_s)
+    yard.reconciler.worker_ready(3, yard.now_s)
+    yard.reconciler.worker_failed(4, "broken", yard.now_s)
     assert of(ServeWorker, yard.run()) == []
     assert READY not in yard.stages(2)

@@ -39,10 +39,10 @@ async def show(supervisor: Supervisor, url: str) -> None:
 
     The broker is asked over a connection of the supervisor's own: whatever happens to it, no request notices.
     """
-    showing = Showing()
+    reporter = StatusReporter()
 
     def facts() -> dict[str, Any]:
-        return write(showing.facts(supervisor, url))
+        return write(reporter.facts(supervisor, url))
 
     async with connect_async(_target(supervisor.settings.broker), patience=0) as client:
         await be_present(client, holder=holder_name("web"), kind="web", facts=facts)
@@ -53,7 +53,7 @@ def _target(broker: str) -> str:
     return broker if "://" in broker else f"unix://{Path(broker).absolute() / SOCKET_NAME}"
 
 
-class Showing:
+class StatusReporter:
     """Statistics as facts. Remembers the totals of the last seconds, for rates and percentiles."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -78,8 +78,8 @@ class Showing:
             ready=supervisor.ready,
             workers=sorted(workers, key=lambda worker: -worker.requests)[:WORKERS_MAX],
             rss_bytes=memory + (supervisor.edges.rss_bytes if supervisor.edges is not None else 0),
-            restarts=sum(crew.fleet.restarts for crew in supervisor.crews),
-            generation=max((crew.fleet.current for crew in supervisor.crews), default=0),
+            restarts=sum(worker_group.reconciler.restarts for worker_group in supervisor.worker_groups),
+            generation=max((worker_group.reconciler.current for worker_group in supervisor.worker_groups), default=0),
         )
 
     def statistics(self, edges: EdgeStatistics) -> dict[str, Any]:
@@ -97,10 +97,10 @@ class Showing:
             "oldest_wait_s": total.oldest_wait_s,
             "shed": total.shed,
             "shed_s": self._recent.rate_s("shed"),
-            "limited": edges.entrance.limited,
+            "limited": edges.entrance.rate_limited,
             "redelivered": total.redelivered,
             "failed": total.failed,
-            "hung": total.hung,
+            "hung": total.request_timeouts,
             "routes": routes[:ROUTES_MAX],
             "upstreams": list(_upstreams(edges)),
         }
@@ -141,11 +141,11 @@ def _buckets(what: str, route: str, histogram: Histogram) -> Iterator[tuple[Any,
 
 
 def _workers(supervisor: Supervisor) -> Iterator[WebWorkerFacts]:
-    for crew in supervisor.crews:
-        for worker in crew.fleet.workers.values():
+    for worker_group in supervisor.worker_groups:
+        for worker in worker_group.reconciler.workers.values():
             yield WebWorkerFacts(
                 pid=worker.pid,
-                app=", ".join(crew.place.apps),
+                app=", ".join(worker_group.config.apps),
                 stage=worker.stage.name.lower(),
                 generation=worker.generation,
                 in_flight=worker.in_flight,

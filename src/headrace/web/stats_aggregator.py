@@ -26,7 +26,7 @@ class Ready:
     admin: str
 
 
-class Records:
+class StatsAggregator:
     """Keeps the totals of processes that have ended: what is told must not fall when one ends."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Records:
 
     def all(self, supervisor: Supervisor) -> list[EdgeStatistics]:
         """Of all processes that hold connections, and of those that did."""
-        records = [record for crew in supervisor.crews for record in crew.statistics.values()]
+        records = [record for worker_group in supervisor.worker_groups for record in worker_group.statistics.values()]
         if supervisor.edges is not None:
             records += supervisor.edges.statistics
         return [self._past, *map(_decode, records)]

@@ -20,9 +20,9 @@ from headrace.http import problem
 from headrace.http.exchange import WAITING, Exchange
 from headrace.web.admission import Admission
 from headrace.web.limits import SWEEP_S
+from headrace.web.queued_request import QueuedRequest
 from headrace.web.spool import Spooler
 from headrace.web.statistics import DispatchStatistics, RouteStatistics, WorkerStatistics
-from headrace.web.tickets import Ticket
 
 _log: Final = logging.getLogger("headrace.web")
 
@@ -34,7 +34,7 @@ _SHED: Final = {
 }
 
 
-class Queueing(ABC):
+class BaseDispatcher(ABC):
     """A Target. Invariant: while somebody waits, no room is left."""
 
     def __init__(
@@ -62,8 +62,8 @@ class Queueing(ABC):
         self.loop = loop or asyncio.get_running_loop()
         self.now_s = now_s
         self.on_hung = on_hung
-        self.running: set[Ticket] = set()
-        self._admission: Admission[Ticket] = Admission(queue_size=queue_size, queue_timeout_s=queue_timeout_s)
+        self.running: set[QueuedRequest] = set()
+        self._admission: Admission[QueuedRequest] = Admission(queue_size=queue_size, queue_timeout_s=queue_timeout_s)
         self._queue_timeout_s = queue_timeout_s
         self._request_timeout_s = request_timeout_s
         self._watch_s = min(_WATCH_S, request_timeout_s / 4) if request_timeout_s else math.inf
@@ -74,7 +74,7 @@ class Queueing(ABC):
         self._idle: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = math.inf
-        self._requests = self._gone = self._hung = 0
+        self._requests = self._client_disconnects = self._request_timeouts = 0
         self._shed: dict[str, int] = {}
         self._routes: dict[str, RouteStatistics] = {}
 
@@ -91,27 +91,27 @@ class Queueing(ABC):
 
     def _admit(self, exchange: Exchange) -> None:
         """The request is complete, as far as it has to be."""
-        ticket = Ticket(self, exchange)
-        if self._admission.length or not self._place(ticket):
-            self._wait(ticket)
+        queued = QueuedRequest(self, exchange)
+        if self._admission.length or not self._try_dispatch(queued):
+            self._wait(queued)
 
-    def _wait(self, ticket: Ticket) -> None:
+    def _wait(self, queued: QueuedRequest) -> None:
         now_s = self.now_s()
-        victim = self._admission.offer(ticket, now_s)
+        victim = self._admission.offer(queued, now_s)
         if victim is not None:
-            self._shed_ticket(victim, "queue-full")
+            self._shed_request(victim, "queue-full")
         self._arm(now_s + SWEEP_S)
 
     @abstractmethod
-    def _place(self, ticket: Ticket) -> bool:
+    def _try_dispatch(self, queued: QueuedRequest) -> bool:
         """Give it to somebody who has room; False if nobody has."""
 
     def fill(self) -> None:
         """Somebody has room, or may have: give out what waits."""
         admission = self._admission
         while admission.length and self._has_room():
-            ticket = admission.take(self.now_s())
-            placed = ticket is not None and self._place(ticket)
+            queued = admission.take(self.now_s())
+            placed = queued is not None and self._try_dispatch(queued)
             assert placed, "who waits and finds room is given to it"
 
     @abstractmethod
@@ -119,58 +119,58 @@ class Queueing(ABC):
 
     # It runs
 
-    def _begin(self, ticket: Ticket) -> None:
+    def _begin(self, queued: QueuedRequest) -> None:
         """It is given to a worker now."""
-        now_s = ticket.given_s = ticket.active_s = self.now_s()
-        exchange = ticket.exchange
+        now_s = queued.given_s = queued.active_s = self.now_s()
+        exchange = queued.exchange
         route = self._routes.get(exchange.route)
         if route is None:
             route = self._routes[exchange.route] = RouteStatistics()
-        ticket.route = route
-        if ticket.since_s:
-            exchange.waited_s = waited_s = now_s - ticket.since_s
+        queued.route = route
+        if queued.since_s:
+            exchange.waited_s = waited_s = now_s - queued.since_s
             route.wait.observe(waited_s)
         else:
             route.wait.counts[0] += 1  # at once
-        self.running.add(ticket)
+        self.running.add(queued)
         if self._timer is None:
             self._arm(now_s + self._watch_s)
 
-    def _end(self, ticket: Ticket, *, counted: bool = True) -> float:
+    def _end(self, queued: QueuedRequest, *, counted: bool = True) -> float:
         """Its worker is done with it. `counted`: its time says something about the application. Returns when that was."""
-        self.running.discard(ticket)
+        self.running.discard(queued)
         now_s = self.now_s()
         if counted:
-            service_s = now_s - ticket.given_s
+            service_s = now_s - queued.given_s
             self._admission.finished(min(service_s, self._queue_timeout_s), now_s)
-            ticket.route.run.observe(service_s)
+            queued.route.run.observe(service_s)
         if self._idle is not None:
             self._look_whether_idle()
         return now_s
 
     # It ends otherwise
 
-    def client_left(self, ticket: Ticket) -> None:
+    def client_left(self, queued: QueuedRequest) -> None:
         """Skipped, if it waits; else its worker is told, and its slot is free when the worker says so."""
-        self._gone += 1
-        if ticket.waiting:
-            self._admission.leave(ticket)
-            self._forget(ticket)
+        self._client_disconnects += 1
+        if queued.waiting:
+            self._admission.leave(queued)
+            self._forget(queued)
         else:
-            self._cancel(ticket)
+            self._cancel(queued)
 
-    def skip(self, ticket: Ticket) -> None:
-        self.client_left(ticket)
-        ticket.exchange.status = 499  # as of one that is gone
-        ticket.exchange.abort()
+    def skip(self, queued: QueuedRequest) -> None:
+        self.client_left(queued)
+        queued.exchange.status = 499  # as of one that is gone
+        queued.exchange.abort()
 
     @abstractmethod
-    def _cancel(self, ticket: Ticket) -> None:
+    def _cancel(self, queued: QueuedRequest) -> None:
         """Its client has left while it ran."""
 
-    def _shed_ticket(self, ticket: Ticket, reason: str) -> None:
-        self._refuse(ticket.exchange, reason)
-        self._forget(ticket)
+    def _shed_request(self, queued: QueuedRequest, reason: str) -> None:
+        self._refuse(queued.exchange, reason)
+        self._forget(queued)
 
     def _refuse(self, exchange: Exchange, reason: str) -> None:
         self._count_shed(reason)
@@ -182,8 +182,8 @@ class Queueing(ABC):
     def _count_shed(self, reason: str) -> None:
         self._shed[reason] = self._shed.get(reason, 0) + 1
 
-    def _forget(self, ticket: Ticket) -> None:
-        ticket.exchange.notify = None  # no circle of references is left for the collector
+    def _forget(self, queued: QueuedRequest) -> None:
+        queued.exchange.notify = None  # no circle of references is left for the collector
         if self._idle is not None:
             self._look_whether_idle()
 
@@ -205,8 +205,8 @@ class Queueing(ABC):
     def advance(self, now_s: float) -> float:
         """Do what is due; returns when to look again. By itself, and by tests that move the clock."""
         shed, due_s = self._admission.advance(now_s)
-        for ticket in shed:
-            self._shed_ticket(ticket, "timeout")
+        for queued in shed:
+            self._shed_request(queued, "timeout")
         if self.running and self._request_timeout_s:
             self._watch(now_s - self._request_timeout_s)
             due_s = min(due_s, now_s + self._watch_s)
@@ -214,34 +214,34 @@ class Queueing(ABC):
 
     def _watch(self, since_s: float) -> None:
         """Find the requests that have not moved since."""
-        for ticket in tuple(self.running):
-            exchange = ticket.exchange
+        for queued in tuple(self.running):
+            exchange = queued.exchange
             # One whose client has given up holds its place all the same.
-            late = ticket.active_s <= since_s and not (ticket.begun or ticket.reported or self._waits_behind(ticket))
+            late = queued.active_s <= since_s and not (queued.begun or queued.reported or self._waits_behind(queued))
             if late and (exchange.gone or not exchange.answered):
-                self._find_hung(ticket)
+                self._find_hung(queued)
 
-    def _waits_behind(self, ticket: Ticket) -> bool:  # noqa: ARG002  # mostly nobody does
+    def _waits_behind(self, queued: QueuedRequest) -> bool:  # noqa: ARG002  # mostly nobody does
         """Whether it is with a worker that has not come to it."""
         return False
 
-    def _find_hung(self, ticket: Ticket) -> None:
-        flow = ticket.flow
+    def _find_hung(self, queued: QueuedRequest) -> None:
+        flow = queued.flow
         if flow is not None and flow.waits_for_client:
-            ticket.active_s = self.now_s()
+            queued.active_s = self.now_s()
             return
-        self._hung += 1
-        exchange = ticket.exchange
-        pid = self._condemn(ticket)
+        self._request_timeouts += 1
+        exchange = queued.exchange
+        pid = self._mark_hung(queued)
         extra = {"action": "web.request.hung", "method": exchange.method, "path": exchange.path, "pid": pid}
         _log.error("no answer within %g s", self._request_timeout_s, extra=extra)
         if exchange.stage is WAITING:
             detail = f"the application did not answer within {self._request_timeout_s:g} s"
             problem.respond(exchange, 504, detail, kind="request-timeout")
-            self._cancel(ticket)
+            self._cancel(queued)
 
     @abstractmethod
-    def _condemn(self, ticket: Ticket) -> int:
+    def _mark_hung(self, queued: QueuedRequest) -> int:
         """Give nothing more to the worker that has it, and report it; returns its pid."""
 
     # The end, and what is known
@@ -271,8 +271,8 @@ class Queueing(ABC):
             queue_length=self._admission.length,
             oldest_wait_s=self._admission.oldest_wait_s(self.now_s()),
             shed=dict(self._shed),
-            gone=self._gone,
-            hung=self._hung,
+            client_disconnects=self._client_disconnects,
+            request_timeouts=self._request_timeouts,
             workers=self._workers(),
             routes=dict(self._routes),
         )

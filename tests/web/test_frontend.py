@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from headrace.web.door import _durable_rules
+from headrace.web.frontend import _durable_rules
 from headrace.web.settings import ASKED, DurableSettings, WebSettings
 
 

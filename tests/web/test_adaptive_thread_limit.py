@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from headrace.web import crowds
-from headrace.web.crowds import Crowds
+from headrace.web import adaptive_thread_limit
+from headrace.web.adaptive_thread_limit import AdaptiveThreadLimit
 from headrace.web.frames import Hello
 from headrace.web.limits import LAG_HIGH_S
 from headrace.web.workers import Worker, Workers
@@ -18,7 +18,7 @@ from tests.http.support import on_loop
 THREADS = 8
 
 
-class Seat:
+class WorkerSlot:
     """A thread's link."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Owner:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.workers = Workers()
-        self.keepers: dict[int, Any] = {}
+        self.control_links: dict[int, Any] = {}
         self.filled = 0
 
     def fill(self) -> None:
@@ -49,16 +49,16 @@ class Owner:
 class Rig:
     def __init__(self) -> None:
         self.owner = Owner()
-        self.crowds = Crowds(self.owner)
-        keeper: Any = Seat()
-        self.keeper = keeper
-        self.owner.keepers[7] = self.keeper
+        self.adaptive_thread_limit = AdaptiveThreadLimit(self.owner)
+        control_link: Any = WorkerSlot()
+        self.control_link = control_link
+        self.owner.control_links[7] = self.control_link
         for _ in range(THREADS):
-            self.worker: Worker = self.owner.workers.join(Seat(), pid=7, generation=1)
+            self.worker: Worker = self.owner.workers.join(WorkerSlot(), pid=7, generation=1)
 
     def late(self, seconds: float, times: int = 1) -> None:
         for _ in range(times):
-            self.crowds.was_late(self.keeper, seconds)
+            self.adaptive_thread_limit.was_late(self.control_link, seconds)
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -71,10 +71,10 @@ async def test_busy_interpreter_gets_fewer_requests_but_never_too_few() -> None:
     rig = Rig()
     rig.worker.in_flight = THREADS
     rig.late(LAG_HIGH_S * 2)
-    assert rig.worker.crowd is not None and rig.worker.crowd.count == 5
+    assert rig.worker.thread_limit is not None and rig.worker.thread_limit.count == 5
     assert rig.worker.is_full and not rig.worker.has_room
     rig.late(LAG_HIGH_S * 2, times=20)
-    assert rig.worker.crowd.count == 3
+    assert rig.worker.thread_limit.count == 3
     rig.worker.in_flight = 2
     rig.owner.workers.resettle(rig.worker)
     assert rig.owner.workers.pick() is not None
@@ -86,7 +86,7 @@ async def test_threads_that_wait_get_all_back() -> None:
     rig.late(LAG_HIGH_S * 2, times=20)
     rig.worker.in_flight = THREADS
     rig.late(0.0, times=20)
-    assert rig.worker.crowd is not None and rig.worker.crowd.count == THREADS
+    assert rig.worker.thread_limit is not None and rig.worker.thread_limit.count == THREADS
     assert rig.owner.filled == 40
 
 
@@ -96,28 +96,28 @@ async def test_threads_that_come_later_may_run_requests_too() -> None:
     late = [rig.worker.links.pop() for _ in range(THREADS - 4)]
     rig.worker.in_flight = 4
     rig.late(0.0)
-    for seat in late:
-        rig.owner.workers.join(seat, pid=7, generation=1)
+    for slot in late:
+        rig.owner.workers.join(slot, pid=7, generation=1)
     rig.worker.in_flight = 5
     rig.late(0.0)
-    assert rig.worker.crowd is not None and rig.worker.crowd.count == THREADS
+    assert rig.worker.thread_limit is not None and rig.worker.thread_limit.count == THREADS
 
 
 @on_loop
-async def test_keeper_is_asked_only_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowds, "PING_S", 0.0)
+async def test_control_thread_is_asked_only_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adaptive_thread_limit, "PING_S", 0.0)
     rig = Rig()
     rig.worker.in_flight = 3
-    rig.crowds.given(rig.worker)
-    assert rig.crowds._timer is None
+    rig.adaptive_thread_limit.given(rig.worker)
+    assert rig.adaptive_thread_limit._timer is None
     rig.worker.in_flight = 4
-    rig.crowds.given(rig.worker)
-    await until(lambda: bool(rig.keeper.asked))
+    rig.adaptive_thread_limit.given(rig.worker)
+    await until(lambda: bool(rig.control_link.asked))
     rig.worker.in_flight = 0
-    await until(lambda: rig.crowds._timer is None)
-    del rig.owner.keepers[7]
+    await until(lambda: rig.adaptive_thread_limit._timer is None)
+    del rig.owner.control_links[7]
     rig.worker.in_flight = 4
-    rig.crowds.given(rig.worker)
-    asked = rig.keeper.asked
-    await until(lambda: rig.crowds._timer is None)
-    assert rig.keeper.asked == asked
+    rig.adaptive_thread_limit.given(rig.worker)
+    asked = rig.control_link.asked
+    await until(lambda: rig.adaptive_thread_limit._timer is None)
+    assert rig.control_link.asked == asked

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.web.frames import Request
 from headrace.web.limits import HOLD_BYTES, HOLD_S, TRIAL_MAX_S, TRIAL_MIN_S
-from headrace.web.pipelining import Pace, is_repeatable, may_hold
+from headrace.web.prefetch_policy import PrefetchPolicy, is_repeatable, may_hold
 from headrace.web.stopwatch import Stopwatch, stood_still_ns
 
 
@@ -36,64 +36,64 @@ def test_answer_is_held_for_a_moment_and_while_it_is_small() -> None:
     assert not may_hold(held_s=0.0, held_bytes=HOLD_BYTES)
 
 
-def finish(pace: Pace, now_s: float, *, long: bool, times: int = 1) -> None:
+def finish(policy: PrefetchPolicy, now_s: float, *, long: bool, times: int = 1) -> None:
     for _ in range(times):
-        pace.finished(now_s, begun_s=now_s, long=long)
+        policy.finished(now_s, begun_s=now_s, long=long)
 
 
 def test_pace_begins_fast_and_forgives_some_long_requests() -> None:
-    pace = Pace()
-    assert pace.fast
+    policy = PrefetchPolicy()
+    assert policy.fast
     for _ in range(100):
-        finish(pace, 0.0, long=True)
-        finish(pace, 0.0, long=False, times=9)
-    assert pace.fast
+        finish(policy, 0.0, long=True)
+        finish(policy, 0.0, long=False, times=9)
+    assert policy.fast
 
 
 def test_long_requests_end_it_soon() -> None:
-    pace = Pace()
-    finish(pace, 0.0, long=True, times=8)
-    assert not pace.fast
+    policy = PrefetchPolicy()
+    finish(policy, 0.0, long=True, times=8)
+    assert not policy.fast
 
 
 def test_trials_that_fail_come_later_and_later() -> None:
-    pace, now_s = Pace(), 100.0
+    policy, now_s = PrefetchPolicy(), 100.0
     pauses: list[float] = []
     for _ in range(12):
-        finish(pace, now_s, long=True, times=8)
-        assert not pace.fast
+        finish(policy, now_s, long=True, times=8)
+        assert not policy.fast
         begun_s = now_s
-        while not pace.fast:
+        while not policy.fast:
             now_s += TRIAL_MIN_S
-            finish(pace, now_s, long=True)
+            finish(policy, now_s, long=True)
         pauses.append(now_s - begun_s)
     assert pauses == sorted(pauses)
     assert pauses[0] <= 2.1 * TRIAL_MIN_S and TRIAL_MAX_S <= pauses[-1] <= TRIAL_MAX_S + 2 * TRIAL_MIN_S
 
 
 def test_trial_is_not_judged_by_what_had_begun_before() -> None:
-    pace = Pace()
-    finish(pace, 100.0, long=True, times=8)
-    finish(pace, 101.0, long=True)
+    policy = PrefetchPolicy()
+    finish(policy, 100.0, long=True, times=8)
+    finish(policy, 101.0, long=True)
     for _ in range(20):
-        pace.finished(101.5, begun_s=100.9, long=True)
-    assert pace.fast
-    finish(pace, 101.5, long=True, times=8)
-    assert not pace.fast
+        policy.finished(101.5, begun_s=100.9, long=True)
+    assert policy.fast
+    finish(policy, 101.5, long=True, times=8)
+    assert not policy.fast
 
 
 def test_trial_that_goes_well_makes_the_next_pause_short() -> None:
-    pace, now_s = Pace(), 100.0
+    policy, now_s = PrefetchPolicy(), 100.0
     for _ in range(6):
-        finish(pace, now_s, long=True, times=8)
+        finish(policy, now_s, long=True, times=8)
         now_s += TRIAL_MAX_S
-        finish(pace, now_s, long=False)
-        assert pace.fast
+        finish(policy, now_s, long=False)
+        assert policy.fast
     now_s += 8 * TRIAL_MAX_S
-    finish(pace, now_s, long=True, times=8)
-    assert not pace.fast
-    finish(pace, now_s + TRIAL_MIN_S, long=True)
-    assert pace.fast
+    finish(policy, now_s, long=True, times=8)
+    assert not policy.fast
+    finish(policy, now_s + TRIAL_MIN_S, long=True)
+    assert policy.fast
 
 
 def test_stopwatch_leaves_out_the_time_without_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,8 @@
 
 Theory. Threads that wait for I/O do not hinder one another; threads that compute share one interpreter, and eight of them
 are no faster than one, but each takes eight times as long: under overload all of them are late. The edge sees which it
-is by asking the worker's keeper, a thread that does nothing else: it answers as late as the interpreter is busy. From
-that the bound follows as for a loop (`credits.py`). What a worker does not run waits in the edge's queue.
+is by asking the worker's control thread, a thread that does nothing else: it answers as late as the interpreter is busy. From
+that the bound follows as for a loop (`concurrency_limit.py`). What a worker does not run waits in the edge's queue.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.web.credits import Credits
-from headrace.web.limits import CROWD, PING_S
+from headrace.web.concurrency_limit import ConcurrencyLimit
+from headrace.web.limits import CONCURRENCY_MIN, PING_S
 from headrace.web.workers import Worker, Workers
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ class Owner(Protocol):
 
     loop: asyncio.AbstractEventLoop
     workers: Workers
-    keepers: dict[int, Link]
+    control_links: dict[int, Link]
 
     def fill(self) -> None: ...
 
 
-class Crowds:
+class AdaptiveThreadLimit:
     """Of one application. Asks only while a worker runs several requests, and none is given ahead."""
 
     def __init__(self, owner: Owner) -> None:
@@ -38,29 +38,33 @@ class Crowds:
 
     def given(self, worker: Worker) -> None:
         """It runs one more."""
-        if self._timer is None and worker.in_flight > CROWD and worker.hot is None:
+        if self._timer is None and worker.in_flight > CONCURRENCY_MIN and worker.prefetch_link is None:
             self._timer = self._owner.loop.call_later(PING_S, self._ask)
 
     def was_late(self, link: Link, seconds: float) -> None:
-        """A keeper has answered."""
+        """A control thread has answered."""
         for worker in self._owner.workers:
             if link.hello is not None and worker.pid == link.hello.pid and worker.links:
                 self._adjust(worker, seconds)
 
     def _adjust(self, worker: Worker, late_s: float) -> None:
-        crowd = worker.crowd
-        if crowd is None:
-            crowd = worker.crowd = Credits(len(worker.links), start=len(worker.links), least=CROWD)
-        crowd.most = max(crowd.most, len(worker.links))  # threads may still be, or again be, on their way here
-        crowd.lag(late_s, used_up=worker.in_flight >= crowd.count)
+        thread_limit = worker.thread_limit
+        if thread_limit is None:
+            thread_limit = worker.thread_limit = ConcurrencyLimit(
+                len(worker.links), start=len(worker.links), least=CONCURRENCY_MIN
+            )
+        thread_limit.most = max(
+            thread_limit.most, len(worker.links)
+        )  # threads may still be, or again be, on their way here
+        thread_limit.lag(late_s, used_up=worker.in_flight >= thread_limit.count)
         self._owner.workers.resettle(worker)
         self._owner.fill()
 
     def _ask(self) -> None:
         self._timer = None
         for worker in self._owner.workers:
-            keeper = self._owner.keepers.get(worker.pid)
-            if keeper is not None and worker.in_flight >= CROWD and worker.hot is None:
-                keeper.ask_how_late()
+            control_link = self._owner.control_links.get(worker.pid)
+            if control_link is not None and worker.in_flight >= CONCURRENCY_MIN and worker.prefetch_link is None:
+                control_link.ask_how_late()
                 if self._timer is None:
                     self._timer = self._owner.loop.call_later(PING_S, self._ask)

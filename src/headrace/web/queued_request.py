@@ -13,23 +13,23 @@ from typing import Protocol
 
 from headrace.http.exchange import Exchange
 from headrace.web.limits import QUIET_S, REPLAY_BYTES_MAX
-from headrace.web.pipelining import is_repeatable
+from headrace.web.prefetch_policy import is_repeatable
 from headrace.web.spool import Spooled
 from headrace.web.statistics import RouteStatistics
 
 
 class Owner(Protocol):
-    """A dispatcher, for its tickets."""
+    """A dispatcher, for its queued requests."""
 
-    def client_left(self, ticket: Ticket) -> None:
+    def client_left(self, queued: QueuedRequest) -> None:
         """The client is gone; the answer, if any, goes nowhere."""
 
-    def skip(self, ticket: Ticket) -> None:
+    def skip(self, queued: QueuedRequest) -> None:
         """The client will send nothing more, so it has probably left: nobody need begin with its request."""
 
 
 class Channel(Protocol):
-    """A link, for its tickets."""
+    """A link, for its queued requests."""
 
     def cancel(self, number: int) -> None:
         """Nobody waits for that stream's answer any more."""
@@ -49,7 +49,7 @@ class Flow(Protocol):
         """Whether the worker cannot go on before the client sends more."""
 
 
-class Ticket:
+class QueuedRequest:
     """See the module. Plain data, written by the queue and by the dispatcher that owns it."""
 
     __slots__ = (
@@ -60,11 +60,11 @@ class Ticket:
         "flow",
         "given_s",
         "kills",
-        "lane",
         "link",
         "losses",
         "number",
         "owner",
+        "priority",
         "reported",
         "returns",
         "route",
@@ -78,7 +78,7 @@ class Ticket:
     def __init__(self, owner: Owner, exchange: Exchange) -> None:
         self.owner = owner
         self.exchange = exchange
-        self.lane = exchange.lane
+        self.priority = exchange.priority
         self.waiting = False
         self.since_s = 0.0
         """When it began to wait; 0 if it never had to."""
@@ -100,7 +100,7 @@ class Ticket:
         self.kills = 0
         """Of those, that died of something unknown: perhaps of this request."""
         self.returns = 0
-        """How often it was taken back, unbegun, from behind another one."""
+        """How often it was recalled, unbegun, from behind another one."""
         self.body: Body | None = None
         self.flow: Flow | None = None
         exchange.notify = self._changed

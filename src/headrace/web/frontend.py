@@ -1,4 +1,4 @@
-"""The door: listening sockets, connections and everything before the apps, in an edge or in a worker without one."""
+"""The frontend: listening sockets, connections and everything before the apps, in an edge or in a worker without one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BROKER_S: Final = 2.0
 """How long clients wait in the backlog for the broker of durable requests; without it all else is served."""
 
 
-class Door:
+class Frontend:
     """Open, serve, close. One loop."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Door:
 
         Args:
             dispatchers: what answers for each app: its queue.
-            sockets: bound; they become the door's.
+            sockets: bound; they become the frontend's.
             shared: other processes listen on them, too.
             marks: what the apps have marked as durable, (path, methods) each, as known by now.
 

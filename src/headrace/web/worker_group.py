@@ -1,4 +1,4 @@
-"""A crew: the zygotes and workers of one app, as processes. What should be is decided by `headrace.web.fleet`."""
+"""A worker group: the fork servers and workers of one app, as processes. What should be is decided by `headrace.web.reconciler`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Final
 
 from headrace.children import ending
 from headrace.settings import dump
-from headrace.web import control, fleet
+from headrace.web import control, reconciler
 from headrace.web.control import Channel
-from headrace.web.fleet import Fleet
+from headrace.web.reconciler import WorkerReconciler
 from headrace.web.settings import WebSettings
 
 _log: Final = logging.getLogger("headrace.web")
@@ -28,8 +28,8 @@ IDLE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a crew works."""
+class WorkerGroupConfig:
+    """Where a worker group works."""
 
     control: Path
     apps: Sequence[str]
@@ -39,17 +39,17 @@ class Place:
     """Listening sockets to inherit, in direct mode."""
 
 
-class Crew:
-    """Does what its fleet decides, and tells it what has happened. `step` after every change."""
+class WorkerGroup:
+    """Does what its reconciler decides, and tells it what has happened. `step` after every change."""
 
     def __init__(
         self,
         number: int,
-        place: Place,
+        config: WorkerGroupConfig,
         settings: WebSettings,
         *,
         workers: int,
-        on_change: Callable[[Crew], None],
+        on_change: Callable[[WorkerGroup], None],
         on_start_failed: Callable[[str], None],
         on_ended: Callable[[bytes], None],
     ) -> None:
@@ -57,9 +57,9 @@ class Crew:
         on_ended: called with the last statistics of a process that has ended.
         """
         self.number = number
-        self.place = place
+        self.config = config
         self.settings = settings
-        self.fleet = Fleet(workers, drain_s=float(settings.drain))
+        self.reconciler = WorkerReconciler(workers, drain_s=float(settings.drain))
         self.interface = ""
         self.statistics: dict[int, bytes] = {}
         """Worker → what it reported last, in direct mode."""
@@ -71,11 +71,11 @@ class Crew:
         self._idle_s = IDLE_S
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._zygotes: dict[int, subprocess.Popen[bytes]] = {}
-        self._zygote_channels: dict[int, Channel] = {}
+        self._fork_servers: dict[int, subprocess.Popen[bytes]] = {}
+        self._fork_server_channels: dict[int, Channel] = {}
         self._worker_channels: dict[int, Channel] = {}
         self._reasons: dict[int, str] = {}
-        """Generation → what its zygote said before it ended."""
+        """Generation → what its fork server said before it ended."""
 
     # What the supervisor does
 
@@ -85,29 +85,29 @@ class Crew:
             self._timer.cancel()
             self._timer = None
         now_s = self._loop.time()
-        for action in self.fleet.advance(now_s):
+        for action in self.reconciler.advance(now_s):
             self._do(action)
-        due_s = self.fleet.due_s(now_s)
+        due_s = self.reconciler.due_s(now_s)
         if due_s is not None:
             self._timer = self._loop.call_at(due_s, self.step)
         self._on_change(self)
 
     def reload(self, settings: WebSettings) -> None:
         self.settings = settings
-        self.fleet.drain_s = float(settings.drain)
+        self.reconciler.drain_s = float(settings.drain)
         self.reload_failure = ""
-        self.fleet.reload()
+        self.reconciler.reload()
         self.step()
 
-    def take_back(self, settings: WebSettings, *, workers: int) -> None:
+    def roll_back(self, settings: WebSettings, *, workers: int) -> None:
         """A reload has failed, here or elsewhere: what is started from now on has the settings of before."""
         self.settings = settings
-        self.fleet.drain_s = float(settings.drain)
-        self.fleet.resize(workers)
+        self.reconciler.drain_s = float(settings.drain)
+        self.reconciler.resize(workers)
         self.step()
 
-    def hurry(self) -> None:
-        self.fleet.hurry()
+    def limit_reload_wait(self) -> None:
+        self.reconciler.limit_reload_wait()
         self.step()
 
     def resume(self, settings: WebSettings, *, workers: int) -> None:
@@ -115,29 +115,31 @@ class Crew:
         self.settings = settings
         self.reload_failure = ""
         self._idle_s = IDLE_S
-        self.fleet.drain_s = float(settings.drain)
-        self.fleet.resize(workers)
-        self.fleet.resume()
+        self.reconciler.drain_s = float(settings.drain)
+        self.reconciler.resize(workers)
+        self.reconciler.resume()
         self.step()
 
     def resize(self, change: int) -> None:
-        self.fleet.resize(self.fleet.wanted + change)
+        self.reconciler.resize(self.reconciler.wanted + change)
         _log.info(
-            "%d workers from now on", self.fleet.wanted, extra={"action": "web.resized", "workers": self.fleet.wanted}
+            "%d workers from now on",
+            self.reconciler.wanted,
+            extra={"action": "web.resized", "workers": self.reconciler.wanted},
         )
         self.step()
 
     def drain(self, grace_s: float, *, idle_s: float) -> None:
-        self.fleet.drain_s, self._idle_s = grace_s, idle_s
-        self.fleet.drain()
+        self.reconciler.drain_s, self._idle_s = grace_s, idle_s
+        self.reconciler.drain()
         self.step()
 
     def hung(self, pid: int) -> bool:
-        """One of the requests of this process hangs. Returns: whether it is one of this crew's."""
-        if not any(worker.pid == pid for worker in self.fleet.workers.values()):
+        """One of the requests of this process hangs. Returns: whether it is one of this worker group's."""
+        if not any(worker.pid == pid for worker in self.reconciler.workers.values()):
             return False
         _log.warning("a request hangs in a worker", extra={"action": "web.worker.hung", "pid": pid})
-        self.fleet.hung(pid, self._loop.time())
+        self.reconciler.hung(pid, self._loop.time())
         self.step()
         return True
 
@@ -145,7 +147,7 @@ class Crew:
         """At once, all of it."""
         for number in self._worker_channels:
             self._kill_by_pid(number)
-        for process in self._zygotes.values():
+        for process in self._fork_servers.values():
             process.kill()
             process.wait()
 
@@ -159,69 +161,71 @@ class Crew:
 
     @property
     def over(self) -> bool:
-        return self.fleet.over and not self._zygotes
+        return self.reconciler.over and not self._fork_servers
 
     def reap(self) -> None:
-        """Look which zygotes have ended."""
-        for generation, process in list(self._zygotes.items()):
+        """Look which fork servers have ended."""
+        for generation, process in list(self._fork_servers.items()):
             code = process.poll()
             if code is not None:
-                del self._zygotes[generation]
+                del self._fork_servers[generation]
                 reason = self._reasons.pop(generation, f"the process that imports the app has ended ({ending(code)})")
-                if generation in self.fleet.generations:  # else it was told to go
-                    _log.warning(reason, extra={"action": "web.zygote.ended", "generation": generation, "code": code})
-                    self.fleet.zygote_gone(generation, reason, self._loop.time())
+                if generation in self.reconciler.generations:  # else it was told to go
+                    _log.warning(
+                        reason, extra={"action": "web.fork_server.ended", "generation": generation, "code": code}
+                    )
+                    self.reconciler.fork_server_gone(generation, reason, self._loop.time())
                 self.step()
 
     # Processes that connect
 
     def welcome(self, channel: Channel, hello: control.Hello) -> None:
-        if hello.role == "zygote":
-            self._zygote_channels[hello.number] = channel
-            channel.on_message = lambda _, message: self._from_zygote(hello.number, message)
-            channel.on_lost = lambda _: self._drop_zygote(hello.number)
+        if hello.role == "fork_server":
+            self._fork_server_channels[hello.number] = channel
+            channel.on_message = lambda _, message: self._from_fork_server(hello.number, message)
+            channel.on_lost = lambda _: self._drop_fork_server(hello.number)
             channel.tell(self._boot(hello.number))
-        elif self.fleet.worker_connected(hello.number, hello.pid):
+        elif self.reconciler.worker_connected(hello.number, hello.pid):
             self._worker_channels[hello.number] = channel
             channel.on_message = lambda _, message: self._from_worker(hello.number, message)
             channel.on_lost = lambda _: self._drop_worker(hello.number)
-            if self.fleet.workers[hello.number].stage is fleet.LEAVING:  # it could not be told before
+            if self.reconciler.workers[hello.number].stage is reconciler.LEAVING:  # it could not be told before
                 channel.tell(control.Leave(0.0))
         else:
             channel.tell(control.Leave(0.0))
 
     def _boot(self, generation: int) -> control.Boot:
-        place = self.place
+        config = self.config
         return control.Boot(
             settings=dump(self.settings),
-            apps=list(place.apps),
-            links=[list(paths) for paths in place.links],
-            sockets=list(place.sockets),
+            apps=list(config.apps),
+            links=[list(paths) for paths in config.links],
+            sockets=list(config.sockets),
             generation=generation,
-            shared=len(place.sockets) < self.fleet.wanted,
+            shared=len(config.sockets) < self.reconciler.wanted,
         )
 
-    def _drop_zygote(self, generation: int) -> None:
-        self._zygote_channels.pop(generation, None)
-        for worker in list(self.fleet.workers.values()):
+    def _drop_fork_server(self, generation: int) -> None:
+        self._fork_server_channels.pop(generation, None)
+        for worker in list(self.reconciler.workers.values()):
             # Of those whose channel was lost before, it would have told.
             if worker.generation == generation and worker.pid and worker.number not in self._worker_channels:
-                self._worker_gone(worker.number, "it is gone, and its zygote, too")
+                self._worker_gone(worker.number, "it is gone, and so is its fork server")
 
     def _drop_worker(self, number: int) -> None:
         self._worker_channels.pop(number, None)
         record = self.statistics.pop(number, b"")
         if record:
             self._on_ended(record)
-        worker = self.fleet.workers.get(number)
-        # Its zygote tells how it has ended, unless that is gone itself.
-        if worker is not None and worker.generation not in self._zygote_channels:
-            self._worker_gone(number, "it is gone, and its zygote, too")
+        worker = self.reconciler.workers.get(number)
+        # Its fork server tells how it has ended, unless that is gone itself.
+        if worker is not None and worker.generation not in self._fork_server_channels:
+            self._worker_gone(number, "it is gone, and so is its fork server")
 
-    def _from_zygote(self, generation: int, message: control.Message) -> None:
+    def _from_fork_server(self, generation: int, message: control.Message) -> None:
         match message:
             case control.Ready():
-                self.fleet.zygote_ready(generation)
+                self.reconciler.fork_server_ready(generation)
             case control.Failed(reason):
                 self._reasons[generation] = reason
                 return  # its end is what counts
@@ -231,7 +235,7 @@ class Crew:
         self.step()
 
     def _from_worker(self, number: int, message: control.Message) -> None:
-        worker = self.fleet.workers.get(number)
+        worker = self.reconciler.workers.get(number)
         if worker is None:
             return
         now_s = self._loop.time()
@@ -245,84 +249,84 @@ class Crew:
             case control.Ready(interface):
                 self.interface = interface
                 worker.patient = interface == "asgi"
-                self.fleet.worker_ready(number, now_s)
+                self.reconciler.worker_ready(number, now_s)
             case control.Serving():
-                self.fleet.worker_serving(number, now_s)
+                self.reconciler.worker_serving(number, now_s)
             case control.Failed(reason):
-                self.fleet.worker_failed(number, reason, now_s)
+                self.reconciler.worker_failed(number, reason, now_s)
             case control.Hung(pid):
                 self.hung(pid)
                 return
             case control.Retire(reason):
                 ids = {"action": "web.worker.retiring", "worker": number, "pid": worker.pid}
                 _log.info("a worker is replaced: %s", reason, extra=ids)
-                self.fleet.retire(number)
+                self.reconciler.retire(number)
         self.step()
 
     def _worker_gone(self, number: int, how: str) -> None:
-        worker = self.fleet.workers.get(number)
+        worker = self.reconciler.workers.get(number)
         if worker is None:
             return
-        expected = worker.stage is fleet.LEAVING
+        expected = worker.stage is reconciler.LEAVING
         _log.log(
             logging.INFO if expected else logging.WARNING,
             "a worker has ended: %s",
             how,
             extra={"action": "web.worker.ended", "worker": number, "pid": worker.pid, "requests": worker.requests},
         )
-        self.fleet.worker_gone(number, self._loop.time(), reason=f"a worker of it has ended: {how}")
+        self.reconciler.worker_gone(number, self._loop.time(), reason=f"a worker of it has ended: {how}")
         self.step()
 
-    # What the fleet decides
+    # What the reconciler decides
 
-    def _do(self, action: fleet.Action) -> None:
+    def _do(self, action: reconciler.Action) -> None:
         match action:
-            case fleet.StartZygote(generation):
-                self._start_zygote(generation)
-            case fleet.StopZygote(generation):
-                self._tell(self._zygote_channels.get(generation), control.Leave(self.fleet.drain_s))
-            case fleet.KillZygote(generation):
-                if generation in self._zygotes:
-                    self._zygotes[generation].kill()
-            case fleet.ForkWorker(generation, worker, slot):
-                self._tell(self._zygote_channels.get(generation), control.Fork(worker, slot))
-            case fleet.ServeWorker(worker):
+            case reconciler.StartForkServer(generation):
+                self._start_fork_server(generation)
+            case reconciler.StopForkServer(generation):
+                self._tell(self._fork_server_channels.get(generation), control.Leave(self.reconciler.drain_s))
+            case reconciler.KillForkServer(generation):
+                if generation in self._fork_servers:
+                    self._fork_servers[generation].kill()
+            case reconciler.ForkWorker(generation, worker, index):
+                self._tell(self._fork_server_channels.get(generation), control.Fork(worker, index))
+            case reconciler.ServeWorker(worker):
                 self._tell(self._worker_channels.get(worker), control.Serve())
-            case fleet.LeaveWorker(worker, grace_s):
+            case reconciler.LeaveWorker(worker, grace_s):
                 self._tell(self._worker_channels.get(worker), control.Leave(grace_s, self._idle_s))
-            case fleet.KillWorker(worker):
+            case reconciler.KillWorker(worker):
                 self._kill_worker(worker)
-            case fleet.ReloadDone(generation):
+            case reconciler.ReloadDone(generation):
                 ids = {"action": "web.reloaded", "generation": generation}
-                _log.info("new code serves: %s", ", ".join(self.place.apps), extra=ids)
-            case fleet.ReloadFailed(generation, reason):
+                _log.info("new code serves: %s", ", ".join(self.config.apps), extra=ids)
+            case reconciler.ReloadFailed(generation, reason):
                 self.reload_failure = reason
                 ids = {"action": "web.reload.failed", "generation": generation}
                 _log.error("not reloaded, what served before goes on: %s", reason, extra=ids)
-            case fleet.StartFailed(reason):
+            case reconciler.StartFailed(reason):
                 self.reload_failure = reason
                 self._on_start_failed(reason)
 
-    def _start_zygote(self, generation: int) -> None:
-        self._zygotes[generation] = spawn(
-            "headrace.web.zygote",
-            [str(self.place.control), str(self.number), str(generation)],
-            sockets=self.place.sockets,
+    def _start_fork_server(self, generation: int) -> None:
+        self._fork_servers[generation] = spawn(
+            "headrace.web.fork_server",
+            [str(self.config.control), str(self.number), str(generation)],
+            sockets=self.config.sockets,
         )
 
     def _kill_worker(self, number: int) -> None:
-        worker = self.fleet.workers[number]
+        worker = self.reconciler.workers[number]
         ids = {"action": "web.worker.killed", "worker": number, "pid": worker.pid}
         _log.warning("a worker is killed", extra=ids)
-        zygote = self._zygote_channels.get(worker.generation)
-        if zygote is not None:
-            zygote.tell(control.Kill(number))
+        fork_server = self._fork_server_channels.get(worker.generation)
+        if fork_server is not None:
+            fork_server.tell(control.Kill(number))
         elif number in self._worker_channels:
             self._kill_by_pid(number)
 
     def _kill_by_pid(self, number: int) -> None:
         """As long as its channel is open it has not ended, and its process id is nobody else's."""
-        worker = self.fleet.workers.get(number)
+        worker = self.reconciler.workers.get(number)
         if worker is not None and worker.pid:
             with suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)

@@ -1,9 +1,9 @@
 """Which workers there should be, and what to do about those there are: the rules of one app's worker processes.
 
-Theory. A *generation* is the app's code as one zygote has imported it. Normally one is *current*, and each of its slots
+Theory. A *generation* is the app's code as one fork server has imported it. Normally one is *current*, and each of its slots
 has a worker. A reload makes a *candidate*: its workers must all be READY before it becomes the current one; only then
 they take requests, and the workers of older generations leave as soon as the new ones do. A candidate that fails is
-dropped, and nothing else changes. A zygote that dies cannot fork any more, so it is replaced by a reload, too.
+dropped, and nothing else changes. A fork server that dies cannot fork any more, so it is replaced by a reload, too.
 
   STARTING ──ready──▶ READY ──serve──▶ SERVING ──▶ LEAVING       (a worker; it may end in each stage)
 
@@ -52,7 +52,7 @@ class Worker:
     """One process. `pid` is 0 until it has connected."""
 
     number: int
-    slot: int
+    index: int
     generation: int
     since_s: float
     stage: Stage = STARTING
@@ -76,7 +76,7 @@ class Worker:
         self.since_s = now_s
 
 
-class Zygote(Enum):
+class ForkServerState(Enum):
     """Of a generation."""
 
     IMPORTING = auto()
@@ -85,17 +85,17 @@ class Zygote(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class StartZygote:
+class StartForkServer:
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
-class StopZygote:
+class StopForkServer:
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
-class KillZygote:
+class KillForkServer:
     """It imports still: it would not listen, and has no workers."""
 
     generation: int
@@ -105,7 +105,7 @@ class KillZygote:
 class ForkWorker:
     generation: int
     worker: int
-    slot: int
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +147,9 @@ class StartFailed:
 
 
 Action: TypeAlias = (
-    StartZygote
-    | StopZygote
-    | KillZygote
+    StartForkServer
+    | StopForkServer
+    | KillForkServer
     | ForkWorker
     | ServeWorker
     | LeaveWorker
@@ -160,7 +160,7 @@ Action: TypeAlias = (
 )
 
 
-class Fleet:
+class WorkerReconciler:
     """The workers of one app. Does no I/O, and does not know of connections or files.
 
     Invariants: a slot has at most one worker of a generation that is neither retiring nor leaving; at most one
@@ -171,7 +171,7 @@ class Fleet:
         self.wanted = wanted
         self.drain_s = drain_s
         self.workers: dict[int, Worker] = {}
-        self.generations: dict[int, Zygote] = {}
+        self.generations: dict[int, ForkServerState] = {}
         self.current = 0
         self.candidate = 0
         """0: none."""
@@ -185,8 +185,8 @@ class Fleet:
         self._proven = False  # a worker has served: from now on nothing that fails ends the server
         self._settling = False  # promoted; the older generations still serve
         self._queued = False
-        self._hurried = False  # a reload waits for this one
-        self._began_s = 0.0  # when the newest zygote was started
+        self._reload_wait_limited = False  # a reload waits for this one
+        self._began_s = 0.0  # when the newest fork server was started
         self._deaths = Restarts()
         self._not_before_s = 0.0
         self._last_generation = 0
@@ -202,9 +202,9 @@ class Fleet:
         else:
             self.candidate = self._new_generation()
 
-    def hurry(self) -> None:
+    def limit_reload_wait(self) -> None:
         """The next reload waits until this one has come to its end."""
-        self._hurried = not self.draining and (self.reloading or not self._proven)
+        self._reload_wait_limited = not self.draining and (self.reloading or not self._proven)
 
     def resize(self, wanted: int) -> None:
         self.wanted = max(1, wanted)
@@ -218,13 +218,13 @@ class Fleet:
         self.current = self.candidate = 0
         self._settling = self._queued = self._proven = False
 
-    def zygote_ready(self, generation: int) -> None:
-        if self.generations.get(generation) is Zygote.IMPORTING:
-            self.generations[generation] = Zygote.READY
+    def fork_server_ready(self, generation: int) -> None:
+        if self.generations.get(generation) is ForkServerState.IMPORTING:
+            self.generations[generation] = ForkServerState.READY
 
-    def zygote_gone(self, generation: int, reason: str, now_s: float) -> None:
+    def fork_server_gone(self, generation: int, reason: str, now_s: float) -> None:
         """The import has failed, or the process has died."""
-        self.generations[generation] = Zygote.GONE
+        self.generations[generation] = ForkServerState.GONE
         if generation == self.candidate:
             self._drop_candidate(reason, now_s)
         elif generation == self.current and not self._proven:
@@ -298,7 +298,7 @@ class Fleet:
         """Everything that is due. Idempotent until something happens or `due_s` has come."""
         told, self._told = self._told, []
         if self.draining:
-            return [*told, *self._take_told(), *self._drain(now_s), *self._kill(now_s), *self._stop_zygotes()]
+            return [*told, *self._take_told(), *self._drain(now_s), *self._kill(now_s), *self._stop_fork_servers()]
         self._lose_patience(now_s)
         self._promote()
         serves = list(self._serve())
@@ -306,15 +306,15 @@ class Fleet:
         self._settle(now_s)
         # Last: a reload that has come to its end lets the next one begin, and nobody would ask again.
         self._renew(now_s)
-        starts = [*self._start_zygotes(now_s), *self._fill(now_s)]
-        return [*told, *starts, *serves, *self._take_told(), *self._kill(now_s), *self._stop_zygotes()]
+        starts = [*self._start_fork_servers(now_s), *self._fill(now_s)]
+        return [*told, *starts, *serves, *self._take_told(), *self._kill(now_s), *self._stop_fork_servers()]
 
     def due_s(self, now_s: float) -> float | None:
         """When `advance` has something to do though nothing happens; None: never."""
         times = [worker.kill_at_s for worker in self.workers.values() if worker.kill_at_s is not None]
         if self._not_before_s > now_s:
             times.append(self._not_before_s)
-        if self._hurried and not self.draining:
+        if self._reload_wait_limited and not self.draining:
             times.append(self._began_s + PATIENCE_S)
         return min(times, default=None)
 
@@ -343,53 +343,55 @@ class Fleet:
     def _holders(self, generation: int) -> dict[int, Worker]:
         """By slot: who has it, and is to keep it."""
         return {
-            worker.slot: worker
+            worker.index: worker
             for worker in self.workers.values()
             if worker.generation == generation and worker.stage is not LEAVING and not worker.retiring
         }
 
     def _renew(self, now_s: float) -> None:
-        """The first generation; one that was asked for meanwhile; one in place of a dead zygote's."""
+        """The first generation; one that was asked for meanwhile; one in place of a dead fork server's."""
         if not self.current:
             self.current = self._new_generation()
             return
         if self.candidate:
             return
-        dead = self.generations.get(self.current) is Zygote.GONE and self._proven and now_s >= self._not_before_s
+        dead = (
+            self.generations.get(self.current) is ForkServerState.GONE and self._proven and now_s >= self._not_before_s
+        )
         if dead or (self._queued and not self._settling):
             self._queued = False
             self.candidate = self._new_generation()
 
     def _lose_patience(self, now_s: float) -> None:
-        if not self._hurried or now_s < self._began_s + PATIENCE_S:
+        if not self._reload_wait_limited or now_s < self._began_s + PATIENCE_S:
             return
-        self._hurried = False
+        self._reload_wait_limited = False
         reason = f"it was not ready within {PATIENCE_S:g} s, and the next reload waits"
         if self.candidate:
             self._drop_candidate(reason, now_s)
         elif not self._proven:
             self._told.append(StartFailed(reason))
 
-    def _start_zygotes(self, now_s: float) -> Iterator[Action]:
+    def _start_fork_servers(self, now_s: float) -> Iterator[Action]:
         for generation in (self.current, self.candidate):
             if generation and generation not in self.generations:
-                self.generations[generation] = Zygote.IMPORTING
+                self.generations[generation] = ForkServerState.IMPORTING
                 self._began_s = now_s
-                self._hurried = False
-                yield StartZygote(generation)
+                self._reload_wait_limited = False
+                yield StartForkServer(generation)
 
     def _fill(self, now_s: float) -> Iterator[Action]:
         for generation in (self.current, self.candidate):
-            if self.generations.get(generation) is not Zygote.READY:
+            if self.generations.get(generation) is not ForkServerState.READY:
                 continue
             if generation == self.current and now_s < self._not_before_s:
                 continue
             holders = self._holders(generation)
-            for slot in range(self.wanted):
-                if slot not in holders:
+            for index in range(self.wanted):
+                if index not in holders:
                     self._last_worker += 1
-                    self.workers[self._last_worker] = Worker(self._last_worker, slot, generation, now_s)
-                    yield ForkWorker(generation, self._last_worker, slot)
+                    self.workers[self._last_worker] = Worker(self._last_worker, index, generation, now_s)
+                    yield ForkWorker(generation, self._last_worker, index)
 
     def _promote(self) -> None:
         holders = self._holders(self.candidate) if self.candidate else {}
@@ -406,13 +408,13 @@ class Fleet:
 
     def _retire(self, now_s: float) -> None:
         """Let those go whose place is taken: by a replacement, by the new generation, by fewer slots."""
-        serving = {slot for slot, worker in self._holders(self.current).items() if worker.stage is SERVING}
-        complete = len([slot for slot in serving if slot < self.wanted]) >= self.wanted
+        serving = {index for index, worker in self._holders(self.current).items() if worker.stage is SERVING}
+        complete = len([index for index in serving if index < self.wanted]) >= self.wanted
         for worker in list(self.workers.values()):
             if worker.stage is LEAVING:
                 continue
             if worker.generation in (self.current, self.candidate):
-                gone = worker.slot >= self.wanted or (worker.retiring and worker.slot in serving)
+                gone = worker.index >= self.wanted or (worker.retiring and worker.index in serving)
             else:
                 gone = complete or worker.stage is not SERVING
             if gone:
@@ -446,15 +448,15 @@ class Fleet:
                 worker.kill_at_s = now_s + KILL_AFTER_S  # again, if it should still be there
                 yield KillWorker(worker.number)
 
-    def _stop_zygotes(self) -> Iterator[Action]:
-        for generation, zygote in list(self.generations.items()):
+    def _stop_fork_servers(self) -> Iterator[Action]:
+        for generation, fork_server in list(self.generations.items()):
             # In a drain at once: it holds the listening sockets of direct mode, and ends after its last worker anyway.
             wanted = generation in (self.current, self.candidate) or self._of(generation)
             if wanted and not self.draining:
                 continue
             del self.generations[generation]
-            if zygote is not Zygote.GONE:
-                yield StopZygote(generation) if zygote is Zygote.READY else KillZygote(generation)
+            if fork_server is not ForkServerState.GONE:
+                yield StopForkServer(generation) if fork_server is ForkServerState.READY else KillForkServer(generation)
 
     def _take_told(self) -> list[Action]:
         told, self._told = self._told, []
@@ -465,7 +467,7 @@ class Fleet:
         for worker in self._of(failed):
             if worker.stage is not LEAVING:
                 self._leave(worker, now_s, 0.0)
-        if self.generations.get(self.current) is Zygote.GONE:
+        if self.generations.get(self.current) is ForkServerState.GONE:
             self._not_before_s = now_s + self._deaths.crashed(now_s)  # it is tried again, but not in a hurry
         self.reloads_failed += 1
         self._told.append(ReloadFailed(failed, reason))
