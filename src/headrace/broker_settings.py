@@ -46,6 +46,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     allow_host: Annotated[
         tuple[str, ...], setting("Host name that clients may use, besides loopback names. May be repeated.")
     ] = ()
+    queue_urls: Annotated[
+        Literal["standard", "domain", "path", "short-default"], setting("Form of the queue URLs in SQS answers.")
+    ] = "short-default"
     cooldowns: Annotated[bool, setting("AWS's 60 s between purges, and between delete and re-create.")] = True
     metrics: Annotated[
         Literal["local", "everyone", "off"], setting("Who may read /metrics: local means loopback and the Unix socket.")

@@ -47,7 +47,6 @@ from headrace.process import (
     shorten_switch_interval,
 )
 from headrace.queue.broker import Broker
-from headrace.queue.limits import ACCOUNT_DEFAULT, REGION_DEFAULT
 from headrace.queue.store import signpost
 from headrace.queue.store.base import Store
 from headrace.queue.store.divided import DividedStore, Part
@@ -220,7 +219,7 @@ class Node:
 
     def _listen(self, clock: Clock) -> Listener:
         settings, verifier, broker = self._settings, self._verifier, self._broker
-        options = SqsOptions(verifier=verifier, behind_proxy=settings.behind_proxy)
+        options = SqsOptions(verifier=verifier, behind_proxy=settings.behind_proxy, queue_urls=settings.queue_urls)
         authorize = native_authorize(verifier) if verifier is not None else allow_all
         page = MetricsPage(
             broker,
@@ -234,7 +233,7 @@ class Node:
             native=NativeService(broker, clock, authorize=authorize, about=self._about).handle,
             metrics_page=page.handle,
             health=self._health_now,
-            context=Context(broker, clock, verifier, REGION_DEFAULT, ACCOUNT_DEFAULT, settings.behind_proxy),
+            context=Context.of(broker, clock, options),
             allowed_hosts=frozenset({ANY}) if verifier is not None else _allowed_hosts(settings),
         )
         limits = Limits(connections_max=settings.connections_max, body_bytes=request_bytes_max(settings))

@@ -357,3 +357,24 @@ def test_query_requests_of_http_clients(shared_broker: BrokerProcess, name: str)
         assert (missing.status_code, missing.text) == (404, "<UnknownOperationException/>")
     empty = httpx.get(url, params={"Action": "ReceiveMessage"})
     assert "<ReceiveMessageResult/>" in empty.text
+
+
+def test_queues_of_two_regions_have_two_urls(shared_broker: BrokerProcess, name: str) -> None:
+    us, eu = (client_of(shared_broker.url, region_name=region) for region in ("us-east-1", "eu-west-1"))
+    us_url, eu_url = (client.create_queue(QueueName=name)["QueueUrl"] for client in (us, eu))
+    assert us_url == f"{shared_broker.url}/000000000000/{name}"
+    assert eu_url == f"{shared_broker.url}/queue/eu-west-1/000000000000/{name}"
+    eu.send_message(QueueUrl=eu_url, MessageBody="eu")
+    assert "Messages" not in us.receive_message(QueueUrl=us_url)
+    assert eu.receive_message(QueueUrl=eu_url)["Messages"][0]["Body"] == "eu"
+
+
+def test_form_of_queue_urls_is_a_setting(tmp_path: Path) -> None:
+    with broker(tmp_path / "data", "--queue-urls", "standard") as running:
+        port = running.url.rpartition(":")[2]
+        client = client_of(f"http://localhost:{port}", region_name="eu-west-1")
+        url = client.create_queue(QueueName="q")["QueueUrl"]
+        assert url == f"http://sqs.eu-west-1.localhost:{port}/000000000000/q"
+        client.send_message(QueueUrl=url, MessageBody="a")
+        short = f"http://localhost:{port}/000000000000/q"
+        assert client.receive_message(QueueUrl=short)["Messages"][0]["Body"] == "a"

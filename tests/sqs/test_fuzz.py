@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from headrace.sqs import codec_json, codec_query, shapes
 from headrace.sqs.api import ACTIONS
 from headrace.sqs.errors import Fault
-from headrace.sqs.urls import place_of_url
+from headrace.sqs.urls import parse_url
 from tests.sqs.harness import Answer, FakeRequest, Harness
 from tests.sqs.query_model import LIST_ELEMENTS, current_model
 
@@ -238,7 +238,7 @@ def test_url_decoder_says_what_the_standard_library_says(text: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.text(max_size=60), st.text(max_size=30).map("http://localhost/{}".format)))
 def test_reading_urls_never_raises(url: str) -> None:
-    place_of_url(url)
+    parse_url(url)
 
 
 def _json(name: str, body: bytes) -> FakeRequest:

@@ -1,7 +1,7 @@
-"""One request on its way: who asks, of which queue, and how it is answered.
+"""One request in progress: its caller, its queue, its answer.
 
-A call is answered exactly once: with a result, or with a fault. Whatever goes wrong on the way, expected or not, ends in
-`fail`, so that no client waits for ever and none sees a traceback.
+A call is answered exactly once, with a result or with a fault. Every error, expected or not, ends in `fail`: no client
+waits for ever, and none sees a traceback.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from headrace.sqs.errors import (
 from headrace.sqs.keys import ANONYMOUS, Principal
 from headrace.sqs.shapes import Shape
 from headrace.sqs.signature import credential_scope
-from headrace.sqs.urls import Form, Place, form_of, place_of_path, place_of_url, valid_account, valid_name
+from headrace.sqs.urls import QueueAddress, UrlStyle, parse_path, parse_url, url_style, valid_account, valid_name
 
 _log: Final = logging.getLogger(__name__)
 
@@ -41,9 +41,9 @@ class Call:
 
     Attributes:
         operation: its name; empty until it is known.
-        principal: who asks.
-        account: whose queues a bare name means.
-        region: where a URL that names no region is.
+        principal: the caller.
+        account: the owner of a queue that is named without an account.
+        region: the region of a queue that is named without one.
     """
 
     __slots__ = ("_answered", "account", "codec", "context", "operation", "principal", "region", "request")
@@ -62,13 +62,13 @@ class Call:
     def broker(self) -> Broker:
         return self.context.broker
 
-    # ------------------------------------------------------------------------------------------------------- who asks
+    # ------------------------------------------------------------------------------------------------------- the caller
 
     def identify(self) -> None:
-        """Find out who asks and where.
+        """Set the caller, its account and the region.
 
         Raises:
-            SignatureFault: keys are configured, and the request is not signed by one of them as it must be.
+            SignatureFault: keys are configured, and the request has no valid signature by one of them.
         """
         verifier = self.context.verifier
         if verifier is not None:
@@ -76,45 +76,45 @@ class Call:
             self.account = self.principal.account
         scope = credential_scope(self.request)
         if scope is None:
-            place = self.place
-            self.region = (place and place.region) or self.form.region or self.context.region
+            address = self.address
+            self.region = (address and address.region) or self.url_style.region or self.context.region
             return
         access_key, self.region = scope
         if verifier is None and len(access_key) == 12 and valid_account(access_key):
             self.account = access_key  # as LocalStack and moto do: tests play several accounts without any keys
 
     @property
-    def place(self) -> Place | None:
+    def address(self) -> QueueAddress | None:
         """The queue that the request's own path names."""
         path = self.request.path
-        return place_of_path(path) if len(path) > 1 else None
+        return parse_path(path) if len(path) > 1 else None
 
     @property
-    def form(self) -> Form:
+    def url_style(self) -> UrlStyle:
         """How to write queue URLs for this client."""
-        place, request = self.place, self.request
+        address, request = self.address, self.request
         host = request.headers.get(b"host", b"localhost").decode("latin-1")
         secure = request.secure or (self.context.behind_proxy and request.headers.get(b"x-forwarded-proto") == b"https")
-        return form_of(host, place.region if place is not None else None, secure=secure)
+        path_region = address.region if address is not None else None
+        return url_style(host, path_region, secure=secure, form=self.context.queue_urls)
 
     def url(self, arn: str) -> str:
-        return self.form.url(arn)
+        return self.url_style.url(arn)
 
-    # ----------------------------------------------------------------------------------------------------- which queue
+    # ------------------------------------------------------------------------------------------------------- the queue
 
     def sender(self) -> str | None:
-        """Who a message sent by this call is from (`SenderId`); None without authentication."""
+        """The `SenderId` of a message that this call sends; None without authentication."""
         return None if self.principal.access_key is None else self.principal.name
 
     def queue(self, url: str | None) -> QueueInfo:
-        """The queue of `url` (or of the request's path), which the caller may use for this operation.
+        """The queue of `url`, or of the request's path, after a check that the caller may do this operation with it.
 
         Raises:
             Fault: MissingParameter, QueueDoesNotExist or AccessDenied.
         """
         if not url:
-            place = self.place
-            if place is None:
+            if self.address is None:
                 raise missing("QueueUrl")
             url = f"http://localhost{self.request.path}"
         arn = _arn_of_url(url, self.region, self.account) if len(url) <= limits.URL_CHARACTERS_MAX else None
@@ -131,28 +131,28 @@ class Call:
         return info
 
     def authorize(self, arn: str, policy_json: str | None = None) -> None:
-        """Refuse unless the caller may do this operation with `arn` (empty: with no queue in particular)."""
+        """Refuse unless the caller may do this operation with `arn`; an empty one means no particular queue."""
         owner = arn.split(":", 5)[4] if arn else self.account
         request = self.request
         allowed = policy.allows(
             policy_json, self.principal, self.operation, arn, owner, request.peer, secure=request.secure
         )
         if not allowed:
-            what = self.url(arn) if arn else "SQS"
-            raise Fault(ACCESS_DENIED, f"Access to the resource {what} is denied.")
+            resource = self.url(arn) if arn else "SQS"
+            raise Fault(ACCESS_DENIED, f"Access to the resource {resource} is denied.")
 
     # ------------------------------------------------------------------------------------------------------ the answer
 
     def submit(self, operation: Operation, finish: Callable[[Any], None]) -> None:
-        """Ask the queue for `operation`; `finish` gets its outcome and answers. An error is answered here."""
+        """Submit `operation` to the broker; `finish` takes its outcome and answers. An error is answered here."""
         self.context.broker.submit(operation, self.guarded(finish))
 
     def guarded(self, finish: Callable[[Any], None], *, errors: bool = False) -> Callable[[Any], None]:
-        """`finish`, made safe to be called by the store: it never raises, and errors are answered.
+        """`finish` wrapped so that the store can call it: it never raises, and errors are answered.
 
         Args:
             finish: takes the outcome and answers.
-            errors: whether outcomes that are errors go to `finish` too, which then raises what to answer.
+            errors: whether `finish` also takes outcomes that are errors; it then raises the error to answer.
         """
 
         def done(outcome: Any) -> None:
@@ -171,7 +171,7 @@ class Call:
         self._respond(200, body, request_id, ())
 
     def fail(self, error: Exception) -> None:
-        """Answer an error, whatever it is."""
+        """Answer any error."""
         request_id = self.context.request_ids()
         if isinstance(error, Fault):
             fault = error
@@ -179,13 +179,13 @@ class Call:
             fault = translate(error)
         else:
             fault = Fault(INTERNAL_FAILURE, "The request processing has failed because of an internal failure.")
-        if fault.kind.status >= 500 and not isinstance(error, StoreError):  # the node tells of its store itself
+        if fault.kind.status >= 500 and not isinstance(error, StoreError):  # the node logs its store's failures itself
             self._log(error, request_id)
         body, headers = self.codec.fault(fault, request_id)
         self._respond(fault.kind.status, body, request_id, headers)
 
     def _log(self, error: Exception, request_id: str) -> None:
-        """A bug of ours. Names and ids only: what the client sent may be secret."""
+        """Log a bug of ours. Names and ids only: the request's content may be secret."""
         facts = {"action": "sqs.request_failed", "operation": self.operation, "request_id": request_id}
         trace = None if isinstance(error, HeadraceError) else error
         _log.error("%s failed: %s", self.operation or "a request", type(error).__name__, exc_info=trace, extra=facts)
@@ -200,9 +200,9 @@ class Call:
 
 @lru_cache(maxsize=limits.PARSED_URLS_MAX)
 def _arn_of_url(url: str, region: str, account: str) -> str | None:
-    """The ARN that `url` means for a client of `region` and `account`; None if it is no form of queue URL."""
-    place = place_of_url(url)
-    if place is None:
+    """The ARN that `url` means for a client of `region` and `account`; None if it has no form of a queue URL."""
+    address = parse_url(url)
+    if address is None:
         return None
-    name = place.name if valid_name(place.name) else ""  # no queue has the empty name
-    return f"arn:aws:sqs:{place.region or region}:{place.account or account}:{name}"
+    name = address.name if valid_name(address.name) else ""  # no queue has the empty name
+    return f"arn:aws:sqs:{address.region or region}:{address.account or account}:{name}"

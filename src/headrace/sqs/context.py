@@ -1,4 +1,4 @@
-"""What all calls share: the broker, the clock, who is who, and how the service was set up."""
+"""The context that all calls share: the broker, the clock, the options of the service."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from headrace.clock import Clock
 from headrace.queue.broker import Broker
 from headrace.queue.limits import ACCOUNT_DEFAULT, REGION_DEFAULT
 from headrace.sqs.signature import Verifier
+from headrace.sqs.urls import UrlForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqsOptions:
-    """How the service is set up.
+    """The options of the service.
 
     Attributes:
-        verifier: checks signatures; None while no keys are configured, and then everybody is served.
-        region: for requests that name none.
-        account: for requests whose key names none.
-        behind_proxy: whether `X-Forwarded-Proto` is a proxy's word and may be believed.
+        verifier: checks signatures; None without keys, when every request is served.
+        region: of requests that name none.
+        account: of requests whose key names none.
+        behind_proxy: whether a proxy sets `X-Forwarded-Proto`, so that it is believed.
+        queue_urls: the form of queue URLs in answers.
     """
 
     verifier: Verifier | None = None
     region: str = REGION_DEFAULT
     account: str = ACCOUNT_DEFAULT
     behind_proxy: bool = False
+    queue_urls: UrlForm = "short-default"
 
 
 class RequestIds:
-    """Ids of answers, in the form of a UUID: unique among processes by 80 random bits, in a process by counting.
+    """Request ids in the form of a UUID: 80 random bits for the process, and a counter.
 
-    Counting takes a third of the time of drawing each id, and nothing hangs on whether they can be guessed.
+    A counter takes a third of the time of random bits for each id, and request ids need not be secret.
     """
 
     def __init__(self) -> None:
@@ -48,7 +51,7 @@ class RequestIds:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Shared by all calls; `policies` holds the queues' policies that are on their way into the store."""
+    """Shared by all calls. `policies` holds the policies of queues that are not committed yet."""
 
     broker: Broker
     clock: Clock
@@ -56,5 +59,19 @@ class Context:
     region: str
     account: str
     behind_proxy: bool
+    queue_urls: UrlForm
     request_ids: Callable[[], str] = field(default_factory=RequestIds)
     policies: dict[str, str | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, broker: Broker, clock: Clock, options: SqsOptions) -> Context:
+        """The context of a service with `options`."""
+        return cls(
+            broker,
+            clock,
+            options.verifier,
+            options.region,
+            options.account,
+            options.behind_proxy,
+            options.queue_urls,
+        )

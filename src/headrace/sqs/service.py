@@ -35,7 +35,7 @@ class SqsService:
     """Serves the SQS API over a broker. `handle` is a Handler: a plain call that answers at once or later."""
 
     def __init__(self, broker: Broker, clock: Clock, *, options: SqsOptions = _DEFAULTS) -> None:
-        self._context = Context(broker, clock, options.verifier, options.region, options.account, options.behind_proxy)
+        self._context = Context.of(broker, clock, options)
 
     def handle(self, request: Request) -> None:
         """Answer `request`, exactly once; errors in the form of the protocol that it speaks."""
@@ -83,7 +83,7 @@ def _serve_query(call: Call) -> None:
     if not name:
         raise _no_action(call)
     action = ACTIONS.get(name)
-    if action is None or (name in NOT_AT_QUEUE_URLS and call.place is not None):
+    if action is None or (name in NOT_AT_QUEUE_URLS and call.address is not None):
         raise Fault(UNKNOWN_OPERATION, f"The action {name[:128]} is not valid for this endpoint.")
     call.operation = name
     action.serve(call, codec_query.decode(name, action.shape, parameters))
@@ -91,7 +91,7 @@ def _serve_query(call: Call) -> None:
 
 def _no_action(call: Call) -> Fault:
     text = "The request must contain the parameter Action."
-    if call.request.method == "GET" and call.place is not None:
+    if call.request.method == "GET" and call.address is not None:
         call.codec = QUERY  # AWS answers with XML, whatever is accepted
         return Fault(NO_OPERATION, text)
     return Fault(MISSING_ACTION, text)
