@@ -324,8 +324,8 @@ def test_queues_of_regions_and_accounts_are_apart(harness: Harness) -> None:
 
     harness.serve(request_as("key", "eu-west-1", "localhost", "CreateQueue", QueueName="q"))
     harness.serve(request_as("111111111111", "eu-west-1", "localhost", "CreateQueue", QueueName="q"))
-    assert names("key", "eu-west-1") == ["http://localhost/000000000000/q"]
-    assert names("111111111111", "eu-west-1") == ["http://localhost/111111111111/q"]
+    assert names("key", "eu-west-1") == ["http://localhost/queue/eu-west-1/000000000000/q"]
+    assert names("111111111111", "eu-west-1") == ["http://localhost/queue/eu-west-1/111111111111/q"]
     assert names("key", "us-east-1") == []
 
 
@@ -340,7 +340,7 @@ def test_region_of_a_signature_is_that_of_the_queue(harness: Harness) -> None:
 @pytest.mark.parametrize(
     ("host", "url"),
     [
-        ("localhost:9324", "http://localhost:9324/000000000000/q"),
+        ("localhost:9324", "http://localhost:9324/queue/eu-west-1/000000000000/q"),
         ("sqs.eu-west-1.localhost:9324", "http://sqs.eu-west-1.localhost:9324/000000000000/q"),
         ("eu-west-1.queue.localhost", "http://eu-west-1.queue.localhost/000000000000/q"),
         ("queue.localhost", "http://eu-west-1.queue.localhost/000000000000/q"),
@@ -361,8 +361,9 @@ def test_region_of_an_unsigned_request_is_that_of_its_host(harness: Harness) -> 
 
 
 def test_region_path_form(harness: Harness) -> None:
-    answer = harness.query("CreateQueue", {"QueueName": "q"}, path="/queue/eu-west-1/000000000000/q")
-    url = answer.xml().findtext("CreateQueueResult/QueueUrl")
+    harness.serve(request_as("key", "eu-west-1", "localhost:9324", "CreateQueue", QueueName="q"))
+    answer = harness.query("GetQueueUrl", {"QueueName": "q"}, path="/queue/eu-west-1/000000000000/other")
+    url = answer.xml().findtext("GetQueueUrlResult/QueueUrl")
     assert url == "http://localhost:9324/queue/eu-west-1/000000000000/q"
     assert harness.json("SendMessage", QueueUrl=url, MessageBody="a").status == 200
 
