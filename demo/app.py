@@ -64,7 +64,7 @@ async def take(key: str, body: bytes) -> Answer:
     if not key:
         return Answer(400, {"error": "Idempotency-Key is missing: without it, a repeated request would count twice"})
     departures = _departures.decode(body)
-    once = file_departures.options(unique=key, until="ttl", ttl=KEPT_FOR)
+    once = file_departures.options(unique=key, unique_until="ttl", unique_ttl=KEPT_FOR)
     handle = await once.asend(key, departures.flights)
     return Answer(202, {"task": handle.id, "repeated": handle.duplicate})
 

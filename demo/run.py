@@ -160,7 +160,7 @@ class Run:
                 process.terminate()
                 process.join()
 
-    # Flow
+    # Workflow
 
     def _flow(self, keys: Keyboard, clients: list[BaseProcess]) -> None:
         """Until the year is over, or it is time to stop."""

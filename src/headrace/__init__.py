@@ -17,6 +17,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from headrace._version import __version__
+
 if TYPE_CHECKING:
     from headrace.errors import CallerError as CallerError
     from headrace.errors import HeadraceError as HeadraceError
@@ -37,8 +39,16 @@ if TYPE_CHECKING:
     from headrace.native.queue import ReceivedMessage as ReceivedMessage
     from headrace.native.topic import Topic as Topic
     from headrace.work.app import App as App
+    from headrace.work.composing import chain as chain
+    from headrace.work.composing import group as group
+    from headrace.work.errors import Cancelled as Cancelled
+    from headrace.work.errors import GiveUp as GiveUp
+    from headrace.work.errors import ResultTimeout as ResultTimeout
+    from headrace.work.errors import Retry as Retry
+    from headrace.work.errors import TaskFailed as TaskFailed
+    from headrace.work.errors import TimeLimitExceeded as TimeLimitExceeded
+    from headrace.work.retries import Backoff as Backoff
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "App": "headrace.work.app",
@@ -46,20 +56,29 @@ _HOMES = {
     "AsyncQueue": "headrace.native.aio_queue",
     "AsyncReceivedMessage": "headrace.native.aio_queue",
     "AsyncTopic": "headrace.native.aio_topic",
+    "Backoff": "headrace.work.retries",
     "CallerError": "headrace.errors",
+    "Cancelled": "headrace.work.errors",
     "Client": "headrace.native.client",
+    "GiveUp": "headrace.work.errors",
     "HeadraceError": "headrace.errors",
-    "Outgoing": "headrace.native.messages",
     "OutcomeUnknown": "headrace.errors",
+    "Outgoing": "headrace.native.messages",
     "PartlyRefused": "headrace.native.messages",
     "Queue": "headrace.native.queue",
     "QueueNotFound": "headrace.errors",
     "ReceivedMessage": "headrace.native.queue",
+    "ResultTimeout": "headrace.work.errors",
+    "Retry": "headrace.work.errors",
     "StoreError": "headrace.errors",
+    "TaskFailed": "headrace.work.errors",
+    "TimeLimitExceeded": "headrace.work.errors",
     "Topic": "headrace.native.topic",
     "Unavailable": "headrace.errors",
+    "chain": "headrace.work.composing",
     "connect": "headrace.native.client",
     "connect_async": "headrace.native.aio",
+    "group": "headrace.work.composing",
 }
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - strings, all of them
 

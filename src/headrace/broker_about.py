@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from headrace import __version__
+from headrace._version import __version__
 from headrace.broker_settings import BrokerSettings, request_bytes_max
 from headrace.native.protocol import BrokerAbout, SettingFacts
 from headrace.settings import Duration

@@ -1,4 +1,4 @@
-"""Lengths of time as people write them: "10 minutes", "1h30m", a timedelta, seconds."""
+"""Durations as people write them: "10 minutes", "1h30m", a timedelta, seconds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PART: Final = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([a-zµ]+)\s*,?", re.IGNORECA
 
 
 class DurationInvalid(CallerError):
-    """A length of time cannot be read."""
+    """A duration cannot be parsed."""
 
 
 def duration_us(value: Duration) -> int:
-    """Microseconds. Raises DurationInvalid; months and years are no lengths, since they differ."""
+    """Microseconds. Raises DurationInvalid; months and years are refused, since their length varies."""
     if isinstance(value, dt.timedelta):
         return round(value / dt.timedelta(microseconds=1))
     if isinstance(value, int | float):
@@ -53,4 +53,4 @@ def _unit_us(unit: str, value: str) -> int:
 
 
 def _reason(value: str) -> str:
-    return f"{value!r} is not a length of time; write for example '10 minutes', '1h30m', '500 ms' (weeks at most)"
+    return f"{value!r} is not a valid duration; use for example '10 minutes', '1h30m' or '500 ms'"

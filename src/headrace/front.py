@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-from headrace import __version__, metrics
+from headrace import metrics
+from headrace._version import __version__
 from headrace.broker_settings import is_loopback
 from headrace.clock import Clock
 from headrace.errors import AccessDenied, HeadraceError

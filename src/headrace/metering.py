@@ -11,7 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace import __version__, tracing
+from headrace import tracing
+from headrace._version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider

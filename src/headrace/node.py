@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 
 import uvloop
 
-from headrace import __version__
+from headrace._version import __version__
 from headrace.broker_about import about, without_password
 from headrace.broker_settings import BrokerSettings, check, request_bytes_max, stores_of
 from headrace.broker_showing import show

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from headrace import __version__
+from headrace._version import __version__
 
 RECENT_S: Final = 10.0
 """What "of late" means: long enough for percentiles of a slow route, short enough to see a change."""
@@ -158,13 +158,13 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker has done of one task."""
 
     task: str
-    done: int = 0
+    succeeded: int = 0
     failed: int = 0
     """Attempts that failed; `retried` of them come again, `dead` never."""
     retried: int = 0
     dead: int = 0
-    done_s: float = 0.0
-    """Done a second."""
+    succeeded_s: float = 0.0
+    """Successful runs a second."""
     wait: Latency = Latency()
     """From when it could have run to its start."""
     run: Latency = Latency()
@@ -178,7 +178,7 @@ class WorkerFacts(Facts, frozen=True, kw_only=True):
     """Tasks that it runs at once."""
     running: list[RunningFacts] = []
     tasks: list[TaskFacts] = []
-    done_s: float = 0.0
+    succeeded_s: float = 0.0
     draining: bool = False
 
 

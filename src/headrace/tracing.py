@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace import __version__
+from headrace._version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -24,7 +24,7 @@ import headrace
 
 app = headrace.App()
 
-@app.task(name="shop.pack", keep_result="1h")
+@app.task(name="shop.pack", result_ttl="1h")
 def pack(book: str) -> str:
     return f"packed {book}"
 
@@ -68,7 +68,7 @@ def client(parts: UpProcess) -> Iterator[Client]:
 def app(parts: UpProcess) -> Iterator[App]:
     """Sends what the workers know."""
     app = App(parts.folder / "data")
-    app.task(name="shop.pack", keep_result="1h")(lambda book: None)
+    app.task(name="shop.pack", result_ttl="1h")(lambda book: None)
     app.task(name="shop.pay")(lambda card: None)
     app.task(name="shop.wait")(lambda: None)
     yield app

@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
-from headrace.cli.task import FATES
+from headrace.cli.task import DISPOSITIONS
 from headrace.work import App
-from headrace.work.settling import Fate
+from headrace.work.settling import Disposition
 from tests.cli.conftest import CommandLine
 from tests.native.served import ServedBroker
 from tests.work.small_worker import SmallWorker
@@ -25,7 +25,7 @@ def app(served: ServedBroker) -> Iterator[App]:
     def add(a: int, b: int = 1) -> int:
         return a + b
 
-    @app.task(name="shop.fail", keep_result="1h")
+    @app.task(name="shop.fail", result_ttl="1h")
     def fail(n: int) -> int:
         if broken.pop():
             raise ValueError("out of stock")
@@ -38,7 +38,7 @@ def app(served: ServedBroker) -> Iterator[App]:
 
 
 def test_runs_may_be_asked_for_by_each_of_their_ends() -> None:
-    assert get_args(Fate) == FATES
+    assert get_args(Disposition) == DISPOSITIONS
 
 
 def test_a_task_is_called_by_name_and_its_result_awaited(app: App, run: CommandLine) -> None:
@@ -51,7 +51,7 @@ def test_a_task_is_called_by_name_and_its_result_awaited(app: App, run: CommandL
     assert shown["arguments"] == {"a": 40, "b": 2}
     SmallWorker(app).run_ready()
     assert run("task", "wait", task_id, "--timeout", "5s").json["result"] == 42
-    assert run("task", "show", task_id).json["status"] == "done"
+    assert run("task", "show", task_id).json["status"] == "succeeded"
 
 
 def test_values_are_json_or_text(app: App, run: CommandLine) -> None:
@@ -87,7 +87,7 @@ def test_a_waiting_task_is_cancelled_and_an_unknown_one_asked_to_end(app: App, r
     handle = app.tasks["shop.add"].options(priority=-1, delay="1h").send(1)
     assert run("task", "cancel", handle.id).json["answer"] == "cancelled"
     assert run("task", "ls", "--waiting").json == []
-    assert run("task", "cancel", "0" * 32).json["answer"] == "asked"
+    assert run("task", "cancel", "0" * 32).json["answer"] == "cancel_requested"
 
 
 def test_what_is_not_there_is_said_so(app: App, run: CommandLine) -> None:

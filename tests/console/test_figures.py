@@ -57,14 +57,14 @@ def test_a_task_is_added_up_over_all_workers() -> None:
     one = WorkerFacts(
         slots=4,
         running=[RunningFacts(id="a", task="pay", started_ms=NOW_MS), RunningFacts(id="b", task="ship")],
-        tasks=[TaskFacts(task="pay", done=3, failed=2, retried=1, dead=1, done_s=1.5, run=latency(1, 0.2))],
+        tasks=[TaskFacts(task="pay", succeeded=3, failed=2, retried=1, dead=1, succeeded_s=1.5, run=latency(1, 0.2))],
     )
-    other = WorkerFacts(tasks=[TaskFacts(task="pay", done=7, done_s=0.5, run=latency(3, 0.4))])
+    other = WorkerFacts(tasks=[TaskFacts(task="pay", succeeded=7, succeeded_s=0.5, run=latency(3, 0.4))])
     snapshot = Snapshot(holders=(holder("1", "worker", one), holder("2", "worker", other)))
     pay, ship = figures.task_lines(snapshot)
-    assert (pay.task, pay.workers, pay.running, pay.done, pay.failed, pay.dead) == ("pay", 2, 1, 10, 2, 1)
-    assert pay.done_s == 2.0 and round(pay.run.p50_s, 6) == 0.35
-    assert (ship.task, ship.running, ship.done) == ("ship", 1, 0)
+    assert (pay.task, pay.workers, pay.running, pay.succeeded, pay.failed, pay.dead) == ("pay", 2, 1, 10, 2, 1)
+    assert pay.succeeded_s == 2.0 and round(pay.run.p50_s, 6) == 0.35
+    assert (ship.task, ship.running, ship.succeeded) == ("ship", 1, 0)
 
 
 def test_facts_that_are_none_are_left_out() -> None:
@@ -88,17 +88,17 @@ def test_routes_are_added_up_over_servers_the_busiest_first() -> None:
 
 
 def test_history_has_latencies_only_where_something_was_measured() -> None:
-    told = WorkerFacts(tasks=[TaskFacts(task="pay", done_s=2.0, wait=latency(4, 0.01)), TaskFacts(task="ship")])
+    told = WorkerFacts(tasks=[TaskFacts(task="pay", succeeded_s=2.0, wait=latency(4, 0.01)), TaskFacts(task="ship")])
     found = figures.series_of(Snapshot(holders=(holder("1", "worker", told),)))
-    assert found["tasks/done"] == found["task/pay/done"] == 2.0
+    assert found["tasks/succeeded"] == found["task/pay/succeeded"] == 2.0
     assert found["task/pay/wait_p50"] == 10.0 and "task/pay/run_p50" not in found and "task/ship/wait_p50" not in found
 
 
 def test_history_of_tasks_is_bounded() -> None:
-    told = WorkerFacts(tasks=[TaskFacts(task=f"t{number:04}", done=number) for number in range(500)])
+    told = WorkerFacts(tasks=[TaskFacts(task=f"t{number:04}", succeeded=number) for number in range(500)])
     found = figures.series_of(Snapshot(holders=(holder("1", "worker", told),)))
-    kept = {name for name in found if name.startswith("task/") and name.endswith("/done")}
-    assert len(kept) == figures.SERIES_EACH_MAX and "task/t0499/done" in kept
+    kept = {name for name in found if name.startswith("task/") and name.endswith("/succeeded")}
+    assert len(kept) == figures.SERIES_EACH_MAX and "task/t0499/succeeded" in kept
 
 
 def test_lag_is_what_waits_in_the_queues_of_a_pipeline() -> None:

@@ -29,12 +29,14 @@ GARBAGE = (b"", b"{}", b"\xff", b"[]", b"null", b"\xc1", b'{"sources":{"a":5}}')
 
 def said(number: Any) -> dict[str, Any]:
     """Facts of all kinds at once, as a liar would write them."""
-    task = {"task": SCRIPT, "done_s": number, "wait": LATENCY, "run": LATENCY}
+    task = {"task": SCRIPT, "succeeded_s": number, "wait": LATENCY, "run": LATENCY}
     running = {"id": SCRIPT, "task": SCRIPT, "started_ms": 2**63}
     route = {"route": SCRIPT, "requests": 5, "requests_s": number, "statuses": {SCRIPT: -5}, "wait": LATENCY}
     names = {"host": SCRIPT, "version": SCRIPT, "app": SCRIPT, "url": "javascript:alert(1)", "pipeline": SCRIPT}
     lists = {"queues": [SCRIPT], "produces": [SCRIPT], "tasks": [task], "running": [running], "routes": [route]}
-    return names | lists | {"oldest_wait_s": number, "done_s": number, "rss_bytes": 2**63, "watermark_ms": -(2**63)}
+    return (
+        names | lists | {"oldest_wait_s": number, "succeeded_s": number, "rss_bytes": 2**63, "watermark_ms": -(2**63)}
+    )
 
 
 @pytest.mark.parametrize("number", HUGE)

@@ -10,7 +10,7 @@ from headrace.console.runs import Runs, having
 from headrace.work.run_log import Run, RunLog
 
 
-def run(task: str, status: str = "done", *, ended: int = 0, error: str = "", worker: str = "w") -> Run:
+def run(task: str, status: str = "succeeded", *, ended: int = 0, error: str = "", worker: str = "w") -> Run:
     return Run(f"id-{task}-{ended}", task, "tasks", worker, 0, 0, ended, 1, status, error)
 
 

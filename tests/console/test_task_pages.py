@@ -35,7 +35,7 @@ def app(node: BrokerProcess) -> Iterator[App]:
     def pay(card: str) -> None:
         raise ConnectionError(f"no bank for {card}")
 
-    @app.task(name="shop.pack", keep_result="1h")
+    @app.task(name="shop.pack", result_ttl="1h")
     def pack(book: str) -> str:
         return f"packed {book}"
 
@@ -51,7 +51,7 @@ def runs(client: Client) -> list[Run]:
     begin = now_ms() - 60_000
     found = [
         Run("a" * 32, "shop.pay", "tasks", "w-1", begin, begin + 5, begin + 50, 1, "retried", "ConnectionError: away"),
-        Run("a" * 32, "shop.pay", "tasks", "w-2", begin + 1_050, begin + 1_060, begin + 1_100, 2, "done"),
+        Run("a" * 32, "shop.pay", "tasks", "w-2", begin + 1_050, begin + 1_060, begin + 1_100, 2, "succeeded"),
         Run("b" * 32, "shop.<script>alert(1)</script>", "tasks", "w-1", begin, begin, begin + 9, 1, "dead", SCRIPT),
     ]
     client.call(Transact(state=list(RunLog("w-1").write(found, now_ms=begin).items()), name=keys.NAME))
@@ -87,7 +87,7 @@ def test_a_run_is_a_timeline(served: Served, browser: Browser, runs: list[Run]) 
     facts = browser.get(f"/api/runs/{'a' * 32}").json
     assert [span["kind"] for span in facts["spans"]] == ["wait", "run", "pause", "wait", "run"]
     text = page(browser, f"/runs/{'a' * 32}")
-    for said in ("backoff", "attempt 2, done", "1.0 s", "w-2", "ConnectionError: away"):
+    for said in ("backoff", "attempt 2, succeeded", "1.0 s", "w-2", "ConnectionError: away"):
         assert said in text
     page(browser, f"/runs/{'b' * 32}")
 
@@ -100,13 +100,13 @@ def test_a_task_that_nobody_knows_is_told_in_words(served: Served, browser: Brow
 
 def test_workers_tell_what_runs(served: Served, browser: Browser, client: Client, runs: list[Run]) -> None:
     begun = now_ms() - 3_000
-    told = TaskFacts(task="shop.pay", done=8, failed=2, dead=1, done_s=4.0, run=Latency(count=9, p50_s=0.25))
+    told = TaskFacts(task="shop.pay", succeeded=8, failed=2, dead=1, succeeded_s=4.0, run=Latency(count=9, p50_s=0.25))
     present(client, running=[RunningFacts(id="c" * 32, task="shop.pay", started_ms=begun, attempt=2)], tasks=[told])
     served.look()
     facts = browser.get("/api/tasks").json
     assert (facts["totals"]["running"], facts["totals"]["slots"], facts["totals"]["workers"]) == (1, 4, 1)
     [line] = [line for line in facts["tasks"] if line["task"] == "shop.pay"]
-    assert (line["done_s"], line["running"], line["run"]["p50_s"]) == (4.0, 1, 0.25)
+    assert (line["succeeded_s"], line["running"], line["run"]["p50_s"]) == (4.0, 1, 0.25)
     assert "250 ms" in page(browser, "/tasks/shop.pay")
     text = page(browser, f"/runs/{'c' * 32}")
     assert "running" in text and "Cancel" in text
@@ -117,14 +117,14 @@ def test_workers_tell_what_runs(served: Served, browser: Browser, client: Client
 
 def test_many_tasks_are_paged(served: Served, browser: Browser, client: Client) -> None:
     for worker in range(2):
-        told = [TaskFacts(task=f"many.t{worker}{number:02}", done=1) for number in range(80)]
+        told = [TaskFacts(task=f"many.t{worker}{number:02}", succeeded=1) for number in range(80)]
         stay(client, Hold(f"worker-many-{worker}", "worker", write(WorkerFacts(tasks=told))))
     served.look()
     first, second = (browser.get(f"/api/tasks?page={number}").json for number in (1, 2))
     assert (len(first["tasks"]), len(second["tasks"]) >= 60, second["pages"]) == (100, True, 2)
     assert not {line["task"] for line in first["tasks"]} & {line["task"] for line in second["tasks"]}
-    text = page(browser, "/tasks?status=done")
-    assert "Page 1 of 2" in text and 'href="/tasks?find=&amp;status=done&amp;task=&amp;page=2"' in text
+    text = page(browser, "/tasks?status=succeeded")
+    assert "Page 1 of 2" in text and 'href="/tasks?find=&amp;status=succeeded&amp;task=&amp;page=2"' in text
 
 
 def test_a_waiting_task_is_found_shown_and_cancelled(

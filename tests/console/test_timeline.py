@@ -17,7 +17,7 @@ def kinds(found: list[Span]) -> list[tuple[str, int, int]]:
 
 
 def test_sent_waited_ran_backed_off_waited_ran() -> None:
-    runs = [run(2, 600, 610, 700, "done"), run(1, 100, 150, 200)]  # in any order
+    runs = [run(2, 600, 610, 700, "succeeded"), run(1, 100, 150, 200)]  # in any order
     found = spans(runs, None, sent_ms=100, now_ms=999)
     assert kinds(found) == [
         ("wait", 100, 150),
@@ -26,18 +26,21 @@ def test_sent_waited_ran_backed_off_waited_ran() -> None:
         ("wait", 600, 610),
         ("run", 610, 700),
     ]
-    assert [(span.tone, span.ended) for span in found if span.kind == "run"] == [("warn", "retried"), ("good", "done")]
+    assert [(span.tone, span.ended) for span in found if span.kind == "run"] == [
+        ("warn", "retried"),
+        ("good", "succeeded"),
+    ]
 
 
 def test_a_delay_comes_first() -> None:
-    assert kinds(spans([run(1, 500, 500, 600, "done")], None, sent_ms=100, now_ms=999)) == [
+    assert kinds(spans([run(1, 500, 500, 600, "succeeded")], None, sent_ms=100, now_ms=999)) == [
         ("pause", 100, 500),
         ("run", 500, 600),
     ]
 
 
 def test_the_way_of_a_task_into_its_queue_is_no_delay() -> None:
-    found = spans([run(1, 100 + SENDING_MS, 130, 200, "done")], None, sent_ms=100, now_ms=999)
+    found = spans([run(1, 100 + SENDING_MS, 130, 200, "succeeded")], None, sent_ms=100, now_ms=999)
     assert kinds(found) == [("wait", 120, 130), ("run", 130, 200)]
     assert spans([run(1, 101 + SENDING_MS, 130, 200)], None, sent_ms=100, now_ms=999)[0].kind == "pause"
 
@@ -63,13 +66,13 @@ def test_a_task_that_never_ran_waits_since_it_was_sent() -> None:
 
 
 def test_clocks_that_disagree_make_no_span_negative() -> None:
-    runs = [run(1, 100, 90, 80), run(2, 70, 60, 65, "done")]
+    runs = [run(1, 100, 90, 80), run(2, 70, 60, 65, "succeeded")]
     found = spans(runs, Now("running", 2_000, 3), sent_ms=150, now_ms=500)
     assert all(span.end_ms >= span.start_ms for span in found), found
 
 
 def test_bars_are_to_scale_and_short_ones_are_seen() -> None:
-    found = bars(spans([run(1, 0, 1, 1_000), run(2, 9_000, 9_000, 10_000, "done")], None, sent_ms=0, now_ms=0))
+    found = bars(spans([run(1, 0, 1, 1_000), run(2, 9_000, 9_000, 10_000, "succeeded")], None, sent_ms=0, now_ms=0))
     wait, first, pause, second = found
     assert (first.width, pause.x, pause.width, second.x) == (99.9, 100.0, 800.0, 900.0)
     assert (wait.width, wait.x) == (LEAST, 0.0)
@@ -78,5 +81,5 @@ def test_bars_are_to_scale_and_short_ones_are_seen() -> None:
 
 
 def test_a_bar_never_leaves_the_picture() -> None:
-    for bar in bars(spans([run(1, 0, 9_999, 10_000, "done")], None, sent_ms=0, now_ms=0)):
+    for bar in bars(spans([run(1, 0, 9_999, 10_000, "succeeded")], None, sent_ms=0, now_ms=0)):
         assert bar.x >= 0 and bar.x + bar.width <= 1_000

@@ -109,7 +109,7 @@ def test_flights_from_nowhere_are_dead_letters_at_once_and_nothing_of_them_is_pu
 ) -> None:
     file_departures.send("poison-1", [*departures().flights, harm.NOBODYS])
     [run] = tasks.run_pending(queues=["tasks"])
-    assert (run.fate, run.attempt) == ("dead", 1)
+    assert (run.disposition, run.attempt) == ("dead", 1)
     assert published(client) == []
     [letter] = client.queue(LETTERS).peek()
     assert _unexplained([letter.text], ["poison-1"]) == []

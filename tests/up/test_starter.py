@@ -79,7 +79,7 @@ def test_it_runs_an_order_becomes_a_task_that_runs_and_a_total(tmp_path: Path) -
             answer = json.load(urllib.request.urlopen(url + accepted["look_at"], timeout=PATIENCE_S))
             return str(answer["status"])
 
-        wait_until(lambda: status() == "done")
+        wait_until(lambda: status() == "succeeded")
         durable = urllib.request.Request(url + "/import", data=b'[{"book": "Emma", "count": 1}]')
         assert urllib.request.urlopen(durable, timeout=PATIENCE_S).status == 202
         with headrace.connect(tmp_path / "data") as client:

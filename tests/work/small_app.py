@@ -13,18 +13,18 @@ def build(**options: Any) -> tuple[App, list[tuple[Any, ...]]]:
     app = App(**options)
     did: list[tuple[Any, ...]] = []
 
-    @app.task(name="add", keep_result="1h")
+    @app.task(name="add", result_ttl="1h")
     def add(a: int, b: int = 2) -> int:
         did.append(("add", a, b))
         return a + b
 
-    @app.task(name="double", keep_result="1h")
+    @app.task(name="double", result_ttl="1h")
     async def double(a: int) -> int:
         await asyncio.sleep(0)
         did.append(("double", a))
         return 2 * a
 
-    @app.task(name="fail", retries=2, keep_result="1h")
+    @app.task(name="fail", retries=2, result_ttl="1h")
     def fail(text: str = "no") -> None:
         did.append(("fail", current().attempt))
         raise ValueError(text)

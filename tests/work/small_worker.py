@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from headrace.errors import StateChanged
-from headrace.work import beginning, execution, names, settling
+from headrace.work import execution, names, preflight, settling
 from headrace.work.app import App
-from headrace.work.beginning import Ready, Sent
-from headrace.work.cancelling import Wishes
+from headrace.work.cancelling import CancelRequests
 from headrace.work.context import Context
 from headrace.work.job import Job
 from headrace.work.outcome import Outcome
+from headrace.work.preflight import Ready, Sent
 
 
 class SmallWorker:
@@ -20,7 +20,7 @@ class SmallWorker:
 
     def __init__(self, app: App, batch: int = 10) -> None:
         self.app = app
-        self.wishes = Wishes(app.backend)
+        self.cancel_requests = CancelRequests(app.backend)
         self.batch = batch
         self.ran: list[str] = []
         self.conflicts = 0
@@ -38,16 +38,16 @@ class SmallWorker:
         self.settle(ended)
         return taken
 
-    def take_batch(self) -> tuple[int, list[tuple[Job, Outcome, beginning.Held | None]]]:
+    def take_batch(self) -> tuple[int, list[tuple[Job, Outcome, preflight.HeldSlot | None]]]:
         """(how many it took, those that have ended and are to be settled)."""
         queues = [sibling for queue in self.app.queues for sibling in names.in_order(queue)]
         received = self.app.backend.receive(queues, self.batch, visibility_ms=60_000, wait_s=0)
         jobs = [self.app.open_job(queue, delivery) for queue, deliveries in received for delivery in deliveries]
-        self.wishes.refresh()
-        begun = beginning.begin(jobs, self.app.backend, self.wishes, now_ms=self.app.clock())
+        self.cancel_requests.refresh()
+        begun = preflight.begin(jobs, self.app.backend, self.cancel_requests, now_ms=self.app.clock())
         return len(jobs), [self.run(one) for one in begun if not isinstance(one, Sent)]
 
-    def run(self, begun: Ready | tuple[Job, Outcome]) -> tuple[Job, Outcome, beginning.Held | None]:
+    def run(self, begun: Ready | tuple[Job, Outcome]) -> tuple[Job, Outcome, preflight.HeldSlot | None]:
         if isinstance(begun, tuple):
             return begun[0], begun[1], None
         target = begun.job.target
@@ -56,7 +56,7 @@ class SmallWorker:
         outcome = execution.run(self.app, self.app.tasks[target.name], Context(begun.job, worker="small"))
         return begun.job, outcome, begun.slot
 
-    def settle(self, ended: list[tuple[Job, Outcome, beginning.Held | None]]) -> None:
+    def settle(self, ended: list[tuple[Job, Outcome, preflight.HeldSlot | None]]) -> None:
         if not ended:
             return
         while True:
@@ -65,7 +65,7 @@ class SmallWorker:
             for job, outcome, slot in ended:
                 settlement = settling.settle(job, outcome, now_ms=now_ms, read=batch.read)
                 if slot is not None:
-                    puts, expects = beginning.release(slot, batch.read, now_ms=now_ms)
+                    puts, expects = preflight.release(slot, batch.read, now_ms=now_ms)
                     settlement.puts |= dict(puts)
                     settlement.expects |= dict(expects)
                 batch.add(settlement)

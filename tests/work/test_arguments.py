@@ -126,7 +126,7 @@ def test_a_wrong_call_names_task_parameter_value_and_what_was_expected(
     assert (error.task, error.parameter) == ("mod.task", parameter)
     assert value is None or error.value == value
     assert reason in error.reason
-    assert str(error).startswith("mod.task cannot be called so: ")
+    assert str(error).startswith("invalid arguments for task 'mod.task': ")
 
 
 def test_a_wrong_value_deep_inside_names_its_parameter() -> None:

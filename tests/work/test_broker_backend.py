@@ -39,11 +39,11 @@ def test_tasks_are_sent_run_and_answered(target: str) -> None:
         assert app.tasks["add"].options(unique="k").send(9).duplicate is False
         assert app.tasks["add"].options(unique="k").send(9).duplicate is True
         app.tasks["fail"].options(retries=0).send()
-        fates = [run.fate for run in app.run_pending()]
-        assert (fates.count("done"), fates.count("dead")) == (52, 1)
+        dispositions = [run.disposition for run in app.run_pending()]
+        assert (dispositions.count("succeeded"), dispositions.count("dead")) == (52, 1)
         assert len(did) == 53
         assert (handle.result(0), handles[-1].result(0)) == (3, 51)
-        assert handle.status() == "done"
+        assert handle.status() == "succeeded"
 
 
 def test_queues_are_made_for_tasks_with_their_dead_letters_queue(target: str) -> None:
@@ -100,7 +100,7 @@ def test_async_senders_do_not_block_the_loop(target: str) -> None:
             await app.tasks["add"].asend(100)
         app.run_pending()
         assert [await handle.aresult(5) for handle in handles] == [n + 2 for n in range(50)]
-        assert await handles[0].astatus() == "done"
+        assert await handles[0].astatus() == "succeeded"
         assert await handles[0].acancel() == "finished"
         return handles, turns
 

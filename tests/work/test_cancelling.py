@@ -10,7 +10,7 @@ import pytest
 from headrace.queue.operations import Transact
 from headrace.testing.tasks import Tasks, in_memory
 from headrace.work import App, TaskFailed, chain, group, keys
-from headrace.work.cancelling import Wishes
+from headrace.work.cancelling import CancelRequests
 from headrace.work.sweeping import Sweeper
 from headrace.work.unique import Lock
 
@@ -19,7 +19,7 @@ from headrace.work.unique import Lock
 def tests() -> Iterator[Tasks]:
     app = App(retries=3)
 
-    @app.task(name="work", keep_result="1h")
+    @app.task(name="work", result_ttl="1h")
     def work(n: int) -> int:
         if n == 13:
             raise ValueError("again")
@@ -55,20 +55,20 @@ def test_a_cancelled_task_gives_its_unique_lock_back(tests: Tasks) -> None:
 def test_a_task_that_waits_for_its_retry_is_cancelled_when_it_would_begin(tests: Tasks) -> None:
     handle = tests.app.tasks["work"].send(13)
     tests.run_pending()
-    assert handle.cancel() == "asked"
+    assert handle.cancel() == "cancel_requested"
     [run] = tests.run_until_idle()
-    assert run.fate == "cancelled"
+    assert run.disposition == "cancelled"
     assert tests.app.backend.state(keys.CANCEL) == []
 
 
 def test_a_task_known_by_its_id_alone_is_wished_to_end(tests: Tasks) -> None:
     handle = tests.app.tasks["work"].send(1)
-    assert tests.app.handle(handle.id).cancel() == "asked"
-    wishes = Wishes(tests.app.backend)
-    assert not wishes.wanted(handle.id)
-    assert wishes.refresh() == {handle.id} and wishes.wanted(handle.id)
+    assert tests.app.handle(handle.id).cancel() == "cancel_requested"
+    cancel_requests = CancelRequests(tests.app.backend)
+    assert not cancel_requests.wanted(handle.id)
+    assert cancel_requests.refresh() == {handle.id} and cancel_requests.wanted(handle.id)
     [run] = tests.run_pending()
-    assert run.fate == "cancelled"
+    assert run.disposition == "cancelled"
 
 
 def test_what_has_ended_is_finished(tests: Tasks) -> None:
@@ -95,7 +95,7 @@ def test_a_cancelled_member_ends_its_group_as_a_failed_one(tests: Tasks) -> None
 def test_results_locks_wishes_and_groups_are_swept_when_they_have_expired(tests: Tasks) -> None:
     work = tests.app.tasks["work"]
     work.send(1)
-    work.options(unique="x", ttl="1h").send(13)
+    work.options(unique="x", unique_ttl="1h").send(13)
     group([work.s(13), work.s(2)]).then(tests.app.tasks["total"].s()).send()
     tests.run_pending()
     tests.app.handle("0" * 32).cancel()
@@ -111,7 +111,7 @@ def test_results_locks_wishes_and_groups_are_swept_when_they_have_expired(tests:
 
 
 def test_a_lock_that_was_taken_anew_is_not_swept(tests: Tasks) -> None:
-    one = tests.app.tasks["work"].options(unique="x", ttl="1h")
+    one = tests.app.tasks["work"].options(unique="x", unique_ttl="1h")
     one.send(1)
     tests.advance("1h")
     again = one.send(2)

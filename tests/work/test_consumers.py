@@ -41,7 +41,7 @@ def test_the_parameter_says_what_it_takes(kind: Any, body: bytes, expected: obje
     app.consumer("orders")(take)
     with in_memory(app) as tests:
         app.backend.send("orders", [Entry(body)])
-        assert [run.fate for run in tests.run_pending()] == ["done"]
+        assert [run.disposition for run in tests.run_pending()] == ["succeeded"]
     assert got == [expected]
 
 
@@ -72,7 +72,7 @@ def test_a_failed_message_is_shown_again_and_dies_with_its_body_and_its_attribut
 
     with in_memory(app) as tests:
         app.backend.send("orders", [Entry(b"body", attributes=attributes_blob({"mine": "x"}))])
-        assert [run.fate for run in tests.run_until_idle()] == ["retried", "retried", "dead"]
+        assert [run.disposition for run in tests.run_until_idle()] == ["retried", "retried", "dead"]
         assert tries == [1, 2, 3]
         [letter] = tests.driver.peek(arn_of("orders-dead"))
         said = attributes.decode(letter.message.attributes)
@@ -87,18 +87,18 @@ def test_a_body_that_is_not_what_the_parameter_asks_for_dies_at_once() -> None:
     app.consumer("orders")(_takes_order)
     with in_memory(app) as tests:
         app.backend.send("orders", [Entry(b'{"book":"x"}')])
-        assert [run.fate for run in tests.run_pending()] == ["dead"]
+        assert [run.disposition for run in tests.run_pending()] == ["dead"]
 
 
 def test_a_lost_worker_counts_for_consumers_too() -> None:
     app = App()
-    app.consumer("orders", losses=0)(_takes_order)
+    app.consumer("orders", max_worker_losses=0)(_takes_order)
     with in_memory(app) as tests:
         app.backend.send("orders", [Entry(b'{"book":1}')])
         tests.driver.receive_one(arn_of("orders"))
         tests.advance("61s")
         [run] = tests.run_pending()
-    assert (run.fate, run.error and run.error.type) == ("dead", "WorkerLost")
+    assert (run.disposition, run.error and run.error.type) == ("dead", "WorkerLost")
 
 
 def test_losses_and_failures_are_told_apart() -> None:
@@ -129,9 +129,9 @@ def test_a_batch_is_one_call_and_one_bad_body_fails_alone() -> None:
 
     with in_memory(app) as tests:
         app.backend.send("orders", [Entry(b'{"book":%d}' % n) for n in range(3)] + [Entry(b"bad")])
-        fates = [run.fate for run in tests.run_pending()]
+        dispositions = [run.disposition for run in tests.run_pending()]
     assert got == [[Order(0), Order(1), Order(2)]]
-    assert fates == ["done", "done", "done", "dead"]
+    assert dispositions == ["succeeded", "succeeded", "succeeded", "dead"]
 
 
 def test_a_batch_that_raises_is_retried_as_a_whole() -> None:
@@ -146,8 +146,8 @@ def test_a_batch_that_raises_is_retried_as_a_whole() -> None:
 
     with in_memory(app) as tests:
         app.backend.send("orders", [Entry(b"a"), Entry(b"b"), Entry(b"c")])
-        assert [run.fate for run in tests.run_pending()] == ["retried", "retried", "done"]
-        assert [run.fate for run in tests.run_until_idle()] == ["done", "done"]
+        assert [run.disposition for run in tests.run_pending()] == ["retried", "retried", "succeeded"]
+        assert [run.disposition for run in tests.run_until_idle()] == ["succeeded", "succeeded"]
 
 
 @pytest.mark.parametrize(

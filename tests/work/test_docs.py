@@ -29,9 +29,9 @@ def test_the_guide_runs_from_top_to_bottom(shop: types.ModuleType, capsys: pytes
     with shop.app as app:
         app.backend.send("orders", [_entry(b'{"street":"Low Street","number":3}')])
         app.backend.send("clicks", [_entry(b"{}")] * 3)
-        fates = [run.fate for run in app.run_pending()]
-    assert set(fates) == {"done", "dead"}
-    assert fates.count("dead") == 1  # what is gone
+        dispositions = [run.disposition for run in app.run_pending()]
+    assert set(dispositions) == {"succeeded", "dead"}
+    assert dispositions.count("dead") == 1  # what is gone
     assert sorted(capsys.readouterr().out.splitlines()) == ["3", "Low Street"]
 
 

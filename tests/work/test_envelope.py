@@ -23,7 +23,7 @@ def test_an_envelope_says_only_what_differs_from_the_defaults() -> None:
 
 
 def test_an_envelope_comes_back_as_it_was_written() -> None:
-    rich = msgspec.structs.replace(PLAIN, attempt=2, unique=Unique("k"), expires_ms=7, keep_result_s=1.5, group="g")
+    rich = msgspec.structs.replace(PLAIN, attempt=2, unique=Unique("k"), expires_ms=7, result_ttl_s=1.5, group="g")
     rich = rich.with_failure(ErrorInfo("ValueError", "no", "Traceback"), at_ms=5, worker="w")
     back = decode(encode(rich))
     assert bytes(back.args) == bytes(rich.args)
@@ -36,7 +36,7 @@ def test_fields_of_a_newer_sender_are_ignored() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"[]", b'{"task":"t"}', b'{"task":1,"id":"1","args":{}}', b"\xff"])
 def test_another_body_is_no_envelope(body: bytes) -> None:
-    with pytest.raises(EnvelopeInvalid, match="the message is no task"):
+    with pytest.raises(EnvelopeInvalid, match="the message is not a task"):
         decode(body)
 
 

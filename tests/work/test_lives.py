@@ -37,7 +37,7 @@ class Lives(RuleBasedStateMachine):
     def open(self) -> None:
         self.stack = ExitStack()
         # Without jitter: it goes by the task's id, which is another when Hypothesis runs an example again.
-        self.app = App(retries=RETRIES, losses=LOSSES, keep_result="14 days", backoff=Backoff(jitter=False))
+        self.app = App(retries=RETRIES, max_worker_losses=LOSSES, result_ttl="14 days", backoff=Backoff(jitter=False))
         self.made: dict[str, Task[Any, Any]] = {
             "plain": self.app.task(name="plain")(lambda: None),
             "ordered": self.app.task(name="ordered", queue=QUEUES["ordered"], group="g")(lambda: None),
@@ -116,8 +116,8 @@ class Lives(RuleBasedStateMachine):
             if self.tests.driver.run(ops.ListQueues(arn_of(queue))) and self.tests.driver.peek(arn_of(queue)):
                 self.tests.driver.run(ops.StartMove(arn_of(queue)))
         self.tests.driver.pass_time(0)
-        for task_id, fate in list(self.ended.items()):
-            if fate == "dead":
+        for task_id, disposition in list(self.ended.items()):
+            if disposition == "dead":
                 del self.ended[task_id]
                 self.attempts[task_id] = self.losses[task_id] = 0
 
@@ -127,7 +127,7 @@ class Lives(RuleBasedStateMachine):
             waiting = {one.id for queue in ("tasks", "tasks.fifo") for one in self.tests.pending(queue)}
             dead = {one.envelope.id for queue in ("tasks", "tasks.fifo") for one in self.tests.dead(queue)}
             assert waiting == set(self.attempts) - set(self.ended)
-            assert dead == {task_id for task_id, fate in self.ended.items() if fate == "dead"}
+            assert dead == {task_id for task_id, disposition in self.ended.items() if disposition == "dead"}
 
     def _commit(self, job: Job, outcome: Outcome) -> None:
         batch = settling.Batch(self.app.backend.read)
@@ -136,9 +136,9 @@ class Lives(RuleBasedStateMachine):
         self.app.backend.transact(batch.operation())
         for queue, changes in batch.releases.items():
             assert self.app.backend.change_visibility(queue, changes) == [None] * len(changes)
-        if settlement.fate in ("done", "dead"):
-            assert self.ended.setdefault(job.envelope.id, settlement.fate) == settlement.fate
-        if settlement.fate == "dead":
+        if settlement.disposition in ("succeeded", "dead"):
+            assert self.ended.setdefault(job.envelope.id, settlement.disposition) == settlement.disposition
+        if settlement.disposition == "dead":
             final = isinstance(outcome, Failed) and outcome.final and not outcome.counted
             given_up = self.losses[job.envelope.id] > LOSSES or self._failures(job.envelope.id) > RETRIES
             assert final or given_up

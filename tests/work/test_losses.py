@@ -24,7 +24,7 @@ def test_a_lost_worker_stands_in_the_history_and_costs_no_retry() -> None:
     with in_memory(app) as tests:
         app.tasks["fail"].options(retries=0).send()
         _lose(tests, 2)
-        assert [(run.attempt, run.fate) for run in tests.run_pending()] == [(3, "dead")]
+        assert [(run.attempt, run.disposition) for run in tests.run_pending()] == [(3, "dead")]
         assert did == [("fail", 3)]
         assert [entry.error for entry in tests.dead()[0].envelope.history] == ["WorkerLost", "WorkerLost", "ValueError"]
 
@@ -34,7 +34,7 @@ def test_a_task_that_kills_every_worker_ends_in_the_dead_letters_without_being_r
     with in_memory(app) as tests:
         app.tasks["fail"].options(retries=1_000).send()
         _lose(tests, limits.LOSSES + 1)
-        assert [(run.attempt, run.fate) for run in tests.run_pending()] == [(limits.LOSSES + 1, "dead")]
+        assert [(run.attempt, run.disposition) for run in tests.run_pending()] == [(limits.LOSSES + 1, "dead")]
         assert did == []
         assert [entry.error for entry in tests.dead()[0].envelope.history] == ["WorkerLost"] * (limits.LOSSES + 1)
 
@@ -45,10 +45,10 @@ def test_losses_are_counted_over_retries_and_anew_after_a_redrive() -> None:
         app.tasks["fail"].options(retries=1_000).send()
         for _ in range(limits.LOSSES):
             _lose(tests, 1)
-            assert [run.fate for run in tests.run_pending()] == ["retried"]
+            assert [run.disposition for run in tests.run_pending()] == ["retried"]
             tests.advance("1h")
         _lose(tests, 1)
-        assert [run.fate for run in tests.run_pending()] == ["dead"]
+        assert [run.disposition for run in tests.run_pending()] == ["dead"]
         assert len(did) == limits.LOSSES
         [letter] = tests.dead()
         assert (letter.envelope.losses, letter.reason) == (
@@ -60,11 +60,11 @@ def test_losses_are_counted_over_retries_and_anew_after_a_redrive() -> None:
 def test_a_task_without_losses_runs_at_most_once() -> None:
     app = App()
     did: list[int] = []
-    app.task(name="once", losses=0, retries=0)(lambda: did.append(1))
+    app.task(name="once", max_worker_losses=0, retries=0)(lambda: did.append(1))
     with in_memory(app) as tests:
         app.tasks["once"].send()
         _lose(tests, 1)
-        assert [run.fate for run in tests.run_pending()] == ["dead"]
+        assert [run.disposition for run in tests.run_pending()] == ["dead"]
     assert did == []
 
 

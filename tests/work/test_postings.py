@@ -44,8 +44,8 @@ def test_what_a_task_with_an_outbox_publishes_is_there_once_although_its_first_a
             raise ValueError("after publishing")
 
     file.send()
-    fates = [run.fate for run in app.run_pending()]
-    assert fates == ["retried", "done"]
+    dispositions = [run.disposition for run in app.run_pending()]
+    assert dispositions == ["retried", "succeeded"]
     assert (bodies(client, "seen"), bodies(client, "also")) == ([b"1", b"2"], [b"3"])
 
 

@@ -14,7 +14,7 @@ from headrace.work.run_log import CHUNK_RUNS, RUNS_AGE_MS, RUNS_MAX, Run, RunLog
 
 
 def run(number: int) -> Run:
-    return Run(f"{number:032x}", "tasks.note", "tasks", "worker-1", number, number, number + 1, 1, "done")
+    return Run(f"{number:032x}", "tasks.note", "tasks", "worker-1", number, number, number + 1, 1, "succeeded")
 
 
 class Store:

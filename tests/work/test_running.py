@@ -31,8 +31,8 @@ from headrace.work.context import NoCurrentTask, running
 from tests.work.small_app import build
 
 
-def fates(runs: list[Any]) -> list[tuple[str, int, str]]:
-    return [(run.task, run.attempt, run.fate) for run in runs]
+def dispositions(runs: list[Any]) -> list[tuple[str, int, str]]:
+    return [(run.task, run.attempt, run.disposition) for run in runs]
 
 
 def test_nothing_runs_before_it_is_run_and_then_in_order_of_sending() -> None:
@@ -40,7 +40,7 @@ def test_nothing_runs_before_it_is_run_and_then_in_order_of_sending() -> None:
     with in_memory(app) as tests:
         handles = [app.tasks["add"].send(n) for n in range(3)]
         assert did == []
-        assert fates(tests.run_pending()) == [("add", 1, "done")] * 3
+        assert dispositions(tests.run_pending()) == [("add", 1, "succeeded")] * 3
         assert did == [("add", n, 2) for n in range(3)]
         assert [handle.result(0) for handle in handles] == [2, 3, 4]
         assert tests.run_pending() == []
@@ -71,10 +71,10 @@ def test_a_failed_task_is_tried_again_with_growing_waits_and_then_dead() -> None
     with in_memory(app) as tests:
         app.tasks["fail"].send("no\nsecond line")
         first = tests.run_pending()
-        assert fates(first) == [("fail", 1, "retried")]
+        assert dispositions(first) == [("fail", 1, "retried")]
         assert 500 <= first[0].delay_ms <= 1_000
         assert tests.run_pending() == []
-        assert fates(tests.run_until_idle()) == [("fail", 2, "retried"), ("fail", 3, "dead")]
+        assert dispositions(tests.run_until_idle()) == [("fail", 2, "retried"), ("fail", 3, "dead")]
         assert did == [("fail", 1), ("fail", 2), ("fail", 3)]
         [letter] = tests.dead()
         assert letter.reason == "ValueError: no"
@@ -104,7 +104,7 @@ def test_a_dead_letter_says_task_error_and_reason_and_comes_back_by_redrive() ->
         tests.driver.change_visibility(arn_of("tasks-dead"), looked.receipt, 0)
         tests.driver.run(ops.StartMove(arn_of("tasks-dead")))
         tests.advance(1)
-        assert fates(tests.run_pending()) == [("fail", 1, "dead")]
+        assert dispositions(tests.run_pending()) == [("fail", 1, "dead")]
         assert did == [("fail", 1), ("fail", 1)]
         assert [entry.attempt for entry in tests.dead()[0].envelope.history] == [1, 1]
 
@@ -115,16 +115,16 @@ def test_give_up_ends_it_at_once_and_retry_waits_as_it_says() -> None:
         app.tasks["give_up"].send()
         app.tasks["again"].send(1)
         runs = tests.run_pending()
-        assert fates(runs) == [("give_up", 1, "dead"), ("again", 1, "retried")]
+        assert dispositions(runs) == [("give_up", 1, "dead"), ("again", 1, "retried")]
         assert runs[1].delay_ms == 10_000
         tests.advance("9.999s")
         assert tests.run_pending() == []
         tests.advance("1ms")
-        assert fates(tests.run_pending()) == [("again", 2, "done")]
+        assert dispositions(tests.run_pending()) == [("again", 2, "succeeded")]
 
 
 @pytest.mark.parametrize(
-    ("options", "fate", "delay_ms"),
+    ("options", "disposition", "delay_ms"),
     [
         ({"retry_on": KeyError}, "dead", 0),
         ({"retry_on": (KeyError, ValueError)}, "retried", None),
@@ -136,7 +136,7 @@ def test_give_up_ends_it_at_once_and_retry_waits_as_it_says() -> None:
         ({"retry": lambda error, attempt: -1}, "retried", None),
     ],
 )
-def test_rules_for_exceptions_decide(options: dict[str, Any], fate: str, delay_ms: int | None) -> None:
+def test_rules_for_exceptions_decide(options: dict[str, Any], disposition: str, delay_ms: int | None) -> None:
     app, _ = build()
 
     @app.task(name="ruled", **options)
@@ -146,7 +146,7 @@ def test_rules_for_exceptions_decide(options: dict[str, Any], fate: str, delay_m
     with in_memory(app) as tests:
         ruled.send()
         [run] = tests.run_pending()
-    assert run.fate == fate
+    assert run.disposition == disposition
     assert delay_ms is None or run.delay_ms == delay_ms
 
 
@@ -156,7 +156,7 @@ def test_an_async_task_has_a_time_limit_that_counts_as_a_failure() -> None:
         app.tasks["slow"].send()
         [run] = tests.run_pending()
     assert run.error is not None
-    assert (run.fate, run.error.type) == ("dead", "headrace.work.errors.TimeLimitExceeded")
+    assert (run.disposition, run.error.type) == ("dead", "headrace.work.errors.TimeLimitExceeded")
 
 
 def test_a_task_not_begun_in_time_expires() -> None:
@@ -164,7 +164,7 @@ def test_a_task_not_begun_in_time_expires() -> None:
     with in_memory(app) as tests:
         handle = app.tasks["add"].options(expires="1 minute").send(1)
         tests.advance("1 minute")
-        assert fates(tests.run_pending()) == [("add", 1, "expired")]
+        assert dispositions(tests.run_pending()) == [("add", 1, "expired")]
         assert did == []
         with pytest.raises(TaskFailed, match="expired"):
             handle.result(0)
@@ -177,10 +177,10 @@ def test_a_call_that_was_written_long_ago_expires_by_when_it_is_sent(*, in_a_cha
         call = app.tasks["add"].options(expires="1 minute").s(1)
         tests.advance("1 hour")
         (chain(call) if in_a_chain else call).send()
-        assert fates(tests.run_pending()) == [("add", 1, "done")]
+        assert dispositions(tests.run_pending()) == [("add", 1, "succeeded")]
         call.send()
         tests.advance("1 minute")
-        assert fates(tests.run_pending()) == [("add", 1, "expired")]
+        assert dispositions(tests.run_pending()) == [("add", 1, "expired")]
 
 
 def test_a_delayed_task_waits_and_a_higher_priority_goes_first() -> None:
@@ -203,16 +203,16 @@ def test_an_unknown_task_waits_for_the_release_that_brings_it() -> None:
     with in_memory(app) as tests:
         app.backend.send("tasks", [Entry(b'{"task":"new","id":"1","args":{}}')])
         [run] = tests.run_pending()
-        assert (run.fate, run.error and run.error.type) == ("retried", "TaskNotFound")
+        assert (run.disposition, run.error and run.error.type) == ("retried", "TaskNotFound")
         app.task(name="new")(lambda: None)
-        assert fates(tests.run_until_idle()) == [("new", 2, "done")]
+        assert dispositions(tests.run_until_idle()) == [("new", 2, "succeeded")]
 
 
 def test_a_message_that_is_no_task_goes_to_the_dead_letters_as_it_came() -> None:
     app, _ = build()
     with in_memory(app) as tests:
         app.backend.send("tasks", [Entry(b"hello")])
-        assert [run.fate for run in tests.run_pending()] == ["dead"]
+        assert [run.disposition for run in tests.run_pending()] == ["dead"]
         [letter] = tests.driver.peek(arn_of("tasks-dead"))
         assert letter.message.body == b"hello"
         assert "EnvelopeInvalid" in str(attributes.decode(letter.message.attributes)["headrace-error"])
@@ -223,16 +223,20 @@ def test_arguments_that_do_not_fit_the_workers_signature_are_not_tried_again() -
     with in_memory(app) as tests:
         app.backend.send("tasks", [Entry(b'{"task":"add","id":"1","args":{"a":"x"}}')])
         [run] = tests.run_pending()
-    assert (run.fate, run.error and run.error.type) == ("dead", "headrace.work.errors.InvalidArguments")
+    assert (run.disposition, run.error and run.error.type) == ("dead", "headrace.work.errors.InvalidArguments")
 
 
 def test_what_a_task_sends_with_an_outbox_is_part_of_its_acknowledgement() -> None:
     app, did = build()
     with in_memory(app) as tests:
         app.tasks["outbox"].send(fails=True)
-        assert fates(tests.run_pending()) == [("outbox", 1, "retried")]
+        assert dispositions(tests.run_pending()) == [("outbox", 1, "retried")]
         assert did == []
-        assert fates(tests.run_until_idle()) == [("outbox", 2, "done"), ("add", 1, "done"), ("add", 1, "done")]
+        assert dispositions(tests.run_until_idle()) == [
+            ("outbox", 2, "succeeded"),
+            ("add", 1, "succeeded"),
+            ("add", 1, "succeeded"),
+        ]
 
 
 def test_what_a_task_sends_knows_its_parent() -> None:
@@ -251,7 +255,7 @@ def test_results_are_typed_and_can_be_asked_by_id() -> None:
         with pytest.raises(ResultTimeout):
             handle.result(0)
         tests.run_pending()
-        assert handle.status() == "done"
+        assert handle.status() == "succeeded"
         assert app.handle(handle.id).result(0) == 3
         outcome = handle.outcome()
         assert outcome is not None
@@ -274,7 +278,7 @@ def test_a_result_that_is_not_kept_says_how_to_keep_it() -> None:
     app, _ = build()
     with in_memory(app):
         handle = app.tasks["give_up"].send()
-        with pytest.raises(ResultNotKept, match="keep_result"):
+        with pytest.raises(ResultNotKept, match="result_ttl"):
             handle.result()
         assert handle.status() == "queued"
         assert app.handle("0" * 32).status() == "unknown"
@@ -284,13 +288,13 @@ def test_a_result_that_is_not_kept_says_how_to_keep_it() -> None:
 def test_a_result_that_cannot_be_kept_is_a_failure_for_good(value: object) -> None:
     app, _ = build()
 
-    @app.task(name="bad", keep_result="1h")
+    @app.task(name="bad", result_ttl="1h")
     def bad() -> Any:
         return value
 
     with in_memory(app) as tests:
         bad.send()
-        assert [run.fate for run in tests.run_pending()] == ["dead"]
+        assert [run.disposition for run in tests.run_pending()] == ["dead"]
 
 
 def test_a_delayed_task_that_is_cancelled_does_not_run() -> None:
@@ -336,9 +340,13 @@ def test_fifo_tasks_keep_the_order_of_their_group_through_retries() -> None:
 
     with in_memory(app) as tests:
         step.send_many([("a", 1), ("a", 2), ("b", 2)])
-        assert fates(tests.run_pending()) == [("step", 1, "retried"), ("step", 1, "done")]
+        assert dispositions(tests.run_pending()) == [("step", 1, "retried"), ("step", 1, "succeeded")]
         assert did == [("a", 1), ("b", 2)]
-        assert fates(tests.run_until_idle()) == [("step", 2, "retried"), ("step", 3, "done"), ("step", 1, "done")]
+        assert dispositions(tests.run_until_idle()) == [
+            ("step", 2, "retried"),
+            ("step", 3, "succeeded"),
+            ("step", 1, "succeeded"),
+        ]
         assert [one for one in did if one[0] == "a"] == [("a", 1), ("a", 1), ("a", 1), ("a", 2)]
         assert tests.app.backend.state(keys.ATTEMPTS) == []
         assert tests.app.backend.state(keys.EXPIRY) == []
@@ -357,7 +365,7 @@ def test_a_fifo_task_that_is_started_anew_and_dies_again_within_minutes_is_lost_
         assert isinstance(backend, BrokerBackend)
         handle = step.send()
         for _ in range(3):  # all in the time in which a FIFO queue drops duplicates
-            assert [run.fate for run in tests.run_pending()] == ["dead"]
+            assert [run.disposition for run in tests.run_pending()] == ["dead"]
             assert [letter.envelope.id for letter in tests.dead("steps.fifo")] == [handle.id]
             if by_hand:
                 inspecting.retry_by_id(backend.client, handle.id, ["steps.fifo"])
@@ -377,7 +385,7 @@ def test_a_dead_fifo_task_keeps_its_history_and_lets_the_group_go_on() -> None:
 
     with in_memory(app) as tests:
         step.send_many([(1,), (2,)])
-        assert [run.fate for run in tests.run_until_idle()] == ["retried", "dead", "done"]
+        assert [run.disposition for run in tests.run_until_idle()] == ["retried", "dead", "succeeded"]
         [letter] = tests.dead("steps.fifo")
         assert [entry.attempt for entry in letter.envelope.history] == [1, 2]
 
@@ -411,7 +419,7 @@ def test_what_stands_on_the_queue_is_json_that_people_read() -> None:
         handle = app.tasks["add"].options(retries=3, timeout=5).send(1)
         [message] = tests.driver.peek(arn_of("tasks"))
         assert json.loads(message.message.body) == {
-            "task": "add", "id": handle.id, "args": {"a": 1}, "retries_max": 3, "timeout_s": 5.0, "keep_result_s": 3600.0,
+            "task": "add", "id": handle.id, "args": {"a": 1}, "retries_max": 3, "timeout_s": 5.0, "result_ttl_s": 3600.0,
             "sent_ms": tests.clock(),
         }  # fmt: skip
 

@@ -57,7 +57,7 @@ def test_a_schedule_sends_its_task_with_its_arguments_at_its_time(tests: Tasks) 
     [(row, _)] = read_rows(tests.app.backend)
     assert (row.last_ms, row.last_id) == (START_MS + 5 * MINUTE_MS, waiting.id)
     [run] = tests.run_pending()
-    assert run.fate == "done"
+    assert run.disposition == "succeeded"
 
 
 def test_a_schedules_call_keeps_its_own_expiry_from_each_firing_on(tests: Tasks) -> None:

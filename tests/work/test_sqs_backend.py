@@ -61,8 +61,8 @@ def test_a_task_goes_through_and_a_failed_one_is_retried_then_dead(app: App) -> 
     greet.send("Ada ✓")
     greet.send_many([(f"n{n}",) for n in range(12)])
     greet.send("Bob")
-    fates = sorted((run.fate for run in app.run_pending()), reverse=True)
-    assert fates == ["retried", *["done"] * 13, "dead"]
+    dispositions = sorted((run.disposition for run in app.run_pending()), reverse=True)
+    assert dispositions == [*["succeeded"] * 13, "retried", "dead"]
     assert sorted(ran) == sorted(["Ada ✓", *(f"n{n}" for n in range(12)), "Bob", "Bob"])
     [(_, [letter])] = app.backend.receive([f"{greet.defaults.queue}-dead"], 10, visibility_ms=60_000, wait_s=2)
     told = attributes.decode(letter.message.attributes)
@@ -113,7 +113,7 @@ def test_what_sqs_lacks_is_refused_by_name_and_nothing_is_sent(app: App) -> None
         with pytest.raises(NotSupported, match=feature):
             send()
 
-    refused("keep_result=", lambda: plain.options(keep_result="1h").send())
+    refused("result_ttl=", lambda: plain.options(result_ttl="1h").send())
     refused("unique=", lambda: plain.options(unique="x").send())
     refused("rate=", rated.send)
     refused("a group", lambda: group([plain.si(1), plain.si(2)]).send())

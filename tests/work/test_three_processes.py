@@ -36,7 +36,7 @@ def total(numbers: list[int]) -> int:
     write(f"total {len(numbers)}")
     return sum(numbers)
 
-@app.task(timeout="60s", keep_result="1m")
+@app.task(timeout="60s", result_ttl="1m")
 def endless() -> None:
     write(f"endless {os.getpid()}")
     while True:
@@ -101,5 +101,5 @@ def kill_one(one: WorkerProcess) -> dict[int, int]:
 def cancelled_while_it_runs(one: WorkerProcess, tasks: Any) -> None:
     handle = tasks.endless.send()
     wait_until(lambda: bool(lines(one, "endless")))
-    assert handle.cancel() == "asked"
+    assert handle.cancel() == "cancel_requested"
     wait_until(lambda: handle.status() == "cancelled")

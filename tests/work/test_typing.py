@@ -17,7 +17,7 @@ def add(a: int, b: int = 2) -> int:
     return a + b
 
 
-@app.task(keep_result="1h", retries=3)
+@app.task(result_ttl="1h", retries=3)
 async def double(a: int) -> float:
     return 2.0 * a
 

@@ -54,7 +54,7 @@ def test_a_lock_until_started_lets_the_next_in_while_the_first_runs() -> None:
     app = App()
     sent: list[bool] = []
 
-    @app.task(name="refresh", unique="k", until="started")
+    @app.task(name="refresh", unique="k", unique_until="started")
     def refresh(*, again: bool) -> None:
         if again:
             sent.append(refresh.send(again=False).duplicate)
@@ -62,7 +62,7 @@ def test_a_lock_until_started_lets_the_next_in_while_the_first_runs() -> None:
     with in_memory(app) as tests:
         refresh.send(again=True)
         assert refresh.send(again=True).duplicate
-        assert [run.fate for run in tests.run_pending()] == ["done", "done"]
+        assert [run.disposition for run in tests.run_pending()] == ["succeeded", "succeeded"]
     assert sent == [False]
 
 
@@ -85,7 +85,7 @@ def test_a_redriven_task_takes_its_lock_again() -> None:
         tests.run_until_idle()
         tests.driver.run(ops.StartMove(arn_of("tasks-dead")))
         tests.driver.pass_time(0)
-        assert [run.fate for run in tests.run_pending()] == ["retried"]
+        assert [run.disposition for run in tests.run_pending()] == ["retried"]
         again = once.send()
         assert (again.id, again.duplicate) == (first.id, True)
 
@@ -99,15 +99,15 @@ def test_while_another_holds_the_lock_a_redriven_task_does_not_run() -> None:
         second = once.options(delay="1m").send()
         tests.driver.run(ops.StartMove(arn_of("tasks-dead")))
         tests.driver.pass_time(0)
-        assert [(run.id, run.fate) for run in tests.run_pending()] == [(first.id, "deferred")]
+        assert [(run.id, run.disposition) for run in tests.run_pending()] == [(first.id, "deferred")]
         assert len(did) == 1
-        fates = [(run.id, run.fate) for run in tests.run_until_idle() if run.fate != "deferred"]
-        assert fates == [(second.id, "dead"), (first.id, "dead")]
+        dispositions = [(run.id, run.disposition) for run in tests.run_until_idle() if run.disposition != "deferred"]
+        assert dispositions == [(second.id, "dead"), (first.id, "dead")]
 
 
 def test_a_lock_that_outlived_its_task_ends_by_its_time_and_is_taken_over() -> None:
     app, _ = build()
-    once = app.tasks["add"].options(unique="k", ttl="10 minutes")
+    once = app.tasks["add"].options(unique="k", unique_ttl="10 minutes")
     with in_memory(app) as tests:
         once.send(1)
         tests.driver.run(ops.Purge(arn_of("tasks")))
@@ -122,7 +122,7 @@ def test_a_lock_that_outlived_its_task_ends_by_its_time_and_is_taken_over() -> N
 def test_a_task_does_not_release_a_lock_that_another_has_now() -> None:
     app, _ = build()
     with in_memory(app) as tests:
-        app.tasks["add"].options(unique="k", ttl="1 minute", delay=0).send(1)
+        app.tasks["add"].options(unique="k", unique_ttl="1 minute", delay=0).send(1)
         tests.advance("2 minutes")
         app.tasks["add"].options(unique="k").send(2)  # takes the lock over; the first still waits
         app.run_pending(runs_max=1)
@@ -145,7 +145,7 @@ def test_locks_leave_nothing_behind() -> None:
         tests.run_pending()
         assert app.backend.state(keys.UNIQUE) == []
         assert app.backend.state(keys.EXPIRY) == []
-        app.tasks["give_up"].options(unique="k", ttl=1).send()
+        app.tasks["give_up"].options(unique="k", unique_ttl=1).send()
         tests.driver.run(ops.Purge(arn_of("tasks")))
         tests.advance(5)
         Sweeper(app.backend).advance(app.clock())
@@ -216,7 +216,7 @@ def test_a_key_of_the_arguments_cannot_be_made_before_they_are_known() -> None:
 
 def test_a_lock_until_its_ttl_outlives_its_task() -> None:
     app, did = build()
-    once = app.tasks["add"].options(unique="k", until="ttl", ttl="1h")
+    once = app.tasks["add"].options(unique="k", unique_until="ttl", unique_ttl="1h")
     with in_memory(app) as tests:
         first = once.send(1)
         tests.run_pending()
@@ -231,7 +231,7 @@ def test_a_lock_until_its_ttl_outlives_its_task() -> None:
 
 def test_a_call_keeps_the_ttl_that_it_was_written_with() -> None:
     app, _ = build()
-    call = app.tasks["add"].options(unique="k", until="ttl", ttl="1h").s(1)
+    call = app.tasks["add"].options(unique="k", unique_until="ttl", unique_ttl="1h").s(1)
     with in_memory(app) as tests:
         call.send()
         tests.run_pending()

@@ -11,7 +11,7 @@ from headrace.work.task import Task
 def make_app(broker: Path | None = None) -> tuple[App, Task[[], None], Task[[], None]]:
     """The app, the task that nobody waits for, and the one whose end is waited for."""
     made = App(broker)
-    return made, made.task(name="bench.nothing")(_nothing), made.task(name="bench.waited", keep_result="1m")(_nothing)
+    return made, made.task(name="bench.nothing")(_nothing), made.task(name="bench.waited", result_ttl="1m")(_nothing)
 
 
 def _nothing() -> None:

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import click
 import msgspec
 
-from headrace import __version__
+from headrace._version import __version__
 from headrace.cli.options import output_option
 from headrace.cli.output import chosen, print_json, print_row, print_rows
 from headrace.cli.progress import stage_progress

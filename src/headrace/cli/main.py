@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from headrace import __version__
+from headrace._version import __version__
 
 
 class Entry(NamedTuple):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 RUN_COLUMNS = ("id", "task", "status", "attempt", "waited_seconds", "took_seconds", "ended_at", "error")
 WAITING_COLUMNS = ("id", "task", "state", "queue", "attempt", "sent_at", "due_at")
 DEAD_COLUMNS = ("id", "task", "queue", "sent_at", "error")
-FATES = ("done", "retried", "dead", "cancelled", "expired", "deferred")
-"""As `headrace.work.settling.Fate`, which help does not load."""
+DISPOSITIONS = ("succeeded", "retried", "dead", "cancelled", "expired", "deferred")
+"""As `headrace.work.settling.Disposition`, which help does not load."""
 ATTEMPT_COLUMNS = ("attempt", "at", "error", "message", "worker")
 
 
@@ -55,7 +55,9 @@ def _queue_option(command: Command) -> Command:
 @click.argument("name", metavar="[TASK]", default="")
 @click.option("--waiting", is_flag=True, help="What waits or runs, instead of what ran.")
 @click.option("--dead", is_flag=True, help="The dead letters.")
-@click.option("--status", type=click.Choice(FATES), help="Only runs that ended so; deferred: it waits for its limit.")
+@click.option(
+    "--status", type=click.Choice(DISPOSITIONS), help="Only runs that ended so; deferred: it waits for its limit."
+)
 @click.option(
     "-n", "--limit", type=click.IntRange(1, 20_000), default=50, show_default=True, help="No more than these."
 )
@@ -276,7 +278,7 @@ def _envelope(name: str, task_id: str, arguments: tuple[str, ...], keep_s: float
         if not equals or not key:
             raise click.BadParameter(f"{argument!r} is not of the form NAME=VALUE")
         values[key] = _value(text)
-    return Envelope(name, task_id, msgspec.Raw(msgspec.json.encode(values)), keep_result_s=keep_s, sent_ms=_now_ms())
+    return Envelope(name, task_id, msgspec.Raw(msgspec.json.encode(values)), result_ttl_s=keep_s, sent_ms=_now_ms())
 
 
 def _value(text: str) -> Any:
@@ -301,7 +303,7 @@ def _print_result(backend: BrokerBackend, task_id: str, timeout_s: float, output
                 f"task {task_id} has no result after {timeout_s:g} s; it goes on, if it is there"
             )
     result = results.decode(row)
-    if result.status != "done":
+    if result.status != "succeeded":
         reason = result.error.line if result.error is not None else "nobody said why"
         raise click.ClickException(f"task {task_id} is {result.status}: {reason}")
     out.print_row({"id": task_id} | _result_row(result), output)
@@ -309,7 +311,7 @@ def _print_result(backend: BrokerBackend, task_id: str, timeout_s: float, output
 
 def _result_row(result: Result) -> out.Row:
     row: out.Row = {"task": result.task, "status": result.status, "ended_at": _moment(result.ended_ms)}
-    if result.status == "done":
+    if result.status == "succeeded":
         return row | {"result": result.value}
     return row | ({"error": result.error.line} if result.error is not None else {})
 

@@ -36,11 +36,11 @@ class TaskLine(msgspec.Struct, frozen=True):
     task: str
     workers: int
     running: int
-    done: int
+    succeeded: int
     failed: int
     retried: int
     dead: int
-    done_s: float
+    succeeded_s: float
     wait: Latency
     run: Latency
 
@@ -116,11 +116,11 @@ def _task_line(name: str, told: list[TaskFacts], now: int) -> TaskLine:
         name,
         workers=len(told),
         running=now,
-        done=sum(one.done for one in told),
+        succeeded=sum(one.succeeded for one in told),
         failed=sum(one.failed for one in told),
         retried=sum(one.retried for one in told),
         dead=sum(one.dead for one in told),
-        done_s=sum(one.done_s for one in told),
+        succeeded_s=sum(one.succeeded_s for one in told),
         wait=together(one.wait for one in told),
         run=together(one.run for one in told),
     )
@@ -180,12 +180,12 @@ def _task_series(snapshot: Snapshot) -> dict[str, float]:
     if not lines:
         return {}
     found = {
-        "tasks/done": sum(line.done_s for line in lines),
+        "tasks/succeeded": sum(line.succeeded_s for line in lines),
         "tasks/running": float(sum(line.running for line in lines)),
         **_latencies("tasks", together(line.wait for line in lines), together(line.run for line in lines)),
     }
-    for line in sorted(lines, key=lambda line: -line.done)[:SERIES_EACH_MAX]:
-        found |= {f"task/{line.task}/done": line.done_s, f"task/{line.task}/running": float(line.running)}
+    for line in sorted(lines, key=lambda line: -line.succeeded)[:SERIES_EACH_MAX]:
+        found |= {f"task/{line.task}/succeeded": line.succeeded_s, f"task/{line.task}/running": float(line.running)}
         found |= _latencies(f"task/{line.task}", line.wait, line.run)
     return found
 

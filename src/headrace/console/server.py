@@ -12,7 +12,7 @@ from typing import Final
 
 import uvloop
 
-from headrace import __version__
+from headrace._version import __version__
 from headrace.certificates import listener_tls
 from headrace.console import answers, limits
 from headrace.console.access import Attempts, UsersUnusable, Visitors, load_users

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urlencode
 import msgspec
 from markupsafe import Markup
 
-from headrace import __version__
+from headrace._version import __version__
 from headrace.console import answers, limits, static_files
 from headrace.console.addresses import Table, form_of, local_place, query_of
 from headrace.console.door import Door

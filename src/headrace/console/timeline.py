@@ -18,7 +18,7 @@ from headrace.work.run_log import Run
 SENDING_MS: Final = 20
 """From the making of a task's id until its message is stored; what is longer was a delay."""
 
-TONES: Final = {"done": "good", "retried": "warn", "dead": "bad", "cancelled": "info", "expired": "warn"}
+TONES: Final = {"succeeded": "good", "retried": "warn", "dead": "bad", "cancelled": "info", "expired": "warn"}
 
 
 class Span(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@
         with in_memory(app) as tests:
             sign_up("ada@example.org")
             [run] = tests.run_pending()
-            assert (run.task, run.fate) == ("shop.mail.greet", "done")
+            assert (run.task, run.disposition) == ("shop.mail.greet", "succeeded")
 
 Nothing runs before `run_pending`, and nothing is eager: what the test sees is what a worker would do.
 """
@@ -29,8 +29,8 @@ from headrace.queue import operations as ops
 from headrace.queue.model import Peeked, arn_of
 from headrace.testing.driver import StoreDriver
 from headrace.testing.stores import MEMORY
+from headrace.work import dead_letters, names
 from headrace.work import envelope as envelopes
-from headrace.work import letters, names
 from headrace.work.app import App
 from headrace.work.broker_backend import BrokerBackend
 from headrace.work.envelope import Envelope
@@ -103,7 +103,8 @@ class Tasks:
         """The dead letters of a queue of tasks, oldest first."""
         return [
             DeadLetter(
-                envelopes.decode(one.message.body), str(attributes.decode(one.message.attributes)[letters.REASON][1])
+                envelopes.decode(one.message.body),
+                str(attributes.decode(one.message.attributes)[dead_letters.REASON][1]),
             )
             for one in self._peek(names.dead(queue))
         ]

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from headrace import __version__
+from headrace._version import __version__
 from headrace.http.exposition import CONTENT_TYPE
 from headrace.http.listener import Listener
 from headrace.http.messages import Request

@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from headrace import __version__
+from headrace._version import __version__
 from headrace.own_broker import OwnBroker
 from headrace.process import notify_systemd, private_folder
 from headrace.settings import dump

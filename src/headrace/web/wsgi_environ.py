@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from headrace import __version__
+from headrace._version import __version__
 
 Environ: TypeAlias = dict[str, Any]
 

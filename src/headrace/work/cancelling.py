@@ -11,12 +11,12 @@ from typing import Final, Literal, TypeAlias
 from headrace.errors import CallerError, QueueNotFound, ReceiptExpired, StateChanged
 from headrace.queue.model import Delivery
 from headrace.queue.operations import Transact
-from headrace.work import keys, settling, wish
+from headrace.work import cancel_request, keys, settling
 from headrace.work.backend import Backend
 from headrace.work.job import Job, open_job
 from headrace.work.outcome import Cancelled
 
-Answer: TypeAlias = Literal["cancelled", "asked", "finished"]
+Answer: TypeAlias = Literal["cancelled", "cancel_requested", "finished"]
 """cancelled: it has not run and will not. asked: it ends when its worker sees the wish, unless it is done before.
 finished: it had ended already."""
 
@@ -25,7 +25,7 @@ TAKE_MS: Final = 10_000
 TRIES_MAX: Final = 10
 
 
-class Wishes:
+class CancelRequests:
     """What is wished to end, as a worker knows it. Safe for threads: `refresh` replaces what `wanted` reads."""
 
     def __init__(self, backend: Backend) -> None:
@@ -57,8 +57,8 @@ def cancel(backend: Backend, task_id: str, *, now_ms: int, queue: str = "", seq:
         return "cancelled"
     if backend.read(keys.result(task_id)) is not None:
         return "finished"
-    backend.transact(Transact(state=list(wish.wished(task_id, now_ms).items()), name=keys.NAME))
-    return "asked"
+    backend.transact(Transact(state=list(cancel_request.wished(task_id, now_ms).items()), name=keys.NAME))
+    return "cancel_requested"
 
 
 def _take_out(backend: Backend, queue: str, seq: int, task_id: str, now_ms: int) -> bool:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from headrace.work import flows, keys, limits
+from headrace.work import keys, limits, workflows
 from headrace.work.dispatch import Dispatch
-from headrace.work.envelope import NO_ARGUMENTS, Envelope, Flow, Joins, Signature, new_id
+from headrace.work.envelope import NO_ARGUMENTS, Envelope, Joins, Signature, Workflow, new_id
 from headrace.work.errors import InvalidOption
-from headrace.work.flows import Join, OnFailure, Puts
 from headrace.work.handle import Handle
+from headrace.work.workflows import Join, OnFailure, Puts
 
 if TYPE_CHECKING:
     from headrace.work.app import App
@@ -161,7 +161,7 @@ def _flat(steps: Iterable[Step]) -> list[Step]:
 
 @dataclass(slots=True)
 class _Composing:
-    """A flow being put together, from its end to its beginning.
+    """A flow being put together, from its end to its preflight.
 
     Attributes:
         keep_s: how long the flow's result is kept, where its last task does not say.
@@ -174,7 +174,7 @@ class _Composing:
     last: Envelope | None = None
     members: tuple[str, ...] | None = None
 
-    def step(self, step: Step, flow: Flow | None, then: tuple[Signature, ...]) -> tuple[Signature, ...]:
+    def step(self, step: Step, flow: Workflow | None, then: tuple[Signature, ...]) -> tuple[Signature, ...]:
         """What is to be sent to start the step. `then`: what its success sends."""
         if isinstance(step, Chain):
             for inner in reversed(step.steps):
@@ -185,7 +185,7 @@ class _Composing:
         assert isinstance(step, Call)
         return (self._call(step, flow, then),)
 
-    def _call(self, call: Call[Any], flow: Flow | None, then: tuple[Signature, ...]) -> Signature:
+    def _call(self, call: Call[Any], flow: Workflow | None, then: tuple[Signature, ...]) -> Signature:
         envelope = call.signature.envelope
         if envelope.unique is not None:
             raise InvalidOption(
@@ -194,37 +194,37 @@ class _Composing:
         if _depth(then) >= limits.CHAIN_STEPS_MAX:
             reason = f"at most {limits.CHAIN_STEPS_MAX} tasks follow one another; let the last one send what comes then"
             raise InvalidOption("steps", f"more than {limits.CHAIN_STEPS_MAX}", reason)
-        keep_s = envelope.keep_result_s
+        keep_s = envelope.result_ttl_s
         first = self.last is None
         envelope = msgspec.structs.replace(
             _anew(envelope, self.now_ms),
-            flow=flow,
+            workflow=flow,
             then=then,
-            keep_result_s=self.keep_s if first and keep_s is None else keep_s,
+            result_ttl_s=self.keep_s if first and keep_s is None else keep_s,
         )
         if first:
             self.last = envelope
         return msgspec.structs.replace(call.signature, envelope=envelope)
 
-    def _group(self, step: Group, flow: Flow | None, then: tuple[Signature, ...]) -> tuple[Signature, ...]:
-        flow_id = new_id(self.now_ms)
-        join = self._join(step, flow_id, flow, then)
-        self.puts += flows.group_rows(
-            flow_id, len(step.members), Join(join, step.on_failure, flows.rows_expire_ms(self.now_ms))
+    def _group(self, step: Group, flow: Workflow | None, then: tuple[Signature, ...]) -> tuple[Signature, ...]:
+        workflow_id = new_id(self.now_ms)
+        join = self._join(step, workflow_id, flow, then)
+        self.puts += workflows.group_rows(
+            workflow_id, len(step.members), Join(join, step.on_failure, workflows.rows_expire_ms(self.now_ms))
         )
-        members = [self.step(member, Flow(flow_id, index), ()) for index, member in enumerate(step.members)]
+        members = [self.step(member, Workflow(workflow_id, index), ()) for index, member in enumerate(step.members)]
         return tuple(signature for started in members for signature in started)
 
-    def _join(self, step: Group, flow_id: str, flow: Flow | None, then: tuple[Signature, ...]) -> Signature:
+    def _join(self, step: Group, workflow_id: str, flow: Workflow | None, then: tuple[Signature, ...]) -> Signature:
         if step.join is None:
-            self.last = Envelope("", flow_id, NO_ARGUMENTS, keep_result_s=KEEP_S)
+            self.last = Envelope("", workflow_id, NO_ARGUMENTS, result_ttl_s=KEEP_S)
             self.members = tuple(_result_of(member) for member in step.members)
             return Signature("", self.last)
         started = self.step(step.join, flow, then)
         if len(started) != 1:
             raise InvalidOption("join", "a group", "what joins a group is a task, or begins with one")
         signature = started[0]
-        joins = Joins(flow_id, len(step.members), signature.takes)
+        joins = Joins(workflow_id, len(step.members), signature.takes)
         envelope = msgspec.structs.replace(signature.envelope, joins=joins)
         if self.last is not None and self.last.id == envelope.id:
             self.last = envelope
@@ -268,7 +268,7 @@ def _begun(step: Step) -> tuple[list[Dispatch], Handle[Any]]:
     app = step.app
     dispatches, last, members = composed(step, app.clock())
     if members is None:
-        return dispatches, Handle(app, last.id, task=last.task, kept=last.keep_result_s is not None)
+        return dispatches, Handle(app, last.id, task=last.task, kept=last.result_ttl_s is not None)
     return dispatches, GroupHandle(app, last.id, members)
 
 
@@ -293,8 +293,8 @@ class GroupHandle(Handle[list[Any]]):
 
     __slots__ = ("_tasks",)
 
-    def __init__(self, app: App, flow_id: str, tasks: tuple[str, ...]) -> None:
-        super().__init__(app, flow_id, task="group", kept=True)
+    def __init__(self, app: App, workflow_id: str, tasks: tuple[str, ...]) -> None:
+        super().__init__(app, workflow_id, task="group", kept=True)
         self._tasks = tasks
 
     def _value(self, result: Any) -> list[Any]:

@@ -48,13 +48,13 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Unique(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The unique lock that a task holds: `key`, until it is `started` or `done`, or for all of its `ttl`."""
+    """The unique lock that a task holds: `key`, until it is `started` or `finished`, or for all of its `ttl`."""
 
     key: str
-    until: str = "done"
+    until: str = "finished"
 
 
-class Flow(msgspec.Struct, frozen=True, omit_defaults=True):
+class Workflow(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which member of which group a task is."""
 
     id: Id
@@ -102,9 +102,9 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
         group: the tenant, or the FIFO group, as the message has it.
         expires_ms: not to be begun after this time.
         timeout_s: may run so long; None takes the task's.
-        keep_result_s: how long its result is kept; None: not at all.
+        result_ttl_s: how long its result is kept; None: not at all.
         then: what is sent when it succeeds.
-        flow: its membership in a group; each task of a chain that is a member has it, the last one counts.
+        workflow: its membership in a group; each task of a chain that is a member has it, the last one counts.
         joins: the group whose join it is.
         limit_key: what `key=` made of the arguments, for the task's rate and concurrency.
         reserved_ms: when a rate limit lets it start: it has waited for that and does not ask again.
@@ -125,9 +125,9 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     group: GroupId | None = None
     expires_ms: Moment | None = None
     timeout_s: Annotated[float, Meta(gt=0, le=limits.TIMEOUT_MAX_MS / 1_000)] | None = None
-    keep_result_s: Annotated[float, Meta(gt=0, le=limits.RESULT_KEEP_MAX_MS / 1_000)] | None = None
+    result_ttl_s: Annotated[float, Meta(gt=0, le=limits.RESULT_KEEP_MAX_MS / 1_000)] | None = None
     then: tuple[Signature, ...] = ()
-    flow: Flow | None = None
+    workflow: Workflow | None = None
     joins: Joins | None = None
     limit_key: str | None = None
     reserved_ms: Moment | None = None

@@ -8,14 +8,14 @@ from headrace.errors import CallerError, HeadraceError
 
 
 @dataclass(eq=False)
-class InvalidArguments(CallerError):
-    """A call does not fit the task's signature. Nothing was sent.
+class InvalidArguments(CallerError, TypeError):
+    """The arguments of a call do not match the task's signature. Nothing was sent.
 
     Attributes:
         task: its name.
-        parameter: the one that does not fit; empty when the call as a whole does not (too many arguments).
-        value: what was given, shortened; empty where only the worker saw it.
-        reason: what was expected.
+        parameter: the parameter at fault; empty when the call as a whole is (too many arguments).
+        value: the given value, shortened; empty when only the worker saw it.
+        reason: the expected type or number of arguments.
     """
 
     task: str
@@ -26,12 +26,12 @@ class InvalidArguments(CallerError):
     def __str__(self) -> str:
         value = f" = {self.value}" if self.value else ""
         where = f"{self.parameter}{value}: " if self.parameter else ""
-        return f"{self.task} cannot be called so: {where}{self.reason}"
+        return f"invalid arguments for task {self.task!r}: {where}{self.reason}"
 
 
 @dataclass(eq=False)
-class InvalidOption(CallerError):
-    """An option of a task is unknown, out of range or does not fit the others."""
+class InvalidOption(CallerError, ValueError):
+    """An option of a task is unknown, out of range, or conflicts with another option."""
 
     option: str
     value: str
@@ -43,7 +43,7 @@ class InvalidOption(CallerError):
 
 @dataclass(eq=False)
 class TaskNotFound(CallerError):
-    """A message names a task that this app does not have."""
+    """A message names a task that is not registered with this app."""
 
     task: str
     known: list[str] = field(default_factory=list)
@@ -54,52 +54,52 @@ class TaskNotFound(CallerError):
 
 @dataclass(eq=False)
 class EnvelopeInvalid(CallerError):
-    """A message on a task queue is no envelope: somebody else's message, or damaged."""
+    """A message on a task queue is not a task envelope: another program sent it, or it is damaged."""
 
     reason: str
 
     def __str__(self) -> str:
-        return f"the message is no task: {self.reason}"
+        return f"the message is not a task: {self.reason}"
 
 
 @dataclass(eq=False)
 class NoBroker(CallerError):
-    """An app does not know its broker."""
+    """No broker is configured for the app."""
 
     def __str__(self) -> str:
-        return 'no broker is named: headrace.App("http://HOST:9324"), headrace.App("./data"), or set HEADRACE_BROKER'
+        return 'no broker is configured: use headrace.App("http://HOST:9324"), headrace.App("./data"), or set HEADRACE_BROKER'
 
 
 @dataclass(eq=False)
 class NotSupported(CallerError):
-    """The broker lacks what a task asks for."""
+    """The broker does not support a feature that the task uses."""
 
     feature: str
     backend: str
 
     def __str__(self) -> str:
-        return f"{self.feature} needs headrace's broker; {self.backend} cannot do it"
+        return f"{self.feature} requires headrace's broker; {self.backend} does not support it"
 
 
 @dataclass(eq=False)
 class ResultNotKept(CallerError):
-    """A result is asked for that nobody keeps."""
+    """The task does not store results."""
 
     task: str
 
     def __str__(self) -> str:
-        return f'{self.task} keeps no results: @app.task(keep_result="1h"), or .options(keep_result="1h").send(…)'
+        return f'{self.task} stores no results: use @app.task(result_ttl="1h"), or .options(result_ttl="1h").send(…)'
 
 
 @dataclass(eq=False)
-class ResultTimeout(HeadraceError):
-    """A task has not ended yet. It goes on; ask again."""
+class ResultTimeout(HeadraceError, TimeoutError):
+    """The task has not finished yet. It continues; call `result()` again."""
 
     id: str
     waited_s: float
 
     def __str__(self) -> str:
-        return f"task {self.id} has not ended within {self.waited_s:g} s; it goes on, ask its handle again"
+        return f"task {self.id} has not finished within {self.waited_s:g} s; it continues, call result() again"
 
 
 @dataclass(eq=False)
@@ -143,19 +143,19 @@ class GiveUp(HeadraceError):
 
 
 class Cancelled(HeadraceError):
-    """Raised in a task that was cancelled while it runs."""
+    """Raised inside a running task when it is cancelled."""
 
 
-class TimeLimitExceeded(HeadraceError):
-    """Raised in a task that ran longer than its `timeout`. A failure like any other: it is retried."""
+class TimeLimitExceeded(HeadraceError, TimeoutError):
+    """Raised inside a task that runs longer than its `timeout`. Counts as an ordinary failure: the task is retried."""
 
 
 class WorkerLost(HeadraceError):
-    """The worker that ran the task died, or its lease ended. Stands in the history, is never raised."""
+    """The worker that ran the task died, or its lease expired. Recorded in the history; never raised."""
 
 
 class TransactionUsed(CallerError):
-    """A transaction of the app is open here already, or this one was used before."""
+    """A transaction of this app is already open in this context, or this one has already been used."""
 
     def __str__(self) -> str:
-        return "a transaction of this app is open here already, or this one was used: with app.transaction(): … makes a new one"
+        return "a transaction of this app is already open, or this one has been used; start a new one with app.transaction()"

@@ -176,7 +176,7 @@ async def _limited(running_task: Awaitable[Any], timeout_s: float | None) -> Any
 def _succeeded(target: Target, context: Context, value: Any) -> Outcome:
     envelope = context.job.envelope
     outbox = tuple(context.outbox or ())
-    if envelope.keep_result_s is None and not envelope.then and envelope.flow is None:
+    if envelope.result_ttl_s is None and not envelope.then and envelope.workflow is None:
         return Succeeded(None, outbox)
     try:
         result = target.encode_result(value)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Status: TypeAlias = Literal[
-    "queued", "delayed", "running", "retrying", "done", "dead", "cancelled", "expired", "unknown"
+    "queued", "delayed", "running", "retrying", "succeeded", "dead", "cancelled", "expired", "unknown"
 ]
 
 _STATUSES: Final[dict[str, Status]] = {"visible": "queued", "delayed": "delayed", "in_flight": "running"}
@@ -133,7 +133,7 @@ class Handle(Generic[T]):
             raise ResultNotKept(self.task)
 
     def _value(self, result: Result) -> Any:
-        if result.status != "done":
+        if result.status != "succeeded":
             error = result.error
             kind, text, trace = (error.type, error.message, error.traceback) if error else (result.status, "", "")
             raise TaskFailed(self.id, result.status, kind, text, trace)

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from headrace.errors import StateChanged
 from headrace.queue.model import Delivery
 from headrace.work import execution, limits, names, settling
-from headrace.work.beginning import Ready, begin, release
-from headrace.work.cancelling import Wishes
+from headrace.work.cancelling import CancelRequests
 from headrace.work.context import Context
 from headrace.work.job import Job
 from headrace.work.outcome import ErrorInfo, Outcome
-from headrace.work.settling import Fate, Settlement
+from headrace.work.preflight import Ready, begin, release
+from headrace.work.settling import Disposition, Settlement
 from headrace.work.task import Consumer, Target
 
 if TYPE_CHECKING:
     from headrace.work.app import App
-    from headrace.work.beginning import Held
+    from headrace.work.preflight import HeldSlot
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Run:
         task: its name.
         id: its id.
         attempt: which attempt, from 1.
-        fate: done, retried, dead, cancelled, expired or deferred.
+        disposition: done, retried, dead, cancelled, expired or deferred.
         error: why it was retried or is dead.
         delay_ms: until the next attempt.
     """
@@ -52,7 +52,7 @@ class Run:
     task: str
     id: str
     attempt: int
-    fate: Fate
+    disposition: Disposition
     error: ErrorInfo | None = None
     delay_ms: int = 0
 
@@ -75,9 +75,9 @@ def run_pending(app: App, *, queues: Iterable[str] | None = None, runs_max: int 
 
 
 def _run_one(app: App, job: Job) -> Iterator[Run]:
-    wishes = Wishes(app.backend)
-    wishes.refresh()
-    [begun] = begin([job], app.backend, wishes, now_ms=app.clock())
+    cancel_requests = CancelRequests(app.backend)
+    cancel_requests.refresh()
+    [begun] = begin([job], app.backend, cancel_requests, now_ms=app.clock())
     if isinstance(begun, Ready):
         job, outcome = begun.job, _attempt(app, begun.job)
         yield _settled(app, job, outcome, begun.slot)
@@ -91,7 +91,7 @@ def _run_batch(app: App, consumer: Consumer, queue: str, deliveries: list[Delive
         more = app.backend.receive([queue], consumer.batch - 1, visibility_ms=limits.VISIBILITY_MS, wait_s=0)
         deliveries += [delivery for _, several in more for delivery in several]
     jobs = [app.open_job(queue, delivery) for delivery in deliveries]
-    begun = begin(jobs, app.backend, Wishes(app.backend), now_ms=app.clock())
+    begun = begin(jobs, app.backend, CancelRequests(app.backend), now_ms=app.clock())
     for one in begun:
         if isinstance(one, tuple):
             yield _settled(app, *one, None)
@@ -130,19 +130,19 @@ def _begin(app: App, job: Job) -> None:
     raise StateChanged("work", "unique")
 
 
-def _settled(app: App, job: Job, outcome: Outcome, slot: Held | None) -> Run:
+def _settled(app: App, job: Job, outcome: Outcome, slot: HeldSlot | None) -> Run:
     settlement = _commit(app, job, outcome, slot)
-    if settlement.fate == "retried":
+    if settlement.disposition == "retried":
         app.hooks.on_retry(job, settlement.error, settlement.delay_ms)
-    if settlement.fate == "dead":
+    if settlement.disposition == "dead":
         app.hooks.on_dead(job, settlement.error)
     envelope = job.envelope
-    counted = settlement.fate == "dead" and getattr(outcome, "counted", False)
+    counted = settlement.disposition == "dead" and getattr(outcome, "counted", False)
     attempt = envelope.attempt + (0 if counted else 1)
-    return Run(envelope.task, envelope.id, attempt, settlement.fate, settlement.error, settlement.delay_ms)
+    return Run(envelope.task, envelope.id, attempt, settlement.disposition, settlement.error, settlement.delay_ms)
 
 
-def _commit(app: App, job: Job, outcome: Outcome, slot: Held | None) -> Settlement:
+def _commit(app: App, job: Job, outcome: Outcome, slot: HeldSlot | None) -> Settlement:
     """Raises ReceiptExpired: the lease has ended, another runs it."""
     backend = app.backend
     for _ in range(TRIES_MAX):

@@ -71,7 +71,7 @@ class Job:
     @property
     def losses_max(self) -> int:
         """How often its worker may die with it, before it is given up."""
-        return self.options.losses
+        return self.options.max_worker_losses
 
     @property
     def timeout_s(self) -> float | None:

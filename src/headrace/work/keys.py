@@ -49,25 +49,25 @@ def attempts(task_id: str) -> bytes:
     return ATTEMPTS + task_id.encode()
 
 
-def group(flow_id: str) -> bytes:
-    return GROUP + flow_id.encode()
+def group(workflow_id: str) -> bytes:
+    return GROUP + workflow_id.encode()
 
 
-def members(flow_id: str) -> bytes:
+def members(workflow_id: str) -> bytes:
     """What the keys of the members' results start with."""
-    return group(flow_id) + b"/m/"
+    return group(workflow_id) + b"/m/"
 
 
-def member(flow_id: str, index: int) -> bytes:
-    return b"%s%06d" % (members(flow_id), index)
+def member(workflow_id: str, index: int) -> bytes:
+    return b"%s%06d" % (members(workflow_id), index)
 
 
-def join(flow_id: str) -> bytes:
-    return group(flow_id) + b"/join"
+def join(workflow_id: str) -> bytes:
+    return group(workflow_id) + b"/join"
 
 
 def limit(name: str, key: str) -> bytes:
-    """What the keys of a limit's rows start with. Quoted: no key is another's beginning."""
+    """What the keys of a limit's rows start with. Quoted: no key is another's preflight."""
     return LIMIT + bounded(quote(name, safe="")) + b"/" + bounded(quote(key, safe="")) + b"/"
 
 

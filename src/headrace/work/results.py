@@ -10,7 +10,7 @@ from headrace.work import keys
 from headrace.work.envelope import Envelope
 from headrace.work.outcome import ErrorInfo
 
-Ending: TypeAlias = Literal["done", "dead", "cancelled", "expired"]
+Ending: TypeAlias = Literal["succeeded", "dead", "cancelled", "expired"]
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,7 +56,7 @@ def rows(
     Args:
         keep_s: how long; None takes what the envelope says.
     """
-    kept_s = envelope.keep_result_s if keep_s is None else keep_s
+    kept_s = envelope.result_ttl_s if keep_s is None else keep_s
     if kept_s is None:
         return {}
     expires_ms = now_ms + round(kept_s * 1_000)
@@ -67,7 +67,7 @@ def rows(
         expires_ms,
         value or msgspec.Raw(b"null"),
         error,
-        envelope.attempt + (status == "done"),
+        envelope.attempt + (status == "succeeded"),
     )
     key = keys.result(envelope.id)
     return {key: msgspec.json.encode(result), keys.expiry(expires_ms, key): b""}

@@ -245,14 +245,14 @@ class Sender:
 
     def _outcome(self, task: Task[..., Any], dispatch: Dispatch, owner: str | None, seq: int | None) -> Handle[Any]:
         if owner is not None:
-            kept = dispatch.envelope.keep_result_s is not None
+            kept = dispatch.envelope.result_ttl_s is not None
             return Handle(self._app, owner, task=task.name, queue=dispatch.queue, kept=kept, duplicate=True)
         self._app.hooks.after_send(dispatch)
         return self._handle(task, dispatch, seq=seq)
 
     def _handle(self, task: Task[..., Any], dispatch: Dispatch, seq: int | None = None) -> Handle[Any]:
         envelope = dispatch.envelope
-        kept = envelope.keep_result_s is not None
+        kept = envelope.result_ttl_s is not None
         return Handle(self._app, envelope.id, task=task.name, queue=dispatch.queue, seq=seq, kept=kept)
 
     def _need_transactions(self, feature: str = "unique= and app.transaction()") -> None:

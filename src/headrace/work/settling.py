@@ -13,14 +13,14 @@ import msgspec
 
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.operations import Transact
-from headrace.work import flows, keys, letters, limits, results, retries, unique, wish
+from headrace.work import cancel_request, dead_letters, keys, limits, results, retries, unique, workflows
 from headrace.work.admission import Read
 from headrace.work.dispatch import Sendable, entry_of
 from headrace.work.envelope import Signature
 from headrace.work.job import Job, encode_attempts
 from headrace.work.outcome import Cancelled, Deferred, ErrorInfo, Expired, Failed, Outcome, Succeeded
 
-Fate: TypeAlias = Literal["done", "retried", "dead", "cancelled", "expired", "deferred"]
+Disposition: TypeAlias = Literal["succeeded", "retried", "dead", "cancelled", "expired", "deferred"]
 """What became of the task."""
 
 VISIBILITY_MAX_MS: Final = 43_200_000  # SQS: 12 hours from the receive
@@ -34,7 +34,7 @@ class Settlement:
     Attributes:
         queue: the plain name of the job's queue.
         receipt: of its delivery.
-        fate: what became of the task.
+        disposition: what became of the task.
         acknowledge: the message is deleted; else it is shown again after `release_ms`, once the rest is committed.
         release_ms: see `acknowledge`.
         sends: (queue, message).
@@ -46,7 +46,7 @@ class Settlement:
 
     queue: str
     receipt: bytes
-    fate: Fate
+    disposition: Disposition
     acknowledge: bool = True
     release_ms: int = 0
     sends: list[tuple[str, Entry]] = field(default_factory=list)
@@ -84,7 +84,7 @@ def settle(job: Job, outcome: Outcome, *, now_ms: int, read: Read, worker: str =
 
 
 def _succeeded(job: Job, outcome: Succeeded, now_ms: int, read: Read) -> Settlement:
-    settlement = _ended(job, "done", now_ms, read, value=outcome.result)
+    settlement = _ended(job, "succeeded", now_ms, read, value=outcome.result)
     for signature in job.envelope.then:
         settlement.sends.append((signature.queue, _next(job, signature, outcome.result)))
     for dispatch in outcome.outbox:
@@ -97,7 +97,7 @@ def _failed(job: Job, outcome: Failed, now_ms: int, read: Read, worker: str) -> 
         job = job.with_envelope(job.envelope.with_failure(outcome.error, at_ms=now_ms, worker=worker))
     if outcome.final or not retries.is_left(job.envelope.failures, job.retries_max):
         settlement = _ended(job, "dead", now_ms, read, error=outcome.error)
-        settlement.sends.append(letters.dead_letter(job, outcome.error))
+        settlement.sends.append(dead_letters.dead_letter(job, outcome.error))
         return settlement
     return _again(job, "retried", _wait_ms(job, outcome), outcome.error)
 
@@ -113,9 +113,9 @@ def _deferred(job: Job, outcome: Deferred, now_ms: int) -> Settlement:
     return _again(job, "deferred", max(0, outcome.until_ms - now_ms), None)
 
 
-def _again(job: Job, fate: Fate, delay_ms: int, error: ErrorInfo | None) -> Settlement:
+def _again(job: Job, disposition: Disposition, delay_ms: int, error: ErrorInfo | None) -> Settlement:
     """The task is to be run later: a new message in one commit with the old one's end; or the same one, shown later."""
-    settlement = Settlement(job.queue, job.delivery.receipt, fate, error=error, delay_ms=delay_ms)
+    settlement = Settlement(job.queue, job.delivery.receipt, disposition, error=error, delay_ms=delay_ms)
     if job.in_place:
         settlement.acknowledge = False
         settlement.release_ms = min(delay_ms, VISIBILITY_MAX_MS - _MARGIN_MS)
@@ -123,7 +123,9 @@ def _again(job: Job, fate: Fate, delay_ms: int, error: ErrorInfo | None) -> Sett
         settlement.puts[_attempts_end(job)] = b""
     else:
         settlement.sends.append((job.queue, entry_of(job.queue, job.envelope, delay_ms)))
-        if job.envelope.keep_result_s is not None and fate == "retried":  # whoever has a handle may look meanwhile
+        if (
+            job.envelope.result_ttl_s is not None and disposition == "retried"
+        ):  # whoever has a handle may look meanwhile
             settlement.puts[keys.attempts(job.envelope.id)] = encode_attempts(job, job.envelope)
             settlement.puts[_attempts_end(job)] = b""
     return settlement
@@ -131,7 +133,7 @@ def _again(job: Job, fate: Fate, delay_ms: int, error: ErrorInfo | None) -> Sett
 
 def _ended(
     job: Job,
-    fate: Literal["done", "dead", "cancelled", "expired"],
+    disposition: Literal["succeeded", "dead", "cancelled", "expired"],
     now_ms: int,
     read: Read,
     *,
@@ -139,18 +141,18 @@ def _ended(
     error: ErrorInfo | None = None,
 ) -> Settlement:
     """The task is over: its result is kept, its lock and its attempts are removed."""
-    settlement = Settlement(job.queue, job.delivery.receipt, fate, error=error)
-    settlement.puts |= results.rows(job.envelope, fate, now_ms=now_ms, keep_s=None, value=value, error=error)
+    settlement = Settlement(job.queue, job.delivery.receipt, disposition, error=error)
+    settlement.puts |= results.rows(job.envelope, disposition, now_ms=now_ms, keep_s=None, value=value, error=error)
     settlement.add(unique.release(job.envelope, read=read))
-    if fate == "cancelled":
-        settlement.puts |= wish.fulfilled(job.envelope.id, read)
-    if fate == "done":
-        _flow(settlement, job, flows.finished(job.envelope, value, read), now_ms)
+    if disposition == "cancelled":
+        settlement.puts |= cancel_request.fulfilled(job.envelope.id, read)
+    if disposition == "succeeded":
+        _flow(settlement, job, workflows.finished(job.envelope, value, read), now_ms)
     else:
-        reason = error or ErrorInfo(fate.capitalize(), f"task {job.envelope.id} was {fate}")
-        _flow(settlement, job, flows.failed(job.envelope, reason, read), now_ms)
+        reason = error or ErrorInfo(disposition.capitalize(), f"task {job.envelope.id} was {disposition}")
+        _flow(settlement, job, workflows.failed(job.envelope, reason, read), now_ms)
     kept = job.in_place and job.delivery.receives > 1
-    if kept or (job.envelope.keep_result_s is not None and job.envelope.attempt > 0):
+    if kept or (job.envelope.result_ttl_s is not None and job.envelope.attempt > 0):
         settlement.puts[keys.attempts(job.envelope.id)] = None
         settlement.puts[_attempts_end(job)] = None
     return settlement
@@ -163,13 +165,13 @@ def _attempts_end(job: Job) -> bytes:
     return keys.expiry(since_ms + life * limits.RETENTION_MS, keys.attempts(job.envelope.id))
 
 
-def _flow(settlement: Settlement, job: Job, part: flows.Part, now_ms: int) -> None:
+def _flow(settlement: Settlement, job: Job, part: workflows.Part, now_ms: int) -> None:
     """What the task's end means for the group that it is in, and for tasks that will never run."""
     settlement.puts |= dict(part.puts)
     settlement.expects |= dict(part.expects)
     settlement.sends += [(signature.queue, _next(job, signature, None)) for signature in part.sends]
     if part.gathered is not None:
-        settlement.puts |= results.rows(part.gathered, "done", now_ms=now_ms, keep_s=None)
+        settlement.puts |= results.rows(part.gathered, "succeeded", now_ms=now_ms, keep_s=None)
     for envelope, error in part.failed:
         settlement.puts |= results.rows(envelope, "dead", now_ms=now_ms, keep_s=None, error=error)
 
@@ -185,7 +187,7 @@ def filled(signature: Signature, result: msgspec.Raw | None, *, parent: str, tra
     trace = signature.envelope.trace or trace
     envelope = msgspec.structs.replace(signature.envelope, parent=parent, trace=trace)
     if signature.takes:
-        envelope = flows.with_argument(envelope, signature.takes, result or flows.NONE)
+        envelope = workflows.with_argument(envelope, signature.takes, result or workflows.NONE)
     return msgspec.structs.replace(signature, envelope=envelope)
 
 

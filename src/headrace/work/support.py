@@ -29,7 +29,7 @@ def check_app(app: App, backend: Backend) -> None:
         return
     for task in app.tasks.values():
         options = task.defaults
-        feature = _of_options(options.keep_result_s is not None, options.unique is not None, options.limited)
+        feature = _of_options(options.result_ttl_s is not None, options.unique is not None, options.limited)
         if feature:
             raise NotSupported(f"{feature} (task {task.name})", backend.name)
     for definition in app.schedules:
@@ -43,11 +43,11 @@ def _asked(dispatch: Dispatch, options: Options, backend: Backend) -> Iterable[s
         yield "a group"
     if not backend.capabilities.state:
         envelope = dispatch.envelope
-        yield _of_options(envelope.keep_result_s is not None, envelope.unique is not None, options.limited)
+        yield _of_options(envelope.result_ttl_s is not None, envelope.unique is not None, options.limited)
 
 
 def _of_options(keeps: bool, unique: bool, limited: bool) -> str:
-    features = {"keep_result=": keeps, "unique=": unique, "rate= or concurrency=": limited}
+    features = {"result_ttl=": keeps, "unique=": unique, "rate= or concurrency=": limited}
     return next((feature for feature, asked in features.items() if asked), "")
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from headrace.queue.operations import Transact
-from headrace.work import flows, keys, limiting, results, wish
+from headrace.work import cancel_request, keys, limiting, results, workflows
 from headrace.work.backend import Backend, committed
 from headrace.work.unique import Lock
 
@@ -44,7 +44,7 @@ class Sweeper:
 
     def _removed(self, due: Sequence[bytes], now_ms: int) -> bool:
         """Whether what these index rows point to was removed, or found to stay; False: something changed meanwhile."""
-        change = flows.Part([], [(index, None) for index in due], [(index, b"") for index in due])
+        change = workflows.Part([], [(index, None) for index in due], [(index, b"") for index in due])
         single: list[bytes] = []
         for index in due:
             _, key = keys.of_expiry(index)
@@ -73,11 +73,11 @@ class Sweeper:
             left = [key for key in left if key > last]
         return {key: found[key] for key in wanted if key in found}
 
-    def _sweep_group(self, change: flows.Part, key: bytes) -> None:
+    def _sweep_group(self, change: workflows.Part, key: bytes) -> None:
         change.puts += [(row, None) for row, _ in self._backend.state(key + b"/")]
         change.puts.append((key, None))
 
-    def _sweep_limit(self, change: flows.Part, prefix: bytes, now_ms: int) -> None:
+    def _sweep_limit(self, change: workflows.Part, prefix: bytes, now_ms: int) -> None:
         rows = {key[len(prefix) :]: value for key, value in self._backend.state(prefix)}
         if not limiting.idle(rows, now_ms):
             change.puts.append((keys.expiry(now_ms + limiting.IDLE_MS, prefix), b""))
@@ -98,5 +98,5 @@ def _expires_ms(key: bytes, value: bytes) -> int:
     if key.startswith(keys.UNIQUE):
         return msgspec.json.decode(value, type=Lock).expires_ms
     if key.startswith(keys.CANCEL):
-        return msgspec.json.decode(value, type=wish.Wish).expires_ms
+        return msgspec.json.decode(value, type=cancel_request.CancelRequest).expires_ms
     return 0

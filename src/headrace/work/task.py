@@ -28,7 +28,20 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _PER_SEND: Final = frozenset(
-    ("queue", "delay", "priority", "unique", "until", "ttl", "group", "retries", "timeout", "expires", "keep_result")
+    (
+        "queue",
+        "delay",
+        "eta",
+        "priority",
+        "unique",
+        "unique_until",
+        "unique_ttl",
+        "group",
+        "retries",
+        "timeout",
+        "expires",
+        "result_ttl",
+    )
 )
 """Options that travel with the message; the others are the worker's business."""
 
@@ -134,9 +147,7 @@ class Task(Generic[P, R]):
         """
         for name, value in values.items():
             if name not in _PER_SEND and name in OptionValues.__annotations__:
-                raise InvalidOption(
-                    name, repr(value), f"it holds for all of {self.name}: say it at @app.task({name}=…)"
-                )
+                raise InvalidOption(name, repr(value), f"it applies to the whole task: set it with @app.task({name}=…)")
         bound = copy.copy(self)
         bound.sent_with = changed(self.sent_with, values)
         return bound
@@ -164,6 +175,7 @@ class Task(Generic[P, R]):
         """As `dispatch`, for arguments that are written already."""
         options = self.sent_with
         now_ms = self.app.clock()
+        delay_ms = options.delay_from(now_ms)
         envelope = Envelope(
             self.name,
             new_id(now_ms),
@@ -171,14 +183,14 @@ class Task(Generic[P, R]):
             retries_max=_if_changed(options.retries, self.defaults.retries),
             unique=self._unique(raw),
             group=self._text(options.group, raw),
-            expires_ms=now_ms + options.delay_ms + options.expires_ms if options.expires_ms is not None else None,
+            expires_ms=now_ms + delay_ms + options.expires_ms if options.expires_ms is not None else None,
             timeout_s=_if_changed(options.timeout_s, self.defaults.timeout_s),
-            keep_result_s=options.keep_result_s,
+            result_ttl_s=options.result_ttl_s,
             limit_key=self._text(self.defaults.key, raw),
             sent_ms=now_ms,
         )
         queue = names.of_priority(options.queue, options.priority)
-        return Dispatch(queue, envelope, options.delay_ms, options.ttl_ms)
+        return Dispatch(queue, envelope, delay_ms, options.unique_ttl_ms)
 
     def call_arguments(self, job: Job) -> tuple[list[Any], dict[str, Any]]:
         """For the worker: what the function is called with. Raises InvalidArguments."""
@@ -190,6 +202,8 @@ class Task(Generic[P, R]):
 
     def _signature(self, raw: msgspec.Raw, takes: str) -> Call[R]:
         options = self.sent_with
+        if options.eta_ms is not None:
+            raise InvalidOption("eta", str(options.eta_ms), "a call in a chain or group is sent later; use delay=")
         needing = {"unique": options.unique, "group": options.group, "key": self.defaults.key}
         unknown = next((name for name, value in needing.items() if callable(value)), None)
         if takes and unknown is not None:
@@ -208,7 +222,7 @@ class Task(Generic[P, R]):
         if options.unique is None:
             return None
         key = bytes(raw).decode() if options.unique is True else self._text(options.unique, raw)
-        return Unique(f"{self.name}/{key}", options.until)
+        return Unique(f"{self.name}/{key}", options.unique_until)
 
     def _text(self, text: Any, raw: msgspec.Raw) -> str | None:
         return str(self.arguments.apply(text, raw)) if callable(text) else text

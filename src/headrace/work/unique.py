@@ -55,7 +55,7 @@ def claim(dispatch: Sendable, *, now_ms: int, read: Read) -> Change | str:
 
 def is_redriven(envelope: Envelope) -> bool:
     """Whether it comes from the dead letters and had given its lock back when it went there."""
-    held = envelope.unique is not None and envelope.unique.until == "done"
+    held = envelope.unique is not None and envelope.unique.until == "finished"
     return held and envelope.attempt == 0 and bool(envelope.history)
 
 

@@ -36,44 +36,44 @@ from headrace.work import Retry, current
 def about(what):
     write(f"{what} {current().id}")
 
-@app.task(keep_result="1h", losses=100)
+@app.task(result_ttl="1h", max_worker_losses=100)
 def inc(n: int) -> int:
     time.sleep(0.01)
     return n + 1
 
-@app.task(queue="aio", keep_result="1h", losses=100)
+@app.task(queue="aio", result_ttl="1h", max_worker_losses=100)
 async def ainc(n: int) -> int:
     await asyncio.sleep(0.01)
     return n + 1
 
-@app.task(keep_result="1h", losses=100)
+@app.task(result_ttl="1h", max_worker_losses=100)
 def total(numbers: list[int], flow: int) -> int:
     about(f"joined-{flow}")
     return sum(numbers)
 
-@app.task(keep_result="1h", losses=100, backoff=0.05)
+@app.task(result_ttl="1h", max_worker_losses=100, backoff=0.05)
 def flaky(n: int) -> int:
     if current().attempt < 3:
         raise ValueError("not yet")
     return n
 
-@app.task(keep_result="1h", losses=100, concurrency=2)
+@app.task(result_ttl="1h", max_worker_losses=100, concurrency=2)
 def narrow(n: int) -> int:
     time.sleep(0.01)
     return n
 
-@app.task(keep_result="1h", losses=100, outbox=True)
+@app.task(result_ttl="1h", max_worker_losses=100, outbox=True)
 def tells(n: int) -> int:
-    told.options(unique=f"told-{n}", until="ttl").send(n)
+    told.options(unique=f"told-{n}", unique_until="ttl").send(n)
     return n
 
-@app.task(keep_result="1h", losses=100)
+@app.task(result_ttl="1h", max_worker_losses=100)
 def told(n: int) -> int:
     about(f"told-{n}")
     return n
 
 @app.every("1s", missed="all")
-@app.task(losses=100)
+@app.task(max_worker_losses=100)
 def tick() -> None:
     about(current().job.envelope.scheduled)
 """
@@ -110,7 +110,7 @@ def _send(tasks: Any, start: int, sent: dict[str, tuple[Handle[Any], Any]]) -> N
         sent[f"tells {n}"] = _surely(tasks.tells.options(**once).send, n), n
         row = chain(tasks.inc.s(n), tasks.ainc.s(), tasks.inc.s())
         sent[f"chain {n}"] = _surely(row.send), n + 3
-        side = group([tasks.inc.s(n), row, tasks.ainc.s(n)]).then(tasks.total.s(flow=n))
+        side = group([tasks.inc.s(n), row, tasks.ainc.s(n)]).then(tasks.total.s(workflow=n))
         sent[f"group {n}"] = _surely(side.send), (n + 1) + (n + 3) + (n + 1)
 
 

@@ -16,7 +16,7 @@ from tests.work.worker_process import sender, working
 pytestmark = pytest.mark.serial
 
 TASKS = """
-@app.task(retries=1, backoff=0.01, keep_result="1h")
+@app.task(retries=1, backoff=0.01, result_ttl="1h")
 def echo(value=None):
     return value
 
@@ -73,8 +73,8 @@ BODIES: dict[str, bytes] = {
     "no time": _envelope(timeout_s=0),
     "timeout below 0": _envelope(timeout_s=-1),
     "timeout beyond all": _envelope(timeout_s=1e300),
-    "kept beyond all": _envelope(keep_result_s=1e308),
-    "kept below 0": _envelope(keep_result_s=-1e308),
+    "kept beyond all": _envelope(result_ttl_s=1e308),
+    "kept below 0": _envelope(result_ttl_s=-1e308),
     "expires beyond all": _envelope(expires_ms=10**30),
     "sent beyond all": _envelope("tasks.fails", sent_ms=10**30),
     "reserved": _envelope("tasks.limited", reserved_ms=-(10**30)),
@@ -92,16 +92,16 @@ BODIES: dict[str, bytes] = {
     "joins a million": _envelope(joins={"id": "nothing", "count": 10**12, "takes": "value"}),
     "joins with a list": _envelope(args=[1], joins={"id": "nothing", "count": 2, "takes": "value"}),
     "joins below 0": _envelope(joins={"id": "nothing", "count": -1, "takes": "value"}),
-    "member of another row": _envelope(flow={"id": "x/join", "index": 0}),
-    "member below 0": _envelope(flow={"id": "x", "index": -(10**30)}),
-    "member of a long group": _envelope(flow={"id": "x" * 5_000, "index": 0}),
+    "member of another row": _envelope(workflow={"id": "x/join", "index": 0}),
+    "member below 0": _envelope(workflow={"id": "x", "index": -(10**30)}),
+    "member of a long group": _envelope(workflow={"id": "x" * 5_000, "index": 0}),
     "unique long": _envelope(unique={"key": "u" * 100_000}),
     "unique until": _envelope(unique={"key": "u", "until": "never"}),
     "unique of a number": _envelope(unique={"key": 5}),
     "parent of 100 kB": _envelope(parent="p" * 100_000, trace="t" * 100_000),
     "full": b"%s" % _envelope("tasks.fails", args={"text": "x" * (1_048_576 - 160)}),
     "full, with a history": _envelope("tasks.fails", args={"text": "x" * 1_000_000}, history=[ATTEMPT] * 9),
-    "full, with a flow": _envelope("tasks.fails", args={"text": "x" * 1_048_300}, flow={"id": "none", "index": 1}),
+    "full, with a flow": _envelope("tasks.fails", args={"text": "x" * 1_048_300}, workflow={"id": "none", "index": 1}),
 }
 
 FINE = {"deep then", "unique long", "unique until", "long limit key", "parent of 100 kB"}

@@ -74,11 +74,11 @@ HARM = {
     "surrogates": lambda: "\\udcff",
 }
 
-@app.task(retries=1, backoff=0.01, keep_result="1h")
+@app.task(retries=1, backoff=0.01, result_ttl="1h")
 def harm(what: str):
     return HARM[what]()
 
-@app.task(queue="aio", retries=0, keep_result="1h")
+@app.task(queue="aio", retries=0, result_ttl="1h")
 async def aharm(what: str):
     if what == "stops the loop":
         asyncio.get_running_loop().stop()
@@ -92,11 +92,11 @@ async def aharm(what: str):
     else:
         return HARM[what]()
 
-@app.task(queue="aio", retries=0, timeout=0.5, keep_result="1h")
+@app.task(queue="aio", retries=0, timeout=0.5, result_ttl="1h")
 async def blocks():
     time.sleep(3600)
 
-@app.task(queue="deadly", retries=0, losses=0, keep_result="1h")
+@app.task(queue="deadly", retries=0, max_worker_losses=0, result_ttl="1h")
 def dies(how: str):
     if how == "exit":
         os._exit(0)
@@ -119,8 +119,8 @@ def test_functions_that_misbehave_end_and_all_others_run(tmp_path: Path) -> None
         tasks.anote.send_many([(n,) for n in range(100, 200)])
         worker.ledger.wait("ended", 200)
         assert set(worker.ledger.counts("began").values()) == {1}
-        fates = {what: wait_until(one.outcome).status for what, one in handles.items()}
-        fine = {what for what, fate in fates.items() if fate == "done"}
+        dispositions = {what: wait_until(one.outcome).status for what, one in handles.items()}
+        fine = {what for what, disposition in dispositions.items() if disposition == "succeeded"}
         assert fine == {"output", "forks", "masks", "threads", "not a number", "async stops the loop"}
         assert not {"work.child.ended", "work.thread.failed", "work.lease.lost"} & set(worker.actions())
         assert worker.stop() == 0
@@ -134,7 +134,10 @@ def test_functions_that_end_their_process_are_dead_after_their_losses_and_others
         tasks.note.send_many([(n,) for n in range(50)])
         tasks.anote.send_many([(n,) for n in range(50, 100)])
         worker.ledger.wait("ended", 100)
-        fates = [wait_until(one.outcome) for one in handles]
-        assert [fate.status for fate in fates] == ["dead"] * 5
-        assert [fate.error.type.rpartition(".")[2] for fate in fates] == [*["WorkerLost"] * 4, "TimeLimitExceeded"]
+        dispositions = [wait_until(one.outcome) for one in handles]
+        assert [disposition.status for disposition in dispositions] == ["dead"] * 5
+        assert [disposition.error.type.rpartition(".")[2] for disposition in dispositions] == [
+            *["WorkerLost"] * 4,
+            "TimeLimitExceeded",
+        ]
         assert worker.stop() == 0

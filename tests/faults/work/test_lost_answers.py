@@ -50,11 +50,11 @@ def flaky(n: int) -> None:
 def doomed(n: int) -> None:
     raise ValueError("never")
 
-@app.task(keep_result="1h")
+@app.task(result_ttl="1h")
 def kept(n: int) -> int:
     return n
 
-@app.task(keep_result="1h")
+@app.task(result_ttl="1h")
 def total(numbers: list[int]) -> int:
     write("joined")
     return sum(numbers)
@@ -138,8 +138,8 @@ def test_log_counts_results_and_hooks_tell_each_end_once_though_answers_to_commi
         assert set(log.values()) == {1}, [one for one in log.items() if one[1] > 1]
         by_task = Counter((name, status) for name, _, status in log)
         assert by_task == {
-            ("note", "done"): TASKS, ("kept", "done"): 2 * TASKS, ("total", "done"): 1, ("doomed", "dead"): TASKS,
-            ("flaky", "retried"): TASKS, ("flaky", "done"): TASKS, ("consumer:orders", "retried"): TASKS, ("consumer:orders", "done"): TASKS,
+            ("note", "succeeded"): TASKS, ("kept", "succeeded"): 2 * TASKS, ("total", "succeeded"): 1, ("doomed", "dead"): TASKS,
+            ("flaky", "retried"): TASKS, ("flaky", "succeeded"): TASKS, ("consumer:orders", "retried"): TASKS, ("consumer:orders", "succeeded"): TASKS,
         }  # fmt: skip
         wait_until(lambda: _counted(worker) == by_task)
         told = Counter(line for line in worker.ledger.lines() if line.startswith(("dead ", "retried ")))

@@ -154,4 +154,4 @@ def _done_or_leased(client: headrace.Client, app: App) -> int:
     left = client.queue("tasks").peek(TASKS)
     if len(left) > 4 * IN_HAND_MAX or any(message.state != "in_flight" for message in left):
         return 0
-    return len(left) + len({run.id for run in runs(app) if run.status == "done"})
+    return len(left) + len({run.id for run in runs(app) if run.status == "succeeded"})

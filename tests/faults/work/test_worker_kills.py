@@ -68,7 +68,7 @@ def test_broker_that_restarts_is_found_again_and_nothing_runs_twice(tmp_path: Pa
         with broker(data):
             worker.ledger.wait("ended", 20)
             with sender(tmp_path) as tasks:
-                wait_until(lambda: len([run for run in runs(tasks.app) if run.status == "done"]) == 20)
+                wait_until(lambda: len([run for run in runs(tasks.app) if run.status == "succeeded"]) == 20)
             assert set(worker.ledger.counts("began").values()) == {1}
             assert worker.stop() == 0
 

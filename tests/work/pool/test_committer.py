@@ -16,7 +16,7 @@ from headrace.work.app import App
 from headrace.work.broker_backend import BrokerBackend
 from headrace.work.outcome import ErrorInfo, Failed, Succeeded
 from headrace.work.pool.committer import Committer, Settled
-from headrace.work.pool.held import Held
+from headrace.work.pool.in_flight import InFlightTask
 from headrace.work.run_log import RunLog, read_runs
 from tests.broker_process import wait_until
 from tests.patience import PATIENCE_S
@@ -50,7 +50,7 @@ class Bench:
         self.app = App(backend=self.backend)
         self.note = self.app.task(name="note")(lambda n=0: None)
         self.settled: list[Settled] = []
-        self.gone: list[Held] = []
+        self.gone: list[InFlightTask] = []
         self.committer = Committer(
             self.backend,
             self._settle,
@@ -60,12 +60,12 @@ class Bench:
             on_gone=self.gone.append,
         )
 
-    def in_hand(self, number: int) -> list[Held]:
+    def in_hand(self, number: int) -> list[InFlightTask]:
         self.note.send_many([(n,) for n in range(number)])
         found = self.backend.receive(["tasks"], number, visibility_ms=60_000, wait_s=0)
-        return [Held(self.app.open_job(queue, one), time.monotonic()) for queue, ones in found for one in ones]
+        return [InFlightTask(self.app.open_job(queue, one), time.monotonic()) for queue, ones in found for one in ones]
 
-    def commit(self, jobs: Sequence[Held]) -> None:
+    def commit(self, jobs: Sequence[InFlightTask]) -> None:
         """All at once, and wait."""
         for held in jobs:
             self.committer.give(held, Succeeded())
@@ -78,7 +78,7 @@ class Bench:
         return counts.visible, counts.in_flight
 
     @staticmethod
-    def _settle(held: Held, batch: settling.Batch) -> settling.Settlement:
+    def _settle(held: InFlightTask, batch: settling.Batch) -> settling.Settlement:
         assert held.outcome is not None
         return settling.settle(held.job, held.outcome, now_ms=time.time_ns() // 1_000_000, read=batch.read)
 
@@ -143,7 +143,7 @@ def test_member_of_a_group_counts_once_though_its_commit_was_in_doubt(bench: Ben
     """The second try expects what the first has changed."""
     flow = group([bench.note.s(n) for n in range(3)]).send()
     found = bench.backend.receive(["tasks"], 10, visibility_ms=60_000, wait_s=0)
-    jobs = [Held(bench.app.open_job(queue, one), time.monotonic()) for queue, ones in found for one in ones]
+    jobs = [InFlightTask(bench.app.open_job(queue, one), time.monotonic()) for queue, ones in found for one in ones]
     bench.backend.after = [OutcomeUnknown("the connection broke")]
     bench.commit(jobs)
     assert len(bench.settled) == 3
@@ -161,11 +161,11 @@ def test_run_of_a_message_that_stays_is_in_the_log_once_though_its_commit_was_in
     bench.backend.send("orders", [Entry(b"{}")])
     bench.note.send(1)
     found = bench.backend.receive(["orders", "tasks"], 10, visibility_ms=60_000, wait_s=0)
-    jobs = [Held(bench.app.open_job(queue, one), time.monotonic()) for queue, ones in found for one in ones]
+    jobs = [InFlightTask(bench.app.open_job(queue, one), time.monotonic()) for queue, ones in found for one in ones]
     bench.backend.after = [OutcomeUnknown("the connection broke")]
     bench.committer.give(jobs[0], Failed(ErrorInfo("ValueError", "no")))
     bench.commit(jobs)
-    assert sorted(each.settlement.fate for each in bench.settled) == ["done", "retried"]
+    assert sorted(each.settlement.disposition for each in bench.settled) == ["retried", "succeeded"]
     assert len(read_runs(bench.backend)) == 2
 
 
@@ -209,9 +209,9 @@ def test_what_is_not_committed_in_time_is_told(bench: Bench) -> None:
 def test_what_cannot_be_sent_fails_its_task_alone(bench: Bench) -> None:
     """A result, a next task, … that the broker refuses: to run it again would not change that."""
     jobs = bench.in_hand(3)
-    settle: Callable[[Held, settling.Batch], settling.Settlement] = bench.committer._settle
+    settle: Callable[[InFlightTask, settling.Batch], settling.Settlement] = bench.committer._settle
 
-    def too_long(held: Held, batch: settling.Batch) -> settling.Settlement:
+    def too_long(held: InFlightTask, batch: settling.Batch) -> settling.Settlement:
         settlement = settle(held, batch)
         if held is jobs[1] and isinstance(held.outcome, Succeeded):
             settlement.puts[b"x" * 2_000] = b""  # a key has 1,024 bytes at most
@@ -219,24 +219,24 @@ def test_what_cannot_be_sent_fails_its_task_alone(bench: Bench) -> None:
 
     bench.committer._settle = too_long
     bench.commit(jobs)
-    assert sorted(each.settlement.fate for each in bench.settled) == ["dead", "done", "done"]
+    assert sorted(each.settlement.disposition for each in bench.settled) == ["dead", "succeeded", "succeeded"]
     assert bench.gone == []
 
 
 @pytest.mark.parametrize("broken", [ValueError, KeyError, RecursionError])
 def test_what_cannot_be_settled_at_all_is_a_dead_letter_as_it_came(bench: Bench, broken: type[Exception]) -> None:
     jobs = bench.in_hand(3)
-    settle: Callable[[Held, settling.Batch], settling.Settlement] = bench.committer._settle
+    settle: Callable[[InFlightTask, settling.Batch], settling.Settlement] = bench.committer._settle
 
-    def failing(held: Held, batch: settling.Batch) -> settling.Settlement:
+    def failing(held: InFlightTask, batch: settling.Batch) -> settling.Settlement:
         if held is jobs[1]:
             raise broken("a row that is not what it must be")
         return settle(held, batch)
 
     bench.committer._settle = failing
     bench.commit(jobs)
-    fates = {each.held: each.settlement for each in bench.settled}
-    assert [fates[job].fate for job in jobs] == ["done", "dead", "done"]
-    [(queue, letter)] = fates[jobs[1]].sends
+    dispositions = {each.held: each.settlement for each in bench.settled}
+    assert [dispositions[job].disposition for job in jobs] == ["succeeded", "dead", "succeeded"]
+    [(queue, letter)] = dispositions[jobs[1]].sends
     assert (queue, letter.body) == ("tasks-dead", jobs[1].job.delivery.message.body)
     assert bench.gone == []

@@ -7,15 +7,15 @@ import time
 from types import SimpleNamespace
 from typing import Any, cast
 
-from headrace.work.pool.held import Held
+from headrace.work.pool.in_flight import InFlightTask
 from headrace.work.pool.inbox import Inbox
-from headrace.work.pool.pacing import Pace
+from headrace.work.pool.prefetch import PrefetchPolicy
 from tests.broker_process import wait_until
 from tests.patience import PATIENCE_S
 
 
-def held(now_s: float | None = None) -> Held:
-    return Held(cast("Any", SimpleNamespace()), time.monotonic() if now_s is None else now_s)
+def held(now_s: float | None = None) -> InFlightTask:
+    return InFlightTask(cast("Any", SimpleNamespace()), time.monotonic() if now_s is None else now_s)
 
 
 class Runners:
@@ -23,7 +23,7 @@ class Runners:
 
     def __init__(self, inbox: Inbox, number: int) -> None:
         self.inbox = inbox
-        self.taken: list[Held] = []
+        self.taken: list[InFlightTask] = []
         self.go = threading.Semaphore(0)
         self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(number)]
         for thread in self.threads:
@@ -46,7 +46,7 @@ class Runners:
 
 
 def inbox_of(threads: int, *, short: bool) -> Inbox:
-    pace = Pace()
+    pace = PrefetchPolicy()
     pace.mean_s = 0.000_1 if short else 1.0
     return Inbox(threads, pace, lambda: None)
 
@@ -102,14 +102,14 @@ def test_what_has_waited_too_long_is_taken_back() -> None:
     inbox = inbox_of(1, short=True)
     now_s = time.monotonic()
     inbox.put([held(now_s - 1), held(now_s - 1)])
-    assert inbox.take_back(1_000) == []
-    assert len(inbox.take_back(0.5)) == 2
+    assert inbox.recall(1_000) == []
+    assert len(inbox.recall(0.5)) == 2
     assert (inbox.open, inbox.waiting) == (0, 0)
 
 
 def test_fetcher_is_told_when_there_is_room_again() -> None:
     told = []
-    inbox = Inbox(2, Pace(), lambda: told.append(1))
+    inbox = Inbox(2, PrefetchPolicy(), lambda: told.append(1))
     inbox.put([held(), held()])
     sleeper = threading.Lock()
     inbox.take(sleeper)

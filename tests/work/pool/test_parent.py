@@ -58,7 +58,7 @@ class Yard:
                 await asyncio.sleep(0.01)
 
     def close(self) -> None:
-        self.parent._fleet.drain()
+        self.parent._reconciler.drain()
         for number in list(self.parent._processes):
             self.ends(number, 0)
         self.parent._folder.rmdir()

@@ -24,7 +24,9 @@ def test_every_task_runs_once_and_is_in_the_run_log(tmp_path: Path) -> None:
             tasks.anote.send(n)
         worker.ledger.wait("ended", 520)
         assert set(worker.ledger.counts("ended").values()) == {1}
-        done = wait_until(lambda: [run for run in runs(tasks.app) if run.status == "done"][519:] and runs(tasks.app))
+        done = wait_until(
+            lambda: [run for run in runs(tasks.app) if run.status == "succeeded"][519:] and runs(tasks.app)
+        )
         assert {run.task for run in done} == {"tasks.note", "tasks.anote"}
         assert all(run.enqueued_ms <= run.started_ms + 1_000 and run.started_ms <= run.ended_ms for run in done)
         assert worker.stop() == 0
@@ -142,7 +144,7 @@ def fatal() -> None:
         assert "SIGKILL" in ended["message"]
         assert "tasks.fatal" in ended["message"]
         worker.ledger.wait("ended", 1, within_s=AT_ONCE_S)
-        (run,) = wait_until(lambda: [run for run in runs(tasks.app) if run.status == "done"])
+        (run,) = wait_until(lambda: [run for run in runs(tasks.app) if run.status == "succeeded"])
         assert run.attempt == 2
 
 
@@ -241,7 +243,7 @@ def test_metrics_tell_what_was_done_and_survive_the_process_that_did_it(tmp_path
             return status == 200 and line in body.decode().splitlines()
 
         tasks.note.send_many([(n,) for n in range(20)])
-        done = 'headrace_tasks_ended_total{task="tasks.note",outcome="done"} 20'
+        done = 'headrace_tasks_ended_total{task="tasks.note",outcome="succeeded"} 20'
         wait_until(lambda: told(done))
         worker.signal(signal.SIGHUP)
         worker.wait_for("work.reloaded")
@@ -263,7 +265,7 @@ def grow() -> None:
         tasks.grow.send()
         assert "MiB" in worker.wait_for("work.child.leaving")["message"]
         wait_until(lambda: worker.children() and not set(before) & set(worker.children()))
-        assert [run.status for run in runs(tasks.app)] == ["done"]
+        assert [run.status for run in runs(tasks.app)] == ["succeeded"]
 
 
 @pytest.mark.parametrize("name", ["until", "anote"])
@@ -271,7 +273,7 @@ def test_running_task_that_is_cancelled_ends_and_is_not_begun_again(tmp_path: Pa
     with working(tmp_path) as worker, sender(tmp_path) as tasks:
         handle = tasks.until.send(1, "never") if name == "until" else tasks.anote.send(1, 600)
         worker.ledger.wait("began", 1)
-        assert handle.cancel() == "asked"
+        assert handle.cancel() == "cancel_requested"
         (run,) = wait_until(lambda: runs(tasks.app))
         assert run.status == "cancelled"
         assert worker.ledger.counts("began") == {1: 1}

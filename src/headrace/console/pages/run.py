@@ -81,7 +81,7 @@ def _places(envelope: envelopes.Envelope, *, hide: bool) -> list[dict[str, str]]
         ("Parent", envelope.parent, envelope.parent),
         ("Schedule", envelope.scheduled, None),
         ("Group", envelope.group, None),
-        ("Flow", envelope.flow and f"member {envelope.flow.index} of {envelope.flow.id}", None),
+        ("Workflow", envelope.workflow and f"member {envelope.workflow.index} of {envelope.workflow.id}", None),
         ("Joins", envelope.joins and f"{envelope.joins.count} results of {envelope.joins.id}", None),
         ("Unique", unique, None),
         ("Then", ", ".join(one.envelope.task for one in envelope.then), None),
@@ -173,7 +173,7 @@ async def _result(desk: Desk, task_id: str) -> dict[str, Any] | None:
         "status": result.status,
         "ended_ms": result.ended_ms,
         "expires_ms": result.expires_ms,
-        "value": None if hide or result.status != "done" else bytes(result.value).decode(errors="replace"),
+        "value": None if hide or result.status != "succeeded" else bytes(result.value).decode(errors="replace"),
         "error": None if hide or result.error is None else _error(result.error),
     }
 
@@ -199,7 +199,7 @@ async def cancel(desk: Desk, asked: Asked) -> Done:
     answer = await work_on(desk.client, lambda backend: cancelling.cancel(backend, task_id, now_ms=now_ms(), **place))
     told = {
         "cancelled": "Cancelled: it has not run, and will not.",
-        "asked": "Asked to end: its worker does that within a second or so, unless it is done before.",
+        "cancel_requested": "Asked to end: its worker does that within a second or so, unless it is done before.",
         "finished": "Nothing to cancel: it had ended already.",
     }
     return Done(told[answer], f"/runs/{part(task_id)}")

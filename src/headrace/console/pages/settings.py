@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace import __version__
+from headrace._version import __version__
 from headrace.broker_about import setting_facts
 from headrace.console import limits
 from headrace.console.charts import chart

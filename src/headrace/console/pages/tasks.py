@@ -126,12 +126,12 @@ def run_row(run: Run, *, hide: bool) -> dict[str, Any]:
 
 def charts(desk: Desk, series: str) -> list[dict[str, Any]]:
     """Rates and latencies of a task, or of all."""
-    done = chart(desk, "Done", "a second", (f"{series}/done", "done"))
+    done = chart(desk, "Succeeded", "a second", (f"{series}/succeeded", "succeeded"))
     return [done, *latency_charts(desk, series, running="Running")]
 
 
 def line_facts(desk: Desk, line: figures.TaskLine) -> dict[str, Any]:
-    recent = desk.history.recent(f"task/{line.task}/done", until_s=desk.now_s())
+    recent = desk.history.recent(f"task/{line.task}/succeeded", until_s=desk.now_s())
     return {**msgspec.structs.asdict(line), "recent": recent}
 
 
@@ -170,7 +170,7 @@ def totals(snapshot: Snapshot, lines: list[figures.TaskLine]) -> dict[str, Any]:
         "workers": len(workers),
         "slots": sum(facts.slots for facts in workers),
         "running": sum(line.running for line in lines),
-        "done_s": sum(line.done_s for line in lines),
+        "succeeded_s": sum(line.succeeded_s for line in lines),
         "waiting": sum(line.visible for line in queues),
         "delayed": sum(line.delayed for line in queues),
         "dead": sum(line.depth for line in snapshot.queues if line.name in letters),

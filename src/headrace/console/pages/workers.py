@@ -91,7 +91,7 @@ def what_of(told: PresenceFacts) -> str:
 def load_of(told: PresenceFacts) -> str:
     """How busy it is, in words."""
     if isinstance(told, WorkerFacts):
-        return f"{len(told.running)} of {told.slots} busy, {rate_text(told.done_s)}/s"
+        return f"{len(told.running)} of {told.slots} busy, {rate_text(told.succeeded_s)}/s"
     if isinstance(told, WebFacts):
         return f"{rate_text(told.requests_s)} requests/s, {count(told.in_flight)} in flight"
     if isinstance(told, BrokerFacts):

@@ -22,9 +22,9 @@ from headrace.errors import HeadraceError, StoreError
 from headrace.process import raise_descriptor_limit, shorten_switch_interval
 from headrace.settings import load as load_settings
 from headrace.work.pool import control
-from headrace.work.pool.away import Away
-from headrace.work.pool.board import Board
 from headrace.work.pool.limits import END_MARGIN_S
+from headrace.work.pool.reconnect_backoff import ReconnectBackoff
+from headrace.work.pool.shared_status import SharedStatus
 from headrace.worker_settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Child:
 
     def __init__(self, line: int, board: int, slot: int, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._board = Board(board)
+        self._status = SharedStatus(board)
         self._slot = slot
         self._orders: queue.SimpleQueue[control.Message] = queue.SimpleQueue()
         self._line = control.Line(line, self._orders.put, self._parent_gone)
@@ -91,7 +91,7 @@ class Child:
         worker = Worker(
             app,
             app.backend,
-            self._board,
+            self._status,
             self._settings,
             on_leave=self._on_leave,
             on_report=self._line.tell if self._settings.metrics_port else None,
@@ -115,7 +115,7 @@ class Child:
 
     def _prepared(self, worker: Worker) -> bool:
         """Wait for the broker, however long that takes. Returns False when told to leave before."""
-        away = Away("start")
+        away = ReconnectBackoff("start")
         while True:
             try:
                 worker.prepare()

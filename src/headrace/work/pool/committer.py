@@ -28,13 +28,13 @@ from headrace.errors import (
     TopicNotFound,
 )
 from headrace.queue.operations import Transact
-from headrace.work import letters
+from headrace.work import dead_letters
 from headrace.work.backend import Backend
 from headrace.work.execution import describe
 from headrace.work.outcome import Failed, Outcome
-from headrace.work.pool.away import AWAY, Away
-from headrace.work.pool.held import ENDED, Held, wall_ms
+from headrace.work.pool.in_flight import ENDED, InFlightTask, wall_ms
 from headrace.work.pool.limits import COMMIT_RUNS_MAX, SETTLE_TRIES_MAX
+from headrace.work.pool.reconnect_backoff import AWAY, ReconnectBackoff
 from headrace.work.run_log import ERROR_CHARACTERS_MAX, Run, RunLog
 from headrace.work.settling import Batch, Settlement
 
@@ -43,7 +43,7 @@ _log: Final = logging.getLogger("headrace.work")
 LAST_RESORT: Final = 2
 """So many refusals, and a job is a dead letter as it came: the first is of what it came to, the second of its failure."""
 
-Settle = Callable[[Held, Batch], Settlement]
+Settle = Callable[[InFlightTask, Batch], Settlement]
 """What an ended job comes to; reads through the batch."""
 
 
@@ -55,15 +55,15 @@ class _AbandonedError(Exception):
 class Settled:
     """A job whose end is committed."""
 
-    held: Held
+    held: InFlightTask
     settlement: Settlement
 
 
-def last_resort(held: Held) -> Settlement:
+def last_resort(held: InFlightTask) -> Settlement:
     """The message as it came, in the dead letters: nothing that its envelope says is relied on."""
     job = held.job
     assert isinstance(held.outcome, Failed)
-    letter = letters.last_resort(job, held.outcome.error)
+    letter = dead_letters.last_resort(job, held.outcome.error)
     return Settlement(job.queue, job.delivery.receipt, "dead", sends=[letter], error=held.outcome.error)
 
 
@@ -78,7 +78,7 @@ class Committer:
         log: RunLog | None,
         worker: str,
         on_settled: Callable[[Sequence[Settled]], None],
-        on_gone: Callable[[Held], None],
+        on_gone: Callable[[InFlightTask], None],
     ) -> None:
         """Args:
         on_settled: of each commit.
@@ -92,11 +92,11 @@ class Committer:
         self._on_gone = on_gone
         self.progress_s = time.monotonic()
         """When a try last ended, well or not."""
-        self._ended: deque[Held] = deque()
+        self._ended: deque[InFlightTask] = deque()
         self._something = threading.Event()
         self._closing = False
         self._abandoned = threading.Event()
-        self._away = Away("commits")
+        self._away = ReconnectBackoff("commits")
         self._doubtful = False
         self._thread = threading.Thread(target=self._run, name="headrace committer", daemon=True)
         self.uncommitted = 0
@@ -105,7 +105,7 @@ class Committer:
     def start(self) -> None:
         self._thread.start()
 
-    def give(self, held: Held, outcome: Outcome) -> None:
+    def give(self, held: InFlightTask, outcome: Outcome) -> None:
         """The job has ended so. Once: what a drain has cut may end after all."""
         if held.stage is ENDED:
             return
@@ -138,13 +138,13 @@ class Committer:
             if self._closing and not self._ended:
                 return
 
-    def _take(self) -> list[Held]:
+    def _take(self) -> list[InFlightTask]:
         ended = self._ended
         jobs = [ended.popleft() for _ in range(min(len(ended), COMMIT_RUNS_MAX))]
         self.uncommitted = len(jobs) + len(ended)
         return jobs
 
-    def _commit(self, jobs: list[Held], *, doubtful: bool = False) -> None:
+    def _commit(self, jobs: list[InFlightTask], *, doubtful: bool = False) -> None:
         """All of them; those that are refused alone are found by halving.
 
         Args:
@@ -168,7 +168,7 @@ class Committer:
             if settled:
                 self._on_settled(settled)
 
-    def _transact(self, jobs: Sequence[Held]) -> list[Settled]:
+    def _transact(self, jobs: Sequence[InFlightTask]) -> list[Settled]:
         """Until it is done, or refused. Raises CallerError; or anything, if a job's envelope or state is not what it must be."""
         for _ in range(SETTLE_TRIES_MAX):
             batch, settled = self._settled(jobs)
@@ -179,7 +179,7 @@ class Committer:
             raise StateChanged("work", f"{len(jobs)} tasks")
         raise StateChanged("work", jobs[0].label)
 
-    def _settled(self, jobs: Sequence[Held]) -> tuple[Batch, list[Settled]]:
+    def _settled(self, jobs: Sequence[InFlightTask]) -> tuple[Batch, list[Settled]]:
         while True:
             batch = Batch(self._backend.read)
             try:
@@ -187,7 +187,7 @@ class Committer:
             except AWAY as error:
                 self._wait(error)
 
-    def _one(self, held: Held, batch: Batch) -> Settled:
+    def _one(self, held: InFlightTask, batch: Batch) -> Settled:
         settlement = self._settle(held, batch) if held.refused < LAST_RESORT else last_resort(held)
         batch.add(settlement)
         return Settled(held, settlement)
@@ -255,7 +255,7 @@ class Committer:
         if self._abandoned.is_set():
             raise _AbandonedError
 
-    def _refused(self, held: Held, error: Exception, *, doubtful: bool) -> None:
+    def _refused(self, held: InFlightTask, error: Exception, *, doubtful: bool) -> None:
         """Its lease has ended; or what it would send or keep cannot be: to run it again would not change that. If its failure
         cannot be committed either, it goes to the dead letters as it came."""
         lost = isinstance(error, ReceiptExpired | QueueNotFound)
@@ -286,6 +286,6 @@ class Committer:
             wall_ms(settled.held.began_s),
             wall_ms(settled.held.ended_s),
             job.envelope.attempt + 1,
-            settlement.fate,
+            settlement.disposition,
             error.line[:ERROR_CHARACTERS_MAX] if error is not None else "",
         )

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from headrace.work.pool.tally import TaskTally
+from headrace.work.pool.task_stats import TaskCounters
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
@@ -39,7 +39,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 class Report(msgspec.Struct, frozen=True, tag=True):
     """What the child has done so far, once a second; only if somebody wants metrics."""
 
-    tasks: dict[str, TaskTally]
+    tasks: dict[str, TaskCounters]
     running: int
     in_hand: int
     rss_bytes: int

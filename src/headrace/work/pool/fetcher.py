@@ -11,16 +11,16 @@ from typing import Final
 
 from headrace.errors import HeadraceError, ReceiptExpired, StateChanged
 from headrace.queue.model import Delivery
-from headrace.work import beginning, settling
+from headrace.work import preflight, settling
 from headrace.work.backend import Backend
-from headrace.work.cancelling import Wishes
+from headrace.work.cancelling import CancelRequests
 from headrace.work.execution import describe
 from headrace.work.job import Job, Runnable, open_job
 from headrace.work.outcome import Deferred, Failed, Outcome
-from headrace.work.pool.away import AWAY, Away
-from headrace.work.pool.held import Hand, Held
+from headrace.work.pool.in_flight import InFlightTask, InFlightTasks
 from headrace.work.pool.limits import CONTENDED_MS, DEFAULT_VISIBILITY_MS, POLL_WAIT_S, RETRY_MAX_S
-from headrace.work.pool.pacing import Source
+from headrace.work.pool.prefetch import Source
+from headrace.work.pool.reconnect_backoff import AWAY, ReconnectBackoff
 
 _log: Final = logging.getLogger("headrace.work")
 
@@ -31,8 +31,8 @@ class Routes:
 
     room: Callable[[Source], int]
     """How many can be begun of what may come from there."""
-    run: Callable[[Sequence[Held]], None]
-    settle: Callable[[Held, Outcome], None]
+    run: Callable[[Sequence[InFlightTask]], None]
+    settle: Callable[[InFlightTask, Outcome], None]
     """For what is not run."""
 
 
@@ -47,8 +47,8 @@ class Fetcher:
     def __init__(
         self,
         backend: Backend,
-        hand: Hand,
-        wishes: Wishes,
+        hand: InFlightTasks,
+        cancel_requests: CancelRequests,
         source: Source,
         *,
         holder: str,
@@ -57,8 +57,8 @@ class Fetcher:
         routes: Routes,
     ) -> None:
         self._backend = backend
-        self._hand = hand
-        self._wishes = wishes
+        self._in_flight = hand
+        self._cancel_requests = cancel_requests
         self._source = source
         self.progress_s = time.monotonic()
         self.succeeded_s = 0.0
@@ -68,7 +68,7 @@ class Fetcher:
         self._routes = routes
         self._stopping = threading.Event()
         self._room = threading.Event()
-        self._away = Away("fetching")
+        self._away = ReconnectBackoff("fetching")
         self._thread = threading.Thread(target=self._run, name="headrace fetcher", daemon=True)
 
     def start(self) -> None:
@@ -122,31 +122,31 @@ class Fetcher:
 
     def _take_in(self, jobs: list[Job], now_s: float) -> None:
         """In hand from here on: renewed, and settled or given back in the end."""
-        held = [Held(job, now_s) for job in jobs]
+        held = [InFlightTask(job, now_s) for job in jobs]
         for each in held:
-            self._hand.add(each)
+            self._in_flight.add(each)
         if self._stopping.is_set():
             for each in held:
                 self._routes.settle(each, Deferred(0))
             return
         self._begin(held)
 
-    def _begin(self, held: list[Held]) -> None:
+    def _begin(self, held: list[InFlightTask]) -> None:
         ready = []
         for each, begun in zip(held, self._begun(held), strict=True):
             match begun:
-                case beginning.Ready(job, slot):
+                case preflight.Ready(job, slot):
                     each.job, each.limit_slot = job, slot
                     ready.append(each)
-                case beginning.Sent():
-                    self._hand.drop(each)
+                case preflight.Sent():
+                    self._in_flight.drop(each)
                 case (job, outcome):
                     each.job = job
                     self._routes.settle(each, outcome)
         if ready:
             self._routes.run(ready)
 
-    def _begun(self, held: Sequence[Held]) -> list[beginning.Begun]:
+    def _begun(self, held: Sequence[InFlightTask]) -> list[preflight.Begun]:
         """Until the broker has answered: they are in hand, and renewed."""
         while True:
             try:
@@ -161,16 +161,16 @@ class Fetcher:
                     return [self._not_begun(held[0], error)]
                 return [begun for each in held for begun in self._begun([each])]
 
-    def _begun_once(self, jobs: Sequence[Job]) -> list[beginning.Begun]:
-        begun = beginning.begin(jobs, self._backend, self._wishes, now_ms=time.time_ns() // 1_000_000)
+    def _begun_once(self, jobs: Sequence[Job]) -> list[preflight.Begun]:
+        begun = preflight.begin(jobs, self._backend, self._cancel_requests, now_ms=time.time_ns() // 1_000_000)
         for one in begun:
-            if isinstance(one, beginning.Ready) and one.job.envelope.unique is not None:
+            if isinstance(one, preflight.Ready) and one.job.envelope.unique is not None:
                 operation = settling.begun(one.job, read=self._backend.read)
                 if operation is not None:
                     self._backend.transact(operation)
         return begun
 
-    def _not_begun(self, held: Held, error: Exception) -> beginning.Begun:
+    def _not_begun(self, held: InFlightTask, error: Exception) -> preflight.Begun:
         """Its lease has ended while it was begun: nothing was done, and it is somebody else's. Or it cannot be begun at all."""
         if isinstance(error, StateChanged):
             return held.job, Deferred(int(time.time() * 1_000) + CONTENDED_MS)
@@ -178,4 +178,4 @@ class Fetcher:
             return held.job, Failed(describe(error), final=True)
         ids = {"action": "work.lease.lost", "task": held.job.envelope.task, "task_id": held.job.envelope.id}
         _log.warning("%s was not begun, its lease was lost: %s", held.label, error, extra=ids)
-        return beginning.Sent()
+        return preflight.Sent()

@@ -11,14 +11,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from headrace.work.pool.held import Held
-from headrace.work.pool.pacing import Pace
+from headrace.work.pool.in_flight import InFlightTask
+from headrace.work.pool.prefetch import PrefetchPolicy
 
 
 class Inbox:
     """Jobs that wait for a thread. Invariant: `open` counts those that wait or run."""
 
-    def __init__(self, threads: int, pace: Pace, on_room: Callable[[], None]) -> None:
+    def __init__(self, threads: int, pace: PrefetchPolicy, on_room: Callable[[], None]) -> None:
         """Args:
         on_room: called, on a runner's thread, when a job has ended that left no room before.
         """
@@ -26,14 +26,14 @@ class Inbox:
         self._pace = pace
         self._on_room = on_room
         self._lock = threading.Lock()
-        self._waiting: deque[Held] = deque()
+        self._waiting: deque[InFlightTask] = deque()
         self._sleepers: list[threading.Lock] = []
         self._closed = False
         self._open = 0
         self._low = 0
         self.filled = threading.Event()
         """Set when jobs come; cleared by who waits for that."""
-        self._head: Held | None = None
+        self._head: InFlightTask | None = None
         """What waited first when the keeper looked last."""
 
     @property
@@ -48,7 +48,7 @@ class Inbox:
         self._low = self._threads + ahead // 2
         return room if self._open < self._threads or self._open <= self._low else 0
 
-    def put(self, jobs: Iterable[Held]) -> None:
+    def put(self, jobs: Iterable[InFlightTask]) -> None:
         with self._lock:
             before = len(self._waiting)
             self._waiting.extend(jobs)
@@ -61,7 +61,7 @@ class Inbox:
         for sleeper in woken:
             sleeper.release()
 
-    def take(self, sleeper: threading.Lock) -> Held | None:
+    def take(self, sleeper: threading.Lock) -> InFlightTask | None:
         """The next job; None at the end.
 
         Args:
@@ -95,7 +95,7 @@ class Inbox:
         for sleeper in woken:
             sleeper.release()
 
-    def take_back(self, waited_s: float) -> list[Held]:
+    def recall(self, waited_s: float) -> list[InFlightTask]:
         """Those that wait still, after so long: they are not this process's any more. 0 for all."""
         with self._lock:
             if not self._waiting or time.monotonic() - self._waiting[0].fetched_s < waited_s:

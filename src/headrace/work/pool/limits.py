@@ -19,7 +19,7 @@ CONTENDED_MS: Final = 1_000  # a task whose locks others were always faster with
 # Runner threads
 SHORT_S: Final = 0.001  # tasks shorter than this run one after another in one thread: waking a thread costs about 50 µs
 TICK_S: Final = 0.005  # how often the keeper looks: so long may a short task wait behind one that turns out long
-TAKE_BACK_S: Final = 0.1  # fetched ahead, and not begun after so long: it goes back to the broker, for others
+RECALL_S: Final = 0.1  # fetched ahead, and not begun after so long: it goes back to the broker, for others
 
 # Committing
 COMMIT_RUNS_MAX: Final = 1_000  # settlements in one transaction: about 1 MB, far below the call's bound

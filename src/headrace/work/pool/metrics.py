@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from headrace import __version__
+from headrace._version import __version__
 from headrace.http import exposition
 from headrace.http.exposition import CONTENT_TYPE, Metric, Reader, Sample, histogram, labels, plain
 from headrace.http.listener import Listener
 from headrace.http.messages import Request
 from headrace.work.pool.control import Report
-from headrace.work.pool.tally import BOUNDS_S, TaskTally
+from headrace.work.pool.task_stats import BOUNDS_S, TaskCounters
 
 HOST: Final = "127.0.0.1"
 
@@ -21,7 +21,7 @@ HOST: Final = "127.0.0.1"
 class Totals:
     """Of all children. Those that have ended count on, so that counters never fall."""
 
-    gone: dict[str, TaskTally] = field(default_factory=dict)
+    gone: dict[str, TaskCounters] = field(default_factory=dict)
     reports: dict[int, Report] = field(default_factory=dict)
     """Child → what it said last."""
 
@@ -33,23 +33,26 @@ class Totals:
         if report is not None:
             self.gone = summed([self.gone, report.tasks])
 
-    def tasks(self) -> dict[str, TaskTally]:
+    def tasks(self) -> dict[str, TaskCounters]:
         return summed([self.gone, *(report.tasks for report in self.reports.values())])
 
 
-def summed(many: Iterable[dict[str, TaskTally]]) -> dict[str, TaskTally]:
+def summed(many: Iterable[dict[str, TaskCounters]]) -> dict[str, TaskCounters]:
     """Task by task."""
-    sums: dict[str, TaskTally] = {}
+    sums: dict[str, TaskCounters] = {}
     for tasks in many:
-        for name, tally in tasks.items():
-            sums[name] = _plus(sums.get(name, TaskTally()), tally)
+        for name, stats in tasks.items():
+            sums[name] = _plus(sums.get(name, TaskCounters()), stats)
     return sums
 
 
-def _plus(one: TaskTally, other: TaskTally) -> TaskTally:
-    fates = {fate: one.fates.get(fate, 0) + other.fates.get(fate, 0) for fate in {**one.fates, **other.fates}}
-    return TaskTally(
-        fates,
+def _plus(one: TaskCounters, other: TaskCounters) -> TaskCounters:
+    dispositions = {
+        disposition: one.dispositions.get(disposition, 0) + other.dispositions.get(disposition, 0)
+        for disposition in {**one.dispositions, **other.dispositions}
+    }
+    return TaskCounters(
+        dispositions,
         one.failed + other.failed,
         [a + b for a, b in zip(one.wait, other.wait, strict=True)],
         one.wait_s + other.wait_s,
@@ -62,7 +65,7 @@ def _plus(one: TaskTally, other: TaskTally) -> TaskTally:
 class Snapshot:
     """Everything that is told."""
 
-    tasks: dict[str, TaskTally]
+    tasks: dict[str, TaskCounters]
     reports: dict[int, Report]
     processes: dict[str, int]
     """Stage → how many."""
@@ -70,23 +73,23 @@ class Snapshot:
 
 
 def _ended(snapshot: Snapshot) -> Iterator[Sample]:
-    for name, tally in sorted(snapshot.tasks.items()):
-        for fate, count in sorted(tally.fates.items()):
-            yield labels(task=name, outcome=fate), str(count)
+    for name, stats in sorted(snapshot.tasks.items()):
+        for disposition, count in sorted(stats.dispositions.items()):
+            yield labels(task=name, outcome=disposition), str(count)
 
 
 def _failures(snapshot: Snapshot) -> Iterator[Sample]:
-    return ((labels(task=name), str(tally.failed)) for name, tally in sorted(snapshot.tasks.items()))
+    return ((labels(task=name), str(stats.failed)) for name, stats in sorted(snapshot.tasks.items()))
 
 
 def _waits(snapshot: Snapshot) -> Iterator[Sample]:
-    for name, tally in sorted(snapshot.tasks.items()):
-        yield from histogram(BOUNDS_S, tally.wait, tally.wait_s, task=name)
+    for name, stats in sorted(snapshot.tasks.items()):
+        yield from histogram(BOUNDS_S, stats.wait, stats.wait_s, task=name)
 
 
 def _runs(snapshot: Snapshot) -> Iterator[Sample]:
-    for name, tally in sorted(snapshot.tasks.items()):
-        yield from histogram(BOUNDS_S, tally.run, tally.run_s, task=name)
+    for name, stats in sorted(snapshot.tasks.items()):
+        yield from histogram(BOUNDS_S, stats.run, stats.run_s, task=name)
 
 
 def _build(_: Snapshot) -> Iterator[Sample]:

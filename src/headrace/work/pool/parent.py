@@ -29,11 +29,11 @@ from headrace.native.endpoint import SOCKET_NAME, is_served
 from headrace.own_broker import OwnBroker
 from headrace.process import notify_systemd, raise_descriptor_limit
 from headrace.settings import SettingsError, dump
-from headrace.work.pool import control, fleet
-from headrace.work.pool.board import Board
-from headrace.work.pool.fleet import LEAVING, WORKING, Fleet
+from headrace.work.pool import control, reconciler
 from headrace.work.pool.limits import LOOK_S
 from headrace.work.pool.metrics import HOST, Exposition, Snapshot, Totals
+from headrace.work.pool.reconciler import LEAVING, WORKING, WorkerReconciler
+from headrace.work.pool.shared_status import SharedStatus
 from headrace.worker_settings import WorkerSettings
 
 _log: Final = logging.getLogger("headrace.work")
@@ -47,7 +47,7 @@ class Process:
     number: int
     popen: Popen[bytes]
     line: socket.socket
-    board: Board
+    board: SharedStatus
     received: bytearray = field(default_factory=bytearray)
     failure: str = ""
     """Why it cannot start, as it has said itself."""
@@ -73,7 +73,7 @@ class Parent:
         self.settings = settings
         self._reread = reread
         self._loop = asyncio.get_running_loop()
-        self._fleet = Fleet(settings.processes, drain_s=float(settings.drain))
+        self._reconciler = WorkerReconciler(settings.processes, drain_s=float(settings.drain))
         self._processes: dict[int, Process] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="headrace-work-"))
         self._broker: OwnBroker | None = None
@@ -97,7 +97,7 @@ class Parent:
         try:
             self._expose()
             self._step()
-            while not (self._fleet.over and not self._processes):
+            while not (self._reconciler.over and not self._processes):
                 self._changed.clear()
                 await self._changed.wait()
         finally:
@@ -120,9 +120,9 @@ class Parent:
 
     def _snapshot(self) -> Snapshot:
         stages = dict.fromkeys(("starting", "working", "leaving"), 0)
-        for child in self._fleet.children.values():
+        for child in self._reconciler.children.values():
             stages[child.stage.name.lower()] += 1
-        return Snapshot(self._totals.tasks(), self._totals.reports, stages, self._fleet.restarts)
+        return Snapshot(self._totals.tasks(), self._totals.reports, stages, self._reconciler.restarts)
 
     # Signals
 
@@ -139,7 +139,7 @@ class Parent:
             self._loop.add_signal_handler(number, react)
 
     def _interrupt(self) -> None:
-        if not self._fleet.draining:
+        if not self._reconciler.draining:
             self._drain()
             return
         _log.warning("ended at once", extra={"action": "work.ended"})
@@ -151,16 +151,16 @@ class Parent:
         os._exit(1)
 
     def _drain(self, drain_s: float | None = None) -> None:
-        if not self._fleet.draining:
+        if not self._reconciler.draining:
             _log.info("stopping", extra={"action": "work.stopping"})
             notify_systemd("STOPPING=1")
-        self._fleet.drain(drain_s)
+        self._reconciler.drain(drain_s)
         self._step()
 
     def _reload(self) -> None:
-        if self._fleet.draining:
+        if self._reconciler.draining:
             return
-        if self._fleet.reloading:
+        if self._reconciler.reloading:
             self._again = True
             return
         try:
@@ -169,8 +169,8 @@ class Parent:
             _log.error("not reloaded: %s", error, extra={"action": "work.reload.failed"})
             return
         self._before, self.settings = self.settings, settings
-        self._fleet.drain_s = float(settings.drain)
-        self._fleet.reload()
+        self._reconciler.drain_s = float(settings.drain)
+        self._reconciler.reload()
         _log.info("new code is loaded", extra={"action": "work.reloading"})
         self._step()
 
@@ -180,8 +180,8 @@ class Parent:
             self._loop.call_soon(self._reload)
 
     def _resize(self, change: int) -> None:
-        self._fleet.resize(self._fleet.wanted + change)
-        wanted = self._fleet.wanted
+        self._reconciler.resize(self._reconciler.wanted + change)
+        wanted = self._reconciler.wanted
         _log.info("%d processes from now on", wanted, extra={"action": "work.resized", "processes": wanted})
         self._step()
 
@@ -193,32 +193,32 @@ class Parent:
             self._timer.cancel()
             self._timer = None
         now_s = self._loop.time()
-        for action in self._fleet.advance(now_s):
+        for action in self._reconciler.advance(now_s):
             self._do(action)
-        due_s = self._fleet.due_s(now_s)
+        due_s = self._reconciler.due_s(now_s)
         if due_s is not None:
             self._timer = self._loop.call_at(due_s, self._step)
         self._changed.set()
 
-    def _do(self, action: fleet.Action) -> None:
+    def _do(self, action: reconciler.Action) -> None:
         match action:
-            case fleet.Start(number, slot):
+            case reconciler.Start(number, slot):
                 self._start(number, slot)
-            case fleet.Leave(number, drain_s):
+            case reconciler.Leave(number, drain_s):
                 if number in self._processes:
                     self._processes[number].tell(control.Leave(drain_s))
-            case fleet.Kill(number):
+            case reconciler.Kill(number):
                 self._kill(number)
-            case fleet.ReloadDone():
-                self._fleet.resize(self.settings.processes)
+            case reconciler.ReloadDone():
+                self._reconciler.resize(self.settings.processes)
                 _log.info("the new code works in all processes", extra={"action": "work.reloaded"})
                 self._loop.call_soon(self._step)
                 self._follow_up()
-            case fleet.ReloadFailed(reason):
+            case reconciler.ReloadFailed(reason):
                 self.settings = self._before
                 _log.error("not reloaded, the old code goes on: %s", reason, extra={"action": "work.reload.failed"})
                 self._follow_up()
-            case fleet.StartFailed(reason):
+            case reconciler.StartFailed(reason):
                 self._failure = reason
                 _log.error("cannot start: %s", reason, extra={"action": "work.start.failed"})
                 self._loop.call_soon(self._drain, 0.0)
@@ -230,7 +230,7 @@ class Parent:
         except (OSError, SubprocessError) as error:
             ids = {"action": "work.child.ended", "child": number, "ending": str(error)}
             _log.error("a process cannot be started: %s", error, extra=ids)
-            self._fleet.child_gone(number, self._loop.time(), reason=f"it cannot be started: {error}")
+            self._reconciler.child_gone(number, self._loop.time(), reason=f"it cannot be started: {error}")
             return
         self._loop.add_reader(process.line, self._read, process)
         _log.debug("a process has been started", extra={"action": "work.child.started", **process.ids})
@@ -238,12 +238,12 @@ class Parent:
     def _spawn(self, number: int, slot: int) -> Process:
         """Raises: OSError, SubprocessError: the system has no room for it."""
         ours, theirs = socket.socketpair()
-        board = Board.make()
+        board = SharedStatus.make()
         what = [str(theirs.fileno()), str(board), str(slot), dump(self.settings).decode()]
         try:
             popen = spawn(what, module=CHILD, own_group=True, pass_fds=(theirs.fileno(), board))
             ours.setblocking(False)
-            return Process(number, popen, ours, Board(board))
+            return Process(number, popen, ours, SharedStatus(board))
         except BaseException:
             ours.close()
             raise
@@ -279,26 +279,26 @@ class Parent:
             case control.Loaded(target):
                 asyncio.ensure_future(self._connect(process, target))  # noqa: RUF006 - ends by itself, within a bound
             case control.Working(queues):
-                self._fleet.child_working(process.number, now_s)
+                self._reconciler.child_working(process.number, now_s)
                 ids = {"action": "work.child.working", "queues": ",".join(queues), **process.ids}
                 _log.info("works on %s", ", ".join(queues), extra=ids)
                 self._tell_ready()
             case control.Leaving(reason):
                 _log.info("a process is replaced: %s", reason, extra={"action": "work.child.leaving", **process.ids})
-                self._fleet.child_leaving(process.number, now_s)
+                self._reconciler.child_leaving(process.number, now_s)
             case control.Report():
                 self._totals.note(process.number, message)
                 return
             case control.Failed(reason):
                 process.failure = reason
-                self._fleet.child_failed(process.number, reason)
+                self._reconciler.child_failed(process.number, reason)
         self._step()
 
     def _tell_ready(self) -> None:
-        if not self._was_ready and self._fleet.working >= self._fleet.wanted:
+        if not self._was_ready and self._reconciler.working >= self._reconciler.wanted:
             self._was_ready = True
             notify_systemd("READY=1")
-            _log.info("ready", extra={"action": "work.ready", "processes": self._fleet.wanted})
+            _log.info("ready", extra={"action": "work.ready", "processes": self._reconciler.wanted})
 
     def _reap(self) -> None:
         if self._broker is not None:
@@ -311,8 +311,8 @@ class Parent:
 
     def _gone(self, number: int, process: Process, code: int) -> None:
         self._read(process)  # what it said before it ended
-        child = self._fleet.children.get(number)
-        unasked = child is not None and child.stage is not LEAVING and not self._fleet.draining
+        child = self._reconciler.children.get(number)
+        unasked = child is not None and child.stage is not LEAVING and not self._reconciler.draining
         if unasked or code != 0:
             ids = {"action": "work.child.ended", "ending": ending(code), **process.ids}
             tasks = ", ".join(
@@ -326,7 +326,7 @@ class Parent:
         self._loop.remove_reader(process.line)
         process.line.close()
         process.board.close()
-        self._fleet.child_gone(number, self._loop.time(), reason=f"the process has ended ({ending(code)})")
+        self._reconciler.child_gone(number, self._loop.time(), reason=f"the process has ended ({ending(code)})")
 
     # The broker
 
@@ -367,7 +367,7 @@ class Parent:
         now_s = time.monotonic()
         stalled_s = float(self.settings.watchdog)
         for number, process in self._processes.items():
-            child = self._fleet.children.get(number)
+            child = self._reconciler.children.get(number)
             if child is None or child.stage is not WORKING:
                 continue
             if now_s - process.board.fetched_s > stalled_s and not process.board.running():
@@ -376,7 +376,7 @@ class Parent:
                     now_s - process.board.fetched_s,
                     extra={"action": "work.child.stalled", **process.ids},
                 )
-                self._fleet.child_stuck(number)
+                self._reconciler.child_stuck(number)
         self._step()
         if self.settings.heartbeat is not None and self._healthy(now_s):
             self.settings.heartbeat.touch()
@@ -386,7 +386,7 @@ class Parent:
         working = [
             process
             for number, process in self._processes.items()
-            if (child := self._fleet.children.get(number)) is not None and child.stage is WORKING
+            if (child := self._reconciler.children.get(number)) is not None and child.stage is WORKING
         ]
         fresh_s = float(self.settings.watchdog)
         return bool(working) and all(

@@ -18,34 +18,42 @@ from headrace.work.context import Context
 from headrace.work.errors import TimeLimitExceeded
 from headrace.work.execution import describe
 from headrace.work.outcome import Cancelled, ErrorInfo, Failed, Outcome
-from headrace.work.pool.board import Board
-from headrace.work.pool.held import RUNNING, Held
+from headrace.work.pool.in_flight import RUNNING, InFlightTask
 from headrace.work.pool.inbox import Inbox
-from headrace.work.pool.pacing import Pace
+from headrace.work.pool.prefetch import PrefetchPolicy
+from headrace.work.pool.shared_status import SharedStatus
 from headrace.work.task import Consumer
 
 if TYPE_CHECKING:
     from headrace.work.app import App
 
 _log: Final = logging.getLogger("headrace.work")
-OnEnd = Callable[[Held, Outcome], None]
+OnEnd = Callable[[InFlightTask, Outcome], None]
 
 
 class Threads:
     """The runner threads. They are daemons: a function that never ends must not keep the process."""
 
     def __init__(
-        self, app: App, number: int, inbox: Inbox, pace: Pace, board: Board, *, worker: str, on_end: OnEnd
+        self,
+        app: App,
+        number: int,
+        inbox: Inbox,
+        pace: PrefetchPolicy,
+        board: SharedStatus,
+        *,
+        worker: str,
+        on_end: OnEnd,
     ) -> None:
         self._app = app
         self._inbox = inbox
         self._pace = pace
-        self._board = board
+        self._status = board
         self._worker = worker
         self._on_end = on_end
         self._process = os.getpid()
         self._gate = threading.Lock()
-        """Held to raise something in a thread, and to end a run: so that it is raised in this run or not at all."""
+        """InFlightTask to raise something in a thread, and to end a run: so that it is raised in this run or not at all."""
         self._threads = [
             threading.Thread(target=self._run, args=(slot,), name=f"headrace runner {slot}", daemon=True)
             for slot in range(number)
@@ -55,7 +63,7 @@ class Threads:
         for thread in self._threads:
             thread.start()
 
-    def interrupt(self, held: Held, error: type[BaseException]) -> None:
+    def interrupt(self, held: InFlightTask, error: type[BaseException]) -> None:
         """Raise it in the function that runs, once. Seen when it runs Python code next: not within a C function."""
         with self._gate:
             if held.stage is RUNNING and held.stopped is None and held.thread:
@@ -69,7 +77,7 @@ class Threads:
             self._run_one(held, slot)
             self._inbox.ended()
 
-    def _run_one(self, held: Held, slot: int) -> None:
+    def _run_one(self, held: InFlightTask, slot: int) -> None:
         began_s = time.monotonic()
         runs = held.run
         for each in runs:
@@ -77,20 +85,20 @@ class Threads:
         timeout_s = held.job.timeout_s
         held.deadline_s = None if timeout_s is None else began_s + timeout_s
         held.thread = threading.get_ident()
-        self._board.begin(slot, held.label.encode(), began_s)
+        self._status.begin(slot, held.label.encode(), began_s)
         for each in runs:
             each.stage = RUNNING
         outcomes = self._outcomes(held, runs)
         if os.getpid() != self._process:
             os._exit(1)  # a task has forked, and let its fork come back here: it must not end the task a second time
         ended_s = time.monotonic()
-        self._board.end(slot)
+        self._status.end(slot)
         self._pace.note(ended_s - began_s)
         for each, outcome in zip(runs, outcomes, strict=True):
             each.ended_s = ended_s
             self._on_end(each, explained(held, outcome))
 
-    def _outcomes(self, held: Held, runs: Sequence[Held]) -> Sequence[Outcome]:
+    def _outcomes(self, held: InFlightTask, runs: Sequence[InFlightTask]) -> Sequence[Outcome]:
         target: Any = held.job.target
         try:
             try:
@@ -102,7 +110,7 @@ class Threads:
         except BaseException as error:  # noqa: BLE001 - SystemExit in a task, or raised from outside at its very end
             return [Failed(describe(error))] * len(runs)
 
-    def _leave(self, held: Held) -> None:
+    def _leave(self, held: InFlightTask) -> None:
         """From here on nothing is raised in this thread for this run any more."""
         with self._gate:
             held.thread = 0
@@ -116,7 +124,7 @@ class Loop:
     def __init__(
         self,
         app: App,
-        board: Board,
+        board: SharedStatus,
         *,
         first_slot: int,
         room: int,
@@ -125,7 +133,7 @@ class Loop:
         on_room: Callable[[], None],
     ) -> None:
         self._app = app
-        self._board = board
+        self._status = board
         self._worker = worker
         self._on_end = on_end
         self._on_room = on_room
@@ -134,7 +142,7 @@ class Loop:
         self._size = room
         self._open = 0
         self._count = threading.Lock()
-        self._running: dict[Held, asyncio.Task[None]] = {}
+        self._running: dict[InFlightTask, asyncio.Task[None]] = {}
         self._thread = threading.Thread(target=self._main, name="headrace tasks", daemon=True)
 
     @property
@@ -148,12 +156,12 @@ class Loop:
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, jobs: Sequence[Held]) -> None:
+    def put(self, jobs: Sequence[InFlightTask]) -> None:
         with self._count:
             self._open += len(jobs)
         self._loop.call_soon_threadsafe(self._begin, jobs)
 
-    def cancel(self, held: Held) -> None:
+    def cancel(self, held: InFlightTask) -> None:
         """The task was cancelled by somebody (`context.cancel` before), or this process ends."""
         self._loop.call_soon_threadsafe(self._cancel, held)
 
@@ -166,16 +174,16 @@ class Loop:
             except (SystemExit, KeyboardInterrupt) as error:
                 _log.warning("a task tried to end its process: %r", error, extra={"action": "work.exit.refused"})
 
-    def _begin(self, jobs: Sequence[Held]) -> None:
+    def _begin(self, jobs: Sequence[InFlightTask]) -> None:
         for held in jobs:
             self._running[held] = self._loop.create_task(self._run(held), name=held.label)
 
-    def _cancel(self, held: Held) -> None:
+    def _cancel(self, held: InFlightTask) -> None:
         task = self._running.get(held)
         if task is not None:
             task.cancel()
 
-    async def _run(self, held: Held) -> None:
+    async def _run(self, held: InFlightTask) -> None:
         began_s = time.monotonic()
         runs = held.run
         for each in runs:
@@ -183,13 +191,13 @@ class Loop:
         timeout_s = held.job.timeout_s
         held.deadline_s = None if timeout_s is None else began_s + timeout_s
         slot = self._slots.pop()
-        self._board.begin(slot, held.label.encode(), began_s)
+        self._status.begin(slot, held.label.encode(), began_s)
         for each in runs:
             each.stage = RUNNING
         try:
             outcomes = await self._outcomes(held, runs)
         finally:
-            self._board.end(slot)
+            self._status.end(slot)
             self._slots.append(slot)
             del self._running[held]
             with self._count:
@@ -200,7 +208,7 @@ class Loop:
             self._on_end(each, outcome)
         self._on_room()
 
-    async def _outcomes(self, held: Held, runs: Sequence[Held]) -> Sequence[Outcome]:
+    async def _outcomes(self, held: InFlightTask, runs: Sequence[InFlightTask]) -> Sequence[Outcome]:
         target: Any = held.job.target
         try:
             if takes_lists(target):
@@ -216,11 +224,11 @@ def takes_lists(target: object) -> bool:
     return isinstance(target, Consumer) and target.batch is not None
 
 
-def contexts_of(runs: Sequence[Held]) -> list[Context]:
+def contexts_of(runs: Sequence[InFlightTask]) -> list[Context]:
     return [each.context for each in runs if each.context is not None]
 
 
-def explained(held: Held, outcome: Outcome) -> Outcome:
+def explained(held: InFlightTask, outcome: Outcome) -> Outcome:
     """What was raised from outside has no text of its own."""
     if not isinstance(outcome, Failed) or held.stopped is None or outcome.error.message:
         return outcome

@@ -12,8 +12,8 @@ from headrace.errors import HeadraceError, StateChanged
 from headrace.queue.operations import Transact
 from headrace.work import keys, run_log, support
 from headrace.work.backend import Backend
-from headrace.work.pool.away import Away
 from headrace.work.pool.limits import SWEEP_S
+from headrace.work.pool.reconnect_backoff import ReconnectBackoff
 from headrace.work.scheduler import Scheduler
 from headrace.work.sweeping import Sweeper
 from headrace.worker_settings import WorkerSettings
@@ -34,7 +34,7 @@ class Service:
 
     def __init__(self, name: str, advance: Advance) -> None:
         self._advance = advance
-        self._away = Away(name)
+        self._away = ReconnectBackoff(name)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"headrace {name}", daemon=True)
 

@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from headrace import presence
 from headrace.presence import RunningFacts, WorkerFacts, about_me
 from headrace.process import rss_bytes
-from headrace.work import beginning, names, settling
+from headrace.work import names, preflight, settling
 from headrace.work.backend import Backend
-from headrace.work.cancelling import Wishes
+from headrace.work.cancelling import CancelRequests
 from headrace.work.errors import TimeLimitExceeded
 from headrace.work.execution import describe
 from headrace.work.outcome import Deferred, Failed, Outcome
 from headrace.work.pool import control
-from headrace.work.pool.board import Board
 from headrace.work.pool.committer import Committer, Settled
+from headrace.work.pool.control_thread import ControlThread, Renewer
 from headrace.work.pool.fetcher import Fetcher, Routes
-from headrace.work.pool.held import Hand, Held, wall_ms
+from headrace.work.pool.heartbeat import Heartbeat
+from headrace.work.pool.in_flight import InFlightTask, InFlightTasks, wall_ms
 from headrace.work.pool.inbox import Inbox
-from headrace.work.pool.keeper import Keeper, Renewer
 from headrace.work.pool.limits import SHOWN_MAX, UNCOMMITTED_MAX
-from headrace.work.pool.pacing import Kinds, Pace, Source, grouped
-from headrace.work.pool.present import Present
+from headrace.work.pool.prefetch import Kinds, PrefetchPolicy, Source, grouped
 from headrace.work.pool.runners import Loop, Threads
-from headrace.work.pool.tally import Tally
+from headrace.work.pool.shared_status import SharedStatus
+from headrace.work.pool.task_stats import TaskStats
 from headrace.work.run_log import RUNS_MAX, RunLog
 from headrace.work.task import Consumer, Target
 from headrace.worker_settings import WorkerSettings
@@ -57,7 +57,7 @@ class Worker:
         self,
         app: App,
         backend: Backend,
-        board: Board,
+        board: SharedStatus,
         settings: WorkerSettings,
         *,
         on_leave: Callable[[str], None],
@@ -70,17 +70,17 @@ class Worker:
         """
         self._app = app
         self._backend = backend
-        self._board = board
+        self._status = board
         self._settings = settings
         self._on_leave = on_leave
         self._on_report = on_report
         self.holder = presence.holder_name("worker")
         self.sources = sources_of(app, settings.queues)
-        self.tally = Tally()
-        self._hand = Hand()
-        self._wishes = Wishes(backend)
+        self.stats = TaskStats()
+        self._in_flight = InFlightTasks()
+        self._cancel_requests = CancelRequests(backend)
         self._draining = False
-        pace = Pace()
+        pace = PrefetchPolicy()
         self._inbox = Inbox(settings.threads, pace, self._on_room)
         self._threads = Threads(
             app, settings.threads, self._inbox, pace, board, worker=self.holder, on_end=self._on_end
@@ -102,13 +102,13 @@ class Worker:
             else None,
             worker=self.holder,
             on_settled=self._on_settled,
-            on_gone=self._hand.drop,
+            on_gone=self._in_flight.drop,
         )
         self._fetchers = [
             Fetcher(
                 backend,
-                self._hand,
-                self._wishes,
+                self._in_flight,
+                self._cancel_requests,
                 source,
                 holder=self.holder,
                 tasks=app.tasks,
@@ -117,8 +117,8 @@ class Worker:
             )
             for source in self.sources
         ]
-        self._keeper = Keeper(
-            self._hand,
+        self._keeper = ControlThread(
+            self._in_flight,
             self._inbox,
             self._threads,
             self._loop,
@@ -127,8 +127,10 @@ class Worker:
             on_stuck=on_leave,
             on_second=self._on_second,
         )
-        self._renewer = Renewer(backend, self._hand, self._wishes, self._threads, self._loop, holder=self.holder)
-        self._present = Present(backend, holder=self.holder, facts=self.facts, on_come=self._renewer.renew_all)
+        self._renewer = Renewer(
+            backend, self._in_flight, self._cancel_requests, self._threads, self._loop, holder=self.holder
+        )
+        self._present = Heartbeat(backend, holder=self.holder, facts=self.facts, on_come=self._renewer.renew_all)
 
     @property
     def queues(self) -> list[str]:
@@ -141,7 +143,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin. From here on the watchdog counts: however long the app's import took."""
-        self._board.fetched(progress_s=time.monotonic(), succeeded_s=0.0)
+        self._status.fetched(progress_s=time.monotonic(), succeeded_s=0.0)
         self._app.hooks.on_start(self._app)
         parts: list[Part] = [self._present, self._committer, self._threads, self._loop, self._keeper, self._renewer]
         for part in [*parts, *self._fetchers]:
@@ -153,16 +155,16 @@ class Worker:
         deadline_s = time.monotonic() + drain_s
         for fetcher in self._fetchers:
             fetcher.stop()
-        running = len(self._hand.running())
+        running = len(self._in_flight.running())
         _log.info("fetches no more, finishes %d tasks", running, extra={"action": "work.draining", "running": running})
         while time.monotonic() < deadline_s and self._busy():
             time.sleep(_LOOK_S)
-        for held in self._inbox.take_back(0):
+        for held in self._inbox.recall(0):
             for each in held.run:
                 self._committer.give(each, Deferred(0))
         for fetcher in self._fetchers:
             fetcher.join(2.0)
-        for held in self._hand.running():
+        for held in self._in_flight.running():
             self._cut(held, drain_s)
         self._keeper.stop()
         if not self._committer.finish(max(0.5, deadline_s - time.monotonic()) + 2.0):
@@ -179,14 +181,14 @@ class Worker:
         """Whether something runs, or may be on its way."""
         if not all(fetcher.over for fetcher in self._fetchers):
             return True
-        running = self._hand.running()
+        running = self._in_flight.running()
         stuck = [held for held in running if held.stopped is TimeLimitExceeded and self._is_stuck(held)]
         return self._inbox.open + self._loop.open > len(stuck)
 
-    def _is_stuck(self, held: Held) -> bool:
+    def _is_stuck(self, held: InFlightTask) -> bool:
         return held.deadline_s is not None and time.monotonic() > held.deadline_s + float(self._settings.grace)
 
-    def _cut(self, held: Held, drain_s: float) -> None:
+    def _cut(self, held: InFlightTask, drain_s: float) -> None:
         """It does not end in time. One beyond its limit has failed; any other begins anew elsewhere."""
         ids = {"action": "work.drain.cut", "task": held.job.envelope.task, "task_id": held.job.envelope.id}
         if held.stopped is TimeLimitExceeded:
@@ -207,7 +209,7 @@ class Worker:
             return 0
         return source.room(threaded=self._inbox.room, asynchronous=self._loop.room)
 
-    def _run(self, jobs: Sequence[Held]) -> None:
+    def _run(self, jobs: Sequence[InFlightTask]) -> None:
         runs = batched(jobs)
         threaded = [held for held in runs if not target_of(held).is_async]
         asynchronous = [held for held in runs if target_of(held).is_async]
@@ -220,15 +222,15 @@ class Worker:
         for fetcher in self._fetchers:
             fetcher.note_room()
 
-    def _on_end(self, held: Held, outcome: Outcome) -> None:
+    def _on_end(self, held: InFlightTask, outcome: Outcome) -> None:
         self._committer.give(held, outcome)
 
-    def _settle(self, held: Held, batch: settling.Batch) -> settling.Settlement:
+    def _settle(self, held: InFlightTask, batch: settling.Batch) -> settling.Settlement:
         now_ms = time.time_ns() // 1_000_000
         assert held.outcome is not None
         settlement = settling.settle(held.job, held.outcome, now_ms=now_ms, read=batch.read, worker=self.holder)
         if held.limit_slot is not None:
-            puts, expects = beginning.release(held.limit_slot, batch.read, now_ms=now_ms)
+            puts, expects = preflight.release(held.limit_slot, batch.read, now_ms=now_ms)
             settlement.puts |= dict(puts)
             settlement.expects |= dict(expects)
         return settlement
@@ -236,21 +238,21 @@ class Worker:
     def _on_settled(self, settled: Sequence[Settled]) -> None:
         for each in settled:
             held, settlement = each.held, each.settlement
-            self._hand.drop(held)
+            self._in_flight.drop(held)
             message = held.job.delivery.message
             wait_s = max(0.0, (wall_ms(held.began_s) - (message.visible_ms or message.sent_ms)) / 1_000)
-            self.tally.note(
+            self.stats.note(
                 held.job.envelope.task,
-                settlement.fate,
+                settlement.disposition,
                 failed=isinstance(held.outcome, Failed),
                 wait_s=wait_s,
                 run_s=held.ended_s - held.began_s,
             )
-            if settlement.fate == "retried":
+            if settlement.disposition == "retried":
                 self._app.hooks.on_retry(held.job, settlement.error, settlement.delay_ms)
-            elif settlement.fate == "dead":
+            elif settlement.disposition == "dead":
                 self._app.hooks.on_dead(held.job, settlement.error)
-            if settlement.fate in ("retried", "dead"):
+            if settlement.disposition in ("retried", "dead"):
                 _tell_failure(settlement, held)
         self._on_room()
 
@@ -259,25 +261,25 @@ class Worker:
         progress_s = min(fetcher.progress_s for fetcher in self._fetchers)
         if self._committer.uncommitted:  # then fetching may have to wait for it
             progress_s = max(progress_s, self._committer.progress_s)
-        self._board.fetched(progress_s=progress_s, succeeded_s=min(fetcher.succeeded_s for fetcher in self._fetchers))
+        self._status.fetched(progress_s=progress_s, succeeded_s=min(fetcher.succeeded_s for fetcher in self._fetchers))
         self._recycle()
         if self._on_report is not None:
             self._on_report(self.report())
 
     def _recycle(self) -> None:
         settings = self._settings
-        if 0 < settings.max_tasks <= self.tally.ended:
-            self._on_leave(f"it has run {self.tally.ended} tasks")
+        if 0 < settings.max_tasks <= self.stats.ended:
+            self._on_leave(f"it has run {self.stats.ended} tasks")
         elif settings.max_rss is not None and (used := rss_bytes()) > settings.max_rss:
             self._on_leave(f"its memory is {used // 2**20} MiB")
 
     def report(self) -> control.Report:
-        running = len(self._hand.running())
-        return control.Report(dict(self.tally.tasks), running, len(self._hand), rss_bytes())
+        running = len(self._in_flight.running())
+        return control.Report(dict(self.stats.tasks), running, len(self._in_flight), rss_bytes())
 
     def facts(self) -> dict[str, Any]:
-        tasks, done_s = self.tally.facts(time.monotonic())
-        tasks.sort(key=lambda task: -(task.done + task.failed))
+        tasks, succeeded_s = self.stats.facts(time.monotonic())
+        tasks.sort(key=lambda task: -(task.succeeded + task.failed))
         facts = WorkerFacts(
             **about_me(),
             rss_bytes=rss_bytes(),
@@ -285,9 +287,9 @@ class Worker:
             queues=self.queues,
             slots=self._settings.threads
             + self._settings.async_tasks * any(source.kinds.asynchronous for source in self.sources),
-            running=[_running(held) for held in self._hand.running()[:SHOWN_MAX]],
+            running=[_running(held) for held in self._in_flight.running()[:SHOWN_MAX]],
             tasks=tasks[:SHOWN_MAX],
-            done_s=done_s,
+            succeeded_s=succeeded_s,
             draining=self._draining,
         )
         return presence.write(facts)
@@ -312,16 +314,16 @@ def sources_of(app: App, wanted: Sequence[str]) -> list[Source]:
     return grouped(found)
 
 
-def target_of(held: Held) -> Target:
+def target_of(held: InFlightTask) -> Target:
     target = held.job.target
     assert target is not None, "what has no target is not ready"
     return target  # type: ignore[return-value]  # an app's targets are all runnable
 
 
-def batched(jobs: Sequence[Held]) -> list[Held]:
+def batched(jobs: Sequence[InFlightTask]) -> list[InFlightTask]:
     """Messages for a consumer that takes lists become runs of its size: the first one, the others its mates."""
-    runs: list[Held] = []
-    lists: dict[str, list[Held]] = {}
+    runs: list[InFlightTask] = []
+    lists: dict[str, list[InFlightTask]] = {}
     for held in jobs:
         target = held.job.target
         if isinstance(target, Consumer) and target.batch is not None:
@@ -336,7 +338,7 @@ def batched(jobs: Sequence[Held]) -> list[Held]:
     return runs
 
 
-def _running(held: Held) -> RunningFacts:
+def _running(held: InFlightTask) -> RunningFacts:
     envelope = held.job.envelope
     return RunningFacts(
         id=envelope.id,
@@ -347,16 +349,16 @@ def _running(held: Held) -> RunningFacts:
     )
 
 
-def _tell_failure(settlement: settling.Settlement, held: Held) -> None:
+def _tell_failure(settlement: settling.Settlement, held: InFlightTask) -> None:
     error = settlement.error
     ids = {
-        "action": f"work.task.{settlement.fate}",
+        "action": f"work.task.{settlement.disposition}",
         "task": held.job.envelope.task,
         "task_id": held.job.envelope.id,
         "attempt": held.job.envelope.attempt + 1,
     }
     line = error.line if error is not None else ""
-    if settlement.fate == "dead":
+    if settlement.disposition == "dead":
         _log.error("%s has failed for good: %s", held.label, line, extra=ids)
     else:
         _log.warning("%s has failed, again in %.1f s: %s", held.label, settlement.delay_ms / 1_000, line, extra=ids)

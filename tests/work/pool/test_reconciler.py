@@ -6,27 +6,27 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headrace.children import BACKOFF_FIRST_S, CALM_S, CRASH_S
-from headrace.work.pool.fleet import (
+from headrace.work.pool.limits import END_MARGIN_S, READY_S
+from headrace.work.pool.reconciler import (
     LEAVING,
     STARTING,
     WORKING,
     Action,
-    Fleet,
     Kill,
     Leave,
     ReloadDone,
     ReloadFailed,
     Start,
     StartFailed,
+    WorkerReconciler,
 )
-from headrace.work.pool.limits import END_MARGIN_S, READY_S
 
 
 class Yard:
     """A fleet whose children do what they are told, at a time moved by hand."""
 
     def __init__(self, wanted: int, drain_s: float = 5.0) -> None:
-        self.fleet = Fleet(wanted, drain_s=drain_s)
+        self.fleet = WorkerReconciler(wanted, drain_s=drain_s)
         self.now_s = 1_000.0
         self.told: list[Action] = []
 

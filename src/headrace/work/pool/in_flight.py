@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
-from headrace.work import beginning
+from headrace.work import preflight
 from headrace.work.context import Context
 from headrace.work.job import Job
 from headrace.work.outcome import Outcome
@@ -25,7 +25,7 @@ class Stage(Enum):
 WAITING, RUNNING, ENDED = Stage.WAITING, Stage.RUNNING, Stage.ENDED
 
 
-class Held:
+class InFlightTask:
     """One job in hand. Changed by the thread that has it: fetcher, then runner, then committer."""
 
     __slots__ = (
@@ -33,12 +33,12 @@ class Held:
         "renewed_s", "stage", "stopped", "thread",
     )  # fmt: skip
 
-    def __init__(self, job: Job, now_s: float, limit_slot: beginning.Held | None = None) -> None:
+    def __init__(self, job: Job, now_s: float, limit_slot: preflight.HeldSlot | None = None) -> None:
         self.job = job
         self.limit_slot = limit_slot
         """Of its concurrency limit: renewed with the lease, given back by the commit."""
         self.context: Context | None = None
-        self.mates: Sequence[Held] = ()
+        self.mates: Sequence[InFlightTask] = ()
         """Further messages of a batch, that run with this one."""
         self.stage = WAITING
         self.fetched_s = self.renewed_s = now_s
@@ -53,7 +53,7 @@ class Held:
         """How often what it came to could not be committed."""
 
     @property
-    def run(self) -> Sequence[Held]:
+    def run(self) -> Sequence[InFlightTask]:
         """All that run with it, itself first."""
         return (self, *self.mates)
 
@@ -62,22 +62,22 @@ class Held:
         return f"{self.job.envelope.task} {self.job.envelope.id}"
 
 
-class Hand:
+class InFlightTasks:
     """All of them, by receipt. Dict operations are atomic: no lock."""
 
     def __init__(self) -> None:
-        self._held: dict[bytes, Held] = {}
+        self._held: dict[bytes, InFlightTask] = {}
 
-    def add(self, held: Held) -> None:
+    def add(self, held: InFlightTask) -> None:
         self._held[held.job.delivery.receipt] = held
 
-    def drop(self, held: Held) -> None:
+    def drop(self, held: InFlightTask) -> None:
         self._held.pop(held.job.delivery.receipt, None)
 
-    def all(self) -> list[Held]:
+    def all(self) -> list[InFlightTask]:
         return list(self._held.values())
 
-    def running(self) -> list[Held]:
+    def running(self) -> list[InFlightTask]:
         return [held for held in self.all() if held.stage is RUNNING]
 
     def __len__(self) -> int:

@@ -17,9 +17,9 @@ import msgspec
 from headrace.errors import StateChanged
 from headrace.queue.model import Entry, arn_of
 from headrace.queue.operations import Transact
-from headrace.work import admission, flows, keys, limiting, limits, unique
+from headrace.work import admission, keys, limiting, limits, unique, workflows
 from headrace.work.backend import Backend, committed
-from headrace.work.cancelling import Wishes
+from headrace.work.cancelling import CancelRequests
 from headrace.work.dispatch import Dispatch, entry_of
 from headrace.work.job import Job
 from headrace.work.limiting import Admitted, Limit, Waits
@@ -32,7 +32,7 @@ TRIES_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldSlot:
     """A slot of a concurrency limit: its row, and whose it is."""
 
     row: bytes
@@ -44,7 +44,7 @@ class Ready:
     """To be run now. `slot` is to be extended while it runs, and given back by the commit that settles it."""
 
     job: Job
-    slot: Held | None = None
+    slot: HeldSlot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,14 @@ Begun: TypeAlias = Ready | Sent | tuple[Job, Outcome]
 """What a job comes to. (job, outcome): to be settled without being run."""
 
 
-def begin(jobs: Sequence[Job], backend: Backend, wishes: Wishes, *, now_ms: int) -> list[Begun]:
+def begin(jobs: Sequence[Job], backend: Backend, cancel_requests: CancelRequests, *, now_ms: int) -> list[Begun]:
     """What each job comes to, in their order.
 
     Raises:
         ReceiptExpired: a lease has ended; nothing that was to be sent again was, begin the others one by one.
         HeadraceError: the broker cannot be asked; nothing was begun.
     """
-    begun = [_wanted(job, backend, wishes, now_ms) for job in jobs]
+    begun = [_wanted(job, backend, cancel_requests, now_ms) for job in jobs]
     limited = [place for place, one in enumerate(begun) if isinstance(one, Ready) and one.job.options.limited]
     if limited:
         for place, one in zip(
@@ -78,7 +78,7 @@ def job_of(begun: Begun) -> Job:
     return begun.job
 
 
-def renew(slots: Iterable[Held], backend: Backend, *, now_ms: int) -> None:
+def renew(slots: Iterable[HeldSlot], backend: Backend, *, now_ms: int) -> None:
     """Extend the leases of slots, each alone: one that was lost must not end the others'."""
     for slot in slots:
         value = backend.read(slot.row)
@@ -92,15 +92,15 @@ def renew(slots: Iterable[Held], backend: Backend, *, now_ms: int) -> None:
         committed(backend, Transact(state=[(slot.row, after)], name=keys.NAME, expect=[(slot.row, value)]))
 
 
-def release(slot: Held, read: flows.Read, *, now_ms: int) -> tuple[flows.Puts, flows.Puts]:
+def release(slot: HeldSlot, read: workflows.Read, *, now_ms: int) -> tuple[workflows.Puts, workflows.Puts]:
     """(puts, expects) that give the slot back, for the commit that settles its task; nothing if it holds it no more."""
     value = read(slot.row)
     after = limiting.released(value, task=slot.task, now_ms=now_ms)
     return ([(slot.row, after)], [(slot.row, value)]) if after is not None else ([], [])
 
 
-def _wanted(job: Job, backend: Backend, wishes: Wishes, now_ms: int) -> Begun:
-    if wishes.wanted(job.envelope.id):
+def _wanted(job: Job, backend: Backend, cancel_requests: CancelRequests, now_ms: int) -> Begun:
+    if cancel_requests.wanted(job.envelope.id):
         return job, Cancelled()
     job, outcome = admission.admit(job, now_ms=now_ms, read=backend.read, stateless=not backend.capabilities.state)
     if outcome is not None:
@@ -112,7 +112,7 @@ def _wanted(job: Job, backend: Backend, wishes: Wishes, now_ms: int) -> Begun:
 
 def _locked(job: Job, backend: Backend, now_ms: int) -> bool:
     """Whether a redriven task has its unique lock again; while another has it, it waits."""
-    dispatch = Dispatch(job.queue, job.envelope, ttl_ms=job.options.ttl_ms)
+    dispatch = Dispatch(job.queue, job.envelope, ttl_ms=job.options.unique_ttl_ms)
     for _ in range(TRIES_MAX):
         change = unique.claim(dispatch, now_ms=now_ms, read=backend.read)
         if isinstance(change, str):
@@ -129,7 +129,7 @@ def _gathered(job: Job, backend: Backend) -> Job:
     if joins is None or not joins.takes:
         return job
     rows = backend.state(keys.members(joins.id), limit=joins.count)
-    return job.with_envelope(flows.gathered(job.envelope, rows))
+    return job.with_envelope(workflows.gathered(job.envelope, rows))
 
 
 @dataclass(slots=True)
@@ -196,7 +196,7 @@ def _decide_one(commit: _Commit, job: Job, prefix: bytes, rows: dict[bytes, byte
         commit.receipts[job.queue].append(job.delivery.receipt)
         return Sent()
     begun = job.with_envelope(msgspec.structs.replace(envelope, reserved_ms=None))
-    return Ready(begun, Held(prefix + decided.slot, envelope.id) if decided.slot is not None else None)
+    return Ready(begun, HeldSlot(prefix + decided.slot, envelope.id) if decided.slot is not None else None)
 
 
 def limit_of(job: Job) -> Limit:

@@ -13,7 +13,7 @@ KEEP_MS: Final = limits.RETENTION_MS
 """As long as a message may wait."""
 
 
-class Wish(msgspec.Struct, frozen=True):
+class CancelRequest(msgspec.Struct, frozen=True):
     """The row. `at_ms`: when it was wished; `expires_ms`: kept until then, if its task never comes."""
 
     at_ms: int
@@ -24,7 +24,7 @@ def wished(task_id: str, now_ms: int) -> dict[bytes, bytes | None]:
     """What to write for a wish."""
     expires_ms = now_ms + KEEP_MS
     key = keys.cancel(task_id)
-    return {key: msgspec.json.encode(Wish(now_ms, expires_ms)), keys.expiry(expires_ms, key): b""}
+    return {key: msgspec.json.encode(CancelRequest(now_ms, expires_ms)), keys.expiry(expires_ms, key): b""}
 
 
 def fulfilled(task_id: str, read: Callable[[bytes], bytes | None]) -> dict[bytes, bytes | None]:
@@ -33,4 +33,4 @@ def fulfilled(task_id: str, read: Callable[[bytes], bytes | None]) -> dict[bytes
     row = read(key)
     if row is None:
         return {}
-    return {key: None, keys.expiry(msgspec.json.decode(row, type=Wish).expires_ms, key): None}
+    return {key: None, keys.expiry(msgspec.json.decode(row, type=CancelRequest).expires_ms, key): None}

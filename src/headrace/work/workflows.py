@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from headrace.work import keys, limits
-from headrace.work.envelope import Envelope, Flow, Joins, Signature
+from headrace.work.envelope import Envelope, Joins, Signature, Workflow
 from headrace.work.outcome import ErrorInfo
 
 OnFailure: TypeAlias = Literal["stop", "continue"]
@@ -59,12 +59,12 @@ class Part(msgspec.Struct):
     failed: list[tuple[Envelope, ErrorInfo]] = []
 
 
-def group_rows(flow_id: str, members: int, join: Join) -> Puts:
+def group_rows(workflow_id: str, members: int, join: Join) -> Puts:
     """The rows of a group of 1 to 10,000 members, to be put in the commit that sends its flow."""
-    counter = keys.group(flow_id)
+    counter = keys.group(workflow_id)
     return [
         (counter, b"%d" % members),
-        (keys.join(flow_id), msgspec.json.encode(join)),
+        (keys.join(workflow_id), msgspec.json.encode(join)),
         (keys.expiry(join.expires_ms, counter), b""),
     ]
 
@@ -74,8 +74,8 @@ def finished(envelope: Envelope, result: msgspec.Raw | None, read: Read) -> Part
     part = Part()
     if envelope.joins is not None:
         part.puts += _joined(envelope.joins, read)
-    if envelope.flow is not None and not envelope.then:
-        _count(part, envelope, envelope.flow, result or NONE, read)
+    if envelope.workflow is not None and not envelope.then:
+        _count(part, envelope, envelope.workflow, result or NONE, read)
     return part
 
 
@@ -103,7 +103,7 @@ def gathered(envelope: Envelope, rows: Sequence[tuple[bytes, bytes]]) -> Envelop
     return with_argument(envelope, envelope.joins.takes, msgspec.Raw(results))
 
 
-def _count(part: Part, envelope: Envelope, flow: Flow, result: msgspec.Raw, read: Read) -> None:
+def _count(part: Part, envelope: Envelope, flow: Workflow, result: msgspec.Raw, read: Read) -> None:
     counter, member = keys.group(flow.id), keys.member(flow.id, flow.index)
     left = read(counter)
     if left is None:  # the group has expired
@@ -124,7 +124,7 @@ def _count(part: Part, envelope: Envelope, flow: Flow, result: msgspec.Raw, read
 
 def _fail(part: Part, envelope: Envelope, error: ErrorInfo, read: Read) -> None:
     _never(part, envelope, error, read)
-    flow = envelope.flow
+    flow = envelope.workflow
     if flow is None or read(keys.group(flow.id)) is None:
         return
     join = _join(flow.id, read)
@@ -137,10 +137,10 @@ def _fail(part: Part, envelope: Envelope, error: ErrorInfo, read: Read) -> None:
 
 def _never(part: Part, envelope: Envelope, error: ErrorInfo, read: Read) -> None:
     """All that would have come after it in its chain, the joins of groups that do not start among them."""
-    inside = envelope.flow.id if envelope.flow is not None else ""
+    inside = envelope.workflow.id if envelope.workflow is not None else ""
     joins: dict[str, Envelope] = {}
     for signature in envelope.then:
-        flow = signature.envelope.flow
+        flow = signature.envelope.workflow
         if flow is not None and flow.id != inside and read(keys.group(flow.id)) is not None:
             joins[flow.id] = _join(flow.id, read).signature.envelope
         part.failed.append((signature.envelope, error))
@@ -159,9 +159,9 @@ def _joined(joins: Joins, read: Read) -> Puts:
     return [(row, None) for row in rows]
 
 
-def _join(flow_id: str, read: Read) -> Join:
-    row = read(keys.join(flow_id))
-    assert row is not None, f"group {flow_id} has a counter and no join"
+def _join(workflow_id: str, read: Read) -> Join:
+    row = read(keys.join(workflow_id))
+    assert row is not None, f"group {workflow_id} has a counter and no join"
     return msgspec.json.decode(row, type=Join)
 
 

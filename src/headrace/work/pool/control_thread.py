@@ -1,7 +1,7 @@
 """The keeper: what has to be looked at again and again while tasks run.
 
 Every tick: threads for what waits behind a long task, time limits, jobs that wait here and should not. Every second:
-leases, wishes to cancel, and whether this process should be replaced. It never waits for the broker longer than a call.
+leases, cancel_requests to cancel, and whether this process should be replaced. It never waits for the broker longer than a call.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from headrace.errors import CallerError, HeadraceError
-from headrace.work import beginning
+from headrace.work import preflight
 from headrace.work.backend import Backend
-from headrace.work.cancelling import Wishes
+from headrace.work.cancelling import CancelRequests
 from headrace.work.errors import Cancelled, TimeLimitExceeded
 from headrace.work.outcome import Deferred, Outcome
-from headrace.work.pool.away import Away
-from headrace.work.pool.held import ENDED, RUNNING, Hand, Held
+from headrace.work.pool.in_flight import ENDED, RUNNING, InFlightTask, InFlightTasks
 from headrace.work.pool.inbox import Inbox
-from headrace.work.pool.limits import DEFAULT_VISIBILITY_MS, RENEW_PART, TAKE_BACK_S, TICK_S
+from headrace.work.pool.limits import DEFAULT_VISIBILITY_MS, RECALL_S, RENEW_PART, TICK_S
+from headrace.work.pool.reconnect_backoff import ReconnectBackoff
 from headrace.work.pool.runners import Loop, Threads
 
 _log: Final = logging.getLogger("headrace.work")
 _SECOND_S: Final = 1.0
 
 
-class Keeper:
+class ControlThread:
     """A thread that ticks and never waits for the broker."""
 
     def __init__(
         self,
-        hand: Hand,
+        hand: InFlightTasks,
         inbox: Inbox,
         threads: Threads,
         loop: Loop,
         *,
-        give_back: Callable[[Held, Outcome], None],
+        give_back: Callable[[InFlightTask, Outcome], None],
         grace_s: float,
         on_stuck: Callable[[str], None],
         on_second: Callable[[], None],
@@ -48,7 +48,7 @@ class Keeper:
         on_stuck: a function goes on `grace_s` beyond its limit: called again and again, with the reason.
         on_second: called each second.
         """
-        self._hand = hand
+        self._in_flight = hand
         self._inbox = inbox
         self._threads = threads
         self._loop = loop
@@ -57,7 +57,7 @@ class Keeper:
         self._on_stuck = on_stuck
         self._on_second = on_second
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="headrace keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="headrace control", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -85,14 +85,14 @@ class Keeper:
         """Everything that is due at this moment."""
         if self._inbox.waiting:
             self._inbox.hurry()
-            for held in self._inbox.take_back(TAKE_BACK_S):
+            for held in self._inbox.recall(RECALL_S):
                 for each in held.run:
                     self._give_back(each, Deferred(0))
         if self._inbox.open or self._loop.open:
-            for held in self._hand.running():
+            for held in self._in_flight.running():
                 self._limit(held, now_s)
 
-    def _limit(self, held: Held, now_s: float) -> None:
+    def _limit(self, held: InFlightTask, now_s: float) -> None:
         """A function that runs too long. The loop interrupts async ones, unless one of them keeps it busy."""
         if held.deadline_s is None or now_s < held.deadline_s:
             return
@@ -107,17 +107,24 @@ class Renewer:
     """A thread that keeps leases and slots, and ends what is wished to end."""
 
     def __init__(
-        self, backend: Backend, hand: Hand, wishes: Wishes, threads: Threads, loop: Loop, *, holder: str
+        self,
+        backend: Backend,
+        hand: InFlightTasks,
+        cancel_requests: CancelRequests,
+        threads: Threads,
+        loop: Loop,
+        *,
+        holder: str,
     ) -> None:
         """`holder`: whose leases they are."""
         self._backend = backend
         self._holder = holder if backend.capabilities.holders else None
-        self._hand = hand
-        self._wishes = wishes
+        self._in_flight = hand
+        self._cancel_requests = cancel_requests
         self._threads = threads
         self._loop = loop
         self._all_due = threading.Event()
-        self._away = Away("renewing leases")
+        self._away = ReconnectBackoff("renewing leases")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace renewer", daemon=True)
 
@@ -149,8 +156,8 @@ class Renewer:
         all_due = self._all_due.is_set()
         self._all_due.clear()
         due_s = now_s - (0 if all_due else DEFAULT_VISIBILITY_MS / 1_000 / RENEW_PART)
-        due: dict[str, list[Held]] = defaultdict(list)
-        for held in self._hand.all():
+        due: dict[str, list[InFlightTask]] = defaultdict(list)
+        for held in self._in_flight.all():
             if held.renewed_s <= due_s:
                 due[held.job.queue].append(held)
         for queue, jobs in due.items():
@@ -160,9 +167,9 @@ class Renewer:
             self._renewed(jobs, answers, now_s)
         slots = [held.limit_slot for jobs in due.values() for held in jobs if held.limit_slot is not None]
         if slots:
-            beginning.renew(slots, self._backend, now_ms=time.time_ns() // 1_000_000)
+            preflight.renew(slots, self._backend, now_ms=time.time_ns() // 1_000_000)
 
-    def _renewed(self, jobs: Sequence[Held], answers: Sequence[CallerError | None], now_s: float) -> None:
+    def _renewed(self, jobs: Sequence[InFlightTask], answers: Sequence[CallerError | None], now_s: float) -> None:
         for held, answer in zip(jobs, answers, strict=True):
             held.renewed_s = now_s
             if answer is not None and held.stage is not ENDED:
@@ -173,15 +180,15 @@ class Renewer:
 
     def cancel(self) -> None:
         """What is wished to end."""
-        if not self._wishes.refresh():
+        if not self._cancel_requests.refresh():
             return
-        for held in self._hand.running():
+        for held in self._in_flight.running():
             context = held.context
             if (
                 held.stage is RUNNING
                 and context is not None
                 and not context.cancelled
-                and self._wishes.wanted(context.id)
+                and self._cancel_requests.wanted(context.id)
             ):
                 context.cancel()
                 if held.thread:

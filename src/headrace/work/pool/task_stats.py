@@ -16,10 +16,10 @@ TASKS_MAX: Final = 200
 """Names that are counted apart, and are labels of metrics; further ones are counted as `other`."""
 
 
-class TaskTally(msgspec.Struct):
+class TaskCounters(msgspec.Struct):
     """Of one task. Histograms: a count a bucket, one more than bounds."""
 
-    fates: dict[str, int] = {}
+    dispositions: dict[str, int] = {}
     failed: int = 0
     wait: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
     wait_s: float = 0.0
@@ -27,47 +27,47 @@ class TaskTally(msgspec.Struct):
     run_s: float = 0.0
 
 
-class Tally:
+class TaskStats:
     """Of all tasks."""
 
     def __init__(self) -> None:
-        self.tasks: dict[str, TaskTally] = {}
+        self.tasks: dict[str, TaskCounters] = {}
         self.ended = 0
         self._recent = Recent()
 
-    def note(self, task: str, fate: str, *, failed: bool, wait_s: float, run_s: float) -> None:
-        tally = self.tasks.get(task)
-        if tally is None:
+    def note(self, task: str, disposition: str, *, failed: bool, wait_s: float, run_s: float) -> None:
+        stats = self.tasks.get(task)
+        if stats is None:
             name = task if len(self.tasks) < TASKS_MAX else "other"
-            tally = self.tasks.setdefault(name, TaskTally())
+            stats = self.tasks.setdefault(name, TaskCounters())
         self.ended += 1
-        tally.fates[fate] = tally.fates.get(fate, 0) + 1
-        tally.failed += failed
-        tally.wait[bisect_left(BOUNDS_S, wait_s)] += 1
-        tally.wait_s += wait_s
-        tally.run[bisect_left(BOUNDS_S, run_s)] += 1
-        tally.run_s += run_s
+        stats.dispositions[disposition] = stats.dispositions.get(disposition, 0) + 1
+        stats.failed += failed
+        stats.wait[bisect_left(BOUNDS_S, wait_s)] += 1
+        stats.wait_s += wait_s
+        stats.run[bisect_left(BOUNDS_S, run_s)] += 1
+        stats.run_s += run_s
 
     def facts(self, now_s: float) -> tuple[list[TaskFacts], float]:
         """Of each task, and how many a second are done of late."""
         tasks = dict(self.tasks)
-        totals: dict[object, int] = {None: sum(tally.fates.get("done", 0) for tally in tasks.values())}
-        for name, tally in tasks.items():
-            totals[name] = tally.fates.get("done", 0)
-            totals |= {(name, "wait", place): count for place, count in enumerate(tally.wait) if count}
-            totals |= {(name, "run", place): count for place, count in enumerate(tally.run) if count}
+        totals: dict[object, int] = {None: sum(stats.dispositions.get("succeeded", 0) for stats in tasks.values())}
+        for name, stats in tasks.items():
+            totals[name] = stats.dispositions.get("succeeded", 0)
+            totals |= {(name, "wait", place): count for place, count in enumerate(stats.wait) if count}
+            totals |= {(name, "run", place): count for place, count in enumerate(stats.run) if count}
         self._recent.note(now_s, totals)
-        return [self._of(name, tally) for name, tally in tasks.items()], self._recent.rate_s(None)
+        return [self._of(name, stats) for name, stats in tasks.items()], self._recent.rate_s(None)
 
-    def _of(self, name: str, tally: TaskTally) -> TaskFacts:
-        fates = tally.fates
+    def _of(self, name: str, stats: TaskCounters) -> TaskFacts:
+        dispositions = stats.dispositions
         return TaskFacts(
             task=name,
-            done=fates.get("done", 0),
-            failed=tally.failed,
-            retried=fates.get("retried", 0),
-            dead=fates.get("dead", 0),
-            done_s=self._recent.rate_s(name),
+            succeeded=dispositions.get("succeeded", 0),
+            failed=stats.failed,
+            retried=dispositions.get("retried", 0),
+            dead=dispositions.get("dead", 0),
+            succeeded_s=self._recent.rate_s(name),
             wait=self._latency(name, "wait"),
             run=self._latency(name, "run"),
         )

@@ -21,7 +21,7 @@ _ENTRY: Final = struct.Struct(f"=dB{BOARD_TEXT_BYTES}s")
 _SIZE: Final = _HEAD.size + BOARD_SLOTS_MAX * _ENTRY.size
 
 
-class Board:
+class SharedStatus:
     """One child's. Made by the parent, passed on as a descriptor; each side opens it."""
 
     def __init__(self, descriptor: int) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from headrace.testing.tasks import in_memory
 from headrace.work import App, TaskFailed, chain, group, keys
 from headrace.work.composing import Step
-from headrace.work.flows import OnFailure
+from headrace.work.workflows import OnFailure
 from tests.work.small_worker import SmallWorker
 
 UNLUCKY = 13
@@ -102,7 +102,7 @@ def test_a_flow_comes_to_what_a_recursion_says_however_it_is_interleaved(tree: A
         handle = chain(tasks.step(tree)).send()
         for _ in rounds(tasks.app, data):
             outcome = handle.outcome()
-            assert outcome is None or outcome.status == "done" or expected is None, "told as failed too early"
+            assert outcome is None or outcome.status == "succeeded" or expected is None, "told as failed too early"
         assert tasks.joined == reference.joins
         try:
             assert handle.result(0) == expected

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from headrace.testing.tasks import Tasks, in_memory
-from headrace.work import App, InvalidOption, beginning, keys, limiting
-from headrace.work.beginning import Ready, Sent
-from headrace.work.cancelling import Wishes
+from headrace.work import App, InvalidOption, keys, limiting, preflight
+from headrace.work.cancelling import CancelRequests
+from headrace.work.preflight import Ready, Sent
 from headrace.work.sweeping import Sweeper
 
 START_MS = 1_767_225_600_000
@@ -17,7 +17,7 @@ START_MS = 1_767_225_600_000
 
 @pytest.fixture
 def tests() -> Iterator[Tasks]:
-    app = App(retries=0, losses=0)
+    app = App(retries=0, max_worker_losses=0)
 
     @app.task(name="rated", rate="10/s")
     def rated(n: int) -> None:
@@ -35,12 +35,12 @@ def tests() -> Iterator[Tasks]:
         yield tests
 
 
-def begin(tests: Tasks, limit: int = 100) -> list[beginning.Begun]:
+def begin(tests: Tasks, limit: int = 100) -> list[preflight.Begun]:
     """What a worker that has received all there is may run, none of it settled."""
     app = tests.app
     received = app.backend.receive(["tasks"], limit, visibility_ms=60_000, wait_s=0)
     jobs = [app.open_job(queue, delivery) for queue, deliveries in received for delivery in deliveries]
-    return beginning.begin(jobs, app.backend, Wishes(app.backend), now_ms=app.clock())
+    return preflight.begin(jobs, app.backend, CancelRequests(app.backend), now_ms=app.clock())
 
 
 def test_what_may_not_start_yet_waits_in_the_broker_and_does_not_ask_again(tests: Tasks) -> None:
@@ -91,20 +91,20 @@ def test_no_more_slots_than_allowed_and_a_release_gives_one_back(tests: Tasks) -
     assert len(ready) == 2 and sum(isinstance(one, Sent) for one in begun) == 3
     slot = ready[0].slot
     assert slot is not None
-    puts, expects = beginning.release(slot, tests.app.backend.read, now_ms=tests.clock())
+    puts, expects = preflight.release(slot, tests.app.backend.read, now_ms=tests.clock())
     assert len(puts) == len(expects) == 1
 
 
 def test_all_run_in_the_end_under_a_concurrency_limit(tests: Tasks) -> None:
     tests.app.tasks["slots"].send_many((n,) for n in range(20))
-    assert sum(run.fate == "done" for run in tests.run_until_idle()) == 20
+    assert sum(run.disposition == "succeeded" for run in tests.run_until_idle()) == 20
 
 
 def test_a_renewed_slot_outlives_its_lease_and_a_dead_workers_does_not(tests: Tasks) -> None:
     tests.app.tasks["slots"].send_many((n,) for n in range(2))
     held = [one.slot for one in begin(tests) if isinstance(one, Ready) and one.slot is not None]
     tests.driver.clock.advance(50_000)
-    beginning.renew(held[:1], tests.app.backend, now_ms=tests.clock())
+    preflight.renew(held[:1], tests.app.backend, now_ms=tests.clock())
     tests.driver.clock.advance(20_000)
     tests.app.tasks["slots"].send(7)
     tests.app.tasks["slots"].send(8)

@@ -16,7 +16,7 @@ AWAY: Final = (StoreError, UnknownError, AccessDenied)
 """What is tried again and again: it is not about what was asked. Keys are changed while workers run, too."""
 
 
-class Away:
+class ReconnectBackoff:
     """Of one user of the broker; its thread's own."""
 
     def __init__(self, what: str) -> None:

@@ -44,7 +44,7 @@ class Source:
         return min(max(0, min(rooms)) * self.kinds.batch, RECEIVE_MAX)
 
 
-class Pace:
+class PrefetchPolicy:
     """How long threaded tasks run of late. Optimism is learnt: at first they are taken for long."""
 
     def __init__(self) -> None:

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from headrace.errors import CallerError, HeadraceError
 from headrace.work.backend import Backend
-from headrace.work.pool.away import Away
 from headrace.work.pool.limits import HOLD_S
+from headrace.work.pool.reconnect_backoff import ReconnectBackoff
 
 _log: Final = logging.getLogger("headrace.work")
 
 
-class Present:
+class Heartbeat:
     """A thread. Without it leases would end after the visibility timeout only; so it is tried again without end."""
 
     def __init__(
@@ -26,7 +26,7 @@ class Present:
         self._holder = holder
         self._facts = facts
         self._on_come = on_come
-        self._away = Away("presence")
+        self._away = ReconnectBackoff("presence")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace presence", daemon=True)
 

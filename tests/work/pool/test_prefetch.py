@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from headrace.work.pool.limits import AHEAD_MAX, RECEIVE_MAX
-from headrace.work.pool.pacing import Kinds, Pace, Source, grouped
+from headrace.work.pool.prefetch import Kinds, PrefetchPolicy, Source, grouped
 
 THREADED, ASYNC, EITHER = Kinds(True, False), Kinds(False, True), Kinds(True, True)
 
 
 def test_nothing_is_fetched_ahead_before_tasks_are_known_to_be_short() -> None:
-    assert Pace().ahead == 0
+    assert PrefetchPolicy().ahead == 0
 
 
 def test_as_many_are_fetched_ahead_as_run_in_five_milliseconds() -> None:
-    pace = Pace()
+    pace = PrefetchPolicy()
     pace.mean_s = 0.000_1
     assert pace.ahead == 50
     pace.mean_s = 0.000_000_1
@@ -21,7 +21,7 @@ def test_as_many_are_fetched_ahead_as_run_in_five_milliseconds() -> None:
 
 
 def test_one_slow_task_ends_fetching_ahead() -> None:
-    pace = Pace()
+    pace = PrefetchPolicy()
     for _ in range(100):
         pace.note(0.000_1)
     assert pace.short

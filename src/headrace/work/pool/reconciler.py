@@ -96,7 +96,7 @@ class StartFailed:
 Action: TypeAlias = Start | Leave | Kill | ReloadDone | ReloadFailed | StartFailed
 
 
-class Fleet:
+class WorkerReconciler:
     """The children of one pool. Does no I/O.
 
     Invariants: a slot has at most one child of a generation that is not leaving; while a new generation is on trial,
