@@ -9,10 +9,10 @@ from typing import Final
 
 from pyspark.sql import SparkSession
 
-import headrace
+from headrace import _version
 from headrace.stream.spark.source import HeadraceSource
 
-_SOURCES: Final = str(Path(headrace.__file__).parent.parent)
+_SOURCES: Final = str(Path(_version.__file__).parent.parent)
 
 CONFIGURATION: Final = {
     "spark.sql.session.timeZone": "UTC",

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-import headrace
 from headrace.errors import IN_DOUBT, HeadraceError, ReceiptExpired, StateChanged, Unavailable
-from headrace.native.aio import AsyncClient
+from headrace.native.aio import AsyncClient, connect_async
 from headrace.native.aio_queue import AsyncQueue, AsyncReceivedMessage
 from headrace.queue.operations import Transact
 from headrace.web.stored import records
@@ -51,7 +50,7 @@ class Ledger:
         unix_s: wall time; records of several machines share it.
         patience_s: how long a call waits for a broker that is away.
         """
-        self._client: AsyncClient = headrace.connect_async(target, patience=patience_s)
+        self._client: AsyncClient = connect_async(target, patience=patience_s)
         self._name = queue
         self._state = f"web:{queue}"
         self._unix_s = unix_s
