@@ -101,24 +101,19 @@ def forged_receipt_taken(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Receipts, "read", trusting)
 
 
-def fifo_group_not_locked(patch: pytest.MonkeyPatch) -> None:
-    """The head of a group is offered although a message of it is in flight."""
-    offer = FifoOrder._offer
+def fifo_message_in_flight_passed_over(patch: pytest.MonkeyPatch) -> None:
+    """A group goes on behind a message in flight."""
+    patch.setattr(FifoOrder, "_first_away", lambda self, state: None)
 
-    def careless(self: FifoOrder, name: str, state: Any) -> None:
-        in_flight, state.in_flight = state.in_flight, 0
-        offer(self, name, state)
-        state.in_flight = in_flight
 
-    take = FifoOrder._take_group
-
-    def taking(self: FifoOrder, name: str, state: Any, out: list[int], **options: Any) -> None:
-        take(self, name, state, out, **options)
-        if state.pending and len(out) < options["limit"] + 1:
-            state.in_flight = 0
-
-    patch.setattr(FifoOrder, "_offer", careless)
-    patch.setattr(FifoOrder, "_take_group", taking)
+def fifo_group_waits_as_a_whole(patch: pytest.MonkeyPatch) -> None:
+    """While a message is in flight, those before it wait, too."""
+    served_to = FifoOrder._served_to
+    patch.setattr(
+        FifoOrder,
+        "_served_to",
+        lambda self, state: None if state.in_flight and state.reader is None else served_to(self, state),
+    )
 
 
 def leases_only_in_memory(patch: pytest.MonkeyPatch) -> None:
@@ -147,10 +142,10 @@ def delayed_message_that_was_taken_is_shown(patch: pytest.MonkeyPatch) -> None:
 def visibility_change_only_in_memory(patch: pytest.MonkeyPatch) -> None:
     change = messages._change_visibility
 
-    def forgetful(*args: Any) -> None:
+    def forgetful(*args: Any, **options: Any) -> None:
         with patch.context() as meanwhile:
             meanwhile.setattr(messages, "journal", lambda *_: None)
-            change(*args)
+            change(*args, **options)
 
     patch.setattr(messages, "_change_visibility", forgetful)
 
@@ -184,7 +179,7 @@ def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
         count_drifts,
         stale_receipt_deletes,
         forged_receipt_taken,
-        fifo_group_not_locked,
+        fifo_message_in_flight_passed_over,
         delayed_message_that_was_taken_is_shown,
     ],
 )
@@ -192,6 +187,12 @@ def test_wrong_rule_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> N
     plant(monkeypatch)
     with pytest.raises(Violation):
         find(MEMORY, plant)
+
+
+def test_group_that_waits_as_a_whole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    fifo_group_waits_as_a_whole(monkeypatch)
+    with pytest.raises(Violation):
+        find(MEMORY, fifo_group_waits_as_a_whole, make=disk_machine_for)
 
 
 @pytest.mark.parametrize(

@@ -115,10 +115,19 @@ def test_visibility_beyond_twelve_hours_in_all_is_refused(harness: Harness, sqs:
     )
 
 
-def test_visibility_of_a_message_not_in_flight_is_refused(harness: Harness, sqs: Any, url: str) -> None:
+def test_message_whose_timeout_has_run_out_is_hidden_again_on_standard(harness: Harness, sqs: Any, url: str) -> None:
     handle = received(sqs, url)
     harness.advance(30_000)
-    seen = refused(sqs.change_message_visibility, QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=1)
+    sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=1)
+    assert "Messages" not in sqs.receive_message(QueueUrl=url)
+    harness.advance(1_000)
+    assert sqs.receive_message(QueueUrl=url)["Messages"]
+
+
+def test_visibility_of_a_message_not_in_flight_is_refused_on_fifo(harness: Harness, sqs: Any, fifo: str) -> None:
+    handle = received(sqs, fifo, MessageGroupId="g", MessageDeduplicationId="d")
+    harness.advance(30_000)
+    seen = refused(sqs.change_message_visibility, QueueUrl=fifo, ReceiptHandle=handle, VisibilityTimeout=1)
     assert (seen.code, seen.exception) == ("AWS.SimpleQueueService.MessageNotInflight", "MessageNotInflight")
 
 

@@ -67,7 +67,8 @@ async def _take(client: AsyncClient, queue: str, seqs: Sequence[int]) -> list[De
 
 async def _give_back(client: AsyncClient, queue: str, taken: Sequence[Delivery]) -> None:
     with contextlib.suppress(HeadraceError):  # their time runs out anyway
-        await client.call(ChangeVisibility(arn_of(queue), [(delivery.receipt, 0) for delivery in taken]))
+        changes = [(delivery.receipt, 0) for delivery in taken]
+        await client.call(ChangeVisibility(arn_of(queue), changes, strict=True))
 
 
 def _sends(taken: Sequence[Delivery], to: str) -> list[tuple[str, list[Entry]]]:

@@ -113,7 +113,7 @@ class AsyncQueue:
         timeout_ms = to_ms("seconds", seconds)
         outcomes: list[Any] = []
         for batch in calls.slices((message.receipt, timeout_ms) for message in messages):
-            outcomes += await self._transport.call(ops.ChangeVisibility(self.arn, batch, holder))
+            outcomes += await self._transport.call(ops.ChangeVisibility(self.arn, batch, holder, strict=True))
         calls.checked(outcomes)
 
     async def peek(self, max: int = 10, *, after: int = 0) -> list[PeekedMessage]:  # noqa: A002 - as in receive

@@ -179,7 +179,7 @@ class Queue:
         timeout_ms = to_ms("seconds", seconds)
         outcomes: list[Any] = []
         for batch in calls.slices((message.receipt, timeout_ms) for message in messages):
-            outcomes += self._transport.call(ops.ChangeVisibility(self.arn, batch, holder))
+            outcomes += self._transport.call(ops.ChangeVisibility(self.arn, batch, holder, strict=True))
         calls.checked(outcomes)
 
     # Looking and managing

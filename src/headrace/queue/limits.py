@@ -102,5 +102,6 @@ DUE_AT_ONCE: Final = 4_000  # delayed messages that are due, brought to the head
 LOT: Final = 256  # messages taken, and read, at a time for a standard queue's receive: at most 256 MiB
 TAKEN_AT_ONCE: Final = 500  # messages taken at a time while expired or dead ones are met
 TIMERS_KEPT: Final = 10_000  # deadlines of ended leases that are not worth a clean-up: 8 bytes each
+STALE_KEPT: Final = 10_000  # entries of messages or groups that moved on which are not worth a clean-up: 100 bytes each
 HEAD_REFILL: Final = 4_000  # messages read from the store at a time
 BODY_CACHE_BYTES_MAX: Final = 64 * 1_048_576  # bodies of all queues that need not be read from the store

@@ -76,7 +76,8 @@ class Take(Operation, gc=False, frozen=True):
 class Delete(Operation, gc=False, frozen=True):
     """Delete by receipt; idempotent. Durable before the answer. → list[None | CallerError]
 
-    A stale receipt succeeds without effect on a standard queue and is ReceiptExpired on a FIFO queue.
+    On a standard queue the receipt of any receive deletes, also when the lease has ended or a later receive holds the
+    message; what a reader has claimed stays. On a FIFO queue a stale receipt is ReceiptExpired.
     """
 
     queue: str
@@ -84,15 +85,18 @@ class Delete(Operation, gc=False, frozen=True):
 
 
 class ChangeVisibility(Operation, gc=False, frozen=True):
-    """Let each lease end `timeout_ms` from now (0: at once). → list[None | CallerError]
+    """Let each message be visible `timeout_ms` from now (0: at once). → list[None | CallerError]
 
-    The whole lease may last 12 hours from its receive. `holder` ties those that go on to a holder, as in Receive: to one
+    On a standard queue the receipt of any receive does so: a lease that has ended begins again, with the same receive count;
+    a lease of a later receive is changed. On a FIFO queue, and if `strict`, only the receipt that holds the message does,
+    others are MessageNotInFlight. A lease may last 12 hours from its receive. `holder` ties those that go on to a holder, as in Receive: to one
     that has come to another broker since, or whose broker was started again.
     """
 
     queue: str
     changes: list[tuple[bytes, int]]
     holder: str | None = None
+    strict: bool = False
 
 
 class Transact(Operation, gc=False, frozen=True):
@@ -218,7 +222,8 @@ class Peek(Operation, gc=False, frozen=True):
 
 
 class Purge(Operation, gc=False, frozen=True):
-    """Delete every message sent before now, in flight ones too. Durable. → int, how many. PurgeInProgress for 60 s."""
+    """Delete every message sent before now, in flight ones too, and forget the deduplication ids. Durable. → int, how many.
+    PurgeInProgress for 60 s."""
 
     queue: str
 

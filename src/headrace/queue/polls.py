@@ -189,7 +189,7 @@ class Polls:
             return
         for queue, deliveries in outcome:
             changes = [(delivery.receipt, 0) for delivery in deliveries]
-            self._submit(ChangeVisibility(queue, changes), lambda _outcome: None)
+            self._submit(ChangeVisibility(queue, changes, strict=True), lambda _outcome: None)
 
     def _serve_line(self, place: Place) -> None:
         """Let the first in line try, some at once; those that get nothing keep their places."""

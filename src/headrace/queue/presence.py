@@ -178,7 +178,8 @@ class Presence:
         for queue, receipts in leases.items():
             for start in range(0, len(receipts), limits.NATIVE_BATCH_MAX):
                 some = receipts[start : start + limits.NATIVE_BATCH_MAX]
-                self._submit(ChangeVisibility(queue, [(receipt, 0) for receipt in some]), lambda _outcome: None)
+                changes = [(receipt, 0) for receipt in some]
+                self._submit(ChangeVisibility(queue, changes, strict=True), lambda _outcome: None)
 
     # What the store answered.
 

@@ -7,6 +7,7 @@ into the store, and `add` brings it in chunk by chunk.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from headrace.queue import limits
@@ -50,6 +51,8 @@ class StandardOrder:
         """A message is visible again, or due: before the others."""
         heappush(self._recalled, seq)
         self._waiting.add(seq)
+        if len(self._recalled) > 2 * len(self._waiting) + limits.STALE_KEPT:
+            self._recalled = sorted(self._waiting)
         if group is not None:
             self._groups[seq] = group
             self._grouped = True
@@ -106,14 +109,14 @@ class StandardOrder:
         self._groups.pop(message.seq, None)
 
     def counts_groups(self) -> bool:
-        """Whether `started` must be told of each lease: no tenant has sent anything otherwise."""
+        """Whether `started` must be called with each lease: no tenant has sent anything otherwise."""
         return self._grouped
 
-    def started(self, seq: int, lease: Lease) -> None:
-        """A message that was taken has been leased."""
-        del seq
-        if lease.group is not None:
-            self.tenants.started(lease.group)
+    def started(self, leases: Sequence[Lease]) -> None:
+        """Messages that were taken have been leased."""
+        for lease in leases:
+            if lease.group is not None:
+                self.tenants.started(lease.group)
 
     def dropped(self, seq: int) -> None:
         """A message that was taken is gone: expired, dead, damaged."""
@@ -144,8 +147,9 @@ class StandardOrder:
             self.tenants.forget(lease.group, seq)
         return lease, False
 
-    def deleted(self, lease: Lease, now: int, *, active: bool) -> None:
+    def deleted(self, seq: int, lease: Lease, now: int, *, active: bool) -> None:
         """The delete of a held message is durable."""
+        del seq
         if active:
             self._ended(lease, now)
 
@@ -156,6 +160,15 @@ class StandardOrder:
         else:
             self.leases.past[seq] = lease
             self.recall(seq, lease.group, lease.sent_ms)
+
+    def hide(self, seq: int) -> None:
+        """The ended lease of a message that nobody has received since begins again; the caller says until when."""
+        held = self.hold(seq)
+        assert held is not None
+        lease, active = held
+        assert not active
+        self.leases.active[seq] = lease
+        self.started([lease])
 
     def claim(self, message: Message) -> None:
         """A message that was taken is bound to a reader's claim."""

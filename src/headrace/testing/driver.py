@@ -37,6 +37,8 @@ class StoreKind:
         durable: whether it survives `close` and a new `open`.
         in_files: whether a copy of the folder's files is what a killed process would leave behind.
         not_copied: patterns of files that need not be in that copy: rebuilt by the next start.
+        sqs_visibility: whether visibility is a message's in FIFO queues, groups take turns, the receipt of any receive works
+            on a standard queue, and a purge forgets deduplication ids, all as in SQS. The machine needs it.
     """
 
     name: str
@@ -44,6 +46,7 @@ class StoreKind:
     durable: bool
     in_files: bool
     not_copied: tuple[str, ...] = ()
+    sqs_visibility: bool = True
 
 
 class StoreDriver:
@@ -149,8 +152,11 @@ class StoreDriver:
         outcomes: list[HeadraceError | None] = self.run(ops.Delete(queue, list(receipts)))
         return outcomes
 
-    def change_visibility(self, queue: str, receipt: bytes, timeout_ms: int) -> HeadraceError | None:
-        outcomes: list[HeadraceError | None] = self.run(ops.ChangeVisibility(queue, [(receipt, timeout_ms)]))
+    def change_visibility(
+        self, queue: str, receipt: bytes, timeout_ms: int, *, strict: bool = False
+    ) -> HeadraceError | None:
+        operation = ops.ChangeVisibility(queue, [(receipt, timeout_ms)], strict=strict)
+        outcomes: list[HeadraceError | None] = self.run(operation)
         return outcomes[0]
 
     def counts(self, queue: str) -> QueueCounts:

@@ -18,7 +18,7 @@ from headrace.errors import ClaimRefused, Fenced, ReceiptExpired, ReceiptInvalid
 from headrace.queue import operations as ops
 from headrace.queue.model import ClaimState, Delivery, Entry, Redrive, arn_of
 from headrace.testing.driver import StoreDriver, StoreKind, fast_folder
-from headrace.testing.model import ModelQueue, require
+from headrace.testing.model import ModelMessage, ModelQueue, require
 
 SECOND: Final = 1_000
 TIMES = st.sampled_from([1, 999, SECOND, 4 * SECOND, 30 * SECOND, 60 * SECOND, 299_999, 300_000, 3_600_000])
@@ -132,14 +132,11 @@ class StoreMachine(RuleBasedStateMachine):
         visibility_ms: int | None,
         deliveries: list[Delivery],
         *,
-        unsettled: str | None = None,
+        deleting: ModelMessage | None = None,
     ) -> None:
         queue = self.queues[name]
         dead_now = self.driver.peek(queue.dead.arn) if queue.dead is not None else []
-        here = {message.id for message in queue.messages}
-        served = [one.message for one in deliveries] + [one.message for one in dead_now if one.message.id in here]
-        locked = {unsettled} - {message.group for message in served} - {None}
-        queue.receive(limit, deliveries, dead_now, self.now, visibility_ms=visibility_ms, locked=locked)
+        queue.receive(limit, deliveries, dead_now, self.now, visibility_ms=visibility_ms, deleting=deleting)
         self.receipts += [(name, delivery.receipt) for delivery in deliveries]
 
     @rule(place=PLACES, seqs=st.lists(st.integers(0, 8), min_size=1, max_size=3), visibility_ms=VISIBILITIES, late=LATE)
@@ -206,17 +203,21 @@ class StoreMachine(RuleBasedStateMachine):
         deleted, deliveries = self.driver.outcomes(operations)
         in_flight = self._holds(name, receipt)
         self.queues[name].delete(receipt, deleted[0])
-        # Until the delete is durable its FIFO group may count as locked, or already as free.
-        unsettled = self.queues[name].issued[receipt].group if in_flight and name in FIFO else None
-        self._receive(name, limit, None, deliveries, unsettled=unsettled)
+        deleting = self.queues[name].issued[receipt] if in_flight and name in FIFO else None
+        self._receive(name, limit, None, deliveries, deleting=deleting)
 
     @precondition(lambda self: bool(self.receipts))
-    @rule(data=st.data(), timeout_ms=st.sampled_from([0, SECOND, 60 * SECOND, 43_200_000]), late=LATE)
-    def change_visibility(self, data: st.DataObject, timeout_ms: int, late: int) -> None:
+    @rule(
+        data=st.data(),
+        timeout_ms=st.sampled_from([0, SECOND, 60 * SECOND, 43_200_000]),
+        strict=st.sampled_from([False, False, True]),
+        late=LATE,
+    )
+    def change_visibility(self, data: st.DataObject, timeout_ms: int, strict: bool, late: int) -> None:
         self._late(late)
         name, receipt = self._pick(data)
-        outcome = self.driver.change_visibility(arn_of(name), receipt, timeout_ms)
-        self.queues[name].change_visibility(receipt, timeout_ms, outcome, self.now)
+        outcome = self.driver.change_visibility(arn_of(name), receipt, timeout_ms, strict=strict)
+        self.queues[name].change_visibility(receipt, timeout_ms, outcome, self.now, strict=strict)
 
     @precondition(lambda self: bool(self.receipts))
     @rule(data=st.data(), other=st.sampled_from(STANDARD + FIFO), position=st.integers(0, 27))

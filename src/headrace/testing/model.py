@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -146,11 +146,11 @@ class ModelQueue:
         now: int,
         *,
         visibility_ms: int | None,
-        locked: Collection[str | None] = (),
+        deleting: ModelMessage | None = None,
     ) -> None:
         """A receive was answered `deliveries`; `dead_now` is what the dead-letter queue shows afterwards.
 
-        `locked`: FIFO groups that count as locked besides those with a message in flight.
+        `deleting`: a message of a FIFO queue whose delete may not be durable yet: then those behind it in its group wait.
         """
         before = {message.id: message for message in self.messages if self.ready(message, now)}
         exhausted = {m.id for m in before.values() if self.dead is not None and m.receives >= self.receives_max}
@@ -158,8 +158,13 @@ class ModelQueue:
         require(len(set(ids)) == len(ids), "a message was delivered twice in one receive")
         moved = [one for one in dead_now if one.message.id in exhausted]
         if self.fifo:
-            free = {m.group for m in before.values() if m.group not in locked and not self._locked(m.group)}
-            before = {key: message for key, message in before.items() if message.group in free}
+            served = {*ids, *(one.message.id for one in moved)}
+            waits = deleting is not None and not any(
+                self._behind(before[key], deleting) for key in served if key in before
+            )
+            before = {message.id: message for message in self._served_next(now)}
+            if deleting is not None and waits:
+                before = {key: message for key, message in before.items() if not self._behind(message, deleting)}
             exhausted &= before.keys()
             self._check_fifo_order(deliveries, before, exhausted, {one.message.id for one in moved})
         deliverable = before.keys() - exhausted
@@ -172,6 +177,21 @@ class ModelQueue:
             self._lease(before[delivery.message.id], delivery, now, lease_ms)
         for one in moved:
             self._bury(before[one.message.id], one.message, now)
+
+    def _served_next(self, now: int) -> list[ModelMessage]:
+        """Of a FIFO queue: each group's first messages, up to the first that is not ready; none of a reader's groups."""
+        out: list[ModelMessage] = []
+        closed = {message.group for message in self.messages if message.claimed_by is not None}
+        for message in self.messages:
+            if not self.ready(message, now):
+                closed.add(message.group)
+            if message.group not in closed:
+                out.append(message)
+        return out
+
+    @staticmethod
+    def _behind(message: ModelMessage, other: ModelMessage) -> bool:
+        return message.group == other.group and message.seq > other.seq
 
     def take(
         self, seqs: Sequence[int], outcomes: Sequence[Delivery | HeadraceError], now: int, *, visibility_ms: int | None
@@ -196,16 +216,13 @@ class ModelQueue:
         if not self.fifo:
             return not message.in_flight
         first = next(one for one in self.messages if one.group == message.group)
-        return message is first and self.ready(message, now) and not self._locked(message.group)
+        return message is first and message in self._served_next(now)
 
     def _check_number(self, limit: int, delivered: int, deliverable: int) -> None:
-        """All that is ready, up to the limit. A FIFO receive may stop short behind a message that it had to drop, since its
-        group is locked by then: SQS promises as many as possible, not how many; but one, if there is one."""
+        """All that is ready, up to the limit. A FIFO receive may stop short behind a message that it had to drop: SQS promises
+        as many as possible, not how many; but one, if there is one."""
         least = min(limit, deliverable, 1) if self.fifo else min(limit, deliverable)
         require(least <= delivered <= limit, f"{delivered} delivered of {deliverable}, limit {limit}")
-
-    def _locked(self, group: str | None) -> bool:
-        return any(message.group == group and message.in_flight for message in self.messages)
 
     def _check_fifo_order(
         self,
@@ -297,15 +314,19 @@ class ModelQueue:
             require(isinstance(outcome, ReceiptExpired), f"an expired receipt was not refused: {outcome!r}")
             return
         require(outcome is None, f"a delete was refused: {outcome!r}")
-        if newest and message.claimed_by is None:
+        if message.claimed_by is None:
             self.messages.remove(message)
             self._break_attempts(message)
 
-    def change_visibility(self, receipt: bytes, timeout_ms: int, outcome: HeadraceError | None, now: int) -> None:
+    def change_visibility(
+        self, receipt: bytes, timeout_ms: int, outcome: HeadraceError | None, now: int, *, strict: bool = False
+    ) -> None:
+        """On a standard queue any receipt of the message will do, unless the change was `strict`."""
         message = self.issued[receipt]
-        holds = message in self.messages and message.lease_ends is not None and message.receipts[-1] == receipt
-        if not holds or now + timeout_ms > message.received_ms + TWELVE_HOURS_MS:
-            require(isinstance(outcome, HeadraceError), "a change was allowed without a lease, or beyond 12 hours")
+        holds = message.lease_ends is not None and message.receipts[-1] == receipt
+        allowed = message in self.messages and message.claimed_by is None and (holds or not (self.fifo or strict))
+        if not allowed or now + timeout_ms > message.received_ms + TWELVE_HOURS_MS:
+            require(isinstance(outcome, HeadraceError), "a change was allowed by a stale receipt, or beyond 12 hours")
             return
         require(outcome is None, f"a change of visibility was refused: {outcome!r}")
         message.lease_ends = now + timeout_ms if timeout_ms else None
@@ -314,6 +335,7 @@ class ModelQueue:
     def purge(self, count: int) -> None:
         require(count == len(self.messages), f"purged {count} of {len(self.messages)}")
         self.messages.clear()
+        self.known_ids.clear()
         for claimed in self.claims.values():
             claimed.clear()
 

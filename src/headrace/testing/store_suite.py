@@ -8,7 +8,8 @@ To run it against a store, import it into a test module and say by a fixture whi
     def kind() -> StoreKind:
         return StoreKind("mine", open_my_store, durable=True, in_files=True)
 
-Tests of restarts run where the kind is `durable`, tests of crashes where it is also `in_files`.
+Tests of restarts run where the kind is `durable`, tests of crashes where it is also `in_files`, tests of SQS's rules of
+visibility where it has `sqs_visibility`.
 """
 
 # ruff: noqa: E402 - assertions are rewritten (so that failures show values) only in modules named before their import
@@ -25,10 +26,11 @@ from headrace.testing.suite.durability import TestCrashes, TestRestarts
 from headrace.testing.suite.fairness import TestFairQueues, TestInFlight
 from headrace.testing.suite.fifo import (
     TestFifoAttempts,
-    TestFifoLocks,
     TestFifoOrder,
     TestFifoReceipts,
     TestFifoSendChecks,
+    TestFifoTurns,
+    TestFifoVisibility,
 )
 from headrace.testing.suite.moves import TestMoveTasks
 from headrace.testing.suite.queues import TestCooldowns, TestDeletion, TestPurging, TestQueueDirectory
@@ -68,12 +70,13 @@ __all__ = [
     "TestFifoAttempts",
     "TestFifoClaims",
     "TestFifoDeadLetters",
-    "TestFifoLocks",
     "TestFifoOrder",
     "TestFifoReceipts",
     "TestFifoSendChecks",
     "TestFifoTaking",
     "TestFifoTopics",
+    "TestFifoTurns",
+    "TestFifoVisibility",
     "TestFilters",
     "TestForgedReceipts",
     "TestInFlight",

@@ -81,7 +81,7 @@ class BrokerBackend:
     def change_visibility(
         self, queue: str, changes: Sequence[tuple[bytes, int]], *, holder: str | None = None
     ) -> list[CallerError | None]:
-        operation = ops.ChangeVisibility(arn_of(queue), list(changes), holder)
+        operation = ops.ChangeVisibility(arn_of(queue), list(changes), holder, strict=True)
         outcomes: list[CallerError | None] = self._call(operation)
         return outcomes
 

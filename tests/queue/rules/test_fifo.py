@@ -1,4 +1,4 @@
-"""The order of a FIFO queue: strict in a group, one owner of a group at a time."""
+"""The order of a FIFO queue: strict in a group, in turn between groups."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from headrace.queue import limits
 from headrace.queue.fifo import FifoOrder
+from headrace.queue.leases import Lease
 from tests.queue.rules.messages import NOW, message
 
 
@@ -23,8 +24,7 @@ def take(order: FifoOrder, limit: int, *, now: int = NOW, delay_ms: int = 0, rea
 def lease(order: FifoOrder, seqs: list[int], group: str, *, now: int = NOW) -> None:
     """Lease messages that were taken, for a second."""
     messages = [message(seq, group=group) for seq in seqs]
-    for one, granted in zip(messages, order.leases.grant(messages, now=now, expires_ms=now + 1_000), strict=True):
-        order.started(one.seq, granted)
+    order.started(order.leases.grant(messages, now=now, expires_ms=now + 1_000))
 
 
 def receive(order: FifoOrder, limit: int, group: str) -> list[int]:
@@ -36,7 +36,7 @@ def receive(order: FifoOrder, limit: int, group: str) -> list[int]:
 def delete(order: FifoOrder, seq: int) -> None:
     held = order.hold(seq)
     assert held is not None
-    order.deleted(held[0], NOW, active=held[1])
+    order.deleted(seq, held[0], NOW, active=held[1])
 
 
 class TestOrder:
@@ -47,14 +47,14 @@ class TestOrder:
         assert take(order, 4) == [3]
         assert len(order) == 0
 
-    def test_message_in_flight_locks_its_group_and_no_other(self) -> None:
+    def test_message_in_flight_holds_up_its_group_and_no_other(self) -> None:
         order = ordered("aab")
         receive(order, 1, "a")
         assert receive(order, 5, "b") == [3]
         order.add(4, "a", NOW)
         assert take(order, 5) == []
 
-    def test_group_is_free_when_its_last_message_in_flight_is_deleted(self) -> None:
+    def test_group_goes_on_when_its_last_message_in_flight_is_deleted(self) -> None:
         order = ordered("aaa")
         receive(order, 2, "a")
         delete(order, 1)
@@ -68,16 +68,16 @@ class TestOrder:
         delete(order, 1)
         assert order.groups == {}
 
-    def test_group_stays_locked_until_the_delete_is_durable(self) -> None:
+    def test_group_waits_until_the_delete_is_durable(self) -> None:
         order = ordered("aa")
         receive(order, 1, "a")
         held = order.hold(1)
         assert held is not None
         assert take(order, 1) == []
-        order.deleted(held[0], NOW, active=held[1])
+        order.deleted(1, held[0], NOW, active=held[1])
         assert take(order, 1) == [2]
 
-    def test_failed_delete_leaves_the_lease_and_the_lock(self) -> None:
+    def test_failed_delete_leaves_the_lease(self) -> None:
         order = ordered("aa")
         receive(order, 1, "a")
         held = order.hold(1)
@@ -127,15 +127,20 @@ class TestOrder:
         with pytest.raises(AssertionError):
             FifoOrder().add(1, None, NOW)
 
-    def test_group_that_was_locked_when_the_store_was_last_open_stays_locked(self) -> None:
+    def test_message_in_flight_when_the_store_was_last_open_holds_up_what_is_behind_it(self) -> None:
         order = FifoOrder()
-        order.lock("a")
-        order.add(2, "a", NOW)
-        assert take(order, 1) == []
-        order.unlock("a")
-        assert take(order, 1) == [2]
+        for seq in (4, 2):
+            order.leases.restore(seq, Lease(1, NOW, NOW, NOW + seq * 1_000, NOW, "a"))
+            order.lock(seq, "a")
+        for seq in (1, 3, 5):
+            order.add(seq, "a", NOW)
+        assert receive(order, 5, "a") == [1]
+        delete(order, 1)
+        order.release(2, NOW)
+        assert receive(order, 5, "a") == [2, 3]
+        order._check_invariants()
 
-    def test_every_lease_must_be_told(self) -> None:
+    def test_every_lease_is_wanted(self) -> None:
         assert FifoOrder().counts_groups()
 
     def test_room_is_what_the_limit_leaves(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,13 +149,110 @@ class TestOrder:
         receive(order, 1, "a")
         assert order.room() == 2
 
-    def test_purge_leaves_nothing_and_unlocks_every_group(self) -> None:
+    def test_purge_leaves_nothing(self) -> None:
         order = ordered("aab")
         receive(order, 1, "a")
         order.clear()
         assert (len(order), order.leases.in_flight()) == (0, 0)
         order.add(4, "a", NOW)
         assert take(order, 5) == [4]
+
+
+class TestVisibility:
+    """Visibility is a message's, not a group's."""
+
+    def test_group_is_served_from_its_first_visible_message_up_to_the_first_in_flight(self) -> None:
+        order = ordered("aaaa")
+        assert receive(order, 3, "a") == [1, 2, 3]
+        order.release(1, NOW)
+        assert receive(order, 5, "a") == [1]
+        order.release(2, NOW)
+        assert receive(order, 5, "a") == []
+        order.release(1, NOW)
+        assert receive(order, 5, "a") == [1, 2]
+
+    def test_message_in_flight_hides_all_behind_it(self) -> None:
+        order = ordered("aaa")
+        receive(order, 2, "a")
+        order.release(2, NOW)
+        assert take(order, 5) == []
+
+    def test_deleted_message_lets_those_before_the_next_in_flight_through(self) -> None:
+        order = ordered("aaaa")
+        receive(order, 4, "a")
+        order.release(2, NOW)
+        order.release(3, NOW)
+        assert take(order, 5) == []
+        delete(order, 1)
+        assert take(order, 5) == [2, 3]
+
+    def test_picked_message_is_the_first_of_its_group_whatever_is_behind_it(self) -> None:
+        order = ordered("aaa")
+        receive(order, 2, "a")
+        order.release(1, NOW)
+        assert not order.pick(message(3, group="a"), NOW, delay_ms=0)
+        assert order.pick(message(1, group="a"), NOW, delay_ms=0)
+        assert not order.pick(message(3, group="a"), NOW, delay_ms=0)
+
+
+class TestTurns:
+    def give_back(self, order: FifoOrder, seqs: list[int]) -> None:
+        for seq in seqs:
+            order.release(seq, NOW)
+
+    def receive(self, order: FifoOrder, groups: str, limit: int) -> list[int]:
+        """Take and lease; message 1, 2, … are of the groups `groups`."""
+        taken = take(order, limit)
+        messages = [message(seq, group=groups[seq - 1]) for seq in taken]
+        order.started(order.leases.grant(messages, now=NOW, expires_ms=NOW + 1_000))
+        order._check_invariants()
+        return taken
+
+    def test_served_groups_go_behind_those_that_were_not_and_are_served_whole(self) -> None:
+        groups = "abbca"
+        order = ordered(groups)
+        first = self.receive(order, groups, 3)
+        assert first == [1, 5, 2]
+        self.give_back(order, first)
+        assert self.receive(order, groups, 10) == [4, 1, 5, 2, 3]
+
+    def test_new_group_is_the_last(self) -> None:
+        order = ordered("ab")
+        self.give_back(order, self.receive(order, "ab", 2))
+        order.add(3, "c", NOW)
+        assert take(order, 3) == [1, 2, 3]
+
+    def test_group_that_had_no_messages_left_is_new(self) -> None:
+        order = ordered("ab")
+        self.receive(order, "ab", 1)
+        delete(order, 1)
+        order.add(3, "a", NOW)
+        assert take(order, 3) == [2, 3]
+
+    def test_message_that_was_given_back_or_dropped_costs_no_turn(self) -> None:
+        order = ordered("aab")
+        assert take(order, 1) == [1]
+        order.untake(1, "a", NOW)
+        assert take(order, 1) == [1]
+        order.dropped(1)
+        assert take(order, 2) == [2, 3]
+
+    def test_picked_message_costs_its_group_the_turn(self) -> None:
+        order = ordered("ab")
+        assert order.pick(message(1, group="a"), NOW, delay_ms=0)
+        lease(order, [1], "a")
+        order.release(1, NOW)
+        assert take(order, 2) == [2, 1]
+
+    def test_entries_of_past_turns_are_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "STALE_KEPT", 5)
+        order = ordered("ab")
+        for _ in range(100):
+            assert order.pick(message(1, group="a"), NOW, delay_ms=0)
+            lease(order, [1], "a")
+            order.release(1, NOW)
+        assert len(order._free) <= 10
+        assert take(order, 2) == [2, 1]
 
 
 class TestDelay:
@@ -225,10 +327,10 @@ class TestClaims:
     def claim(self, order: FifoOrder, limit: int, reader: str) -> list[int]:
         taken = take(order, limit, reader=reader)
         for seq in taken:
-            order.claim(message(seq, group=order._taken[seq]))
+            order.claim(message(seq, group=order._away[seq]))
         return taken
 
-    def test_claimed_group_is_locked_for_others(self) -> None:
+    def test_claimed_group_is_closed_to_others(self) -> None:
         order = ordered("aa")
         assert self.claim(order, 1, "r") == [1]
         assert take(order, 5) == []
@@ -285,10 +387,17 @@ class TestClaims:
         receive(order, 1, "a")
         assert self.claim(order, 5, "r") == []
 
-    def test_readers_lock_survives_a_restart(self) -> None:
+    def test_nothing_is_claimed_before_a_message_in_flight_which_others_may_have(self) -> None:
+        order = ordered("aab")
+        receive(order, 2, "a")
+        order.release(1, NOW)
+        assert self.claim(order, 5, "r") == [3]
+        assert take(order, 5) == [1]
+
+    def test_readers_claim_survives_a_restart(self) -> None:
         order = FifoOrder()
         order.leases.claim(message(1, group="a"))
-        order.lock("a", "r")
+        order.lock(1, "a", "r")
         order.add(2, "a", NOW)
         assert take(order, 5) == []
         assert self.claim(order, 5, "r") == [2]

@@ -1,4 +1,4 @@
-"""Consumers and readers of a FIFO queue in any interleaving: a group has one owner and keeps its order."""
+"""Consumers and readers of a FIFO queue in any interleaving, compared with a list model: what comes next, and in which order."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from tests.queue.rules.test_fifo import lease, take
 
 
 class OrderMachine(RuleBasedStateMachine):
-    """Consumers and readers in any interleaving: a group has one owner and is handed out in order, no message is lost.
-
-    Readers are compared too: what a reader has claimed from, it may go on with, whatever others did in between.
-    """
+    """The model: for each group, which messages wait and which are away; and the line in which groups take turns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,26 +23,47 @@ class OrderMachine(RuleBasedStateMachine):
         self.waiting: set[int] = set()
         self.held: dict[int, Lease] = {}
         self.reader: dict[int, str] = {}  # claimed seq -> who has it
+        self.line: list[str] = []
 
     def in_flight(self, group: str) -> list[int]:
         away = [*self.order.leases.active, *self.held, *self.reader]
         return [seq for seq in away if self.groups[seq] == group]
 
-    def available(self, reader: str | None) -> set[int]:
-        """What may be taken now: all that waits in groups that are free, or this reader's."""
-        out = set()
-        for seq in self.waiting:
-            away = self.in_flight(self.groups[seq])
-            if not away or (reader is not None and all(self.reader.get(one) == reader for one in away)):
-                out.add(seq)
-        return out
+    def next_of(self, group: str, reader: str | None) -> list[int]:
+        """What may be taken of the group now, in order."""
+        waiting = sorted(seq for seq in self.waiting if self.groups[seq] == group)
+        away = self.in_flight(group)
+        owners = {self.reader[seq] for seq in away if seq in self.reader}
+        if owners:
+            return waiting if owners == {reader} else []
+        if reader is not None and away:
+            return []
+        return [seq for seq in waiting if all(seq < one for one in away)]
 
-    @rule(group=st.sampled_from("aab"))
+    def next(self, limit: int, reader: str | None) -> list[int]:
+        return [seq for group in self.line for seq in self.next_of(group, reader)][:limit]
+
+    def served(self, seqs: list[int]) -> None:
+        for group in dict.fromkeys(self.groups[seq] for seq in seqs):
+            self.line.remove(group)
+            self.line.append(group)
+
+    def wait(self, seq: int) -> None:
+        """A message waits, anew or again."""
+        self.waiting.add(seq)
+        if self.groups[seq] not in self.line:
+            self.line.append(self.groups[seq])
+
+    def forget_empty(self) -> None:
+        known = {self.groups[seq] for seq in self.waiting} | {group for group in self.line if self.in_flight(group)}
+        self.line = [group for group in self.line if group in known]
+
+    @rule(group=st.sampled_from("aabc"))
     def send(self, group: str) -> None:
         seq = len(self.groups) + 1
         self.groups[seq] = group
         self.order.add(seq, group, self.now)
-        self.waiting.add(seq)
+        self.wait(seq)
 
     @rule(
         limit=st.integers(1, 4),
@@ -53,27 +71,44 @@ class OrderMachine(RuleBasedStateMachine):
         fate=st.sampled_from(["leased", "leased", "dropped", "drop failed"]),
     )
     def receive(self, limit: int, reader: str | None, fate: str) -> None:
-        available = self.available(reader)
+        expected = self.next(limit, reader)
         taken = take(self.order, limit, now=self.now, reader=reader)
-        assert len(taken) == len(set(taken)) == min(limit, len(available))
-        assert set(taken) <= available
-        for seq in taken:
-            earlier = {one for one in self.waiting if one < seq and self.groups[one] == self.groups[seq]}
-            assert not earlier, "order of the group"
-            self.waiting.discard(seq)
+        assert taken == expected
+        self.waiting -= set(taken)
         if fate != "leased":
             for seq in taken:
                 self.order.dropped(seq)
+            self.forget_empty()
             for seq in taken if fate == "drop failed" else ():
                 self.order.recall(seq, self.groups[seq], self.now)
-                self.waiting.add(seq)
-        elif reader is None:
-            for seq in taken:
-                lease(self.order, [seq], self.groups[seq], now=self.now)
+                self.wait(seq)
+            return
+        self.served(taken)
+        if reader is None:
+            messages = [message(seq, group=self.groups[seq]) for seq in taken]
+            self.order.started(self.order.leases.grant(messages, now=self.now, expires_ms=self.now + 1_000))
         else:
             for seq in taken:
                 self.order.claim(message(seq, group=self.groups[seq]))
                 self.reader[seq] = reader
+
+    @rule(which=st.integers(0, 30))
+    @precondition(lambda self: self.waiting)
+    def pick(self, which: int) -> None:
+        seq = sorted(self.waiting)[which % len(self.waiting)]
+        group = self.groups[seq]
+        free = self.next_of(group, None)[:1] == [seq]
+        assert self.order.pick(message(seq, group=group), self.now, delay_ms=0) == free
+        if free:
+            self.waiting.discard(seq)
+            self.served([seq])
+            lease(self.order, [seq], group, now=self.now)
+
+    @rule(which=st.integers(0, 30))
+    @precondition(lambda self: self.order.leases.active)
+    def extend(self, which: int) -> None:
+        seq = sorted(self.order.leases.active)[which % len(self.order.leases.active)]
+        self.order.leases.move_expiry(seq, self.now + 2_000)
 
     @rule(limit=st.integers(1, 4), reader=st.sampled_from([None, "r"]))
     def take_and_give_back(self, limit: int, reader: str | None) -> None:
@@ -85,14 +120,14 @@ class OrderMachine(RuleBasedStateMachine):
     def release(self, which: int) -> None:
         seq = sorted(self.order.leases.active)[which % len(self.order.leases.active)]
         self.order.release(seq, self.now)
-        self.waiting.add(seq)
+        self.wait(seq)
 
     @rule()
     def time_passes(self) -> None:
         self.now += 600
         for seq in self.order.leases.expired(self.now):
             self.order.release(seq, self.now)
-            self.waiting.add(seq)
+            self.wait(seq)
 
     @rule(which=st.integers(0, 30))
     @precondition(lambda self: self.order.leases.active)
@@ -110,7 +145,8 @@ class OrderMachine(RuleBasedStateMachine):
         if failed:
             self.order.put_back(seq, held, active=True)
         else:
-            self.order.deleted(held, self.now, active=True)
+            self.order.deleted(seq, held, self.now, active=True)
+            self.forget_empty()
 
     @rule(which=st.integers(0, 30), acknowledged=st.booleans())
     @precondition(lambda self: self.reader)
@@ -119,13 +155,15 @@ class OrderMachine(RuleBasedStateMachine):
         del self.reader[seq]
         if acknowledged:
             self.order.claim_deleted(seq)
+            self.forget_empty()
         else:
             self.order.unclaim(seq)
-            self.waiting.add(seq)
+            self.wait(seq)
 
     @rule()
     def purge(self) -> None:
         self.order.clear()
+        self.line.clear()
         self.waiting.clear()
         self.held.clear()
         self.reader.clear()
@@ -133,8 +171,8 @@ class OrderMachine(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         assert len(self.order) == len(self.waiting)
-        for group, state in self.order.groups.items():
-            assert state.in_flight == len(self.in_flight(group))
+        assert self.order.groups.keys() == set(self.line)
+        self.order._check_invariants()
         self.order.leases._check_invariants()
 
 

@@ -24,9 +24,9 @@ def add(order: StandardOrder, *messages: tuple[int, str | None]) -> None:
 def lease(order: StandardOrder, seqs: list[int], group: str | None = None, *, now: int = NOW) -> None:
     """Lease messages that were taken, for a second."""
     messages = [message(seq, group=group) for seq in seqs]
-    for one, granted in zip(messages, order.leases.grant(messages, now=now, expires_ms=now + 1_000), strict=True):
-        if order.counts_groups():
-            order.started(one.seq, granted)
+    leases = order.leases.grant(messages, now=now, expires_ms=now + 1_000)
+    if order.counts_groups():
+        order.started(leases)
 
 
 def take(order: StandardOrder, limit: int, *, now: int = NOW, all_known: bool = True) -> list[int]:
@@ -95,7 +95,7 @@ class TestDeleting:
         assert held is not None
         granted, active = held
         assert active
-        order.deleted(granted, NOW, active=active)
+        order.deleted(1, granted, NOW, active=active)
         assert order.leases.expired(NOW + 1_000) == []
         assert order.tenants.in_flight == {}
 
@@ -114,7 +114,7 @@ class TestDeleting:
         order.release(1, NOW)
         held = order.hold(1)
         assert held is not None and not held[1]
-        order.deleted(held[0], NOW, active=held[1])
+        order.deleted(1, held[0], NOW, active=held[1])
         assert len(order) == 0
         assert take(order, 1) == []
 
@@ -147,7 +147,7 @@ class TestDeleting:
         assert take(order, 1, all_known=False) == []
         held = order.hold(31)
         assert held is not None
-        order.deleted(held[0], NOW, active=held[1])
+        order.deleted(31, held[0], NOW, active=held[1])
         assert len(order) == 0
         assert take(order, 5) == []
 
@@ -238,7 +238,7 @@ class TestFair:
         for seq in range(1, 31):
             held = order.hold(seq)
             assert held is not None
-            order.deleted(held[0], NOW + 1_000, active=True)
+            order.deleted(seq, held[0], NOW + 1_000, active=True)
         add(order, (31, "noisy"))
         assert take(order, 1) == [31]  # the last that waits
         add(order, (32, "noisy"))

@@ -106,7 +106,7 @@ class OrderMachine(RuleBasedStateMachine):
             self.order.put_back(seq, granted, active=active)
             self.ready |= set() if active else {seq}
         else:
-            self.order.deleted(granted, self.now, active=active)
+            self.order.deleted(seq, granted, self.now, active=active)
             del self.received[seq]
 
     @rule(which=SEQS, acknowledged=st.booleans())

@@ -78,9 +78,7 @@ def load(db: apsw.Connection, records: list[LeaseRecord]) -> Stored:
     last = dict(db.execute("SELECT name, seq FROM sqlite_sequence"))
     dedups = [
         Dedup(queue, key, Sent(message_id, seq), expires_ms)
-        for queue, key, message_id, seq, expires_ms in db.execute(
-            "SELECT queue, key, message_id, seq, expires_ms FROM dedup ORDER BY id"
-        )
+        for queue, key, message_id, seq, expires_ms in db.execute(_DEDUPS)
     ]
     stored = Stored(
         secret=secret,
@@ -111,6 +109,12 @@ def load(db: apsw.Connection, records: list[LeaseRecord]) -> Stored:
 
 _QUEUES: Final = (
     "SELECT id, arn, info, floor, purged_ms, messages, reserved FROM queue LEFT JOIN progress ON queue = id"
+)
+
+
+_DEDUPS: Final = (  # those of purged messages are forgotten
+    "SELECT dedup.queue, key, message_id, seq, expires_ms FROM dedup LEFT JOIN queue ON queue.id = dedup.queue"
+    " WHERE seq >= coalesce(floor, 0) ORDER BY dedup.id"
 )
 
 

@@ -1,4 +1,4 @@
-"""FIFO queues: strict order in a group, one owner of a group at a time, and refused receipts."""
+"""FIFO queues: strict order in a group, turns of groups, one owner of a message at a time, and refused receipts."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TestFifoOrder(SuitePart):
         numbers = [driver.send(queue, str(number), group="g").seq for number in range(20)]
         assert numbers == sorted(set(numbers))
 
-    def test_deep_backlog_behind_a_locked_group_does_not_hide_others(self, driver: StoreDriver) -> None:
+    def test_deep_backlog_of_a_group_in_flight_does_not_hide_others(self, driver: StoreDriver) -> None:
         queue = create_fifo(driver)
         driver.send_all(queue, [entry(f"a{number}", group="a") for number in range(3_000)])
         driver.send(queue, "b0", group="b")
@@ -85,15 +85,15 @@ class TestFifoOrder(SuitePart):
         assert bodies(driver.receive(queue, 1)) == ["b0"]
 
 
-class TestFifoLocks(SuitePart):
-    def test_group_is_locked_while_a_message_is_in_flight(self, driver: StoreDriver) -> None:
+class TestFifoVisibility(SuitePart):
+    def test_group_waits_while_its_first_message_is_in_flight(self, driver: StoreDriver) -> None:
         queue = create_fifo(driver)
         send_groups(driver, queue, "a1", "a2", "b1")
         assert bodies(driver.receive(queue, 1)) == ["a1"]
         assert bodies(driver.receive(queue, 10)) == ["b1"]
         assert driver.receive(queue, 10) == []
 
-    def test_new_messages_of_a_locked_group_wait(self, driver: StoreDriver) -> None:
+    def test_new_messages_wait_for_those_in_flight(self, driver: StoreDriver) -> None:
         queue = create_fifo(driver)
         send_groups(driver, queue, "a1")
         (first,) = driver.receive(queue)
@@ -102,7 +102,7 @@ class TestFifoLocks(SuitePart):
         driver.delete(queue, first.receipt)
         assert bodies(driver.receive(queue)) == ["a2"]
 
-    def test_group_stays_locked_until_its_last_message_in_flight_is_done(self, driver: StoreDriver) -> None:
+    def test_group_waits_until_its_last_message_in_flight_is_done(self, driver: StoreDriver) -> None:
         queue = create_fifo(driver)
         send_groups(driver, queue, "a1", "a2", "a3")
         first, second = driver.receive(queue, 2)
@@ -130,7 +130,7 @@ class TestFifoLocks(SuitePart):
         assert bodies(deliveries) == ["a1", "a2", "a3"]
         assert [one.receives for one in deliveries] == [2, 2, 1]
 
-    def test_one_message_with_extended_visibility_blocks_its_group(self, driver: StoreDriver) -> None:
+    def test_first_message_with_extended_visibility_hides_its_group(self, driver: StoreDriver) -> None:
         queue = create_fifo(driver, visibility_ms=10 * SECOND)
         send_groups(driver, queue, "a1", "a2", "a3", "b1")
         first = driver.receive(queue, 3)[0]
@@ -140,15 +140,38 @@ class TestFifoLocks(SuitePart):
         driver.pass_time(30 * SECOND)
         assert bodies(driver.receive(queue, 3)) == ["a1", "a2", "a3"]
 
-    def test_later_message_with_extended_visibility_blocks_the_earlier_ones_too(self, driver: StoreDriver) -> None:
-        queue = create_fifo(driver, visibility_ms=10 * SECOND)
+    @pytest.mark.parametrize(("extended", "served"), [(0, []), (1, ["a1"]), (2, ["a1", "a2"])])
+    def test_group_is_served_up_to_the_message_with_extended_visibility(
+        self, as_sqs: StoreDriver, extended: int, served: list[str]
+    ) -> None:
+        queue = create_fifo(as_sqs, visibility_ms=SECOND)
+        send_groups(as_sqs, queue, "a1", "a2", "a3", "a4")
+        deliveries = as_sqs.receive(queue, 3)
+        assert as_sqs.change_visibility(queue, deliveries[extended].receipt, 4 * SECOND) is None
+        as_sqs.pass_time(2_500)
+        assert bodies(as_sqs.receive(queue, visibility_ms=MINUTE)) == served
+        assert as_sqs.receive(queue) == []
+
+    def test_message_made_visible_comes_again_alone_while_the_next_is_in_flight(self, as_sqs: StoreDriver) -> None:
+        queue = create_fifo(as_sqs)
+        send_groups(as_sqs, queue, "a1", "a2", "a3")
+        first, second = as_sqs.receive(queue, 2)
+        assert as_sqs.change_visibility(queue, first.receipt, 0) is None
+        (again,) = as_sqs.receive(queue)
+        assert (again.message.body, again.receives) == (b"a1", 2)
+        assert as_sqs.delete(queue, second.receipt) == [None]
+        assert as_sqs.receive(queue) == []
+        assert as_sqs.delete(queue, again.receipt) == [None]
+        assert bodies(as_sqs.receive(queue)) == ["a3"]
+
+    def test_later_message_made_visible_waits_for_the_earlier_one(self, driver: StoreDriver) -> None:
+        queue = create_fifo(driver)
         send_groups(driver, queue, "a1", "a2")
-        second = driver.receive(queue, 2)[1]
-        assert driver.change_visibility(queue, second.receipt, MINUTE) is None
-        driver.pass_time(30 * SECOND)
+        first, second = driver.receive(queue, 2)
+        driver.change_visibility(queue, second.receipt, 0)
         assert driver.receive(queue) == []
-        driver.delete(queue, second.receipt)
-        assert bodies(driver.receive(queue)) == ["a1"]
+        driver.delete(queue, first.receipt)
+        assert bodies(driver.receive(queue)) == ["a2"]
 
     def test_released_message_comes_again_before_the_rest_of_its_group(self, driver: StoreDriver) -> None:
         queue = create_fifo(driver)
@@ -157,7 +180,7 @@ class TestFifoLocks(SuitePart):
         driver.change_visibility(queue, first.receipt, 0)
         assert bodies(driver.receive(queue, 1)) == ["a1"]
 
-    def test_purge_unlocks_every_group(self, driver: StoreDriver) -> None:
+    def test_purge_leaves_nothing_that_groups_wait_for(self, driver: StoreDriver) -> None:
         queue = create_fifo(driver)
         send_groups(driver, queue, "a1", "a2")
         driver.receive(queue, 1)
@@ -172,6 +195,18 @@ class TestFifoLocks(SuitePart):
         send_groups(driver, queue, "a2")
         driver.pass_time(30 * SECOND)
         assert bodies(driver.receive(queue)) == ["a2"]
+
+    @pytest.mark.usefixtures("as_sqs")
+    def test_visibility_of_each_message_survives_a_crash(self, crashable: StoreDriver) -> None:
+        queue = create_fifo(crashable)
+        send_groups(crashable, queue, "a1", "a2", "a3", "b1")
+        first, second, _, _ = crashable.receive(queue, 4)
+        crashable.change_visibility(queue, first.receipt, 0)
+        crashable.crash()
+        assert bodies(crashable.receive(queue)) == ["a1"]
+        crashable.crash()
+        assert crashable.receive(queue) == []
+        assert crashable.delete(queue, second.receipt) == [None]
 
     def test_random_consumers_never_share_a_group_nor_break_its_order(self, driver: StoreDriver) -> None:
         queue = create_fifo(driver, visibility_ms=5 * SECOND)
@@ -195,6 +230,45 @@ class TestFifoLocks(SuitePart):
                     done[name].append(int(delivery.message.body[1:]))
             driver.pass_time(chance.choice([0, SECOND, 2 * SECOND]))
         assert all(numbers == list(range(len(numbers))) and numbers for numbers in done.values())
+
+
+class TestFifoTurns(SuitePart):
+    def test_served_groups_go_behind_those_that_were_not_and_are_served_whole(self, as_sqs: StoreDriver) -> None:
+        queue = create_fifo(as_sqs)
+        send_groups(as_sqs, queue, "a1", "b1", "b2", "c1", "a2")
+        assert bodies(as_sqs.receive(queue, 3, visibility_ms=0)) == ["a1", "a2", "b1"]
+        assert bodies(as_sqs.receive(queue, 10)) == ["c1", "a1", "a2", "b1", "b2"]
+
+    def test_groups_whose_time_has_run_out_come_in_the_order_in_which_they_were_served(
+        self, as_sqs: StoreDriver
+    ) -> None:
+        queue = create_fifo(as_sqs, visibility_ms=SECOND)
+        send_groups(as_sqs, queue, "a1", "b1", "b2", "c1", "a2")
+        assert bodies(as_sqs.receive(queue, 2)) == ["a1", "a2"]
+        assert bodies(as_sqs.receive(queue, 1)) == ["b1"]
+        as_sqs.pass_time(SECOND)
+        assert bodies(as_sqs.receive(queue, 10)) == ["c1", "a1", "a2", "b1", "b2"]
+
+    def test_group_that_goes_on_comes_behind_those_that_wait(self, as_sqs: StoreDriver) -> None:
+        queue = create_fifo(as_sqs)
+        send_groups(as_sqs, queue, "a1", "a2", "b1", "c1")
+        as_sqs.delete(queue, as_sqs.receive(queue, 1)[0].receipt)
+        send_groups(as_sqs, queue, "d1")
+        assert bodies(as_sqs.receive(queue)) == ["b1", "c1", "a2", "d1"]
+
+    def test_new_group_is_the_last(self, as_sqs: StoreDriver) -> None:
+        queue = create_fifo(as_sqs)
+        send_groups(as_sqs, queue, "a1")
+        as_sqs.receive(queue, visibility_ms=0)
+        send_groups(as_sqs, queue, "b1")
+        assert bodies(as_sqs.receive(queue)) == ["a1", "b1"]
+
+    def test_group_that_had_nothing_left_is_new(self, as_sqs: StoreDriver) -> None:
+        queue = create_fifo(as_sqs)
+        send_groups(as_sqs, queue, "a1", "b1")
+        as_sqs.delete(queue, as_sqs.receive(queue, 1)[0].receipt)
+        send_groups(as_sqs, queue, "a2")
+        assert bodies(as_sqs.receive(queue)) == ["b1", "a2"]
 
 
 class TestFifoReceipts(SuitePart):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from headrace.errors import (
-    HeadraceError,
     InvalidParameter,
     MessageNotFound,
     MessageNotInFlight,
@@ -49,26 +50,38 @@ class TestDeleting(SuitePart):
         driver.send(queue, "x")
         assert len({driver.receive_one(queue).receipt for _ in range(5)}) == 5
 
-    def test_stale_receipt_does_not_delete_a_newer_delivery(self, driver: StoreDriver) -> None:
-        queue = driver.create("q", visibility_ms=SECOND)
-        driver.send(queue, "x")
-        stale = driver.receive_one(queue).receipt
-        driver.pass_time(SECOND)
-        newer = driver.receive_one(queue).receipt
-        assert driver.delete(queue, stale) == [None]
-        assert driver.counts(queue).in_flight == 1
-        driver.pass_time(SECOND)
-        assert bodies(driver.receive(queue)) == ["x"]
-        assert newer != stale
+    def test_receipt_of_an_earlier_receive_deletes(self, as_sqs: StoreDriver) -> None:
+        queue = as_sqs.create("q", visibility_ms=SECOND)
+        as_sqs.send(queue, "x")
+        earlier = as_sqs.receive_one(queue).receipt
+        as_sqs.pass_time(SECOND)
+        newer = as_sqs.receive_one(queue).receipt
+        assert as_sqs.delete(queue, earlier) == [None]
+        assert (as_sqs.counts(queue).in_flight, as_sqs.peek(queue)) == (0, [])
+        assert as_sqs.delete(queue, newer) == [None]
+        assert isinstance(as_sqs.change_visibility(queue, newer, MINUTE), MessageNotFound | MessageNotInFlight)
 
-    def test_stale_receipt_does_not_move_a_newer_lease(self, driver: StoreDriver) -> None:
-        queue = driver.create("q", visibility_ms=SECOND)
+    def test_receipt_of_an_earlier_receive_deletes_a_visible_message(self, as_sqs: StoreDriver) -> None:
+        queue = as_sqs.create("q", visibility_ms=SECOND)
+        as_sqs.send(queue, "x")
+        earlier = as_sqs.receive_one(queue).receipt
+        for _ in range(2):
+            as_sqs.pass_time(SECOND)
+            as_sqs.receive_one(queue)
+        as_sqs.pass_time(SECOND)
+        assert as_sqs.delete(queue, earlier) == [None]
+        as_sqs.pass_time(HOUR)
+        assert as_sqs.receive(queue) == []
+
+    def test_what_a_reader_has_claimed_is_not_deleted_by_a_receipt(self, driver: StoreDriver) -> None:
+        queue = driver.create("q")
         driver.send(queue, "x")
-        stale = driver.receive_one(queue).receipt
-        driver.pass_time(SECOND)
-        driver.receive_one(queue)
-        assert isinstance(driver.change_visibility(queue, stale, 0), HeadraceError)
-        assert driver.receive(queue) == []
+        receipt = driver.receive_one(queue, visibility_ms=0).receipt
+        assert len(driver.run(ops.Claim(queue, "r", 1))) == 1
+        assert driver.delete(queue, receipt) == [None]
+        assert isinstance(driver.change_visibility(queue, receipt, 0), MessageNotInFlight)
+        assert len(driver.run(ops.Claim(queue, "r", 1))) == 1
+        assert driver.counts(queue).in_flight == 1
 
 
 class TestForgedReceipts(SuitePart):
@@ -204,13 +217,75 @@ class TestChangingVisibility(SuitePart):
         driver.pass_time(1)
         assert bodies(driver.receive(queue)) == ["x"]
 
-    def test_ended_lease_cannot_be_extended(self, driver: StoreDriver) -> None:
+    def test_message_whose_timeout_has_run_out_is_hidden_again(self, as_sqs: StoreDriver) -> None:
+        queue = as_sqs.create("q", visibility_ms=SECOND)
+        as_sqs.send_all(queue, [entry("x"), entry("y")])
+        receipt = as_sqs.receive(queue, 1)[0].receipt
+        as_sqs.pass_time(SECOND)
+        assert as_sqs.change_visibility(queue, receipt, MINUTE) is None
+        assert as_sqs.counts(queue).in_flight == 1
+        assert bodies(as_sqs.receive(queue)) == ["y"]
+        as_sqs.pass_time(MINUTE - 1)
+        assert bodies(as_sqs.receive(queue)) == ["y"]
+        as_sqs.pass_time(1)
+        (again,) = as_sqs.receive(queue)
+        assert (again.message.body, again.receives) == (b"x", 2)
+
+    def test_zero_after_the_timeout_changes_nothing(self, as_sqs: StoreDriver) -> None:
+        queue = as_sqs.create("q", visibility_ms=SECOND)
+        as_sqs.send(queue, "x")
+        receipt = as_sqs.receive_one(queue).receipt
+        as_sqs.pass_time(SECOND)
+        assert as_sqs.change_visibility(queue, receipt, 0) is None
+        assert as_sqs.receive_one(queue).receives == 2
+
+    def test_receipt_of_an_earlier_receive_changes_the_newer_lease(self, as_sqs: StoreDriver) -> None:
+        queue = as_sqs.create("q", visibility_ms=SECOND)
+        as_sqs.send(queue, "x")
+        earlier = as_sqs.receive_one(queue).receipt
+        as_sqs.pass_time(SECOND)
+        newer = as_sqs.receive_one(queue).receipt
+        assert as_sqs.change_visibility(queue, earlier, MINUTE) is None
+        as_sqs.pass_time(MINUTE - 1)
+        assert as_sqs.receive(queue) == []
+        assert as_sqs.change_visibility(queue, earlier, 0) is None
+        assert as_sqs.receive_one(queue).receives == 3
+        assert as_sqs.delete(queue, newer) == [None]
+        assert as_sqs.peek(queue) == []
+
+    def test_hidden_again_lasts_at_most_twelve_hours_from_the_receive(self, as_sqs: StoreDriver) -> None:
+        queue = as_sqs.create("q", visibility_ms=SECOND)
+        as_sqs.send(queue, "x")
+        receipt = as_sqs.receive_one(queue).receipt
+        as_sqs.pass_time(HOUR)
+        assert isinstance(as_sqs.change_visibility(queue, receipt, 11 * HOUR + SECOND), InvalidParameter)
+        assert as_sqs.change_visibility(queue, receipt, 11 * HOUR) is None
+        as_sqs.pass_time(11 * HOUR - 1)
+        assert as_sqs.receive(queue) == []
+
+    @pytest.mark.usefixtures("as_sqs")
+    def test_hidden_again_survives_a_crash(self, crashable: StoreDriver) -> None:
+        queue = crashable.create("q", visibility_ms=SECOND)
+        crashable.send(queue, "x")
+        receipt = crashable.receive_one(queue).receipt
+        crashable.pass_time(SECOND)
+        assert crashable.change_visibility(queue, receipt, MINUTE) is None
+        crashable.crash()
+        assert crashable.receive(queue) == []
+        crashable.pass_time(MINUTE)
+        assert crashable.receive_one(queue).receives == 2
+
+    def test_strict_change_needs_the_receipt_that_holds_the_message(self, driver: StoreDriver) -> None:
         queue = driver.create("q", visibility_ms=SECOND)
         driver.send(queue, "x")
-        receipt = driver.receive_one(queue).receipt
+        earlier = driver.receive_one(queue).receipt
         driver.pass_time(SECOND)
-        assert isinstance(driver.change_visibility(queue, receipt, MINUTE), MessageNotInFlight)
-        assert bodies(driver.receive(queue)) == ["x"]
+        assert isinstance(driver.change_visibility(queue, earlier, MINUTE, strict=True), MessageNotInFlight)
+        newer = driver.receive_one(queue).receipt
+        for timeout_ms in (0, MINUTE):
+            assert isinstance(driver.change_visibility(queue, earlier, timeout_ms, strict=True), MessageNotInFlight)
+        assert driver.receive(queue) == []
+        assert driver.change_visibility(queue, newer, MINUTE, strict=True) is None
 
     def test_lease_of_a_deleted_message_cannot_be_extended(self, driver: StoreDriver) -> None:
         queue = driver.create("q")

@@ -7,6 +7,7 @@ from typing import Final
 
 from headrace.errors import (
     CallerError,
+    InFlightLimit,
     InvalidParameter,
     MessageNotFound,
     MessageNotInFlight,
@@ -16,6 +17,7 @@ from headrace.errors import (
 from headrace.queue import limits
 from headrace.queue.model import Message, Peeked
 from headrace.queue.operations import ChangeVisibility, Delete, Peek
+from headrace.queue.standard import StandardOrder
 from headrace.queue.store.checks import check_limit, check_receipts, check_visibility
 from headrace.queue.store.disk import LeaseRecord, seq_of
 from headrace.queue.store.local.head import LocalQueue
@@ -88,31 +90,21 @@ def delete_held(state: LocalState, queue: LocalQueue, seqs: list[int]) -> None:
 
 
 def plan_delete(state: LocalState, queue: LocalQueue, receipt: bytes, *, strict: bool) -> None:
-    """Delete a received message. `strict`: a receipt whose lease has ended is refused (ReceiptExpired)."""
+    """Delete a received message. `strict`: a receipt that does not hold it any more is refused (ReceiptExpired)."""
     key, receives = state.receipts.read(receipt)
     seq = key & SEQ_MASK
     if key >> SEQ_BITS != queue.number:
         raise ReceiptInvalid
-    active = queue.order.leases.active
-    lease = active.get(seq)
-    if lease is not None and lease.receives == receives:
-        del active[seq]
-        _remove_held(state, queue, [(queue, seq, lease, True, int(seq >= queue.purging))])
-    elif seq >= queue.floor and not state.deleting(key):
-        _delete_late(state, queue, seq, receives, strict=strict)
-
-
-def _delete_late(state: LocalState, queue: LocalQueue, seq: int, receives: int, *, strict: bool) -> None:
-    """A receipt whose lease has ended, or whose message another consumer has, or that is gone."""
     leases = queue.order.leases
-    if strict:
-        if leases.knows(seq) or state.read(queue, [seq]):
+    lease = leases.active.get(seq)
+    if strict and (lease is None or lease.receives != receives):
+        if seq >= queue.floor and not state.deleting(key) and (leases.knows(seq) or state.read(queue, [seq])):
             raise ReceiptExpired
-    elif (past := leases.past.get(seq)) is not None and past.receives == receives:
-        held = queue.order.hold(seq)
-        assert held is not None
+        return
+    held = queue.order.hold(seq)
+    if held is not None:
         _remove_held(state, queue, [(queue, seq, *held, int(seq >= queue.purging))])
-    elif not leases.knows(seq):
+    elif seq >= queue.floor and seq not in leases.claimed and not state.deleting(key):
         _delete_unleased(state, queue, seq)
 
 
@@ -143,10 +135,11 @@ def change_visibility(state: LocalState, operation: ChangeVisibility, now: int) 
     queue = state.queue(operation.queue)
     check_receipts([receipt for receipt, _ in operation.changes])
     state.advance_queue(queue, now)
+    strict = operation.strict or queue.info.settings.fifo
     outcomes: list[CallerError | None] = []
     for receipt, timeout_ms in operation.changes:
         try:
-            _change_visibility(state, queue, receipt, timeout_ms, now)
+            _change_visibility(state, queue, receipt, timeout_ms, now, strict=strict)
         except CallerError as error:
             outcomes.append(error)
         else:
@@ -154,25 +147,43 @@ def change_visibility(state: LocalState, operation: ChangeVisibility, now: int) 
     return outcomes
 
 
-def _change_visibility(state: LocalState, queue: LocalQueue, receipt: bytes, timeout_ms: int, now: int) -> None:
+def _change_visibility(
+    state: LocalState, queue: LocalQueue, receipt: bytes, timeout_ms: int, now: int, *, strict: bool
+) -> None:
+    """Let a message be visible later, or now. `strict`: a receipt that does not hold it any more is refused."""
     check_visibility(timeout_ms)
     key, receives = read_receipt(state, queue, receipt)
     seq = seq_of(key)
     leases = queue.order.leases
-    lease = leases.active.get(seq)
-    if lease is None or lease.receives != receives:
+    active = leases.active.get(seq)
+    lease = active if active is not None or strict else leases.past.get(seq)
+    if lease is None or (strict and lease.receives != receives):
         raise _not_in_flight(state, queue, seq)
+    if active is None and lease.sent_ms + queue.info.settings.retention_ms <= now:
+        raise MessageNotFound
     if now + timeout_ms > lease.received_ms + limits.VISIBILITY_MAX_MS:
         raise InvalidParameter(
             "VisibilityTimeout",
             seconds_text(timeout_ms),
             "Total VisibilityTimeout for the message is beyond the limit [43200 seconds]",
         )
+    if active is None:
+        if timeout_ms == 0:
+            return
+        _hide(queue, seq)
     item = (seq, lease.receives, lease.first_ms)
     leases.move_expiry(seq, now + timeout_ms)
     journal(state, queue, LeaseRecord(queue.number, lease.received_ms, now + timeout_ms, [item]))
     if timeout_ms == 0:
         state.advance_queue(queue, now)
+
+
+def _hide(queue: LocalQueue, seq: int) -> None:
+    """Let the lease of a message that is visible again begin again."""
+    if queue.order.room() <= 0:
+        raise InFlightLimit(queue.info.arn, limits.IN_FLIGHT_MAX)
+    assert isinstance(queue.order, StandardOrder)
+    queue.order.hide(seq)
 
 
 def _not_in_flight(state: LocalState, queue: LocalQueue, seq: int) -> CallerError:

@@ -8,6 +8,7 @@ import msgspec
 
 from headrace.errors import InvalidParameter, InvalidSetting, PurgeInProgress, QueueDeletedRecently
 from headrace.queue import limits, redrive, settings
+from headrace.queue.dedup import DedupWindow
 from headrace.queue.fifo import FifoOrder
 from headrace.queue.model import QueueDescription, QueueInfo, QueueSettings
 from headrace.queue.operations import (
@@ -108,9 +109,13 @@ def purge(state: LocalState, operation: Purge, now: int) -> int:
 
 
 def purge_queue(state: LocalState, queue: LocalQueue, now: int) -> int:
-    """Every message of the queue is gone with the commit; how many there were. The rows go later, in slices."""
+    """Every message of the queue is gone with the commit; how many there were. The rows go later, in slices.
+
+    So are the deduplication ids: on the disk those of messages below the floor count no more.
+    """
     gone, before_ms, before, floor = queue.messages, queue.purged_ms, queue.purging, queue.next_seq
     queue.messages, queue.purged_ms, queue.purging = 0, now, floor
+    seen, queue.dedup = queue.dedup, DedupWindow()
     queue.deleted += gone
     first, last = key_of(queue.number, 0), key_of(queue.number, floor - 1)
 
@@ -123,6 +128,7 @@ def purge_queue(state: LocalState, queue: LocalQueue, now: int) -> int:
     def undo() -> None:
         queue.messages, queue.purged_ms, queue.purging = queue.messages + gone, before_ms, before
         queue.deleted -= gone
+        queue.dedup = seen
 
     state.plan.settle.append(settle)
     state.change(PutQueue(queue.number, queue.info, floor, now), undo)

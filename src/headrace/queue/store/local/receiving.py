@@ -189,8 +189,7 @@ def grant(
     mint = state.receipts.mint
     leases = order.leases.grant(messages, now=now, expires_ms=expires_ms)
     if order.counts_groups():
-        for message, lease in zip(messages, leases, strict=True):
-            order.started(message.seq, lease)
+        order.started(leases)
     items: list[tuple[int, int, int]] = []
     out: list[Delivery] = []
     for message, lease in zip(messages, leases, strict=True):

@@ -32,7 +32,7 @@ def restore(state: LocalState, stored: Stored, now: int) -> None:
     state.next_number = 1 + max([*numbers, stored.last_queue, stored.last_topic])
     _restore_topics(state, stored, now)
     _restore_claims(state, stored)
-    for lease in stored.leases:
+    for lease in sorted(stored.leases, key=_key):  # a FIFO queue's groups take turns in the order that they come
         _restore_lease(state, lease, now)
     for key, visible_ms in stored.delayed:
         _restore_delay(
@@ -49,6 +49,10 @@ def restore(state: LocalState, stored: Stored, now: int) -> None:
     state.fences = dict(stored.fences)
     state.deleted_queues = {arn: ms for arn, ms in stored.deleted_queues.items() if ms + limits.COOLDOWN_MS > now}
     state.garbage = bool(stored.garbage)
+
+
+def _key(stored: StoredLease) -> int:
+    return stored.key
 
 
 def _restore_topics(state: LocalState, stored: Stored, now: int) -> None:
@@ -96,7 +100,7 @@ def _restore_claimed(order: StandardOrder | FifoOrder, message: Message, reader:
         return
     order.leases.claim(message)
     assert message.group is not None
-    order.lock(message.group, reader)
+    order.lock(message.seq, message.group, reader)
 
 
 def _restore_lease(state: LocalState, stored: StoredLease, now: int) -> None:
@@ -112,9 +116,9 @@ def _restore_lease(state: LocalState, stored: StoredLease, now: int) -> None:
         order.leases.restore(seq, lease)
         if isinstance(order, FifoOrder):
             assert lease.group is not None
-            order.lock(lease.group)
+            order.lock(seq, lease.group)
         else:
-            order.started(seq, lease)
+            order.started([lease])
     else:
         order.leases.past[seq] = lease
         order.recall(seq, lease.group, lease.sent_ms)

@@ -271,7 +271,7 @@ class LocalStore:
             state.ready.update([place for place, value in plan.puts.items() if value is not None])
         for queue, seq, lease, active, _rows in plan.held:
             if lease.group is not None and not queue.dropped and seq >= queue.floor:
-                queue.order.deleted(lease, now, active=active)
+                queue.order.deleted(seq, lease, now, active=active)
                 if queue.info.settings.fifo:
                     state.ready.add(queue.info.arn)
         for done, outcome, _ in plan.waiting:
@@ -301,7 +301,8 @@ class LocalStore:
         for undo in reversed(plan.undo):
             undo()
         for queue, seq, lease, active, rows in reversed(plan.held):
-            queue.order.put_back(seq, lease, active=active)
+            if seq >= queue.floor:  # no purge was settled meanwhile
+                queue.order.put_back(seq, lease, active=active)
             queue.messages += rows
             queue.deleted -= 1
         for queue, sent, new in plan.sent:
