@@ -170,7 +170,7 @@ class BrokerProcess(ServerProcess):
         """An unsigned call of the JSON protocol."""
         headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": f"AmazonSQS.{operation}"}
         status, body = self.get("/", method="POST", body=json.dumps(parameters).encode(), headers=headers)
-        return status, json.loads(body)
+        return status, json.loads(body or b"{}")
 
     def metric(self, line_start: str) -> float:
         _, body = self.get("/metrics")

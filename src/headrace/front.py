@@ -50,10 +50,11 @@ _ENGINE_SHAPES: Final = {
 
 
 class Health(Enum):
-    """What the node says of itself; only READY is ready."""
+    """What the node says of itself; READY and FULL are ready."""
 
     STARTING = "starting"
     READY = "ready"
+    FULL = "full"  # ready, but its disk is full: sends are refused, and all else is served, so nobody should turn away
     AWAY = "away"  # its database is: it answers 503, and is ready again as soon as that is back
     DRAINING = "draining"
     FAILED = "failed"
@@ -207,5 +208,5 @@ class Front:
 
     def _ready(self, request: Request) -> None:
         health = self._health()
-        status = 200 if health is Health.READY else 503
+        status = 200 if health in (Health.READY, Health.FULL) else 503
         request.respond(status, msgspec.json.encode({"status": health.value}) + b"\n")

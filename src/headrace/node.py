@@ -178,8 +178,12 @@ class Node:
         return endpoint
 
     def _health_now(self) -> Health:
-        ready = self.health is Health.READY
-        return Health.AWAY if ready and self._broker.store.away() is not None else self.health
+        if self.health is not Health.READY:
+            return self.health
+        store = self._broker.store
+        if store.away() is not None:
+            return Health.AWAY
+        return Health.FULL if store.statistics().full else Health.READY
 
     def _about(self) -> BrokerAbout:
         return about(self._settings, self._origins, started_ms=self._started_ms)

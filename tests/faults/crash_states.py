@@ -71,7 +71,7 @@ def _names(events: Sequence[Event], chance: random.Random, *, strict: bool) -> t
             case "rename":
                 now[event.data] = now.pop(event.name)
                 pending.append(event)
-            case "write" | "truncate":
+            case "write" | "truncate" | "allocate":
                 now.setdefault(event.name, _File()).changes.append(event)
             case "sync":
                 file = now.setdefault(event.name, _File())
@@ -121,7 +121,9 @@ def _tear(changes: list[Event], sector: int, chance: random.Random) -> list[Even
 def _content(changes: Sequence[Event]) -> bytes:
     content = bytearray()
     for event in changes:
-        if event.kind == "truncate":
+        if event.kind == "allocate":
+            content.extend(bytes(max(0, event.offset - len(content))))
+        elif event.kind == "truncate":
             del content[event.offset :]
             content.extend(bytes(event.offset - len(content)))
         else:

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 
 import apsw
 
-EventKind = Literal["create", "write", "truncate", "sync", "delete", "rename", "folder_sync", "mark"]
+EventKind = Literal["create", "write", "truncate", "allocate", "sync", "delete", "rename", "folder_sync", "mark"]
 _numbers: Final = itertools.count()
 
 
@@ -43,6 +43,9 @@ def never(_call: str, _name: str, _growth: int) -> bool:
     return False
 
 
+_EXTENDED: Final = {"write": apsw.SQLITE_IOERR_WRITE, "sync": apsw.SQLITE_IOERR_FSYNC}
+
+
 @dataclass
 class DiskLog:
     """What happened on the disk. `fails` is asked before each call that changes or syncs something; `errno_` is how."""
@@ -60,10 +63,14 @@ class DiskLog:
             raise OSError(self.errno_, f"planted: {call} {name}: {errno.errorcode[self.errno_]}")
 
     def check_sqlite(self, call: str, name: str, growth: int = 0) -> None:
-        """As SQLite's unix layer reports it."""
+        """As SQLite's unix layer reports it: of a quota it knows nothing, there `xGetLastError` has the number."""
         if self.fails(call, name, growth):
-            kind = apsw.FullError if self.errno_ == errno.ENOSPC else apsw.IOError
-            raise kind(f"planted: {call} {name}: {errno.errorcode[self.errno_]}")
+            text = f"planted: {call} {name}: {errno.errorcode[self.errno_]}"
+            if self.errno_ == errno.ENOSPC and call == "write":
+                raise apsw.FullError(text)
+            error = apsw.IOError(text)
+            error.extendedresult = _EXTENDED.get(call, apsw.SQLITE_IOERR)  # type: ignore[attr-defined]  # apsw's hints lack it
+            raise error
 
 
 class RecordingVFS(apsw.VFS):
@@ -76,6 +83,9 @@ class RecordingVFS(apsw.VFS):
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's names
         return RecordingFile(self.log, self.base, name, flags)
+
+    def xGetLastError(self) -> tuple[int, str | None]:  # noqa: N802
+        return (self.log.errno_, None) if self.log.fails is not never else super().xGetLastError()
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         name = Path(filename).name
@@ -168,7 +178,7 @@ class RecordingOs:
     def posix_fallocate(self, fd: int, offset: int, length: int) -> None:
         self.log.check_os("write", self.names[fd], max(0, offset + length - os.fstat(fd).st_size))
         os.posix_fallocate(fd, offset, length)
-        self.log.events.append(Event("truncate", self.names[fd], os.fstat(fd).st_size))
+        self.log.events.append(Event("allocate", self.names[fd], offset + length))
 
     def fsync(self, fd: int) -> None:
         self.log.check_os("sync", self.names[fd])

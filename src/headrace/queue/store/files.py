@@ -5,6 +5,7 @@ SQLite's own files go through its VFS; these are the files beside the database.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -25,6 +26,11 @@ def refuse_address(folder: Path) -> None:
         named = re.sub(r":[^:@/]+@", ":…@", str(folder))  # no password into logs
         hint = "a broker is named as http://HOST:PORT, a PostgreSQL database by --store"
         raise StoreUnusable(named, f"that is an address, and no folder: {hint}")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a file could not be written for lack of room on the disk, or within a quota."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def open_file(path: Path, *, append: bool = False) -> int:
@@ -91,6 +97,10 @@ def replace(path: Path, data: bytes, *, beside: str = "new") -> None:
         os.ftruncate(fd, 0)
         write(fd, data)
         sync_data(fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            remove(new)  # on a full disk half a file takes the room that others need
+        raise
     finally:
         os.close(fd)
     rename(new, path)
@@ -104,6 +114,19 @@ def allocate(path: Path, size_bytes: int) -> None:
         os.posix_fallocate(fd, 0, size_bytes)
     finally:
         os.close(fd)
+
+
+def extend(fd: int, size_bytes: int) -> None:
+    """Make the file at least `size_bytes` long, with room on the disk for all of it."""
+    size = os.fstat(fd).st_size
+    if size < size_bytes:
+        os.posix_fallocate(fd, size, size_bytes - size)
+
+
+def total_bytes(path: Path) -> int:
+    """The size of the file system of `path`."""
+    stat = os.statvfs(path)
+    return stat.f_blocks * stat.f_frsize
 
 
 def free_bytes(path: Path) -> int:

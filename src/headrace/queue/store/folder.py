@@ -8,7 +8,7 @@ acknowledged              number and time of the last acknowledged commit, and h
                           overwritten after each, without a sync, so it never runs ahead of the disk and survives a
                           kill; what is behind it is damaged
 suspect                   the last run met damage in the database: it is checked whole at the next start
-reserve                   room for deletes and leases when the disk is full
+reserve                   room for leases and deletes when the disk is full
 headrace.db.salvaged      a rebuilt database on its way to the old one's place
 damaged-*                 copies made before something was repaired or refused
 store                     in a folder without a store: where it is (signpost.py)
@@ -35,8 +35,11 @@ from headrace.queue.store import files, signpost
 
 log = logging.getLogger("headrace.store")
 
-RESERVE_BYTES: Final = 8 * 1_048_576  # deletes of some 100,000 messages, or leases of as many
-MARGIN_BYTES: Final = 8 * 1_048_576  # room beyond it before sends are taken again: else they would be refused at once
+MIB: Final = 1_048_576
+RESERVE_BYTES: Final = 8 * MIB  # leases of some 100,000 messages
+RESERVE_SHARE: Final = 8  # of a small disk at most this part
+RESERVE_MIN_BYTES: Final = MIB  # the lease journal, compacted more often then, and its next snapshot
+MARGIN_BYTES: Final = 4 * MIB  # room beyond it before sends are accepted again: else they would be refused at once
 _noted = struct.Struct("<5Q")
 _checksum = struct.Struct("<I")
 NOTED_BYTES: Final = _noted.size + _checksum.size
@@ -175,19 +178,60 @@ class Folder:
     def keep_anchor(self, anchor: Anchor) -> None:
         files.replace(self._clock, msgspec.json.encode(_Clock(anchor, crc32(msgspec.json.encode(anchor)))))
 
-    def keep_reserve(self) -> bool:
-        """Make the reserve if it is missing, and if the disk has room for more than that; whether it is there."""
+    def refuse_small_disk(self, wal_bytes: int) -> None:
+        """Raise StoreUnusable where a new store could keep nothing. One with messages is opened on any disk."""
+        if self.is_new() and self._free_bytes() < wal_bytes + self._wanted_bytes():
+            raise self.too_small(wal_bytes)
+
+    def is_new(self) -> bool:
+        return self.database.stat().st_size == 0
+
+    def too_small(self, wal_bytes: int) -> StoreUnusable:
+        needed = wal_bytes + self._wanted_bytes()
+        return StoreUnusable(
+            str(self),
+            f"a new store needs {needed / MIB:.1f} MiB of free disk space, and {self._free_bytes() / MIB:.1f} MiB are free;"
+            f" {wal_bytes / MIB:.1f} MiB of them are for the write-ahead log, which gets its space before the first commit, so"
+            " that messages can be deleted when the disk is full; free some space, or use a larger disk",
+        )
+
+    def _free_bytes(self) -> int:
+        """What is free, the reserve included: it is there to be used."""
+        with contextlib.suppress(FileNotFoundError):
+            return files.free_bytes(self.path) + self._reserve.stat().st_size
+        return files.free_bytes(self.path)
+
+    def _reserve_bytes(self) -> int:
+        """How large the reserve should be here."""
+        return max(RESERVE_MIN_BYTES, min(RESERVE_BYTES, files.total_bytes(self.path) // RESERVE_SHARE))
+
+    def _wanted_bytes(self) -> int:
+        """The room with which sends are accepted."""
+        return self._reserve_bytes() + MARGIN_BYTES
+
+    def make_way(self) -> None:
+        """On a disk without room, SQLite's and our small files get the reserve, or the store could not be opened."""
+        if files.free_bytes(self.path) < RESERVE_MIN_BYTES:
+            self.free_reserve()
+
+    def keep_reserve(self, unused_bytes: int = 0) -> bool:
+        """Make the reserve if it is missing, and if there is room for more than that; whether it is there.
+
+        Args:
+            unused_bytes: room within the database, for messages but not for the reserve.
+        """
         try:
-            if not self._reserve.exists() and files.free_bytes(self.path) < RESERVE_BYTES + MARGIN_BYTES:
+            free = self._free_bytes()
+            if free < RESERVE_MIN_BYTES or free + unused_bytes < self._wanted_bytes():
                 return False
-            files.allocate(self._reserve, RESERVE_BYTES)
+            files.allocate(self._reserve, min(free, self._reserve_bytes()))
             self.reserved = True
         except OSError:
             self.free_reserve()
         return self.reserved
 
     def free_reserve(self) -> None:
-        """The disk is full: give the reserved room to deletes and leases."""
+        """The disk is full: give the reserved room to leases and deletes."""
         self.reserved = False
         with contextlib.suppress(OSError):
             self._reserve.unlink(missing_ok=True)
@@ -243,13 +287,22 @@ class Folder:
     def lengthen_wal(self, size_bytes: int) -> None:
         """Write zeros behind what the WAL holds, up to `size_bytes`, so that commits go over blocks that the disk has.
         A sync of a file that grew waits for the file system's journal too: 4 ms instead of 0.3 on a busy machine.
-        SQLite takes zeros for the end. On a full disk the WAL stays as it is."""
+        SQLite takes zeros for the end. On a disk with little room the WAL gets half of it.
+
+        Raises OSError: there was less room than the disk says (a quota). The WAL is as it was.
+        """
         fd = files.open_file(self.path / "headrace.db-wal", append=True)
         try:
-            files.write(fd, bytes(max(0, size_bytes - os.fstat(fd).st_size)))
-            files.sync_data(fd)
-        except OSError as error:
-            log.warning("the WAL could not be lengthened: %s", error, extra={"action": "wal.short"})
+            size = os.fstat(fd).st_size
+            missing = max(0, size_bytes - size)
+            if missing > self._free_bytes() - self._wanted_bytes():
+                missing = min(missing, files.free_bytes(self.path) // 2)
+            try:
+                files.write(fd, bytes(missing))
+                files.sync_data(fd)
+            except OSError:
+                os.ftruncate(fd, size)
+                raise
         finally:
             os.close(fd)
 

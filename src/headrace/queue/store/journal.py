@@ -34,6 +34,8 @@ log = logging.getLogger("headrace.store")
 MAGIC: Final = b"HRLEASE2"
 SNAPSHOT_MIN_BYTES: Final = 8 * 1_048_576  # below, a snapshot saves nothing worth its sync
 SNAPSHOT_GROWTH: Final = 8  # a snapshot when the file is so many times the last one: amortised, and bounded on disk
+TIGHT_SNAPSHOT_MIN_BYTES: Final = 256 * 1_024  # on a full disk: a fraction of the smallest reserve
+TIGHT_SNAPSHOT_GROWTH: Final = 2
 RECORD_BYTES_MAX: Final = 64 * 1_048_576
 NO_QUEUE: Final = 0  # queues are numbered from 1
 _FIVE_FIELDS: Final = b"\x95"  # how msgpack begins a LeaseRecord
@@ -149,9 +151,10 @@ class LeaseJournal:
 
     def _begin(self, records: Iterable[LeaseRecord]) -> None:
         """A new file under the old one's name, with just these records. Atomic, synced."""
-        self.number = int.from_bytes(os.urandom(7), "little")
-        data = head(self.number) + b"".join([frame(record) for record in records])
+        number = int.from_bytes(os.urandom(7), "little")
+        data = head(number) + b"".join([frame(record) for record in records])
         files.replace(self._path, data)
+        self.number = number
         self._fd = files.open_file(self._path, append=True)
         self.size_bytes = len(data)
 
@@ -179,8 +182,11 @@ class LeaseJournal:
         """What was flushed survives a power cut."""
         files.sync_data(self._fd)
 
-    def wants_snapshot(self) -> bool:
-        return self.size_bytes > max(SNAPSHOT_MIN_BYTES, SNAPSHOT_GROWTH * self._snapshot_size)
+    def wants_snapshot(self, *, tight: bool = False) -> bool:
+        """Args: tight: there is little room on the disk."""
+        least = TIGHT_SNAPSHOT_MIN_BYTES if tight else SNAPSHOT_MIN_BYTES
+        growth = TIGHT_SNAPSHOT_GROWTH if tight else SNAPSHOT_GROWTH
+        return self.size_bytes > max(least, growth * self._snapshot_size)
 
     def snapshot(self, records: Iterable[LeaseRecord]) -> None:
         """Replace the file by one that holds just `records`, the live leases. Atomic."""

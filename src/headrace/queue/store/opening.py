@@ -14,9 +14,9 @@ import apsw
 
 from headrace.errors import StoreDamaged, StoreUnusable
 from headrace.queue import limits
-from headrace.queue.store import schema
+from headrace.queue.store import files, schema
 from headrace.queue.store.disk import LeaseRecord, Stored
-from headrace.queue.store.folder import Folder, Noted
+from headrace.queue.store.folder import MIB, RESERVE_MIN_BYTES, Folder, Noted
 from headrace.queue.store.journal import NO_QUEUE, LeaseJournal
 from headrace.queue.store.loading import (
     DAMAGE,
@@ -48,7 +48,7 @@ class SqliteOpening:
         self._vfs = vfs
         self._wal_pages = 0
         self._closure: LeaseRecord | None = None  # keeps FIFO queues closed, across snapshots too
-        folder.keep_reserve()
+        folder.make_way()
         with _Opening(folder):
             self._noted = folder.noted() or Noted()
             unmended = check_wal(folder.database, keep=folder.keep_damaged, acknowledged=self._noted.commit_seq > 0)
@@ -183,5 +183,9 @@ class _Opening:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, DAMAGE):
             raise StoreDamaged(str(self.folder.database), f"it cannot be repaired: {error}") from error
+        if isinstance(error, apsw.Error | OSError) and files.free_bytes(self.folder.path) < RESERVE_MIN_BYTES:
+            raise StoreUnusable(
+                str(self.folder), f"its disk is full: free some space, at least {RESERVE_MIN_BYTES // MIB} MiB"
+            ) from error
         if isinstance(error, apsw.Error | OSError):
             raise StoreUnusable(str(self.folder), f"{type(error).__name__}: {error}") from error

@@ -3,17 +3,22 @@
 `synchronous=FULL`, always: NORMAL lost acknowledged work in 23 of 48 simulated power cuts, FULL in none. Checkpoints are
 made here and not by SQLite on its own, since its automatic one swallows a failed sync. The first error that is not
 "full" is the last: after a failed sync nobody knows what the disk has, and SQLite itself would go on.
+
+A full disk. Each commit gives the database file the space that its new pages will need, before it goes to the WAL. So a
+checkpoint never needs space, after it the WAL is used again from its start, and commits that only delete need none
+either. What still needs some are leases, in their journal: the reserve is for them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import apsw
 
@@ -35,11 +40,15 @@ from headrace.queue.store.folder import Folder, Noted
 from headrace.queue.store.local.store import LocalStore
 from headrace.queue.store.opening import SqliteOpening
 from headrace.queue.store.reading import CORRUPT, SqliteReads
+from headrace.queue.store.wal import PAGE_BYTES
 
 log = logging.getLogger("headrace.store")
+T = TypeVar("T")
 
 CHECKPOINT_PAGES: Final = 4_000  # 16 MiB of WAL: rarer checkpoints write fewer pages, a longer WAL recovers slower
 WAL_BYTES: Final = (CHECKPOINT_PAGES + 1_000) * 4_120  # a checkpoint's worth of frames, and the commit that goes over
+GROWTH_BYTES: Final = 262_144  # the database file grows in such steps: a system call each, of some 20 µs
+SHARED_MEMORY_BYTES: Final = 2 * 32_768  # an index over 8,158 frames
 SYNC_WEIGHT: Final = 0.05  # of the newest sync in their running mean: some twenty count
 
 
@@ -58,22 +67,26 @@ def open_store(
         cooldowns: whether SQS's 60 seconds between purges, and before a name is used again, are kept.
         clock: a test's; None takes the steady clock that goes on from the last time.
         vfs: the SQLite VFS for the database (a test's, that breaks).
-        wal_bytes: how long the WAL is made beforehand.
+        wal_bytes: how long the WAL is made beforehand, where there is room.
 
     Returns:
         The store and the clock that it runs on.
 
     Raises:
-        StoreUnusable: locked by another process, not writable, made by a newer version; the disk fails.
+        StoreUnusable: locked by another process, not writable, made by a newer version; the disk fails, or is too small for
+            a new store.
         StoreDamaged: acknowledged commits are missing.
     """
     data = Folder(folder)
     try:
+        new = data.is_new()
+        data.refuse_small_disk(wal_bytes)
         disk = SqliteDisk(data, vfs=vfs)
-        data.lengthen_wal(wal_bytes)
+        _lengthen_wal(disk, wal_bytes, new=new)
+        disk.reserve()
         if clock is None:
             steady = SteadyClock(disk.folder.anchor(), floor_ms=disk.latest_ms())
-            disk.anchor(steady.anchor())
+            _keep_anchor(disk, steady.anchor())
             clock = steady
         return LocalStore(disk, clock, cooldowns=cooldowns), clock
     except OSError as error:  # of a file beside the database
@@ -82,6 +95,25 @@ def open_store(
     except BaseException:
         data.close()
         raise
+
+
+def _lengthen_wal(disk: SqliteDisk, wal_bytes: int, *, new: bool) -> None:
+    try:
+        disk.folder.lengthen_wal(wal_bytes)
+    except OSError as error:
+        if new and files.is_full(error):  # a quota: the disk itself has space
+            disk.close()
+            raise disk.folder.too_small(wal_bytes) from error
+        log.warning("the WAL could not be lengthened: %s", error, extra={"action": "wal.short"})
+
+
+def _keep_anchor(disk: SqliteDisk, anchor: Anchor) -> None:
+    try:
+        disk.anchor(anchor)
+    except OSError as error:
+        if not files.is_full(error):
+            raise
+        log.warning("the clock's anchor stays the old one: %s", error, extra={"action": "store.full"})
 
 
 class SqliteDisk(SqliteOpening, SqliteReads):
@@ -101,10 +133,25 @@ class SqliteDisk(SqliteOpening, SqliteReads):
         self._fifo = {queue.number for queue in self._stored.queues if queue.info.settings.fifo}
         self._fifo_until_ms = max(self._noted.fifo_until_ms, self._stored.fifo_closed_until_ms)
         self._synced_bytes = self._journal.size_bytes
+        # Closed after the connections: before, that would take away SQLite's locks, which are the process's.
+        self._file = files.open_file(folder.database)
+        self._shared_memory = self._open_shared_memory()
         self._note()
 
     def __str__(self) -> str:
         return str(self.folder)
+
+    def _open_shared_memory(self) -> int:
+        """The file of SQLite's index over the WAL, with space for all that the WAL holds: SQLite lengthens it after the
+        commit is on the disk, and if there is no room then it is unknown what a restart will find."""
+        fd = files.open_file(self.folder.database.with_name("headrace.db-shm"))
+        try:
+            files.extend(fd, SHARED_MEMORY_BYTES)
+        except OSError as error:
+            if not files.is_full(error):
+                os.close(fd)
+                raise
+        return fd
 
     def latest_ms(self) -> int:
         """The latest steady time that was stored: by a commit, or with a lease."""
@@ -122,9 +169,22 @@ class SqliteDisk(SqliteOpening, SqliteReads):
         try:
             self._prepare(batch)
         except StoreFull:
-            if batch.inserts:
+            self._once_more(lambda: self._prepare(batch), frees=not batch.inserts)
+
+    def _once_more(self, work: Callable[[], T], *, frees: bool) -> T:
+        """The disk was full: try `work` again after a checkpoint, which lets the WAL be used again from its start; and, if it
+        `frees` space, once more in the reserve. Otherwise the reserve is released for those that do.
+
+        Raises StoreFull, and whatever `work` raises."""
+        self._checkpoint(self._db)
+        try:
+            return work()
+        except StoreFull:
+            self.folder.free_reserve()
+            if not frees:
                 raise
-            self._prepare(batch)  # in the room that was kept for this
+        self._checkpoint(self._db)
+        return work()
 
     def _prepare(self, batch: Batch) -> None:
         if not batch.rows():
@@ -145,31 +205,54 @@ class SqliteDisk(SqliteOpening, SqliteReads):
             if batch.logs:
                 self._logs(batch.logs)
             db.execute("UPDATE commit_log SET seq = ?, now_ms = ?", (seq, batch.now_ms))
+            self._extend_database()
         except Exception as error:
             self._roll_back()
             raise self._explain(error) from error
 
-    def commit(self) -> None:
+    def _extend_database(self) -> None:
+        """Space for all pages of the open transaction, now: a checkpoint that finds none would leave the WAL to grow. What a
+        checkpoint beside the commits cuts off again, the next commit puts back."""
+        ((pages,),) = self._db.execute("PRAGMA page_count")
+        needed = pages * PAGE_BYTES
+        if os.fstat(self._file).st_size >= needed:
+            return
         try:
-            self._commit(self._batch)
-        except StoreFull:
-            if self._batch.inserts:
+            files.extend(self._file, -(-needed // GROWTH_BYTES) * GROWTH_BYTES)
+        except OSError as error:
+            if not files.is_full(error):
                 raise
-            self._prepare(self._batch)  # a full disk: once more, in the room that was kept for this
-            self._commit(self._batch)
+            files.extend(self._file, needed)
+
+    def commit(self) -> None:
+        batch = self._batch
+        try:
+            self._commit(batch)
+        except StoreFull:
+            self._once_more(self._prepare_and_commit, frees=not batch.inserts)
+
+    def _prepare_and_commit(self) -> None:
+        self._prepare(self._batch)
+        self._commit(self._batch)
 
     def _commit(self, batch: Batch) -> None:
         try:
             if batch.sync_leases:
-                written = self._journal.size_bytes
-                self._journal.sync()
-                self._synced_bytes = written
+                self._sync_leases()
             if batch.rows():
                 self._sync_rows(batch)
             self._note()
         except Exception as error:
             self._roll_back()
             raise self._explain(error) from error
+
+    def _sync_leases(self) -> None:
+        written = self._journal.size_bytes
+        try:
+            self._journal.sync()
+        except OSError as error:  # whatever its number: after a failed sync nobody knows what the disk has
+            raise self._fail(error) from error
+        self._synced_bytes = written
 
     def _sync_rows(self, batch: Batch) -> None:
         started = time.perf_counter()
@@ -182,7 +265,12 @@ class SqliteDisk(SqliteOpening, SqliteReads):
 
     def _note(self) -> None:
         """What is acknowledged now, noted beside the database."""
-        self.folder.note(Noted(self._seq, self._last_ms, self._journal.number, self._synced_bytes, self._fifo_until_ms))
+        noted = Noted(self._seq, self._last_ms, self._journal.number, self._synced_bytes, self._fifo_until_ms)
+        try:
+            self.folder.note(noted)
+        except OSError as error:
+            if not files.is_full(error):
+                raise  # on a full disk the file may stay behind: the commit is durable, and must not be refused
 
     def _progress(self, progress: dict[int, tuple[int, int]]) -> None:
         self._db.executemany(
@@ -222,10 +310,11 @@ class SqliteDisk(SqliteOpening, SqliteReads):
             except apsw.Error as error:
                 log.warning("rollback: %s", error, extra={"action": "store.rollback"})
 
-    def _explain(self, error: Exception) -> StoreError:
+    def _explain(self, error: Exception, connection: apsw.Connection | None = None) -> StoreError:
         """What an error means: full (try again), busy (try again), or the end."""
-        if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in files.FULL):
-            self.folder.free_reserve()
+        if isinstance(error, StoreError):
+            return error
+        if files.is_full(error) or _is_full(error, connection or self._db):
             return StoreFull(str(self.folder))
         if isinstance(error, apsw.BusyError):
             return Unavailable(
@@ -233,6 +322,9 @@ class SqliteDisk(SqliteOpening, SqliteReads):
             )
         if isinstance(error, CORRUPT):
             self._suspect(error)
+        return self._fail(error)
+
+    def _fail(self, error: Exception) -> StoreFailed:
         self._failed = StoreFailed(f"{type(error).__name__}: {error}")
         return self._failed
 
@@ -262,26 +354,36 @@ class SqliteDisk(SqliteOpening, SqliteReads):
         except apsw.BusyError:
             return False
         except Exception as error:
-            raise self._explain(error) from error
+            explained = self._explain(error, connection)
+            if isinstance(explained, StoreFull):
+                self.folder.free_reserve()
+            raise explained from error
         return True
 
     def sweep(self, limit: int) -> bool:
         if self._failed is not None:
             return False
-        try:
-            return deleting.sweep(self._db, limit)
-        except Exception as error:
-            self._roll_back()
-            raise self._explain(error) from error
+        return self._free(lambda: deleting.sweep(self._db, limit))
 
     def trim(self, topic: int, *, after: int, before: int, limit: int) -> Trimmed:
         if self._failed is not None:
             return Trimmed(0, 0, after, more=False)
+        return self._free(lambda: deleting.trim(self._db, topic, after=after, before=before, limit=limit))
+
+    def _free(self, delete: Callable[[], T]) -> T:
+        """Run a slice of deletes, which is a commit of its own."""
+
+        def work() -> T:
+            try:
+                return delete()
+            except Exception as error:
+                self._roll_back()
+                raise self._explain(error) from error
+
         try:
-            return deleting.trim(self._db, topic, after=after, before=before, limit=limit)
-        except Exception as error:
-            self._roll_back()
-            raise self._explain(error) from error
+            return work()
+        except StoreFull:
+            return self._once_more(work, frees=True)
 
     # --- leases ---
 
@@ -296,17 +398,30 @@ class SqliteDisk(SqliteOpening, SqliteReads):
         except OSError as error:
             explained = self._explain(error)
             try:
-                self._journal.flush()  # a full disk: in the room that was kept
-            except OSError:
+                self._flush_in_reserve(explained)
+            except (OSError, StoreError):
                 self._journal.forget_noted()
                 raise explained from error
 
+    def _flush_in_reserve(self, refused: StoreError) -> None:
+        if not isinstance(refused, StoreFull):
+            raise refused
+        self.folder.free_reserve()
+        self._journal.flush()
+
     def leases_want_snapshot(self) -> bool:
-        return self._journal.wants_snapshot()
+        return self._journal.wants_snapshot(tight=not self.folder.reserved)
 
     def snapshot_leases(self, records: Iterable[LeaseRecord]) -> None:
+        kept = [*([self._closure] if self._closure is not None else []), *records]
         try:
-            self._journal.snapshot([self._closure, *records] if self._closure is not None else records)
+            try:
+                self._journal.snapshot(kept)
+            except OSError as error:
+                if not files.is_full(error):
+                    raise
+                self.folder.free_reserve()
+                self._journal.snapshot(kept)
             self._synced_bytes = self._journal.size_bytes
             self._note()
         except OSError as error:
@@ -315,7 +430,8 @@ class SqliteDisk(SqliteOpening, SqliteReads):
     # --- the rest ---
 
     def reserve(self) -> bool:
-        return self.folder.keep_reserve()
+        ((unused,),) = self._reader.execute("PRAGMA freelist_count")
+        return self.folder.keep_reserve(unused * PAGE_BYTES)
 
     def reserved(self) -> bool:
         return self.folder.reserved
@@ -338,11 +454,21 @@ class SqliteDisk(SqliteOpening, SqliteReads):
                 with contextlib.suppress(apsw.BusyError):  # a backup still reads: the next start has the WAL
                     self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self._db.close()
+            os.close(self._file)
+            os.close(self._shared_memory)
             self._journal.close()
         except (apsw.Error, OSError) as error:
             log.error("closing the store: %s", error, extra={"action": "store.close"})
         finally:
             self.folder.close()
+
+
+def _is_full(error: Exception, connection: apsw.Connection) -> bool:
+    """SQLite says "full" of a disk, and "I/O error" of a quota."""
+    if not isinstance(error, apsw.IOError):
+        return isinstance(error, apsw.FullError)
+    code = getattr(error, "extendedresult", None)  # apsw's type hints lack it
+    return code == apsw.SQLITE_IOERR_WRITE and connection.system_errno in files.FULL
 
 
 def _rows(batch: Batch, commit_seq: int) -> list[rows.Row]:

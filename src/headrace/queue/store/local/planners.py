@@ -92,3 +92,16 @@ FREES: Final[frozenset[type[Operation]]] = frozenset(
     (Delete, AcknowledgeClaims, Purge, DeleteQueue, DeleteTopic, Unsubscribe)
 )
 """Go on when the disk is full: they make room."""
+
+SETTLING_BYTES_MAX: Final = 1_024
+"""Of state, for each message that a transaction acknowledges: a task's result and its line of the run log, about what its
+message took. Without it, workers could not empty their queues when the disk is full, and would run the tasks again."""
+
+
+def frees(operation: Operation) -> bool:
+    """Whether an operation goes on when the disk is full."""
+    if not isinstance(operation, Transact):
+        return type(operation) in FREES
+    acknowledged = sum(len(receipts) for _, receipts in operation.acknowledge) + len(operation.claims)
+    put_bytes = sum(len(key) + len(value) for key, value in operation.state if value is not None)
+    return not operation.sends and acknowledged > 0 and put_bytes <= SETTLING_BYTES_MAX * acknowledged

@@ -16,13 +16,13 @@ from headrace.clock import Clock
 from headrace.errors import CallerError, HeadraceError, StoreError, StoreFailed, StoreFull, Unavailable
 from headrace.queue import limits
 from headrace.queue.model import QueueInfo
-from headrace.queue.operations import Claim, Operation
+from headrace.queue.operations import Claim, CreateQueue, CreateTopic, Operation
 from headrace.queue.store.base import Done, Offload, Ready, Request, StoreStatistics
 from headrace.queue.store.disk import Batch, Disk
 from headrace.queue.store.local import expiry, log_work, moves, recovery
 from headrace.queue.store.local.commit_times import CommitTimes
 from headrace.queue.store.local.head import LocalQueue
-from headrace.queue.store.local.planners import FREES, LEASES, PLANNERS, READS
+from headrace.queue.store.local.planners import LEASES, PLANNERS, READS, frees
 from headrace.queue.store.local.state import LocalState, Plan
 
 log = logging.getLogger("headrace.store")
@@ -63,6 +63,9 @@ class LocalStore:
         self._tidying = False  # a checkpoint in the thread, with commits waiting
         self._aside = False  # a checkpoint in the thread, with commits going on
         self._refused_logged_ms = 0
+        self._full_logged_ms = 0
+        self._full_logged = False
+        self._again_ms = 0  # when sweeps, snapshots and checkpoints that found no room on the disk are tried again
         self._reserve_ms = 0
         self._times = CommitTimes()
         recovery.restore(self.state, stored, clock())
@@ -145,7 +148,7 @@ class LocalStore:
     def _plan(self, operation: Operation, now: int) -> Any:
         if self._failed is not None:
             return self._failed
-        if self._full and type(operation) not in READS | FREES:
+        if self._full and self._needs_space(operation):
             return StoreFull(str(self._disk))
         before = self.state.plan.weight()
         try:
@@ -156,6 +159,17 @@ class LocalStore:
             return self._refuse(error)
         except Exception as error:  # noqa: BLE001 - a bug, whatever it is
             return self._survive(operation, error, unchanged=self.state.plan.weight() == before)
+
+    def _needs_space(self, operation: Operation) -> bool:
+        """Whether it is refused on a full disk. Consumers, too, create their queues at each start: those that exist do not
+        need any."""
+        match operation:
+            case CreateQueue():
+                return operation.queue not in self.state.queues
+            case CreateTopic():
+                return operation.topic not in self.state.topics
+            case _:
+                return type(operation) not in READS and not frees(operation)
 
     def _survive(self, operation: Operation, error: Exception, *, unchanged: bool) -> StoreError:
         """A bug. If the operation has planned nothing yet it is only refused; if half of it is planned, nothing may be
@@ -289,7 +303,7 @@ class LocalStore:
         )  # without them it did not fit even with the reserved room: no second try
         now = self._clock()
         for done, outcome, operation in plan.waiting + later.waiting:
-            if again and type(operation) in FREES:
+            if again and frees(operation):
                 self.state.plan.waiting.append((done, self._plan(operation, now), operation))
             elif isinstance(outcome, HeadraceError):
                 tell(done, outcome)
@@ -314,14 +328,33 @@ class LocalStore:
         """Once the kept room is used, sends are refused until it is kept again: they would only eat it."""
         if not self._full and not self._disk.reserved():
             self._full = True
-            self._reserve_ms = self._clock() + RESERVE_RETRY_MS
+            now = self._clock()
+            self._reserve_ms = now + RESERVE_RETRY_MS
+            if now - self._full_logged_ms >= LOG_REFUSED_EACH_MS or not self._full_logged_ms:
+                self._full_logged, self._full_logged_ms = True, now
+                log.error(
+                    "the disk of %s is full: sends are refused until there is space again; receives and deletes go on",
+                    self._disk, extra={"action": "store.full"},
+                )  # fmt: skip
+
+    def _look_for_room(self, now: int) -> None:
+        """Accept sends again when there is room for more than the reserve."""
+        if not self._full or now < self._reserve_ms:
+            return
+        self._reserve_ms = now + RESERVE_RETRY_MS
+        self._full = not self._disk.reserve()
+        if not self._full and self._full_logged:
+            self._full_logged = False
+            log.warning(
+                "the disk of %s has space again: sends are accepted", self._disk, extra={"action": "store.not_full"}
+            )
 
     def _log_refused(self, error: StoreError) -> None:
+        """Another program holds the database. (A full disk is logged where it begins and ends.)"""
         now = self._clock()
-        if now - self._refused_logged_ms >= LOG_REFUSED_EACH_MS:
+        if not isinstance(error, StoreFull) and now - self._refused_logged_ms >= LOG_REFUSED_EACH_MS:
             self._refused_logged_ms = now
-            action = "store.full" if isinstance(error, StoreFull) else "store.busy"
-            log.error("%s", error, extra={"action": action})
+            log.error("%s", error, extra={"action": "store.busy"})
 
     # --- what time does ---
 
@@ -340,25 +373,26 @@ class LocalStore:
         if queue.expire_check_ms is not None and queue.expire_check_ms <= now and self._may_plan():
             expiry.expire(self.state, queue, now)
 
-    def _may_sweep(self) -> bool:
-        return self.state.flying is None and not self._tidying
+    def _may_sweep(self, now: int) -> bool:
+        return self.state.flying is None and not self._tidying and now >= self._again_ms
 
     def _house_keeping(self, now: int) -> None:
         state = self.state
         try:
-            if state.garbage and self._may_sweep():
+            if state.garbage and self._may_sweep(now):
                 state.garbage = self._disk.sweep(SWEEP_SLICE)
-            if self._may_sweep():
+            if self._may_sweep(now):
                 log_work.trim(state, now)
-            if self._full and now >= self._reserve_ms:
-                self._reserve_ms = now + RESERVE_RETRY_MS
-                self._full = not self._disk.reserve()
         except StoreError as error:
-            self._refuse(error)
+            self._later(error)
+        self._look_for_room(now)
+        if state.flying is None and not self._tidying:
+            self._snapshot_leases()
+            self._tidy()  # what was swept went through the WAL, too
 
     def _tidy(self) -> None:
         """A checkpoint, when one is due: after the answers, and where commits run."""
-        if self._aside or not self._disk.tidy_due():
+        if self._aside or not self._disk.tidy_due() or self._clock() < self._again_ms:
             return
         if self._offload is None:
             self._tidied(self._try(self._disk.tidy))
@@ -374,21 +408,26 @@ class LocalStore:
         if error is None and self.state.flying is None:
             error = self._try(self._disk.tidy)
         if error is not None:
-            self._refuse(error)
+            self._later(error)
 
     def _tidied(self, error: StoreError | None) -> None:
         was_away, self._tidying = self._tidying, False
         if error is not None:
-            self._refuse(error)
+            self._later(error)
         if was_away:
             self._commit()
 
     def _snapshot_leases(self) -> None:
         try:
-            if self._disk.leases_want_snapshot():
+            if self._disk.leases_want_snapshot() and self._clock() >= self._again_ms:
                 self._disk.snapshot_leases(recovery.lease_records(self.state))
         except StoreError as error:
-            self._refuse(error)
+            self._later(error)
+
+    def _later(self, error: StoreError) -> None:
+        """Work that nobody waits for has failed; if for lack of room, it is tried again in a while."""
+        self._again_ms = self._clock() + RESERVE_RETRY_MS
+        self._refuse(error)
 
     def _next_ms(self, now: int) -> int | None:
         state = self.state
@@ -398,7 +437,7 @@ class LocalStore:
             times.append(moves.next_ms(state, now))
             times.append(log_work.next_ms(state, now))
         if state.garbage:
-            times.append(now)
+            times.append(max(now, self._again_ms))
         if self._full:
             times.append(self._reserve_ms)
         return min((ms for ms in times if ms is not None), default=None)
