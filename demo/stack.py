@@ -127,11 +127,11 @@ class Stack:
     def _note(self, fields: dict[str, Any]) -> None:
         action = fields.get("action", "")
         with self._changed:
-            if action == "up.part.ready":
+            if action == "up.service.ready":
                 self.pids[fields["of"]] = fields["pid"]
                 self.readies[fields["of"]] = self.readies.get(fields["of"], 0) + 1
             elif action.endswith(".ready") and "url" in fields:
-                self.urls[fields["part"]] = fields["url"]
+                self.urls[fields["service"]] = fields["url"]
             self._changed.notify_all()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from headrace.cli.main import cli
 from headrace.settings import describe
-from headrace.settings_file import CONFIG_VARIABLE, PART_VARIABLE
+from headrace.settings_file import CONFIG_VARIABLE, SERVICE_VARIABLE
 from headrace.up.reference import kinds
 
 yaml = pytest.importorskip("yaml")
@@ -25,7 +25,7 @@ UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 DOCKERFILE = (DEPLOY / "docker" / "Dockerfile").read_text()
 VARIABLES = {setting.variable for section, kind in kinds().items() for setting in describe(kind, section)}
-PLAIN = {CONFIG_VARIABLE, PART_VARIABLE, "HEADRACE_BROKER", "HEADRACE_ACCESS_KEY", "HEADRACE_SECRET_KEY"}
+PLAIN = {CONFIG_VARIABLE, SERVICE_VARIABLE, "HEADRACE_BROKER", "HEADRACE_ACCESS_KEY", "HEADRACE_SECRET_KEY"}
 
 
 def parsed(arguments: list[str]) -> dict[str, Any]:

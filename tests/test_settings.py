@@ -320,11 +320,11 @@ path = "a"
 """
 
 
-def test_a_part_inherits_what_its_section_says_and_may_say_otherwise(tmp_path: Path) -> None:
+def test_a_service_inherits_what_its_section_says_and_may_say_otherwise(tmp_path: Path) -> None:
     (tmp_path / "headrace.toml").write_text(PARTS)
 
     def part(name: str) -> Resolved[Example]:
-        return resolve(Example, "broker", flags={}, environ={"HEADRACE_PART": name}, folder=tmp_path)
+        return resolve(Example, "broker", flags={}, environ={"HEADRACE_SERVICE": name}, folder=tmp_path)
 
     assert (part("broker.main").settings.port, part("broker.main").settings.wait) == (2, 3.0)
     assert part("broker.main").origins["port"].endswith("headrace.toml: broker.main.port")
@@ -332,20 +332,20 @@ def test_a_part_inherits_what_its_section_says_and_may_say_otherwise(tmp_path: P
     assert part("web.shop").settings.port == part("").settings.port == 1  # another command's part, and none
 
 
-def test_names_of_parts_are_the_tables_that_are_no_settings(tmp_path: Path) -> None:
+def test_names_of_services_are_the_tables_that_are_no_settings(tmp_path: Path) -> None:
     (tmp_path / "headrace.toml").write_text(PARTS)
     tables = settings_file.read(tmp_path / "headrace.toml")
     assert settings_file.names_of(tables, "broker", ["port", "parts"]) == ["main", "side-by-side"]
     assert settings_file.names_of(tables, "web", []) == []
 
 
-def test_a_part_that_is_not_in_the_file_is_an_error(tmp_path: Path) -> None:
+def test_a_service_that_is_not_in_the_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "headrace.toml").write_text(PARTS)
     with pytest.raises(SettingsError, match=r"no table \[broker.mian\]"):
-        resolve(Example, "broker", flags={}, environ={"HEADRACE_PART": "broker.mian"}, folder=tmp_path)
+        resolve(Example, "broker", flags={}, environ={"HEADRACE_SERVICE": "broker.mian"}, folder=tmp_path)
 
 
-def test_a_part_with_an_odd_name_is_an_error(tmp_path: Path) -> None:
+def test_a_service_with_an_odd_name_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "headrace.toml").write_text('[broker."a b"]\nport = 1\n')
     with pytest.raises(SettingsError, match="letters, digits"):
         resolve(Example, "broker", flags={}, environ={}, folder=tmp_path)

@@ -1,8 +1,8 @@
 """`headrace.toml`: where it is, and which of its tables is meant.
 
 A table is named for a command: `[web]`. A command that runs several times has tables with names, `[web.shop]`: each is
-a *part*, which inherits what `[web]` says and is the one that is read if `HEADRACE_PART=web.shop`. `headrace up` starts
-every part so; by hand it works alike.
+a *service*, which inherits what `[web]` says and is the one that is read if `HEADRACE_SERVICE=web.shop`. `headrace up` starts
+every service so; by hand it works alike.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SECTIONS: Final = ("broker", "web", "worker", "stream", "console", "up")
 """The tables that a file may have: one a command."""
 
 CONFIG_VARIABLE: Final = "HEADRACE_CONFIG"
-PART_VARIABLE: Final = "HEADRACE_PART"
+SERVICE_VARIABLE: Final = "HEADRACE_SERVICE"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
@@ -72,9 +72,9 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def names_of(tables: Mapping[str, Any], section: str, fields: Iterable[str]) -> list[str]:
-    """The names of the section's parts, in the order of the file; empty if it has none, or is not there.
+    """The names of the section's services, in the order of the file; empty if it has none, or is not there.
 
-    Args: fields: of the section's settings; a table that is none of them is a part.
+    Args: fields: of the section's settings; a table that is none of them is a service.
     """
     known = {field.replace("-", "_") for field in fields}
     table: Mapping[str, Any] = tables.get(section, {})
@@ -82,9 +82,9 @@ def names_of(tables: Mapping[str, Any], section: str, fields: Iterable[str]) -> 
 
 
 def entries(file: Path, section: str, fields: Iterable[str], environ: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
-    """Key → (where it is written, raw value), of the section, or of the part that HEADRACE_PART names.
+    """Key → (where it is written, raw value), of the section, or of the service that HEADRACE_SERVICE names.
 
-    Raises: SettingsError: the file cannot be used, or has no such part.
+    Raises: SettingsError: the file cannot be used, or has no such service.
     """
     tables = read(file)
     names = names_of(tables, section, fields)
@@ -93,9 +93,9 @@ def entries(file: Path, section: str, fields: Iterable[str], environ: Mapping[st
             raise SettingsError(f"{file}: [{section}.{name}]", "a name is up to 64 letters, digits, - and _")
     table = tables.get(section, {})
     found = {key: (f"{file}: {section}.{key}", raw) for key, raw in table.items() if key not in names}
-    part_section, _, part = environ.get(PART_VARIABLE, "").partition(".")
-    if part_section == section and part:
-        if part not in names:
-            raise SettingsError(f"{PART_VARIABLE}={section}.{part}", f"{file} has no table [{section}.{part}]")
-        found |= {key: (f"{file}: {section}.{part}.{key}", raw) for key, raw in table[part].items()}
+    service_section, _, service = environ.get(SERVICE_VARIABLE, "").partition(".")
+    if service_section == section and service:
+        if service not in names:
+            raise SettingsError(f"{SERVICE_VARIABLE}={section}.{service}", f"{file} has no table [{section}.{service}]")
+        found |= {key: (f"{file}: {section}.{service}.{key}", raw) for key, raw in table[service].items()}
     return found

@@ -13,7 +13,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The section `up`."""
 
     drain: Annotated[
-        Duration, setting("Time for all parts together to finish after TERM; then what is left is killed.", ge=0)
+        Duration, setting("Time for all services together to finish after TERM; then what is left is killed.", ge=0)
     ] = Duration(60)
     log_format: Annotated[Literal["auto", "text", "json"], setting("auto: text on a terminal, else json.")] = "auto"
     log_level: Annotated[

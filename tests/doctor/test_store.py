@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.doctor.parts import Wanted, look_at_parts
+from headrace.doctor.services import Wanted, look_at_services
 from headrace.doctor.store import look_at_store
 from headrace.testing.postgres import databases, find_programs, server
 
@@ -17,7 +17,7 @@ psycopg = pytest.importorskip("psycopg", reason="the extra `postgres` is not ins
 def test_database_that_the_settings_name_is_looked_at(tmp_path: Path) -> None:
     url = databases().of(tmp_path)
     wanted = Wanted({"HEADRACE_BROKER__STORE": url, "HEADRACE_BROKER__PORT": "0"}, tmp_path, None)
-    lines = {line.subject: line for line in look_at_parts(wanted, tmp_path / "data")}
+    lines = {line.subject: line for line in look_at_services(wanted, tmp_path / "data")}
     assert lines["store, format"].level == "ok"
     assert lines["store, fsync"].level == "warning"
 
@@ -27,7 +27,7 @@ def test_all_databases_of_a_divided_store_are_looked_at_once(tmp_path: Path) -> 
     one, other = databases().of(tmp_path), server().url()
     settings = f'[broker]\nport = 0\nstore = "{one}"\nstore_of = ["a*={other}", "b*={other}", "c*={one}"]\n'
     (tmp_path / "headrace.toml").write_text(settings)
-    subjects = [line.subject for line in look_at_parts(Wanted({}, tmp_path, None), tmp_path / "data")]
+    subjects = [line.subject for line in look_at_services(Wanted({}, tmp_path, None), tmp_path / "data")]
     assert [one for one in subjects if one.endswith(", format")] == ["store, format", "store of a*, format"]
 
 

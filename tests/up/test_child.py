@@ -1,4 +1,4 @@
-"""One part as a process: what becomes of it when the system has no room for one."""
+"""One service as a process: what becomes of it when the system has no room for one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from headrace.up import child as child_module
 from headrace.up.child import FAILING_AFTER, Child, State
 from headrace.up.lines import Lines
-from headrace.up.plan import Part
+from headrace.up.plan import Service
 from tests.patience import PATIENCE_S
 
 
@@ -38,7 +38,7 @@ async def _try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_module, "spawn", no_room)
     tried = asyncio.Event()
     lines = Lines(io.StringIO(), text=False)
-    child = Child(Part("web", "web", None, {}), notes=tmp_path / "notes", lines=lines, on_change=tried.set)
+    child = Child(Service("web", "web", None, {}), notes=tmp_path / "notes", lines=lines, on_change=tried.set)
     before = descriptors()
     try:
         for number in range(1, FAILING_AFTER + 1):

@@ -23,12 +23,12 @@ def written(line: bytes, *, text: bool, width: int = 0) -> str:
 
 
 def test_json_stays_json_with_the_part() -> None:
-    assert json.loads(written(LOGGED, text=False)) == {**json.loads(LOGGED), "part": "web"}
+    assert json.loads(written(LOGGED, text=False)) == {**json.loads(LOGGED), "service": "web"}
 
 
 def test_what_is_printed_becomes_json() -> None:
     told = json.loads(written(b"hello \xff", text=False))
-    assert (told["part"], told["action"], told["message"]) == ("web", "up.output", "hello \\xff")
+    assert (told["service"], told["action"], told["message"]) == ("web", "up.output", "hello \\xff")
 
 
 def test_text_has_the_name_in_front_of_each_row() -> None:
@@ -64,9 +64,9 @@ def test_own_lines_are_among_them() -> None:
     logger = logging.getLogger("headrace.test_lines")
     logger.addHandler(Handler(Lines(stream, text=False)))
     logger.propagate = False
-    logger.warning("%s keeps ending", "web", extra={"action": "up.part.failing", "of": "web"})
+    logger.warning("%s keeps ending", "web", extra={"action": "up.service.failing", "of": "web"})
     told: dict[str, Any] = json.loads(stream.getvalue())
-    assert (told["part"], told["of"], told["message"]) == ("up", "web", "web keeps ending")
+    assert (told["service"], told["of"], told["message"]) == ("up", "web", "web keeps ending")
 
 
 def test_lines_are_cut_where_they_end_and_where_they_are_too_long() -> None:

@@ -30,7 +30,7 @@ def init(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_settings_of_each_template_are_a_plan(tmp_path: Path, template: str) -> None:
     assert init(tmp_path, "shop", "--template", template).returncode == 0
     plan = make_plan(environ={}, folder=tmp_path / "shop")
-    sections = {part.section for part in plan.parts}
+    sections = {service.section for service in plan.services}
     assert sections == {*TEMPLATES[template].sections, "console"}
 
 
@@ -70,7 +70,7 @@ def test_it_runs_an_order_becomes_a_task_that_runs_and_a_total(tmp_path: Path) -
     one = Starter(tmp_path)
     try:
         one.wait_action("up.ready")
-        assert "up.part.ended" not in {action for _, action in one.actions()}, "no part waits for the first order"
+        assert "up.service.ended" not in {action for _, action in one.actions()}, "no service waits for the first order"
         url = one.url_of("web")
         order = urllib.request.Request(url + "/orders", data=b'{"book": "Moby Dick", "count": 2}')
         accepted = json.load(urllib.request.urlopen(order, timeout=PATIENCE_S))

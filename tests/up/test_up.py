@@ -1,4 +1,4 @@
-"""`headrace up` as users run it: real parts, real signals."""
+"""`headrace up` as users run it: real services, real signals."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def received(one: UpProcess, count: int) -> list[int]:
     return found
 
 
-def index(one: UpProcess, part: str, action: str) -> int:
-    return one.actions().index((part, action))
+def index(one: UpProcess, service: str, action: str) -> int:
+    return one.actions().index((service, action))
 
 
 def test_parts_start_in_order_work_together_and_stop_in_order(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_parts_start_in_order_work_together_and_stop_in_order(tmp_path: Path) ->
         body = urllib.request.urlopen(one.url_of("web") + "/hello", timeout=PATIENCE_S).read().decode()
         assert body == f"unix://{tmp_path}/data/headrace.sock"  # an app knows the broker without being told
         printed = one.wait_line(lambda line: line["message"].startswith("asked for"))
-        assert (printed["part"], printed["action"], printed["message"]) == ("web", "up.output", "asked for /hello")
+        assert (printed["service"], printed["action"], printed["message"]) == ("web", "up.output", "asked for /hello")
         send(one, 1, 2)
         assert sorted(received(one, 2)) == [2, 4]
         assert one.stop() == 0
@@ -68,12 +68,12 @@ def test_parts_start_in_order_work_together_and_stop_in_order(tmp_path: Path) ->
 
 def test_a_part_that_is_killed_is_started_again_and_nothing_is_lost(tmp_path: Path) -> None:
     with up(tmp_path, ALL) as one:
-        for number, part in enumerate(("stream.doubled", "web", "broker")):
+        for number, service in enumerate(("stream.doubled", "web", "broker")):
             send(one, number)
-            os.kill(one.pid_of(part), signal.SIGKILL)
-            ended = one.wait_action("up.part.ended", of=part)
+            os.kill(one.pid_of(service), signal.SIGKILL)
+            ended = one.wait_action("up.service.ended", of=service)
             assert "killed by SIGKILL" in ended["message"]
-            one.wait_action("up.part.ready", of=part)
+            one.wait_action("up.service.ready", of=service)
         send(one, 3)
         assert sorted(received(one, 4)) == [0, 2, 4, 6]
         assert urllib.request.urlopen(one.url_of("web"), timeout=PATIENCE_S).status == 200
@@ -103,7 +103,7 @@ def test_a_part_that_keeps_ending_is_shown_as_failing_and_the_others_go_on(tmp_p
     (tmp_path / "broken.py").write_text("raise RuntimeError('no luck')\n")
     with up(tmp_path, WEB + '[stream.broken]\nfile = "broken.py"\nbroker = "none"\n') as one:
         one.seen = 0
-        failing = one.wait_action("up.part.failing")
+        failing = one.wait_action("up.service.failing")
         assert failing["of"] == "stream.broken" and "no luck" in failing["said"]
         assert urllib.request.urlopen(one.url_of("web"), timeout=PATIENCE_S).status == 200
         assert one.stop() == 0
@@ -187,8 +187,8 @@ def test_what_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
     with up(tmp_path, settings) as one:
         assert one.stop() == 1
         killed = next(line for line in one.all_lines() if line.get("action") == "up.killed")
-        assert "stream.stubborn" in killed["parts"]
-        assert "up.part.ended" not in {action for _, action in one.actions()}, "what is killed is not started again"
+        assert "stream.stubborn" in killed["services"]
+        assert "up.service.ended" not in {action for _, action in one.actions()}, "what is killed is not started again"
         assert one.pids() == set()
 
 

@@ -29,7 +29,7 @@ def test_the_example_is_a_plan(tmp_path: Path) -> None:
     (tmp_path / "headrace.toml").write_text(example)
     (tmp_path / "pipeline.py").touch()
     plan = make_plan(environ={}, folder=tmp_path)
-    assert [part.name for part in plan.parts] == ["broker", "web", "worker", "stream.totals", "console"]
+    assert [service.name for service in plan.services] == ["broker", "web", "worker", "stream.totals", "console"]
     assert set(tomllib.loads(example)) == set(PARTS)
 
 

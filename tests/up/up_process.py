@@ -63,32 +63,38 @@ class UpProcess(ServerProcess):
             time.sleep(0.01)
 
     def wait_action(self, action: str, *, of: str = "") -> dict[str, Any]:
-        """The next line with that action: of the part `of`, or about it."""
+        """The next line with that action: of the service `of`, or about it."""
         return self.wait_line(
-            lambda line: line.get("action") == action and (not of or of in (line["part"], line.get("of")))
+            lambda line: line.get("action") == action and (not of or of in (line["service"], line.get("of")))
         )
 
     def all_lines(self) -> list[dict[str, Any]]:
         import json
 
-        return [json.loads(line) if line.startswith("{") else {"part": "", "message": line} for line in list(self.raw)]
-
-    def actions(self, *parts: str) -> list[tuple[str, str]]:
         return [
-            (line["part"], line.get("action", "")) for line in self.all_lines() if not parts or line["part"] in parts
+            json.loads(line) if line.startswith("{") else {"service": "", "message": line} for line in list(self.raw)
         ]
 
-    def pid_of(self, part: str) -> int:
+    def actions(self, *services: str) -> list[tuple[str, str]]:
+        return [
+            (line["service"], line.get("action", ""))
+            for line in self.all_lines()
+            if not services or line["service"] in services
+        ]
+
+    def pid_of(self, service: str) -> int:
         """Of its process that became ready last."""
         ready = wait_until(
             lambda: [
-                line for line in self.all_lines() if (line.get("action"), line.get("of")) == ("up.part.ready", part)
+                line
+                for line in self.all_lines()
+                if (line.get("action"), line.get("of")) == ("up.service.ready", service)
             ]
         )
         return int(ready[-1]["pid"])
 
-    def url_of(self, part: str) -> str:
-        ready = wait_until(lambda: [line for line in self.all_lines() if _tells_url(line, part)])
+    def url_of(self, service: str) -> str:
+        ready = wait_until(lambda: [line for line in self.all_lines() if _tells_url(line, service)])
         return str(ready[-1]["url"])
 
     def stop(self) -> int:
@@ -98,7 +104,7 @@ class UpProcess(ServerProcess):
         return code
 
     def pids(self) -> set[int]:
-        """Of all processes that are of this one's parts, also when it is gone: they have its settings file's name."""
+        """Of all processes that are of this one's services, also when it is gone: they have its settings file's name."""
         mark = f"HEADRACE_CONFIG={self.folder / 'headrace.toml'}".encode()
         found = set()
         for entry in Path("/proc").iterdir():
@@ -120,8 +126,8 @@ class UpProcess(ServerProcess):
         self.process.stderr.close()
 
 
-def _tells_url(line: dict[str, Any], part: str) -> bool:
-    return bool(line["part"] == part and str(line.get("action")).endswith(".ready") and "url" in line)
+def _tells_url(line: dict[str, Any], service: str) -> bool:
+    return bool(line["service"] == service and str(line.get("action")).endswith(".ready") and "url" in line)
 
 
 @contextmanager

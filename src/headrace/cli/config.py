@@ -29,17 +29,17 @@ def config() -> None:
 
 
 @click.command("show")
-@click.argument("names", metavar="[PART]...", nargs=-1)
+@click.argument("names", metavar="[SERVICE]...", nargs=-1)
 @click.option("--origin", is_flag=True, help="Defaults, too, and where each value was written.")
 @_CONFIG
 @output_option
 def show(names: tuple[str, ...], origin: bool, file: Path | None, output: str | None) -> None:
-    """Show the settings of the parts that the file names, or of these: `web`, `stream.totals`.
+    """Show the settings of the services that the file names, or of these: `web`, `stream.totals`.
 
     Without --origin only what differs from the default.
     """
     rows = [row for row in _rows(_plan(file), set(names)) if origin or row["origin"] != "default"]
-    columns = ["part", "key", "value", *(["origin"] if origin else [])]
+    columns = ["service", "key", "value", *(["origin"] if origin else [])]
     print_rows(rows, output, columns, none="Every setting has its default; --origin shows them.")
 
 
@@ -48,7 +48,7 @@ def show(names: tuple[str, ...], origin: bool, file: Path | None, output: str | 
 def validate(file: Path | None) -> None:
     """Check the file as `headrace up` would, without starting anything. Exit codes: 0 right, 2 wrong."""
     plan = _plan(file)
-    click.echo(f"{plan.file} is right: {', '.join(part.name for part in plan.parts)}")
+    click.echo(f"{plan.file} is right: {', '.join(service.name for service in plan.services)}")
 
 
 @click.command("reference")
@@ -69,18 +69,18 @@ def _plan(file: Path | None) -> Plan:
 
 
 def _rows(plan: Plan, names: set[str]) -> Iterator[dict[str, Any]]:
-    unknown = names - {part.name for part in plan.parts}
+    unknown = names - {service.name for service in plan.services}
     if unknown:
-        known = ", ".join(part.name for part in plan.parts)
-        raise click.UsageError(f"{plan.file} names no part {min(unknown)!r}; it has {known}")
-    for part in plan.parts:
-        if names and part.name not in names:
+        known = ", ".join(service.name for service in plan.services)
+        raise click.UsageError(f"{plan.file} names no service {min(unknown)!r}; it has {known}")
+    for service in plan.services:
+        if names and service.name not in names:
             continue
-        found = resolve(type(part.settings), part.section, flags={}, environ=part.environ, folder=Path.cwd())
+        found = resolve(type(service.settings), service.section, flags={}, environ=service.environ, folder=Path.cwd())
         for key, value in msgspec.to_builtins(found.settings, enc_hook=str).items():
             origin = found.origins[key]
             written = os.environ.get(origin) is not None or not origin.startswith("HEADRACE_")
-            yield {"part": part.name, "key": key, "value": value, "origin": origin if written else "headrace up"}
+            yield {"service": service.name, "key": key, "value": value, "origin": origin if written else "headrace up"}
 
 
 for command in (show, validate, reference):

@@ -30,7 +30,7 @@ def doctor(data: Path | None, config: Path | None, output: str | None) -> int:
     """
     from headrace.doctor.disk import look_at_disk  # noqa: PLC0415 - help needs none of it
     from headrace.doctor.machine import look_at_machine  # noqa: PLC0415
-    from headrace.doctor.parts import Wanted, look_at_parts  # noqa: PLC0415
+    from headrace.doctor.services import Wanted, look_at_services  # noqa: PLC0415
 
     wanted = Wanted(os.environ, Path.cwd(), config)
     folder = (data or wanted.data()).expanduser().absolute()
@@ -38,7 +38,7 @@ def doctor(data: Path | None, config: Path | None, output: str | None) -> int:
     lines = [
         *look_at_disk(folder, mounts.read_text() if mounts.exists() else ""),
         *look_at_machine(folder),
-        *look_at_parts(wanted, folder),
+        *look_at_services(wanted, folder),
     ]
     _print(lines, output)
     return 1 if any(line.level == "problem" for line in lines) else 0

@@ -35,23 +35,23 @@ def up(config: Path | None, **flags: Any) -> int:
     \b
       headrace init shop && cd shop && headrace up
 
-    Each part is a process of its own with the settings that its command would have: [broker] is `headrace broker`, [web]
+    Each service is a process of its own with the settings that its command would have: [broker] is `headrace broker`, [web]
     `headrace serve`, [worker] `headrace worker`, [stream.NAME] `headrace stream run`, [console] `headrace console`. One that
-    ends is started again; one that keeps ending does not hinder the others. One log, with the part's name in front.
+    ends is started again; one that keeps ending does not hinder the others. One log, with the service's name in front.
 
     TERM or Ctrl-C stops in order, web servers first and the broker last; a second one at once. HUP reads the file anew:
-    parts that it changes are restarted, without a failed request where that is possible. kill -9 is safe, too. Exit codes:
+    services that it changes are restarted, without a failed request where that is possible. kill -9 is safe, too. Exit codes:
     0 stopped, 1 failed, 2 set wrongly.
     """  # noqa: D301 (click's mark for lines that are not to be filled)
     from headrace.up.plan import make_plan  # noqa: PLC0415 - help and completion need none of it
-    from headrace.up.supervisor import PartSetWrongly  # noqa: PLC0415
+    from headrace.up.supervisor import InvalidServiceSettings  # noqa: PLC0415
 
     def read() -> Plan:
         return make_plan(environ=os.environ, folder=Path.cwd(), config=config, flags=flags)
 
     try:
         return asyncio.run(_run(read(), read))
-    except (SettingsError, PartSetWrongly) as error:
+    except (SettingsError, InvalidServiceSettings) as error:
         raise click.UsageError(str(error)) from None
     except HeadraceError as error:
         raise click.ClickException(str(error)) from None

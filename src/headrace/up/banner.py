@@ -18,10 +18,10 @@ def greet(supervisor: Supervisor) -> None:
 
 
 def banner(children: list[Child], *, colour: bool) -> list[str]:
-    """A line a part: its name, where it is, what it runs."""
+    """A line a service: its name, where it is, what it runs."""
     bold, plain = ("\x1b[1m", "\x1b[0m") if colour else ("", "")
-    width = max(len(child.part.name) for child in children)
-    lines = [f"  {child.part.name:<{width}}  {bold}{_where(child)}{plain}{_what(child)}" for child in children]
+    width = max(len(child.service.name) for child in children)
+    lines = [f"  {child.service.name:<{width}}  {bold}{_where(child)}{plain}{_what(child)}" for child in children]
     end = "  Ctrl-C stops in order; nothing that was accepted is lost. HUP reads headrace.toml anew."
     return ["", f"  {bold}headrace{plain} is up", *lines, end, ""]
 
@@ -29,16 +29,16 @@ def banner(children: list[Child], *, colour: bool) -> list[str]:
 def _where(child: Child) -> str:
     if child.state is not State.READY:
         return f"{child.state.value}: see the log"
-    settings: Any = child.part.settings
+    settings: Any = child.service.settings
     if child.url or not hasattr(settings, "port"):
         return child.url
     return f"http://{settings.host}:{settings.port}" if settings.port else "a free port, see the log"
 
 
 def _what(child: Child) -> str:
-    settings: Any = child.part.settings
+    settings: Any = child.service.settings
     found = ""
-    match child.part.section:
+    match child.service.section:
         case "broker":
             found = f"SQS, data in {settings.data}"
         case "web" | "worker":

@@ -1,4 +1,4 @@
-"""One part as a process: started, watched, started again, told to stop.
+"""One service as a process: started, watched, started again, told to stop.
 
 WAITING ──start──▶ STARTING ──READY=1──▶ READY            (it tells as it would tell systemd)
    ▲                   │                   │
@@ -22,7 +22,7 @@ from typing import Final
 
 from headrace.children import Restarts, end_group, ending, spawn
 from headrace.up.lines import Lines, Splitter, fields_of
-from headrace.up.plan import Part
+from headrace.up.plan import Service
 
 _log: Final = logging.getLogger("headrace.up")
 
@@ -45,12 +45,12 @@ class State(Enum):
 class Child:
     """`start`; `reap` at each SIGCHLD; `replace` or `stop`. On one loop, in the main thread."""
 
-    def __init__(self, part: Part, *, notes: Path, lines: Lines, on_change: Callable[[], None]) -> None:
+    def __init__(self, service: Service, *, notes: Path, lines: Lines, on_change: Callable[[], None]) -> None:
         """Args:
-        notes: in a private folder: the socket over which the part tells that it is ready.
+        notes: in a private folder: the socket over which the service tells that it is ready.
         on_change: called after every change of `state`.
         """
-        self.part = part
+        self.service = service
         self.state = State.WAITING
         self.url = ""
         """Where it serves, once it has said so."""
@@ -66,7 +66,7 @@ class Child:
         self._restarts = Restarts()
         self._timer: asyncio.TimerHandle | None = None
         self._readings: set[asyncio.Task[None]] = set()
-        """What an earlier process of the part has started may still print."""
+        """What an earlier process of the service has started may still print."""
         self._notes = _open_notes(notes)
         self._notes_path = str(notes)
         self._loop.add_reader(self._notes, self._read_note)
@@ -101,9 +101,9 @@ class Child:
         reading, writing = os.pipe()
         try:
             self._process = spawn(
-                self.part.rules.command,
+                self.service.rules.command,
                 own_group=True,
-                environ={**self.part.environ, "NOTIFY_SOCKET": self._notes_path, "PYTHONUNBUFFERED": "1"},
+                environ={**self.service.environ, "NOTIFY_SOCKET": self._notes_path, "PYTHONUNBUFFERED": "1"},
                 stdout=writing,
                 stderr=writing,
             )
@@ -122,9 +122,9 @@ class Child:
         if self._process is not None and self.state is State.READY:
             self._process.send_signal(signal.SIGHUP)
 
-    def replace(self, part: Part) -> None:
-        """Stop it, and start what the newer part says in its place."""
-        self.part = part
+    def replace(self, service: Service) -> None:
+        """Stop it, and start what the newer service says in its place."""
+        self.service = service
         self.url = ""
         self._restarts = Restarts()
         self._end_timer()
@@ -180,11 +180,11 @@ class Child:
 
     def _retry(self, what: str, how: str, *, code: int | None) -> None:
         pause_s = self._restarts.ended(self._loop.time())
-        ids: dict[str, object] = {"action": "up.part.ended", "code": code, "restart_in_s": round(pause_s, 1)}
-        _log.error("%s %s (%s); it is started again", self.part.name, what, how, extra=self._ids(ids))
+        ids: dict[str, object] = {"action": "up.service.ended", "code": code, "restart_in_s": round(pause_s, 1)}
+        _log.error("%s %s (%s); it is started again", self.service.name, what, how, extra=self._ids(ids))
         if self._restarts.crashes == FAILING_AFTER:
-            ids = {"action": "up.part.failing", "said": self.said}
-            _log.error("%s keeps ending; the others go on", self.part.name, extra=self._ids(ids))
+            ids = {"action": "up.service.failing", "said": self.said}
+            _log.error("%s keeps ending; the others go on", self.service.name, extra=self._ids(ids))
         self._timer = self._loop.call_later(pause_s, self.start)
         self._move(State.FAILING if self._restarts.crashes >= FAILING_AFTER else State.WAITING)
 
@@ -192,7 +192,9 @@ class Child:
         """What it tells as a service tells systemd. Source: sd_notify(3)."""
         note = self._notes.recv(_NOTE_BYTES_MAX)
         if b"READY=1" in note.split(b"\n") and self.state in (State.STARTING, State.FAILING):
-            _log.info("%s is ready", self.part.name, extra=self._ids({"action": "up.part.ready", "pid": self.pid}))
+            _log.info(
+                "%s is ready", self.service.name, extra=self._ids({"action": "up.service.ready", "pid": self.pid})
+            )
             self._move(State.READY)
 
     async def _read(self, reading: int) -> None:
@@ -205,7 +207,7 @@ class Child:
                 transport.close()
 
     def _note_line(self, line: bytes) -> None:
-        self._lines.write(self.part.name, line)
+        self._lines.write(self.service.name, line)
         if line.strip():
             self.last_line = line
         fields = fields_of(line)
@@ -213,7 +215,7 @@ class Child:
             self.url = str(fields["url"])
 
     def _ids(self, ids: dict[str, object]) -> dict[str, object]:
-        return {**ids, "of": self.part.name}
+        return {**ids, "of": self.service.name}
 
     def _end_timer(self) -> None:
         if self._timer is not None:
@@ -226,7 +228,7 @@ class Child:
 
 
 class _Output(Splitter):
-    """What a part prints, until nobody has its end of the pipe any more."""
+    """What a service prints, until nobody has its end of the pipe any more."""
 
     def __init__(self, on_line: Callable[[bytes], None], ended: asyncio.Future[None]) -> None:
         super().__init__(on_line)

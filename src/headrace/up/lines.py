@@ -1,7 +1,7 @@
-"""One log of many processes: every line says which part it is of.
+"""One log of many processes: every line says which service it is of.
 
-Parts write JSON lines, since their standard error is a pipe, and apps print what they like. On a terminal all is shown as
-text, with the part's name in front; elsewhere all is JSON, with a key `part`.
+Services write JSON lines, since their standard error is a pipe, and apps print what they like. On a terminal all is shown as
+text, with the service's name in front; elsewhere all is JSON, with a key `service`.
 """
 
 from __future__ import annotations
@@ -20,53 +20,53 @@ from headrace.logs import JsonFormatter, TextFormatter, wants_colour
 LINE_BYTES_MAX: Final = 64 * 1_024
 """A longer line is cut into several: what an app prints must not fill the memory."""
 _COLOURS: Final = ("36", "35", "34", "32", "33", "96", "95", "94")
-_OWN_KEYS: Final = ("ts", "level", "logger", "message", "exception", "part")
+_OWN_KEYS: Final = ("ts", "level", "logger", "message", "exception", "service")
 
 
 class Lines:
-    """Writes the lines of all parts to one stream."""
+    """Writes the lines of all services to one stream."""
 
     def __init__(self, stream: TextIO, *, text: bool) -> None:
         self._stream = stream
         self._text = text
         self._colour = wants_colour(stream)
         self._formatter = TextFormatter(colour=self._colour)
-        self._parts: dict[str, str] = {}
+        self._services: dict[str, str] = {}
         self.width = 0
         """Of the names in front of text."""
         self.hung_up = False
         """The terminal is gone. Whoever reads a pipe may go without a word: that is no reason to end."""
 
-    def write(self, part: str, line: bytes) -> None:
+    def write(self, service: str, line: bytes) -> None:
         """One line, without its end. Empty ones are left out."""
         if not line.strip():
             return
         found = _fields(line)
         if self._text:
             text = self._readable(found) if found is not None else line.decode(errors="replace")
-            out = "".join(f"{self._prefix(part)}{row}\n" for row in text.splitlines())
+            out = "".join(f"{self._prefix(service)}{row}\n" for row in text.splitlines())
         else:
-            out = msgspec.json.encode((found or _printed(line)) | {"part": part}).decode() + "\n"
+            out = msgspec.json.encode((found or _printed(line)) | {"service": service}).decode() + "\n"
         try:
             self._stream.write(out)
             self._stream.flush()
-        except OSError as error:  # nobody reads us any more: the parts work on
+        except OSError as error:  # nobody reads us any more: the services work on
             self.hung_up = error.errno == errno.EIO
 
     def _readable(self, fields: dict[str, Any]) -> str:
         text = self._formatter.format(_record(fields))
         return f"{text}\n{fields['exception']}" if fields.get("exception") else text
 
-    def _prefix(self, part: str) -> str:
-        if part not in self._parts:
-            code = _COLOURS[len(self._parts) % len(_COLOURS)]
-            name = f"{part:<{self.width}} |"
-            self._parts[part] = f"\x1b[{code}m{name}\x1b[0m " if self._colour else f"{name} "
-        return self._parts[part]
+    def _prefix(self, service: str) -> str:
+        if service not in self._services:
+            code = _COLOURS[len(self._services) % len(_COLOURS)]
+            name = f"{service:<{self.width}} |"
+            self._services[service] = f"\x1b[{code}m{name}\x1b[0m " if self._colour else f"{name} "
+        return self._services[service]
 
 
 class Handler(logging.Handler):
-    """The supervisor's own lines among those of its parts."""
+    """The supervisor's own lines among those of its services."""
 
     def __init__(self, lines: Lines) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Splitter(asyncio.Protocol):
 
 
 def fields_of(line: bytes) -> dict[str, Any]:
-    """What a log line of a part says; nothing if it is none."""
+    """What a log line of a service says; nothing if it is none."""
     return _fields(line) or {}
 
 

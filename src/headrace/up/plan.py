@@ -1,6 +1,6 @@
-"""What a settings file asks for: its parts, each with the settings that its own command would have.
+"""What a settings file asks for: its services, each with the settings that its own command would have.
 
-A plan is made whole or not at all, so that a file that is wrong changes nothing. Two plans are compared part by part:
+A plan is made whole or not at all, so that a file that is wrong changes nothing. Two plans are compared service by service:
 that is what a reload does.
 """
 
@@ -19,7 +19,7 @@ import msgspec
 from headrace.broker_settings import BrokerSettings
 from headrace.native.endpoint import SOCKET_NAME
 from headrace.settings import CONFIG_VARIABLE, Resolved, SettingsError, flag_of, resolve, variable_of
-from headrace.settings_file import PART_VARIABLE, find_file, names_of, read
+from headrace.settings_file import SERVICE_VARIABLE, find_file, names_of, read
 from headrace.up.sections import SECTIONS, Section, load
 from headrace.up_settings import UpSettings
 
@@ -29,7 +29,7 @@ SOCKET_BYTES_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Service:
     """One process to run."""
 
     name: str
@@ -45,7 +45,7 @@ class Part:
     def rules(self) -> Section:
         return SECTIONS[self.section]
 
-    def changes(self, newer: Part) -> set[str]:
+    def changes(self, newer: Service) -> set[str]:
         """The names of the settings that differ; `environ` and `content` are names, too."""
         names = {name for name in self.settings.__struct_fields__ if _differs(self.settings, newer.settings, name)}
         names |= {"environ"} if self.environ != newer.environ else set()
@@ -56,13 +56,13 @@ class Part:
 class Plan:
     file: Path
     up: UpSettings
-    parts: tuple[Part, ...]
+    services: tuple[Service, ...]
     """In the order of SECTIONS, then of the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The broker of the file: its folder, and the address that the other parts are given."""
+    """The broker of the file: its folder, and the address that the other services are given."""
 
     data: Path
     url: str
@@ -77,18 +77,18 @@ def make_plan(
     """Read the settings file.
 
     Args:
-        environ: the environment; parts inherit it.
+        environ: the environment; services inherit it.
         folder: where the file is looked for, as every command does.
         config: the file to read instead.
         flags: of `headrace up` itself.
 
     Raises:
-        SettingsError: there is no file, it asks for nothing, or a part of it cannot run as it is set.
+        SettingsError: there is no file, it asks for nothing, or a service of it cannot run as it is set.
     """
     file = find_file(folder, config, environ)
     if file is None:
         raise SettingsError(str(folder / "headrace.toml"), "there is no such file; `headrace init` writes one")
-    environ = {name: value for name, value in environ.items() if name != PART_VARIABLE}
+    environ = {name: value for name, value in environ.items() if name != SERVICE_VARIABLE}
     environ[CONFIG_VARIABLE] = str(file.absolute())
     up = resolve(UpSettings, "up", flags=flags or {}, environ=environ, folder=folder, config=file).settings
     tables = read(file)
@@ -96,8 +96,10 @@ def make_plan(
     if not names:
         raise SettingsError(str(file), f"names nothing to run: there is none of {', '.join(map(_table, SECTIONS))}")
     target = _broker_target(environ, folder, file) if "broker" in tables else None
-    parts = tuple(_part(section, name, _environ(section, name, environ, folder, target)) for section, name in names)
-    return Plan(file, up, parts)
+    services = tuple(
+        _service(section, name, _environ(section, name, environ, folder, target)) for section, name in names
+    )
+    return Plan(file, up, services)
 
 
 def _table(section: str) -> str:
@@ -105,7 +107,7 @@ def _table(section: str) -> str:
 
 
 def _parts_of(tables: Mapping[str, Any], section: str, file: Path) -> list[str]:
-    """Names of parts: those of its tables with names; else the section itself, if it says enough to run."""
+    """Names of services: those of its tables with names; else the section itself, if it says enough to run."""
     rules = SECTIONS[section]
     if section not in tables:
         return []
@@ -119,7 +121,7 @@ def _parts_of(tables: Mapping[str, Any], section: str, file: Path) -> list[str]:
 
 
 def _broker_target(environ: Mapping[str, str], folder: Path, file: Path) -> _Target:
-    """How the other parts reach the broker of this file: by its socket, which asks for no key.
+    """How the other services reach the broker of this file: by its socket, which asks for no key.
 
     Raises: SettingsError: its folder's path is too long for a socket.
     """
@@ -136,13 +138,13 @@ def _broker_target(environ: Mapping[str, str], folder: Path, file: Path) -> _Tar
 def _environ(
     section: str, name: str, environ: Mapping[str, str], folder: Path, target: _Target | None
 ) -> dict[str, str]:
-    """What the part's process is given: which part it is, and where the broker is.
+    """What the service's process is given: which service it is, and where the broker is.
 
-    A part that names no broker uses that of the file; so does one that names its folder.
+    A service that names no broker uses that of the file; so does one that names its folder.
     """
     own = dict(environ)
     if name != section:
-        own[PART_VARIABLE] = name
+        own[SERVICE_VARIABLE] = name
     found = _resolve(section, own, folder)
     broker = target.url if target is not None else None
     if "broker" in found.origins:
@@ -161,7 +163,7 @@ def _resolve(section: str, environ: Mapping[str, str], folder: Path) -> Resolved
     return resolve(SECTIONS[section].kind(), section, flags={}, environ=environ, folder=folder)
 
 
-def _part(section: str, name: str, environ: Mapping[str, str]) -> Part:
+def _service(section: str, name: str, environ: Mapping[str, str]) -> Service:
     """Raises: SettingsError: it cannot run as it is set."""
     rules = SECTIONS[section]
     found = _resolve(section, environ, Path())
@@ -170,7 +172,7 @@ def _part(section: str, name: str, environ: Mapping[str, str]) -> Part:
     if rules.check:
         check = load(rules.check)
         check(*(found.settings, found.origins)[: len(inspect.signature(check).parameters)])
-    return Part(name, section, found.settings, environ, _content(found.settings, rules))
+    return Service(name, section, found.settings, environ, _content(found.settings, rules))
 
 
 def _content(settings: Any, rules: Section) -> str:

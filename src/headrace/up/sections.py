@@ -17,7 +17,7 @@ Check = Callable[[Resolved[Any]], None]
 
 
 class Stage(IntEnum):
-    """When a section's parts are started: one stage is ready, or given up for now, before the next begins."""
+    """When a section's services are started: one stage is ready, or given up for now, before the next begins."""
 
     BROKER = 0
     SYSTEMS = 1
@@ -26,7 +26,7 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One command that can be a part."""
+    """One command that can be a service."""
 
     command: tuple[str, ...]
     settings: str
@@ -43,12 +43,12 @@ class Section:
     fixed: str | tuple[str, ...] = ()
     """The settings that HUP does not change, or where they are named, `module:name`. Empty: HUP changes none."""
     several: bool = True
-    """It may have parts with names."""
+    """It may have services with names."""
     reads: str = ""
     """A setting that names a file (`FILE` or `FILE:NAME`) whose content counts as a setting."""
 
     def needs_restart(self, changes: set[str]) -> bool:
-        """Whether HUP is not enough for these changes of a part."""
+        """Whether HUP is not enough for these changes of a service."""
         fixed = load(self.fixed) if isinstance(self.fixed, str) else self.fixed
         return bool(changes & {*fixed, "environ", "content"}) if fixed else bool(changes)
 

@@ -1,13 +1,13 @@
-"""The supervisor of `headrace up`: parts in order, and what signals ask of it.
+"""The supervisor of `headrace up`: services in order, and what signals ask of it.
 
     start   broker ready → web, work, streams → console → ready
-    HUP     the file is read anew → parts that are gone stop, changed ones are replaced (or get HUP, if that is enough),
+    HUP     the file is read anew → services that are gone stop, changed ones are replaced (or get HUP, if that is enough),
             new ones start, the others get HUP: new code, keys, certificates. A file that is wrong changes nothing
     TERM    web servers → workers and pipelines → console → broker, each when the ones before have ended
             a second TERM or INT: all at once
 
-A part that does not get ready holds up the next stage for READY_WITHIN_S only: all of them bear a broker that is away.
-Parts end with this process, however it ends.
+A service that does not get ready holds up the next stage for READY_WITHIN_S only: all of them bear a broker that is away.
+Services end with this process, however it ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from headrace.process import notify_systemd, private_folder
 from headrace.settings import SettingsError
 from headrace.up.child import EXIT_SET_WRONGLY, Child, State
 from headrace.up.lines import Lines
-from headrace.up.plan import Part, Plan
+from headrace.up.plan import Plan, Service
 from headrace.up.sections import Stage
 
 _log: Final = logging.getLogger("headrace.up")
@@ -40,7 +40,7 @@ READY_WITHIN_S: Final = 30.0
 
 
 _ADDRESSES_S: Final = 0.2
-"""A part's log, where its address is, comes another way than the word that it is ready."""
+"""A service's log, where its address is, comes another way than the word that it is ready."""
 
 
 @dataclass(eq=False)
@@ -52,14 +52,14 @@ class AlreadyUp(CallerError):
 
 
 @dataclass(eq=False)
-class PartSetWrongly(CallerError):
-    """A part has refused its settings at the very start."""
+class InvalidServiceSettings(CallerError):
+    """A service has refused its settings at the very start."""
 
-    part: str
+    service: str
     said: str
 
     def __str__(self) -> str:
-        return f"{self.part} cannot run as it is set: {self.said}"
+        return f"{self.service} cannot run as it is set: {self.said}"
 
 
 class Supervisor:
@@ -74,7 +74,7 @@ class Supervisor:
         """
         self.plan = plan
         self.children: dict[str, Child] = {}
-        """By the part's name, in the plan's order."""
+        """By the service's name, in the plan's order."""
         self._reread = reread
         self._lines = lines
         self._on_ready = on_ready
@@ -92,18 +92,18 @@ class Supervisor:
 
         Raises:
             AlreadyUp: another one runs in the folder.
-            PartSetWrongly: at the start; everything has been stopped again.
+            InvalidServiceSettings: at the start; everything has been stopped again.
         """
         lock = _lock(self.plan.file.absolute().parent)
         self._obey_signals()
         try:
-            self._lines.width = max(len(part.name) for part in self.plan.parts)
-            await self._start(self.plan.parts)
+            self._lines.width = max(len(service.name) for service in self.plan.services)
+            await self._start(self.plan.services)
             if not self._stopping.is_set():
                 self._tell_ready()
             await self._stopping.wait()
             return 0 if await self._drain() else 1
-        except PartSetWrongly:
+        except InvalidServiceSettings:
             await self._drain()
             raise
         finally:
@@ -132,32 +132,32 @@ class Supervisor:
 
     # Start
 
-    async def _start(self, parts: Iterable[Part]) -> None:
+    async def _start(self, services: Iterable[Service]) -> None:
         """Stage by stage."""
-        wanted = list(parts)
+        wanted = list(services)
         for stage in Stage:
-            started = [self._add(part) for part in wanted if part.rules.stage is stage]
+            started = [self._add(service) for service in wanted if service.rules.stage is stage]
             for child in started:
                 child.start()
             if started and not await self._settle(started):
                 return
 
-    def _add(self, part: Part) -> Child:
+    def _add(self, service: Service) -> Child:
         self._made += 1
-        child = Child(part, notes=self._folder / str(self._made), lines=self._lines, on_change=self._changed.set)
-        self.children[part.name] = child
+        child = Child(service, notes=self._folder / str(self._made), lines=self._lines, on_change=self._changed.set)
+        self.children[service.name] = child
         return child
 
     async def _settle(self, started: list[Child]) -> bool:
         """Wait until they are ready, or for READY_WITHIN_S. Returns: whether to go on.
 
-        Raises: PartSetWrongly: only at the very start.
+        Raises: InvalidServiceSettings: only at the very start.
         """
         deadline_s = self._loop.time() + READY_WITHIN_S
         while not self._stopping.is_set():
             for child in started:
                 if not self._up and child.last_code == EXIT_SET_WRONGLY:
-                    raise PartSetWrongly(child.part.name, child.said)
+                    raise InvalidServiceSettings(child.service.name, child.said)
             waited_for = [child for child in started if child.state not in (State.READY, State.FAILING)]
             if not waited_for or not await self._wait_change(deadline_s):
                 self._tell_late(waited_for)
@@ -166,8 +166,8 @@ class Supervisor:
 
     def _tell_late(self, late: list[Child]) -> None:
         for child in late:
-            ids = {"action": "up.part.late", "of": child.part.name, "within_s": READY_WITHIN_S}
-            _log.warning("%s is not ready yet; the others go on", child.part.name, extra=ids)
+            ids = {"action": "up.service.late", "of": child.service.name, "within_s": READY_WITHIN_S}
+            _log.warning("%s is not ready yet; the others go on", child.service.name, extra=ids)
 
     async def _wait_change(self, deadline_s: float) -> bool:
         """Returns: False when the time is over."""
@@ -181,7 +181,7 @@ class Supervisor:
 
     def _tell_ready(self) -> None:
         self._up = True
-        ids = {"action": "up.ready", "parts": ", ".join(self.children), "pid": os.getpid()}
+        ids = {"action": "up.ready", "services": ", ".join(self.children), "pid": os.getpid()}
         _log.info("everything that %s names is started", self.plan.file.name, extra=ids)
         notify_systemd("READY=1")
         self._feed_watchdog()
@@ -229,32 +229,32 @@ class Supervisor:
 
     async def _apply(self, plan: Plan) -> None:
         before, self.plan = self.plan, plan
-        wanted = {part.name: part for part in plan.parts}
+        wanted = {service.name: service for service in plan.services}
         gone = [child for name, child in self.children.items() if name not in wanted]
         await self._stop_all(gone)
         replaced = [name for name in wanted if name in self.children and self._renew(self.children[name], wanted[name])]
         await self._settle([self.children[name] for name in replaced])
-        new = [part for name, part in wanted.items() if name not in self.children]
+        new = [service for name, service in wanted.items() if name not in self.children]
         await self._start(new)
         self.children = {name: self.children[name] for name in wanted if name in self.children}
         ids = {
             "action": "up.reloaded",
-            "stopped": ", ".join(child.part.name for child in gone),
+            "stopped": ", ".join(child.service.name for child in gone),
             "restarted": ", ".join(replaced),
-            "started": ", ".join(part.name for part in new),
+            "started": ", ".join(service.name for service in new),
         }
         _log.info("reloaded", extra=ids)
         if before.up.log_level != plan.up.log_level:
             logging.getLogger("headrace").setLevel(plan.up.log_level.upper())
 
-    def _renew(self, child: Child, part: Part) -> bool:
+    def _renew(self, child: Child, service: Service) -> bool:
         """Returns: whether it is started anew. Otherwise it gets HUP, if it knows that."""
-        if part.rules.needs_restart(child.part.changes(part)):
-            child.replace(part)
+        if service.rules.needs_restart(child.service.changes(service)):
+            child.replace(service)
             self._loop.call_later(float(self.plan.up.drain), child.kill_replaced)
             return True
-        child.part = part
-        if part.rules.obeys_hup:
+        child.service = service
+        if service.rules.obeys_hup:
             child.hang_up()
         return False
 
@@ -273,8 +273,8 @@ class Supervisor:
     async def _stop_all(self, children: list[Child]) -> bool:
         deadline_s = self._loop.time() + float(self.plan.up.drain)
         in_time = True
-        for stage in sorted({child.part.rules.stops for child in children}):
-            stopped = [child for child in children if child.part.rules.stops == stage]
+        for stage in sorted({child.service.rules.stops for child in children}):
+            stopped = [child for child in children if child.service.rules.stops == stage]
             for child in stopped:
                 child.stop()
             while any(child.state is not State.STOPPED for child in stopped):
@@ -283,14 +283,14 @@ class Supervisor:
                     self._kill(children)
                     deadline_s = self._loop.time() + READY_WITHIN_S
         for child in children:
-            self.children.pop(child.part.name, None)
+            self.children.pop(child.service.name, None)
             await child.close()
         return in_time
 
     def _kill(self, children: list[Child]) -> None:
         left = [child for child in children if child.state is not State.STOPPED]
-        names = ", ".join(child.part.name for child in left)
-        ids = {"action": "up.killed", "after_s": float(self.plan.up.drain), "parts": names}
+        names = ", ".join(child.service.name for child in left)
+        ids = {"action": "up.killed", "after_s": float(self.plan.up.drain), "services": names}
         _log.error("not ended in time, killed: %s; what was accepted is not lost", names, extra=ids)
         for child in left:
             child.stop()  # so that it is not started again

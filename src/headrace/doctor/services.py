@@ -33,7 +33,7 @@ ANSWER_S: Final = 5.0
 
 
 class Wanted:
-    """What is meant to run: the parts of the settings file; without one, a broker by flags and environment."""
+    """What is meant to run: the services of the settings file; without one, a broker by flags and environment."""
 
     def __init__(self, environ: Mapping[str, str], folder: Path, config: Path | None) -> None:
         self.plan: Plan | None = None
@@ -48,7 +48,7 @@ class Wanted:
                 self.line = ok("settings", "no headrace.toml here: a broker with its defaults and the environment")
                 return
             self.plan = make_plan(environ=environ, folder=folder, config=config)
-            self.settings = {part.name: part.settings for part in self.plan.parts}
+            self.settings = {service.name: service.settings for service in self.plan.services}
             self.line = ok("settings", f"{file} is right: {', '.join(self.settings)}")
         except SettingsError as error:
             self.line = problem("settings", str(error), "`headrace config reference` lists what there is")
@@ -59,7 +59,7 @@ class Wanted:
         return Path(broker.data)
 
 
-def look_at_parts(wanted: Wanted, data: Path) -> Iterator[Line]:
+def look_at_services(wanted: Wanted, data: Path) -> Iterator[Line]:
     yield wanted.line
     runs = data.is_dir() and (_is_taken(data) or is_served(data))  # a broker on PostgreSQL takes no lock
     if runs:
@@ -182,24 +182,24 @@ def expiry(pem: str) -> datetime:
     if begin not in pem:
         raise ValueError("there is no CERTIFICATE in it")
     der = base64.b64decode(pem.partition(begin)[2].partition(end)[0])
-    fields = _parts(_parts(_parts(der)[0][1])[0][1])  # certificate, what is signed, its fields
+    fields = _elements(_elements(_elements(der)[0][1])[0][1])  # certificate, what is signed, its fields
     version = 1 if fields[0][0] == 0xA0 else 0
-    tag, text = _parts(fields[version + 3][1])[1]  # serial, algorithm, issuer, validity: from, until
+    tag, text = _elements(fields[version + 3][1])[1]  # serial, algorithm, issuer, validity: from, until
     form = "%y%m%d%H%M%SZ" if tag == 0x17 else "%Y%m%d%H%M%SZ"
     return datetime.strptime(text.decode("ascii"), form).replace(tzinfo=UTC)
 
 
-def _parts(der: bytes) -> list[tuple[int, bytes]]:
+def _elements(der: bytes) -> list[tuple[int, bytes]]:
     """The (tag, content) pairs of a DER sequence. Source: ITU-T X.690, 8.1."""
-    parts, at = [], 0
+    elements, at = [], 0
     while at < len(der):
         tag, length, at = der[at], der[at + 1], at + 2
         if length & 0x80:
             count = length & 0x7F
             length, at = int.from_bytes(der[at : at + count]), at + count
-        parts.append((tag, der[at : at + length]))
+        elements.append((tag, der[at : at + length]))
         at += length
-    return parts
+    return elements
 
 
 def judge_keys(file: Path) -> Line:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import trustme
 
-from headrace.doctor.parts import Wanted, expiry, judge_certificate, judge_keys, judge_nodes, judge_port, look_at_broker
+from headrace.doctor.services import (
+    Wanted,
+    expiry,
+    judge_certificate,
+    judge_keys,
+    judge_nodes,
+    judge_port,
+    look_at_broker,
+)
 from headrace.presence import BrokerFacts, write
 from headrace.queue.model import HolderState
 
