@@ -289,7 +289,7 @@ def test_page_size_out_of_range_is_refused(sqs: Any, max_results: int) -> None:
 @pytest.mark.parametrize("token", ["x", "é", "YXJuOmF3cw==", "YXJuOmF3czpzcXM6dXMtZWFzdC0xOjAwMDAwMDAwMDAwMDpx="])
 def test_token_that_is_none_is_refused(sqs: Any, token: str) -> None:
     seen = refused(sqs.list_queues, MaxResults=1, NextToken=token)
-    assert seen.message == f"Value {token} for parameter NextToken is invalid. Reason: Invalid or expired next token."
+    assert seen.message == "Invalid or expired next token."
 
 
 def test_list_dead_letter_source_queues(sqs: Any) -> None:

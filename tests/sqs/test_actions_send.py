@@ -151,15 +151,18 @@ def test_delay_out_of_range_is_refused(sqs: Any, url: str, delay: int) -> None:
     [
         ({"a": {"DataType": "String", "StringValue": ""}}, "must contain a non-empty value of type 'String'"),
         ({"a": {"DataType": "Binary", "BinaryValue": b""}}, "must contain a non-empty value of type 'Binary'"),
-        ({"a": {"DataType": "Binary", "StringValue": "x"}}, "must contain a non-empty value of type 'Binary'"),
-        ({"a": {"DataType": "", "StringValue": "x"}}, "must contain non-empty message attribute type"),
-        ({"a": {"DataType": "Text", "StringValue": "x"}}, "has an invalid message attribute type"),
-        ({"a": {"DataType": "Stringy", "StringValue": "x"}}, "has an invalid message attribute type"),
-        ({"a": {"DataType": "String." + "x" * 250, "StringValue": "x"}}, "has an invalid message attribute type"),
+        ({"a": {"DataType": "Binary", "StringValue": "x"}}, "with type 'Binary' must use field 'Binary'"),
+        ({"a": {"DataType": "", "StringValue": "x"}}, "must contain a non-empty message attribute type"),
+        ({"a": {"DataType": "Text", "StringValue": "x"}}, "You must use only the following supported type prefixes"),
+        ({"a": {"DataType": "Stringy", "StringValue": "x"}}, "You must use only the following supported type prefixes"),
+        (
+            {"a": {"DataType": "String." + "x" * 250, "StringValue": "x"}},
+            "type must be shorter than 256 bytes",
+        ),
         ({"a": {"DataType": "Number", "StringValue": "one"}}, "Can't cast the value"),
         ({"a": {"DataType": "Number", "StringValue": "1e127"}}, "Can't cast the value"),
         ({"a": {"DataType": "Number", "StringValue": "1" * 39}}, "Can't cast the value"),
-        ({"": {"DataType": "String", "StringValue": "x"}}, "must not be empty"),
+        ({"": {"DataType": "String", "StringValue": "x"}}, "must contain non-empty message (user) attribute names"),
         ({"n" * 257: {"DataType": "String", "StringValue": "x"}}, "must be shorter than 256"),
         ({"a b": {"DataType": "String", "StringValue": "x"}}, "Attribute name can contain A-Z, a-z, 0-9"),
         ({"a€": {"DataType": "String", "StringValue": "x"}}, "Attribute name can contain A-Z, a-z, 0-9"),
@@ -298,7 +301,7 @@ def test_entry_that_is_wrong_fails_alone(sqs: Any) -> None:
         "long": "InvalidParameterValue",
         "late": "InvalidParameterValue",
         "nul": "InvalidMessageContents",
-        "empty": "MissingParameter",
+        "empty": "EmptyValue",
     }
     assert all(entry["SenderFault"] is True for entry in failed.values())
     assert failed["long"]["Message"] == (

@@ -11,6 +11,7 @@ from tests.sqs.harness import Harness, json_request, refused
 
 ARN = "arn:aws:sqs:us-east-1:000000000000:q"
 DEAD = "arn:aws:sqs:us-east-1:000000000000:dead"
+NO_MAP = "Redrive policy is not a valid JSON map."
 
 
 @pytest.fixture
@@ -216,9 +217,9 @@ def test_dead_letter_knows_where_it_comes_from(harness: Harness, sqs: Any, url: 
 @pytest.mark.parametrize(
     ("policy", "reason"),
     [
-        ("x", "Redrive policy is not a valid JSON map."),
-        ("[]", "Redrive policy is not a valid JSON map."),
-        ("{}", "Redrive policy does not contain mandatory attribute: deadLetterTargetArn."),
+        ("x", NO_MAP),
+        ("[]", NO_MAP),
+        ("{}", "Redrive policy does not contain mandatory attribute: maxReceiveCount."),
         (
             json.dumps({"deadLetterTargetArn": DEAD}),
             "Redrive policy does not contain mandatory attribute: maxReceiveCount.",
@@ -252,8 +253,12 @@ def test_wrong_redrive_policies_are_refused(sqs: Any, url: str, policy: str, rea
     sqs.create_queue(QueueName="q.fifo", Attributes={"FifoQueue": "true"})
     for call, more in ((sqs.set_queue_attributes, {"QueueUrl": url}), (sqs.create_queue, {"QueueName": "new"})):
         seen = refused(call, Attributes={"RedrivePolicy": policy}, **more)
-        assert (seen.code, seen.status) == ("InvalidParameterValue", 400)
-        assert seen.message == f"Value {policy} for parameter RedrivePolicy is invalid. Reason: {reason}"
+        if reason == NO_MAP:
+            assert seen.code == "InvalidAttributeValue"
+            assert seen.message == f"Invalid value for the parameter RedrivePolicy. Reason: {NO_MAP}"
+        else:
+            assert seen.code == "InvalidParameterValue"
+            assert seen.message == f"Value {policy} for parameter RedrivePolicy is invalid. Reason: {reason}"
 
 
 def test_redrive_allow_policy(sqs: Any, url: str) -> None:
@@ -287,8 +292,8 @@ def test_redrive_allow_policy(sqs: Any, url: str) -> None:
 )
 def test_wrong_redrive_allow_policies_are_refused(sqs: Any, url: str, policy: str) -> None:
     seen = refused(sqs.set_queue_attributes, QueueUrl=url, Attributes={"RedriveAllowPolicy": policy})
-    assert seen.code == "InvalidParameterValue"
-    assert "for parameter RedriveAllowPolicy is invalid." in seen.message
+    assert seen.code in ("InvalidParameterValue", "InvalidAttributeValue")
+    assert "Amazon SQS can't create the redrive allow policy" in seen.message
 
 
 # --- tags ---

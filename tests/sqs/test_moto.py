@@ -66,6 +66,10 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+KNOWN = [("delete_message", {"QueueUrl": "q", "ReceiptHandle": "garbage"})]
+"""Where moto is not as AWS, whose status is 404."""
+
+
 @pytest.fixture
 def moto() -> Iterator[Any]:
     with mock_aws():
@@ -106,6 +110,6 @@ def test_answers_are_those_of_moto(harness: Harness, moto: Any) -> None:
     differences = [
         (call, {"ours": one, "moto": other})
         for call, one, other in zip(CALLS, mine, theirs, strict=True)
-        if one != other
+        if one != other and call not in KNOWN
     ]
     assert differences == []

@@ -42,8 +42,11 @@ def start_message_move_task(call: Call, request: shapes.StartMessageMoveTask) ->
     if target is not None:
         target = _queue(call, "DestinationArn", target).arn
     if rate is not None and not 1 <= rate <= MOVE_RATE_MAX:
-        rule = f"Must be between 1 and {MOVE_RATE_MAX}, if provided."
-        raise invalid("MaxNumberOfMessagesPerSecond", rate, rule)
+        text = (
+            "Value for parameter MaxNumberOfMessagesPerSecond is invalid. Reason: You must enter a number that's between 1 "
+            f"and {MOVE_RATE_MAX}."
+        )
+        raise Fault(INVALID_PARAMETER_VALUE, text)
 
     def started(task: MoveTask) -> None:
         call.answer(shapes.StartMoveResult(_encode(task)))
@@ -98,11 +101,11 @@ def _queue(call: Call, parameter: str, arn: str | None) -> QueueInfo:
     Raises:
         Fault: MissingParameter, InvalidParameterValue for what is no ARN, ResourceNotFoundException.
     """
-    if not arn:
+    if arn is None:
         raise missing(parameter)
     if not valid_arn(arn):
         raise Fault(INVALID_PARAMETER_VALUE, f"You must use this format to specify the {parameter}: "
-                    "arn:aws:sqs:<region>:<account>:<queue name>")  # fmt: skip
+                    "arn:<partition>:<service>:<region>:<account-id>:<resource-id>")  # fmt: skip
     try:
         return call.queue_by_arn(arn)
     except Fault as fault:

@@ -120,7 +120,9 @@ def get_queue_url(call: Call, request: shapes.GetQueueUrl) -> None:
 
 # ---------------------------------------------------------------------------------------------------------- the lists
 
-_PAGE_RULE: Final = f"MaxResults must be an integer between 1 and {limits.PAGE_MAX}."
+_PAGE_RULE: Final = (
+    f"Value for parameter MaxResults is invalid. Reason: MaxResults must be an integer between 1 and {limits.PAGE_MAX}."
+)
 
 
 def list_queues(call: Call, request: shapes.ListQueues) -> None:
@@ -154,7 +156,7 @@ def _page(max_results: int | None) -> int:
     if max_results is None:
         return limits.PAGE_MAX
     if not 1 <= max_results <= limits.PAGE_MAX:
-        raise invalid("MaxResults", max_results, _PAGE_RULE)
+        raise Fault(INVALID_PARAMETER_VALUE, _PAGE_RULE)
     return max_results
 
 
@@ -177,5 +179,5 @@ def _after(token: str | None) -> str:
     except (UnicodeError, binascii.Error):
         arn = ""
     if not valid_arn(arn) or _token(arn) != token:
-        raise invalid("NextToken", token, "Invalid or expired next token.")
+        raise Fault(INVALID_PARAMETER_VALUE, "Invalid or expired next token.")
     return arn

@@ -12,6 +12,7 @@ from headrace.sqs import receipts
 from headrace.sqs.batches import check_batch, receipt_result, sort_receipts
 from headrace.sqs.call import Call
 from headrace.sqs.errors import missing, translate
+from headrace.sqs.limits import VISIBILITY_MAX_S
 from headrace.sqs.shapes import (
     BatchResult,
     BatchResultErrorEntry,
@@ -50,7 +51,7 @@ def delete_message_batch(call: Call, request: DeleteMessageBatch) -> None:
 def change_message_visibility_batch(call: Call, request: ChangeMessageVisibilityBatch) -> None:
     info = call.queue(request.queue_url)
     entries = check_batch(call.operation, request.entries)
-    good, failed = sort_receipts(entries, _change)
+    good, failed = sort_receipts(entries, _change_entry)
     if not good:
         call.answer(BatchResult(failed=failed))
         return
@@ -58,16 +59,24 @@ def change_message_visibility_batch(call: Call, request: ChangeMessageVisibility
     call.submit(operation, partial(_finish_batch, call, [_named(entry) for entry, _ in good], failed))
 
 
-def _receipt(entry: DeleteMessageEntry) -> bytes:
+def _receipt(entry: DeleteMessageEntry, _: int) -> bytes:
     return receipts.decode(entry.receipt_handle)
 
 
-def _change(given: ChangeMessageVisibility | ChangeMessageVisibilityEntry) -> tuple[bytes, int]:
-    receipt = receipts.decode(given.receipt_handle)
-    if given.visibility_timeout is None:
+def _change(given: ChangeMessageVisibility) -> tuple[bytes, int]:
+    receipt, timeout_s = receipts.decode(given.receipt_handle), given.visibility_timeout
+    if timeout_s is None:
         raise missing("VisibilityTimeout")
-    receipts.check_visibility(given.visibility_timeout)
-    return receipt, given.visibility_timeout * SECOND_MS
+    receipts.check_visibility(timeout_s, f"Must be between 0 and {VISIBILITY_MAX_S}.")
+    return receipt, timeout_s * SECOND_MS
+
+
+def _change_entry(entry: ChangeMessageVisibilityEntry, number: int) -> tuple[bytes, int]:
+    receipt, timeout_s = receipts.decode(entry.receipt_handle), entry.visibility_timeout
+    if timeout_s is None:
+        raise missing(f"ChangeMessageVisibilityBatchRequestEntry.{number}.VisibilityTimeout")
+    receipts.check_visibility(timeout_s, f"VisibilityTimeout must be an integer between 0 and {VISIBILITY_MAX_S}.")
+    return receipt, timeout_s * SECOND_MS
 
 
 def _named(entry: DeleteMessageEntry | ChangeMessageVisibilityEntry) -> tuple[str, str]:

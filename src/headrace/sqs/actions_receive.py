@@ -9,17 +9,19 @@ from typing import Any, Final, NamedTuple
 
 from headrace.errors import InFlightLimit
 from headrace.queue.attributes import Attributes, decode
+from headrace.queue.dedup import content_id
 from headrace.queue.limits import SECOND_MS
 from headrace.queue.model import Delivery, QueueInfo, uuid_text
 from headrace.queue.operations import Receive
 from headrace.sqs import limits, receipts
 from headrace.sqs.attribute_names import ALL, SYSTEM
 from headrace.sqs.call import Call
-from headrace.sqs.errors import WRONG_QUEUE_TYPE, invalid
+from headrace.sqs.errors import invalid
 from headrace.sqs.messages import allowed, attributes_md5, check_id, md5, sequence_number
 from headrace.sqs.shapes import AttributeValue, ReceivedMessage, ReceiveMessage, ReceiveMessageResult
 
 _NOTHING: Final = ReceiveMessageResult()
+_VISIBILITY_RULE: Final = f"Must be >= 0 and <= {limits.VISIBILITY_MAX_S}, if provided."
 _EVERY: Final = frozenset((ALL, "*", ".*"))
 """Each of these names selects all message attributes."""
 
@@ -44,14 +46,14 @@ class _View(NamedTuple):
 
 def receive_message(call: Call, request: ReceiveMessage) -> None:
     info = call.queue(request.queue_url)
-    _check(request, info)
+    _check(request)
     wait_s, visibility_s = request.wait_time_seconds, request.visibility_timeout
     wait_ms = info.settings.wait_ms if wait_s is None else wait_s * SECOND_MS
     operation = Receive(
         info.arn,
         request.max_number_of_messages or 1,
         None if visibility_s is None else visibility_s * SECOND_MS,
-        request.receive_request_attempt_id,
+        request.receive_request_attempt_id if info.settings.fifo else None,  # AWS takes it and does not heed it
     )
     done = call.guarded(partial(_received, call, _view_of(call, request), info))
     if wait_ms:
@@ -61,7 +63,7 @@ def receive_message(call: Call, request: ReceiveMessage) -> None:
         call.request.on_disconnect = poll.cancel
 
 
-def _check(request: ReceiveMessage, info: QueueInfo) -> None:
+def _check(request: ReceiveMessage) -> None:
     limit, wait_s = request.max_number_of_messages, request.wait_time_seconds
     if limit is not None and not 1 <= limit <= limits.RECEIVE_MESSAGES_MAX:
         rule = f"Must be between 1 and {limits.RECEIVE_MESSAGES_MAX}, if provided."
@@ -69,12 +71,10 @@ def _check(request: ReceiveMessage, info: QueueInfo) -> None:
     if wait_s is not None and not 0 <= wait_s <= limits.WAIT_MAX_S:
         raise invalid("WaitTimeSeconds", wait_s, f"Must be >= 0 and <= {limits.WAIT_MAX_S}, if provided.")
     if request.visibility_timeout is not None:
-        receipts.check_visibility(request.visibility_timeout)
+        receipts.check_visibility(request.visibility_timeout, _VISIBILITY_RULE)
     attempt_id = request.receive_request_attempt_id
     if attempt_id is not None:
         check_id("ReceiveRequestAttemptId", attempt_id)
-        if not info.settings.fifo:
-            raise invalid("ReceiveRequestAttemptId", attempt_id, WRONG_QUEUE_TYPE)
 
 
 def _hide_limit(done: Callable[[Any], None], outcome: Any) -> None:
@@ -148,7 +148,7 @@ def _system(delivery: Delivery, wanted: frozenset[str], info: QueueInfo) -> dict
         "SenderId": message.sender or info.arn.split(":", 5)[4],
         "ApproximateFirstReceiveTimestamp": str(delivery.first_received_ms),
         "MessageGroupId": message.group,
-        "MessageDeduplicationId": message.dedup_id if fifo else None,
+        "MessageDeduplicationId": (message.dedup_id or content_id(message.body)) if fifo else None,
         "SequenceNumber": sequence_number(message.seq) if fifo else None,
         "AWSTraceHeader": message.trace,
         "DeadLetterQueueSourceArn": message.source,

@@ -21,6 +21,7 @@ from headrace.sqs.batches import check_batch, failure
 from headrace.sqs.call import Call
 from headrace.sqs.errors import (
     BATCH_REQUEST_TOO_LONG,
+    EMPTY_VALUE,
     INVALID_PARAMETER_VALUE,
     WRONG_QUEUE_TYPE,
     Fault,
@@ -82,8 +83,9 @@ def send_message_batch(call: Call, request: SendMessageBatch) -> None:
     drafts: list[tuple[str, _Draft]] = []
     failed: list[BatchResultErrorEntry] = []
     size_bytes = 0
-    for entry in entries:
+    for number, entry in enumerate(entries, 1):
         try:
+            _check_body(entry, number)
             draft = _draft(call, entry, info.settings)
         except Fault as fault:
             failed.append(failure(entry.id, fault))
@@ -101,6 +103,14 @@ def send_message_batch(call: Call, request: SendMessageBatch) -> None:
         return
     operation = Send(info.arn, [draft.entry for _, draft in drafts])
     call.submit(operation, partial(_batch_sent, call, drafts, failed, info.settings.fifo))
+
+
+def _check_body(entry: SendMessageEntry, number: int) -> None:
+    """In a batch AWS names the entry whose body is missing, and has another error for one that is empty."""
+    if entry.message_body is None:
+        raise missing(f"SendMessageBatchRequestEntry.{number}.MessageBody")
+    if not entry.message_body:
+        raise Fault(EMPTY_VALUE, f"No Value Found for SendMessageBatchRequestEntry.{number}.MessageBody.")
 
 
 def _batch_sent(

@@ -41,7 +41,7 @@ def set_queue_attributes(call: Call, request: shapes.SetQueueAttributes) -> None
     info = call.queue(request.queue_url)
     given = request.attributes
     if not given:
-        raise missing("Attributes")
+        raise missing("Attribute.Name")  # as AWS, in both protocols
     changes = attributes.parse(given)
     check_policy(changes)
     check_dead_letter_owner(info.arn, changes, given.get("RedrivePolicy", ""))
@@ -88,11 +88,10 @@ def tag_queue(call: Call, request: shapes.TagQueue) -> None:
 
 def untag_queue(call: Call, request: shapes.UntagQueue) -> None:
     info = call.queue(request.queue_url)
-    if not request.tag_keys:
-        raise missing("TagKeys")
-    for key in request.tag_keys:
+    keys = request.tag_keys or [""]  # AWS checks the first key, also where there is none
+    for key in keys:
         check_tag_key(key)
-    call.submit(TagQueue(info.arn, remove=request.tag_keys), lambda _: call.answer(None))
+    call.submit(TagQueue(info.arn, remove=keys), lambda _: call.answer(None))
 
 
 # -------------------------------------------------------------------------------------------------------- permissions

@@ -13,18 +13,22 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.queue.limits import SECOND_MS
+from headrace.queue.limits import REDRIVE_SOURCES_MAX, SECOND_MS
 from headrace.queue.model import QueueCounts, QueueInfo, QueueSettings, RedriveAllow
+from headrace.queue.settings import PERMISSIONS
 from headrace.sqs import limits
 from headrace.sqs.attribute_names import ALL, KNOWN, SETTING_OF, STORED
 from headrace.sqs.errors import INVALID_ATTRIBUTE_NAME, Fault, invalid, invalid_attribute, unknown_attribute
 from headrace.sqs.urls import valid_arn
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,10}", re.ASCII)
-_ALLOW_FORMAT: Final = "Amazon SQS can't create the redrive allow policy, as it's in an unsupported format."
+_ALLOW: Final = "Amazon SQS can't create the redrive allow policy"
+_ALLOW_FORMAT: Final = f"{_ALLOW}, as it’s in an unsupported format."
 _ONE_ENCRYPTION: Final = (
     "You can use one type of server-side encryption (SSE) at one time. You can either enable KMS SSE or SQS SSE."
 )
+_ALLOW_ALL: Final = '{"redrivePermission":"allowAll"}'
+"""Kept as text: it is the default, and shown only where it was set. Terraform waits until it reads back what it set."""
 _STORED_DEFAULTS: Final = {"SqsManagedSseEnabled": "true"}
 
 
@@ -46,6 +50,8 @@ def parse(attributes: Mapping[str, str]) -> Changes:
     for name, text in attributes.items():
         if name in SETTING_OF:
             changes.settings[SETTING_OF[name]] = _PARSERS[name](name, text)
+            if name == "RedriveAllowPolicy":
+                changes.stored[name] = _ALLOW_ALL if _json_object(text) == {"redrivePermission": "allowAll"} else None
         elif name in STORED:
             changes.stored[name] = _stored(name, text)
         else:
@@ -81,14 +87,16 @@ def _redrive(name: str, text: str) -> dict[str, Any] | None:
         return None
     policy = _json_object(text)
     if policy is None:
-        raise invalid(name, text, "Redrive policy is not a valid JSON map.")
-    for key in ("deadLetterTargetArn", "maxReceiveCount"):
+        raise invalid_attribute(name, "Redrive policy is not a valid JSON map.")
+    for key in ("maxReceiveCount", "deadLetterTargetArn"):
         if key not in policy:
             raise invalid(name, text, f"Redrive policy does not contain mandatory attribute: {key}.")
     if len(policy) > 2:
         rule = "Only following attributes are supported: [deadLetterTargetArn, maxReceiveCount]."
         raise invalid(name, text, rule)
     target, receives = policy["deadLetterTargetArn"], policy["maxReceiveCount"]
+    if isinstance(target, str) and target.startswith("arn:") and ":sqs:" not in target:
+        raise invalid(name, text, "Only SQS queues are valid resources for deadLetterTargetArn.")
     if not isinstance(target, str) or not valid_arn(target):
         raise invalid(name, text, "Invalid value for deadLetterTargetArn.")
     digits = str(receives) if type(receives) in (int, str) else ""
@@ -102,13 +110,28 @@ def _redrive_allow(name: str, text: str) -> dict[str, Any]:
     """RedriveAllowPolicy; the empty text is the default again."""
     policy: dict[str, Any] | None = _json_object(text) if text else {"redrivePermission": "allowAll"}
     if policy is None or not policy.keys() <= {"redrivePermission", "sourceQueueArns"}:
-        raise invalid(name, text, _ALLOW_FORMAT)
+        raise invalid_attribute(name, _ALLOW_FORMAT)
     permission, sources = policy.get("redrivePermission"), policy.get("sourceQueueArns", [])
-    if not isinstance(permission, str) or not isinstance(sources, list):
-        raise invalid(name, text, _ALLOW_FORMAT)
+    if permission not in PERMISSIONS or not isinstance(sources, list):
+        raise invalid_attribute(name, _ALLOW_FORMAT)
     if not all(isinstance(source, str) and valid_arn(source) for source in sources):
-        raise invalid(name, text, _ALLOW_FORMAT)
+        raise invalid_attribute(name, _ALLOW_FORMAT)
+    rule = _allow_rule(permission, len(sources))
+    if rule:
+        raise invalid(name, text, f"{_ALLOW}. {rule}")
     return {"permission": permission, "sources": sources}
+
+
+def _allow_rule(permission: str, sources: int) -> str:
+    """The rule that a redrive allow policy with so many sources breaks, or the empty text."""
+    if permission != "byQueue":
+        only = "To specify one or more source queue ARNs, you must set redrivePermission to byQueue."
+        return only if sources else ""
+    if not sources:
+        return "When you specify the byQueue permission type, you must also specify one or more sourceQueueArns values."
+    if sources > REDRIVE_SOURCES_MAX:
+        return f"The maximum number of source queue ARNs you can specify is {REDRIVE_SOURCES_MAX}."
+    return ""
 
 
 def _json_object(text: str) -> dict[str, Any] | None:
@@ -148,15 +171,14 @@ def _stored(name: str, text: str) -> str | None:
 
 
 def _settle_encryption(stored: dict[str, str | None]) -> None:
-    """A KMS key turns the managed encryption off, both at once are refused; without the key its period is nothing."""
-    if "KmsMasterKeyId" not in stored:
-        return
-    if stored["KmsMasterKeyId"] is None:
-        stored["KmsDataKeyReusePeriodSeconds"] = None
-        return
-    if stored.get("SqsManagedSseEnabled") == "true":
+    """Each kind of encryption turns the other off, both at once are refused; without a key its period is nothing."""
+    managed, key = stored.get("SqsManagedSseEnabled") == "true", stored.get("KmsMasterKeyId")
+    if managed and key is not None:
         raise Fault(INVALID_ATTRIBUTE_NAME, _ONE_ENCRYPTION)
-    stored["SqsManagedSseEnabled"] = "false"
+    if key is not None:
+        stored["SqsManagedSseEnabled"] = "false"
+    elif managed or "KmsMasterKeyId" in stored:
+        stored["KmsMasterKeyId"] = stored["KmsDataKeyReusePeriodSeconds"] = None
 
 
 def drop_same(changes: Changes, info: QueueInfo) -> Changes:

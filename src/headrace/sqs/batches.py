@@ -50,9 +50,9 @@ def check_batch(operation: str, entries: Sequence[E] | None) -> Sequence[E]:
         text = f"Maximum number of entries per request are {limits.BATCH_ENTRIES_MAX}. You have sent {len(entries)}."
         raise Fault(TOO_MANY_ENTRIES, text)
     seen: set[str] = set()
-    for entry in entries:
+    for number, entry in enumerate(entries, 1):
         if entry.id is None:
-            raise missing(f"{operation}RequestEntry.Id")
+            raise missing(f"{operation}RequestEntry.{number}.Id")
         if _ID.fullmatch(entry.id) is None:
             raise Fault(INVALID_BATCH_ENTRY_ID, _ID_RULE)
         if entry.id in seen:
@@ -61,20 +61,29 @@ def check_batch(operation: str, entries: Sequence[E] | None) -> Sequence[E]:
     return entries
 
 
+# In batches AWS gives only the reason why one of these cannot be, and no full stop.
+_ID_FAULT: Final = re.compile(
+    r"Value .* for parameter Message(?:GroupId|DeduplicationId) is invalid\. Reason: (.*?)\.?", re.DOTALL
+)
+
+
 def failure(entry_id: str | None, fault: Fault) -> BatchResultErrorEntry:
-    """An entry's failure: in batches AWS words the size rule another way."""
+    """An entry's failure: in batches AWS words some of the rules another way."""
     text = fault.message.replace("One or more parameters are invalid.", "One or more parameters cannot be validated.")
+    about_id = _ID_FAULT.fullmatch(text)
+    if about_id is not None:
+        text = about_id[1]
     return BatchResultErrorEntry(str(entry_id), fault.kind.sender, fault.kind.code, text)
 
 
 def sort_receipts(
-    entries: Sequence[E], read: Callable[[E], Any]
+    entries: Sequence[E], read: Callable[[E, int], Any]
 ) -> tuple[list[tuple[E, Any]], list[BatchResultErrorEntry]]:
-    """Each entry with what `read` makes of it, and the failures of those of which it can make nothing."""
+    """Each entry with what `read` makes of it and its number, and the failures of those of which it can make nothing."""
     good, failed = [], []
-    for entry in entries:
+    for number, entry in enumerate(entries, 1):
         try:
-            good.append((entry, read(entry)))
+            good.append((entry, read(entry, number)))
         except Fault as fault:
             failed.append(failure(entry.id, fault))
     return good, failed

@@ -68,10 +68,11 @@ INVALID_ATTRIBUTE_VALUE: Final = Kind("InvalidAttributeValue", "InvalidAttribute
 INVALID_ID_FORMAT: Final = Kind("InvalidIdFormat", "InvalidIdFormat")
 INVALID_MESSAGE_CONTENTS: Final = Kind("InvalidMessageContents", "InvalidMessageContents")
 INVALID_SECURITY: Final = Kind("InvalidSecurity", "InvalidSecurity", 403)
-RECEIPT_HANDLE_IS_INVALID: Final = Kind("ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid")
+RECEIPT_HANDLE_IS_INVALID: Final = Kind("ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", 404)
 REQUEST_THROTTLED: Final = Kind("RequestThrottled", "RequestThrottled", 403)
 
 ACCESS_DENIED: Final = _common("AccessDeniedException", "AccessDenied", 403)
+EMPTY_VALUE: Final = _common("EmptyValue", "EmptyValue")  # of an entry of a batch only
 INVALID_PARAMETER_VALUE: Final = _common("InvalidParameterValueException", "InvalidParameterValue")
 MISSING_PARAMETER: Final = _common("MissingRequiredParameterException", "MissingParameter")
 REQUEST_TOO_LARGE: Final = _common("RequestEntityTooLargeException", "RequestEntityTooLarge", 413)

@@ -102,7 +102,7 @@ def read_trace(given: Mapping[str, AttributeValue]) -> str | None:
     """The AWSTraceHeader among the message system attributes of a request; no other may be sent."""
     for name, value in given.items():
         if name != "AWSTraceHeader":
-            raise _refused(f"Message system attribute name '{name}' is invalid. The supported name is AWSTraceHeader.")
+            raise _refused(f"Message system attribute name '{name}' is invalid.")
         data_type, text = _read_value(name, value, "message system attribute")
         if data_type != "String" or not isinstance(text, str):
             raise _refused("The message system attribute 'AWSTraceHeader' must be of type 'String'.")
@@ -112,7 +112,7 @@ def read_trace(given: Mapping[str, AttributeValue]) -> str | None:
 
 def _check_name(name: str) -> None:
     if not name:
-        raise _refused("Message (user) attribute name must not be empty.")
+        raise _refused("The request must contain non-empty message (user) attribute names.")
     if len(name) > limits.ATTRIBUTE_NAME_CHARACTERS_MAX:
         raise _refused(
             f"Message (user) attribute name must be shorter than {limits.ATTRIBUTE_NAME_CHARACTERS_MAX} bytes."
@@ -137,18 +137,28 @@ def _check_name(name: str) -> None:
 def _read_value(name: str, value: AttributeValue, noun: str) -> tuple[str, str | bytes]:
     if value.string_list_values or value.binary_list_values:
         raise Fault(UNSUPPORTED_OPERATION, "Message attribute list values in SendMessage operation are not supported.")
-    data_type = value.data_type
+    data_type, text, data = value.data_type, value.string_value, value.binary_value
+    if data_type is None and text is None and data is None:
+        raise _refused(f"The {noun} '{name}' must contain a non-empty message attribute value.")
     if not data_type:
-        raise _refused(f"The {noun} '{name}' must contain non-empty message attribute type.")
-    if len(data_type) > limits.ATTRIBUTE_TYPE_CHARACTERS_MAX or _TYPE.fullmatch(data_type) is None:
+        raise _refused(f"The {noun} '{name}' must contain a non-empty message attribute type.")
+    if len(data_type) > limits.ATTRIBUTE_TYPE_CHARACTERS_MAX:
         raise _refused(
-            f"The message attribute '{name}' has an invalid message attribute type, the set of supported type prefixes is "
-            "Binary, Number, and String."
+            f"Message (user) attribute type must be shorter than {limits.ATTRIBUTE_TYPE_CHARACTERS_MAX} bytes."
         )
+    if _TYPE.fullmatch(data_type) is None:
+        raise _refused(
+            f"The type of {noun} '{name}' is invalid. You must use only the following supported type prefixes: "
+            "Binary, Number, String."
+        )
+    if text and data:
+        raise _refused(f"{noun.capitalize()} '{name}' must have a single value.")
     base = data_type[:6]
-    content = value.binary_value if base == "Binary" else value.string_value
-    other = value.string_value if base == "Binary" else value.binary_value
-    if not content or other:
+    content, other = (data, text) if base == "Binary" else (text, data)
+    if not content and other:
+        using = "Binary" if base == "Binary" else "String"
+        raise _refused(f"{noun.capitalize()} '{name}' with type '{base}' must use field '{using}'.")
+    if not content:
         raise _refused(f"{noun.capitalize()} '{name}' must contain a non-empty value of type '{base}'.")
     if isinstance(content, str):
         if not allowed(content.encode()):  # AWS answers InvalidMessageContents for the body only

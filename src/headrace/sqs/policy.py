@@ -160,7 +160,7 @@ def add_statement(
     if any(isinstance(s, dict) and s.get("Sid") == label for s in statements):
         raise InvalidParameter("Label", label, "Already exists.")
     if len(statements) >= STATEMENTS_MAX:
-        raise TooMany("statements", len(statements) + 1, STATEMENTS_MAX)
+        raise TooMany("Statements", len(statements) + 1, STATEMENTS_MAX)
     roots = [f"arn:aws:iam::{account}:root" for account in dict.fromkeys(accounts)]
     names = [f"SQS:{action}" for action in dict.fromkeys(actions)]
     granted = {"Sid": label, "Effect": "Allow", "Principal": {"AWS": _one_or_list(roots)}}

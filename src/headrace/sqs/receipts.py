@@ -35,7 +35,7 @@ def decode(handle: str | None) -> bytes:
         raise bad_receipt(handle) from None
 
 
-def check_visibility(timeout_s: int) -> None:
+def check_visibility(timeout_s: int, rule: str) -> None:
+    """`rule`: AWS words it in three ways, one for each kind of call."""
     if not 0 <= timeout_s <= limits.VISIBILITY_MAX_S:
-        rule = f"Must be between 0 and {limits.VISIBILITY_MAX_S}, if provided."
         raise invalid("VisibilityTimeout", timeout_s, rule)

@@ -71,7 +71,7 @@ def _check(state: LocalState, source: LocalQueue, operation: StartMove) -> None:
         if target is source:
             raise MoveTaskRefused(arn, "Source queue arn and destination queue arn cannot be the same.")
         if target.info.settings.fifo != source.info.settings.fifo:
-            raise MoveTaskRefused(arn, "Source and destination must both be FIFO queues or both standard queues.")
+            raise MoveTaskRefused(arn, "The source queue and destination queue must be of the same queue type.")
 
 
 def cancel_move(state: LocalState, operation: CancelMove, now: int) -> MoveTask:

@@ -175,7 +175,7 @@ def _check_target(source: StoredQueue, target: StoredQueue) -> None:
     if target.number == source.number:
         raise MoveTaskRefused(source.arn, "Source queue arn and destination queue arn cannot be the same.")
     if target.info.settings.fifo != source.info.settings.fifo:
-        raise MoveTaskRefused(source.arn, "Source and destination must both be FIFO queues or both standard queues.")
+        raise MoveTaskRefused(source.arn, "The source queue and destination queue must be of the same queue type.")
 
 
 def cancel_move(tx: Transaction, operation: CancelMove) -> MoveTask:
