@@ -32,7 +32,7 @@ from headrace.work.tracing import trace as trace_app
 from tests.native.served import ServedBroker
 from tests.patience import PATIENCE_S
 from tests.web.asgi_serving import serving
-from tests.web.stored.test_requests import world
+from tests.web.stored.test_durable_requests import world
 from tests.web.wsgi_serving import PLACEMENTS
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -13,11 +13,11 @@ from typing import Any
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
 from headrace.web.asgi import AsgiTarget
-from headrace.web.asgi_link import LinkClient
-from headrace.web.dispatch import Dispatcher
+from headrace.web.asgi_link import AsgiLinkClient
+from headrace.web.dispatcher import Dispatcher
 from headrace.web.frames import Hello
 from headrace.web.lifespan import Lifespan
-from headrace.web.links import LinkServer
+from headrace.web.link_server import LinkServer
 from headrace.web.websocket import WebSocketLimits
 from tests.patience import PATIENCE_S
 
@@ -28,7 +28,7 @@ MODES = ("direct", "edge")
 class Served:
     port: int
     target: AsgiTarget
-    link: LinkClient | None
+    link: AsgiLinkClient | None
     dispatcher: Dispatcher | None
 
     @property
@@ -55,18 +55,18 @@ async def serving(
         yield Served(listener.open_tcp("127.0.0.1", 0), target, link, dispatcher)
 
 
-async def _link(stack: AsyncExitStack, target: AsgiTarget, folder: Path) -> tuple[Dispatcher, LinkClient]:
+async def _link(stack: AsyncExitStack, target: AsgiTarget, folder: Path) -> tuple[Dispatcher, AsgiLinkClient]:
     dispatcher = Dispatcher(spool_folder=folder)
     server = LinkServer(folder / "links", dispatcher)
     stack.push_async_callback(server.close)
     hello = Hello(pid=os.getpid(), generation=1, interface="asgi", capacity=100)
-    link = LinkClient(folder / "links", target, hello=hello)
+    link = AsgiLinkClient(folder / "links", target, hello=hello)
     await link.connect()
     stack.push_async_callback(_leave, link)
     return dispatcher, link
 
 
-async def _leave(link: LinkClient) -> None:
+async def _leave(link: AsgiLinkClient) -> None:
     link.leave()
     async with asyncio.timeout(PATIENCE_S):
         await link.closed()

@@ -1,7 +1,7 @@
 """Worker processes, their connections and an edge's loop as a simulation: a real dispatcher with real links, no sockets, no
 threads, no clock. What a process has written is read when the simulation says so, its death link by link.
 
-Threads of a WSGI worker keep the rules of `headrace.web.wsgi_channel`; here they are again in a few lines.
+Threads of a WSGI worker keep the rules of `headrace.web.wsgi_link`; here they are again in a few lines.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, cast
 
 import msgspec
 
-from headrace.web.dispatch import Dispatcher
+from headrace.web.dispatcher import Dispatcher
 from headrace.web.frames import COUNT, HEADER, HEADER_BYTES, LONG, Hello, Kind, Request
-from headrace.web.link import Link
 from headrace.web.prefetch_policy import is_repeatable
+from headrace.web.worker_link import WorkerLink
 from tests.web.scripted import head
 
 
@@ -116,7 +116,7 @@ class End:
         self.process = process
         self.number = number
         self.capacity = capacity
-        self.link: Link | None = None
+        self.link: WorkerLink | None = None
         """Once the edge has accepted it."""
         self.out: deque[bytes] = deque()
         """Written, and not read by the edge."""
@@ -144,7 +144,7 @@ class End:
     # The edge's side
 
     def accept(self, server: Server) -> None:
-        self.link = Link(cast("Any", server))
+        self.link = WorkerLink(cast("Any", server))
         self.link.connection_made(cast("Any", Transport(self)))
 
     def read(self, pieces: int) -> None:
@@ -293,10 +293,10 @@ class Server:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
-        self.links: dict[Link, None] = {}
+        self.links: dict[WorkerLink, None] = {}
 
-    def opened(self, link: Link) -> None:
+    def opened(self, link: WorkerLink) -> None:
         self.links[link] = None
 
-    def closed(self, link: Link) -> None:
+    def closed(self, link: WorkerLink) -> None:
         del self.links[link]

@@ -12,7 +12,7 @@ from headrace.web import adaptive_thread_limit
 from headrace.web.adaptive_thread_limit import AdaptiveThreadLimit
 from headrace.web.frames import Hello
 from headrace.web.limits import LAG_HIGH_S
-from headrace.web.workers import Worker, Workers
+from headrace.web.worker_pool import WorkerPool, WorkerProcess
 from tests.http.support import on_loop
 
 THREADS = 8
@@ -35,10 +35,10 @@ class WorkerSlot:
         self.asked += 1
 
 
-class Owner:
+class WorkerDispatcher:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.workers = Workers()
+        self.workers = WorkerPool()
         self.control_links: dict[int, Any] = {}
         self.filled = 0
 
@@ -48,13 +48,13 @@ class Owner:
 
 class Rig:
     def __init__(self) -> None:
-        self.owner = Owner()
+        self.owner = WorkerDispatcher()
         self.adaptive_thread_limit = AdaptiveThreadLimit(self.owner)
         control_link: Any = WorkerSlot()
         self.control_link = control_link
         self.owner.control_links[7] = self.control_link
         for _ in range(THREADS):
-            self.worker: Worker = self.owner.workers.join(WorkerSlot(), pid=7, generation=1)
+            self.worker: WorkerProcess = self.owner.workers.add_link(WorkerSlot(), pid=7, generation=1)
 
     def late(self, seconds: float, times: int = 1) -> None:
         for _ in range(times):
@@ -76,7 +76,7 @@ async def test_busy_interpreter_gets_fewer_requests_but_never_too_few() -> None:
     rig.late(LAG_HIGH_S * 2, times=20)
     assert rig.worker.thread_limit.count == 3
     rig.worker.in_flight = 2
-    rig.owner.workers.resettle(rig.worker)
+    rig.owner.workers.update_worker(rig.worker)
     assert rig.owner.workers.pick() is not None
 
 
@@ -97,7 +97,7 @@ async def test_threads_that_come_later_may_run_requests_too() -> None:
     rig.worker.in_flight = 4
     rig.late(0.0)
     for slot in late:
-        rig.owner.workers.join(slot, pid=7, generation=1)
+        rig.owner.workers.add_link(slot, pid=7, generation=1)
     rig.worker.in_flight = 5
     rig.late(0.0)
     assert rig.worker.thread_limit is not None and rig.worker.thread_limit.count == THREADS

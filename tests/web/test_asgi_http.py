@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from headrace.web.app_call import App, Message, Receive, Scope, Send
 from headrace.web.asgi import AsgiTarget, single_callable
-from headrace.web.asgi_run import App, Message, Receive, Scope, Send
 from headrace.web.lifespan import Lifespan
 from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from headrace.http.exchange import Exchange
 from headrace.http.fields import Fields
-from headrace.web.asgi_link import LinkClient
+from headrace.web.asgi_link import AsgiLinkClient
 from headrace.web.frames import (
     COUNT,
     FILE_OPENED,
@@ -125,7 +125,7 @@ def head(payload: bytes) -> tuple[int, int, bytes, bytes]:
 
 
 class Rig:
-    def __init__(self, edge: Edge, client: LinkClient, taken: asyncio.Queue[Exchange]) -> None:
+    def __init__(self, edge: Edge, client: AsgiLinkClient, taken: asyncio.Queue[Exchange]) -> None:
         self.edge, self.client, self._taken = edge, client, taken
 
     async def exchange(self) -> Exchange:
@@ -139,7 +139,7 @@ async def linked(target: Callable[[Exchange], None] | None = None) -> AsyncItera
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "edge"
         server = await asyncio.start_unix_server(edge.accept, path)
-        client = LinkClient(path, target or taken.put_nowait, hello=HELLO)
+        client = AsgiLinkClient(path, target or taken.put_nowait, hello=HELLO)
         await client.connect()
         try:
             yield Rig(edge, client, taken), await edge.link()
@@ -432,7 +432,7 @@ async def test_a_broken_link_loses_its_requests_and_is_made_anew() -> None:
 async def test_a_worker_may_start_before_its_edge_and_leave_before_it_came() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "edge"
-        client = LinkClient(path, lambda _: None, hello=HELLO)
+        client = AsgiLinkClient(path, lambda _: None, hello=HELLO)
         connecting = asyncio.ensure_future(client.connect())
         await asyncio.sleep(0)
         edge = Edge()
@@ -442,7 +442,7 @@ async def test_a_worker_may_start_before_its_edge_and_leave_before_it_came() -> 
             client.abort()
             await client.closed()
             await edge.end()
-        gone = LinkClient(Path(folder) / "never", lambda _: None, hello=HELLO)
+        gone = AsgiLinkClient(Path(folder) / "never", lambda _: None, hello=HELLO)
         connecting = asyncio.ensure_future(gone.connect())
         await asyncio.sleep(0)
         gone.leave()

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from headrace.web.asgi_run import Receive, Scope, Send
+from headrace.web.app_call import Receive, Scope, Send
 from headrace.web.websocket import WebSocketLimits
 from tests.http.support import dial, on_loop
 from tests.patience import PATIENCE_S

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.settings import SettingsError
-from headrace.web.forwarded import NOBODY, Client, Trust
+from headrace.web.forwarded import UNKNOWN_CLIENT, Client, TrustedProxies
 
-PROXIES = Trust(["10.0.0.0/8", "127.0.0.1", "fd00::/8", "unix"])
+PROXIES = TrustedProxies(["10.0.0.0/8", "127.0.0.1", "fd00::/8", "unix"])
 
 
-def client(peer: str = "10.0.0.1", trust: Trust = PROXIES, /, **headers: str) -> Client:
+def client(peer: str = "10.0.0.1", trust: TrustedProxies = PROXIES, /, **headers: str) -> Client:
     named = {name.replace("_", "-").encode(): value.encode("latin-1") for name, value in headers.items()}
     return trust.client(named, peer)
 
@@ -38,9 +38,9 @@ def test_trust_is_by_address_and_network(peer: str, trusted: bool) -> None:
 
 def test_nobody_else_is_believed() -> None:
     headers = {"x_forwarded_for": "1.2.3.4", "x_forwarded_proto": "https", "forwarded": "for=1.2.3.4;host=evil"}
-    assert client("192.0.2.1", **headers) is NOBODY
-    assert client("unix", Trust(["127.0.0.1"]), **headers) is NOBODY
-    assert client() is NOBODY
+    assert client("192.0.2.1", **headers) is UNKNOWN_CLIENT
+    assert client("unix", TrustedProxies(["127.0.0.1"]), **headers) is UNKNOWN_CLIENT
+    assert client() is UNKNOWN_CLIENT
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_client_is_the_first_from_the_right_that_is_no_proxy(value: str, add
 
 
 def test_trusting_everybody_takes_the_leftmost() -> None:
-    everybody = Trust(["*"])
+    everybody = TrustedProxies(["*"])
     assert client("6.6.6.6", everybody, x_forwarded_for="1.1.1.1, 2.2.2.2").address == "1.1.1.1"
     assert client("unix", everybody, x_forwarded_for="1.1.1.1").address == "1.1.1.1"
 
@@ -111,7 +111,7 @@ def test_port(port: str, expected: int | None) -> None:
 
 def test_forwarded_host_of_the_old_family_is_not_believed() -> None:
     assert client(x_forwarded_for="1.2.3.4", x_forwarded_host="evil.example").host is None
-    assert client(x_forwarded_host="evil.example") is NOBODY
+    assert client(x_forwarded_host="evil.example") is UNKNOWN_CLIENT
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_forwarded_host_of_the_old_family_is_not_believed() -> None:
         ("for=1.2.3.4;host=a/b", Client("1.2.3.4")),
         ('for=1.2.3.4;host="a\r\nx"', Client("1.2.3.4")),
         ("for=1.2.3.4;for=6.6.6.6", Client("1.2.3.4")),
-        ("for=1.2.3.4,for=_hidden", NOBODY),
-        ("for=unknown", NOBODY),
-        ("proto=https", NOBODY),
-        ("for=1.2.3.4,for=", NOBODY),
-        ("for 1.2.3.4", NOBODY),
-        ('for="1.2.3.4', NOBODY),
-        ("", NOBODY),
-        ("for=1.2.3.4" + " " * 10_000, NOBODY),
+        ("for=1.2.3.4,for=_hidden", UNKNOWN_CLIENT),
+        ("for=unknown", UNKNOWN_CLIENT),
+        ("proto=https", UNKNOWN_CLIENT),
+        ("for=1.2.3.4,for=", UNKNOWN_CLIENT),
+        ("for 1.2.3.4", UNKNOWN_CLIENT),
+        ('for="1.2.3.4', UNKNOWN_CLIENT),
+        ("", UNKNOWN_CLIENT),
+        ("for=1.2.3.4" + " " * 10_000, UNKNOWN_CLIENT),
     ],
 )
 def test_forwarded_of_rfc_7239(value: str, expected: Client) -> None:
@@ -153,11 +153,11 @@ def test_a_quote_that_the_client_left_open_swallows_nothing_of_the_proxys(opened
 
 def test_the_family_that_the_proxy_does_not_know_cannot_lie() -> None:
     both = {"x_forwarded_for": "1.2.3.4", "x_forwarded_proto": "http"}
-    assert client(forwarded="for=6.6.6.6;host=evil", **both) == NOBODY
+    assert client(forwarded="for=6.6.6.6;host=evil", **both) == UNKNOWN_CLIENT
     # The client knows its own address, so that they agree: still nothing of Forwarded is believed.
     assert client(forwarded="for=1.2.3.4;host=evil;proto=https", **both) == Client("1.2.3.4", 0, False)
-    assert client(forwarded="for=1.2.3.4", x_forwarded_proto="https") == NOBODY
-    assert client(forwarded="rubbish", **both) == NOBODY
+    assert client(forwarded="for=1.2.3.4", x_forwarded_proto="https") == UNKNOWN_CLIENT
+    assert client(forwarded="rubbish", **both) == UNKNOWN_CLIENT
 
 
 @given(
@@ -181,7 +181,7 @@ def test_what_the_client_wrote_to_the_left_changes_nothing(lies: list[str]) -> N
 
 
 def test_long_headers_are_not_remembered() -> None:
-    trust = Trust(["*"])
+    trust = TrustedProxies(["*"])
     for number in range(100):
         client("1.1.1.1", trust, x_forwarded_for=f"{number}." * 200)
     assert trust._read.cache_info().currsize == 0
@@ -190,5 +190,5 @@ def test_long_headers_are_not_remembered() -> None:
 @pytest.mark.parametrize("name", ["10.0.0.0/33", "10.0.0.1/8", "proxy", "", "10.0.0"])
 def test_what_is_no_proxy_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=r"^web\.trusted_proxies: ") as raised:
-        Trust(["127.0.0.1", name])
+        TrustedProxies(["127.0.0.1", name])
     assert repr(name) in str(raised.value)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from headrace.web.asgi_run import Receive, Scope, Send
+from headrace.web.app_call import Receive, Scope, Send
 from headrace.web.lifespan import Lifespan, LifespanFailed
 from tests.patience import PATIENCE_S
 

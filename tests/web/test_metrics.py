@@ -11,13 +11,13 @@ from headrace.http.listener import Statistics as HttpStatistics
 from headrace.web.metrics import (
     METRICS,
     EdgeStatistics,
-    EntranceStatistics,
     RouteCounts,
+    RouterStatistics,
     SupervisorFacts,
-    ended,
     listener_statistics,
     merge,
     render,
+    totals_of_ended,
 )
 from headrace.web.statistics import (
     DispatchStatistics,
@@ -69,7 +69,7 @@ def edge(pid: int = 7, *, route: str = "/", oldest_s: float = 0.5) -> EdgeStatis
     upstream = UpstreamStatistics(up=1, in_flight=2, idle=3, connects=4, requests=5, failures=6)
     proxy = ProxyStatistics(DispatchStatistics(queue_length=1), {"http://a:1": upstream})
     return EdgeStatistics(
-        EntranceStatistics(2, {route: counts}, {"default": 7}, 8, {"/up": proxy}),
+        RouterStatistics(2, {route: counts}, {"default": 7}, 8, {"/up": proxy}),
         listener_statistics(HttpStatistics(accepted=9, open=3, requests=100, refused=1)),
         {"m:app": queue},
     )
@@ -147,18 +147,18 @@ def test_adding_up_changes_and_shares_nothing() -> None:
     one, other = edge(), edge(2)
     before = msgspec.msgpack.encode((one, other))
     total = merge(EdgeStatistics, (one, other))
-    total.entrance.routes["/"].methods["GET"][2] += 100
+    total.router.routes["/"].methods["GET"][2] += 100
     total.queues["m:app"].shed["queue-full"] += 100
     alone = merge(EdgeStatistics, (one,))
     assert alone == one
-    alone.entrance.routes["/"].seconds.counts[0] += 1
+    alone.router.routes["/"].seconds.counts[0] += 1
     alone.queues["m:app"].workers.clear()
     assert msgspec.msgpack.encode((one, other)) == before
     assert merge(EdgeStatistics, ()) == EdgeStatistics()
 
 
 def test_totals_do_not_fall_when_a_process_ends() -> None:
-    living, dead = edge(1), ended(edge(2))
+    living, dead = edge(1), totals_of_ended(edge(2))
     lines, before = rendered(living, dead), rendered(living, edge(2))
     kinds = {metric.name: metric.kind for metric, _ in METRICS}
 

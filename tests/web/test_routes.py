@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.settings import SettingsError
-from headrace.web.routes import RouteTable, apps_of, canonical, host_name, prefix_of, routes_of, take_off
+from headrace.web.routes import RouteTable, apps_of, canonical, host_name, prefix_of, routes_of, strip_prefix
 from headrace.web.settings import RouteSettings, WebSettings
 
 
@@ -134,14 +134,14 @@ def test_canonical_is_idempotent_and_never_climbs(segments: list[str]) -> None:
     ],
 )
 def test_the_prefix_is_taken_off(path: str, rest: str) -> None:
-    assert take_off("/api", path) == rest
+    assert strip_prefix("/api", path) == rest
 
 
 @given(st.lists(st.sampled_from(["api", "x", ".", "..", "", "%2e%2e", "%61pi"]), max_size=7))
 def test_what_is_left_is_below_the_prefix(segments: list[str]) -> None:
     path = "/" + "/".join(segments)
     if canonical(path) == "/api" or canonical(path).startswith("/api/"):
-        assert canonical("/api" + take_off("/api", path)).rstrip("/") == canonical(path).rstrip("/")
+        assert canonical("/api" + strip_prefix("/api", path)).rstrip("/") == canonical(path).rstrip("/")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.http.listener import AddressUnusable
 from headrace.web import sockets
-from headrace.web.sockets import address_of, deal, export, inherited, open_one, open_sockets
+from headrace.web.sockets import address_of, distribute, export, inherited, open_one, open_sockets
 
 
 @pytest.fixture
@@ -107,10 +107,10 @@ def test_sockets_of_systemd_are_taken(opened: list[socket.socket], monkeypatch: 
 def test_every_socket_is_dealt_to_somebody_and_everybody_gets_one() -> None:
     four = [socket.socket() for _ in range(4)]
     try:
-        assert deal(four, 4) == [[one] for one in four]
-        assert deal(four, 3) == [[four[0], four[3]], [four[1]], [four[2]]]
-        assert deal(four[:2], 1) == [four[:2]]
-        assert deal(four[:2], 3) == [[four[0]], [four[1]], [four[0]]]
+        assert distribute(four, 4) == [[one] for one in four]
+        assert distribute(four, 3) == [[four[0], four[3]], [four[1]], [four[2]]]
+        assert distribute(four[:2], 1) == [four[:2]]
+        assert distribute(four[:2], 3) == [[four[0]], [four[1]], [four[0]]]
     finally:
         for one in four:
             one.close()

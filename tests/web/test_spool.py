@@ -11,7 +11,7 @@ import pytest
 from headrace.http.exchange import Exchange
 from headrace.http.fields import Fields
 from headrace.web.limits import SPOOL_MEMORY_BYTES
-from headrace.web.spool import Spooled, Spooler
+from headrace.web.spool import SpooledExchange, Spooler
 from tests.http.support import on_loop
 from tests.web.fakes import FakeExchange
 
@@ -33,9 +33,9 @@ class Rig:
         return exchange
 
     @property
-    def spooled(self) -> Spooled:
+    def spooled(self) -> SpooledExchange:
         [exchange] = self.passed
-        assert isinstance(exchange, Spooled)
+        assert isinstance(exchange, SpooledExchange)
         return exchange
 
 

@@ -13,7 +13,7 @@ def test_a_supervisor_whose_predecessor_is_gone_serves_all_the_same(monkeypatch:
     reader, writer = os.pipe()
     os.close(reader)
     monkeypatch.setenv(upgrade._READY_VARIABLE, str(writer))
-    upgrade.tell_ready()
+    upgrade.notify_predecessor()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(writer)
     assert upgrade._READY_VARIABLE not in os.environ

@@ -11,8 +11,8 @@ import pytest
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
+from headrace.web.app_call import Message, Receive, Scope, Send
 from headrace.web.asgi import AsgiTarget
-from headrace.web.asgi_run import Message, Receive, Scope, Send
 from headrace.web.websocket import ClientGone, WebSocketLimits
 from tests.web.websocket_client import KEY, Client, echo, handshake, recorder, run, turns
 

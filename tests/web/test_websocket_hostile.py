@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsproto.events import CloseConnection, Ping, TextMessage
 
+from headrace.web.app_call import Message, Receive, Scope, Send
 from headrace.web.asgi import AsgiTarget
-from headrace.web.asgi_run import Message, Receive, Scope, Send
 from headrace.web.websocket_deflate import negotiate
 from tests.web.websocket_client import LIMITS, Client, echo, handshake, recorder, run, turns
 

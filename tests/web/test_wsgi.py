@@ -16,7 +16,7 @@ import pytest
 
 from headrace.http.fields import Fields
 from headrace.web.frames import Request
-from headrace.web.wsgi import Channel, ClientGone, Runner
+from headrace.web.wsgi import ClientGone, RequestChannel, WsgiRunner
 from headrace.web.wsgi_environ import EnvironMaker, FileWrapper, stream
 
 
@@ -38,7 +38,7 @@ def request(
     )
 
 
-class FakeChannel(Channel):
+class FakeChannel(RequestChannel):
     """Keeps what is done with it. A client that leaves after `gone_after` pieces."""
 
     def __init__(self, *body: bytes, gone_after: int | None = None) -> None:
@@ -96,7 +96,7 @@ def run(
     app: Any, head: Request | None = None, *, body: bytes | None = b"", channel: FakeChannel | None = None
 ) -> FakeChannel:
     channel = channel or FakeChannel()
-    Runner(app, multithread=True, multiprocess=True).run(head or request(), channel, body)
+    WsgiRunner(app, multithread=True, multiprocess=True).run(head or request(), channel, body)
     return channel
 
 
@@ -508,7 +508,9 @@ def test_slow_work_after_the_answer_is_told_to_the_channel(monkeypatch: pytest.M
         def close(self) -> None:
             now[0] += 1.0
 
-    runner = Runner(answering(lambda: Slow(b"a"), PLAIN, ("Content-Length", "1")), multithread=True, multiprocess=True)
+    runner = WsgiRunner(
+        answering(lambda: Slow(b"a"), PLAIN, ("Content-Length", "1")), multithread=True, multiprocess=True
+    )
     logs = []
     for _ in range(2):
         channel = FakeChannel()

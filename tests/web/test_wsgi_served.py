@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from headrace.web.frames import Hello
-from headrace.web.wsgi_link import LinkThreads
+from headrace.web.wsgi_link_threads import WsgiLinkThreads
 from tests.patience import PATIENCE_S
 from tests.web.wsgi_serving import PLACEMENTS
 
@@ -269,7 +269,7 @@ def test_workers_that_come_and_go_lose_no_request(tmp_path: Path) -> None:
             client.start()
         for generation in range(2, 22):
             hello = Hello(os.getpid(), generation, "wsgi", 1)
-            worker = LinkThreads(app, edges=[tmp_path / "link"], threads=2, hello=hello)
+            worker = WsgiLinkThreads(app, edges=[tmp_path / "link"], threads=2, hello=hello)
             served = len(statuses)
             while worker.requests < 5 and len(statuses) < served + 500:
                 ended.wait(0.001)

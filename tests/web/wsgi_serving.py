@@ -14,12 +14,12 @@ import uvloop
 
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
-from headrace.web.dispatch import Dispatcher
+from headrace.web.dispatcher import Dispatcher
 from headrace.web.frames import Hello
-from headrace.web.links import LinkServer
-from headrace.web.local_dispatch import LocalDispatcher
-from headrace.web.wsgi_link import LinkThreads
-from headrace.web.wsgi_threads import WsgiTarget
+from headrace.web.link_server import LinkServer
+from headrace.web.local_dispatcher import LocalDispatcher
+from headrace.web.wsgi_link_threads import WsgiLinkThreads
+from headrace.web.wsgi_target import WsgiTarget
 from tests.patience import PATIENCE_S
 
 THREADS = 3
@@ -64,7 +64,7 @@ def by_edge(app: Any, folder: Path) -> Iterator[str]:
 
     loop = _Loop(target)
     hello = Hello(os.getpid(), 1, "wsgi", 1)
-    worker = LinkThreads(app, edges=[folder / "link"], threads=THREADS, hello=hello)
+    worker = WsgiLinkThreads(app, edges=[folder / "link"], threads=THREADS, hello=hello)
     try:
         yield f"http://127.0.0.1:{loop.port}"
     finally:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from headrace.web.concurrency_limit import ConcurrencyLimit
 from headrace.web.limits import CONCURRENCY_MIN, PING_S
-from headrace.web.workers import Worker, Workers
+from headrace.web.worker_pool import WorkerPool, WorkerProcess
 
 if TYPE_CHECKING:
-    from headrace.web.link import Link
+    from headrace.web.worker_link import WorkerLink
 
 
-class Owner(Protocol):
+class WorkerDispatcher(Protocol):
     """A dispatcher."""
 
     loop: asyncio.AbstractEventLoop
-    workers: Workers
-    control_links: dict[int, Link]
+    workers: WorkerPool
+    control_links: dict[int, WorkerLink]
 
     def fill(self) -> None: ...
 
@@ -32,22 +32,22 @@ class Owner(Protocol):
 class AdaptiveThreadLimit:
     """Of one application. Asks only while a worker runs several requests, and none is given ahead."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: WorkerDispatcher) -> None:
         self._owner = owner
         self._timer: asyncio.TimerHandle | None = None
 
-    def given(self, worker: Worker) -> None:
+    def given(self, worker: WorkerProcess) -> None:
         """It runs one more."""
         if self._timer is None and worker.in_flight > CONCURRENCY_MIN and worker.prefetch_link is None:
             self._timer = self._owner.loop.call_later(PING_S, self._ask)
 
-    def was_late(self, link: Link, seconds: float) -> None:
+    def was_late(self, link: WorkerLink, seconds: float) -> None:
         """A control thread has answered."""
         for worker in self._owner.workers:
             if link.hello is not None and worker.pid == link.hello.pid and worker.links:
                 self._adjust(worker, seconds)
 
-    def _adjust(self, worker: Worker, late_s: float) -> None:
+    def _adjust(self, worker: WorkerProcess, late_s: float) -> None:
         thread_limit = worker.thread_limit
         if thread_limit is None:
             thread_limit = worker.thread_limit = ConcurrencyLimit(
@@ -57,7 +57,7 @@ class AdaptiveThreadLimit:
             thread_limit.most, len(worker.links)
         )  # threads may still be, or again be, on their way here
         thread_limit.lag(late_s, used_up=worker.in_flight >= thread_limit.count)
-        self._owner.workers.resettle(worker)
+        self._owner.workers.update_worker(worker)
         self._owner.fill()
 
     def _ask(self) -> None:

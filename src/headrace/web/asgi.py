@@ -16,10 +16,10 @@ from typing import Any, Final, cast
 from headrace.http import problem
 from headrace.http.exchange import DONE, WAITING, Exchange, LengthMismatch
 from headrace.http.fields import Fields
-from headrace.web import spans
-from headrace.web.asgi_run import App, Message, Receive, Run, Scope, Send, scope_of
+from headrace.web import request_span
+from headrace.web.app_call import App, AppCall, Message, Receive, Scope, Send, scope_of
 from headrace.web.lifespan import Lifespan
-from headrace.web.websocket import ClientGone, WebSocketLimits, WebSocketRun, refuse_handshake
+from headrace.web.websocket import ClientGone, WebSocketCall, WebSocketLimits, refuse_handshake
 
 _log: Final = logging.getLogger("headrace.web")
 
@@ -55,7 +55,7 @@ class AsgiTarget:
         self._lifespan = lifespan
         self._websocket = websocket or WebSocketLimits()
         self._loop = asyncio.get_running_loop()
-        self._runs: set[Run] = set()
+        self._runs: set[AppCall] = set()
         self._leaving = False
 
     def __call__(self, exchange: Exchange) -> None:
@@ -63,9 +63,9 @@ class AsgiTarget:
         if exchange.upgrade == b"websocket":
             if refuse_handshake(exchange):
                 return
-            self._start(WebSocketRun(exchange, self._loop, self._websocket), self._websocket_scope(exchange))
+            self._start(WebSocketCall(exchange, self._loop, self._websocket), self._websocket_scope(exchange))
         else:
-            self._start(HttpRun(exchange, self._loop), self._http_scope(exchange))
+            self._start(HttpCall(exchange, self._loop), self._http_scope(exchange))
 
     @property
     def in_flight(self) -> int:
@@ -106,15 +106,15 @@ class AsgiTarget:
 
     # One call
 
-    def _start(self, run: Run, scope: Scope) -> None:
+    def _start(self, run: AppCall, scope: Scope) -> None:
         self._runs.add(run)
         if self._leaving:
             run.leave()
         run.task = _start_task(self._call(run, scope), self._loop)
 
-    async def _call(self, run: Run, scope: Scope) -> None:
+    async def _call(self, run: AppCall, scope: Scope) -> None:
         error: BaseException | None = None
-        running = spans.begin(run.exchange) if spans.wanted(run.exchange.headers) else None
+        running = request_span.begin(run.exchange) if request_span.wanted(run.exchange.headers) else None
         try:
             await self.app(scope, run.receive, run.send)
         except GeneratorExit:  # the loop is being torn down: nothing may be awaited
@@ -130,7 +130,7 @@ class AsgiTarget:
             elif wrong:
                 _log_wrong(run.exchange, wrong)
         finally:
-            spans.end(running, run.exchange.status)
+            request_span.end(running, run.exchange.status)
             self._runs.discard(run)
             run.exchange.notify = None
             if run.exchange.stage is not DONE:  # cancelled while a WebSocket's close was awaited
@@ -157,7 +157,7 @@ class AsgiTarget:
         return scope
 
 
-class HttpRun(Run):
+class HttpCall(AppCall):
     """An HTTP request."""
 
     __slots__ = ("_body_given",)

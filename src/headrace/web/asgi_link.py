@@ -39,7 +39,7 @@ _REQUEST, _BODY, _ENDED, _GONE = int(Kind.REQUEST), int(Kind.BODY), int(Kind.END
 _CONSUMED, _PING, _PONG, _LEAVE = int(Kind.CONSUMED), int(Kind.PING), int(Kind.PONG), int(Kind.LEAVE)
 
 
-class LinkClient:
+class AsgiLinkClient:
     """Keeps one link to one edge; hands its requests to `target`."""
 
     def __init__(self, path: Path, target: Target, *, hello: Hello) -> None:
@@ -53,7 +53,7 @@ class LinkClient:
         self._target = target
         self._hello = hello
         self.loop = asyncio.get_running_loop()
-        self._link: Link | None = None
+        self._link: AsgiLink | None = None
         self._leaving = False
         self._closed: asyncio.Future[None] = self.loop.create_future()
         self._connecting: asyncio.Task[None] | None = None
@@ -101,7 +101,7 @@ class LinkClient:
             _log.exception("%s %s could not be taken", exchange.method, exchange.path, extra={"action": "web.link.bug"})
             problem.respond(exchange, 500, "an internal error; the server's log has more")
 
-    def lost(self, link: Link) -> None:
+    def lost(self, link: AsgiLink) -> None:
         self._link = None
         if self._leaving or link.left:
             self._finish()
@@ -122,10 +122,10 @@ class LinkClient:
             else:
                 break
 
-    def _make_link(self) -> Link:
-        return Link(self)
+    def _make_link(self) -> AsgiLink:
+        return AsgiLink(self)
 
-    def connected(self, link: Link) -> None:
+    def connected(self, link: AsgiLink) -> None:
         self._link = link
         link.send(Kind.HELLO, 0, _encode(self._hello))
         if self._leaving:  # meanwhile
@@ -138,7 +138,7 @@ class LinkClient:
             self._closed.set_result(None)
 
 
-class Link(asyncio.Protocol):
+class AsgiLink(asyncio.Protocol):
     """One connection to the edge. What it writes during a turn of the loop leaves as one.
 
     Invariant: `streams` has a stream from its REQUEST until this side's last frame of it.
@@ -148,7 +148,7 @@ class Link(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, client: LinkClient) -> None:
+    def __init__(self, client: AsgiLinkClient) -> None:
         self._client = client
         self._buffer = bytearray()
         """The begin of a frame whose end has not arrived."""
@@ -208,7 +208,7 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.congested = False
         for exchange in tuple(self.streams.values()):
-            exchange.tell()
+            exchange.notify_changed()
 
     def data_received(self, data: bytes) -> None:
         if self._buffer:

@@ -145,7 +145,7 @@ class BaseDispatcher(ABC):
             self._admission.finished(min(service_s, self._queue_timeout_s), now_s)
             queued.route.run.observe(service_s)
         if self._idle is not None:
-            self._look_whether_idle()
+            self._check_idle()
         return now_s
 
     # It ends otherwise
@@ -159,7 +159,7 @@ class BaseDispatcher(ABC):
         else:
             self._cancel(queued)
 
-    def skip(self, queued: QueuedRequest) -> None:
+    def client_half_closed(self, queued: QueuedRequest) -> None:
         self.client_left(queued)
         queued.exchange.status = 499  # as of one that is gone
         queued.exchange.abort()
@@ -185,7 +185,7 @@ class BaseDispatcher(ABC):
     def _forget(self, queued: QueuedRequest) -> None:
         queued.exchange.notify = None  # no circle of references is left for the collector
         if self._idle is not None:
-            self._look_whether_idle()
+            self._check_idle()
 
     # Time
 
@@ -257,7 +257,7 @@ class BaseDispatcher(ABC):
             self._idle.clear()
             await self._idle.wait()
 
-    def _look_whether_idle(self) -> None:
+    def _check_idle(self) -> None:
         if self._idle is not None and self._is_idle():
             self._idle.set()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from headrace.own_broker import check_broker
 from headrace.settings import SettingsError, flag_of
-from headrace.web.forwarded import Trust
-from headrace.web.rates import Limit, limits_of
+from headrace.web.forwarded import TrustedProxies
+from headrace.web.rate_limits import RateLimit, limits_of
 from headrace.web.routes import RouteTable, apps_of, place_of, prefix_of, routes_of
 from headrace.web.settings import WebSettings
 
@@ -67,9 +67,9 @@ def _check_upstreams(settings: WebSettings) -> None:
 def _check_clients(settings: WebSettings) -> None:
     """Whom it believes, and how much it takes of one."""
     if settings.proxy_headers:
-        Trust(settings.trusted_proxies)
+        TrustedProxies(settings.trusted_proxies)
     for limit, place in limits_of(settings):
-        Limit(limit, place=place)
+        RateLimit(limit, place=place)
 
 
 def _check_address(settings: WebSettings, origins: Mapping[str, str]) -> None:

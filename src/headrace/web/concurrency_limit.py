@@ -9,7 +9,7 @@ A loop is also late because others have the processor. Then fewer requests make 
 events or for their client's body, must not use up the few that are left: they take no credits (`quiet`).
 
 Said of ASGI; threads share an interpreter as requests share a loop, and are steered likewise: by how late a thread that
-does nothing else is (`adaptive_thread_limit.py`), or the loop of the same process (`local_dispatch.py`).
+does nothing else is (`adaptive_thread_limit.py`), or the loop of the same process (`local_dispatcher.py`).
 """
 
 from __future__ import annotations

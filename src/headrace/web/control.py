@@ -85,7 +85,7 @@ class Retire(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-class Hung(msgspec.Struct, frozen=True, tag=True):
+class RequestTimedOut(msgspec.Struct, frozen=True, tag=True):
     """A request has run into its limit in the worker `pid`. From an edge, or in direct mode from the worker itself."""
 
     pid: int
@@ -146,7 +146,7 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
     switch: bool
 
 
-class Ending(msgspec.Struct, frozen=True, tag=True):
+class ShuttingDown(msgspec.Struct, frozen=True, tag=True):
     """To a worker: the server is about to end; say so to those who would stay for ever (WebSockets)."""
 
 
@@ -162,7 +162,7 @@ Message: TypeAlias = (
     | Exited
     | Report
     | Retire
-    | Hung
+    | RequestTimedOut
     | Applied
     | Boot
     | Serve
@@ -170,7 +170,7 @@ Message: TypeAlias = (
     | Kill
     | Leave
     | Apply
-    | Ending
+    | ShuttingDown
     | Reopen
 )
 
@@ -178,7 +178,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Message)
 
 
-class Malformed(ValueError):
+class MalformedMessage(ValueError):
     """Bytes that are no message of this version."""
 
 
@@ -187,7 +187,7 @@ def encode(message: Message) -> bytes:
     return _LENGTH.pack(len(payload)) + payload
 
 
-class Stream:
+class MessageDecoder:
     """Bytes in any pieces → messages."""
 
     def __init__(self) -> None:
@@ -199,7 +199,7 @@ class Stream:
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
             if length > _MESSAGE_BYTES_MAX:
-                raise Malformed(f"a message of {length} bytes")
+                raise MalformedMessage(f"a message of {length} bytes")
             end = _LENGTH.size + length
             if len(self._buffer) < end:
                 return
@@ -208,23 +208,23 @@ class Stream:
             try:
                 yield cast("Message", _decode.decode(payload))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the second: of a text that is none
-                raise Malformed(str(error)) from None
+                raise MalformedMessage(str(error)) from None
 
 
-class Channel(asyncio.Protocol):
+class ControlChannel(asyncio.Protocol):
     """An end on an event loop. `on_message` is called for each message, `on_lost` once, when the other end is gone."""
 
     def __init__(
         self,
         *,
-        on_message: Callable[[Channel, Message], None],
-        on_lost: Callable[[Channel], None],
-        on_open: Callable[[Channel], None] = lambda _: None,
+        on_message: Callable[[ControlChannel, Message], None],
+        on_lost: Callable[[ControlChannel], None],
+        on_open: Callable[[ControlChannel], None] = lambda _: None,
     ) -> None:
         self.on_message = on_message
         self.on_lost = on_lost
         self._on_open = on_open
-        self._stream = Stream()
+        self._stream = MessageDecoder()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -235,14 +235,14 @@ class Channel(asyncio.Protocol):
         try:
             for message in self._stream.feed(data):
                 self.on_message(self, message)
-        except Malformed:
+        except MalformedMessage:
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self._transport = None
         self.on_lost(self)
 
-    def tell(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """To an end that is gone: nothing; `on_lost` says so."""
         if self._transport is not None:
             self._transport.write(encode(message))
@@ -252,21 +252,21 @@ class Channel(asyncio.Protocol):
             self._transport.abort()
 
 
-class BlockingChannel:
+class BlockingControlChannel:
     """An end in a process without a loop. One thread."""
 
     def __init__(self, path: Path) -> None:
         """Connect. Raises: OSError."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.connect(str(path))
-        self._stream = Stream()
+        self._stream = MessageDecoder()
         self.lost = False
         """The other end is gone, and `read` has said so."""
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def tell(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """To an end that is gone: nothing; `read` says so."""
         try:
             self._socket.sendall(encode(message))
@@ -279,13 +279,13 @@ class BlockingChannel:
             data = self._socket.recv(65_536)
             if data:
                 return list(self._stream.feed(data))
-        except (OSError, Malformed):
+        except (OSError, MalformedMessage):
             pass
         self.lost = True
         return None
 
     def detach(self) -> socket.socket:
-        """The socket, for a `Channel`; nothing must have been read but whole messages."""
+        """The socket, for a `ControlChannel`; nothing must have been read but whole messages."""
         return self._socket
 
     def receive(self) -> Message | None:

@@ -21,14 +21,14 @@ from headrace.errors import HeadraceError
 from headrace.process import rss_bytes
 from headrace.settings import load as load_settings
 from headrace.web import control
-from headrace.web.control import Channel
+from headrace.web.control import ControlChannel
 from headrace.web.frontend import Frontend
-from headrace.web.process import clear, end_after, set_up, tell_failure
+from headrace.web.process import clear, end_after, report_failure, set_up
 from headrace.web.settings import WebSettings
 
 if TYPE_CHECKING:
-    from headrace.web.dispatch import Dispatcher
-    from headrace.web.links import LinkServer
+    from headrace.web.dispatcher import Dispatcher
+    from headrace.web.link_server import LinkServer
 
 _log: Final = logging.getLogger("headrace.web")
 
@@ -36,7 +36,7 @@ _LOOK_S: Final = 0.01  # for workers, at the start
 _END_S: Final = 1.0  # after its grace the edge ends, whatever hangs
 
 
-class Edge:
+class EdgeProcess:
     """One edge process."""
 
     def __init__(self, path: Path, number: int) -> None:
@@ -61,23 +61,23 @@ class Edge:
         try:
             await self._open(settings, boot)
         except (HeadraceError, OSError) as error:
-            tell_failure(self._channel, "the edge cannot start", error)
+            report_failure(self._channel, "the edge cannot start", error)
             return 1
-        self._channel.tell(control.Ready())
+        self._channel.send(control.Ready())
         reports = asyncio.create_task(self._report())
         await self._leave.wait()
         reports.cancel()
         await self._close()
         return 0
 
-    def _make_channel(self) -> Channel:
-        channel = self._channel = Channel(on_message=self._obey, on_lost=self._on_lost, on_open=self._greet)
+    def _make_channel(self) -> ControlChannel:
+        channel = self._channel = ControlChannel(on_message=self._obey, on_lost=self._on_lost, on_open=self._greet)
         return channel
 
-    def _greet(self, channel: Channel) -> None:
-        channel.tell(control.Hello("edge", os.getpid(), self._number))
+    def _greet(self, channel: ControlChannel) -> None:
+        channel.send(control.Hello("edge", os.getpid(), self._number))
 
-    def _obey(self, _: Channel, message: control.Message) -> None:
+    def _obey(self, _: ControlChannel, message: control.Message) -> None:
         match message:
             case control.Boot():
                 self._boot.set_result(message)
@@ -89,7 +89,7 @@ class Edge:
             case control.Reopen() if self._frontend is not None:
                 self._frontend.reopen_logs()
 
-    def _on_lost(self, _: Channel) -> None:
+    def _on_lost(self, _: ControlChannel) -> None:
         """The supervisor is gone: nobody could replace what fails here; end in order."""
         if not self._boot.done():
             os._exit(1)
@@ -118,8 +118,8 @@ class Edge:
         """A queue, and a socket that workers connect to, for each app that has none."""
         if not apps:
             return
-        from headrace.web.dispatch import Dispatcher  # noqa: PLC0415 - folders and proxies need none
-        from headrace.web.links import LinkServer  # noqa: PLC0415
+        from headrace.web.dispatcher import Dispatcher  # noqa: PLC0415 - folders and proxies need none
+        from headrace.web.link_server import LinkServer  # noqa: PLC0415
 
         for spec, (path,) in zip(apps, links, strict=True):
             if spec not in self._dispatchers:
@@ -137,7 +137,7 @@ class Edge:
         return [mark for dispatcher in self._dispatchers.values() for mark in dispatcher.durable]
 
     def _on_hung(self, pid: int) -> None:
-        self._channel.tell(control.Hung(pid))
+        self._channel.send(control.RequestTimedOut(pid))
 
     async def _apply(self, message: control.Apply) -> None:
         assert self._frontend is not None
@@ -151,17 +151,17 @@ class Edge:
                 await self._frontend.try_out(settings, self._dispatchers)
         except (HeadraceError, OSError) as refused:
             error = str(refused)
-        self._channel.tell(control.Applied(error))
+        self._channel.send(control.Applied(error))
 
     async def _report(self) -> None:
         while True:
-            self._tell_report()
+            self._send_report()
             await asyncio.sleep(control.REPORT_S)
 
-    def _tell_report(self) -> None:
+    def _send_report(self) -> None:
         assert self._frontend is not None
         frontend = self._frontend
-        self._channel.tell(control.Report(frontend.requests, frontend.in_flight, rss_bytes(), frontend.statistics()))
+        self._channel.send(control.Report(frontend.requests, frontend.in_flight, rss_bytes(), frontend.statistics()))
 
     async def _close(self) -> None:
         assert self._frontend is not None
@@ -171,13 +171,13 @@ class Edge:
             dispatcher.drain()
         for server in self._servers.values():
             await server.close()
-        self._tell_report()
+        self._send_report()
         if self._lost:
             clear(self._path)
 
 
 async def _run(path: Path, number: int) -> int:
-    return await Edge(path, number).run()
+    return await EdgeProcess(path, number).run()
 
 
 def main() -> int:

@@ -26,11 +26,11 @@ from typing import Any, Final
 
 from headrace.settings import load as load_settings
 from headrace.web import control
-from headrace.web.control import BlockingChannel
-from headrace.web.process import clear, import_apps, set_up, tell_failure
+from headrace.web.control import BlockingControlChannel
+from headrace.web.process import clear, import_apps, report_failure, set_up
 from headrace.web.reconciler import KILL_AFTER_S
 from headrace.web.settings import WebSettings
-from headrace.web.worker import EXIT_FAILED, Job, run_worker
+from headrace.web.worker import EXIT_FAILED, WorkerJob, run_worker
 
 _log: Final = logging.getLogger("headrace.web")
 
@@ -38,7 +38,7 @@ _log: Final = logging.getLogger("headrace.web")
 class ForkServer:
     """Forks, tells of the end of what it has forked, and ends after its last child."""
 
-    def __init__(self, channel: BlockingChannel, boot: control.Boot, apps: dict[str, Any]) -> None:
+    def __init__(self, channel: BlockingControlChannel, boot: control.Boot, apps: dict[str, Any]) -> None:
         self._channel = channel
         self._boot = boot
         self._apps = apps
@@ -54,7 +54,7 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
 
-    def run(self) -> Job | None:
+    def run(self) -> WorkerJob | None:
         """Serve the supervisor. Returns None at the end; in a child: what it has to do."""
         while not (self._leaving and not self._children):
             readable, _, _ = select.select(self._sources(), [], [], 0.5 if self._leaving else None)
@@ -71,7 +71,7 @@ class ForkServer:
     def _sources(self) -> list[Any]:
         return [self._wake] if self._channel.lost else [self._wake, self._channel]
 
-    def _obey(self, messages: list[control.Message] | None) -> Job | None:
+    def _obey(self, messages: list[control.Message] | None) -> WorkerJob | None:
         if messages is None:
             # The supervisor is gone: the workers have seen it, too, and drain by themselves.
             self._leave(self._settings.drain)
@@ -95,14 +95,14 @@ class ForkServer:
             with suppress(OSError):
                 os.close(number)
 
-    def _fork(self, worker: int, index: int) -> Job | None:
+    def _fork(self, worker: int, index: int) -> WorkerJob | None:
         parent = os.getpid()
         pid = os.fork()
         if pid:
             self._children[pid] = worker
             return None
         self._become_child()
-        return Job(worker, index, parent, self._boot, self._settings, self._apps)
+        return WorkerJob(worker, index, parent, self._boot, self._settings, self._apps)
 
     def _become_child(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -130,7 +130,7 @@ class ForkServer:
             found, status = os.waitpid(pid, os.WNOHANG)
             if found:
                 code = os.waitstatus_to_exitcode(status)
-                self._channel.tell(control.Exited(self._children.pop(pid), code))
+                self._channel.send(control.Exited(self._children.pop(pid), code))
 
     def _drop_wakes(self) -> None:
         try:
@@ -142,8 +142,8 @@ class ForkServer:
 def main() -> int:
     """`python -m headrace.web.fork_server CONTROL WORKER_GROUP GENERATION`. Started by the supervisor only."""
     path, worker_group, generation = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    channel = BlockingChannel(path)
-    channel.tell(control.Hello("fork_server", os.getpid(), generation, worker_group))
+    channel = BlockingControlChannel(path)
+    channel.send(control.Hello("fork_server", os.getpid(), generation, worker_group))
     boot = channel.receive()
     if not isinstance(boot, control.Boot):
         return 0
@@ -154,13 +154,13 @@ def main() -> int:
         try:
             apps = import_apps(boot.apps, settings)
         except BaseException as error:  # noqa: BLE001 - a module that is imported may do anything, sys.exit too
-            tell_failure(channel, "the app could not be imported", error)
+            report_failure(channel, "the app could not be imported", error)
             return EXIT_FAILED
         _check_threads()
     gc.collect()
     gc.freeze()  # a collection in a worker would write to the pages that it shares with the others
     fork_server = ForkServer(channel, boot, apps)
-    channel.tell(control.Ready())
+    channel.send(control.Ready())
     job = fork_server.run()
     if job is not None:
         return run_worker(job, path, worker_group)

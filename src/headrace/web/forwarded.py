@@ -69,10 +69,10 @@ class Client:
     """The port that the client has connected to."""
 
 
-NOBODY: Final = Client()
+UNKNOWN_CLIENT: Final = Client()
 
 
-class Trust:
+class TrustedProxies:
     """The proxies that are believed, and what they say."""
 
     __slots__ = ("_cache", "_networks", "_peers", "_read", "anybody", "unix")
@@ -96,12 +96,12 @@ class Trust:
     def client(self, headers: Headers, peer: str) -> Client:
         """Who the client is, by the headers of a request that came from `peer`."""
         if not self._peers(peer):
-            return NOBODY
+            return UNKNOWN_CLIENT
         get = headers.get
         forwarded, addresses = get(b"forwarded"), get(b"x-forwarded-for")
         scheme, port = get(b"x-forwarded-proto"), get(b"x-forwarded-port")
         if forwarded is None and addresses is None and scheme is None and port is None:
-            return NOBODY
+            return UNKNOWN_CLIENT
         size = len(forwarded or b"") + len(addresses or b"") + len(scheme or b"") + len(port or b"")
         read = self._read if size <= _CACHED_BYTES_MAX else self._interpret
         return read(forwarded, addresses, scheme, port)
@@ -127,7 +127,7 @@ class Trust:
         if addresses is None and scheme is None and port is None:
             return new
         old = self._read_old(addresses or b"", scheme, port)
-        return old if old.address == new.address else NOBODY
+        return old if old.address == new.address else UNKNOWN_CLIENT
 
     def _read_old(self, addresses: bytes, scheme: bytes | None, port: bytes | None) -> Client:
         hops = _split(addresses)
@@ -146,7 +146,7 @@ class Trust:
         hops = _parse_forwarded(value.decode("latin-1"))
         index = self._find_client([hop.get("for", "") for hop in hops])
         if index is None:
-            return NOBODY
+            return UNKNOWN_CLIENT
         hop = hops[index]
         address, port = _parse_address(hop["for"]) or (None, 0)
         host = hop.get("host", "")

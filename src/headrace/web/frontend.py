@@ -17,12 +17,12 @@ from headrace.http.limits import Limits
 from headrace.http.listener import Listener
 from headrace.native.endpoint import SOCKET_NAME
 from headrace.web.metrics import EdgeStatistics, listener_statistics
-from headrace.web.serving import Serving, build
-from headrace.web.settings import ASKED, DurableSettings, WebSettings
+from headrace.web.request_router import RequestRouter, build
+from headrace.web.settings import RESPOND_ASYNC_RULE, DurableSettings, WebSettings
 from headrace.web.tls import make_tls
 
 if TYPE_CHECKING:
-    from headrace.web.stored.requests import DurableRequests, Marks
+    from headrace.web.stored.durable_requests import DurableRequests, Marks
 
 _TICK_S: Final = 1.0
 _BROKER_S: Final = 2.0
@@ -57,9 +57,9 @@ class Frontend:
         self._dispatchers = dispatchers
         self._tls = make_tls(settings)
         self._durable = self._make_durable(settings, marks)
-        self.serving: Serving = build(settings, apps=dispatchers, durable=self._take_durable(marks))
+        self.router: RequestRouter = build(settings, apps=dispatchers, durable=self._take_durable(marks))
         self._listener = Listener(
-            target=self.serving.target,
+            target=self.router.target,
             http2=_http2() if settings.http2 and self._tls is not None else None,
             limits=limits_of(settings),
             error_body=problem.error_body,
@@ -78,23 +78,23 @@ class Frontend:
     def _make_durable(self, settings: WebSettings, marks: Marks) -> DurableRequests | None:
         if not settings.broker:
             return None
-        from headrace.web.stored.ledger import Ledger  # noqa: PLC0415 - the client of the broker
-        from headrace.web.stored.requests import DurableRequests  # noqa: PLC0415
+        from headrace.web.stored.durable_requests import DurableRequests  # noqa: PLC0415
+        from headrace.web.stored.request_store import RequestStore  # noqa: PLC0415 - the client of the broker
 
-        ledger = Ledger(broker_of(settings), settings.durable_queue)
-        return DurableRequests(ledger, _durable_rules(settings), self._dispatch, marks)
+        store = RequestStore(broker_of(settings), settings.durable_queue)
+        return DurableRequests(store, _durable_rules(settings), self._dispatch, marks)
 
     def _take_durable(self, marks: Marks) -> Callable[[Exchange], bool] | None:
         if self._durable is not None:
             return self._durable.take
         if not self._dispatchers:
             return None
-        from headrace.web.stored.requests import Unstored  # noqa: PLC0415
+        from headrace.web.stored.durable_requests import DurableUnavailable  # noqa: PLC0415
 
-        return Unstored(marks).take
+        return DurableUnavailable(marks).take
 
     def _dispatch(self, exchange: Exchange) -> None:
-        self.serving.dispatch(exchange)
+        self.router.dispatch(exchange)
 
     def apply(self, settings: WebSettings, dispatchers: Mapping[str, Any]) -> None:
         """Change what can change while it runs: routes, limits, log, certificate.
@@ -103,7 +103,7 @@ class Frontend:
         """
         if self._tls is not None:
             make_tls(settings)  # a certificate that does not fit its key would spoil the context in use
-        self.serving.reload(settings, apps=dispatchers)
+        self.router.reload(settings, apps=dispatchers)
         self._dispatchers = dispatchers
         if self._durable is not None:
             self._durable.change(_durable_rules(settings))
@@ -125,7 +125,7 @@ class Frontend:
             await self._durable.close(grace_s)
         if self._ticking is not None:
             self._ticking.cancel()
-        await self.serving.close()
+        await self.router.close()
 
     @property
     def requests(self) -> int:
@@ -133,20 +133,20 @@ class Frontend:
 
     @property
     def in_flight(self) -> int:
-        return self.serving.statistics().in_flight
+        return self.router.statistics().in_flight
 
     def statistics(self) -> bytes:
         """For the supervisor: what `headrace.web.metrics` reads."""
         queues = {app: dispatcher.statistics() for app, dispatcher in self._dispatchers.items()}
-        record = EdgeStatistics(self.serving.statistics(), listener_statistics(self._listener.statistics()), queues)
+        record = EdgeStatistics(self.router.statistics(), listener_statistics(self._listener.statistics()), queues)
         return msgspec.msgpack.encode(record)
 
     def reopen_logs(self) -> None:
-        self.serving.reopen()
+        self.router.reopen()
 
     async def _tick(self) -> None:
         while True:
-            self.serving.advance(time.monotonic())
+            self.router.advance(time.monotonic())
             await asyncio.sleep(_TICK_S)
 
 
@@ -159,7 +159,7 @@ def limits_of(settings: WebSettings) -> Limits:
 
 
 def _durable_rules(settings: WebSettings) -> tuple[DurableSettings, ...]:
-    return (*settings.durable, ASKED) if settings.respond_async else settings.durable
+    return (*settings.durable, RESPOND_ASYNC_RULE) if settings.respond_async else settings.durable
 
 
 def broker_of(settings: WebSettings) -> str:

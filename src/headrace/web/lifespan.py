@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from headrace.errors import CallerError
-from headrace.web.asgi_run import App, Message
+from headrace.web.app_call import App, Message
 
 _log: Final = logging.getLogger("headrace.web")
 

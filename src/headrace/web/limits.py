@@ -25,11 +25,11 @@ RETRY_AFTER_MAX_S: Final = 120
 SWEEP_S: Final = 0.01
 """The queue is swept at most every so often: a client does not see the difference, the CPU does."""
 
-# The workers: dispatch.py
+# The workers: dispatcher.py
 
 DELIVERIES_MAX: Final = 3
 """The first and two redeliveries; a request that was with three workers when they died is poison."""
-ALONE_S: Final = 1.0
+ISOLATION_S: Final = 1.0
 """What has run so long alone without killing its worker shares it again."""
 CHOICES: Final = 16
 """So many workers with room are compared for a request, those first that have had room for longest: at 512 idle
@@ -91,7 +91,7 @@ SPOOL_PIECE_BYTES: Final = 65_536
 REPLAY_BYTES_MAX: Final = 262_144
 """Of a streamed body that are kept for a redelivery; a longer one that has been passed on cannot be replayed."""
 
-# The links to the workers: link.py, links.py
+# The links to the workers: worker_link.py, link_server.py
 
 CONSUMED_BYTES: Final = 65_536
 """So much is passed on before the worker is told: a quarter of the window, so it never runs dry."""

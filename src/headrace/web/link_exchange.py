@@ -28,7 +28,7 @@ from headrace.web.frames import (
 )
 
 if TYPE_CHECKING:
-    from headrace.web.asgi_link import Link
+    from headrace.web.asgi_link import AsgiLink
 
 ANSWER_BYTES_MAX: Final = 65_536
 """A longer body is streamed, so that a slow client's lies here, not in the edge's memory."""
@@ -57,7 +57,7 @@ class LinkExchange(Exchange):
         "_waiting",
     )
 
-    def __init__(self, link: Link, stream: int, request: Request, body: bytes) -> None:
+    def __init__(self, link: AsgiLink, stream: int, request: Request, body: bytes) -> None:
         super().__init__()
         self._link = link
         self._stream = stream
@@ -94,13 +94,13 @@ class LinkExchange(Exchange):
         if data:
             self._body = b""
             if not self._ended:
-                self._tell_taken(len(data))
+                self._send_consumed(len(data))
             return bytes(data)
         if self._uninvited:
-            self._tell_taken(0)
+            self._send_consumed(0)
         return b""
 
-    def _tell_taken(self, count: int) -> None:
+    def _send_consumed(self, count: int) -> None:
         self._uninvited = self.expects = False
         if self.stage is not DONE:
             self._link.send(_CONSUMED, self._stream, COUNT.pack(count))
@@ -111,7 +111,7 @@ class LinkExchange(Exchange):
 
     # From the link
 
-    def tell(self) -> None:
+    def notify_changed(self) -> None:
         if self.notify is not None:
             self.notify()
 
@@ -123,11 +123,11 @@ class LinkExchange(Exchange):
         self._body += data
         if len(self._body) > WINDOW_BYTES:
             raise ValueError(f"{len(self._body)} bytes of a body were not asked for; the window is {WINDOW_BYTES}")
-        self.tell()
+        self.notify_changed()
 
     def body_ended(self) -> None:
         self._ended = True
-        self.tell()
+        self.notify_changed()
 
     def consumed(self, count: int) -> None:
         if count in (FILE_OPENED, FILE_REFUSED) and self._file is not None:
@@ -138,7 +138,7 @@ class LinkExchange(Exchange):
             self._outstanding -= count
         self._pump()
         if self.writable:
-            self.tell()
+            self.notify_changed()
 
     def client_left(self) -> None:
         """GONE: the stream ends with `release`; at once if the application has answered, as far as it knows."""

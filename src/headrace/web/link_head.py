@@ -9,8 +9,8 @@ from typing import Final
 
 from headrace.http.fields import Fields
 from headrace.web import frames
-from headrace.web.flows import Malformed
 from headrace.web.frames import HEAD, HEAD_BYTES
+from headrace.web.stream_flow import MalformedFrame
 
 _PEER: Final = struct.Struct("3i")
 _FLAGS: Final = [(bool(f & frames.DATED), bool(f & frames.SERVED), bool(f & frames.CLOSE)) for f in range(8)]
@@ -21,7 +21,7 @@ def read_head(payload: bytes) -> tuple[int, Fields, int]:
     status, flags, length, size = HEAD.unpack_from(payload)
     end = HEAD_BYTES + size
     if end > len(payload):
-        raise Malformed(f"a block of {size} bytes in a frame of {len(payload)}")
+        raise MalformedFrame(f"a block of {size} bytes in a frame of {len(payload)}")
     dated, served, close = _FLAGS[flags & 7]
     fields = Fields(payload[HEAD_BYTES:end], length if length >= 0 else None, dated=dated, served=served, close=close)
     return status, fields, end

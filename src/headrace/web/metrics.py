@@ -41,7 +41,7 @@ class RouteCounts(msgspec.Struct):
     """Bodies of answers."""
 
 
-class EntranceStatistics(msgspec.Struct, frozen=True):
+class RouterStatistics(msgspec.Struct, frozen=True):
     """Of one edge, since its start."""
 
     in_flight: int = 0
@@ -66,7 +66,7 @@ class ListenerStatistics(msgspec.Struct, frozen=True):
 class EdgeStatistics(msgspec.Struct, frozen=True):
     """All that one edge knows."""
 
-    entrance: EntranceStatistics = msgspec.field(default_factory=EntranceStatistics)
+    router: RouterStatistics = msgspec.field(default_factory=RouterStatistics)
     listener: ListenerStatistics = msgspec.field(default_factory=ListenerStatistics)
     queues: dict[str, DispatchStatistics] = {}
     """By app."""
@@ -95,25 +95,25 @@ def listener_statistics(found: HttpStatistics) -> ListenerStatistics:
     return ListenerStatistics(found.accepted, found.open, found.requests, found.refused)
 
 
-def ended(record: EdgeStatistics) -> EdgeStatistics:
+def totals_of_ended(record: EdgeStatistics) -> EdgeStatistics:
     """What stays true of a process that has ended: its totals, not what was going on in it. Whoever adds up the living
     adds this for the dead, or totals would fall, which reads as a restart of everything and a burst of requests."""
     replace = msgspec.structs.replace
-    queues = {app: _ended_queue(queue) for app, queue in record.queues.items()}
-    proxies = {route: _ended_proxy(proxy) for route, proxy in record.entrance.proxies.items()}
-    entrance = replace(record.entrance, in_flight=0, proxies=proxies)
-    return EdgeStatistics(entrance, replace(record.listener, open=0), queues)
+    queues = {app: _totals_of_queue(queue) for app, queue in record.queues.items()}
+    proxies = {route: _totals_of_proxy(proxy) for route, proxy in record.router.proxies.items()}
+    router = replace(record.router, in_flight=0, proxies=proxies)
+    return EdgeStatistics(router, replace(record.listener, open=0), queues)
 
 
-def _ended_queue(queue: DispatchStatistics) -> DispatchStatistics:
+def _totals_of_queue(queue: DispatchStatistics) -> DispatchStatistics:
     return msgspec.structs.replace(queue, in_flight=0, queue_length=0, oldest_wait_s=0.0, workers=[])
 
 
-def _ended_proxy(proxy: ProxyStatistics) -> ProxyStatistics:
+def _totals_of_proxy(proxy: ProxyStatistics) -> ProxyStatistics:
     upstreams = {
         url: msgspec.structs.replace(upstream, up=0, in_flight=0, idle=0) for url, upstream in proxy.upstreams.items()
     }
-    return ProxyStatistics(_ended_queue(proxy.queue), upstreams)
+    return ProxyStatistics(_totals_of_queue(proxy.queue), upstreams)
 
 
 def merge(kind: type[S], records: Iterable[S]) -> S:
@@ -151,43 +151,43 @@ def _copy(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class MetricsSnapshot:
     """Everything that is told, read at about one moment."""
 
     edges: EdgeStatistics
     facts: SupervisorFacts
 
 
-def _queues(snapshot: Snapshot) -> Iterable[tuple[str, DispatchStatistics]]:
+def _queues(snapshot: MetricsSnapshot) -> Iterable[tuple[str, DispatchStatistics]]:
     """Those of the apps, and those in front of upstreams."""
     yield from snapshot.edges.queues.items()
-    for route, proxy in snapshot.edges.entrance.proxies.items():
+    for route, proxy in snapshot.edges.router.proxies.items():
         yield f"proxy:{route}", proxy.queue
 
 
-def _of_queues(read: Callable[[DispatchStatistics], float]) -> Reader[Snapshot]:
+def _of_queues(read: Callable[[DispatchStatistics], float]) -> Reader[MetricsSnapshot]:
     return lambda s: ((labels(app=app), number(read(queue))) for app, queue in _queues(s))
 
 
-def _of_upstreams(read: Callable[[UpstreamStatistics], int]) -> Reader[Snapshot]:
+def _of_upstreams(read: Callable[[UpstreamStatistics], int]) -> Reader[MetricsSnapshot]:
     return lambda s: (
         (labels(route=route, upstream=url), str(read(upstream)))
-        for route, proxy in s.edges.entrance.proxies.items()
+        for route, proxy in s.edges.router.proxies.items()
         for url, upstream in proxy.upstreams.items()
     )
 
 
-def _by(name: str, read: Callable[[Snapshot], dict[str, int]]) -> Reader[Snapshot]:
+def _by(name: str, read: Callable[[MetricsSnapshot], dict[str, int]]) -> Reader[MetricsSnapshot]:
     return lambda s: ((labels(**{name: key}), str(value)) for key, value in read(s).items())
 
 
-def _build(snapshot: Snapshot) -> Iterable[Sample]:
+def _build(snapshot: MetricsSnapshot) -> Iterable[Sample]:
     python = ".".join(map(str, sys.version_info[:3]))
     return ((labels(version=snapshot.facts.version, python=python), "1"),)
 
 
-def _requests(snapshot: Snapshot) -> Iterable[Sample]:
-    for route, counts in snapshot.edges.entrance.routes.items():
+def _requests(snapshot: MetricsSnapshot) -> Iterable[Sample]:
+    for route, counts in snapshot.edges.router.routes.items():
         for method, statuses in counts.methods.items():
             for digit, count in enumerate(statuses):
                 if count:
@@ -195,38 +195,38 @@ def _requests(snapshot: Snapshot) -> Iterable[Sample]:
                     yield labels(route=route, method=method, status=status), str(count)
 
 
-def _seconds(snapshot: Snapshot) -> Iterable[Sample]:
-    for route, counts in snapshot.edges.entrance.routes.items():
+def _seconds(snapshot: MetricsSnapshot) -> Iterable[Sample]:
+    for route, counts in snapshot.edges.router.routes.items():
         yield from histogram(BOUNDS_S, counts.seconds.counts, counts.seconds.sum_s, route=route)
 
 
-def _waits(snapshot: Snapshot) -> Iterable[Sample]:
+def _waits(snapshot: MetricsSnapshot) -> Iterable[Sample]:
     for app, queue in _queues(snapshot):
         for route, found in queue.routes.items():
             yield from histogram(BOUNDS_S, found.wait.counts, found.wait.sum_s, app=app, route=route)
 
 
-def _runs(snapshot: Snapshot) -> Iterable[Sample]:
+def _runs(snapshot: MetricsSnapshot) -> Iterable[Sample]:
     for app, queue in _queues(snapshot):
         for route, found in queue.routes.items():
             yield from histogram(BOUNDS_S, found.run.counts, found.run.sum_s, app=app, route=route)
 
 
-def _shed(snapshot: Snapshot) -> Iterable[Sample]:
+def _shed(snapshot: MetricsSnapshot) -> Iterable[Sample]:
     for app, queue in _queues(snapshot):
         for reason, count in queue.shed.items():
             yield labels(app=app, reason=reason), str(count)
 
 
-def _sent(snapshot: Snapshot) -> dict[str, int]:
-    return {route: counts.sent_bytes for route, counts in snapshot.edges.entrance.routes.items()}
+def _sent(snapshot: MetricsSnapshot) -> dict[str, int]:
+    return {route: counts.sent_bytes for route, counts in snapshot.edges.router.routes.items()}
 
 
-def _reloads(snapshot: Snapshot) -> dict[str, int]:
+def _reloads(snapshot: MetricsSnapshot) -> dict[str, int]:
     return {"ok": snapshot.facts.reloads, "failed": snapshot.facts.reloads_failed}
 
 
-METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
+METRICS: Final[tuple[tuple[Metric, Reader[MetricsSnapshot]], ...]] = (
     (Metric("headrace_build_info", "gauge", "Always 1; the labels say what runs."), _build),
     (Metric("headrace_http_connections", "gauge", "Open connections."), plain(lambda s: s.edges.listener.open)),
     (Metric("headrace_http_connections_total", "counter", "Connections accepted."), plain(lambda s: s.edges.listener.accepted)),
@@ -236,16 +236,16 @@ METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
         plain(lambda s: s.edges.listener.refused),
     ),
     (Metric("headrace_web_requests_total", "counter", "Requests that are done, by class of status."), _requests),
-    (Metric("headrace_web_requests_in_flight", "gauge", "Requests that are not done."), plain(lambda s: s.edges.entrance.in_flight)),
+    (Metric("headrace_web_requests_in_flight", "gauge", "Requests that are not done."), plain(lambda s: s.edges.router.in_flight)),
     (Metric("headrace_web_request_seconds", "histogram", "From the head of a request to the end of its answer."), _seconds),
     (Metric("headrace_web_sent_bytes_total", "counter", "Bytes of answers' bodies."), _by("route", _sent)),
     (
         Metric("headrace_web_rate_limited_requests_total", "counter", "Requests answered 429, by limit."),
-        _by("limit", lambda s: s.edges.entrance.rate_limited),
+        _by("limit", lambda s: s.edges.router.rate_limited),
     ),
     (
         Metric("headrace_web_access_log_dropped_total", "counter", "Lines of the access log that were lost."),
-        plain(lambda s: s.edges.entrance.log_dropped),
+        plain(lambda s: s.edges.router.log_dropped),
     ),
     (Metric("headrace_web_queue_length", "gauge", "Requests that wait for a worker."), _of_queues(lambda q: q.queue_length)),
     (Metric("headrace_web_queue_oldest_wait_seconds", "gauge", "Wait of the one that has waited longest."), _of_queues(lambda q: q.oldest_wait_s)),
@@ -293,4 +293,4 @@ METRICS: Final[tuple[tuple[Metric, Reader[Snapshot]], ...]] = (
 
 def render(edges: Sequence[EdgeStatistics], facts: SupervisorFacts) -> bytes:
     """All metrics of a server as Prometheus reads them (`exposition.CONTENT_TYPE`)."""
-    return exposition.render(METRICS, Snapshot(merge(EdgeStatistics, edges), facts))
+    return exposition.render(METRICS, MetricsSnapshot(merge(EdgeStatistics, edges), facts))

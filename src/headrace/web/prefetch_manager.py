@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Final, Protocol
 from headrace.web.frames import COUNT, Kind
 from headrace.web.limits import ASK_AGAIN_S, LONG_LOAD, WATCH_S
 from headrace.web.prefetch_policy import PrefetchPolicy
-from headrace.web.workers import Worker, Workers
+from headrace.web.worker_pool import WorkerPool, WorkerProcess
 
 if TYPE_CHECKING:
-    from headrace.web.link import Link
+    from headrace.web.worker_link import WorkerLink
 
 _RECALL: Final = int(Kind.RECALL)
 
 
-class Owner(Protocol):
+class WorkerDispatcher(Protocol):
     """A dispatcher."""
 
     loop: asyncio.AbstractEventLoop
-    workers: Workers
-    control_links: dict[int, Link]
+    workers: WorkerPool
+    control_links: dict[int, WorkerLink]
 
     def fill(self) -> None: ...
 
@@ -34,16 +34,16 @@ class Owner(Protocol):
 class PrefetchManager:
     """Of one application. Invariant: a link with more than one request is the prefetch link, or asked to give them back."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: WorkerDispatcher) -> None:
         self._owner = owner
         self.policy = PrefetchPolicy()
         self.recalled = 0
         """Requests that came back unbegun."""
-        self._asked: dict[Link, float] = {}
+        self._asked: dict[WorkerLink, float] = {}
         """Links that were asked to give back what waits, and when."""
         self._timer: asyncio.TimerHandle | None = None
 
-    def lost(self, link: Link) -> None:
+    def lost(self, link: WorkerLink) -> None:
         """A link is gone; not a control thread."""
         self._asked.pop(link, None)
         if link.load:
@@ -56,12 +56,12 @@ class PrefetchManager:
                 self._disable_prefetch(worker)
         self._owner.fill()
 
-    def may_prefetch(self, worker: Worker) -> bool:
+    def may_prefetch(self, worker: WorkerProcess) -> bool:
         """Whether it may get requests ahead. Not while it has a long one: if that computes, whoever would have to give
         back what waits would have to wait for the interpreter, too."""
-        return self.policy.fast and not worker.alone and not worker.load and worker.pid in self._owner.control_links
+        return self.policy.fast and not worker.isolated and not worker.load and worker.pid in self._owner.control_links
 
-    def finished(self, worker: Worker, link: Link, now_s: float, *, begun_s: float, long: bool) -> None:
+    def finished(self, worker: WorkerProcess, link: WorkerLink, now_s: float, *, begun_s: float, long: bool) -> None:
         """A request has ended."""
         if link.load:
             self._unload(worker, link)
@@ -71,7 +71,7 @@ class PrefetchManager:
             self._disable_all()
             self._owner.fill()  # the other threads have room now
 
-    def _unload(self, worker: Worker, link: Link) -> None:
+    def _unload(self, worker: WorkerProcess, link: WorkerLink) -> None:
         worker.load -= link.load
         link.load = 0
 
@@ -80,8 +80,8 @@ class PrefetchManager:
             if worker.prefetch_link is not None:
                 self._disable_prefetch(worker)
 
-    def _disable_prefetch(self, worker: Worker) -> None:
-        link: Link = worker.prefetch_link  # type: ignore[assignment]  # the slots are links
+    def _disable_prefetch(self, worker: WorkerProcess) -> None:
+        link: WorkerLink = worker.prefetch_link  # type: ignore[assignment]  # the slots are links
         self._owner.workers.disable_prefetch(worker)
         if link.busy and not link.leaving:
             link.load = LONG_LOAD
@@ -90,7 +90,7 @@ class PrefetchManager:
             self._asked[link] = self._owner.loop.time()
             self._ask(link)
 
-    def _ask(self, link: Link) -> None:
+    def _ask(self, link: WorkerLink) -> None:
         """Have its process give back what waits on it."""
         if link.hello is not None and (control_link := self._owner.control_links.get(link.hello.pid)) is not None:
             control_link.send(_RECALL, 0, COUNT.pack(link.hello.number))
@@ -113,7 +113,7 @@ class PrefetchManager:
         """Whether there is still something to look after."""
         busy, stuck = False, []
         for worker in self._owner.workers:
-            link: Link | None = worker.prefetch_link  # type: ignore[assignment]  # the slots are links
+            link: WorkerLink | None = worker.prefetch_link  # type: ignore[assignment]  # the slots are links
             if link is None or not link.busy:
                 continue
             busy = True

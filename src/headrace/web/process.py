@@ -34,8 +34,8 @@ def set_up(settings: WebSettings) -> None:
         signal.signal(number, _nothing)
 
 
-class Teller(Protocol):
-    def tell(self, message: control.Message) -> None: ...
+class FailureChannel(Protocol):
+    def send(self, message: control.Message) -> None: ...
 
 
 def _nothing(*_: object) -> None:
@@ -44,18 +44,18 @@ def _nothing(*_: object) -> None:
 
 def import_apps(specs: list[str], settings: WebSettings) -> dict[str, Any]:
     """Spec → app. Raises whatever the import raises."""
-    from headrace.web.app import load  # noqa: PLC0415 - where nothing is preloaded, only the workers import it
+    from headrace.web.app_loading import load  # noqa: PLC0415 - where nothing is preloaded, only the workers import it
 
     return {spec: load(spec, app_dir=settings.app_dir) for spec in specs}
 
 
-def tell_failure(channel: Teller, what: str, error: BaseException) -> None:
+def report_failure(channel: FailureChannel, what: str, error: BaseException) -> None:
     """Log it, with its traceback unless headrace itself has found what is wrong; and tell the supervisor."""
     reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     known = isinstance(error, HeadraceError)
     if not known:
         _log.error("%s: %s", what, reason, exc_info=error, extra={"action": "web.app.failed"})
-    channel.tell(control.Failed(f"{what}: {error}" if known else f"{what}: {reason}"))
+    channel.send(control.Failed(f"{what}: {error}" if known else f"{what}: {reason}"))
 
 
 def clear(control_path: Path) -> None:

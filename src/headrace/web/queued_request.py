@@ -14,29 +14,29 @@ from typing import Protocol
 from headrace.http.exchange import Exchange
 from headrace.web.limits import QUIET_S, REPLAY_BYTES_MAX
 from headrace.web.prefetch_policy import is_repeatable
-from headrace.web.spool import Spooled
+from headrace.web.spool import SpooledExchange
 from headrace.web.statistics import RouteStatistics
 
 
-class Owner(Protocol):
+class RequestOwner(Protocol):
     """A dispatcher, for its queued requests."""
 
     def client_left(self, queued: QueuedRequest) -> None:
         """The client is gone; the answer, if any, goes nowhere."""
 
-    def skip(self, queued: QueuedRequest) -> None:
+    def client_half_closed(self, queued: QueuedRequest) -> None:
         """The client will send nothing more, so it has probably left: nobody need begin with its request."""
 
 
-class Channel(Protocol):
+class RequestLink(Protocol):
     """A link, for its queued requests."""
 
     def cancel(self, number: int) -> None:
         """Nobody waits for that stream's answer any more."""
 
 
-class Flow(Protocol):
-    """What moves more of a request than one frame each way (`flows.py`)."""
+class RequestFlow(Protocol):
+    """What moves more of a request than one frame each way (`stream_flow.py`)."""
 
     def changed(self) -> None:
         """There may be more of the body, or room for more of the answer."""
@@ -75,7 +75,7 @@ class QueuedRequest:
 
     route: RouteStatistics
 
-    def __init__(self, owner: Owner, exchange: Exchange) -> None:
+    def __init__(self, owner: RequestOwner, exchange: Exchange) -> None:
         self.owner = owner
         self.exchange = exchange
         self.priority = exchange.priority
@@ -92,7 +92,7 @@ class QueuedRequest:
         """And that as a tunnel."""
         self.reported = False
         """It has run for too long, and whoever has it was told of."""
-        self.link: Channel | None = None
+        self.link: RequestLink | None = None
         self.number = 0
         """Of its stream on the link."""
         self.losses = 0
@@ -101,15 +101,15 @@ class QueuedRequest:
         """Of those, that died of something unknown: perhaps of this request."""
         self.returns = 0
         """How often it was recalled, unbegun, from behind another one."""
-        self.body: Body | None = None
-        self.flow: Flow | None = None
+        self.body: ReplayableBody | None = None
+        self.flow: RequestFlow | None = None
         exchange.notify = self._changed
 
     def _changed(self) -> None:
         if self.exchange.gone:
             self.owner.client_left(self)
         elif self.waiting and self.exchange.half_closed:
-            self.owner.skip(self)
+            self.owner.client_half_closed(self)
         elif self.flow is not None:
             self.flow.changed()
 
@@ -132,7 +132,7 @@ class QueuedRequest:
         return self.body is None or self.body.rewind()
 
 
-class Body:
+class ReplayableBody:
     """What is read of an exchange's body, and may have to be read again."""
 
     __slots__ = ("_exchange", "_kept", "_kept_bytes", "_next", "_source_ended", "ended")
@@ -140,7 +140,7 @@ class Body:
     def __init__(self, exchange: Exchange, *, keep: bool) -> None:
         """`keep`: whether it may have to be read again; a spooled one always can."""
         self._exchange = exchange
-        self._kept: list[bytes] | None = [] if keep and not isinstance(exchange, Spooled) else None
+        self._kept: list[bytes] | None = [] if keep and not isinstance(exchange, SpooledExchange) else None
         self._kept_bytes = 0
         self._next = 0  # of _kept; beyond, the exchange is asked
         self._source_ended = False
@@ -164,7 +164,7 @@ class Body:
     def rewind(self) -> bool:
         """Read from the start again; False if it cannot be."""
         self.ended = False
-        if isinstance(self._exchange, Spooled):
+        if isinstance(self._exchange, SpooledExchange):
             self._exchange.rewind()
             return True
         self._next = 0

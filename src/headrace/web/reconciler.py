@@ -19,11 +19,11 @@ from typing import Final, TypeAlias
 
 from headrace.children import CRASH_S, Restarts
 
-HEARD_S: Final = 3.0
+REPORT_TIMEOUT_S: Final = 3.0
 """A worker on a loop reports each second; one that has not for so long has a loop that is stuck."""
 HUNG_GRACE_S: Final = 2.0
 """What the other requests of a worker get to finish before it is killed because one of them hangs."""
-PATIENCE_S: Final = 30.0
+RELOAD_WAIT_S: Final = 30.0
 """New code that is not ready by then is given up, if the next reload waits for it: an import may hang for ever."""
 KILL_AFTER_S: Final = 11.0
 """Beyond its grace: the worker should have ended itself; 10 s are for its lifespan to shut down."""
@@ -48,7 +48,7 @@ MOVES: Final[dict[Stage, frozenset[Stage]]] = {
 
 
 @dataclass(slots=True)
-class Worker:
+class ManagedWorker:
     """One process. `pid` is 0 until it has connected."""
 
     number: int
@@ -57,14 +57,14 @@ class Worker:
     since_s: float
     stage: Stage = STARTING
     pid: int = 0
-    asked: bool = False
+    serve_sent: bool = False
     """It was told to serve."""
     retiring: bool = False
     """Leaves as soon as another one serves in its slot."""
     kill_at_s: float | None = None
-    patient: bool = False
+    concurrent: bool = False
     """Runs its requests side by side on a loop: one that hangs does not hinder the others."""
-    heard_s: float = 0.0
+    last_report_s: float = 0.0
     """When it has last reported."""
     requests: int = 0
     in_flight: int = 0
@@ -170,7 +170,7 @@ class WorkerReconciler:
     def __init__(self, wanted: int, *, drain_s: float) -> None:
         self.wanted = wanted
         self.drain_s = drain_s
-        self.workers: dict[int, Worker] = {}
+        self.workers: dict[int, ManagedWorker] = {}
         self.generations: dict[int, ForkServerState] = {}
         self.current = 0
         self.candidate = 0
@@ -182,29 +182,29 @@ class WorkerReconciler:
         self.reloads = 0
         self.reloads_failed = 0
         self.draining = False
-        self._proven = False  # a worker has served: from now on nothing that fails ends the server
-        self._settling = False  # promoted; the older generations still serve
+        self._has_served = False  # a worker has served: from now on nothing that fails ends the server
+        self._finishing_reload = False  # promoted; the older generations still serve
         self._queued = False
         self._reload_wait_limited = False  # a reload waits for this one
-        self._began_s = 0.0  # when the newest fork server was started
-        self._deaths = Restarts()
+        self._fork_server_started_s = 0.0  # when the newest fork server was started
+        self._restart_backoff = Restarts()
         self._not_before_s = 0.0
         self._last_generation = 0
         self._last_worker = 0
-        self._told: list[Action] = []
+        self._pending: list[Action] = []
 
     # What has happened
 
     def reload(self) -> None:
         """New code. While a reload is under way, another one follows it; more of them are the same one."""
-        if self.candidate or self._settling or not self.current:
+        if self.candidate or self._finishing_reload or not self.current:
             self._queued = True
         else:
             self.candidate = self._new_generation()
 
     def limit_reload_wait(self) -> None:
         """The next reload waits until this one has come to its end."""
-        self._reload_wait_limited = not self.draining and (self.reloading or not self._proven)
+        self._reload_wait_limited = not self.draining and (self.reloading or not self._has_served)
 
     def resize(self, wanted: int) -> None:
         self.wanted = max(1, wanted)
@@ -216,7 +216,7 @@ class WorkerReconciler:
         """Begin anew after a drain, as at the start."""
         self.draining = False
         self.current = self.candidate = 0
-        self._settling = self._queued = self._proven = False
+        self._finishing_reload = self._queued = self._has_served = False
 
     def fork_server_ready(self, generation: int) -> None:
         if self.generations.get(generation) is ForkServerState.IMPORTING:
@@ -227,9 +227,9 @@ class WorkerReconciler:
         self.generations[generation] = ForkServerState.GONE
         if generation == self.candidate:
             self._drop_candidate(reason, now_s)
-        elif generation == self.current and not self._proven:
-            self._told.append(StartFailed(reason))
-        for worker in self._of(generation):
+        elif generation == self.current and not self._has_served:
+            self._pending.append(StartFailed(reason))
+        for worker in self._workers_of(generation):
             if not worker.pid:  # nobody will ever tell what became of it
                 del self.workers[worker.number]
 
@@ -250,7 +250,7 @@ class WorkerReconciler:
         worker = self.workers.get(number)
         if worker is not None and worker.stage is READY:
             worker.move(SERVING, now_s)
-            self._proven = True
+            self._has_served = True
 
     def worker_failed(self, number: int, reason: str, now_s: float) -> None:
         """It could not start, says it; it will exit."""
@@ -259,8 +259,8 @@ class WorkerReconciler:
             return
         if worker.generation == self.candidate:
             self._drop_candidate(reason, now_s)
-        elif not self._proven:
-            self._told.append(StartFailed(reason))
+        elif not self._has_served:
+            self._pending.append(StartFailed(reason))
 
     def worker_gone(self, number: int, now_s: float, *, reason: str) -> None:
         worker = self.workers.pop(number, None)
@@ -271,7 +271,7 @@ class WorkerReconciler:
             return
         self.restarts += 1
         if worker.stage is not SERVING or now_s - worker.since_s < CRASH_S:
-            self._not_before_s = now_s + self._deaths.crashed(now_s)
+            self._not_before_s = now_s + self._restart_backoff.crashed(now_s)
 
     def retire(self, number: int) -> None:
         """It wants to be replaced; it serves until its replacement does."""
@@ -280,14 +280,14 @@ class WorkerReconciler:
             self.recycled += not worker.retiring
             worker.retiring = True
 
-    def hung(self, pid: int, now_s: float) -> None:
+    def mark_hung(self, pid: int, now_s: float) -> None:
         """One of its requests does not end: another worker takes its place now, and it is killed soon; unless its other
         requests go on undisturbed: then they get the time of a drain."""
         worker = next((worker for worker in self.workers.values() if worker.pid == pid), None)
         if worker is None or worker.stage is not SERVING:
             return
         self.restarts += 1
-        if worker.patient and now_s - worker.heard_s < HEARD_S:
+        if worker.concurrent and now_s - worker.last_report_s < REPORT_TIMEOUT_S:
             self._leave(worker, now_s, self.drain_s)
         else:
             self._leave(worker, now_s, HUNG_GRACE_S, kill_after_s=0.0)
@@ -296,18 +296,24 @@ class WorkerReconciler:
 
     def advance(self, now_s: float) -> list[Action]:
         """Everything that is due. Idempotent until something happens or `due_s` has come."""
-        told, self._told = self._told, []
+        pending, self._pending = self._pending, []
         if self.draining:
-            return [*told, *self._take_told(), *self._drain(now_s), *self._kill(now_s), *self._stop_fork_servers()]
-        self._lose_patience(now_s)
+            return [
+                *pending,
+                *self._take_pending(),
+                *self._drain(now_s),
+                *self._kill(now_s),
+                *self._stop_fork_servers(),
+            ]
+        self._give_up_stuck_reload(now_s)
         self._promote()
-        serves = list(self._serve())
-        self._retire(now_s)
-        self._settle(now_s)
+        serves = list(self._start_serving())
+        self._retire_workers(now_s)
+        self._finish_reload(now_s)
         # Last: a reload that has come to its end lets the next one begin, and nobody would ask again.
-        self._renew(now_s)
-        starts = [*self._start_fork_servers(now_s), *self._fill(now_s)]
-        return [*told, *starts, *serves, *self._take_told(), *self._kill(now_s), *self._stop_fork_servers()]
+        self._start_generation(now_s)
+        starts = [*self._start_fork_servers(now_s), *self._fork_missing_workers(now_s)]
+        return [*pending, *starts, *serves, *self._take_pending(), *self._kill(now_s), *self._stop_fork_servers()]
 
     def due_s(self, now_s: float) -> float | None:
         """When `advance` has something to do though nothing happens; None: never."""
@@ -315,19 +321,19 @@ class WorkerReconciler:
         if self._not_before_s > now_s:
             times.append(self._not_before_s)
         if self._reload_wait_limited and not self.draining:
-            times.append(self._began_s + PATIENCE_S)
+            times.append(self._fork_server_started_s + RELOAD_WAIT_S)
         return min(times, default=None)
 
     @property
     def reloading(self) -> bool:
-        return bool(self.candidate) or self._settling or self._queued
+        return bool(self.candidate) or self._finishing_reload or self._queued
 
     @property
     def serving(self) -> int:
         return sum(worker.stage is SERVING for worker in self.workers.values())
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """Whether the drain has come to its end."""
         return self.draining and not self.workers
 
@@ -337,10 +343,10 @@ class WorkerReconciler:
         self._last_generation += 1
         return self._last_generation
 
-    def _of(self, generation: int) -> list[Worker]:
+    def _workers_of(self, generation: int) -> list[ManagedWorker]:
         return [worker for worker in self.workers.values() if worker.generation == generation]
 
-    def _holders(self, generation: int) -> dict[int, Worker]:
+    def _active_by_index(self, generation: int) -> dict[int, ManagedWorker]:
         """By slot: who has it, and is to keep it."""
         return {
             worker.index: worker
@@ -348,7 +354,7 @@ class WorkerReconciler:
             if worker.generation == generation and worker.stage is not LEAVING and not worker.retiring
         }
 
-    def _renew(self, now_s: float) -> None:
+    def _start_generation(self, now_s: float) -> None:
         """The first generation; one that was asked for meanwhile; one in place of a dead fork server's."""
         if not self.current:
             self.current = self._new_generation()
@@ -356,59 +362,61 @@ class WorkerReconciler:
         if self.candidate:
             return
         dead = (
-            self.generations.get(self.current) is ForkServerState.GONE and self._proven and now_s >= self._not_before_s
+            self.generations.get(self.current) is ForkServerState.GONE
+            and self._has_served
+            and now_s >= self._not_before_s
         )
-        if dead or (self._queued and not self._settling):
+        if dead or (self._queued and not self._finishing_reload):
             self._queued = False
             self.candidate = self._new_generation()
 
-    def _lose_patience(self, now_s: float) -> None:
-        if not self._reload_wait_limited or now_s < self._began_s + PATIENCE_S:
+    def _give_up_stuck_reload(self, now_s: float) -> None:
+        if not self._reload_wait_limited or now_s < self._fork_server_started_s + RELOAD_WAIT_S:
             return
         self._reload_wait_limited = False
-        reason = f"it was not ready within {PATIENCE_S:g} s, and the next reload waits"
+        reason = f"it was not ready within {RELOAD_WAIT_S:g} s, and the next reload waits"
         if self.candidate:
             self._drop_candidate(reason, now_s)
-        elif not self._proven:
-            self._told.append(StartFailed(reason))
+        elif not self._has_served:
+            self._pending.append(StartFailed(reason))
 
     def _start_fork_servers(self, now_s: float) -> Iterator[Action]:
         for generation in (self.current, self.candidate):
             if generation and generation not in self.generations:
                 self.generations[generation] = ForkServerState.IMPORTING
-                self._began_s = now_s
+                self._fork_server_started_s = now_s
                 self._reload_wait_limited = False
                 yield StartForkServer(generation)
 
-    def _fill(self, now_s: float) -> Iterator[Action]:
+    def _fork_missing_workers(self, now_s: float) -> Iterator[Action]:
         for generation in (self.current, self.candidate):
             if self.generations.get(generation) is not ForkServerState.READY:
                 continue
             if generation == self.current and now_s < self._not_before_s:
                 continue
-            holders = self._holders(generation)
+            active = self._active_by_index(generation)
             for index in range(self.wanted):
-                if index not in holders:
+                if index not in active:
                     self._last_worker += 1
-                    self.workers[self._last_worker] = Worker(self._last_worker, index, generation, now_s)
+                    self.workers[self._last_worker] = ManagedWorker(self._last_worker, index, generation, now_s)
                     yield ForkWorker(generation, self._last_worker, index)
 
     def _promote(self) -> None:
-        holders = self._holders(self.candidate) if self.candidate else {}
-        ready = sum(worker.stage is READY for worker in holders.values())
+        active = self._active_by_index(self.candidate) if self.candidate else {}
+        ready = sum(worker.stage is READY for worker in active.values())
         if self.candidate and ready >= self.wanted:
             self.current, self.candidate = self.candidate, 0
-            self._settling = True
+            self._finishing_reload = True
 
-    def _serve(self) -> Iterator[Action]:
-        for worker in self._of(self.current):
-            if worker.stage is READY and not worker.asked:
-                worker.asked = True
+    def _start_serving(self) -> Iterator[Action]:
+        for worker in self._workers_of(self.current):
+            if worker.stage is READY and not worker.serve_sent:
+                worker.serve_sent = True
                 yield ServeWorker(worker.number)
 
-    def _retire(self, now_s: float) -> None:
+    def _retire_workers(self, now_s: float) -> None:
         """Let those go whose place is taken: by a replacement, by the new generation, by fewer slots."""
-        serving = {index for index, worker in self._holders(self.current).items() if worker.stage is SERVING}
+        serving = {index for index, worker in self._active_by_index(self.current).items() if worker.stage is SERVING}
         complete = len([index for index in serving if index < self.wanted]) >= self.wanted
         for worker in list(self.workers.values()):
             if worker.stage is LEAVING:
@@ -420,27 +428,31 @@ class WorkerReconciler:
             if gone:
                 self._leave(worker, now_s, self.drain_s)
 
-    def _settle(self, now_s: float) -> None:
-        if self._settling and not any(
+    def _finish_reload(self, now_s: float) -> None:
+        if self._finishing_reload and not any(
             worker.stage is not LEAVING for worker in self.workers.values() if worker.generation != self.current
         ):
-            complete = sum(worker.stage is SERVING for worker in self._holders(self.current).values()) >= self.wanted
+            complete = (
+                sum(worker.stage is SERVING for worker in self._active_by_index(self.current).values()) >= self.wanted
+            )
             if complete:
-                self._settling = False
+                self._finishing_reload = False
                 self.reloads += 1
-                self._told.append(ReloadDone(self.current))
+                self._pending.append(ReloadDone(self.current))
                 self._not_before_s = min(self._not_before_s, now_s)
 
-    def _leave(self, worker: Worker, now_s: float, grace_s: float, *, kill_after_s: float = KILL_AFTER_S) -> None:
+    def _leave(
+        self, worker: ManagedWorker, now_s: float, grace_s: float, *, kill_after_s: float = KILL_AFTER_S
+    ) -> None:
         worker.move(LEAVING, now_s)
         worker.kill_at_s = now_s + grace_s + kill_after_s
-        self._told.append(LeaveWorker(worker.number, grace_s))
+        self._pending.append(LeaveWorker(worker.number, grace_s))
 
     def _drain(self, now_s: float) -> list[Action]:
         for worker in self.workers.values():
             if worker.stage is not LEAVING:
                 self._leave(worker, now_s, self.drain_s)
-        return self._take_told()
+        return self._take_pending()
 
     def _kill(self, now_s: float) -> Iterator[Action]:
         for worker in self.workers.values():
@@ -451,23 +463,23 @@ class WorkerReconciler:
     def _stop_fork_servers(self) -> Iterator[Action]:
         for generation, fork_server in list(self.generations.items()):
             # In a drain at once: it holds the listening sockets of direct mode, and ends after its last worker anyway.
-            wanted = generation in (self.current, self.candidate) or self._of(generation)
+            wanted = generation in (self.current, self.candidate) or self._workers_of(generation)
             if wanted and not self.draining:
                 continue
             del self.generations[generation]
             if fork_server is not ForkServerState.GONE:
                 yield StopForkServer(generation) if fork_server is ForkServerState.READY else KillForkServer(generation)
 
-    def _take_told(self) -> list[Action]:
-        told, self._told = self._told, []
-        return told
+    def _take_pending(self) -> list[Action]:
+        pending, self._pending = self._pending, []
+        return pending
 
     def _drop_candidate(self, reason: str, now_s: float) -> None:
         failed, self.candidate = self.candidate, 0
-        for worker in self._of(failed):
+        for worker in self._workers_of(failed):
             if worker.stage is not LEAVING:
                 self._leave(worker, now_s, 0.0)
         if self.generations.get(self.current) is ForkServerState.GONE:
-            self._not_before_s = now_s + self._deaths.crashed(now_s)  # it is tried again, but not in a hurry
+            self._not_before_s = now_s + self._restart_backoff.crashed(now_s)  # it is tried again, but not in a hurry
         self.reloads_failed += 1
-        self._told.append(ReloadFailed(failed, reason))
+        self._pending.append(ReloadFailed(failed, reason))

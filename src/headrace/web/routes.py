@@ -192,7 +192,7 @@ def is_below(prefix: str, path: str) -> bool:
     return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("/", "")
 
 
-def take_off(prefix: str, path: str) -> str:
+def strip_prefix(prefix: str, path: str) -> str:
     """What a route's consumer sees of a path that matched: without `prefix`, and never empty.
 
     As sent, as far as possible: only where dots climb, or the prefix itself was spelled oddly, canonical.

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from headrace.settings import Duration, Size, setting
-from headrace.web.marks import METHODS
+from headrace.web.durable_marks import METHODS
 
 Port = Annotated[int, setting("TCP port; 0 takes a free one and logs which.", ge=0, le=65_535)]
 
@@ -62,7 +62,7 @@ class DurableSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Without Idempotency-Key: 400."""
 
 
-ASKED: Final = DurableSettings(path="/", methods=("GET", "HEAD", *METHODS), always=False)
+RESPOND_ASYNC_RULE: Final = DurableSettings(path="/", methods=("GET", "HEAD", *METHODS), always=False)
 """Any request whose client asks: behind every other rule."""
 
 

@@ -50,7 +50,7 @@ def open_one(host: str, port: int, uds: Path | None) -> socket.socket:
     return _open_unix(uds) if uds is not None else _open_tcp(host, port, shared=False)
 
 
-def deal(sockets: Sequence[socket.socket], count: int) -> list[list[socket.socket]]:
+def distribute(sockets: Sequence[socket.socket], count: int) -> list[list[socket.socket]]:
     """What each of `count` processes listens on: every socket has somebody, whoever has opened them, and however many;
     where there are fewer than processes they are shared."""
     return [list(sockets[number::count]) or [sockets[number % len(sockets)]] for number in range(count)]

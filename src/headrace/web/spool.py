@@ -68,7 +68,7 @@ class Spooler:
 
     def collect(self, exchange: Exchange) -> None:
         """Begin with a body; `Expect: 100-continue` is answered at once."""
-        Spooled(exchange, self).collect()
+        SpooledExchange(exchange, self).collect()
 
     def has_room(self, size: int) -> bool:
         return self.memory_bytes + self.file_bytes + size <= self._budget_bytes
@@ -155,7 +155,7 @@ class Spool:
             view = view[written:]
 
 
-class Spooled(Exchange):
+class SpooledExchange(Exchange):
     """A request whose body is kept here; everything else is `inner`'s. Its answer goes to `inner` as it comes."""
 
     __slots__ = ("_inner", "_spool", "_spooler")

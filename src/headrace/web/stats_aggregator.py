@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from headrace.web.metrics import EdgeStatistics, ended, merge
+from headrace.web.metrics import EdgeStatistics, merge, totals_of_ended
 
 if TYPE_CHECKING:
     from headrace.web.supervisor import Supervisor
@@ -34,7 +34,7 @@ class StatsAggregator:
 
     def keep(self, record: bytes) -> None:
         """The last report of a process that has ended."""
-        self._past = merge(EdgeStatistics, (self._past, ended(_decode(record))))
+        self._past = merge(EdgeStatistics, (self._past, totals_of_ended(_decode(record))))
 
     def all(self, supervisor: Supervisor) -> list[EdgeStatistics]:
         """Of all processes that hold connections, and of those that did."""

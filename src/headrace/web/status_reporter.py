@@ -64,12 +64,12 @@ class StatusReporter:
         """Args: url: where requests are served."""
         settings = supervisor.settings
         edges = merge(EdgeStatistics, supervisor.records.all(supervisor))
-        told = self.statistics(edges)
+        facts_of_edges = self.statistics(edges)
         workers = list(_workers(supervisor))
         memory = rss_bytes() + sum(worker.rss_bytes for worker in workers)
         return WebFacts(
             **about_me(),
-            **told,
+            **facts_of_edges,
             url=url,
             apps=supervisor.apps,
             queues=[settings.durable_queue],
@@ -84,20 +84,20 @@ class StatusReporter:
 
     def statistics(self, edges: EdgeStatistics) -> dict[str, Any]:
         """Those fields of WebFacts that come from the edges' records."""
-        queues = [*edges.queues.values(), *(proxy.queue for proxy in edges.entrance.proxies.values())]
+        queues = [*edges.queues.values(), *(proxy.queue for proxy in edges.router.proxies.values())]
         self._recent.note(self._monotonic(), dict(_totals(edges, queues)))
         total = merge(DispatchStatistics, queues)
-        routes = sorted((self._route(edges, total, name) for name in edges.entrance.routes), key=lambda r: -r.requests)
+        routes = sorted((self._route(edges, total, name) for name in edges.router.routes), key=lambda r: -r.requests)
         return {
             "connections": edges.listener.open,
             "requests": edges.listener.requests,
             "requests_s": self._recent.rate_s("requests"),
-            "in_flight": edges.entrance.in_flight,
+            "in_flight": edges.router.in_flight,
             "queue_length": total.queue_length,
             "oldest_wait_s": total.oldest_wait_s,
             "shed": total.shed,
             "shed_s": self._recent.rate_s("shed"),
-            "limited": edges.entrance.rate_limited,
+            "limited": edges.router.rate_limited,
             "redelivered": total.redelivered,
             "failed": total.failed,
             "hung": total.request_timeouts,
@@ -106,7 +106,7 @@ class StatusReporter:
         }
 
     def _route(self, edges: EdgeStatistics, total: DispatchStatistics, name: str) -> RouteFacts:
-        counts = edges.entrance.routes[name]
+        counts = edges.router.routes[name]
         by_digit = [sum(statuses[digit] for statuses in counts.methods.values()) for digit in range(6)]
         statuses = {f"{digit}xx" if digit else "none": count for digit, count in enumerate(by_digit) if count}
         return RouteFacts(
@@ -127,7 +127,7 @@ def _totals(edges: EdgeStatistics, queues: Sequence[DispatchStatistics]) -> Iter
     """Everything of which the growth is told, by a key."""
     yield "requests", edges.listener.requests
     yield "shed", sum(sum(queue.shed.values()) for queue in queues)
-    for name, counts in edges.entrance.routes.items():
+    for name, counts in edges.router.routes.items():
         yield ("route", name), sum(map(sum, counts.methods.values()))
         yield from _buckets("total", name, counts.seconds)
     for name, route in merge(DispatchStatistics, queues).routes.items():
@@ -155,7 +155,7 @@ def _workers(supervisor: Supervisor) -> Iterator[WebWorkerFacts]:
 
 
 def _upstreams(edges: EdgeStatistics) -> Iterator[UpstreamFacts]:
-    for route, proxy in edges.entrance.proxies.items():
+    for route, proxy in edges.router.proxies.items():
         for url, one in proxy.upstreams.items():
             yield UpstreamFacts(
                 route=route,

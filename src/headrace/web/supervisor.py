@@ -30,15 +30,15 @@ from headrace.own_broker import OwnBroker
 from headrace.process import notify_systemd, private_folder
 from headrace.settings import dump
 from headrace.web import control
-from headrace.web.control import Channel
-from headrace.web.edges import Edges
+from headrace.web.control import ControlChannel
+from headrace.web.edge_group import EdgeGroup
 from headrace.web.process import usable_cores
-from headrace.web.reloading import Reloader, StartFailed
+from headrace.web.reloader import Reloader, StartFailed
 from headrace.web.routes import apps_of
 from headrace.web.settings import WebSettings
-from headrace.web.sockets import address_of, deal, open_sockets
+from headrace.web.sockets import address_of, distribute, open_sockets
 from headrace.web.stats_aggregator import Ready, StatsAggregator
-from headrace.web.upgrade import Upgrade, tell_ready
+from headrace.web.upgrade import Upgrade, notify_predecessor
 from headrace.web.worker_group import IDLE_S, WorkerGroup, WorkerGroupConfig
 
 _log: Final = logging.getLogger("headrace.web")
@@ -67,7 +67,7 @@ class Supervisor:
         self.worker_groups: list[WorkerGroup] = []
         self.apps: list[str] = []
         """Every app there has been, so that each keeps its number."""
-        self.edges: Edges | None = None
+        self.edges: EdgeGroup | None = None
         self.records = StatsAggregator()
         self._broker: OwnBroker | None = None
         self._admin: Any = None
@@ -113,7 +113,7 @@ class Supervisor:
             await self._open_admin()
         if settings.reload:
             self._watch()
-        ready = self._tell_ready()
+        ready = self._announce_ready()
         if settings.broker:
             from headrace.web.status_reporter import show  # noqa: PLC0415 - only where there is a broker
 
@@ -135,14 +135,14 @@ class Supervisor:
             _log.warning("no worker less: %s", reason, extra={"action": "web.resize.refused"})
         return too_few
 
-    def _make_edges(self) -> Edges:
-        return Edges(
+    def _make_edges(self) -> EdgeGroup:
+        return EdgeGroup(
             self._control,
-            [[one.fileno() for one in own] for own in deal(self._sockets, self.settings.edges)],
+            [[one.fileno() for one in own] for own in distribute(self._sockets, self.settings.edges)],
             boot=self._boot_edge,
             on_change=self._changed.set,
             on_start_failed=self._start_failed,
-            on_hung=self._hung,
+            on_hung=self._mark_hung,
             on_ended=self.records.keep,
         )
 
@@ -170,15 +170,15 @@ class Supervisor:
                 sockets = [listening.fileno() for listening in self._sockets]
                 return [self._add_worker_group(WorkerGroupConfig(self._control, self.apps, [], sockets))]
             return []
-        resting = [
+        drained = [
             worker_group
             for worker_group in self.worker_groups
             if worker_group.reconciler.draining and worker_group.config.apps[0] in wanted
         ]
-        for worker_group in resting:
+        for worker_group in drained:
             worker_group.resume(self.settings, workers=self.workers())
         return [
-            *resting,
+            *drained,
             *(
                 self._add_worker_group(self._config_of(number))
                 for number in range(len(self.worker_groups), len(self.apps))
@@ -200,14 +200,14 @@ class Supervisor:
             on_ended=self.records.keep,
         )
         self.worker_groups.append(worker_group)
-        worker_group.step()
+        worker_group.reconcile()
         return worker_group
 
     def _start_failed(self, reason: str) -> None:
         self._failure = self._failure or reason
         self._changed.set()
 
-    def _tell_ready(self) -> Ready:
+    def _announce_ready(self) -> Ready:
         settings, listening = self.settings, self._sockets[0]
         url = address_of(listening, secure=settings.certfile is not None)
         port = 0 if listening.family == socket.AF_UNIX else int(listening.getsockname()[1])
@@ -219,7 +219,7 @@ class Supervisor:
         admin = self._admin.address if self._admin is not None else ""
         _log.info("ready at %s", url, extra={**facts, "admin": admin, "version": __version__, "pid": os.getpid()})
         notify_systemd(f"READY=1\nMAINPID={os.getpid()}")
-        tell_ready()
+        notify_predecessor()
         return Ready(url, port, interface, workers, admin)
 
     async def _open_admin(self) -> None:
@@ -229,9 +229,9 @@ class Supervisor:
         self._admin.open(self.settings.admin)
 
     def _watch(self) -> None:
-        from headrace.web.watch import Watcher  # noqa: PLC0415 - only for development
+        from headrace.web.file_watcher import FileWatcher  # noqa: PLC0415 - only for development
 
-        self._watcher = Watcher(self.settings.reload_dir or (self.settings.app_dir,), on_change=self._reload_for)
+        self._watcher = FileWatcher(self.settings.reload_dir or (self.settings.app_dir,), on_change=self._reload_for)
         self._watcher.start()
 
     @property
@@ -297,19 +297,19 @@ class Supervisor:
         if self._broker is not None:
             self._broker.reap()
 
-    def _make_channel(self) -> Channel:
-        return Channel(on_message=self._welcome, on_lost=lambda _: None)
+    def _make_channel(self) -> ControlChannel:
+        return ControlChannel(on_message=self._attach, on_lost=lambda _: None)
 
-    def _welcome(self, channel: Channel, message: control.Message) -> None:
+    def _attach(self, channel: ControlChannel, message: control.Message) -> None:
         if not isinstance(message, control.Hello):
             channel.close()
         elif message.role == "edge" and self.edges is not None:
-            self.edges.welcome(channel, message)
+            self.edges.attach(channel, message)
         elif message.role != "edge" and message.worker_group < len(self.worker_groups):
-            self.worker_groups[message.worker_group].welcome(channel, message)
+            self.worker_groups[message.worker_group].attach(channel, message)
 
-    def _hung(self, pid: int) -> None:
-        any(worker_group.hung(pid) for worker_group in self.worker_groups)
+    def _mark_hung(self, pid: int) -> None:
+        any(worker_group.mark_hung(pid) for worker_group in self.worker_groups)
 
     def _resize(self, change: int) -> None:
         for worker_group in self.worker_groups:
@@ -318,7 +318,7 @@ class Supervisor:
 
     def _reopen_logs(self) -> None:
         if self.edges is not None:
-            self.edges.tell(control.Reopen())
+            self.edges.send(control.Reopen())
         for worker_group in self.worker_groups:
             worker_group.reopen_logs()
 
@@ -364,16 +364,16 @@ class Supervisor:
             self._watcher.stop()
         self._close_sockets()
         for worker_group in self.worker_groups:
-            worker_group.announce_end()
+            worker_group.announce_shutdown()
         if self.edges is not None:
             self.edges.leave(drain_s, idle_s=self._idle_s)
             killing = self._loop.call_later(drain_s + _EDGE_END_S, self.edges.kill)
-            await self.wait(lambda: self.edges is None or self.edges.over)
+            await self.wait(lambda: self.edges is None or self.edges.finished)
             killing.cancel()
             drain_s = min(drain_s, _WORKERS_GRACE_S)
         for worker_group in self.worker_groups:
             worker_group.drain(drain_s, idle_s=self._idle_s)
-        await self.wait(lambda: all(worker_group.over for worker_group in self.worker_groups))
+        await self.wait(lambda: all(worker_group.finished for worker_group in self.worker_groups))
         if self._broker is not None:
             self._broker.stop()
             await self.wait(lambda: self._broker is None or self._broker.over)

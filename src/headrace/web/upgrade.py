@@ -43,9 +43,9 @@ class Upgrade:
         )
         os.close(writer)
         _log.info("a new supervisor is started", extra={"action": "web.upgrade.started", "pid": self._process.pid})
-        asyncio.get_running_loop().add_reader(self._reader, self._heard)
+        asyncio.get_running_loop().add_reader(self._reader, self._on_ready_pipe)
 
-    def _heard(self) -> None:
+    def _on_ready_pipe(self) -> None:
         ready = bool(os.read(self._reader, 1))
         asyncio.get_running_loop().remove_reader(self._reader)
         os.close(self._reader)
@@ -61,7 +61,7 @@ class Upgrade:
             _log.error("the new supervisor has failed; this one goes on", extra={"action": "web.upgrade.failed"})
 
 
-def tell_ready() -> None:
+def notify_predecessor() -> None:
     """To the supervisor that this one replaces, if it does."""
     writer = os.environ.pop(_READY_VARIABLE, "")
     if writer:

@@ -28,7 +28,7 @@ from wsproto.frame_protocol import CloseReason
 from headrace.http import problem
 from headrace.http.exchange import DONE, WAITING, Exchange
 from headrace.http.fields import Fields
-from headrace.web.asgi_run import Message, Run
+from headrace.web.app_call import AppCall, Message
 from headrace.web.websocket_deflate import negotiate
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
@@ -58,7 +58,7 @@ class ClientGone(OSError):
     """The client has closed the WebSocket, or left: nothing can be sent to it."""
 
 
-class Step(Enum):
+class WebSocketState(Enum):
     CONNECTING = auto()
     OPEN = auto()
     CLOSING = auto()
@@ -66,13 +66,18 @@ class Step(Enum):
     CLOSED = auto()
 
 
-MOVES: Final[dict[Step, frozenset[Step]]] = {
-    Step.CONNECTING: frozenset({Step.OPEN, Step.CLOSED}),
-    Step.OPEN: frozenset({Step.CLOSING, Step.CLOSED}),
-    Step.CLOSING: frozenset({Step.CLOSED}),
-    Step.CLOSED: frozenset(),
+MOVES: Final[dict[WebSocketState, frozenset[WebSocketState]]] = {
+    WebSocketState.CONNECTING: frozenset({WebSocketState.OPEN, WebSocketState.CLOSED}),
+    WebSocketState.OPEN: frozenset({WebSocketState.CLOSING, WebSocketState.CLOSED}),
+    WebSocketState.CLOSING: frozenset({WebSocketState.CLOSED}),
+    WebSocketState.CLOSED: frozenset(),
 }
-CONNECTING, OPEN, CLOSING, CLOSED = Step.CONNECTING, Step.OPEN, Step.CLOSING, Step.CLOSED
+CONNECTING, OPEN, CLOSING, CLOSED = (
+    WebSocketState.CONNECTING,
+    WebSocketState.OPEN,
+    WebSocketState.CLOSING,
+    WebSocketState.CLOSED,
+)
 
 
 def refuse_handshake(exchange: Exchange) -> bool:
@@ -87,7 +92,7 @@ def refuse_handshake(exchange: Exchange) -> bool:
     return False
 
 
-class WebSocketRun(Run):
+class WebSocketCall(AppCall):
     """One WebSocket. It ends when the application has returned and the closing handshake is over."""
 
     __slots__ = (
@@ -105,14 +110,14 @@ class WebSocketRun(Run):
         "_timer",
         "_told",
         "_wire",
-        "step",
+        "state",
     )
 
     _wire: Connection
 
     def __init__(self, exchange: Exchange, loop: asyncio.AbstractEventLoop, limits: WebSocketLimits) -> None:
         super().__init__(exchange, loop)
-        self.step = CONNECTING
+        self.state = CONNECTING
         self._limits = limits
         self._greeted = False
         self._inbox: deque[tuple[Message, int]] = deque()
@@ -141,7 +146,7 @@ class WebSocketRun(Run):
             self._greeted = True
             return {"type": "websocket.connect"}
         while not self._inbox:
-            if self.exchange.gone or self.step is CLOSING or self.step is CLOSED:
+            if self.exchange.gone or self.state is CLOSING or self.state is CLOSED:
                 self._told = True
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
             await self._changed()
@@ -154,9 +159,9 @@ class WebSocketRun(Run):
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
-        if self.step is OPEN and not self.exchange.gone:
+        if self.state is OPEN and not self.exchange.gone:
             await self._send_open(kind, message)
-        elif self.step is CONNECTING and not self.exchange.gone:
+        elif self.state is CONNECTING and not self.exchange.gone:
             await self._send_connecting(kind, message)
         elif self._closed_by_app:
             raise RuntimeError(f"{kind} was sent after the WebSocket was closed")
@@ -170,7 +175,7 @@ class WebSocketRun(Run):
                 self._transmit(BytesMessage(data=bytes(data)))
             else:
                 self._transmit(TextMessage(data=message["text"]))
-            while not self.exchange.writable and self.step is OPEN:
+            while not self.exchange.writable and self.state is OPEN:
                 await self._changed()
         elif kind == "websocket.close":
             self._closed_by_app = True
@@ -222,17 +227,17 @@ class WebSocketRun(Run):
             self._loop.call_soon(self.leave)
 
     async def conclude(self, error: BaseException | None) -> str:
-        if self.step is CONNECTING:
+        if self.state is CONNECTING:
             return self._conclude_connecting(error)
-        if self.step is OPEN:
+        if self.state is OPEN:
             if self.exchange.gone:
                 self._ended(CloseReason.ABNORMAL_CLOSURE)
             else:
                 self._inbox.clear()
                 self._close(*((1000, "") if error is None else (1011, "internal error")))
-        if isinstance(error, asyncio.CancelledError) and self.step is CLOSING:
+        if isinstance(error, asyncio.CancelledError) and self.state is CLOSING:
             self._give_up()
-        while self.step is CLOSING:
+        while self.state is CLOSING:
             await self._changed()
         return ""
 
@@ -248,13 +253,13 @@ class WebSocketRun(Run):
 
     def leave(self) -> None:
         self._leaving = True  # if it is not open yet: as soon as it is
-        if self.step is OPEN and not self.exchange.gone:
+        if self.state is OPEN and not self.exchange.gone:
             self._close(CloseReason.SERVICE_RESTART, "the server is restarting")
 
     # The client's side
 
     def _notified(self) -> None:
-        if self.step is OPEN or self.step is CLOSING:
+        if self.state is OPEN or self.state is CLOSING:
             self._pump()
         super()._notified()
 
@@ -266,7 +271,7 @@ class WebSocketRun(Run):
         exchange, wire = self.exchange, self._wire
         if exchange.gone:
             self._ended(CloseReason.ABNORMAL_CLOSURE)
-        while self.step is not CLOSED and not self._held():
+        while self.state is not CLOSED and not self._held():
             event = next(wire.events(), None)
             if event is not None:
                 self._handle(event)
@@ -281,10 +286,10 @@ class WebSocketRun(Run):
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, (TextMessage, BytesMessage)):
-            if self.step is OPEN:
+            if self.state is OPEN:
                 self._gather(event)
         elif isinstance(event, Ping):
-            if self.step is OPEN:
+            if self.state is OPEN:
                 self._transmit(event.response())
         elif isinstance(event, CloseConnection):
             self._closed_by_client(event)
@@ -344,16 +349,16 @@ class WebSocketRun(Run):
         self._loop.call_soon(self._notified)
 
     def _ended(self, code: int, reason: str = "") -> None:
-        if self.step is OPEN:  # else the code of our close stands
+        if self.state is OPEN:  # else the code of our close stands
             self._code, self._reason = int(code), reason
         self._move(CLOSED)
 
     def _transmit(self, event: Event) -> None:
         self.exchange.send(self._wire.send(event))
 
-    def _move(self, step: Step) -> None:
-        assert step in MOVES[self.step] or step is self.step, f"{self.step} cannot become {step}"
-        self.step = step
+    def _move(self, state: WebSocketState) -> None:
+        assert state in MOVES[self.state] or state is self.state, f"{self.state} cannot become {state}"
+        self.state = state
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -7,7 +7,7 @@ A worker never leaves by itself: one that has served enough, or is asked by TERM
 when it is told. Only when the supervisor is gone it drains on its own.
 
 A WSGI app behind an edge needs no event loop: its threads each have a socket of their own, and the main thread looks
-after the channel. Everything else runs on one (headrace.web.worker_loop).
+after the channel. Everything else runs on one (headrace.web.loop_worker).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any, Final
 
 from headrace.process import rss_bytes
 from headrace.web import control
-from headrace.web.control import BlockingChannel
-from headrace.web.process import end_after, import_apps, tell_failure
+from headrace.web.control import BlockingControlChannel
+from headrace.web.process import end_after, import_apps, report_failure
 from headrace.web.settings import WebSettings
 
 _log: Final = logging.getLogger("headrace.web")
@@ -38,7 +38,7 @@ _END_S: Final = 0.5  # after its grace a worker ends, whatever runs
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class WorkerJob:
     """What a forked child has to do."""
 
     worker: int
@@ -50,10 +50,10 @@ class Job:
     """Spec → app; empty where nothing is preloaded."""
 
 
-class Orphan:
+class OrphanedWorker:
     """A worker whose supervisor is gone: it works on until its edges have answered what they have, as in a drain."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerJob) -> None:
         # An edge removes the file of its socket when it needs no worker any more.
         self._edges = [Path(path) for paths in job.boot.links for path in paths]
         self._until_s = time.monotonic() + job.settings.drain
@@ -67,7 +67,7 @@ class Orphan:
         return self.left_s == 0.0 or not any(edge.exists() for edge in self._edges)
 
 
-class Allowance:
+class RecyclePolicy:
     """How much a worker may do and hold before it asks to be replaced."""
 
     def __init__(self, settings: WebSettings) -> None:
@@ -89,29 +89,29 @@ class Allowance:
         return reason
 
 
-def run_worker(job: Job, path: Path, worker_group: int) -> int:
+def run_worker(job: WorkerJob, path: Path, worker_group: int) -> int:
     """Run until told to leave. Returns the exit code."""
     random.seed()
-    channel = BlockingChannel(path)
-    channel.tell(control.Hello("worker", os.getpid(), job.worker, worker_group))
+    channel = BlockingControlChannel(path)
+    channel.send(control.Hello("worker", os.getpid(), job.worker, worker_group))
     try:
         apps = job.apps or import_apps(job.boot.apps, job.settings)
         interfaces = {spec: interface(app, job.settings) for spec, app in apps.items()}
     except BaseException as error:  # noqa: BLE001 - a module that is imported may do anything, sys.exit too
-        tell_failure(channel, "the app could not be imported", error)
+        report_failure(channel, "the app could not be imported", error)
         return EXIT_FAILED
     if job.boot.links and set(interfaces.values()) == {"wsgi"}:
         return WsgiWorker(job, channel, next(iter(apps.values()))).run()
     import uvloop  # noqa: PLC0415 - WSGI threads need no loop
 
-    from headrace.web.worker_loop import LoopWorker  # noqa: PLC0415
+    from headrace.web.loop_worker import LoopWorker  # noqa: PLC0415
 
     return uvloop.run(LoopWorker(job, channel.detach(), apps, interfaces).run())
 
 
 def interface(app: Any, settings: WebSettings) -> str:
     """Raises: AppInvalid."""
-    from headrace.web.app import interface_of  # noqa: PLC0415 - the supervisor's side of this module needs no apps
+    from headrace.web.app_loading import interface_of  # noqa: PLC0415 - the supervisor's side of this module needs no apps
 
     return interface_of(app) if settings.interface == "auto" else settings.interface
 
@@ -119,20 +119,20 @@ def interface(app: Any, settings: WebSettings) -> str:
 class WsgiWorker:
     """Threads that pull from the edges; the main thread looks after the supervisor's channel."""
 
-    def __init__(self, job: Job, channel: BlockingChannel, app: Callable[..., Any]) -> None:
+    def __init__(self, job: WorkerJob, channel: BlockingControlChannel, app: Callable[..., Any]) -> None:
         self._job = job
         self._channel = channel
         self._app = app
-        self._allowance = Allowance(job.settings)
+        self._allowance = RecyclePolicy(job.settings)
         self._links: Any = None
         self._leaving = False
-        self._orphan: Orphan | None = None
+        self._orphan: OrphanedWorker | None = None
         self._wake, self._waker = socket.socketpair()
         self._waker.setblocking(False)
         signal.signal(signal.SIGTERM, self._on_term)
 
     def run(self) -> int:
-        self._channel.tell(control.Ready("wsgi"))
+        self._channel.send(control.Ready("wsgi"))
         while not (self._leaving and self._is_done()):
             sources: list[Any] = [self._wake] if self._channel.lost else [self._wake, self._channel]
             hurried = self._leaving or self._orphan is not None
@@ -155,11 +155,11 @@ class WsgiWorker:
 
     def _ask(self, reason: str) -> None:
         if not self._channel.lost:
-            self._channel.tell(control.Retire(reason))
+            self._channel.send(control.Retire(reason))
 
     def _obey(self, messages: list[control.Message] | None) -> None:
         if messages is None:
-            self._orphan = Orphan(self._job)
+            self._orphan = OrphanedWorker(self._job)
             return
         for message in messages:
             match message:
@@ -169,14 +169,14 @@ class WsgiWorker:
                     self._leave(grace_s)
 
     def _serve(self) -> None:
-        from headrace.web.wsgi_link import LinkThreads  # noqa: PLC0415 - only this kind of worker has them
+        from headrace.web.wsgi_link_threads import WsgiLinkThreads  # noqa: PLC0415 - only this kind of worker has them
 
         settings, (edges,) = self._job.settings, self._job.boot.links
         hello = hello_of(self._job, "wsgi", capacity=1)
         # Every edge has to have a thread of every worker.
         threads = max(settings.threads, len(edges))
-        self._links = LinkThreads(self._app, edges=[Path(edge) for edge in edges], threads=threads, hello=hello)
-        self._channel.tell(control.Serving())
+        self._links = WsgiLinkThreads(self._app, edges=[Path(edge) for edge in edges], threads=threads, hello=hello)
+        self._channel.send(control.Serving())
 
     def _leave(self, grace_s: float) -> None:
         if not self._leaving:
@@ -191,15 +191,15 @@ class WsgiWorker:
     def _report(self) -> None:
         requests, in_flight = (self._links.requests, self._links.in_flight) if self._links is not None else (0, 0)
         report = control.Report(requests, in_flight, rss_bytes())
-        self._channel.tell(report)
+        self._channel.send(report)
         reason = self._allowance.exceeded(report)
         if reason:
-            self._channel.tell(control.Retire(reason))
+            self._channel.send(control.Retire(reason))
 
 
-def hello_of(job: Job, interface: str, *, capacity: int) -> Any:
+def hello_of(job: WorkerJob, interface: str, *, capacity: int) -> Any:
     """What a worker says to an edge about itself."""
+    from headrace.web.durable_marks import durable_marks  # noqa: PLC0415
     from headrace.web.frames import Hello  # noqa: PLC0415 - direct mode has no links
-    from headrace.web.marks import durable_marks  # noqa: PLC0415
 
     return Hello(os.getpid(), job.boot.generation, interface, capacity, durable_marks())

@@ -17,7 +17,7 @@ from typing import Final
 from headrace.children import ending
 from headrace.settings import dump
 from headrace.web import control, reconciler
-from headrace.web.control import Channel
+from headrace.web.control import ControlChannel
 from headrace.web.reconciler import WorkerReconciler
 from headrace.web.settings import WebSettings
 
@@ -40,7 +40,7 @@ class WorkerGroupConfig:
 
 
 class WorkerGroup:
-    """Does what its reconciler decides, and tells it what has happened. `step` after every change."""
+    """Does what its reconciler decides, and tells it what has happened. `reconcile` after every change."""
 
     def __init__(
         self,
@@ -72,24 +72,24 @@ class WorkerGroup:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._fork_servers: dict[int, subprocess.Popen[bytes]] = {}
-        self._fork_server_channels: dict[int, Channel] = {}
-        self._worker_channels: dict[int, Channel] = {}
+        self._fork_server_channels: dict[int, ControlChannel] = {}
+        self._worker_channels: dict[int, ControlChannel] = {}
         self._reasons: dict[int, str] = {}
         """Generation → what its fork server said before it ended."""
 
     # What the supervisor does
 
-    def step(self) -> None:
+    def reconcile(self) -> None:
         """Carry out what is due."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         now_s = self._loop.time()
         for action in self.reconciler.advance(now_s):
-            self._do(action)
+            self._perform(action)
         due_s = self.reconciler.due_s(now_s)
         if due_s is not None:
-            self._timer = self._loop.call_at(due_s, self.step)
+            self._timer = self._loop.call_at(due_s, self.reconcile)
         self._on_change(self)
 
     def reload(self, settings: WebSettings) -> None:
@@ -97,18 +97,18 @@ class WorkerGroup:
         self.reconciler.drain_s = float(settings.drain)
         self.reload_failure = ""
         self.reconciler.reload()
-        self.step()
+        self.reconcile()
 
     def roll_back(self, settings: WebSettings, *, workers: int) -> None:
         """A reload has failed, here or elsewhere: what is started from now on has the settings of before."""
         self.settings = settings
         self.reconciler.drain_s = float(settings.drain)
         self.reconciler.resize(workers)
-        self.step()
+        self.reconcile()
 
     def limit_reload_wait(self) -> None:
         self.reconciler.limit_reload_wait()
-        self.step()
+        self.reconcile()
 
     def resume(self, settings: WebSettings, *, workers: int) -> None:
         """Start again, after a drain."""
@@ -118,7 +118,7 @@ class WorkerGroup:
         self.reconciler.drain_s = float(settings.drain)
         self.reconciler.resize(workers)
         self.reconciler.resume()
-        self.step()
+        self.reconcile()
 
     def resize(self, change: int) -> None:
         self.reconciler.resize(self.reconciler.wanted + change)
@@ -127,20 +127,20 @@ class WorkerGroup:
             self.reconciler.wanted,
             extra={"action": "web.resized", "workers": self.reconciler.wanted},
         )
-        self.step()
+        self.reconcile()
 
     def drain(self, grace_s: float, *, idle_s: float) -> None:
         self.reconciler.drain_s, self._idle_s = grace_s, idle_s
         self.reconciler.drain()
-        self.step()
+        self.reconcile()
 
-    def hung(self, pid: int) -> bool:
+    def mark_hung(self, pid: int) -> bool:
         """One of the requests of this process hangs. Returns: whether it is one of this worker group's."""
         if not any(worker.pid == pid for worker in self.reconciler.workers.values()):
             return False
         _log.warning("a request hangs in a worker", extra={"action": "web.worker.hung", "pid": pid})
-        self.reconciler.hung(pid, self._loop.time())
-        self.step()
+        self.reconciler.mark_hung(pid, self._loop.time())
+        self.reconcile()
         return True
 
     def kill(self) -> None:
@@ -151,17 +151,17 @@ class WorkerGroup:
             process.kill()
             process.wait()
 
-    def announce_end(self) -> None:
+    def announce_shutdown(self) -> None:
         for channel in self._worker_channels.values():
-            channel.tell(control.Ending())
+            channel.send(control.ShuttingDown())
 
     def reopen_logs(self) -> None:
         for channel in self._worker_channels.values():
-            channel.tell(control.Reopen())
+            channel.send(control.Reopen())
 
     @property
-    def over(self) -> bool:
-        return self.reconciler.over and not self._fork_servers
+    def finished(self) -> bool:
+        return self.reconciler.finished and not self._fork_servers
 
     def reap(self) -> None:
         """Look which fork servers have ended."""
@@ -175,24 +175,24 @@ class WorkerGroup:
                         reason, extra={"action": "web.fork_server.ended", "generation": generation, "code": code}
                     )
                     self.reconciler.fork_server_gone(generation, reason, self._loop.time())
-                self.step()
+                self.reconcile()
 
     # Processes that connect
 
-    def welcome(self, channel: Channel, hello: control.Hello) -> None:
+    def attach(self, channel: ControlChannel, hello: control.Hello) -> None:
         if hello.role == "fork_server":
             self._fork_server_channels[hello.number] = channel
             channel.on_message = lambda _, message: self._from_fork_server(hello.number, message)
             channel.on_lost = lambda _: self._drop_fork_server(hello.number)
-            channel.tell(self._boot(hello.number))
+            channel.send(self._boot(hello.number))
         elif self.reconciler.worker_connected(hello.number, hello.pid):
             self._worker_channels[hello.number] = channel
             channel.on_message = lambda _, message: self._from_worker(hello.number, message)
             channel.on_lost = lambda _: self._drop_worker(hello.number)
             if self.reconciler.workers[hello.number].stage is reconciler.LEAVING:  # it could not be told before
-                channel.tell(control.Leave(0.0))
+                channel.send(control.Leave(0.0))
         else:
-            channel.tell(control.Leave(0.0))
+            channel.send(control.Leave(0.0))
 
     def _boot(self, generation: int) -> control.Boot:
         config = self.config
@@ -232,7 +232,7 @@ class WorkerGroup:
             case control.Exited(worker, code):
                 self._worker_gone(worker, ending(code))
                 return
-        self.step()
+        self.reconcile()
 
     def _from_worker(self, number: int, message: control.Message) -> None:
         worker = self.reconciler.workers.get(number)
@@ -242,26 +242,26 @@ class WorkerGroup:
         match message:
             case control.Report(requests, in_flight, rss_bytes, statistics):
                 worker.requests, worker.in_flight, worker.rss_bytes = requests, in_flight, rss_bytes
-                worker.heard_s = now_s
+                worker.last_report_s = now_s
                 if statistics:
                     self.statistics[number] = statistics
                 return
             case control.Ready(interface):
                 self.interface = interface
-                worker.patient = interface == "asgi"
+                worker.concurrent = interface == "asgi"
                 self.reconciler.worker_ready(number, now_s)
             case control.Serving():
                 self.reconciler.worker_serving(number, now_s)
             case control.Failed(reason):
                 self.reconciler.worker_failed(number, reason, now_s)
-            case control.Hung(pid):
-                self.hung(pid)
+            case control.RequestTimedOut(pid):
+                self.mark_hung(pid)
                 return
             case control.Retire(reason):
                 ids = {"action": "web.worker.retiring", "worker": number, "pid": worker.pid}
                 _log.info("a worker is replaced: %s", reason, extra=ids)
                 self.reconciler.retire(number)
-        self.step()
+        self.reconcile()
 
     def _worker_gone(self, number: int, how: str) -> None:
         worker = self.reconciler.workers.get(number)
@@ -275,25 +275,25 @@ class WorkerGroup:
             extra={"action": "web.worker.ended", "worker": number, "pid": worker.pid, "requests": worker.requests},
         )
         self.reconciler.worker_gone(number, self._loop.time(), reason=f"a worker of it has ended: {how}")
-        self.step()
+        self.reconcile()
 
     # What the reconciler decides
 
-    def _do(self, action: reconciler.Action) -> None:
+    def _perform(self, action: reconciler.Action) -> None:
         match action:
             case reconciler.StartForkServer(generation):
                 self._start_fork_server(generation)
             case reconciler.StopForkServer(generation):
-                self._tell(self._fork_server_channels.get(generation), control.Leave(self.reconciler.drain_s))
+                self._send(self._fork_server_channels.get(generation), control.Leave(self.reconciler.drain_s))
             case reconciler.KillForkServer(generation):
                 if generation in self._fork_servers:
                     self._fork_servers[generation].kill()
             case reconciler.ForkWorker(generation, worker, index):
-                self._tell(self._fork_server_channels.get(generation), control.Fork(worker, index))
+                self._send(self._fork_server_channels.get(generation), control.Fork(worker, index))
             case reconciler.ServeWorker(worker):
-                self._tell(self._worker_channels.get(worker), control.Serve())
+                self._send(self._worker_channels.get(worker), control.Serve())
             case reconciler.LeaveWorker(worker, grace_s):
-                self._tell(self._worker_channels.get(worker), control.Leave(grace_s, self._idle_s))
+                self._send(self._worker_channels.get(worker), control.Leave(grace_s, self._idle_s))
             case reconciler.KillWorker(worker):
                 self._kill_worker(worker)
             case reconciler.ReloadDone(generation):
@@ -320,7 +320,7 @@ class WorkerGroup:
         _log.warning("a worker is killed", extra=ids)
         fork_server = self._fork_server_channels.get(worker.generation)
         if fork_server is not None:
-            fork_server.tell(control.Kill(number))
+            fork_server.send(control.Kill(number))
         elif number in self._worker_channels:
             self._kill_by_pid(number)
 
@@ -332,9 +332,9 @@ class WorkerGroup:
                 os.kill(worker.pid, signal.SIGKILL)
 
     @staticmethod
-    def _tell(channel: Channel | None, message: control.Message) -> None:
+    def _send(channel: ControlChannel | None, message: control.Message) -> None:
         if channel is not None:
-            channel.tell(message)
+            channel.send(message)
 
 
 def spawn(module: str, arguments: Sequence[str], *, sockets: Sequence[int]) -> subprocess.Popen[bytes]:

@@ -1,7 +1,7 @@
 """Run a WSGI application for one request after another: PEP 3333, on a channel that blocks.
 
-Where the requests come from, and how an answer travels, is a `Channel`'s: the link to an edge (`wsgi_link.py`), or the
-loop of the same process (`wsgi_threads.py`).
+Where the requests come from, and how an answer travels, is a `RequestChannel`'s: the link to an edge (`wsgi_link_threads.py`), or the
+loop of the same process (`wsgi_target.py`).
 
 An answer that is known whole leaves at once, before `close()` of the application's iterable is called, so that no client
 waits for what an application does after its answer. Everything else is streamed: each piece leaves before the next one
@@ -24,7 +24,7 @@ from headrace.http import problem
 from headrace.http.answers import BODILESS
 from headrace.http.exchange import LengthMismatch
 from headrace.http.fields import FieldInvalid, Fields, check_status
-from headrace.web import spans
+from headrace.web import request_span
 from headrace.web.wsgi_environ import EnvironMaker, FileWrapper, RequestHead, stream
 
 WsgiApp: TypeAlias = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -47,7 +47,7 @@ class ClientGone(ConnectionResetError):
     """The client has left before its request was read or its answer was sent. Raised into the application."""
 
 
-class Channel(ABC):
+class RequestChannel(ABC):
     """One request's way in and its answer's way out, for one thread. The calls block.
 
     `read`, `start`, `send` and `send_file` raise ClientGone; what ends the answer does not, so that it is ended once.
@@ -87,7 +87,7 @@ class Channel(ABC):
         """After the end of this answer the thread will be busy for a while: give it no further request meanwhile."""
 
 
-class Runner:
+class WsgiRunner:
     """An application, ready for requests; one serves all threads. It never raises: what goes wrong is answered and logged.
 
     Some applications work on after the answer, in `close()`: Flask's `call_on_close`, a generator's last lines. Where that
@@ -99,22 +99,22 @@ class Runner:
         self._environs = EnvironMaker(multithread=multithread, multiprocess=multiprocess)
         self._slow_closes = 0  # answers that are still ended with care; threads may race for it, a few off is no harm
 
-    def run(self, head: RequestHead, channel: Channel, body: bytes | None) -> None:
+    def run(self, head: RequestHead, channel: RequestChannel, body: bytes | None) -> None:
         """Answer one request.
 
         Args:
             body: if all of it is here; None: it is read from the channel.
         """
-        answer = _Answer(channel, head.method == "HEAD", self._slow_closes > 0)
-        if spans.wanted(head.headers):
-            with spans.serving(head, lambda: answer.status):
+        answer = _Response(channel, head.method == "HEAD", self._slow_closes > 0)
+        if request_span.wanted(head.headers):
+            with request_span.request_span(head, lambda: answer.status):
                 self._run(head, channel, body, answer)
         else:
             self._run(head, channel, body, answer)
         if self._slow_closes or time.perf_counter() - answer.ended_s > SLOW_CLOSE_S:
             self._judge(time.perf_counter() - answer.ended_s)
 
-    def _run(self, head: RequestHead, channel: Channel, body: bytes | None, answer: _Answer) -> None:
+    def _run(self, head: RequestHead, channel: RequestChannel, body: bytes | None, answer: _Response) -> None:
         result: Any = None
         try:
             if body is not None:
@@ -147,7 +147,7 @@ class Runner:
             self._slow_closes -= 1
 
 
-class _Answer:
+class _Response:
     """What an application has said of its answer so far.
 
     `status` is 0 until `start_response` was called; `begun` once the client may have seen something; `ended` when it has
@@ -162,7 +162,7 @@ class _Answer:
     ended_s = 0.0
     left: int | None = None
 
-    def __init__(self, channel: Channel, to_head: bool, careful: bool) -> None:
+    def __init__(self, channel: RequestChannel, to_head: bool, careful: bool) -> None:
         self.channel = channel
         self.to_head = to_head
         self.mute = to_head

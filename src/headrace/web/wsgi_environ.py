@@ -116,7 +116,7 @@ def _server(server: tuple[str, int], scheme: str) -> tuple[str, str]:
     return host, str(port)
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """Where a body that is not here yet comes from."""
 
     def read(self) -> bytes:
@@ -126,7 +126,7 @@ class Source(Protocol):
 class _Body(io.RawIOBase):
     """A body that comes in pieces, as a file."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: BodySource) -> None:
         self._source = source
         self._rest = memoryview(b"")
 
@@ -142,7 +142,7 @@ class _Body(io.RawIOBase):
         return count
 
 
-def stream(source: Source) -> io.BufferedIOBase:
+def stream(source: BodySource) -> io.BufferedIOBase:
     """`wsgi.input` of a body that is still arriving: `read` and its like wait, and end where the body does."""
     return io.BufferedReader(_Body(source), 65_536)
 

@@ -1,273 +1,403 @@
-"""The threads of a WSGI worker, each with a link of its own to an edge.
+"""One link of a WSGI thread to an edge, as the channel of the request that runs on it (`frames.py`).
 
-A thread is a consumer: it waits in `recv`, runs the application, answers, and waits again. In the common case that is at
-most one `recv` and one `sendall` a request, and no thread ever hands anything to another. For each edge there is one thread
-more, the control thread, that gives requests back that wait behind a long one. An edge that ends is looked for until it is there
-again.
+HELLO ──▶ idle ──REQUEST──▶ running ──ANSWER, ENDED, GONE──▶ idle
+LEAVE from here: the edge answers with LEAVE; a request that was on its way before that is run still
+LEAVE from there, or its end: the link is over as soon as nothing runs
+
+Requests may come ahead (`prefetch_policy.py`). They are run in order, and while there are more the answers are held back a
+moment, so that several leave as one. Those that were not begun go back when the edge asks for them, when the thread has
+to wait for a client, and when it leaves.
 """
 
 from __future__ import annotations
 
-import logging
+import os
 import socket
+import struct
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
-from typing import BinaryIO, Final
+from collections import deque
+from typing import Final
 
 import msgspec
 
-from headrace.errors import InvalidParameter
-from headrace.web.frames import COUNT, HEADER, HEADER_BYTES, Hello, Kind
-from headrace.web.wsgi import Runner, WsgiApp
-from headrace.web.wsgi_channel import LEAVING, Link
-from headrace.web.wsgi_inbox import LinkBroken, LinkLost
+from headrace.http.fields import Fields
+from headrace.web import frames
+from headrace.web.frames import COUNT, HEAD, HEAD_BYTES, HEADER, Kind
+from headrace.web.limits import FAST_S
+from headrace.web.prefetch_policy import is_repeatable, may_hold
+from headrace.web.stopwatch import Stopwatch
+from headrace.web.wsgi import ClientGone, RequestChannel, WsgiRunner
+from headrace.web.wsgi_inbox import Inbox, LinkBroken, LinkLost
 
-PAUSE_MIN_S: Final = 0.02
-PAUSE_MAX_S: Final = 1.0
-"""Between two tries to connect: an edge that is started anew is there within some 0.1 s."""
-_CONNECT_S: Final = 5.0
-_PONG: Final = HEADER.pack(0, 0, Kind.PONG)
+# Plain numbers: to fetch a member from its Enum costs 70 ns in Python 3.11.
+_BODY, _ENDED, _GONE, _RETURN = int(Kind.BODY), int(Kind.ENDED), int(Kind.GONE), int(Kind.RETURN)
+_CONSUMED, _ANSWER, _HEAD, _DATA = int(Kind.CONSUMED), int(Kind.ANSWER), int(Kind.HEAD), int(Kind.DATA)
+_FILE, _PING, _PONG, _LEAVE = int(Kind.FILE), int(Kind.PING), int(Kind.PONG), int(Kind.LEAVE)
 
-_log: Final = logging.getLogger("headrace.web")
+_FRAME_AND_HEAD: Final = struct.Struct("<IIB" + HEAD.format[1:])
+"""HEADER and HEAD, packed as one."""
+LEAVING: Final = HEADER.pack(0, 0, _LEAVE)
+_TOLD_BYTES: Final = 65_536
+"""Body bytes taken before the edge is told: a quarter of the window, so that it never runs dry."""
+_LOCK_S: Final = 0.2
 
-
-class LinkThreads:
-    """Threads that pull requests from the edges and run the application. They start at once."""
-
-    def __init__(
-        self, app: WsgiApp, *, edges: Sequence[Path], threads: int, hello: Hello, multiprocess: bool = True
-    ) -> None:
-        """Connects in the background.
-
-        Args:
-            edges: their sockets; the threads are dealt out over them in turn.
-            threads: at least as many as edges, else an edge would have nobody here.
-            hello: what to say of this worker; capacity and number become those of each link.
-
-        Raises: InvalidParameter.
-        """
-        if not edges or threads < len(edges):
-            raise InvalidParameter(
-                "threads", str(threads), f"at least one for each of the {len(edges)} edges is needed"
-            )
-        runner = Runner(app, multithread=threads > 1, multiprocess=multiprocess)
-        self._threads = [
-            _LinkThread(edges[number % len(edges)], runner, _greeting(hello, capacity=1, number=number))
-            for number in range(threads)
-        ]
-        control_greeting = _greeting(hello, capacity=0, number=threads)
-        self._control_threads = [_ControlThread(edge, self._threads, control_greeting) for edge in edges]
-        for number, thread in enumerate((*self._threads, *self._control_threads)):
-            thread.start(f"headrace-wsgi-{number}")
-
-    @property
-    def requests(self) -> int:
-        """Answered so far."""
-        return sum(thread.requests for thread in self._threads)
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that are here now."""
-        return sum(thread.in_flight for thread in self._threads)
-
-    def leave(self) -> None:
-        """Take no more; what runs, or was on its way, is answered. Does not wait. Idempotent."""
-        for thread in self._threads:
-            thread.leave()
-
-    def join(self, timeout_s: float | None = None) -> bool:
-        """Wait until all threads have ended, after `leave`. Whether they have."""
-        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        if not all(thread.join(deadline_s) for thread in self._threads):
-            return False
-        for control_thread in self._control_threads:  # up to here somebody might have waited behind a long request
-            control_thread.leave()
-        return all(control_thread.join(deadline_s) for control_thread in self._control_threads)
+_decode: Final = msgspec.msgpack.Decoder(frames.Request).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
 
 
-class _Attendant(ABC):
-    """A thread with one connection after another to the same edge, or its successors."""
+class WsgiLink(RequestChannel):
+    """One connection to an edge. One thread serves it; only `leave` and `return_unstarted` are for others.
 
-    def __init__(self, path: Path, greeting: bytes) -> None:
-        self._path = path
-        self._greeting = greeting
-        self._leaving = threading.Event()
-        self._pause_s = PAUSE_MIN_S
-        self._reported = False
+    Invariants: `_stream` is the request that runs, 0 if none; it is answered exactly once, also for an edge that is gone:
+    then into the void. Nobody writes but under `_lock`, so that a LEAVE never lands inside another frame. While a request
+    that must not be repeated runs, no answer is held back: it is the edge's first unanswered one.
+    """
 
-    def start(self, name: str) -> None:
-        # A daemon, so that an application that hangs does not keep the process from ending after its grace.
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+    __slots__ = (
+        "_ahead",
+        "_begin",
+        "_body_ended",
+        "_dismissed",
+        "_early",
+        "_expects",
+        "_file_answer",
+        "_gone",
+        "_held",
+        "_held_bytes",
+        "_held_s",
+        "_inbox",
+        "_leave_sent",
+        "_leaving",
+        "_lock",
+        "_lost",
+        "_pieces",
+        "_repeatable",
+        "_runner",
+        "_socket",
+        "_stopwatch",
+        "_stream",
+        "_taken",
+        "requests",
+    )
 
-    def join(self, deadline_s: float | None) -> bool:
-        self._thread.join(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
-        return not self._thread.is_alive()
-
-    def _work(self) -> None:
-        while not self._leaving.is_set():
-            if self._attend():
-                self._pause_s = PAUSE_MIN_S
-            else:
-                self._leaving.wait(self._pause_s)
-                self._pause_s = min(2 * self._pause_s, PAUSE_MAX_S)
-
-    def _attend(self) -> bool:
-        """Connect, and serve that connection to its end. Whether it was of any use."""
-        connected = self._connect()
-        if connected is None:
-            return False
-        with connected:
-            return self._serve(connected)
-
-    def _connect(self) -> socket.socket | None:
-        try:
-            connected = _connect(self._path, self._greeting)
-        except OSError as error:
-            self._outage(str(error))
-            return None
-        self._reported = False
-        return connected
-
-    @abstractmethod
-    def _serve(self, connected: socket.socket) -> bool:
-        """Whether it was of any use."""
-
-    def _outage(self, reason: str) -> None:
-        """Tell once of an outage, and not of one that is over at once: an edge that ends, or is made anew, is nothing to see."""
-        if not self._reported and self._pause_s >= PAUSE_MAX_S:
-            self._reported = True
-            extra = {"action": "web.link.lost", "edge": str(self._path)}
-            _log.info("no link to the edge (%s); trying again", reason, extra=extra)
-
-
-class _LinkThread(_Attendant):
-    """One that runs the application."""
-
-    def __init__(self, path: Path, runner: Runner, greeting: bytes) -> None:
-        super().__init__(path, greeting)
+    def __init__(self, connected: socket.socket, runner: WsgiRunner) -> None:
+        self._socket = connected
         self._runner = runner
-        self._link: Link | None = None
-        self._requests = 0  # on links that are over
+        self._lock = threading.Lock()
+        self._inbox = Inbox(connected)
+        self._early: dict[int, list[tuple[int, bytes]]] = {}  # frames of requests that were not begun
+        self._held: list[bytes] = []  # answers; under `_lock`, as the next two
+        self._held_bytes = 0
+        self._held_s = 0.0
+        self._stream = 0
+        self._repeatable = True
+        self._stopwatch = Stopwatch(FAST_S)
+        self._pieces: deque[bytes] = deque()
+        self._leaving = False
+        self._leave_sent = False
+        self._dismissed = False  # the edge has said LEAVE
+        self._lost = False
+        self._reset()
+        self.requests = 0
+        """Answered on this link."""
 
-    @property
-    def requests(self) -> int:
-        link = self._link
-        return self._requests + (link.requests if link is not None else 0)
+    def _reset(self) -> None:
+        self._ahead = 0  # bytes of the answer that the edge has not passed on
+        self._taken = 0  # bytes of the body that it has not been told of
+        self._begin = b""  # the frame HEAD, until the first piece goes
+        self._body_ended = True
+        self._expects = False
+        self._gone = False
+        self._file_answer = 0
 
     @property
     def in_flight(self) -> int:
-        link = self._link
-        return link.in_flight if link is not None else 0
+        """Requests that are here, begun or not."""
+        return (self._stream != 0) + len(self._inbox.requests)
+
+    # The thread
+
+    def serve(self) -> None:
+        """Run requests until the edge says LEAVE.
+
+        Raises: LinkLost, LinkBroken.
+        """
+        inbox = self._inbox
+        requests = inbox.requests
+        try:
+            while True:
+                if inbox.others:
+                    self._note_others()
+                try:
+                    stream, payload = requests.popleft()
+                except IndexError:
+                    if not self._await():
+                        return
+                    continue
+                self._run(stream, payload)
+        finally:
+            inbox.close()
+
+    def _await(self) -> bool:
+        """More to do; False: there will be nothing more."""
+        if self._held:
+            self._write(b"")
+        self._early.clear()
+        if not self._dismissed:
+            self._receive()
+        return not self._dismissed or bool(self._inbox.requests)
 
     def leave(self) -> None:
-        self._leaving.set()
-        if (link := self._link) is not None:
-            link.leave()
+        """Take no more. For any thread; does not wait, and the request that runs is finished."""
+        self._leaving = True
+        self._send_control(leave=True)
 
     def return_unstarted(self) -> None:
-        if (link := self._link) is not None:
-            link.return_unstarted()
+        """Let go of what was not begun, and of answers that are held back. For any thread; does not wait."""
+        self._inbox.receive_nowait()
+        self._send_control(leave=False)
 
-    def _serve(self, connected: socket.socket) -> bool:
-        link = Link(connected, self._runner)
-        self._link = link
-        if self._leaving.is_set():
-            link.leave()  # `leave` has come before it could see the link
-        self._run(link)
-        self._requests, self._link = self._requests + link.requests, None
-        return link.requests > 0
-
-    def _run(self, link: Link) -> None:
+    def _send_control(self, *, leave: bool) -> None:
+        if not self._lock.acquire(timeout=_LOCK_S):
+            return  # the thread is writing; it sees `_leaving` afterwards, and the edge asks again
         try:
-            link.serve()
+            frames_out = []
+            if leave and not self._leave_sent:
+                self._leave_sent = True
+                frames_out.append(LEAVING)  # first, so that what is given back does not come here again
+            frames_out += [HEADER.pack(0, stream, _RETURN) for stream in self._inbox.take_all()]
+            if frames_out or self._held:
+                self._send_with_held(b"".join(frames_out))
+        finally:
+            self._lock.release()
+
+    def _run(self, stream: int, payload: bytes) -> None:
+        try:
+            (length,) = COUNT.unpack_from(payload)
+            head = _decode(payload[4 : 4 + length])
+        except (msgspec.MsgspecError, ValueError, struct.error) as error:
+            raise self._broken(LinkBroken(f"a request that cannot be read: {error}")) from None
+        body: bytes | None = payload[4 + length :]
+        self._repeatable = is_repeatable(head)
+        if self._held and not self._repeatable:
+            self._write(b"")
+            self._check()
+        if not head.ended:
+            self._open_body(stream, body or b"", head.expects)
+            body = None
+        self._stream = stream
+        self._stopwatch.started_s = time.perf_counter()
+        self._runner.run(head, self, body)
+        self.requests += 1
+        self._stream = 0
+        if body is None or self._begin or self._ahead or self._gone:
+            self._pieces.clear()
+            self._reset()
+        if self._leaving and not self._leave_sent:
+            self.leave()
+
+    def _open_body(self, stream: int, piece: bytes, expects: bool) -> None:
+        if piece:
+            self._pieces.append(piece)
+        self._body_ended = False
+        self._expects = expects
+        for kind, payload in self._early.pop(stream, ()):
+            self._note_own(kind, payload)
+
+    # Frames in
+
+    def _receive(self, flags: int = 0) -> None:
+        try:
+            self._inbox.receive(flags)
         except LinkBroken as error:
-            _log.error("the link to the edge is broken: %s", error, extra={"action": "web.link.broken"})
-        except LinkLost as error:
-            if not self._leaving.is_set():
-                self._outage(str(error))
-        except Exception:  # noqa: BLE001  # our bug: it may cost this link, not the thread
-            _log.exception("a link failed", extra={"action": "web.link.failed"})
+            raise self._broken(error) from None
+        except LinkLost:
+            self._inbox.take_all()  # nobody would get the answers
+            raise
 
-
-class _ControlThread(_Attendant):
-    """One that gives back what waits behind a long request; asleep unless the edge asks."""
-
-    def __init__(self, path: Path, threads: Sequence[_LinkThread], greeting: bytes) -> None:
-        super().__init__(path, greeting)
-        self._threads = threads
-        self._connected: socket.socket | None = None
-
-    def leave(self) -> None:
-        """Idempotent."""
-        if self._leaving.is_set():
+    def _poll(self) -> None:
+        """Note what has arrived, without waiting: that the client has left, above all."""
+        try:
+            self._receive(socket.MSG_DONTWAIT)
+        except BlockingIOError:
             return
-        self._leaving.set()
-        if (connected := self._connected) is not None:
-            self._hang_up(connected)
+        self._note_others()
 
-    def _outage(self, reason: str) -> None:
-        """The threads tell of it."""
+    def _note_others(self) -> None:
+        others = self._inbox.others
+        while others:
+            self._note(*others.popleft())
 
-    def _hang_up(self, connected: socket.socket) -> None:
+    def _note(self, kind: int, stream: int, payload: bytes) -> None:
+        if kind == _PING:
+            self._write(HEADER.pack(len(payload), stream, _PONG) + payload)
+        elif kind == _LEAVE:
+            self._dismissed = True
+        elif stream == self._stream:
+            self._note_own(kind, payload)
+        elif kind == _GONE:
+            if self._inbox.take(stream):
+                self._write(HEADER.pack(0, stream, _GONE))
+        elif self._inbox.has(stream):  # else it is for an answer that has ended
+            self._early.setdefault(stream, []).append((kind, payload))
+
+    def _note_own(self, kind: int, payload: bytes) -> None:
+        if kind == _CONSUMED:
+            if len(payload) != COUNT.size:
+                raise self._broken(LinkBroken(f"a count of {len(payload)} bytes"))
+            (count,) = COUNT.unpack(payload)
+            if count >= frames.FILE_REFUSED:
+                self._file_answer = count
+            else:
+                self._ahead = max(0, self._ahead - count)
+        elif kind == _BODY:
+            self._pieces.append(payload)
+        elif kind == _ENDED:
+            self._body_ended = True
+        elif kind == _GONE:
+            self._gone = True
+
+    def _broken(self, error: LinkBroken) -> LinkBroken:
+        """Also where the application gets the exception, and swallows it, the link is over."""
+        self._dismissed = self._lost = True
+        self._inbox.take_all()
+        return error
+
+    # The request that runs: `RequestChannel`
+
+    def read(self) -> bytes:
+        if self._expects:
+            self._expects = False
+            self._consumed()
+        while not self._pieces:
+            if self._body_ended:
+                return b""
+            self._wait()
+        piece = self._pieces.popleft()
+        self._taken += len(piece)
+        if self._taken >= _TOLD_BYTES:
+            self._consumed()
+        return piece
+
+    def _consumed(self) -> None:
+        self._write(HEADER.pack(4, self._stream, _CONSUMED) + COUNT.pack(self._taken))
+        self._taken = 0
+
+    def _wait(self) -> None:
+        """For the edge's next frame. Nobody need wait behind this request meanwhile."""
+        self._check()
+        if not self._inbox.others:
+            if self._inbox.requests or self._held:
+                self.return_unstarted()
+            self._receive()
+        self._note_others()
+
+    def _check(self) -> None:
+        if self._gone:
+            raise ClientGone("the client has left")
+        if self._lost:
+            raise LinkLost("the edge has closed the link")
+
+    def respond(self, status: int, fields: Fields, body: bytes) -> None:
+        now_s = time.perf_counter()
+        flags = _flags(fields) | (frames.LONG if self._stopwatch.is_long(now_s) else 0)
+        answer = _begin_of(_ANSWER, self._stream, status, fields, len(body), flags) + fields.block + body
+        if self._inbox.requests and self._repeatable:
+            self._hold(answer, now_s)
+        else:
+            self._write(answer)
+
+    def start(self, status: int, fields: Fields) -> None:
+        self._begin = _begin_of(_HEAD, self._stream, status, fields, 0, _flags(fields)) + fields.block
+
+    def send(self, data: bytes) -> None:
+        if len(data) <= frames.PIECE_BYTES_MAX:
+            self._send_piece(data)
+            return
+        for start in range(0, len(data), frames.PIECE_BYTES_MAX):
+            self._send_piece(data[start : start + frames.PIECE_BYTES_MAX])
+
+    def _send_piece(self, piece: bytes) -> None:
+        self._poll()
+        while self._ahead + len(piece) > frames.WINDOW_BYTES:
+            self._wait()
+        self._check()
+        self._ahead += len(piece)
+        self._write(self._take_begin() + HEADER.pack(len(piece), self._stream, _DATA) + piece)
+
+    def _take_begin(self) -> bytes:
+        begin, self._begin = self._begin, b""
+        return begin
+
+    def send_file(self, fd: int, offset: int, count: int) -> None:
+        self._file_answer = 0
+        payload = _encode(frames.File(fd, offset, count))
+        self._write(self._take_begin() + HEADER.pack(len(payload), self._stream, _FILE) + payload)
+        while not self._file_answer:
+            self._wait()
+        if self._file_answer == frames.FILE_REFUSED:
+            self._read_file(fd, offset, count)
+
+    def _read_file(self, fd: int, offset: int, count: int) -> None:
+        """Where the edge cannot open the worker's descriptors: another user's, or not on Linux."""
+        end = offset + count
+        while offset < end:
+            piece = os.pread(fd, min(frames.PIECE_BYTES_MAX, end - offset), offset)
+            if not piece:
+                raise OSError(f"the file was cut while it was sent: {end - offset} bytes are missing")
+            self._send_piece(piece)
+            offset += len(piece)
+
+    def finish(self) -> None:
+        long = b"\x01" if self._stopwatch.is_long(time.perf_counter()) else b""
+        self._write(self._take_begin() + HEADER.pack(len(long), self._stream, _ENDED) + long)
+
+    def abort(self) -> None:
+        self._begin = b""
+        self._write(HEADER.pack(0, self._stream, _GONE))
+
+    def retire(self) -> None:
+        self.leave()
+
+    # Frames out
+
+    def _hold(self, answer: bytes, now_s: float) -> None:
+        """Let it leave together with the next one, unless that takes too long."""
+        with self._lock:
+            if not self._held:
+                self._held_s = now_s
+            self._held.append(answer)
+            self._held_bytes += len(answer)
+            if not may_hold(held_s=now_s - self._held_s, held_bytes=self._held_bytes):
+                self._send_with_held(b"")
+
+    def _write(self, data: bytes) -> None:
+        with self._lock:
+            self._send_with_held(data)
+
+    def _send_with_held(self, data: bytes) -> None:
+        """Under `_lock`."""
+        if self._held:
+            data = b"".join(self._held) + data
+            self._held.clear()
+            self._held_bytes = 0
         try:
-            connected.sendall(LEAVING)
-            connected.shutdown(socket.SHUT_RDWR)
+            self._socket.sendall(data)
         except OSError:
-            return  # it is over already
-
-    def _serve(self, connected: socket.socket) -> bool:
-        self._connected = connected
-        if self._leaving.is_set():
-            self._hang_up(connected)  # as in _LinkThread
-        useful = False
-        try:
-            with connected.makefile("rb") as arriving:
-                while (frame := _read_frame(arriving)) is not None and frame[0] != Kind.LEAVE:
-                    useful = True
-                    self._obey(connected, *frame)
-        except OSError as error:  # an edge that has ended, perhaps before its PONG: another one will come
-            _log.debug("the edge has left its keeper: %s", error, extra={"action": "web.link.lost"})
-        return useful
-
-    def _obey(self, connected: socket.socket, kind: int, payload: bytes) -> None:
-        if kind == Kind.PING:
-            connected.sendall(_PONG)
-        elif kind == Kind.RECALL and len(payload) == COUNT.size:
-            (number,) = COUNT.unpack(payload)
-            if number < len(self._threads):
-                self._threads[number].return_unstarted()
+            self._lost = True  # `_check` and the next `recv` say so
+            self._inbox.take_all()
 
 
-def _read_frame(arriving: BinaryIO) -> tuple[int, bytes] | None:
-    """Kind and payload; None at the end.
-
-    Raises: OSError: the edge was lost.
-    """
-    header = arriving.read(HEADER_BYTES)
-    if len(header) < HEADER_BYTES:
-        return None
-    length, _, kind = HEADER.unpack(header)
-    return kind, arriving.read(min(length, COUNT.size))
+def _flags(fields: Fields) -> int:
+    if fields.dated or fields.served or fields.close:
+        return fields.dated * frames.DATED | fields.served * frames.SERVED | fields.close * frames.CLOSE
+    return 0
 
 
-def _connect(path: Path, greeting: bytes) -> socket.socket:
-    """Raises: OSError."""
-    connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connecting.settimeout(_CONNECT_S)
-        connecting.connect(str(path))
-        connecting.sendall(greeting)
-        connecting.settimeout(None)
-    except BaseException:
-        connecting.close()
-        raise
-    return connecting
-
-
-def _greeting(hello: Hello, *, capacity: int, number: int) -> bytes:
-    payload = msgspec.msgpack.encode(msgspec.structs.replace(hello, capacity=capacity, number=number))
-    return HEADER.pack(len(payload), 0, Kind.HELLO) + payload
+def _begin_of(kind: int, stream: int, status: int, fields: Fields, body_bytes: int, flags: int) -> bytes:
+    """A frame with a Head, up to the block."""
+    block_bytes = len(fields.block)
+    length = -1 if fields.length is None else fields.length
+    size = HEAD_BYTES + block_bytes + body_bytes
+    return _FRAME_AND_HEAD.pack(size, stream, kind, status, flags, length, block_bytes)

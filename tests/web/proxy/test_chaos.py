@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from headrace.web.proxy.answer import AnswerInvalid, AnswerReader
+from headrace.web.proxy.response_reader import InvalidResponse, ResponseReader
 from tests.http.support import on_loop
 from tests.web.fakes import FakeExchange
 from tests.web.proxy.upstreams import Connection, Server, proxying
@@ -35,7 +35,7 @@ PIECES = (
 
 @given(some.lists(some.one_of(some.sampled_from(PIECES), some.binary(max_size=4)), max_size=14), some.booleans())
 def test_whatever_comes_is_read_or_refused(pieces: list[bytes], mute: bool) -> None:
-    reader, body = AnswerReader(), False
+    reader, body = ResponseReader(), False
     try:
         for piece in pieces:
             reader.feed(piece)
@@ -46,7 +46,7 @@ def test_whatever_comes_is_read_or_refused(pieces: list[bytes], mute: bool) -> N
                     body = (answer := reader.next_head(mute=mute)) is not None and answer.status >= 200
                 if body:
                     body = not reader.read_body()[1]
-    except AnswerInvalid:
+    except InvalidResponse:
         pass
 
 

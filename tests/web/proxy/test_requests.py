@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.web.forwarded import Trust
-from headrace.web.proxy import head
+from headrace.web.forwarded import TrustedProxies
+from headrace.web.proxy import request_head
 from tests.http.support import on_loop
 from tests.web.fakes import FakeExchange
 from tests.web.proxy.upstreams import OK, Server, answered, proxying
@@ -65,7 +65,7 @@ async def test_a_server_of_ours_behind_it_believes_what_it_says() -> None:
             rig.ask(headers={"Host": "shop.example:8443"}, peer=peer, secure=True)
             got = (await rig.server.given())[1]
             told = {name.encode(): value.encode() for name, value in got.headers.items()}
-            trust = Trust(("127.0.0.1",))
+            trust = TrustedProxies(("127.0.0.1",))
             client = trust.client(told, "127.0.0.1")
             assert (client.address, client.secure) == (peer, True)
             client = trust.client({b"forwarded": told[b"forwarded"]}, "127.0.0.1")
@@ -267,6 +267,6 @@ async def test_unix_socket(tmp_path: Path) -> None:
 
 def test_long_header_names_are_passed_on_and_not_remembered() -> None:
     exchange = FakeExchange("GET", "/", {"x-" + "n" * 30_000: "v"})
-    before = head._label.cache_info().currsize
-    assert b"\r\nx-" + b"n" * 30_000 + b": v\r\n" in head.render(exchange, host=b"h", length=0)
-    assert head._label.cache_info().currsize == before
+    before = request_head._label.cache_info().currsize
+    assert b"\r\nx-" + b"n" * 30_000 + b": v\r\n" in request_head.render(exchange, host=b"h", length=0)
+    assert request_head._label.cache_info().currsize == before

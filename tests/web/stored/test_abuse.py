@@ -13,7 +13,7 @@ from headrace.web.stored import intake
 from tests.native.served import ServedBroker
 from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange
-from tests.web.stored.test_requests import world
+from tests.web.stored.test_durable_requests import world
 
 
 @pytest.fixture
@@ -100,11 +100,11 @@ def test_closing_does_not_wait_for_a_body_for_ever(broker: ServedBroker) -> None
 def test_expiry_of_what_is_no_more_is_removed(broker: ServedBroker) -> None:
     async def trial() -> None:
         async with world(broker) as w:
-            client, state = w.ledger._client, w.ledger._state
+            client, state = w.store._client, w.store._state
             async with client.transact(state) as tx:
                 tx.put(b"expiry/%016x/%b" % (1, b"a" * 24), b"")
-            assert await w.ledger.sweep() == 1
-            assert await w.ledger.sweep() == 0
+            assert await w.store.sweep() == 1
+            assert await w.store.sweep() == 0
 
     uvloop.run(trial())
 
@@ -114,14 +114,14 @@ def test_a_bug_in_the_runner_is_a_pause(broker: ServedBroker, monkeypatch: pytes
 
     async def trial() -> None:
         async with world(broker) as w:
-            receive, failures = w.ledger.receive, iter([ValueError("a bug"), None])
+            receive, failures = w.store.receive, iter([ValueError("a bug"), None])
 
             async def fail_once(most: int, *, wait_s: float) -> list[object]:
                 if error := next(failures, None):
                     raise error
                 return list(await receive(most, wait_s=wait_s))
 
-            monkeypatch.setattr(w.ledger, "receive", fail_once)
+            monkeypatch.setattr(w.store, "receive", fail_once)
             assert (await w.ended(await w.post()))["status"] == "done"
             assert (await w.ended(await w.post()))["status"] == "done"
 

@@ -13,11 +13,11 @@ import uvloop
 from headrace.errors import HeadraceError, OutcomeUnknown, ReceiptExpired, StoreFailed, StoreFull, Unavailable
 from headrace.native.aio_queue import AsyncReceivedMessage
 from headrace.web.stored import records
-from headrace.web.stored.ledger import Ledger, Repeated
 from headrace.web.stored.limits import ACCEPTS_MAX, QUEUED_KEEP_S
-from headrace.web.stored.records import Record, StoredRequest
+from headrace.web.stored.records import RequestRecord, StoredRequest
+from headrace.web.stored.request_store import DuplicateRequest, RequestStore
 from tests.native.served import ServedBroker
-from tests.web.stored.test_requests import world
+from tests.web.stored.test_durable_requests import world
 
 
 @pytest.fixture
@@ -28,22 +28,22 @@ def broker(tmp_path: Path) -> Iterator[ServedBroker]:
 
 
 class Faulty:
-    """A step of the ledger that fails as often as there are errors: before it is done, or after."""
+    """A step of the store that fails as often as there are errors: before it is done, or after."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
         self.before: list[HeadraceError] = []
         self.after: list[HeadraceError] = []
-        self._step: Callable[..., Awaitable[Any]] = getattr(Ledger, step)
+        self._step: Callable[..., Awaitable[Any]] = getattr(RequestStore, step)
 
-        async def do(ledger: Ledger, *arguments: Any) -> Any:
+        async def do(store: RequestStore, *arguments: Any) -> Any:
             if self.before:
                 raise self.before.pop(0)
-            done = await self._step(ledger, *arguments)
+            done = await self._step(store, *arguments)
             if self.after:
                 raise self.after.pop(0)
             return done
 
-        monkeypatch.setattr(Ledger, step, do)
+        monkeypatch.setattr(RequestStore, step, do)
 
 
 def test_unknown_outcome_is_repeated_without_doubling(broker: ServedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,41 +102,41 @@ def _request(name: str) -> StoredRequest:
     )  # fmt: skip
 
 
-async def _frozen(ledger: Ledger) -> tuple[AsyncReceivedMessage, StoredRequest]:
+async def _frozen(store: RequestStore) -> tuple[AsyncReceivedMessage, StoredRequest]:
     """A request that a runner has taken, and lost: another has run it and kept its answer."""
     request = _request("a")
-    await ledger.accept(request, b"")
-    (frozen,) = await ledger.receive(1, wait_s=0)
+    await store.accept(request, b"")
+    (frozen,) = await store.receive(1, wait_s=0)
     await frozen.release()
-    (message,) = await ledger.receive(1, wait_s=0)
-    record = await ledger.start(message, request)
-    await ledger.finish(message, request, record, response=records.Response(200, b"", b"fine", 4))
+    (message,) = await store.receive(1, wait_s=0)
+    record = await store.start(message, request)
+    await store.finish(message, request, record, response=records.Response(200, b"", b"fine", 4))
     return frozen, request
 
 
-Late = Callable[[Ledger, AsyncReceivedMessage, StoredRequest, Record], Awaitable[Any]]
+Late = Callable[[RequestStore, AsyncReceivedMessage, StoredRequest, RequestRecord], Awaitable[Any]]
 
 
 @pytest.mark.parametrize(
     "late",
     [
-        lambda ledger, message, request, _: ledger.start(message, request),
-        lambda ledger, message, _, record: ledger.put(message, records.to_retry(record, "busy", now_ms=1)),
-        lambda ledger, message, request, record: ledger.finish(message, request, record, response=None, error="cut"),
+        lambda store, message, request, _: store.start(message, request),
+        lambda store, message, _, record: store.put(message, records.to_retry(record, "busy", now_ms=1)),
+        lambda store, message, request, record: store.finish(message, request, record, response=None, error="cut"),
     ],
     ids=["start", "put", "finish"],
 )
 def test_runner_that_lost_its_lease_does_not_write_over_the_answer(broker: ServedBroker, late: Late) -> None:
     async def trial() -> None:
-        ledger = Ledger(broker.url, "web-requests")
-        await ledger.open()
-        frozen, request = await _frozen(ledger)
-        ended = await ledger.find(request.id)
+        store = RequestStore(broker.url, "web-requests")
+        await store.open()
+        frozen, request = await _frozen(store)
+        ended = await store.find(request.id)
         assert ended is not None and ended.response is not None
         with pytest.raises(ReceiptExpired):
-            await late(ledger, frozen, request, ended)
-        assert await ledger.find(request.id) == ended
-        await ledger.close()
+            await late(store, frozen, request, ended)
+        assert await store.find(request.id) == ended
+        await store.close()
 
     uvloop.run(trial())
 
@@ -145,20 +145,20 @@ def test_expired_key_that_is_used_again_outlives_the_record_of_who_had_it_first(
     now = [1_000_000.0]
 
     async def trial() -> None:
-        ledger = Ledger(broker.url, "web-requests", unix_s=lambda: now[0])
-        await ledger.open()
+        store = RequestStore(broker.url, "web-requests", unix_s=lambda: now[0])
+        await store.open()
         first, second, third = [msgspec.structs.replace(_request(name), key="k") for name in "abc"]
-        await ledger.accept(first, b"")
-        (message,) = await ledger.receive(1, wait_s=0)
-        record = await ledger.start(message, first)
+        await store.accept(first, b"")
+        (message,) = await store.receive(1, wait_s=0)
+        record = await store.start(message, first)
         now[0] += 200  # it ends later than it came, so its record goes later than its key
-        await ledger.finish(message, first, record, response=None, error="cut")
+        await store.finish(message, first, record, response=None, error="cut")
         now[0] += QUEUED_KEEP_S - 50
-        assert isinstance(await ledger.accept(second, b""), Record)
+        assert isinstance(await store.accept(second, b""), RequestRecord)
         now[0] += 100
-        assert await ledger.sweep() == 1
-        assert await ledger.find(first.id) is None
-        assert await ledger.accept(third, b"") == Repeated(await ledger.find(second.id), True)
-        await ledger.close()
+        assert await store.sweep() == 1
+        assert await store.find(first.id) is None
+        assert await store.accept(third, b"") == DuplicateRequest(await store.find(second.id), True)
+        await store.close()
 
     uvloop.run(trial())

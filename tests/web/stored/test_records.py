@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.web.settings import ASKED, DurableSettings
+from headrace.web.settings import RESPOND_ASYNC_RULE, DurableSettings
 from headrace.web.stored import limits, records
-from headrace.web.stored.records import Record, Response, Rules, StoredRequest
+from headrace.web.stored.records import DurableRules, RequestRecord, Response, StoredRequest
 
 
 def request(**changes: object) -> StoredRequest:
@@ -52,14 +52,16 @@ def test_request_and_record_survive_their_encoding() -> None:
     ],
 )
 def test_longest_rule_decides(method: str, path: str, asked: bool, found: str | None) -> None:
-    rules = Rules([DurableSettings(path="/hooks"), DurableSettings(path="/hooks/slow/", always=False), ASKED])
+    rules = DurableRules(
+        [DurableSettings(path="/hooks"), DurableSettings(path="/hooks/slow/", always=False), RESPOND_ASYNC_RULE]
+    )
     rule = rules.find(method, path, asked=asked)
     assert (rule.path.rstrip("/") or "/" if rule else None) == found
 
 
 def test_a_rule_without_a_path_is_refused() -> None:
     with pytest.raises(ValueError, match="'hooks' is not a path"):
-        Rules([DurableSettings(path="hooks")])
+        DurableRules([DurableSettings(path="hooks")])
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_delays_double_up_to_the_longest() -> None:
 @given(st.lists(st.integers(0, 2**50), max_size=20), st.integers(0, 2**50))
 def test_expiry_keys_sort_by_time(times: list[int], now: int) -> None:
     keys = sorted(
-        records.expiry_key(Record(f"id-{n}", "done", "GET", "/", 1, 0, 0, when)) for n, when in enumerate(times)
+        records.expiry_key(RequestRecord(f"id-{n}", "done", "GET", "/", 1, 0, 0, when)) for n, when in enumerate(times)
     )
     assert [records.expiry_of(key)[0] for key in keys] == sorted(times)
     assert len(records.due(keys, now_ms=now)) == sum(when <= now for when in times)

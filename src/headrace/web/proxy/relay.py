@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from headrace.http.exchange import Exchange
 from headrace.http.parse import CHUNKED
-from headrace.web.proxy.answer import Answer, AnswerInvalid
-from headrace.web.proxy.connection import UpstreamConnection
-from headrace.web.proxy.head import HeadInvalid, render
 from headrace.web.proxy.limits import INTERIM_ANSWERS_MAX
-from headrace.web.queued_request import Body
+from headrace.web.proxy.request_head import InvalidRequestHead, render
+from headrace.web.proxy.response_reader import InvalidResponse, ResponseHead
+from headrace.web.proxy.upstream_connection import UpstreamConnection
+from headrace.web.queued_request import ReplayableBody
 
 if TYPE_CHECKING:
-    from headrace.web.proxy.target import QueuedProxyRequest
+    from headrace.web.proxy.proxy_target import QueuedProxyRequest
     from headrace.web.proxy.upstream import Upstream
 
 
@@ -31,7 +31,7 @@ _FROM_HTTP2: Final = frozenset({b"sec-websocket-accept"})
 _KEY_BYTES: Final = 16  # RFC 6455 4.1
 
 
-class Owner(Protocol):
+class RelayOwner(Protocol):
     """The proxy, for its relays. Each of these ends the relay, but `judged` and `tunnelled`."""
 
     connect_timeout_s: float
@@ -82,7 +82,7 @@ class Relay:
         "upstream",
     )
 
-    def __init__(self, owner: Owner, queued: QueuedProxyRequest, upstream: Upstream) -> None:
+    def __init__(self, owner: RelayOwner, queued: QueuedProxyRequest, upstream: Upstream) -> None:
         self._owner = owner
         self.queued = queued
         self.exchange: Exchange = queued.exchange
@@ -97,7 +97,7 @@ class Relay:
         """The client has got something of the answer."""
         self._connection: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._answer: Answer | None = None
+        self._answer: ResponseHead | None = None
         self._interims = 0
         self._body_done = True
         self._chunked = False
@@ -138,7 +138,7 @@ class Relay:
         exchange, queued = self.exchange, self.queued
         length, piece = (0 if exchange.upgrade else exchange.length), b""  # HTTP/2's CONNECT seems to have a body
         if length and queued.body is None:
-            queued.body = Body(exchange, keep=queued.may_be_repeated())
+            queued.body = ReplayableBody(exchange, keep=queued.may_be_repeated())
         if queued.body is not None:
             piece = queued.body.read()  # this invites it, too
             self._body_done = queued.body.ended
@@ -146,7 +146,7 @@ class Relay:
                 length = len(piece)
         try:
             head = self._render(length)
-        except HeadInvalid as error:
+        except InvalidRequestHead as error:
             self._owner.refused(self, str(error))
             return
         self.sent = True
@@ -249,7 +249,7 @@ class Relay:
         try:
             if self.queued.tunnel or self._has_answer(connection):
                 self._pass_on(connection)
-        except AnswerInvalid as error:
+        except InvalidResponse as error:
             self._give_up(connection, str(error))
 
     def _has_answer(self, connection: UpstreamConnection) -> bool:
@@ -268,17 +268,17 @@ class Relay:
                 self._interim(answer)
         return True
 
-    def _interim(self, answer: Answer) -> None:
+    def _interim(self, answer: ResponseHead) -> None:
         self._interims += 1
         if self._interims > INTERIM_ANSWERS_MAX:
-            raise AnswerInvalid(f"more than {INTERIM_ANSWERS_MAX} interim answers")
+            raise InvalidResponse(f"more than {INTERIM_ANSWERS_MAX} interim answers")
         if answer.status == 103:
             self.exchange.inform(103, answer.fields)
 
-    def _begin_tunnel(self, answer: Answer, connection: UpstreamConnection) -> None:
+    def _begin_tunnel(self, answer: ResponseHead, connection: UpstreamConnection) -> None:
         exchange = self.exchange
         if not exchange.upgrade or answer.upgrade != exchange.upgrade:
-            raise AnswerInvalid("it changes to a protocol that was not asked for")
+            raise InvalidResponse("it changes to a protocol that was not asked for")
         self._owner.judged(self, well=True)
         fields = answer.fields
         if exchange.version == "2":

@@ -10,9 +10,9 @@ from typing import Final
 
 from headrace.web.proxy import health as rules
 from headrace.web.proxy.address import Address
-from headrace.web.proxy.connection import UpstreamConnection
 from headrace.web.proxy.health import OUT, PROBING, UNFIT, UP, WELL, Health
 from headrace.web.proxy.limits import IDLE_S, IDLE_UNREPEATABLE_S
+from headrace.web.proxy.upstream_connection import UpstreamConnection
 from headrace.web.statistics import UpstreamStatistics
 
 _log: Final = logging.getLogger("headrace.web")
@@ -117,7 +117,7 @@ class Upstream:
     def up(self) -> bool:
         return self.health.state is UP
 
-    def judge(self, found: Health, reason: str = "") -> None:
+    def set_health(self, found: Health, reason: str = "") -> None:
         """Its health is this from now on; tells the log what has changed."""
         before, self.health = self.health, found
         if before.state is found.state or {before.state, found.state} == {OUT, PROBING}:
@@ -131,11 +131,11 @@ class Upstream:
 
     def succeeded(self) -> None:
         if self.health is not WELL:
-            self.judge(rules.succeeded(self.health))
+            self.set_health(rules.succeeded(self.health))
 
     def released(self) -> None:
         if self.health is not WELL:
-            self.judge(rules.released(self.health))
+            self.set_health(rules.released(self.health))
 
     def statistics(self) -> UpstreamStatistics:
         return UpstreamStatistics(

@@ -12,15 +12,15 @@ from headrace.errors import IN_DOUBT, HeadraceError
 from headrace.http import problem
 from headrace.http.exchange import Exchange
 from headrace.web.settings import DurableSettings
-from headrace.web.stored import pages, records
-from headrace.web.stored.ledger import Ledger, Repeated
+from headrace.web.stored import records, status_pages
 from headrace.web.stored.limits import BODY_BYTES_MAX, COLLECTED_BYTES_MAX
-from headrace.web.stored.records import Record, StoredRequest
+from headrace.web.stored.records import RequestRecord, StoredRequest
+from headrace.web.stored.request_store import DuplicateRequest, RequestStore
 
 _log: Final = logging.getLogger("headrace.web")
 
 
-class _Room:
+class _BodyBudget:
     """What the bodies that are here take together. Invariant: at most COLLECTED_BYTES_MAX."""
 
     __slots__ = ("taken_bytes",)
@@ -29,41 +29,41 @@ class _Room:
         self.taken_bytes = 0
 
 
-class _Share:
+class _BodyReservation:
     """One body's part of the room, from its begin until its request is committed."""
 
-    __slots__ = ("_bytes", "_room")
+    __slots__ = ("_budget", "_bytes")
 
-    def __init__(self, room: _Room) -> None:
-        self._room = room
+    def __init__(self, budget: _BodyBudget) -> None:
+        self._budget = budget
         self._bytes = 0
 
     def grow(self, size_bytes: int) -> bool:
         """Have at least so many bytes; False if there is no room for them."""
         more = max(0, size_bytes - self._bytes)
-        if self._room.taken_bytes + more > COLLECTED_BYTES_MAX:
+        if self._budget.taken_bytes + more > COLLECTED_BYTES_MAX:
             return False
         self._bytes += more
-        self._room.taken_bytes += more
+        self._budget.taken_bytes += more
         return True
 
-    def give_back(self) -> None:
-        self._room.taken_bytes -= self._bytes
+    def release(self) -> None:
+        self._budget.taken_bytes -= self._bytes
         self._bytes = 0
 
 
-Watch = Callable[[str], "asyncio.Future[Record]"]
+Watch = Callable[[str], "asyncio.Future[RequestRecord]"]
 """The record once the request of this id has ended, if it ends in this process."""
 
 
 class Intake:
     """One for all durable requests of a process. `begin` is called on the loop, once for each."""
 
-    def __init__(self, ledger: Ledger, watch: Watch) -> None:
-        self._ledger = ledger
+    def __init__(self, store: RequestStore, watch: Watch) -> None:
+        self._store = store
         self._watch = watch
         self._tasks: set[asyncio.Task[None]] = set()
-        self._room = _Room()
+        self._budget = _BodyBudget()
 
     def begin(self, exchange: Exchange, rule: DurableSettings, *, asked: bool) -> None:
         try:
@@ -95,9 +95,9 @@ class Intake:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, exchange: Exchange, rule: DurableSettings, key: bytes | None, *, asked: bool) -> None:
-        share = _Share(self._room)
+        reservation = _BodyReservation(self._budget)
         try:
-            body = await _collect(exchange, share)
+            body = await _collect(exchange, reservation)
             if body is not None:
                 await self._accept(exchange, rule, key, body, asked=asked)
         except IN_DOUBT as error:
@@ -109,7 +109,7 @@ class Intake:
             _log.exception("a durable request failed", extra={"action": "web.durable.bug", "path": exchange.path})
             problem.respond(exchange, 500, "an internal error; the log has more")
         finally:
-            share.give_back()
+            reservation.release()
 
     async def _accept(
         self, exchange: Exchange, rule: DurableSettings, key: bytes | None, body: bytes, *, asked: bool
@@ -122,28 +122,28 @@ class Intake:
         wait_s = records.preferred_wait_s(exchange.headers.get(b"prefer"))
         watched = self._watch(request.id) if wait_s else None  # before it may have ended
         try:
-            accepted = await self._ledger.accept(request, fingerprint)
-            if isinstance(accepted, Repeated):
-                pages.repeated(exchange, accepted.record, same=accepted.same)
+            accepted = await self._store.accept(request, fingerprint)
+            if isinstance(accepted, DuplicateRequest):
+                status_pages.repeated(exchange, accepted.record, same=accepted.same)
                 return
             ended = await _within(watched, wait_s) if watched else None
         finally:
             if watched:
                 watched.cancel()
         if ended is not None and ended.response is not None and ended.response.whole:
-            pages.replay(exchange, ended.response, ())
+            status_pages.replay(exchange, ended.response, ())
         else:
-            pages.accepted(exchange, ended or accepted, asked=asked)
+            status_pages.accepted(exchange, ended or accepted, asked=asked)
 
     async def _show(self, exchange: Exchange, request_id: str, *, response: bool) -> None:
         try:
-            record = await self._ledger.find(request_id)
+            record = await self._store.find(request_id)
             if record is None:
                 problem.respond(exchange, 404, f"there is no request {request_id}, or it has expired")
             elif response:
-                pages.show_response(exchange, record)
+                status_pages.show_response(exchange, record)
             else:
-                pages.show(exchange, record)
+                status_pages.show(exchange, record)
         except HeadraceError as error:
             _unavailable(exchange, "the broker cannot be asked now", error)
         except Exception:  # noqa: BLE001  # as in _run
@@ -151,14 +151,14 @@ class Intake:
             problem.respond(exchange, 500, "an internal error; the log has more")
 
 
-async def _within(watched: asyncio.Future[Record], seconds: float) -> Record | None:
+async def _within(watched: asyncio.Future[RequestRecord], seconds: float) -> RequestRecord | None:
     try:
         return await asyncio.wait_for(watched, seconds)
     except TimeoutError:
         return None
 
 
-async def _collect(exchange: Exchange, share: _Share) -> bytes | None:
+async def _collect(exchange: Exchange, reservation: _BodyReservation) -> bytes | None:
     """The whole body; None if it was cut or refused, and so answered or gone."""
     body = bytearray()
     changed = asyncio.Event()
@@ -174,8 +174,10 @@ async def _collect(exchange: Exchange, share: _Share) -> bytes | None:
         if len(body) > BODY_BYTES_MAX:
             _refuse_length(exchange)
             return None
-        if not share.grow(max(expected, len(body))):
-            problem.respond(exchange, 503, "too many request bodies are on their way", headers=(pages.RETRY_AFTER,))
+        if not reservation.grow(max(expected, len(body))):
+            problem.respond(
+                exchange, 503, "too many request bodies are on their way", headers=(status_pages.RETRY_AFTER,)
+            )
             return None
         if whole and not piece:
             return bytes(body)
@@ -223,4 +225,4 @@ def _refuse_length(exchange: Exchange) -> None:
 
 def _unavailable(exchange: Exchange, detail: str, error: HeadraceError) -> None:
     _log.warning("%s: %s", detail, error, extra={"action": "web.durable.unavailable", "path": exchange.path})
-    problem.respond(exchange, 503, detail, kind="broker-unavailable", headers=(pages.RETRY_AFTER,))
+    problem.respond(exchange, 503, detail, kind="broker-unavailable", headers=(status_pages.RETRY_AFTER,))

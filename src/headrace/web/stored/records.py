@@ -77,7 +77,7 @@ class Response(msgspec.Struct, frozen=True, array_like=True):
         return len(self.body) == self.length
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
+class RequestRecord(msgspec.Struct, frozen=True, array_like=True):
     """What is known of a request: the value under `request/<id>`. Times are Unix milliseconds."""
 
     id: str
@@ -107,7 +107,7 @@ def encode(value: msgspec.Struct) -> bytes:
 
 
 decode_request: Final = msgspec.msgpack.Decoder(StoredRequest).decode
-decode_record: Final = msgspec.msgpack.Decoder(Record).decode
+decode_record: Final = msgspec.msgpack.Decoder(RequestRecord).decode
 decode_key: Final = msgspec.msgpack.Decoder(Key).decode
 
 
@@ -129,7 +129,7 @@ def idempotency_key(digest: str) -> bytes:
 EXPIRY: Final = b"expiry/"
 
 
-def expiry_key(record: Record) -> bytes:
+def expiry_key(record: RequestRecord) -> bytes:
     """Sorts by the time at which the record goes."""
     return b"expiry/%016x/%b" % (record.expires_ms, record.id.encode())
 
@@ -143,7 +143,7 @@ def expiry_of(key: bytes) -> tuple[int, str]:
 # ------------------------------------------------------------------------------------------------------- which are durable
 
 
-class Rules:
+class DurableRules:
     """Which requests are durable. Immutable."""
 
     def __init__(self, rules: Iterable[DurableSettings]) -> None:
@@ -224,8 +224,8 @@ def kept_headers(headers: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     return {name: value for name, value in headers.items() if name not in _DROPPED}
 
 
-def new_record(request: StoredRequest, *, now_ms: int) -> Record:
-    return Record(
+def new_record(request: StoredRequest, *, now_ms: int) -> RequestRecord:
+    return RequestRecord(
         id=request.id,
         status="queued",
         method=request.method,
@@ -238,7 +238,7 @@ def new_record(request: StoredRequest, *, now_ms: int) -> Record:
     )
 
 
-def started(record: Record, *, now_ms: int) -> Record:
+def started(record: RequestRecord, *, now_ms: int) -> RequestRecord:
     """A worker is about to run it. A failed one that is here again was redriven: it has all its attempts anew."""
     attempts = 0 if record.status == "failed" else record.attempts
     return msgspec.structs.replace(
@@ -246,16 +246,18 @@ def started(record: Record, *, now_ms: int) -> Record:
     )
 
 
-def not_run(record: Record, *, now_ms: int) -> Record:
+def not_run(record: RequestRecord, *, now_ms: int) -> RequestRecord:
     """It was refused for lack of room before the application saw it: that is no attempt."""
     return msgspec.structs.replace(record, status="queued", attempts=record.attempts - 1, updated_ms=now_ms)
 
 
-def to_retry(record: Record, error: str, *, now_ms: int) -> Record:
+def to_retry(record: RequestRecord, error: str, *, now_ms: int) -> RequestRecord:
     return msgspec.structs.replace(record, status="queued", error=error, updated_ms=now_ms)
 
 
-def ended(record: Record, *, now_ms: int, keep_s: float, response: Response | None, error: str = "") -> Record:
+def ended(
+    record: RequestRecord, *, now_ms: int, keep_s: float, response: Response | None, error: str = ""
+) -> RequestRecord:
     """Done if there is no error, else failed: kept as long as it may be redriven."""
     if error:
         keep_s = max(keep_s, QUEUED_KEEP_S)
@@ -285,7 +287,7 @@ def location_of(request_id: str, root_path: str = "") -> str:
     return f"{root_path}{PREFIX}{request_id}"
 
 
-def view(record: Record, *, root_path: str = "") -> dict[str, Any]:
+def view(record: RequestRecord, *, root_path: str = "") -> dict[str, Any]:
     """The record as the status URL shows it: JSON."""
     shown: dict[str, Any] = {
         "id": record.id,

@@ -14,30 +14,30 @@ from headrace.errors import HeadraceError, ReceiptExpired
 from headrace.http.exchange import Target
 from headrace.native.aio_queue import AsyncReceivedMessage
 from headrace.web.stored import records
-from headrace.web.stored.ledger import Ledger
 from headrace.web.stored.limits import EXTEND_EACH_S, PAUSE_S, POLL_S, RUNNING_MAX, SWEEP_EACH_S
-from headrace.web.stored.records import Record, Response, StoredRequest
-from headrace.web.stored.replay import ReplayedExchange
+from headrace.web.stored.records import RequestRecord, Response, StoredRequest
+from headrace.web.stored.replayed_exchange import ReplayedExchange
+from headrace.web.stored.request_store import RequestStore
 
 _log: Final = logging.getLogger("headrace.web")
 
 
-class Runner:
+class StoredRequestRunner:
     """Invariants: what is received and not settled is in `_running`; what runs is in `_held`, and its lease is renewed."""
 
-    def __init__(self, ledger: Ledger, target: Target) -> None:
+    def __init__(self, store: RequestStore, target: Target) -> None:
         """Args: target: routes a request to its application; rate limits and the access log are for clients."""
-        self._ledger = ledger
+        self._store = store
         self._target = target
         self._running: set[asyncio.Task[None]] = set()
         self._held: set[AsyncReceivedMessage] = set()
         self._room = asyncio.Event()
-        self._watched: dict[str, asyncio.Future[Record]] = {}
+        self._watched: dict[str, asyncio.Future[RequestRecord]] = {}
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         for work in (self._pull, self._extend, self._sweep):
-            self._loops.append(asyncio.ensure_future(_for_ever(work)))
+            self._loops.append(asyncio.ensure_future(_restart_forever(work)))
 
     async def close(self, grace_s: float) -> None:
         """Pull no more, and finish what runs; what takes longer than the grace runs again elsewhere, after its lease."""
@@ -51,9 +51,9 @@ class Runner:
             for task in tuple(self._running):
                 task.cancel()
 
-    def watch(self, request_id: str) -> asyncio.Future[Record]:
+    def watch(self, request_id: str) -> asyncio.Future[RequestRecord]:
         """The record once the request has ended, if it ends here; whoever waits cancels it."""
-        watched: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        watched: asyncio.Future[RequestRecord] = asyncio.get_running_loop().create_future()
         self._watched[request_id] = watched
         watched.add_done_callback(lambda _: self._watched.pop(request_id, None))
         return watched
@@ -68,7 +68,7 @@ class Runner:
                 await self._room.wait()
                 continue
             try:
-                messages = await self._ledger.receive(free, wait_s=POLL_S)
+                messages = await self._store.receive(free, wait_s=POLL_S)
             except HeadraceError as error:
                 _log.warning("durable requests wait: %s", error, extra={"action": "web.durable.broker"})
                 await asyncio.sleep(PAUSE_S)
@@ -77,7 +77,7 @@ class Runner:
                 self._begin(message)
 
     def _begin(self, message: AsyncReceivedMessage) -> None:
-        task = asyncio.ensure_future(self._run_surely(message))
+        task = asyncio.ensure_future(self._run_guarded(message))
         self._running.add(task)
         self._held.add(message)
         task.add_done_callback(partial(self._ended, message))
@@ -92,14 +92,14 @@ class Runner:
             await asyncio.sleep(EXTEND_EACH_S)
             if self._held:
                 try:
-                    await self._ledger.extend(list(self._held))
+                    await self._store.extend(list(self._held))
                 except HeadraceError as error:
                     _log.warning("leases were not extended: %s", error, extra={"action": "web.durable.lease"})
 
     async def _sweep(self) -> None:
         while True:
             try:
-                while await self._ledger.sweep():
+                while await self._store.sweep():
                     pass
             except HeadraceError as error:
                 _log.warning("expired results stay for now: %s", error, extra={"action": "web.durable.sweep"})
@@ -107,7 +107,7 @@ class Runner:
 
     # --- running ---
 
-    async def _run_surely(self, message: AsyncReceivedMessage) -> None:
+    async def _run_guarded(self, message: AsyncReceivedMessage) -> None:
         """Whatever goes wrong here, the message is still in its queue: its lease ends, and it comes again."""
         try:
             await self._run(message)
@@ -120,11 +120,11 @@ class Runner:
 
     async def _run(self, message: AsyncReceivedMessage) -> None:
         request = records.decode_request(message.body)
-        record = await self._ledger.start(message, request)
+        record = await self._store.start(message, request)
         if record.attempts > request.attempts_max:
             await self._give_up(message, request, record, record.error or "no attempt has come to an end")
             return
-        body = await self._ledger.body(request)
+        body = await self._store.body(request)
         if body is None:
             await self._give_up(message, request, record, "its body has expired")
             return
@@ -140,31 +140,31 @@ class Runner:
         elif response is None or response.status >= 500:
             await self._retry(message, request, record, response)
         else:
-            self._tell(await self._ledger.finish(message, request, record, response=response))
+            self._resolve_watched(await self._store.finish(message, request, record, response=response))
 
-    async def _postpone(self, message: AsyncReceivedMessage, record: Record) -> None:
-        await self._put_off(message, records.not_run(record, now_ms=self._ledger.now_ms()), PAUSE_S)
+    async def _postpone(self, message: AsyncReceivedMessage, record: RequestRecord) -> None:
+        await self._put_off(message, records.not_run(record, now_ms=self._store.now_ms()), PAUSE_S)
 
-    async def _put_off(self, message: AsyncReceivedMessage, record: Record, delay_s: float) -> None:
+    async def _put_off(self, message: AsyncReceivedMessage, record: RequestRecord, delay_s: float) -> None:
         self._held.discard(message)  # an extension would bring its lease back
-        await self._ledger.put(message, record)
+        await self._store.put(message, record)
         await message.release(delay_s)
 
     async def _retry(
-        self, message: AsyncReceivedMessage, request: StoredRequest, record: Record, response: Response | None
+        self, message: AsyncReceivedMessage, request: StoredRequest, record: RequestRecord, response: Response | None
     ) -> None:
         error = f"attempt {record.attempts} was answered {response.status}" if response else "the answer was cut"
         if record.attempts >= request.attempts_max:
             await self._give_up(message, request, record, error, response)
             return
         delay_s = records.retry_delay_s(record.attempts, request.retry_s)
-        await self._put_off(message, records.to_retry(record, error, now_ms=self._ledger.now_ms()), delay_s)
+        await self._put_off(message, records.to_retry(record, error, now_ms=self._store.now_ms()), delay_s)
 
     async def _give_up(
         self,
         message: AsyncReceivedMessage,
         request: StoredRequest,
-        record: Record,
+        record: RequestRecord,
         error: str,
         response: Response | None = None,
     ) -> None:
@@ -172,15 +172,15 @@ class Runner:
             "durable request %s failed for good: %s", request.id, error,
             extra={"action": "web.durable.failed", "request": request.id, "attempts": record.attempts},
         )  # fmt: skip
-        self._tell(await self._ledger.finish(message, request, record, response=response, error=error))
+        self._resolve_watched(await self._store.finish(message, request, record, response=response, error=error))
 
-    def _tell(self, record: Record) -> None:
+    def _resolve_watched(self, record: RequestRecord) -> None:
         watched = self._watched.get(record.id)
         if watched is not None and not watched.done():
             watched.set_result(record)
 
 
-async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+async def _restart_forever(work: Callable[[], Awaitable[None]]) -> None:
     """A bug of ours costs a pause: without these loops nothing stored would run until the next start."""
     while True:
         try:
