@@ -13,7 +13,7 @@ from headrace.broker_settings import BrokerSettings
 from headrace.metrics import METRICS
 from headrace.settings import Setting, describe
 from headrace.sqs.keys import load_keys
-from headrace.web.metrics import METRICS as WEB_METRICS
+from headrace.web.frontend.metrics import METRICS as WEB_METRICS
 from headrace.work.pool.metrics import METRICS as WORK_METRICS
 from tests.broker_process import broker
 

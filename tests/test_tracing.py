@@ -114,7 +114,7 @@ def test_what_is_no_traceparent_is_ignored(given: str | bytes | None, kept: str 
 
 def test_headrace_imports_no_opentelemetry() -> None:
     code = (
-        "import sys, headrace, headrace.work, headrace.work.tracing, headrace.web.wsgi, headrace.web.asgi, headrace.tracing as t\n"
+        "import sys, headrace, headrace.work, headrace.work.tracing, headrace.web.apps.wsgi, headrace.web.apps.asgi, headrace.tracing as t\n"
         "with t.carrying('" + PARENT + "'): assert t.current() and t.tracer() is None\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )

@@ -12,13 +12,13 @@ from typing import Any
 
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
-from headrace.web.asgi import AsgiTarget
-from headrace.web.asgi_link import AsgiLinkClient
-from headrace.web.dispatcher import Dispatcher
-from headrace.web.frames import Hello
-from headrace.web.lifespan import Lifespan
-from headrace.web.link_server import LinkServer
-from headrace.web.websocket import WebSocketLimits
+from headrace.web.apps.asgi import AsgiTarget
+from headrace.web.apps.lifespan import Lifespan
+from headrace.web.apps.websocket import WebSocketLimits
+from headrace.web.dispatch.dispatcher import Dispatcher
+from headrace.web.ipc.asgi_link import AsgiLinkClient
+from headrace.web.ipc.frames import Hello
+from headrace.web.ipc.link_server import LinkServer
 from tests.patience import PATIENCE_S
 
 MODES = ("direct", "edge")

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from headrace.web.dispatcher import Dispatcher
-from headrace.web.frames import COUNT, HEAD, HEADER, File, Hello, Kind, Request
-from headrace.web.link_server import LinkServer
+from headrace.web.dispatch.dispatcher import Dispatcher
+from headrace.web.ipc.frames import COUNT, HEAD, HEADER, File, Hello, Kind, Request
+from headrace.web.ipc.link_server import LinkServer
 from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange
 

@@ -90,14 +90,14 @@ class WebProcess(ServerProcess):
         return found
 
     def edges(self) -> set[int]:
-        return {pid for pid, line in self.processes().items() if "headrace.web.edge" in line}
+        return {pid for pid, line in self.processes().items() if "headrace.web.server.edge" in line}
 
     def fork_servers(self) -> set[int]:
-        own = {pid: line for pid, line in self.processes().items() if "headrace.web.fork_server" in line}
+        own = {pid: line for pid, line in self.processes().items() if "headrace.web.server.fork_server" in line}
         return {pid for pid in own if _parent(pid) not in own}
 
     def workers(self) -> set[int]:
-        own = {pid: line for pid, line in self.processes().items() if "headrace.web.fork_server" in line}
+        own = {pid: line for pid, line in self.processes().items() if "headrace.web.server.fork_server" in line}
         return {pid for pid in own if _parent(pid) in own}
 
 

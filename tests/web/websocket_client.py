@@ -9,8 +9,8 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Event
 from wsproto.extensions import PerMessageDeflate
 
-from headrace.web.app_call import App, Message, Receive, Scope, Send
-from headrace.web.websocket import WebSocketLimits
+from headrace.web.apps.app_call import App, Message, Receive, Scope, Send
+from headrace.web.apps.websocket import WebSocketLimits
 from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange
 

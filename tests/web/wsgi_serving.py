@@ -14,12 +14,12 @@ import uvloop
 
 from headrace.http.limits import Limits
 from headrace.http.listener import Listener
-from headrace.web.dispatcher import Dispatcher
-from headrace.web.frames import Hello
-from headrace.web.link_server import LinkServer
-from headrace.web.local_dispatcher import LocalDispatcher
-from headrace.web.wsgi_link_threads import WsgiLinkThreads
-from headrace.web.wsgi_target import WsgiTarget
+from headrace.web.apps.wsgi_target import WsgiTarget
+from headrace.web.dispatch.dispatcher import Dispatcher
+from headrace.web.dispatch.local_dispatcher import LocalDispatcher
+from headrace.web.ipc.frames import Hello
+from headrace.web.ipc.link_server import LinkServer
+from headrace.web.ipc.wsgi_link_threads import WsgiLinkThreads
 from tests.patience import PATIENCE_S
 
 THREADS = 3

@@ -17,7 +17,7 @@ from headrace.settings import Resolved, SettingsError, resolve
 from headrace.web.settings import WebSettings
 
 if TYPE_CHECKING:
-    from headrace.web.stats_aggregator import Ready
+    from headrace.web.server.stats_aggregator import Ready
 
 SECTION: Final = "web"
 
@@ -79,7 +79,7 @@ def serve(
         if worker_class:
             click.echo(f"-k {worker_class} is not needed: what the app speaks is found out", err=True)
         from headrace.web.check import check  # noqa: PLC0415 - help and completion need no server
-        from headrace.web.run import run_web  # noqa: PLC0415
+        from headrace.web.server.supervisor import run_web  # noqa: PLC0415
 
         check(settings, found.origins)
         greet = _greeter(settings) if sys.stdout.isatty() else _say_nothing

@@ -9,8 +9,9 @@ from pathlib import Path
 from headrace.own_broker import check_broker
 from headrace.settings import SettingsError, flag_of
 from headrace.web.forwarded import TrustedProxies
-from headrace.web.rate_limits import RateLimit, limits_of
-from headrace.web.routes import RouteTable, apps_of, place_of, prefix_of, routes_of
+from headrace.web.frontend.rate_limits import RateLimit, limits_of
+from headrace.web.frontend.routes import RouteTable, apps_of, place_of, routes_of
+from headrace.web.paths import prefix_of
 from headrace.web.settings import WebSettings
 
 
@@ -87,6 +88,6 @@ def _check_tls(settings: WebSettings) -> None:
         if settings.keyfile is not None:
             raise SettingsError(flag_of("keyfile"), f"needs {flag_of('certfile')} as well")
         return
-    from headrace.web.tls import make_tls  # noqa: PLC0415 - OpenSSL is loaded only if it is used
+    from headrace.web.frontend.frontend import make_tls  # noqa: PLC0415 - OpenSSL is loaded only if it is used
 
     make_tls(settings)

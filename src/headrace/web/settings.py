@@ -8,8 +8,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from headrace.settings import Duration, Size, setting
-from headrace.web.durable_marks import METHODS
 
+METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
+"""What a durable rule covers unless it names others."""
 Port = Annotated[int, setting("TCP port; 0 takes a free one and logs which.", ge=0, le=65_535)]
 
 

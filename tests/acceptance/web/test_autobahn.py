@@ -14,7 +14,7 @@ pytestmark = pytest.mark.serial
 KOSOKU = Path(sys.executable).parent / "kosoku"
 CASES = ["-x", "9.*", "-x", "12.*", "-x", "13.*"]
 """Without those that move GB for minutes; a ping of the server, each 20 s, fails a case that takes longer. Compression is
-tested by tests/web/test_asgi_live.py."""
+tested by tests/web/apps/test_asgi_live.py."""
 
 ECHO = """
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect

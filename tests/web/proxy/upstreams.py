@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.web.dispatch.statistics import UpstreamStatistics
 from headrace.web.proxy import ProxyTarget
 from headrace.web.settings import RouteSettings
-from headrace.web.statistics import UpstreamStatistics
 from tests.patience import PATIENCE_S
 from tests.web.fakes import FakeExchange
 from tests.web.scripted import Clock, answered

@@ -1,13 +1,13 @@
 """Reverse proxy: other HTTP servers as consumers of the queue.
 
-proxy_target.py      the queue in front of the upstream servers; who gets a request, and what happens when that fails
-health.py      which upstream may get requests: rules only
-upstream.py    one upstream: its connections that are kept, its counters
-relay.py       one request on its way there, and its answer on its way back
-upstream_connection.py  one connection to an upstream
-response_reader.py      the bytes of answers, read strictly
-request_head.py        the head of a request, as an upstream gets it
-health_check.py       asking for `health_path`
+In: exchanges of a route with upstreams. Out: HTTP/1.1 requests to them, and their responses. Open `proxy_target.py` first.
+
+proxy_target.py     the queue in front of the upstreams: which one gets a request, and what happens when it fails
+health.py           which upstream may get requests: rules only
+upstream.py         one upstream: its connections, its health checks, its counters
+relay.py            one request on its way to an upstream, and the response on its way back
+response_reader.py  parses responses, strictly
+request_head.py     renders the head of a request
 """
 
 from headrace.web.proxy.address import Address, upstreams_of

@@ -17,17 +17,16 @@ import msgspec
 
 from headrace.http import problem
 from headrace.http.exchange import Exchange
-from headrace.web.base_dispatcher import BaseDispatcher
+from headrace.web.dispatch.base_dispatcher import BaseDispatcher
+from headrace.web.dispatch.queued_request import QueuedRequest
+from headrace.web.dispatch.statistics import DispatchStatistics, ProxyStatistics, WorkerStatistics
 from headrace.web.proxy import health as rules
 from headrace.web.proxy.address import upstreams_of
 from headrace.web.proxy.health import PROBING, UNFIT
-from headrace.web.proxy.health_check import check_health
 from headrace.web.proxy.limits import ATTEMPTS_MAX, CHECK_S
 from headrace.web.proxy.relay import Relay
-from headrace.web.proxy.upstream import Upstream
-from headrace.web.queued_request import QueuedRequest
+from headrace.web.proxy.upstream import Upstream, check_health
 from headrace.web.settings import RouteSettings
-from headrace.web.statistics import DispatchStatistics, ProxyStatistics, WorkerStatistics
 
 _log: Final = logging.getLogger("headrace.web")
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from headrace.http.exchange import Exchange
 from headrace.http.parse import CHUNKED
+from headrace.web.dispatch.queued_request import ReplayableBody
 from headrace.web.proxy.limits import INTERIM_ANSWERS_MAX
 from headrace.web.proxy.request_head import InvalidRequestHead, render
 from headrace.web.proxy.response_reader import InvalidResponse, ResponseHead
-from headrace.web.proxy.upstream_connection import UpstreamConnection
-from headrace.web.queued_request import ReplayableBody
+from headrace.web.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
     from headrace.web.proxy.proxy_target import QueuedProxyRequest

@@ -1,4 +1,8 @@
-"""One upstream server: its connections, its health, its counters."""
+"""One upstream server: its connections, its health, its counters.
+
+A connection carries at most one request at a time, and is kept for the next one. A health check is one GET of
+`health_path`, on a connection of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,15 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, Protocol, cast
 
+from headrace.http.liveness import has_input
+from headrace.web.dispatch.statistics import UpstreamStatistics
 from headrace.web.proxy import health as rules
 from headrace.web.proxy.address import Address
 from headrace.web.proxy.health import OUT, PROBING, UNFIT, UP, WELL, Health
-from headrace.web.proxy.limits import IDLE_S, IDLE_UNREPEATABLE_S
-from headrace.web.proxy.upstream_connection import UpstreamConnection
-from headrace.web.statistics import UpstreamStatistics
+from headrace.web.proxy.limits import ANSWER_HEAD_BYTES_MAX, CLOSE_S, IDLE_S, IDLE_UNREPEATABLE_S, WRITE_BUFFER_BYTES
+from headrace.web.proxy.response_reader import InvalidResponse, ResponseReader
 
 _log: Final = logging.getLogger("headrace.web")
 
@@ -146,3 +151,150 @@ class Upstream:
             requests=self.requests,
             failures=self.failures,
         )
+
+
+class ConnectionUser(Protocol):
+    """Who has the connection: a request's relay."""
+
+    def received(self) -> None:
+        """Bytes have come; they are in the connection's `reader`."""
+
+    def drained(self) -> None:
+        """The upstream takes more again."""
+
+    def lost(self, error: Exception | None) -> None:
+        """The connection has ended; without an error, in order. It is not used any more."""
+
+
+class ConnectionPool(Protocol):
+    """Who keeps the connection while nobody uses it."""
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """It has ended."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """Invariant: while nobody has it, nothing may come; if something does, it is closed, since nobody knows whose it is."""
+
+    __slots__ = ("_fd", "_pool", "_transport", "reader", "since_s", "user", "writable")
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool: Final = pool
+        self._transport: asyncio.Transport = cast("Any", None)
+        self._fd = -1
+        self.user: ConnectionUser | None = None
+        self.reader = ResponseReader()
+        self.writable = True
+        """Whether the upstream keeps up with what is written."""
+        self.since_s = 0.0
+        """When it was last used."""
+
+    # The owner's
+
+    def is_fresh(self) -> bool:
+        """Whether, as far as the kernel knows now, the upstream has neither closed it nor sent anything."""
+        return not self._transport.is_closing() and not has_input(self._fd)
+
+    @property
+    def closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def end_writing(self) -> None:
+        """Nothing more is written; what comes is still read. TLS cannot do this: there it is the end."""
+        if not self._transport.can_write_eof():
+            self._transport.close()
+        elif not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def pause(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """What was written still goes out, unless that takes too long."""
+        self.user = None
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abort)
+
+    def abort(self) -> None:
+        """At once: the upstream must not take what it has for the whole of a request."""
+        self.user = None
+        self._transport.abort()
+
+    # The transport's
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        sock = transport.get_extra_info("socket")
+        self._fd = sock.fileno() if sock is not None else -1
+
+    def data_received(self, data: bytes) -> None:
+        if self.user is None:
+            self._transport.abort()
+            return
+        self.reader.feed(data)
+        self.user.received()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        if self.user is not None:
+            self.user.drained()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        user, self.user = self.user, None
+        if user is not None:
+            user.lost(exc)
+        else:
+            self._pool.forget(self)
+
+
+_READ_BYTES: Final = 4_096
+
+
+async def check_health(address: Address, path: str, *, tls: ssl.SSLContext | None, within_s: float) -> str:
+    """What is wrong; empty if it answers 200 to 399 in time."""
+    try:
+        async with asyncio.timeout(within_s):
+            status = await _get(address, path, tls)
+    except TimeoutError:
+        return f"no answer within {within_s:g} s"
+    except (OSError, ValueError, InvalidResponse) as error:
+        return str(error) or type(error).__name__
+    return "" if status < 400 else f"status {status}"
+
+
+async def _get(address: Address, path: str, tls: ssl.SSLContext | None) -> int:
+    if address.socket:
+        source, sink = await asyncio.open_unix_connection(address.socket, limit=ANSWER_HEAD_BYTES_MAX)
+    else:
+        source, sink = await asyncio.open_connection(address.host, address.port, ssl=tls, limit=ANSWER_HEAD_BYTES_MAX)
+    try:
+        sink.write(
+            b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: headrace-health\r\nConnection: close\r\n\r\n"
+            % (path.encode(), address.authority)
+        )
+        return await _read_status(source)
+    finally:
+        sink.transport.abort()
+
+
+async def _read_status(source: asyncio.StreamReader) -> int:
+    reader = ResponseReader()
+    while data := await source.read(_READ_BYTES):
+        reader.feed(data)
+        while (answer := reader.next_head(mute=True)) is not None:
+            if answer.status >= 200:
+                return answer.status
+    raise InvalidResponse("it closed without an answer")

@@ -10,15 +10,14 @@ from typing import Final
 from headrace.errors import HeadraceError
 from headrace.http import problem
 from headrace.http.exchange import Exchange, Target
-from headrace.web.routes import canonical
+from headrace.web.paths import canonical
 from headrace.web.settings import DurableSettings
 from headrace.web.stored import records, status_pages
 from headrace.web.stored.intake import Intake
 from headrace.web.stored.limits import PAUSE_S
 from headrace.web.stored.records import PREFIX, DurableRules
-from headrace.web.stored.replayed_exchange import OWN_HEADERS
 from headrace.web.stored.request_store import RequestStore
-from headrace.web.stored.runner import StoredRequestRunner
+from headrace.web.stored.runner import OWN_HEADERS, StoredRequestRunner
 
 _log: Final = logging.getLogger("headrace.web")
 

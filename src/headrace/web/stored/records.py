@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from headrace.http.fields import HOP_BY_HOP, Fields
-from headrace.web.routes import is_below, prefix_of
+from headrace.web.paths import is_below, prefix_of
 from headrace.web.settings import DurableSettings
 from headrace.web.stored.limits import (
     KEY_CHARACTERS_MAX,

@@ -1,0 +1,44 @@
+"""What a web server's processes have reported, living and ended, as one record; and what it tells when it serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from headrace.web.frontend.metrics import EdgeStatistics, merge, totals_of_ended
+
+if TYPE_CHECKING:
+    from headrace.web.server.supervisor import Supervisor
+
+_decode: Final = msgspec.msgpack.Decoder(EdgeStatistics).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What is told when requests are served. `url`: `http://…`, or `unix:/path`."""
+
+    url: str
+    port: int
+    interface: str
+    workers: int
+    admin: str
+
+
+class StatsAggregator:
+    """Keeps the totals of processes that have ended: what is told must not fall when one ends."""
+
+    def __init__(self) -> None:
+        self._past = EdgeStatistics()
+
+    def keep(self, record: bytes) -> None:
+        """The last report of a process that has ended."""
+        self._past = merge(EdgeStatistics, (self._past, totals_of_ended(_decode(record))))
+
+    def all(self, supervisor: Supervisor) -> list[EdgeStatistics]:
+        """Of all processes that hold connections, and of those that did."""
+        records = [record for worker_group in supervisor.worker_groups for record in worker_group.statistics.values()]
+        if supervisor.edges is not None:
+            records += supervisor.edges.statistics
+        return [self._past, *map(_decode, records)]
