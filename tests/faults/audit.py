@@ -79,7 +79,7 @@ def _judge_group(changes: list[Change]) -> Iterator[str]:
     leased = {(change.tx, change.seq) for change in changes if change.leases()}
     for change in changes:
         others = {seq: until_ms for seq, until_ms in there.items() if (change.tx, seq) not in leased}
-        for what in _judge(change, others):
+        for what in _judge(change, others, there.get(change.seq, 0)):
             yield f"{change}: {what}"
         if change.receives is None:
             del there[change.seq]
@@ -87,12 +87,13 @@ def _judge_group(changes: list[Change]) -> Iterator[str]:
             there[change.seq] = change.visible_ms or 0
 
 
-def _judge(change: Change, others: dict[int, int]) -> Iterator[str]:
-    """What is wrong with a change, when a group has these other messages, leased until then."""
+def _judge(change: Change, others: dict[int, int], until_ms: int) -> Iterator[str]:
+    """What is wrong with a change, when a group has these other messages, leased until then, and it was leased itself."""
     if change.was_receives is None:
         yield from [f"behind {seq}" for seq in others if seq > change.seq]
     elif change.leases():
         yield from [f"before {seq}" for seq in others if seq < change.seq]
-        yield from [f"beside {seq}" for seq, until_ms in others.items() if until_ms > change.at_ms + MARGIN_MS]
+        if until_ms > change.at_ms + MARGIN_MS:
+            yield "while it is leased"
     elif change.receives not in (None, change.was_receives):
         yield "its count"

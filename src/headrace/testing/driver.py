@@ -37,8 +37,6 @@ class StoreKind:
         durable: whether it survives `close` and a new `open`.
         in_files: whether a copy of the folder's files is what a killed process would leave behind.
         not_copied: patterns of files that need not be in that copy: rebuilt by the next start.
-        sqs_visibility: whether visibility is a message's in FIFO queues, groups take turns, the receipt of any receive works
-            on a standard queue, and a purge forgets deduplication ids, all as in SQS. The machine needs it.
     """
 
     name: str
@@ -46,7 +44,6 @@ class StoreKind:
     durable: bool
     in_files: bool
     not_copied: tuple[str, ...] = ()
-    sqs_visibility: bool = True
 
 
 class StoreDriver:

@@ -8,8 +8,7 @@ To run it against a store, import it into a test module and say by a fixture whi
     def kind() -> StoreKind:
         return StoreKind("mine", open_my_store, durable=True, in_files=True)
 
-Tests of restarts run where the kind is `durable`, tests of crashes where it is also `in_files`, tests of SQS's rules of
-visibility where it has `sqs_visibility`.
+Tests of restarts run where the kind is `durable`, tests of crashes where it is also `in_files`.
 """
 
 # ruff: noqa: E402 - assertions are rewritten (so that failures show values) only in modules named before their import

@@ -35,7 +35,7 @@ MEMORY: Final = StoreKind("memory", _open_memory, durable=False, in_files=False)
 
 SQLITE: Final = StoreKind("sqlite", _open_sqlite, durable=True, in_files=True, not_copied=("*-shm", "reserve"))
 
-POSTGRES: Final = StoreKind("postgres", _open_postgres, durable=True, in_files=False, sqs_visibility=False)
+POSTGRES: Final = StoreKind("postgres", _open_postgres, durable=True, in_files=False)
 """Needs the extra `postgres` and the server's programs: `headrace.testing.postgres.find_programs()`."""
 
 STORES: Final = (MEMORY, SQLITE, POSTGRES)

@@ -15,7 +15,6 @@ from headrace.queue.model import QueueInfo
 from headrace.queue.store.base import Offload, Ready, Request, StoreStatistics
 from headrace.queue.store.postgres.store import PostgresStore
 from headrace.testing.driver import StoreKind
-from headrace.testing.stores import POSTGRES
 from tests.queue.postgres.nodes import kill, node
 
 NODES: Final = 3
@@ -90,10 +89,4 @@ class Several:
             one.close()
 
 
-SEVERAL: Final = StoreKind(
-    "nodes",
-    lambda folder, clock, _: Several(folder, clock),
-    durable=True,
-    in_files=False,
-    sqs_visibility=POSTGRES.sqs_visibility,
-)
+SEVERAL: Final = StoreKind("nodes", lambda folder, clock, _: Several(folder, clock), durable=True, in_files=False)

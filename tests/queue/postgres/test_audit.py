@@ -44,7 +44,8 @@ def test_what_nodes_do_is_no_violation(nodes: list[PostgresStore], database: psy
     ("planted", "found"),
     [
         (f"{LEASE} WHERE body = 'a3'", ": before "),
-        (f"{LEASE} WHERE body = 'a1'; {LEASE} WHERE body = 'a2'", ": beside "),
+        (f"{LEASE} WHERE body = 'a1'; {LEASE} WHERE body = 'a2'", ": before "),
+        (f"{LEASE} WHERE body = 'a1'; {LEASE} WHERE body = 'a1'", ": while it is leased"),
         ("UPDATE message SET receives = receives + 2 WHERE body = 'b1'", ": its count"),
         ("DELETE FROM message WHERE body = 'a1'", "group ("),
         ("DELETE FROM message_group WHERE name = 'b'", "group ("),

@@ -41,7 +41,7 @@ def test_receive_waits_for_a_group_that_is_locked_for_a_moment(
         with database.transaction():
             database.execute("SELECT FROM message_group FOR UPDATE")
             waiting = pool.submit(receive, nodes[1])
-            _until_somebody_waits(database)
+            until_a_statement_waits(database)
         assert waiting.result() == ["a1"]
 
 
@@ -159,7 +159,7 @@ def test_operations_of_a_batch_lock_groups_in_one_order(
         with database.transaction():
             database.execute("SELECT FROM message_group WHERE name = 'a' FOR UPDATE")
             working = pool.submit(threads.work, lane)
-            _until_somebody_waits(database)
+            until_a_statement_waits(database)
             database.execute("SELECT FROM message_group WHERE name = 'b' FOR UPDATE NOWAIT")
         working.result()()
     assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
@@ -181,7 +181,7 @@ def test_a_batch_locks_topics_before_groups(nodes: list[PostgresStore], database
         with database.transaction():
             database.execute("SELECT FROM topic FOR UPDATE")
             working = pool.submit(threads.work, "order")
-            _until_somebody_waits(database)
+            until_a_statement_waits(database)
             database.execute("SELECT FROM message_group FOR UPDATE NOWAIT")
         working.result()()
     assert outcomes[0] == [None]
@@ -210,7 +210,7 @@ def test_first_claim_that_is_settled_at_once_leaves_no_group_behind(
     assert receive(nodes[2]) == ["a1"]
 
 
-def _until_somebody_waits(database: psycopg.Connection[Any]) -> None:
+def until_a_statement_waits(database: psycopg.Connection[Any]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     while database.execute(waits).fetchone() is None:

@@ -35,8 +35,8 @@ class Known:
 
     def lease(self) -> Mapping[str, Any]:
         return {
-            "queue": self.queue, "now": self.now, "until": self.now + 1, "shown": self.now, "floor": 0, "oldest": 0,
-            "dead": 1_000, "bytes": 1 << 30, "each": OF_A_GROUP, "all": OF_A_GROUP,
+            "queue": self.queue, "now": self.now, "until": self.now + 1, "busy": self.now + 1, "shown": self.now, "floor": 0,
+            "oldest": 0, "dead": 1_000, "bytes": 1 << 30, "each": OF_A_GROUP, "all": OF_A_GROUP,
         }  # fmt: skip
 
     def delete(self) -> Mapping[str, Any]:

@@ -9,10 +9,7 @@ from headrace.testing.postgres import find_programs
 from headrace.testing.stores import POSTGRES
 from tests.queue.postgres.several import EXAMPLES, SEVERAL, case_of
 
-pytestmark = [
-    pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later on this machine"),
-    pytest.mark.skipif(not POSTGRES.sqs_visibility, reason="the model has SQS's rules of visibility"),
-]
+pytestmark = pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later on this machine")
 
 
 class TestOneNode(case_of(machine_for(POSTGRES), EXAMPLES // 5)):  # type: ignore[misc]  # hypothesis makes the class at run time

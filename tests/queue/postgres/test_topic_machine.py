@@ -9,10 +9,7 @@ from headrace.testing.stores import POSTGRES
 from headrace.testing.topic_machine import topic_machine_for
 from tests.queue.postgres.several import EXAMPLES, SEVERAL, case_of
 
-pytestmark = [
-    pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later on this machine"),
-    pytest.mark.skipif(not POSTGRES.sqs_visibility, reason="the model has SQS's rules of visibility"),
-]
+pytestmark = pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL 15 or later on this machine")
 
 
 class TestOneNode(case_of(topic_machine_for(POSTGRES), EXAMPLES // 12)):  # type: ignore[misc]  # hypothesis makes the class at run time

@@ -100,7 +100,6 @@ class CopiedMachine(topic_machine_for(COPIED)):  # type: ignore[misc]  # made at
             queue.attempts.clear()
 
 
-@pytest.mark.skipif(not POSTGRES.sqs_visibility, reason="the model has SQS's rules of visibility")
 class CopiedBackMachine(CopiedMachine):
     kind = COPIED_BACK
 

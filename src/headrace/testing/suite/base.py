@@ -35,13 +35,6 @@ class SuitePart:
         return driver
 
     @pytest.fixture
-    def as_sqs(self, driver: StoreDriver) -> StoreDriver:
-        """A fresh store, if this kind has SQS's rules of visibility."""
-        if not driver.kind.sqs_visibility:
-            pytest.skip(f"the {driver.kind.name} store has other rules of visibility")
-        return driver
-
-    @pytest.fixture
     def crashable(self, durable: StoreDriver) -> StoreDriver:
         """A fresh store, if this kind can be crashed by copying its files."""
         if not durable.kind.in_files:

@@ -236,13 +236,13 @@ class TestFifoClaims(SuitePart):
         driver.receive(queue, 1)
         assert claim(driver, queue, 1) == ["b1"]
 
-    def test_message_visible_again_is_not_claimed_while_the_next_is_in_flight(self, as_sqs: StoreDriver) -> None:
-        queue = create_fifo(as_sqs)
-        send_groups(as_sqs, queue, "a1", "a2", "b1")
-        first, _ = as_sqs.receive(queue, 2)
-        as_sqs.change_visibility(queue, first.receipt, 0)
-        assert claim(as_sqs, queue, 1) == ["b1"]
-        assert bodies(as_sqs.receive(queue)) == ["a1"]
+    def test_message_visible_again_is_not_claimed_while_the_next_is_in_flight(self, driver: StoreDriver) -> None:
+        queue = create_fifo(driver)
+        send_groups(driver, queue, "a1", "a2", "b1")
+        first, _ = driver.receive(queue, 2)
+        driver.change_visibility(queue, first.receipt, 0)
+        assert claim(driver, queue, 1) == ["b1"]
+        assert bodies(driver.receive(queue)) == ["a1"]
 
     def test_claims_lock_their_groups_across_a_restart(self, durable: StoreDriver) -> None:
         queue = create_fifo(durable)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from headrace.queue import attributes, limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Sent
@@ -98,25 +96,24 @@ class TestDeduplication(SuitePart):
         driver.send(one, "1", group="g", dedup_id="d")
         assert not driver.send(two, "1", group="g", dedup_id="d").duplicate
 
-    def test_purge_forgets_ids(self, as_sqs: StoreDriver) -> None:
-        queue = as_sqs.create("q.fifo")
-        as_sqs.send(queue, "1", group="g", dedup_id="d")
-        as_sqs.run(ops.Purge(queue))
-        second = as_sqs.send(queue, "2", group="g", dedup_id="d")
+    def test_purge_forgets_ids(self, driver: StoreDriver) -> None:
+        queue = driver.create("q.fifo")
+        driver.send(queue, "1", group="g", dedup_id="d")
+        driver.run(ops.Purge(queue))
+        second = driver.send(queue, "2", group="g", dedup_id="d")
         assert not second.duplicate
-        assert _is_duplicate_of(as_sqs.send(queue, "3", group="g", dedup_id="d"), second)
-        assert bodies(as_sqs.receive(queue)) == ["2"]
+        assert _is_duplicate_of(driver.send(queue, "3", group="g", dedup_id="d"), second)
+        assert bodies(driver.receive(queue)) == ["2"]
 
-    def test_ids_sent_beside_a_purge_are_forgotten_before_it_and_known_after_it(self, as_sqs: StoreDriver) -> None:
-        queue = as_sqs.create("q.fifo")
+    def test_ids_sent_beside_a_purge_are_forgotten_before_it_and_known_after_it(self, driver: StoreDriver) -> None:
+        queue = driver.create("q.fifo")
         sends = [ops.Send(queue, [entry(body, group="g", dedup_id="d")]) for body in "123"]
-        first, _, second, third = as_sqs.outcomes([sends[0], ops.Purge(queue), sends[1], sends[2]])
+        first, _, second, third = driver.outcomes([sends[0], ops.Purge(queue), sends[1], sends[2]])
         assert not first[0].duplicate
         assert not second[0].duplicate
         assert _is_duplicate_of(third[0], second[0])
-        assert bodies(as_sqs.receive(queue)) == ["2"]
+        assert bodies(driver.receive(queue)) == ["2"]
 
-    @pytest.mark.usefixtures("as_sqs")
     def test_ids_that_a_purge_forgot_stay_forgotten_after_a_crash(self, crashable: StoreDriver) -> None:
         queue = crashable.create("q.fifo")
         crashable.send(queue, "1", group="g", dedup_id="d")

@@ -142,27 +142,27 @@ class TestFifoVisibility(SuitePart):
 
     @pytest.mark.parametrize(("extended", "served"), [(0, []), (1, ["a1"]), (2, ["a1", "a2"])])
     def test_group_is_served_up_to_the_message_with_extended_visibility(
-        self, as_sqs: StoreDriver, extended: int, served: list[str]
+        self, driver: StoreDriver, extended: int, served: list[str]
     ) -> None:
-        queue = create_fifo(as_sqs, visibility_ms=SECOND)
-        send_groups(as_sqs, queue, "a1", "a2", "a3", "a4")
-        deliveries = as_sqs.receive(queue, 3)
-        assert as_sqs.change_visibility(queue, deliveries[extended].receipt, 4 * SECOND) is None
-        as_sqs.pass_time(2_500)
-        assert bodies(as_sqs.receive(queue, visibility_ms=MINUTE)) == served
-        assert as_sqs.receive(queue) == []
+        queue = create_fifo(driver, visibility_ms=SECOND)
+        send_groups(driver, queue, "a1", "a2", "a3", "a4")
+        deliveries = driver.receive(queue, 3)
+        assert driver.change_visibility(queue, deliveries[extended].receipt, 4 * SECOND) is None
+        driver.pass_time(2_500)
+        assert bodies(driver.receive(queue, visibility_ms=MINUTE)) == served
+        assert driver.receive(queue) == []
 
-    def test_message_made_visible_comes_again_alone_while_the_next_is_in_flight(self, as_sqs: StoreDriver) -> None:
-        queue = create_fifo(as_sqs)
-        send_groups(as_sqs, queue, "a1", "a2", "a3")
-        first, second = as_sqs.receive(queue, 2)
-        assert as_sqs.change_visibility(queue, first.receipt, 0) is None
-        (again,) = as_sqs.receive(queue)
+    def test_message_made_visible_comes_again_alone_while_the_next_is_in_flight(self, driver: StoreDriver) -> None:
+        queue = create_fifo(driver)
+        send_groups(driver, queue, "a1", "a2", "a3")
+        first, second = driver.receive(queue, 2)
+        assert driver.change_visibility(queue, first.receipt, 0) is None
+        (again,) = driver.receive(queue)
         assert (again.message.body, again.receives) == (b"a1", 2)
-        assert as_sqs.delete(queue, second.receipt) == [None]
-        assert as_sqs.receive(queue) == []
-        assert as_sqs.delete(queue, again.receipt) == [None]
-        assert bodies(as_sqs.receive(queue)) == ["a3"]
+        assert driver.delete(queue, second.receipt) == [None]
+        assert driver.receive(queue) == []
+        assert driver.delete(queue, again.receipt) == [None]
+        assert bodies(driver.receive(queue)) == ["a3"]
 
     def test_later_message_made_visible_waits_for_the_earlier_one(self, driver: StoreDriver) -> None:
         queue = create_fifo(driver)
@@ -196,7 +196,6 @@ class TestFifoVisibility(SuitePart):
         driver.pass_time(30 * SECOND)
         assert bodies(driver.receive(queue)) == ["a2"]
 
-    @pytest.mark.usefixtures("as_sqs")
     def test_visibility_of_each_message_survives_a_crash(self, crashable: StoreDriver) -> None:
         queue = create_fifo(crashable)
         send_groups(crashable, queue, "a1", "a2", "a3", "b1")
@@ -233,42 +232,42 @@ class TestFifoVisibility(SuitePart):
 
 
 class TestFifoTurns(SuitePart):
-    def test_served_groups_go_behind_those_that_were_not_and_are_served_whole(self, as_sqs: StoreDriver) -> None:
-        queue = create_fifo(as_sqs)
-        send_groups(as_sqs, queue, "a1", "b1", "b2", "c1", "a2")
-        assert bodies(as_sqs.receive(queue, 3, visibility_ms=0)) == ["a1", "a2", "b1"]
-        assert bodies(as_sqs.receive(queue, 10)) == ["c1", "a1", "a2", "b1", "b2"]
+    def test_served_groups_go_behind_those_that_were_not_and_are_served_whole(self, driver: StoreDriver) -> None:
+        queue = create_fifo(driver)
+        send_groups(driver, queue, "a1", "b1", "b2", "c1", "a2")
+        assert bodies(driver.receive(queue, 3, visibility_ms=0)) == ["a1", "a2", "b1"]
+        assert bodies(driver.receive(queue, 10)) == ["c1", "a1", "a2", "b1", "b2"]
 
     def test_groups_whose_time_has_run_out_come_in_the_order_in_which_they_were_served(
-        self, as_sqs: StoreDriver
+        self, driver: StoreDriver
     ) -> None:
-        queue = create_fifo(as_sqs, visibility_ms=SECOND)
-        send_groups(as_sqs, queue, "a1", "b1", "b2", "c1", "a2")
-        assert bodies(as_sqs.receive(queue, 2)) == ["a1", "a2"]
-        assert bodies(as_sqs.receive(queue, 1)) == ["b1"]
-        as_sqs.pass_time(SECOND)
-        assert bodies(as_sqs.receive(queue, 10)) == ["c1", "a1", "a2", "b1", "b2"]
+        queue = create_fifo(driver, visibility_ms=SECOND)
+        send_groups(driver, queue, "a1", "b1", "b2", "c1", "a2")
+        assert bodies(driver.receive(queue, 2)) == ["a1", "a2"]
+        assert bodies(driver.receive(queue, 1)) == ["b1"]
+        driver.pass_time(SECOND)
+        assert bodies(driver.receive(queue, 10)) == ["c1", "a1", "a2", "b1", "b2"]
 
-    def test_group_that_goes_on_comes_behind_those_that_wait(self, as_sqs: StoreDriver) -> None:
-        queue = create_fifo(as_sqs)
-        send_groups(as_sqs, queue, "a1", "a2", "b1", "c1")
-        as_sqs.delete(queue, as_sqs.receive(queue, 1)[0].receipt)
-        send_groups(as_sqs, queue, "d1")
-        assert bodies(as_sqs.receive(queue)) == ["b1", "c1", "a2", "d1"]
+    def test_group_that_goes_on_comes_behind_those_that_wait(self, driver: StoreDriver) -> None:
+        queue = create_fifo(driver)
+        send_groups(driver, queue, "a1", "a2", "b1", "c1")
+        driver.delete(queue, driver.receive(queue, 1)[0].receipt)
+        send_groups(driver, queue, "d1")
+        assert bodies(driver.receive(queue)) == ["b1", "c1", "a2", "d1"]
 
-    def test_new_group_is_the_last(self, as_sqs: StoreDriver) -> None:
-        queue = create_fifo(as_sqs)
-        send_groups(as_sqs, queue, "a1")
-        as_sqs.receive(queue, visibility_ms=0)
-        send_groups(as_sqs, queue, "b1")
-        assert bodies(as_sqs.receive(queue)) == ["a1", "b1"]
+    def test_new_group_is_the_last(self, driver: StoreDriver) -> None:
+        queue = create_fifo(driver)
+        send_groups(driver, queue, "a1")
+        driver.receive(queue, visibility_ms=0)
+        send_groups(driver, queue, "b1")
+        assert bodies(driver.receive(queue)) == ["a1", "b1"]
 
-    def test_group_that_had_nothing_left_is_new(self, as_sqs: StoreDriver) -> None:
-        queue = create_fifo(as_sqs)
-        send_groups(as_sqs, queue, "a1", "b1")
-        as_sqs.delete(queue, as_sqs.receive(queue, 1)[0].receipt)
-        send_groups(as_sqs, queue, "a2")
-        assert bodies(as_sqs.receive(queue)) == ["b1", "a2"]
+    def test_group_that_had_nothing_left_is_new(self, driver: StoreDriver) -> None:
+        queue = create_fifo(driver)
+        send_groups(driver, queue, "a1", "b1")
+        driver.delete(queue, driver.receive(queue, 1)[0].receipt)
+        send_groups(driver, queue, "a2")
+        assert bodies(driver.receive(queue)) == ["b1", "a2"]
 
 
 class TestFifoReceipts(SuitePart):

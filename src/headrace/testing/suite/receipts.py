@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 
-import pytest
-
 from headrace.errors import (
     InvalidParameter,
     MessageNotFound,
@@ -50,28 +48,28 @@ class TestDeleting(SuitePart):
         driver.send(queue, "x")
         assert len({driver.receive_one(queue).receipt for _ in range(5)}) == 5
 
-    def test_receipt_of_an_earlier_receive_deletes(self, as_sqs: StoreDriver) -> None:
-        queue = as_sqs.create("q", visibility_ms=SECOND)
-        as_sqs.send(queue, "x")
-        earlier = as_sqs.receive_one(queue).receipt
-        as_sqs.pass_time(SECOND)
-        newer = as_sqs.receive_one(queue).receipt
-        assert as_sqs.delete(queue, earlier) == [None]
-        assert (as_sqs.counts(queue).in_flight, as_sqs.peek(queue)) == (0, [])
-        assert as_sqs.delete(queue, newer) == [None]
-        assert isinstance(as_sqs.change_visibility(queue, newer, MINUTE), MessageNotFound | MessageNotInFlight)
+    def test_receipt_of_an_earlier_receive_deletes(self, driver: StoreDriver) -> None:
+        queue = driver.create("q", visibility_ms=SECOND)
+        driver.send(queue, "x")
+        earlier = driver.receive_one(queue).receipt
+        driver.pass_time(SECOND)
+        newer = driver.receive_one(queue).receipt
+        assert driver.delete(queue, earlier) == [None]
+        assert (driver.counts(queue).in_flight, driver.peek(queue)) == (0, [])
+        assert driver.delete(queue, newer) == [None]
+        assert isinstance(driver.change_visibility(queue, newer, MINUTE), MessageNotFound | MessageNotInFlight)
 
-    def test_receipt_of_an_earlier_receive_deletes_a_visible_message(self, as_sqs: StoreDriver) -> None:
-        queue = as_sqs.create("q", visibility_ms=SECOND)
-        as_sqs.send(queue, "x")
-        earlier = as_sqs.receive_one(queue).receipt
+    def test_receipt_of_an_earlier_receive_deletes_a_visible_message(self, driver: StoreDriver) -> None:
+        queue = driver.create("q", visibility_ms=SECOND)
+        driver.send(queue, "x")
+        earlier = driver.receive_one(queue).receipt
         for _ in range(2):
-            as_sqs.pass_time(SECOND)
-            as_sqs.receive_one(queue)
-        as_sqs.pass_time(SECOND)
-        assert as_sqs.delete(queue, earlier) == [None]
-        as_sqs.pass_time(HOUR)
-        assert as_sqs.receive(queue) == []
+            driver.pass_time(SECOND)
+            driver.receive_one(queue)
+        driver.pass_time(SECOND)
+        assert driver.delete(queue, earlier) == [None]
+        driver.pass_time(HOUR)
+        assert driver.receive(queue) == []
 
     def test_what_a_reader_has_claimed_is_not_deleted_by_a_receipt(self, driver: StoreDriver) -> None:
         queue = driver.create("q")
@@ -217,53 +215,52 @@ class TestChangingVisibility(SuitePart):
         driver.pass_time(1)
         assert bodies(driver.receive(queue)) == ["x"]
 
-    def test_message_whose_timeout_has_run_out_is_hidden_again(self, as_sqs: StoreDriver) -> None:
-        queue = as_sqs.create("q", visibility_ms=SECOND)
-        as_sqs.send_all(queue, [entry("x"), entry("y")])
-        receipt = as_sqs.receive(queue, 1)[0].receipt
-        as_sqs.pass_time(SECOND)
-        assert as_sqs.change_visibility(queue, receipt, MINUTE) is None
-        assert as_sqs.counts(queue).in_flight == 1
-        assert bodies(as_sqs.receive(queue)) == ["y"]
-        as_sqs.pass_time(MINUTE - 1)
-        assert bodies(as_sqs.receive(queue)) == ["y"]
-        as_sqs.pass_time(1)
-        (again,) = as_sqs.receive(queue)
+    def test_message_whose_timeout_has_run_out_is_hidden_again(self, driver: StoreDriver) -> None:
+        queue = driver.create("q", visibility_ms=SECOND)
+        driver.send_all(queue, [entry("x"), entry("y")])
+        receipt = driver.receive(queue, 1)[0].receipt
+        driver.pass_time(SECOND)
+        assert driver.change_visibility(queue, receipt, MINUTE) is None
+        assert driver.counts(queue).in_flight == 1
+        assert bodies(driver.receive(queue)) == ["y"]
+        driver.pass_time(MINUTE - 1)
+        assert bodies(driver.receive(queue)) == ["y"]
+        driver.pass_time(1)
+        (again,) = driver.receive(queue)
         assert (again.message.body, again.receives) == (b"x", 2)
 
-    def test_zero_after_the_timeout_changes_nothing(self, as_sqs: StoreDriver) -> None:
-        queue = as_sqs.create("q", visibility_ms=SECOND)
-        as_sqs.send(queue, "x")
-        receipt = as_sqs.receive_one(queue).receipt
-        as_sqs.pass_time(SECOND)
-        assert as_sqs.change_visibility(queue, receipt, 0) is None
-        assert as_sqs.receive_one(queue).receives == 2
+    def test_zero_after_the_timeout_changes_nothing(self, driver: StoreDriver) -> None:
+        queue = driver.create("q", visibility_ms=SECOND)
+        driver.send(queue, "x")
+        receipt = driver.receive_one(queue).receipt
+        driver.pass_time(SECOND)
+        assert driver.change_visibility(queue, receipt, 0) is None
+        assert driver.receive_one(queue).receives == 2
 
-    def test_receipt_of_an_earlier_receive_changes_the_newer_lease(self, as_sqs: StoreDriver) -> None:
-        queue = as_sqs.create("q", visibility_ms=SECOND)
-        as_sqs.send(queue, "x")
-        earlier = as_sqs.receive_one(queue).receipt
-        as_sqs.pass_time(SECOND)
-        newer = as_sqs.receive_one(queue).receipt
-        assert as_sqs.change_visibility(queue, earlier, MINUTE) is None
-        as_sqs.pass_time(MINUTE - 1)
-        assert as_sqs.receive(queue) == []
-        assert as_sqs.change_visibility(queue, earlier, 0) is None
-        assert as_sqs.receive_one(queue).receives == 3
-        assert as_sqs.delete(queue, newer) == [None]
-        assert as_sqs.peek(queue) == []
+    def test_receipt_of_an_earlier_receive_changes_the_newer_lease(self, driver: StoreDriver) -> None:
+        queue = driver.create("q", visibility_ms=SECOND)
+        driver.send(queue, "x")
+        earlier = driver.receive_one(queue).receipt
+        driver.pass_time(SECOND)
+        newer = driver.receive_one(queue).receipt
+        assert driver.change_visibility(queue, earlier, MINUTE) is None
+        driver.pass_time(MINUTE - 1)
+        assert driver.receive(queue) == []
+        assert driver.change_visibility(queue, earlier, 0) is None
+        assert driver.receive_one(queue).receives == 3
+        assert driver.delete(queue, newer) == [None]
+        assert driver.peek(queue) == []
 
-    def test_hidden_again_lasts_at_most_twelve_hours_from_the_receive(self, as_sqs: StoreDriver) -> None:
-        queue = as_sqs.create("q", visibility_ms=SECOND)
-        as_sqs.send(queue, "x")
-        receipt = as_sqs.receive_one(queue).receipt
-        as_sqs.pass_time(HOUR)
-        assert isinstance(as_sqs.change_visibility(queue, receipt, 11 * HOUR + SECOND), InvalidParameter)
-        assert as_sqs.change_visibility(queue, receipt, 11 * HOUR) is None
-        as_sqs.pass_time(11 * HOUR - 1)
-        assert as_sqs.receive(queue) == []
+    def test_hidden_again_lasts_at_most_twelve_hours_from_the_receive(self, driver: StoreDriver) -> None:
+        queue = driver.create("q", visibility_ms=SECOND)
+        driver.send(queue, "x")
+        receipt = driver.receive_one(queue).receipt
+        driver.pass_time(HOUR)
+        assert isinstance(driver.change_visibility(queue, receipt, 11 * HOUR + SECOND), InvalidParameter)
+        assert driver.change_visibility(queue, receipt, 11 * HOUR) is None
+        driver.pass_time(11 * HOUR - 1)
+        assert driver.receive(queue) == []
 
-    @pytest.mark.usefixtures("as_sqs")
     def test_hidden_again_survives_a_crash(self, crashable: StoreDriver) -> None:
         queue = crashable.create("q", visibility_ms=SECOND)
         crashable.send(queue, "x")

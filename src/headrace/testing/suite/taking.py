@@ -188,14 +188,14 @@ class TestFifoTaking(SuitePart):
         driver.change_visibility(queue, taken.receipt, 0)
         assert bodies(driver.receive(queue)) == ["1", "2"]
 
-    def test_first_message_is_taken_though_the_next_is_in_flight(self, as_sqs: StoreDriver) -> None:
-        queue = as_sqs.create("q.fifo", content_dedup=True)
-        first, second, third = (as_sqs.send(queue, body, group="g").seq for body in ("1", "2", "3"))
-        deliveries = as_sqs.receive(queue, 2)
-        as_sqs.change_visibility(queue, deliveries[0].receipt, 0)
-        assert isinstance(take(as_sqs, queue, second)[0], MessageNotVisible)
-        assert isinstance(take(as_sqs, queue, third)[0], MessageNotVisible)
-        assert bodies(take(as_sqs, queue, first)) == ["1"]
+    def test_first_message_is_taken_though_the_next_is_in_flight(self, driver: StoreDriver) -> None:
+        queue = driver.create("q.fifo", content_dedup=True)
+        first, second, third = (driver.send(queue, body, group="g").seq for body in ("1", "2", "3"))
+        deliveries = driver.receive(queue, 2)
+        driver.change_visibility(queue, deliveries[0].receipt, 0)
+        assert isinstance(take(driver, queue, second)[0], MessageNotVisible)
+        assert isinstance(take(driver, queue, third)[0], MessageNotVisible)
+        assert bodies(take(driver, queue, first)) == ["1"]
 
     def test_deleted_makes_way_for_the_next(self, driver: StoreDriver) -> None:
         queue = driver.create("q.fifo", content_dedup=True)

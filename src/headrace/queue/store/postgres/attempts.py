@@ -84,7 +84,7 @@ def run_all(tx: Transaction, wishes: Sequence[Wish]) -> None:
             tx.execute(_KEEP, (attempt.at_ms, attempt.expires_ms, Ints(attempt.seqs), Ints(attempt.receives), *key))
         else:
             tx.execute(_FORGET, key)
-    groups.settle(tx, repeated)
+    groups.settle(tx, repeated, hidden=True)
 
 
 def _lock_groups(tx: Transaction, known: Mapping[Key, Attempt]) -> None:

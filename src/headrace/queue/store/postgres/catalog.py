@@ -47,7 +47,7 @@ class StoredQueue(msgspec.Struct, frozen=True):
         """What was sent to a FIFO queue by this moment may be received at `now`: its delay is over. The delay of a standard
         queue is in its messages."""
         settings = self.info.settings
-        return now - settings.delay_ms if settings.fifo else now + limits.DAY_MS
+        return now - settings.delay_ms if settings.fifo and settings.delay_ms else now + limits.DAY_MS
 
 
 class StoredSubscription(msgspec.Struct, frozen=True):

@@ -60,11 +60,10 @@ UPDATE topic t SET logged = log.messages, log_bytes = log.size, last_ms = coales
 ) log WHERE log.id = t.id
 """
 _GROUPS: Final[LiteralString] = """
-INSERT INTO message_group (queue, name, head, head_sent_ms, busy_ms, taken)
-SELECT m.queue, m.grp, min(m.seq), (array_agg(m.sent_ms ORDER BY m.seq))[1],
-    coalesce(max(m.visible_ms) FILTER (WHERE m.visible_ms > %(now)s AND m.receives + (m.visible_ms >= %(claimed)s)::int > 0), 0),
-    coalesce(max(m.seq) FILTER (WHERE m.visible_ms > %(now)s AND m.receives + (m.visible_ms >= %(claimed)s)::int > 0), 0)
-FROM message m WHERE m.queue = ANY (%(fifo)s) AND m.grp IS NOT NULL GROUP BY m.queue, m.grp
+INSERT INTO message_group (queue, name, head, head_sent_ms, busy_ms, turn)
+SELECT DISTINCT ON (m.queue, m.grp) m.queue, m.grp, m.seq, m.sent_ms,
+    CASE WHEN m.visible_ms > %(now)s AND m.receives + (m.visible_ms >= %(claimed)s)::int > 0 THEN m.visible_ms ELSE 0 END, m.seq
+FROM message m WHERE m.queue = ANY (%(fifo)s) AND m.grp IS NOT NULL ORDER BY m.queue, m.grp, m.seq
 """
 # Its next claims go on in the groups that a reader has claimed from.
 _READERS: Final[LiteralString] = """

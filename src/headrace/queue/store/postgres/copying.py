@@ -58,6 +58,11 @@ _PUBLISHED: Final[LiteralString] = """
 SELECT seq, id, body, attributes, sent_ms, due_ms, grp, dedup_id, trace, sender, 0, NULL::bigint, source
 FROM published WHERE topic = %s AND seq > %s AND seq <= %s ORDER BY seq
 """
+# What a purge has freed is not copied.
+_DEDUP: Final[LiteralString] = """
+SELECT d.queue, d.key, d.id, d.seq, d.expires_ms FROM dedup d LEFT JOIN queue q ON q.id = d.queue
+WHERE d.seq >= coalesce(q.floor, 0)
+"""
 _STATE_LOT: Final[LiteralString] = """
 SELECT name, key, value FROM (
     SELECT name, key, value,
@@ -150,7 +155,7 @@ class PostgresSource:
         return Rest(
             sorted(
                 DedupRecord(names[place], bytes(key), bytes(id_), seq, expires_ms)
-                for place, key, id_, seq, expires_ms in self._all("SELECT queue, key, id, seq, expires_ms FROM dedup")
+                for place, key, id_, seq, expires_ms in self._all(_DEDUP)
                 if place in names and expires_ms > self._now
             ),
             sorted(

@@ -1,4 +1,5 @@
-"""Deduplication in FIFO queues: the first of messages with the same key is stored, for five minutes, on any node.
+"""Deduplication in FIFO queues: the first of messages with the same key is stored, for five minutes, on any node; a purge of the
+queue ends them.
 
 The key's row is the lock: who comes second with a key waits for the first one's commit, and is then a duplicate.
 """

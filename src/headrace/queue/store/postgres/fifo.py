@@ -2,16 +2,14 @@
 
 Most receives are one statement (`fifo_lease.py`). Where that gives nothing, and there is something:
 
-    1. free groups whose leases have ended; lock free groups, oldest head first, and read their first messages: groups are
-       locked one by one as they are read, so no more of them than there are messages wanted
+    1. free groups whose heads' leases have ended; lock free groups in their turn, and read the first messages that each may
+       give: groups are locked one by one as they are read, so no more of them than there are messages wanted
     2. share them out: each request has groups of its own, and takes as many messages of a group as it may, in order; what
        has expired goes
     3. lease the messages, and hold the groups until the leases end
 
-The group's row decides, as it is when it is locked (see `groups.py`). Its messages are read as they were when the statement
-began. What others did in the group meanwhile is committed: a message that is gone is not leased in step 3, and one that is
-new comes behind those that are seen. A group that somebody else has locked just now is skipped; if there was nothing else,
-the receive waits for it, a moment.
+What a group may give, and how a group is passed over that others have just changed: see `fifo_lease.py`. A group that somebody
+else has locked just now is skipped; if there was nothing else, the receive waits for it, a moment.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from headrace.queue.model import Delivery
 from headrace.queue.redrive import Verdict, verdict_of
 from headrace.queue.store.postgres import fifo_lease, flight, groups, redriving, rows
 from headrace.queue.store.postgres.catalog import StoredQueue
-from headrace.queue.store.postgres.fifo_lease import ENDED, FREE
+from headrace.queue.store.postgres.fifo_lease import ENDED, FREE, first_messages
 from headrace.queue.store.postgres.leasing import LEASE_THESE, THESE, Wish, delivery_of, these
 from headrace.queue.store.postgres.transaction import Cursor, Transaction
 
@@ -42,7 +40,7 @@ that stays open, since receives from other queues wait behind it."""
 AGAIN_MS: Final = 20
 """After so long whoever polls looks again for a group that was locked."""
 ENDED_AT_ONCE: Final = 100
-"""So many groups whose leases have ended a receive frees: behind more of them, the oldest head may come a little later."""
+"""So many groups whose heads' leases have ended a receive frees: behind more of them, a group may come a little late."""
 
 _END: Final[LiteralString] = """
 UPDATE message_group SET busy_ms = 0 WHERE ctid = ANY (ARRAY(
@@ -50,14 +48,17 @@ UPDATE message_group SET busy_ms = 0 WHERE ctid = ANY (ARRAY(
     ORDER BY queue, busy_ms LIMIT %(ended)s FOR UPDATE SKIP LOCKED
 )) RETURNING queue
 """
-# The executor locks a group when those before have not had enough messages.
-FIRST: Final[LiteralString] = f"""
-SELECT free.name, m.seq, m.receives, m.sent_ms, m.id, octet_length({rows.BODY})
-FROM ({FREE} FOR UPDATE SKIP LOCKED) free CROSS JOIN LATERAL (
-    SELECT * FROM message
-    WHERE queue = %(queue)s AND grp = free.name AND seq >= greatest(free.head, %(floor)s) ORDER BY seq LIMIT %(each)s
-) m LIMIT %(all)s
-"""  # noqa: S608 - our own text, here and below
+
+
+def first_rows(groups: LiteralString, *columns: LiteralString) -> LiteralString:
+    """The statement that locks groups and reads their first messages: rows of the group's name, `First`, and the columns. The
+    executor locks a group when those before have not had enough messages."""
+    size: LiteralString = f"octet_length({rows.BODY})"
+    shown: LiteralString = ", ".join(["locked.name", "m.seq", "m.receives", "m.sent_ms", "m.id", size, *columns])
+    return f"SELECT {shown} FROM {first_messages(groups)} LIMIT %(all)s"  # noqa: S608 - our own text, here and below
+
+
+_FIRST: Final[LiteralString] = first_rows(FREE + " FOR UPDATE")
 _SOME: Final[LiteralString] = f"SELECT 1 WHERE EXISTS ({FREE}) OR EXISTS ({ENDED})"
 # Waits for who has the first group that should be free, and keeps it.
 _WAIT: Final[LiteralString] = f"""
@@ -95,7 +96,7 @@ class Plan(msgspec.Struct):
     """
 
     given: list[Given] = []
-    held: list[tuple[str, int, int, int]] = []
+    held: list[tuple[str, int, int]] = []
     expired: list[int] = []
     dead: list[tuple[str, First]] = []
     touched: set[str] = set()
@@ -190,7 +191,7 @@ class Receiving:
         # Of its last group each but the last wish may leave what is read: so twice as many are enough for all.
         wanted = self._limit * wishes * (2 if wishes > 1 else 1) if self._room else 0
         each, all_ = max(self._limit, self._lot), max(wanted, self._lot)
-        return self._tx.execute(FIRST, {**self._known(), "each": each, "all": all_})
+        return self._tx.execute(_FIRST, {**self._known(), "each": each, "all": all_})
 
     # --- a round ---
 
@@ -230,7 +231,7 @@ class Receiving:
         settings, now = self.queue.info.settings, self._tx.now
         taken: list[First] = []
         for one in firsts:
-            if one.sent_ms > self.queue.shown_ms(now) or not self._left(given):
+            if not self._left(given):
                 break
             verdict = verdict_of(settings, sent_ms=one.sent_ms, receives=one.receives, now=now)
             if verdict is Verdict.EXPIRE:
@@ -245,7 +246,7 @@ class Receiving:
                 given.size += one.size
                 self._room -= 1
         if taken:
-            plan.held.append((name, taken[0].seq, taken[0].sent_ms, taken[-1].seq))
+            plan.held.append((name, taken[0].seq, taken[0].sent_ms))
         else:
             plan.touched.add(name)
 

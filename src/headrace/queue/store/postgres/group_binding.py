@@ -1,4 +1,5 @@
-"""Which messages of a FIFO queue a claim binds: of groups that are free, and of those that the reader has claimed from before.
+"""Which messages of a FIFO queue a claim binds: of groups of which none is in flight, and of those that the reader has claimed
+from before.
 
 A group's row is its lock (see `groups.py`): a group that is claimed is busy without end, and `reader` says whose. That reader
 may go on in it, behind what it has; to all others it is busy. The groups are locked, their first messages read, without
@@ -22,28 +23,27 @@ from headrace.queue.store.postgres.leasing import THESE, these
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Cursor, Transaction
 
-# The number is CLAIMED_MS, said so that the index is found. A join with a LIMIT, not EXISTS: made while the tables are empty,
-# the plan of that would look through the whole queue for each group.
+# The number is CLAIMED_MS, said so that the index is found. `head`: the first message behind those that are claimed.
 _OWN: Final[LiteralString] = """
-SELECT g.name, g.head, g.head_sent_ms FROM message_group g CROSS JOIN LATERAL (
-    SELECT FROM message m WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, %(floor)s)
-        AND m.visible_ms <= %(now)s AND m.sent_ms <= %(shown)s LIMIT 1
-) waiting WHERE g.queue = %(queue)s AND g.reader = %(reader)s AND g.busy_ms = 4611686018427387904
+SELECT g.ctid AS at, g.queue, g.name, next.seq AS head, g.head AS claimed, g.head_sent_ms AS claimed_sent_ms
+FROM message_group g CROSS JOIN LATERAL (
+    SELECT m.seq, m.visible_ms, m.sent_ms FROM message m
+    WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, %(floor)s)
+        AND m.visible_ms < 4611686018427387904 ORDER BY m.seq LIMIT 1
+) next WHERE g.queue = %(queue)s AND g.reader = %(reader)s AND g.busy_ms = 4611686018427387904
+    AND next.visible_ms <= %(now)s AND next.sent_ms <= %(shown)s
 """
-_LOOK: Final[LiteralString] = (
-    f"SELECT 1 WHERE EXISTS ({fifo_lease.FREE}) OR EXISTS ({fifo_lease.ENDED}) OR EXISTS ({_OWN})"
+# A reader keeps a group for longer than a receive does, so it begins with none of which a message is leased.
+_FREE: Final[LiteralString] = fifo_lease.free_groups("""name NOT IN (
+        SELECT m.grp FROM message m WHERE m.queue = %(queue)s AND m.visible_ms > 0 AND m.visible_ms > %(now)s
+            AND m.visible_ms < 4611686018427387904 AND m.seq >= %(floor)s AND m.grp IS NOT NULL
+    )""")
+_LOOK: Final[LiteralString] = f"SELECT 1 WHERE EXISTS ({_FREE}) OR EXISTS ({fifo_lease.ENDED}) OR EXISTS ({_OWN})"
+_FIRST_FREE: Final[LiteralString] = fifo.first_rows(_FREE + " FOR UPDATE")
+_FIRST_OWN: Final[LiteralString] = fifo.first_rows(
+    _OWN + " FOR UPDATE OF g", "locked.claimed", "locked.claimed_sent_ms"
 )
-_FIRST_OWN: Final[LiteralString] = f"""
-SELECT own.name, m.seq, m.receives, m.sent_ms, m.id, octet_length({rows.BODY}), own.head, own.head_sent_ms
-FROM ({_OWN} FOR UPDATE OF g SKIP LOCKED) own CROSS JOIN LATERAL (
-    SELECT * FROM message
-    WHERE queue = %(queue)s AND grp = own.name AND seq >= greatest(own.head, %(floor)s) AND visible_ms <= %(now)s
-    ORDER BY seq LIMIT %(each)s
-) m LIMIT %(all)s
-"""  # noqa: S608 - our own text
-_BIND: Final[LiteralString] = (
-    f"UPDATE message m SET visible_ms = %(claimed)s {THESE} AND m.visible_ms <= %(now)s RETURNING {rows.COLUMNS}"  # noqa: S608
-)
+_BIND: Final[LiteralString] = f"UPDATE message m SET visible_ms = %(claimed)s {THESE} RETURNING {rows.COLUMNS}"  # noqa: S608
 
 
 class Plan(msgspec.Struct):
@@ -60,15 +60,15 @@ class Plan(msgspec.Struct):
     open: set[groups.Group]
     bound: list[First] = []
     size: int = 0
-    held: list[tuple[str, int, int, int]] = []
+    held: list[tuple[str, int, int]] = []
     expired: list[int] = []
     dead: list[tuple[str, First]] = []
     touched: set[str] = set()
 
 
 class Found(msgspec.Struct):
-    """A locked group: its name, its head and when that was sent (of one that is free: what is taken first), its first messages
-    that nobody has."""
+    """A locked group: its name, its head and when that was sent (of one that is free: what is taken first), the messages that
+    it may give."""
 
     name: str
     head: tuple[int, int] | None
@@ -103,7 +103,7 @@ def _found(tx: Transaction, queue: StoredQueue, reader: str, limit: int) -> list
     wanted = {**_known(tx, queue, reader), "each": limit, "all": limit}
     fifo.end_leases(tx, wanted)
     own = tx.execute(_FIRST_OWN, wanted)
-    free = tx.execute(fifo.FIRST, wanted)
+    free = tx.execute(_FIRST_FREE, wanted)
     found = [
         Found(name, ones[0][6:], [First(*row[1:6]) for row in ones])
         for name, ones in ((name, list(ones)) for name, ones in groupby(own.fetchall(), itemgetter(0)))
@@ -131,11 +131,10 @@ def _lock_targets(tx: Transaction, queue: StoredQueue, found: list[Found]) -> se
 
 def _take(tx: Transaction, queue: StoredQueue, group: Found, plan: Plan, *, limit: int, bytes_max: int) -> bool:
     """Take as many of the group as there may be; whether there may be more, of other groups."""
-    shown_ms = queue.shown_ms(tx.now)
     taken: list[First] = []
     more = True
     for one in group.messages:
-        falls_out = _falls_out(tx, queue, group.name, one, plan) if one.sent_ms <= shown_ms else None
+        falls_out = _falls_out(tx, queue, group.name, one, plan)
         if falls_out is None:
             break
         if falls_out:
@@ -147,7 +146,7 @@ def _take(tx: Transaction, queue: StoredQueue, group: Found, plan: Plan, *, limi
         plan.bound.append(one)
         plan.size += one.size
     if taken:
-        plan.held.append((group.name, *(group.head or (taken[0].seq, taken[0].sent_ms)), taken[-1].seq))
+        plan.held.append((group.name, *(group.head or (taken[0].seq, taken[0].sent_ms))))
     else:
         plan.touched.add(group.name)
     return more
@@ -176,7 +175,7 @@ def _write(tx: Transaction, queue: StoredQueue, reader: str, plan: Plan) -> list
     bound: dict[int, Message] = {}
     if plan.bound:
         wanted = these(queue, [one.seq for one in plan.bound])
-        cursor = tx.execute(_BIND, {**wanted, "claimed": CLAIMED_MS, "now": tx.now})
+        cursor = tx.execute(_BIND, {**wanted, "claimed": CLAIMED_MS})
         groups.hold(tx, number, CLAIMED_MS, plan.held, reader=reader)
         bound = {row[0]: rows.message_of(row) for row in cursor.fetchall()}
         flight.leased(tx, queue, len(bound))

@@ -5,11 +5,14 @@ Whoever changes or deletes messages locks first and settles afterwards, in later
 did in the groups. So a row that is not locked is always true:
 
     head, head_sent_ms   the group's first message that is there, in flight or not
-    busy_ms              until when messages in flight lock the group; 0 when none is
-    taken                no message behind this seq is in flight: those in flight are among the first ones
-    reader               whose claims have the group, if busy_ms is CLAIMED_MS
+    busy_ms              until when that message is in flight; 0 when it is not
+    turn                 the group's place in the queue's rotation: its first head's seq, a new number each time it is served
+    reader               whose claims have the group, if busy_ms is CLAIMED_MS: claimed messages are always the first ones
 
 A group without messages has no row. A row with head 0 is only within a transaction, which so locks a group that is new.
+
+Messages behind the head may be in flight, too, and the row does not say so. But whoever hides one of them writes the row: a
+row that has not changed since a statement began means that no message of the group has been hidden since (`fifo_lease.py`).
 """
 
 from __future__ import annotations
@@ -66,33 +69,37 @@ JOIN message m ON m.queue = held.queue AND m.seq = held.seq
 """
 
 
-def settling(asked: LiteralString, *, among: LiteralString = "true", stays: LiteralString = "true") -> LiteralString:
+def settling(
+    asked: LiteralString,
+    *,
+    among: LiteralString = "true",
+    stays: LiteralString = "true",
+    hidden: LiteralString = "false",
+) -> LiteralString:
     """The part of a statement that settles locked groups, and the table `now_is` of what they now are.
 
     Args:
         asked: tables, the last of them `asked` (queue, name, floor), which names the groups.
         among: what holds of a group g that is settled.
         stays: what holds of a message m that is there when the statement ends.
+        hidden: whether messages behind the heads may have been hidden, so that all rows must be written.
     """
     return f"""{asked}, now_is AS MATERIALIZED (
-    SELECT g.ctid AS at, g.queue, first.seq AS head, first.sent_ms, coalesce(held.until_ms, 0) AS busy_ms
+    SELECT g.ctid AS at, g.queue, first.seq AS head, first.sent_ms,
+        CASE WHEN first.visible_ms > %(now)s THEN first.visible_ms ELSE 0 END AS busy_ms
     FROM asked JOIN message_group g ON g.queue = asked.queue AND g.name = asked.name AND {among}
     LEFT JOIN LATERAL (
-        SELECT m.seq, m.sent_ms FROM message m
+        SELECT m.seq, m.sent_ms, m.visible_ms FROM message m
         WHERE m.queue = g.queue AND m.grp = g.name AND m.seq >= greatest(g.head, asked.floor) AND {stays}
         ORDER BY m.seq LIMIT 1
     ) first ON true
-    LEFT JOIN LATERAL (
-        SELECT max(m.visible_ms) AS until_ms FROM message m
-        WHERE first.seq IS NOT NULL AND m.queue = g.queue AND m.grp = g.name AND m.seq >= first.seq AND m.seq <= g.taken
-            AND m.visible_ms > %(now)s AND {stays}
-    ) held ON true
 ), gone_group AS (
     DELETE FROM message_group g USING now_is WHERE g.ctid = now_is.at AND now_is.head IS NULL
 ), changed AS (
-    UPDATE message_group g SET head = now_is.head, head_sent_ms = now_is.sent_ms, busy_ms = now_is.busy_ms
+    UPDATE message_group g SET head = now_is.head, head_sent_ms = now_is.sent_ms, busy_ms = now_is.busy_ms,
+        turn = CASE WHEN g.head = 0 THEN now_is.head ELSE g.turn END
     FROM now_is WHERE g.ctid = now_is.at AND now_is.head IS NOT NULL
-        AND (g.head <> now_is.head OR g.busy_ms <> now_is.busy_ms)
+        AND (g.head <> now_is.head OR g.busy_ms <> now_is.busy_ms OR {hidden})
 )"""  # noqa: S608 - our own text
 
 
@@ -101,14 +108,20 @@ SELECT queue, min(busy_ms), min(sent_ms) FROM now_is WHERE head IS NOT NULL GROU
 """
 """The rows that `note` reads: of each queue whose groups are settled."""
 _SETTLE: Final[LiteralString] = (
-    settling("WITH asked AS (SELECT * FROM unnest(%(queues)s, %(names)s, %(floors)s) AS asked (queue, name, floor))")
+    settling(
+        "WITH asked AS (SELECT * FROM unnest(%(queues)s, %(names)s, %(floors)s) AS asked (queue, name, floor))",
+        hidden="%(hidden)s",
+    )
     + SETTLED
 )
 _HOLD: Final[LiteralString] = """
-UPDATE message_group g SET head = held.head, head_sent_ms = held.sent_ms, busy_ms = %(until)s,
-    taken = greatest(g.taken, held.taken), reader = %(reader)s
-FROM unnest(%(queues)s, %(names)s, %(heads)s, %(sent)s, %(taken)s) AS held (queue, name, head, sent_ms, taken)
-WHERE g.queue = held.queue AND g.name = held.name
+WITH held AS MATERIALIZED (
+    SELECT *, nextval('message_seq') AS turn
+    FROM unnest(%(queues)s, %(names)s, %(heads)s, %(sent)s) AS held (queue, name, head, sent_ms)
+)
+UPDATE message_group g SET head = held.head, head_sent_ms = held.sent_ms, busy_ms = %(busy)s, turn = held.turn,
+    reader = %(reader)s
+FROM held WHERE g.queue = held.queue AND g.name = held.name
 """
 _DROP_ALL: Final[LiteralString] = """
 DELETE FROM message_group WHERE ctid = ANY (ARRAY(
@@ -127,9 +140,8 @@ SELECT asked.queue,
     least(
         (SELECT min(g.busy_ms) FROM message_group g
             WHERE g.queue = asked.queue AND g.busy_ms > 0 AND g.busy_ms > %(now)s AND g.busy_ms < %(claimed)s),
-        (SELECT g.head_sent_ms - asked.shown_ms + %(now)s FROM message_group g
-            WHERE g.queue = asked.queue AND g.busy_ms = 0 AND g.head > 0 AND g.head_sent_ms > asked.shown_ms
-            ORDER BY g.queue, g.head_sent_ms, g.head LIMIT 1)
+        CASE WHEN asked.shown_ms < %(now)s THEN (SELECT min(g.head_sent_ms) - asked.shown_ms + %(now)s FROM message_group g
+            WHERE g.queue = asked.queue AND g.busy_ms = 0 AND g.head > 0 AND g.head_sent_ms > asked.shown_ms) END
     )
 FROM unnest(%(queues)s, %(shown)s) AS asked (queue, shown_ms)
 """
@@ -182,16 +194,16 @@ def names_of(tx: Transaction, messages: Sequence[tuple[int, int]]) -> Cursor:
     return tx.execute(_NAMES, _places(messages))
 
 
-def settle(tx: Transaction, groups: Iterable[Group]) -> None:
+def settle(tx: Transaction, groups: Iterable[Group], *, hidden: bool = False) -> None:
     """Let the rows of locked groups be what their messages now say: made, changed, gone. What follows for their queues is
-    noted."""
+    noted. `hidden`: messages behind the heads may have been hidden."""
     ones = sorted(set(groups))
     columns = _columns(ones)
     if columns is None:
         return
     known = tx.catalog.by_number
     floors = Ints([known[queue].floor if queue in known else 0 for queue, _ in ones])
-    asked = {"queues": columns[0], "names": columns[1], "floors": floors, "now": tx.now}
+    asked = {"queues": columns[0], "names": columns[1], "floors": floors, "now": tx.now, "hidden": hidden}
     note(tx, tx.execute(_SETTLE, asked).fetchall())
 
 
@@ -229,13 +241,14 @@ def look(tx: Transaction, queues: Sequence[StoredQueue]) -> list[tuple[int, bool
 
 
 def hold(
-    tx: Transaction, queue: int, until_ms: int, held: Sequence[tuple[str, int, int, int]], *, reader: str | None = None
+    tx: Transaction, queue: int, until_ms: int, held: Sequence[tuple[str, int, int]], *, reader: str | None = None
 ) -> None:
-    """Messages of locked groups are leased until `until_ms`, or claimed by `reader`; `held`: of each group its name, the seq and
-    the sent time of its first message, the seq of the last one that is taken."""
-    names, heads, sent, taken = zip(*held, strict=True)
-    asked = {"queues": Ints([queue] * len(held)), "until": until_ms, "names": Texts(names), "reader": reader}
-    tx.execute(_HOLD, {**asked, "heads": Ints(heads), "sent": Ints(sent), "taken": Ints(taken)})
+    """The first messages of locked groups are leased until `until_ms`, or claimed by `reader`, and the groups go behind all
+    others, in this order; `held`: of each group its name, the seq and the sent time of its first message."""
+    names, heads, sent = zip(*held, strict=True)
+    busy_ms = until_ms if until_ms > tx.now else 0
+    asked = {"queues": Ints([queue] * len(held)), "busy": busy_ms, "names": Texts(names), "reader": reader}
+    tx.execute(_HOLD, {**asked, "heads": Ints(heads), "sent": Ints(sent)})
 
 
 def _columns(groups: Iterable[Group]) -> tuple[Ints, Texts] | None:

@@ -76,12 +76,14 @@ WITH again AS MATERIALIZED (
 )
 SELECT * FROM again UNION ALL SELECT * FROM fresh
 """
-# What is ready of a FIFO queue: all messages of groups of which none is in flight. First to see which groups are to be locked,
-# then, of these messages, what is so still.
+# What is ready of a FIFO queue: of each group the messages before the first that is in flight. First to see which groups are to
+# be locked, then, of these messages, what is so still.
 _READY: Final[LiteralString] = """
 SELECT m.seq, m.sent_ms, m.source, m.grp FROM message m JOIN message_group g ON g.queue = m.queue AND g.name = m.grp
 WHERE m.queue = %(queue)s AND m.seq >= %(floor)s AND m.sent_ms <= %(shown)s AND g.busy_ms <= %(now)s
     AND (%(seqs)s::bigint[] IS NULL OR m.seq = ANY (%(seqs)s))
+    AND NOT EXISTS (SELECT FROM message b WHERE b.queue = m.queue AND b.grp = m.grp AND b.seq > g.head AND b.seq <= m.seq
+        AND b.visible_ms > %(now)s)
 ORDER BY m.seq LIMIT %(limit)s
 """
 # A moved message is a new one: id, send time, retention and count begin anew.

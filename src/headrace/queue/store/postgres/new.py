@@ -26,7 +26,8 @@ FROM unnest(%(queues)s, %(due)s, %(ids)s, %(bodies)s, %(attributes)s, %(groups)s
 RETURNING seq
 """
 # Numbered in their order, keys taken in that of the keys: so that nodes do not deadlock. `IS TRUE` keeps the look into
-# `fresh` a hashed one: as a join it would be a loop in a loop. A group that is new gets its head. A row an entry, in order.
+# `fresh` a hashed one: as a join it would be a loop in a loop. A key whose message was purged is free again. A group that is
+# new gets its head. A row an entry, in order.
 _INSERT_FIFO: Final[LiteralString] = """
 WITH entry AS MATERIALIZED (
     SELECT *, nextval('message_seq') AS seq
@@ -37,12 +38,12 @@ WITH entry AS MATERIALIZED (
     INSERT INTO dedup AS d (queue, key, expires_ms, seq, id)
     SELECT queue, key, %(expires)s, seq, id FROM entry WHERE key IS NOT NULL ORDER BY queue, key
     ON CONFLICT (queue, key) DO UPDATE SET expires_ms = excluded.expires_ms, seq = excluded.seq, id = excluded.id
-        WHERE d.expires_ms <= %(now)s
+        WHERE d.expires_ms <= %(now)s OR d.seq < (SELECT q.floor FROM queue q WHERE q.id = d.queue)
     RETURNING d.seq
 ), judged AS MATERIALIZED (
     SELECT *, key IS NULL OR (seq IN (SELECT seq FROM fresh)) IS TRUE AS is_new FROM entry
 ), headed AS (
-    UPDATE message_group g SET head = first.seq, head_sent_ms = %(now)s
+    UPDATE message_group g SET head = first.seq, head_sent_ms = %(now)s, turn = first.seq
     FROM (SELECT queue, grp, min(seq) AS seq FROM judged WHERE is_new GROUP BY queue, grp) AS first
     WHERE g.queue = first.queue AND g.name = first.grp AND g.head = 0
 ), inserted AS (

@@ -121,18 +121,19 @@ CREATE TABLE published (
 ALTER TABLE published ALTER COLUMN body SET STORAGE EXTERNAL, ALTER COLUMN attributes SET STORAGE EXTERNAL;
 """
 
-# head, head_sent_ms: the first message of a group that is there, in flight or not. busy_ms: until when messages in flight
-# lock the group, 0 when none is; taken: none behind this seq is in flight; reader: who has claimed them. So a receive takes groups whose leases ended of
-# message_group_busy, then free ones of message_group_free, oldest head first, however many are busy or not due.
+# head, head_sent_ms: the first message of a group that is there, in flight or not. busy_ms: until when it is in flight, 0 when it
+# is not; turn: the group's place among those of the queue, a new one each time that it is served; reader: who has claimed its
+# first messages. So a receive takes groups whose heads' leases ended of message_group_busy, then free ones of
+# message_group_free in their turn, however many are busy.
 _GROUPS: Final = """
 CREATE INDEX message_of_group ON message (queue, grp, seq) WHERE grp IS NOT NULL;
 CREATE TABLE message_group (
     head bigint NOT NULL DEFAULT 0, head_sent_ms bigint NOT NULL DEFAULT 0, busy_ms bigint NOT NULL DEFAULT 0,
-    taken bigint NOT NULL DEFAULT 0, queue int NOT NULL, name text COLLATE "C" NOT NULL, reader text COLLATE "C",
+    turn bigint NOT NULL DEFAULT 0, queue int NOT NULL, name text COLLATE "C" NOT NULL, reader text COLLATE "C",
     PRIMARY KEY (queue, name)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0,
         autovacuum_vacuum_threshold = 1000);
-CREATE INDEX message_group_free ON message_group (queue, head_sent_ms, head) WHERE busy_ms = 0 AND head > 0;
+CREATE INDEX message_group_free ON message_group (queue, turn, head_sent_ms) WHERE busy_ms = 0 AND head > 0;
 CREATE INDEX message_group_busy ON message_group (queue, busy_ms) WHERE busy_ms > 0;
 CREATE INDEX message_group_claimed ON message_group (queue, reader) WHERE busy_ms = 4611686018427387904; -- CLAIMED_MS
 -- what a dedup key (its digest) named first; receive attempts by their ids, and what each was given

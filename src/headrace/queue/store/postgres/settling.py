@@ -1,8 +1,9 @@
 """Settling deliveries by their receipts: delete, change visibility.
 
-A receipt names a message and the number of the receive: the row's own number is the fence, so a stale receipt touches
-nothing, whoever holds it. A row whose number is the lower one has lost leases (those of standard queues are not synced)
-when the database crashed: a delete still counts, or it would be acknowledged and the message come again.
+A receipt names a message and the number of the receive. In a FIFO queue the row's own number is the fence: a receipt counts
+while its own lease lasts. In a standard queue any receipt counts, as with SQS: who deletes has done the work, even if the
+message has been received again since; so it does if the database has lost the lease in a crash (those of standard queues are
+not synced). A claimed message is out of reach of all receipts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from headrace.errors import CallerError, InvalidParameter, MessageNotFound, Mess
 from headrace.queue import limits
 from headrace.queue.operations import ChangeVisibility, Delete, Operation, Take
 from headrace.queue.store.checks import check_receipts, check_visibility
-from headrace.queue.store.postgres import groups
+from headrace.queue.store.postgres import flight, groups
 from headrace.queue.store.postgres.arrays import Ints
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
@@ -24,8 +25,8 @@ from headrace.queue.store.postgres.transaction import Answers, Cursor, Transacti
 from headrace.wording import seconds_text
 
 _DELETE: Final[LiteralString] = """
-DELETE FROM message m USING unnest(%s, %s, %s) AS held (queue, seq, receives)
-WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives <= held.receives AND m.visible_ms < %s
+DELETE FROM message m USING unnest(%s, %s) AS held (queue, seq)
+WHERE m.queue = held.queue AND m.seq = held.seq AND m.visible_ms < %s
 RETURNING m.queue, m.visible_ms, m.grp, m.received_ms
 """
 _GONE: Final[LiteralString] = """
@@ -53,18 +54,22 @@ SELECT held.queue, held.seq, held.receives FROM unnest(%s, %s, %s) AS held (queu
 JOIN message m ON m.queue = held.queue AND m.seq = held.seq
 """
 _MOVE: Final[LiteralString] = """
-UPDATE message m SET visible_ms = %(now)s + held.timeout_ms
-FROM unnest(%(places)s, %(queues)s, %(seqs)s, %(receives)s, %(timeouts)s)
-    AS held (place, queue, seq, receives, timeout_ms)
-WHERE m.queue = held.queue AND m.seq = held.seq AND m.receives = held.receives
-    AND m.visible_ms > %(now)s AND m.visible_ms < %(claimed)s
+UPDATE message m SET visible_ms = CASE WHEN held.timeout_ms > 0 THEN %(now)s + held.timeout_ms ELSE least(m.visible_ms, %(now)s) END
+FROM unnest(%(places)s, %(queues)s, %(seqs)s, %(receives)s, %(hidden)s, %(timeouts)s)
+    AS held (place, queue, seq, receives, hidden_from, timeout_ms)
+JOIN message before ON before.queue = held.queue AND before.seq = held.seq
+WHERE m.queue = held.queue AND m.seq = held.seq AND m.visible_ms < %(claimed)s
+    AND (held.receives IS NULL OR m.receives = held.receives) AND (m.visible_ms > %(now)s OR m.sent_ms >= held.hidden_from)
     AND %(now)s + held.timeout_ms <= m.received_ms + %(longest)s
-RETURNING held.place
+RETURNING held.place, before.visible_ms <= %(now)s AND held.timeout_ms > 0
 """
 _WHY: Final[LiteralString] = """
-SELECT held.place, m.receives = held.receives AND m.visible_ms > %s AND m.visible_ms < %s
-FROM unnest(%s, %s, %s, %s) AS held (place, queue, seq, receives)
-JOIN message m ON m.queue = held.queue AND m.seq = held.seq
+SELECT held.place, m.visible_ms < %(claimed)s AND m.received_ms IS NOT NULL
+    AND (held.receives IS NULL OR m.receives = held.receives)
+    AND coalesce(m.visible_ms > %(now)s OR m.sent_ms >= held.hidden_from, false)
+FROM unnest(%(places)s, %(queues)s, %(seqs)s, %(receives)s, %(hidden)s, %(oldest)s)
+    AS held (place, queue, seq, receives, hidden_from, oldest_ms)
+JOIN message m ON m.queue = held.queue AND m.seq = held.seq AND (m.visible_ms > %(now)s OR m.sent_ms > held.oldest_ms)
 """
 
 Lease: TypeAlias = tuple[int, int, int]
@@ -72,7 +77,7 @@ Lease: TypeAlias = tuple[int, int, int]
 
 
 def delete(tx: Transaction, operations: Sequence[Delete]) -> Answers:
-    held: set[Lease] = set()
+    held: set[tuple[int, int]] = set()
     strict: set[Lease] = set()
     outcomes = [answer(lambda tx, one: _read_all(tx, one, held, strict), tx, operation) for operation in operations]
     strictly = _delete_leased(tx, strict) if strict else None
@@ -92,7 +97,7 @@ def delete(tx: Transaction, operations: Sequence[Delete]) -> Answers:
     return [[_settled(one, kept) for one in ones] if isinstance(ones, list) else ones for ones in outcomes]
 
 
-def _sorted(held: Iterable[Lease]) -> list[Ints]:
+def _sorted(held: Iterable[tuple[int, ...]]) -> list[Ints]:
     """As columns; in one order for all, so that two lanes do not deadlock."""
     return [Ints(column) for column in zip(*sorted(held), strict=True)]
 
@@ -133,7 +138,7 @@ def _settled(outcome: CallerError | Lease | None, kept: set[Lease]) -> CallerErr
 
 
 def _read_all(
-    tx: Transaction, operation: Delete, held: set[Lease], strict: set[Lease]
+    tx: Transaction, operation: Delete, held: set[tuple[int, int]], strict: set[Lease]
 ) -> list[CallerError | Lease | None]:
     """Add what the receipts name to `held`, or, of a FIFO queue, to `strict`: it is then its place's outcome for the time
     being. An error for each receipt that is none of this queue's."""
@@ -150,8 +155,11 @@ def _read_all(
             if lease[1] < queue.floor:  # what is purged is gone
                 outcomes.append(None)
             else:
-                (strict if fifo else held).add(lease)
                 outcomes.append(lease if fifo else None)
+                if fifo:
+                    strict.add(lease)
+                else:
+                    held.add(lease[:2])
     return outcomes
 
 
@@ -184,6 +192,8 @@ class Change(msgspec.Struct):
     seq: int
     receives: int
     timeout_ms: int
+    strict: bool
+    full: bool = False  # as many as may be are in flight, so a message that is visible stays so
     outcome: CallerError | None = None
 
 
@@ -196,7 +206,7 @@ def change_visibility(tx: Transaction, operations: Sequence[ChangeVisibility]) -
     touched = locked.fetchall() if locked is not None else []
     for lot in _lots(changes):
         _move(tx, lot)
-    groups.settle(tx, touched)
+    groups.settle(tx, touched, hidden=True)
     return [
         [change.outcome if isinstance(change, Change) else change for change in plan]
         if isinstance(plan, list)
@@ -208,11 +218,12 @@ def change_visibility(tx: Transaction, operations: Sequence[ChangeVisibility]) -
 def _plan(tx: Transaction, operation: ChangeVisibility) -> list[Change | CallerError]:
     queue = tx.catalog.queue(operation.queue)
     check_receipts([receipt for receipt, _ in operation.changes])
+    strict = operation.strict or queue.info.settings.fifo
     plan: list[Change | CallerError] = []
     for receipt, timeout_ms in operation.changes:
         try:
             check_visibility(timeout_ms)
-            change = Change(queue, *queue.receipts.read(receipt), timeout_ms)
+            change = Change(queue, *queue.receipts.read(receipt), timeout_ms, strict)
             plan.append(change if change.seq >= queue.floor else MessageNotFound())
         except CallerError as error:
             plan.append(error)
@@ -230,21 +241,32 @@ def _lots(changes: list[Change]) -> list[list[Change]]:
     return [sorted(lot.values(), key=lambda change: (change.queue.number, change.seq)) for lot in lots]
 
 
-def _columns(lot: list[Change]) -> dict[str, Any]:
+def _columns(tx: Transaction, lot: list[Change]) -> dict[str, Any]:
+    """`receives`: None where any receipt counts; `hidden`: from when on messages were sent that are hidden though they are
+    visible, None for none of them."""
+    oldest = [tx.now - one.queue.info.settings.retention_ms for one in lot]
+    hides = [not one.strict and not one.full for one in lot]
     return {
         "places": Ints(range(len(lot))),
         "queues": Ints([one.queue.number for one in lot]),
         "seqs": Ints([one.seq for one in lot]),
-        "receives": Ints([one.receives for one in lot]),
+        "receives": Ints([one.receives if one.strict else None for one in lot]),
+        "hidden": Ints([ms + 1 if hide else None for ms, hide in zip(oldest, hides, strict=True)]),
+        "oldest": Ints(oldest),
+        "now": tx.now,
+        "claimed": CLAIMED_MS,
     }
 
 
 def _move(tx: Transaction, lot: list[Change]) -> None:
-    columns = _columns(lot)
-    times = {"now": tx.now, "claimed": CLAIMED_MS, "longest": limits.VISIBILITY_MAX_MS}
+    for change in lot:
+        change.full = not change.strict and change.timeout_ms > 0 and not flight.room(tx, change.queue, 1)
     timeouts = Ints([one.timeout_ms for one in lot])
-    moved = {place for (place,) in tx.execute(_MOVE, {**columns, **times, "timeouts": timeouts}).fetchall()}
-    for change in [lot[place] for place in moved]:
+    asked = {**_columns(tx, lot), "timeouts": timeouts, "longest": limits.VISIBILITY_MAX_MS}
+    moved: dict[int, bool] = dict(tx.execute(_MOVE, asked).fetchall())
+    for change, hidden in [(lot[place], hidden) for place, hidden in moved.items()]:
+        if hidden:
+            flight.leased(tx, change.queue, 1)
         tx.wrote(durable=change.queue.info.settings.fifo)
         if change.timeout_ms:
             tx.due_at(change.queue.number, tx.now + change.timeout_ms)
@@ -257,12 +279,12 @@ def _move(tx: Transaction, lot: list[Change]) -> None:
 
 def _explain(tx: Transaction, unmoved: list[Change]) -> None:
     """Why a receipt moved nothing."""
-    found: dict[int, bool] = dict(tx.execute(_WHY, (tx.now, CLAIMED_MS, *_columns(unmoved).values())).fetchall())
+    found: dict[int, bool] = dict(tx.execute(_WHY, _columns(tx, unmoved)).fetchall())
     for place, change in enumerate(unmoved):
         if place not in found:
             change.outcome = MessageNotFound()
         elif not found[place]:
-            change.outcome = MessageNotInFlight()
+            change.outcome = flight.full(change.queue) if change.full else MessageNotInFlight()
         else:
             change.outcome = InvalidParameter(
                 "VisibilityTimeout",

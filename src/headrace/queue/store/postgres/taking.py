@@ -53,7 +53,7 @@ def take(tx: Transaction, operation: Take) -> list[Delivery | CallerError]:
     given = [one for one in picked if isinstance(one, int)][:room]
     leased = _lease(tx, queue, given, visibility_ms)
     if heads is not None and leased:
-        groups.hold(tx, queue.number, tx.now + visibility_ms, [(*heads[seq], seq) for seq in leased])
+        groups.hold(tx, queue.number, tx.now + visibility_ms, [heads[seq] for seq in given if seq in leased])
     return [leased.get(one) or flight.full(queue) if isinstance(one, int) else one for one in picked]
 
 
