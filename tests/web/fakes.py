@@ -74,7 +74,7 @@ class FakeExchange(Exchange):
         """The answer is complete."""
         self.aborted = False
         self.done = asyncio.Event()
-        """Set when the answer is complete, aborted, or the client has left."""
+        """Set when the answer is complete, aborted, or the client disconnected."""
 
     # The client
 

@@ -1,4 +1,4 @@
-"""What can be wrong with the settings of the web server and is known before anything is started."""
+"""Validates the settings of the web server before any process starts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from headrace.web.settings import WebSettings
 
 
 def check(settings: WebSettings, origins: Mapping[str, str] | None = None) -> None:
-    """Refuse what cannot work.
+    """Raise an error for settings that cannot work.
 
     Args:
         origins: where each setting was written.
 
-    Raises: SettingsError: names the place and what to do.
+    Raises: SettingsError: names the setting and how to fix it.
     """
     _check_app(settings)
     RouteTable((route, None) for route in routes_of(settings))
     _check_upstreams(settings)
     if settings.direct and not apps_of(settings):
-        raise SettingsError(flag_of("direct"), "there is no app: folders and upstreams are served without a hop anyway")
+        raise SettingsError(flag_of("direct"), "needs an app: static folders and upstreams have no workers")
     _check_clients(settings)
     _check_address(settings, origins or {})
     _check_tls(settings)
@@ -43,8 +43,8 @@ def _check_app(settings: WebSettings) -> None:
             named = Path(app.partition(":")[0])
             if named.suffix == ".py":
                 module = ".".join(named.with_suffix("").parts)
-                raise SettingsError(app, f"an app is named by its module: {module}:app")
-            raise SettingsError(app, "there is no such folder; an app is named module:app")
+                raise SettingsError(app, f"name the app by its module: {module}:app")
+            raise SettingsError(app, "no such folder; an app is named module:app")
 
 
 def _check_durable(settings: WebSettings) -> None:
@@ -66,7 +66,7 @@ def _check_upstreams(settings: WebSettings) -> None:
 
 
 def _check_clients(settings: WebSettings) -> None:
-    """Whom it believes, and how much it takes of one."""
+    """Check trusted proxies and rate limits."""
     if settings.proxy_headers:
         TrustedProxies(settings.trusted_proxies)
     for limit, place in limits_of(settings):

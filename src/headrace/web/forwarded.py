@@ -1,4 +1,4 @@
-"""Who the client is when proxies stand in front: Forwarded (RFC 7239) and X-Forwarded-*. Pure.
+"""Determines the client behind trusted proxies, from Forwarded (RFC 7239) and X-Forwarded-*. Pure.
 
 A header is believed only if the connection comes from a trusted proxy, and only as far as trusted proxies wrote it: the
 list of addresses is read from its right end, trusted ones are skipped, and the first other one is the client. What
@@ -7,7 +7,7 @@ stands left of it, the client may have written itself. Something that is no addr
 A proxy that knows one of the two families passes the other on as the client has sent it. So if both came and do not
 name the same client, neither is believed; if they do, X-Forwarded-* is.
 
-X-Forwarded-Host is not believed: proxies that do not set it (nginx, unless told to) pass on the client's, with which
+X-Forwarded-Host is ignored: proxies that do not set it (nginx, unless configured) pass on the client's, with which
 links and caches can be poisoned. A proxy that must change Host can say the true one in Forwarded.
 """
 
@@ -58,7 +58,7 @@ _SECURE: Final = {"https": True, "wss": True, "http": False, "ws": False}
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """What trusted proxies say of a request; None for what they do not say."""
+    """The client as trusted proxies name it; None for what they do not name."""
 
     address: str | None = None
     port: int = 0
@@ -78,7 +78,7 @@ class TrustedProxies:
     __slots__ = ("_cache", "_networks", "_peers", "_read", "anybody", "unix")
 
     def __init__(self, proxies: Iterable[str]) -> None:
-        """Addresses, networks (`10.0.0.0/8`), `unix` for the clients of a Unix socket, `*` for everybody.
+        """Addresses, networks (`10.0.0.0/8`), `unix` for the clients of a Unix socket, `*` for all.
 
         Raises: SettingsError.
         """
@@ -94,7 +94,7 @@ class TrustedProxies:
         return self._peers(peer)
 
     def client(self, headers: Headers, peer: str) -> Client:
-        """Who the client is, by the headers of a request that came from `peer`."""
+        """The client, from the headers of a request that came from `peer`."""
         if not self._peers(peer):
             return UNKNOWN_CLIENT
         get = headers.get
@@ -179,7 +179,7 @@ def _aligned(value: bytes | None, hops: int, from_end: int) -> str:
 
 
 def _split(value: bytes) -> list[str]:
-    """The last elements of a list; what is left of them, in one piece, is no element any more."""
+    """The last elements of a list; the rest to the left of them stays in one piece."""
     text = value.decode("latin-1").strip()
     return [part.strip() for part in text.rsplit(",", _HOPS_MAX)] if text else []
 
@@ -207,7 +207,7 @@ def _parse_forwarded(value: str) -> list[dict[str, str]]:
     """The elements of a Forwarded header; none if it is malformed anywhere.
 
     Because of quotes it can only be read from the left, where the client's own part is: if that has a quote too many,
-    nobody knows where the proxies' part begins.
+    it is unknown where the proxies' part begins.
     """
     if len(value) > _FORWARDED_BYTES_MAX:
         return []

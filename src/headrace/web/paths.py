@@ -32,7 +32,7 @@ def is_below(prefix: str, path: str) -> bool:
 
 
 def strip_prefix(prefix: str, path: str) -> str:
-    """What a route's consumer sees of a path that matched: without `prefix`, and never empty.
+    """Strip `prefix` from a path that matched it; the result is never empty.
 
     As sent, as far as possible: only where dots climb, or the prefix itself was spelled oddly, canonical.
     """

@@ -1,4 +1,4 @@
-"""What `headrace serve` can be told: the section `web`."""
+"""The settings of `headrace serve`: the section `web`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.settings import Duration, Size, setting
 
 METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
 """What a durable rule covers unless it names others."""
-Port = Annotated[int, setting("TCP port; 0 takes a free one and logs which.", ge=0, le=65_535)]
+Port = Annotated[int, setting("TCP port; 0 picks a free port and logs it.", ge=0, le=65_535)]
 
 
 class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +28,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     proxy: tuple[str, ...] = ()
     """Upstream servers, `http://host:port`."""
     strip: bool = False
-    """Take the path off before passing on (SCRIPT_NAME, root_path; for a proxy: not sent). Folders: always."""
+    """Strip the path before passing the request on (SCRIPT_NAME, root_path; for a proxy: not sent). Folders: always."""
     priority: int = 1
     """Priority in the queue: 0 first, 1 normal, 2 last."""
     cache_control: str = ""
@@ -36,13 +36,13 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     index: bool = False
     """static: list folders that have no index.html."""
     concurrency: int = 64
-    """proxy: requests at once an upstream."""
+    """proxy: maximum of concurrent requests per upstream."""
     health_path: str = ""
-    """proxy: asked every `health_interval`; empty: only what requests show."""
+    """proxy: path of active health checks, every `health_interval`; empty: only requests show the health."""
     health_interval: float = 5.0
     connect_timeout: float = 3.0
     read_timeout: float = 60.0
-    """proxy: seconds until the head of the answer, and between two pieces."""
+    """proxy: seconds until the head of the response, and between two chunks."""
     preserve_host: bool = True
     """proxy: send the client's Host, not the upstream's."""
 
@@ -64,7 +64,7 @@ class DurableSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 RESPOND_ASYNC_RULE: Final = DurableSettings(path="/", methods=("GET", "HEAD", *METHODS), always=False)
-"""Any request whose client asks: behind every other rule."""
+"""Covers any request whose client asks for it; all other rules precede it."""
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,7 +73,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     rate: str
     """`100/s`, `600/m`, `5000/h`."""
     burst: int = 0
-    """Tokens at most; 0: one second's, at least 1."""
+    """Maximum of tokens; 0: those of one second, at least 1."""
     by: str = "address"
     """`address`, or `header:X-Api-Key`; requests without the header are counted by address."""
     path: str = "/"
@@ -88,58 +88,68 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, setting("Address to listen on.")] = "127.0.0.1"
     port: Port = 8000
     uds: Annotated[Path | None, setting("Unix socket to listen on instead of host and port.")] = None
-    workers: Annotated[int, setting("Worker processes; 0: one for each usable core, at most 8.", ge=0, le=512)] = 0
-    threads: Annotated[int, setting("WSGI: threads of a worker, each with one request.", ge=1, le=256)] = 8
-    concurrency: Annotated[int, setting("ASGI: requests at once in a worker, at most.", ge=1, le=100_000)] = 1_000
+    workers: Annotated[int, setting("Worker processes; 0: one per usable core, at most 8.", ge=0, le=512)] = 0
+    threads: Annotated[int, setting("WSGI: threads per worker; each handles one request at a time.", ge=1, le=256)] = 8
+    concurrency: Annotated[int, setting("ASGI: maximum of concurrent requests per worker.", ge=1, le=100_000)] = 1_000
     edges: Annotated[int, setting("Processes that hold the client connections.", ge=1, le=64)] = 1
     direct: Annotated[
         bool,
-        setting("No edge: workers hold the connections themselves. Fastest; a killed one loses them.", switch=True),
+        setting(
+            "No edge: workers hold the client connections. Fastest; a killed worker loses its connections.", switch=True
+        ),
     ] = False
-    interface: Annotated[Literal["auto", "wsgi", "asgi"], setting("What the app speaks; auto finds out.")] = "auto"
+    interface: Annotated[Literal["auto", "wsgi", "asgi"], setting("Interface of the app; auto detects it.")] = "auto"
     app_dir: Annotated[Path, setting("Folder to import the app from.")] = Path()
-    root_path: Annotated[str, setting("Path that a proxy in front has taken off (SCRIPT_NAME, root_path).")] = ""
+    root_path: Annotated[str, setting("Path prefix that a proxy in front strips (SCRIPT_NAME, root_path).")] = ""
     reload: Annotated[bool, setting("Restart the workers when a source file changes.", switch=True)] = False
     reload_dir: Annotated[tuple[Path, ...], setting("Folder to watch instead of --app-dir. May be repeated.")] = ()
     preload: Annotated[bool, setting("Import the app once and fork the workers from there.")] = True
-    lifespan: Annotated[Literal["auto", "on", "off"], setting("ASGI lifespan: auto goes on without it.")] = "auto"
+    lifespan: Annotated[
+        Literal["auto", "on", "off"],
+        setting("ASGI lifespan; auto continues without it if the app does not support it."),
+    ] = "auto"
     proxy: Annotated[
         tuple[str, ...], setting("Upstream to pass all requests to, http://host:port. May be repeated.")
     ] = ()
     proxy_headers: Annotated[
-        bool, setting("Believe Forwarded and X-Forwarded-* of --trusted-proxies.", switch=True)
+        bool, setting("Trust Forwarded and X-Forwarded-* from --trusted-proxies.", switch=True)
     ] = False
     trusted_proxies: Annotated[
-        tuple[str, ...], setting("Address or network of a proxy that is believed; `*` for all. May be repeated.")
+        tuple[str, ...], setting("Address or network of a trusted proxy; `*` for all. May be repeated.")
     ] = ("127.0.0.1", "::1", "unix")
-    certfile: Annotated[Path | None, setting("TLS certificate chain, PEM; read anew on HUP.")] = None
+    certfile: Annotated[Path | None, setting("TLS certificate chain, PEM; reloaded on HUP.")] = None
     keyfile: Annotated[Path | None, setting("TLS private key, PEM.")] = None
     http2: Annotated[bool, setting("Offer HTTP/2 to TLS clients.")] = True
-    queue_size: Annotated[int, setting("Requests that may wait for a worker; more get 503.", ge=1, le=1_000_000)] = (
-        1_000
-    )
+    queue_size: Annotated[
+        int, setting("Maximum of requests that wait for a worker; more get 503.", ge=1, le=1_000_000)
+    ] = 1_000
     queue_timeout: Annotated[Duration, setting("Longest wait for a worker; then 503.", ge=0.001, le=3_600)] = Duration(
         10
     )
     request_timeout: Annotated[
-        Duration, setting("Longest run until the answer begins; then 504 and a new worker. 0: none.", ge=0, le=86_400)
+        Duration,
+        setting("Longest time until the response begins; then 504 and a new worker. 0: no limit.", ge=0, le=86_400),
     ] = Duration(60)
-    body_max: Annotated[Size, setting("Longest request body.", ge=0)] = Size(2 * 2**30)
+    body_max: Annotated[Size, setting("Maximum size of a request body.", ge=0)] = Size(2 * 2**30)
     max_requests: Annotated[int, setting("Replace a worker after this many requests, ±10 %. 0: never.", ge=0)] = 0
-    max_rss: Annotated[Size | None, setting("Replace a worker whose memory is above this.", ge=2**20)] = None
+    max_rss: Annotated[Size | None, setting("Replace a worker whose memory exceeds this.", ge=2**20)] = None
     drain: Annotated[Duration, setting("Time for requests to finish after TERM or HUP.", ge=0, le=3_600)] = Duration(25)
-    keep_alive: Annotated[Duration, setting("How long an idle connection is kept.", ge=1, le=3_600)] = Duration(60)
+    keep_alive: Annotated[Duration, setting("Time after which an idle connection is closed.", ge=1, le=3_600)] = (
+        Duration(60)
+    )
     connections_max: Annotated[
-        int, setting("Open connections of an edge; more wait in the kernel.", ge=1, le=1_000_000)
+        int, setting("Maximum of open connections per edge; more wait in the kernel.", ge=1, le=1_000_000)
     ] = 10_000
-    compress: Annotated[bool, setting("Compress answers that are text (gzip; br and zstd with headrace[web]).")] = True
+    compress: Annotated[bool, setting("Compress text responses (gzip; br and zstd with headrace[web]).")] = True
     cache_control: Annotated[str, setting("Folder: the Cache-Control header; empty means no-cache.")] = ""
     index: Annotated[bool, setting("Folder: list folders that have no index.html.", switch=True)] = False
-    rate_limit: Annotated[str, setting("Requests of one client address: 100/s, 600/m; more get 429.")] = ""
+    rate_limit: Annotated[
+        str, setting("Maximum rate per client address, for example 100/s or 600/m; more get 429.")
+    ] = ""
     access_log: Annotated[
         str, setting("File, `-` for standard output, `off`; auto is `-` on a terminal, else off.")
     ] = "auto"
-    access_log_format: Annotated[Literal["combined", "json"], setting("Form of the access log.")] = "combined"
+    access_log_format: Annotated[Literal["combined", "json"], setting("Format of the access log.")] = "combined"
     admin: Annotated[
         str, setting("Address of the listener for /metrics and /health: host:port, or a socket's path.")
     ] = ""
@@ -147,15 +157,17 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     durable_queue: Annotated[str, setting("Queue of the durable requests.")] = "headrace-requests"
     respond_async: Annotated[
         bool,
-        setting("With --broker: any request that says Prefer: respond-async is durable; off: only where a rule is."),
+        setting(
+            "With --broker: any request with Prefer: respond-async is durable; off: only those that a rule covers."
+        ),
     ] = True
-    routes: Annotated[tuple[RouteSettings, ...], setting("What answers which host and path; tables of a file.")] = ()
+    routes: Annotated[tuple[RouteSettings, ...], setting("Routes by host and path; tables in the file.")] = ()
     durable: Annotated[
-        tuple[DurableSettings, ...], setting("Requests that are stored before 202; tables of a file.")
+        tuple[DurableSettings, ...], setting("Requests that are stored before 202; tables in the file.")
     ] = ()
-    limits: Annotated[tuple[LimitSettings, ...], setting("Rates of clients; tables of a file.")] = ()
+    limits: Annotated[tuple[LimitSettings, ...], setting("Rate limits of clients; tables in the file.")] = ()
     log_format: Annotated[Literal["auto", "text", "json"], setting("auto: text on a terminal, else json.")] = "auto"
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], setting("Least severe line to log.")] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], setting("Lowest level to log.")] = "info"
 
 
 FIXED: Final = (
@@ -171,4 +183,4 @@ FIXED: Final = (
     "broker",
     "durable_queue",
 )
-"""What a reload does not change."""
+"""Settings that a reload does not change."""

@@ -182,7 +182,7 @@ def test_any_number_of_arguments_is_wsgi() -> None:
     ("app", "words"),
     [
         ("text", "cannot be called"),
-        (lambda: wsgi, "write it with ()"),
+        (lambda: wsgi, "append ()"),
         (make_app, "scope, receive and send"),
         (lambda a, b, c, d: None, "--interface"),
     ],

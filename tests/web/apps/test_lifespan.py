@@ -69,7 +69,7 @@ def test_auto_goes_on_without_a_lifespan(script: tuple[str, ...], caplog: pytest
     assert [record.__dict__["action"] for record in caplog.records] == ["web.lifespan.absent"]
 
 
-@pytest.mark.parametrize(("script", "words"), [(("raise",), "no database"), (("",), "without a word")])
+@pytest.mark.parametrize(("script", "words"), [(("raise",), "no database"), (("",), "without reporting")])
 def test_on_insists(script: tuple[str, ...], words: str) -> None:
     async def test() -> None:
         with pytest.raises(LifespanFailed, match=words):

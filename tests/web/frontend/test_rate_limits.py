@@ -177,7 +177,7 @@ def test_what_is_no_rate_is_refused_with_value_and_form(text: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (LimitSettings(rate="1/s", burst=-1), "burst is -1"),
+        (LimitSettings(rate="1/s", burst=-1), "invalid burst -1"),
         (LimitSettings(rate="1/s", by="cookie"), "header:X-Api-Key"),
         (LimitSettings(rate="1/s", by="header:a b"), "header:X-Api-Key"),
         (LimitSettings(rate="1/s", name='a"b'), "name"),

@@ -231,14 +231,14 @@ def test_a_folder_is_served_as_static_files(tmp_path: Path) -> None:
     [
         (RouteSettings(), "this has none"),
         (RouteSettings(app="a:b", static="x"), "this has app and static"),
-        (RouteSettings(app="a:b", host="h:80"), "'h:80' is neither"),
-        (RouteSettings(app="a:b", host="a.*.org"), "neither a name"),
-        (RouteSettings(app="a:b", host="http://x"), "neither a name"),
+        (RouteSettings(app="a:b", host="h:80"), "invalid host 'h:80'"),
+        (RouteSettings(app="a:b", host="a.*.org"), "invalid host"),
+        (RouteSettings(app="a:b", host="http://x"), "invalid host"),
         (RouteSettings(app="a:b", path="api"), "'api' is not a path"),
         (RouteSettings(app="a:b", path="/a?b"), "is not a path"),
         (RouteSettings(app="a:b", path="/a b"), "is not a path"),
         (RouteSettings(app="a:b", path=""), "is not a path"),
-        (RouteSettings(app="a:b", priority=3), "priority is 3"),
+        (RouteSettings(app="a:b", priority=3), "invalid priority 3"),
     ],
 )
 def test_a_route_that_cannot_be_is_refused_with_its_place(route: RouteSettings, reason: str) -> None:

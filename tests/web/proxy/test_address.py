@@ -47,11 +47,11 @@ def test_same_upstream_twice_is_refused() -> None:
 @pytest.mark.parametrize(
     ("route", "reason"),
     [
-        (RouteSettings(proxy=("http://a",), concurrency=0), "concurrency is 0"),
-        (RouteSettings(proxy=("http://a",), health_path="health"), "health_path is 'health'"),
-        (RouteSettings(proxy=("http://a",), health_path="/a b"), "health_path is '/a b'"),
-        (RouteSettings(proxy=("http://a",), read_timeout=0), "read_timeout is 0"),
-        (RouteSettings(proxy=("http://a",), connect_timeout=-1), "connect_timeout is -1"),
+        (RouteSettings(proxy=("http://a",), concurrency=0), "invalid concurrency 0"),
+        (RouteSettings(proxy=("http://a",), health_path="health"), "invalid health_path 'health'"),
+        (RouteSettings(proxy=("http://a",), health_path="/a b"), "invalid health_path '/a b'"),
+        (RouteSettings(proxy=("http://a",), read_timeout=0), "invalid read_timeout 0"),
+        (RouteSettings(proxy=("http://a",), connect_timeout=-1), "invalid connect_timeout -1"),
     ],
 )
 def test_other_settings_are_checked(route: RouteSettings, reason: str) -> None:
@@ -65,5 +65,5 @@ def test_the_command_checks_before_anything_is_started() -> None:
 
 
 def test_direct_mode_is_for_apps() -> None:
-    with pytest.raises(SettingsError, match="there is no app"):
+    with pytest.raises(SettingsError, match="needs an app"):
         check(WebSettings(proxy=("http://a",), direct=True))

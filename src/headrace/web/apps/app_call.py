@@ -1,4 +1,4 @@
-"""One request inside an ASGI application: what its HTTP and its WebSocket runs have in common.
+"""The base of one call of an ASGI application, for HTTP and WebSocket.
 
 An answer's head is held until the first piece of its body, as ASGI allows: a whole answer is then one call and one write.
 """
@@ -30,7 +30,7 @@ _ASGI_VERSION: Final = "3.0"
 class AppCall(ABC):
     """One call of the application. It ends with the application's coroutine; `AsgiTarget` keeps it until then.
 
-    `exchange.notify` is set only while somebody waits: most requests never do.
+    `exchange.notify` is set only while a coroutine waits for it: most requests never need it.
     """
 
     __slots__ = ("_head", "_loop", "_waiters", "exchange", "task")
@@ -56,7 +56,7 @@ class AppCall(ABC):
 
     @property
     def left(self) -> bool:
-        """Whether the client has left, so that what fails now probably fails because of that."""
+        """Whether the client disconnected, so that what fails now probably fails because of that."""
         return self.exchange.gone
 
     def leave(self) -> None:  # noqa: B027  # nothing to do, for most
@@ -65,7 +65,7 @@ class AppCall(ABC):
     # Waiting
 
     async def _changed(self) -> None:
-        """Until the exchange has news: any, so look again."""
+        """Wait until the exchange changes in any way; callers check again."""
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(waiter)
         self.exchange.notify = self._notified
@@ -80,7 +80,7 @@ class AppCall(ABC):
                 waiter.set_result(None)
 
     async def _room(self) -> None:
-        """Until the client has taken enough of what was sent."""
+        """Wait until the exchange is writable."""
         while not self.exchange.writable:
             await self._changed()
 
@@ -139,7 +139,7 @@ class AppCall(ABC):
 
 
 def scope_of(exchange: Exchange, kind: str, scheme: str) -> dict[str, Any]:
-    """What HTTP and WebSocket scopes have in common. `path` includes `root_path`, as ASGI wants."""
+    """The part of the scope that HTTP and WebSocket share. `path` includes `root_path`, as ASGI wants."""
     whole, root_path = exchange.path, exchange.root_path
     if root_path:
         whole = root_path + whole

@@ -1,4 +1,4 @@
-"""Find the application that `module:app` names, and find out what it speaks."""
+"""Import the application that `module:app` names, and detect whether it is WSGI or ASGI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["AppInvalid", "AppNotFound", "Interface", "interface_of", "load"]
 Interface: TypeAlias = Literal["wsgi", "asgi"]
 
 _USUAL_NAMES: Final = ("app", "application", "asgi", "wsgi")
-"""What is looked for when a module alone is given."""
+"""Names that are tried when only a module is given."""
 _WSGI_NAMES: Final = frozenset({"environ", "start_response"})
 _ASGI_NAMES: Final = frozenset({"scope", "receive", "send"})
 
@@ -27,7 +27,7 @@ def load(spec: str, *, app_dir: Path) -> Any:  # an application may be anything 
 
 
 def interface_of(app: object) -> Interface:
-    """What `app` speaks, from its form alone; it is not called.
+    """The interface of `app`, detected from its signature; it is not called.
 
     A coroutine function, or three arguments, is ASGI; one argument is ASGI in its older form, which answers a coroutine
     function; two arguments, or any number, are WSGI. Instances are judged by `__call__`, classes by how they are constructed.
@@ -45,11 +45,11 @@ def interface_of(app: object) -> Interface:
     if _WSGI_NAMES.intersection(names):
         return "wsgi"
     if not most:
-        raise AppInvalid(what, "it takes no arguments; if it makes the application, write it with ()")
+        raise AppInvalid(what, "it takes no arguments; if it is a factory, append ()")
     if most == _UNLIMITED and required <= 2:
         return "wsgi"  # as `wsgiref.validate` wraps; what wraps an ASGI application is a coroutine function
     if required > 3 or most == _UNLIMITED:
-        raise AppInvalid(what, "its arguments do not tell whether it is WSGI or ASGI; say so with --interface")
+        raise AppInvalid(what, "its arguments do not show whether it is WSGI or ASGI; set --interface")
     return "wsgi" if required <= 2 <= most else "asgi"
 
 
@@ -66,7 +66,7 @@ def _is_coroutine_function(app: Callable[..., Any]) -> bool:
 
 
 def _unwrapped(app: Callable[..., Any]) -> Callable[..., Any]:
-    """What partials and decorators that follow `functools.wraps` have inside."""
+    """The function inside partials and decorators that use `functools.wraps`."""
     while isinstance(app, functools.partial):
         app = app.func
     inner: Callable[..., Any] = inspect.unwrap(app)
@@ -85,7 +85,7 @@ def _positional(what: str, app: Callable[..., Any]) -> tuple[list[str], int, int
     try:
         parameters = inspect.signature(app).parameters.values()
     except (TypeError, ValueError):
-        raise AppInvalid(what, "its arguments are unknown; say with --interface whether it is WSGI or ASGI") from None
+        raise AppInvalid(what, "its arguments are unknown; set --interface to wsgi or asgi") from None
     plain = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     required = sum(each.default is each.empty for each in plain)
     unlimited = any(each.kind is each.VAR_POSITIONAL for each in parameters)

@@ -1,4 +1,4 @@
-"""ASGI applications as consumers: an exchange is a call of the application, a task of its own on the loop.
+"""Runs ASGI applications: each exchange is one call of the application, in its own task.
 
 ASGI 3, and the double callables of ASGI 2. The specification's version 2.3 is spoken to HTTP applications on purpose:
 Starlette ends a streaming answer at once when its client leaves; with 2.4 only when it next sends.
@@ -72,14 +72,14 @@ class AsgiTarget:
         return len(self._runs)
 
     def leave(self) -> None:
-        """Tell those who would stay for ever that it is time: WebSockets are closed with 1012 (come again). Requests go
-        on, and more may come. Idempotent."""
+        """Close WebSockets with 1012 (service restart), since they would not end by themselves. Requests continue, and more
+        may come. Idempotent."""
         self._leaving = True
         for run in tuple(self._runs):
             run.leave()
 
     async def close(self, grace_s: float) -> bool:
-        """Leave, and wait until nothing is in flight; after `grace_s` cancel what is. Idempotent.
+        """Leave, and wait until nothing is in flight; after `grace_s` cancel the calls that remain. Idempotent.
 
         Returns: whether all have ended by themselves.
         """
@@ -180,7 +180,7 @@ class HttpCall(AppCall):
 
     async def send(self, message: Message) -> None:
         if self.exchange.gone:
-            await asyncio.sleep(0)  # an endless answer must not keep the loop to itself, when nobody takes it
+            await asyncio.sleep(0)  # an endless answer must not keep the loop to itself, when no client takes it
             return
         kind = message["type"]
         if kind == "http.response.body":
@@ -202,7 +202,7 @@ class HttpCall(AppCall):
             problem.respond(exchange, 503, "the server is stopping; try again", headers=[(b"Retry-After", b"1")])
             return ""
         wrong = "without completing its answer" if self._head or exchange.stage is not WAITING else "without an answer"
-        problem.respond(exchange, 500, "the application failed; the server's log has more")
+        problem.respond(exchange, 500, "the application failed; see the server's log")
         return f"returned {wrong}"
 
 
@@ -220,9 +220,11 @@ else:
 
 def _log_failure(exchange: Exchange, error: BaseException, *, left: bool) -> None:
     if isinstance(error, (asyncio.CancelledError, ClientGone)):
-        return  # by a drain, which has said so; or because the client has left
+        return  # by a drain, which has said so; or because the client disconnected
     _log.log(
-        logging.INFO if left else logging.ERROR,  # what fails after the client has left mostly fails because of that
+        logging.INFO
+        if left
+        else logging.ERROR,  # what fails after the client disconnected mostly fails because of that
         "%s %s: the application failed: %r",
         exchange.method,
         exchange.path,

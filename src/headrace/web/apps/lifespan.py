@@ -101,9 +101,9 @@ class Lifespan:
         if waiter.done() or (waiter is self._stopped and not self._started.done()):
             raise RuntimeError(f"{kind} was sent out of turn")
         if kind.endswith(".failed"):
-            reason = str(message.get("message") or "it said no reason")
+            reason = str(message.get("message") or "it gave no reason")
             waiter.set_exception(LifespanFailed(reason))
-            waiter.exception()  # seen, also if nobody asks any more
+            waiter.exception()  # retrieved, so that asyncio does not complain
         else:
             waiter.set_result(None)
 
@@ -113,7 +113,7 @@ class Lifespan:
         task, self._task = self._task, None
         error = None if task.cancelled() else task.exception()
         if self._mode == "on":
-            raise LifespanFailed(repr(error) if error else "it returned without a word about its startup") from error
+            raise LifespanFailed(repr(error) if error else "it returned without reporting its startup") from error
         _log.info(
             "the application has no lifespan: it %s",
             f"raised {error!r}" if error else "returned at once",

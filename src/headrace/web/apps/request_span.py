@@ -1,4 +1,4 @@
-"""A request inside an application: the trace that it came with is current there; it is a SERVER span, and in the metrics.
+"""Tracing of requests in an application: the incoming trace is current, the request is a SERVER span and is measured.
 
 Source: OpenTelemetry, semantic conventions for HTTP server spans. The route is the framework's knowledge, so a span is
 called by its method; the query is left out: it may have secrets.
@@ -30,7 +30,7 @@ def wanted(headers: Mapping[bytes, bytes]) -> bool:
 
 @dataclass(slots=True)
 class RequestSpan:
-    """A request that runs."""
+    """A running request with its span."""
 
     head: RequestHead
     span: Span | None

@@ -1,16 +1,16 @@
 """WebSocket (RFC 6455) for ASGI: the application's messages over a tunnel. Frames are wsproto's.
 
 Theory. The client's bytes are read whether or not the application receives, since pings and closes must be answered; but
-only while what waits for the application is small, and while the client takes what we send. So every buffer is bounded:
+only while few messages wait for the application, and while the client reads what we send. So every buffer is bounded:
 the inbox, one message being put together (also after inflating), and what the exchange holds.
 
   CONNECTING ──accept──▶ OPEN ──we close──▶ CLOSING ──the client's close, or time──▶ CLOSED
       │                   └──the client closes, errs or leaves───────────────────────────▲
       └──close or an HTTP answer (denied)────────────────────────────────────────────────┘
 
-`Deflate` is permessage-deflate (RFC 7692), bounded: how much a client may make us inflate is known before it is inflated.
-It works on wsproto's frame layer: wsproto's own extension inflates whatever comes, and forgets that a message is compressed when a ping
-comes between two of its frames.
+`Deflate` is permessage-deflate (RFC 7692), bounded: how much a client may make us inflate is known before it is
+inflated. It works on wsproto's frame layer: wsproto's own extension inflates whatever comes, and forgets that a message
+is compressed when a ping comes between two of its frames.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MESSAGE_COST_BYTES: Final = 256  # of a message in the inbox beyond its data: a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketLimits:
-    """What one WebSocket may ask for."""
+    """The limits of one WebSocket."""
 
     message_bytes: int = 16 * 1_048_576
     """A whole message, inflated; beyond: closed with 1009. As uvicorn's."""
@@ -253,7 +253,7 @@ class WebSocketCall(AppCall):
         if isinstance(error, asyncio.CancelledError):
             problem.respond(self.exchange, 503, "the server is stopping; try again")
         else:
-            problem.respond(self.exchange, 500, "the application failed; the server's log has more")
+            problem.respond(self.exchange, 500, "the application failed; see the server's log")
         return "returned without accepting or refusing the WebSocket"
 
     def leave(self) -> None:
@@ -487,7 +487,7 @@ class Deflate(Extension):
         return found if not self._inflater.eof else self._inflate_behind_final(found)
 
     def _inflate_behind_final(self, found: bytes) -> bytes | CloseReason:
-        """A message may have a final block (RFC 7692 7.2.3.5). One: each costs a new inflater, and nobody sends two."""
+        """A message may have a final block (RFC 7692 7.2.3.5). One: each costs a new inflater, and clients do not send two."""
         rest = self._inflater.unused_data
         self._inflater = zlib.decompressobj(-15)
         if self._final_seen:
@@ -539,7 +539,7 @@ def _read_parameters(parts: list[str]) -> dict[str, int] | None:
 
 
 def _render(parameters: dict[str, int]) -> str:
-    """What was asked for is granted. The client's window may be as large as it likes: nothing to answer to that."""
+    """Grant the requested parameters. The client's window may have any size, so it needs no answer."""
     granted = [
         f"{name}={value}" if name == "server_max_window_bits" else name
         for name, value in parameters.items()

@@ -1,7 +1,7 @@
 """Run a WSGI application for one request after another: PEP 3333, on a channel that blocks.
 
-Where the requests come from, and how an answer travels, is a `RequestChannel`'s: the link to an edge (`wsgi_link_threads.py`), or the
-loop of the same process (`wsgi_target.py`).
+Where the requests come from, and how an answer travels, is a `RequestChannel`'s: the link to an edge
+(`wsgi_link_threads.py`), or the loop of the same process (`wsgi_target.py`).
 
 An answer that is known whole leaves at once, before `close()` of the application's iterable is called, so that no client
 waits for what an application does after its answer. Everything else is streamed: each piece leaves before the next one
@@ -36,7 +36,7 @@ stream lets the other side hold anyway (`frames.WINDOW_BYTES`)."""
 FILE_READ_BYTES_MAX: Final = 65_536
 """Files up to here are read: two copies cost less than passing a descriptor on."""
 SLOW_CLOSE_S: Final = 0.2
-"""Work after the answer that takes longer is told to the channel: it costs a link anew, some 0.1 ms. Well above what a
+"""Work after the answer that takes longer is reported to the channel: it costs a new link, some 0.1 ms. Well above what a
 thread waits for the interpreter while others compute: 5 ms for each."""
 SLOW_CLOSES_REMEMBERED: Final = 100
 
@@ -91,7 +91,7 @@ class WsgiRunner:
     """An application, ready for requests; one serves all threads. It never raises: what goes wrong is answered and logged.
 
     Some applications work on after the answer, in `close()`: Flask's `call_on_close`, a generator's last lines. Where that
-    has been slow, the channel is told before the next answers end, so that no request waits behind such work.
+    has been slow, the channel is notified before the next answers end, so that no request waits behind such work.
     """
 
     def __init__(self, app: WsgiApp, *, multithread: bool, multiprocess: bool) -> None:
@@ -124,7 +124,7 @@ class WsgiRunner:
             result = self._app(environ, answer.start_response)
             answer.give(result)
         except ClientGone:
-            _log.debug("the client has left", extra={"action": "web.app.client_gone", "path": head.target})
+            _log.debug("the client disconnected", extra={"action": "web.app.client_gone", "path": head.target})
             answer.abort()
         except BaseException as error:  # noqa: BLE001  # sys.exit() in a view must not take the thread along
             answer.fail(error, head)
@@ -248,7 +248,7 @@ class _Response:
                     self.channel.respond(self.status, fields, data)
                     continue  # to the end: a generator may have something to do there
                 if self.mute:
-                    break  # nobody will see the body; `close` tells the application
+                    break  # no client reads the body; `close` notifies the application
                 self._begin()
             self._send(data)
         if not self.ended:
@@ -329,7 +329,8 @@ class _Response:
             self.channel.abort()
 
     def fail(self, error: BaseException, head: RequestHead) -> None:
-        """The application's fault: 500 if nothing has been sent, else the answer is cut, so that nobody takes it for whole."""
+        """The application's fault: 500 if nothing has been sent, else the answer is cut, so that no client takes it for
+        complete."""
         _log_failure(error, head, "the application failed", "web.app.failed")
         if self.begun:
             self.abort()
@@ -353,8 +354,8 @@ def _log_failure(error: BaseException, head: RequestHead, text: str, action: str
 
 @lru_cache(maxsize=256)
 def _code(status: str) -> int:
-    """`200 OK` → 200. The words are not passed on: HTTP/2 has none, and nobody reads them."""
+    """`200 OK` → 200. The words are not passed on: HTTP/2 has none, and clients ignore them."""
     digits = status[:3]
     if not (digits.isascii() and digits.isdigit()) or status[3:4] not in ("", " ") or not status.isprintable():
-        raise FieldInvalid(f"{status!r} is no status: three digits, a space and a reason")
+        raise FieldInvalid(f"invalid status {status!r}: expected three digits, a space and a reason")
     return check_status(int(digits))

@@ -1,4 +1,4 @@
-"""The WSGI environ of a request (PEP 3333), and what stands in it: the body, the error stream, the file wrapper."""
+"""The WSGI environ of a request (PEP 3333), with its body, error stream and file wrapper."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROTOCOLS: Final = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1", "2": "HTTP/2.0"}
 
 
 class RequestHead(Protocol):
-    """What an environ is made of: an `Exchange`, or the link's `Request`. Read only."""
+    """The head of a request, from which an environ is made: an `Exchange`, or the link's `Request`. Read only."""
 
     @property
     def method(self) -> str: ...
@@ -62,7 +62,7 @@ class EnvironMaker:
         self._keys: dict[bytes, str] = {b"content-type": "CONTENT_TYPE", b"content-length": "", b"proxy": ""}
 
     def make(self, head: RequestHead, body: io.BufferedIOBase, length: int) -> Environ:
-        """The environ of a request whose body has `length` bytes; negative if nobody knows yet.
+        """The environ of a request whose body has `length` bytes; negative if it is unknown.
 
         Left out are headers whose names have underscores, since `X_Forwarded_For` would pass for `X-Forwarded-For`, and
         `Proxy`, since HTTP_PROXY is a setting of many HTTP clients (httpoxy).
@@ -193,7 +193,7 @@ class FileWrapper:
         return self.filelike.tell() if hasattr(self.filelike, "tell") else None
 
     def extent(self) -> tuple[int, int, int] | None:
-        """Descriptor, position and length of what is left of a plain file; None if it is something else.
+        """Descriptor, position and remaining length of a plain file; None if it is something else.
 
         Only of files whose bytes are what `read` gives: a GzipFile has a `fileno` too, and other bytes behind it.
         """

@@ -64,7 +64,7 @@ class WsgiTarget:
         self._jobs.put(_ThreadChannel(self, exchange, exchange.take() if exchange.ended else None))
 
     async def close(self, grace_s: float = 10.0) -> bool:
-        """Take no more, and wait for what runs. Whether all of it has ended in time; its threads are left alone else."""
+        """Take no further requests, and wait for those that run. Returns whether all have ended in time; else threads are left."""
         self._closing = True
         if self.in_flight:
             try:
@@ -83,7 +83,7 @@ class WsgiTarget:
         while (job := self._jobs.get()) is not None:
             job.room = room
             if job.exchange.gone:
-                job.abort()  # nobody waits for it any more
+                job.abort()  # its client has left
             else:
                 run(job.exchange, job, job.body)
             if job.retired:
@@ -195,9 +195,9 @@ class _ThreadChannel(RequestChannel):
         self._target.post(self._push, len(piece), self.exchange.send, piece)
 
     def _check(self) -> None:
-        # No lost wake-up: the loop sets `gone` before it takes `room` to tell of it.
+        # No lost wake-up: the loop sets `gone` before it takes `room` to report it.
         if self.exchange.gone:
-            raise ClientGone("the client has left")
+            raise ClientGone("the client disconnected")
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
         self._check()

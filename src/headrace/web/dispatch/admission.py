@@ -1,13 +1,13 @@
-"""Who waits, who is next, and who is told to go: the rules of the bounded queue in front of the workers.
+"""Admission control: which requests wait, which is served next, and which are shed.
 
-Theory. A queue is good for bursts and bad for overload. That it is never empty says nothing: with more clients than
-slots somebody always waits, and waits shortly. It is overload when somebody runs out of patience. Until then all are
-served in order, and so wait about equally. From then on the newest goes first: in order, everybody would wait for the
-whole of patience, and answers would come when their clients have left. It is over when the queue is so short that in
-order nobody would wait for long. Who has waited longer than patience is told so (503): patience is short for fast apps
-and long for slow ones, a multiple of the time that requests run, never beyond `queue_timeout`; and a queue that has just
-formed is a burst, where only `queue_timeout` counts. So is one that has formed while there was no worker at all, or forms
-right afterwards, for as long again as that has lasted: that a server was away is no overload of it.
+Theory. A queue absorbs bursts and makes overload worse. A queue that is never empty is not yet overload: with more clients
+than worker slots some request always waits, and waits shortly. Overload begins when a request has waited longer than its
+*patience*: a multiple of the time that requests run, so short for fast apps and long for slow ones, and never beyond
+`queue_timeout`. Such a request is shed (503). Without overload requests are served in order, and so wait about equally.
+During overload the newest is served first: in order, every request would wait for its whole patience, and responses would
+come after their clients have left. Overload ends when the queue is so short that in order no request would wait for long.
+A queue that has just formed is a burst: only `queue_timeout` bounds it. The same holds for a queue that formed while there
+was no worker, or forms right afterwards, for as long again as the pause lasted: a pause of the server is not overload.
 
 Why newest first, not CoDel: simulated by `tests/web/dispatch/queue_simulation.py`; 8 slots, twice the load that they can do,
 clients that leave after 1 s, at most 1,000 waiting:
@@ -23,8 +23,9 @@ clients that leave after 1 s, at most 1,000 waiting:
 The p99 is from the first moments, before it is known to be overload. And a closed loop of 64 clients is served in order,
 without a single 503, whatever its requests take; one that is newest first as soon as it never empties starves some of them.
 
-Priorities: 0 goes first; but of PRIORITY_TURN takes that pass over a waiting entry of lower priority, one goes to the lower
-priority whose oldest entry has waited longest, so none starves. Requests that come back from a dead worker go before all others.
+Priorities: 0 goes first; but of PRIORITY_TURN takes that pass over a waiting entry of lower priority, one goes to the
+lower priority whose oldest entry has waited longest, so none starves. Requests that come back from a dead worker go
+before all others.
 
 No clock, no randomness, no I/O: `now_s` and `chance` are arguments.
 """
@@ -47,12 +48,12 @@ from headrace.web.dispatch.limits import (
 )
 
 _RATE_WINDOW_S: Final = 1.0
-_RATE_WINDOW_MIN_S: Final = 0.1  # a shorter one tells too little
+_RATE_WINDOW_MIN_S: Final = 0.1  # a shorter one is too inaccurate
 _COMPACT_AT: Final = 64  # fewer that have left are not worth a sweep
 
 
 class Entry(Protocol):
-    """What can wait. `since_s` and `waiting` are written by Admission while it has the entry."""
+    """An entry of the queue. `since_s` and `waiting` are written by Admission while it has the entry."""
 
     priority: int
     since_s: float
@@ -78,9 +79,9 @@ class Admission(Generic[E]):
         self._queues: tuple[deque[E], ...] = tuple(deque() for _ in range(PRIORITIES + 1))  # [0]: came back
         self._left = 0  # entries in the queues that wait no more
         self.overloaded = False
-        """Somebody has run out of patience, and the queue is long still: the newest goes first."""
-        self._excused_s = 0.0  # a queue that forms before this is the heritage of a pause
-        self._since_s = 0.0  # since when its standing says something: it was empty, or had had nobody to serve it
+        """A request has exceeded its patience, and the queue is still long: the newest is served first."""
+        self._excused_s = 0.0  # a queue that forms before this holds requests that came during a pause
+        self._since_s = 0.0  # since when the queue has stood: it was empty before, or there was no worker
         self._passed = 0  # takes that have passed over a lower priority, since one did not
         self._service_s = 0.0
         self._finished_s = -math.inf
@@ -91,7 +92,7 @@ class Admission(Generic[E]):
     # Coming
 
     def offer(self, entry: E, now_s: float) -> E | None:
-        """Let `entry` wait. Returns who must go instead, if the queue is full: it, or one that waits.
+        """Queue `entry`. Returns the entry that is shed if the queue is full: `entry`, or one that waits.
 
         A full queue gives up the oldest of its lowest priority for an entry of a higher one; and under overload also for
         one of the same priority, since that will be served earlier.
@@ -106,7 +107,7 @@ class Admission(Generic[E]):
         return victim
 
     def put_back(self, entry: E, now_s: float) -> None:
-        """Let an entry that a worker has lost wait again, before all others and beyond `queue_size`."""
+        """Queue an entry again that a worker has lost, before all others and beyond `queue_size`."""
         self._add(self._queues[0], entry, now_s)
 
     def leave(self, entry: E) -> None:
@@ -121,7 +122,7 @@ class Admission(Generic[E]):
     # Going
 
     def take(self, now_s: float) -> E | None:
-        """Who is next; None if nobody waits."""
+        """Take the next entry; None if none waits."""
         if not self.length:
             return None
         queue = self._next_queue()
@@ -143,7 +144,7 @@ class Admission(Generic[E]):
         self._service_s = mean_s + (service_s - mean_s) * (0.5 if service_s > mean_s else 0.0625)
 
     def resumed(self, now_s: float, *, paused_s: float) -> None:
-        """There is somebody to serve them again; for `paused_s` there was nobody."""
+        """A worker is there again; for `paused_s` there was none."""
         if self.length:
             excused_until_s = max(self._since_s, now_s) + max(paused_s, RESUME_S)  # after the last pause, and this one
             self._since_s = min(excused_until_s, now_s + self._timeout_s)
@@ -152,7 +153,7 @@ class Admission(Generic[E]):
             self._excused_s = now_s + min(max(paused_s, RESUME_S), self._timeout_s)
 
     def advance(self, now_s: float) -> tuple[list[E], float]:
-        """Take out who has waited too long; and when to look again (infinity: nobody waits)."""
+        """Remove and return the entries that have waited too long; and when to look again (infinity: none waits)."""
         shed: list[E] = []
         deadline_s = math.inf
         bound_s = self.patience_s(now_s)
@@ -179,28 +180,28 @@ class Admission(Generic[E]):
             rate_s = self._rate(now_s)
             self.overloaded = self.length > rate_s * bound_s * CALM
 
-    # What is known
+    # State
 
     def has_stood(self, now_s: float) -> bool:
         """Whether the queue has not been empty for so long that this is no burst."""
         return self.length > 0 and now_s >= self._since_s + STOOD_S
 
     def patience_s(self, now_s: float) -> float:
-        """How long an entry may wait by now. While nothing finishes, requests run for at least that long."""
+        """How long an entry may wait now. While no request finishes, they run for at least that long."""
         if not self.has_stood(now_s):
             return self._timeout_s
         service_s = max(self._service_s, now_s - self._finished_s)
         return min(self._timeout_s, max(PATIENCE_MIN_S, PATIENCE_SERVICES * service_s))
 
     def retry_after_s(self, chance: float) -> int:
-        """When it is worth to try again: what waits by how fast it drains, or when all that waits now has been served or
-        sent away: a rate that was measured in a short stall says minutes. `chance` in [0, 1) spreads the crowd."""
+        """When to retry: the length of the queue divided by the rate at which it drains, but at most `queue_timeout`, when all
+        current entries have been served or shed. `chance` in [0, 1) spreads the retries."""
         wait_s = self.length / self._rate_s if self._rate_s else self._timeout_s
         wait_s = max(1.0, min(wait_s, self._timeout_s))
         return min(RETRY_AFTER_MAX_S, round(wait_s + chance * max(1.0, wait_s / 2)))
 
     def oldest_wait_s(self, now_s: float) -> float:
-        """0 if nobody waits."""
+        """The longest wait so far; 0 if no entry waits."""
         oldest = [entry.since_s for queue in self._queues if (entry := self._oldest(queue)) is not None]
         return max(0.0, now_s - min(oldest)) if oldest else 0.0
 
@@ -217,7 +218,7 @@ class Admission(Generic[E]):
         queue.append(entry)
 
     def _least(self, priority: int) -> E | None:
-        """Who goes first when an entry of `priority` comes and the queue is full."""
+        """The entry that is shed when one of `priority` comes and the queue is full."""
         for index in range(PRIORITIES, 0, -1):
             oldest = self._oldest(self._queues[index])
             if oldest is not None:

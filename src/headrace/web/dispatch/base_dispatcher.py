@@ -1,7 +1,7 @@
-"""The shell around the queue, the same for workers in other processes and for an application in this one.
+"""The base of all dispatchers: the queue, its timeouts and its statistics.
 
-It admits (`admission`), has bodies kept (`spool`), answers those that are shed, watches `request_timeout`, and counts.
-What runs requests is a subclass's. One timer, and only while something waits or runs.
+It admits requests (`admission`), buffers bodies (`spool`), answers requests that are shed, enforces `request_timeout`, and
+counts. Subclasses run the requests. One timer runs, and only while a request waits or runs.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _log: Final = logging.getLogger("headrace.web")
 _WATCH_S: Final = 1.0  # hung requests are looked for so often, or four times in the timeout
 _SHED: Final = {
     "queue-full": "too many requests are waiting for the application",
-    "timeout": "the application did not get to this request in time",
+    "timeout": "the request waited too long for the application",
     "draining": "the server is stopping",
 }
 
 
 class BaseDispatcher(ABC):
-    """A Target. Invariant: while somebody waits, no room is left."""
+    """A Target. Invariant: while a request waits, no worker has room."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class BaseDispatcher(ABC):
             queue_size: requests that wait at most; one more gets 503.
             queue_timeout_s: the longest wait; then 503. Less once the queue has stood (`admission`).
             request_timeout_s: the longest run until the answer begins; then 504. 0: none.
-            on_hung: told the pid of a worker with such a request; it gets nothing more.
+            on_hung: called with the pid of a worker with such a request; it gets no further requests.
             spool_folder: for bodies that are too long for memory.
             now_s, chance: the clock that deadlines run on, and dice for Retry-After.
         """
@@ -104,10 +104,10 @@ class BaseDispatcher(ABC):
 
     @abstractmethod
     def _try_dispatch(self, queued: QueuedRequest) -> bool:
-        """Give it to somebody who has room; False if nobody has."""
+        """Give it to a worker with room; False if there is none."""
 
     def fill(self) -> None:
-        """Somebody has room, or may have: give out what waits."""
+        """Dispatch queued requests while a worker has room."""
         admission = self._admission
         while admission.length and self._has_room():
             queued = admission.take(self.now_s())
@@ -137,7 +137,7 @@ class BaseDispatcher(ABC):
             self._arm(now_s + self._watch_s)
 
     def _end(self, queued: QueuedRequest, *, counted: bool = True) -> float:
-        """Its worker is done with it. `counted`: its time says something about the application. Returns when that was."""
+        """Its worker is done with it. `counted`: its time is that of the application. Returns the current time."""
         self.running.discard(queued)
         now_s = self.now_s()
         if counted:
@@ -151,7 +151,7 @@ class BaseDispatcher(ABC):
     # It ends otherwise
 
     def client_left(self, queued: QueuedRequest) -> None:
-        """Skipped, if it waits; else its worker is told, and its slot is free when the worker says so."""
+        """Skip the request if it waits; else notify its worker, whose slot is free when the worker confirms."""
         self._client_disconnects += 1
         if queued.waiting:
             self._admission.leave(queued)
@@ -203,7 +203,7 @@ class BaseDispatcher(ABC):
         self._arm(max(self.advance(now_s), now_s + SWEEP_S))
 
     def advance(self, now_s: float) -> float:
-        """Do what is due; returns when to look again. By itself, and by tests that move the clock."""
+        """Do everything that is due; returns when to look again. Called by the timer, and by tests that move the clock."""
         shed, due_s = self._admission.advance(now_s)
         for queued in shed:
             self._shed_request(queued, "timeout")
@@ -221,7 +221,7 @@ class BaseDispatcher(ABC):
             if late and (exchange.gone or not exchange.answered):
                 self._find_hung(queued)
 
-    def _waits_behind(self, queued: QueuedRequest) -> bool:  # noqa: ARG002  # mostly nobody does
+    def _waits_behind(self, queued: QueuedRequest) -> bool:  # noqa: ARG002  # overridden
         """Whether it is with a worker that has not come to it."""
         return False
 
@@ -234,7 +234,7 @@ class BaseDispatcher(ABC):
         exchange = queued.exchange
         pid = self._mark_hung(queued)
         extra = {"action": "web.request.hung", "method": exchange.method, "path": exchange.path, "pid": pid}
-        _log.error("no answer within %g s", self._request_timeout_s, extra=extra)
+        _log.error("no response within %g s", self._request_timeout_s, extra=extra)
         if exchange.stage is WAITING:
             detail = f"the application did not answer within {self._request_timeout_s:g} s"
             problem.respond(exchange, 504, detail, kind="request-timeout")
@@ -242,16 +242,16 @@ class BaseDispatcher(ABC):
 
     @abstractmethod
     def _mark_hung(self, queued: QueuedRequest) -> int:
-        """Give nothing more to the worker that has it, and report it; returns its pid."""
+        """Give no further requests to the worker that has it, and report the worker; returns its pid."""
 
-    # The end, and what is known
+    # The end, and statistics
 
     def drain(self) -> None:
-        """From now on refuse what comes; what waits and runs goes on."""
+        """Refuse new requests; those that wait or run continue."""
         self._draining = True
 
     async def wait_idle(self) -> None:
-        """Until nothing waits and nothing runs."""
+        """Wait until no request waits or runs."""
         self._idle = asyncio.Event()
         while not self._is_idle():  # what its worker has lost may have been put back since it was
             self._idle.clear()

@@ -1,10 +1,10 @@
-"""How many requests a worker holds at once: as many as it can keep up with.
+"""Limits the concurrent requests of a worker to what it can keep up with.
 
-Theory. An event loop serves all requests of an ASGI worker, so what counts is not their number but how late the loop is. An application that waits
-for I/O may have hundreds and its loop still answers at once; one that computes is late with four. So the edge asks
-(PING), and steers as TCP does: more while the limit is reached and the loop is quick, a third
-fewer when it is late.
-What the worker does not hold waits in the edge's queue: where it can be ordered, shed, and given to another.
+Theory. An event loop serves all requests of an ASGI worker, so what counts is not their number but how late the loop
+is. An application that waits for I/O may have hundreds and its loop still answers at once; one that computes is late
+with four. So the edge asks (PING), and steers as TCP does: more while the limit is reached and the loop is quick, a
+third fewer when it is late. What the worker does not hold waits in the edge's queue: where it can be ordered, shed, and
+given to another.
 
 A loop is also late because others have the processor. Then fewer requests make it no quicker, and those that only wait, for
 events or for their client's body, must not use up the few that are left: they do not count (`quiet`).
@@ -42,7 +42,7 @@ class ConcurrencyLimit:
         self.count = min(start, most)
 
     def lag(self, seconds: float, *, used_up: bool) -> None:
-        """The loop was so late; `used_up`: whether a request might have been given since the last time, had the
+        """Adjust to a measured lag. `used_up`: whether a request might have been given since the last time, had the
         limit been higher. Doubles until the loop is late for the first time, then grows by a quarter."""
         if seconds > LAG_HIGH_S:
             self._eager = False
@@ -52,7 +52,7 @@ class ConcurrencyLimit:
             self.count = min(self.most, self.count + max(1, step))
 
     def room(self, quiet: Iterable[bool], *, lag_s: float) -> int:
-        """How many requests the worker may hold in all. `quiet`: of each that it holds whether it needs nothing of the loop."""
+        """How many requests the worker may hold in total. `quiet`: for each one that it holds, whether it needs nothing of the loop."""
         return self.count if lag_s > LAG_QUIET_S else min(self.most, self.count + sum(quiet))
 
 
@@ -67,14 +67,14 @@ class WorkerDispatcher(Protocol):
 
 
 class AdaptiveThreadLimit:
-    """Of one application. Asks only while a worker runs several requests, and none is given ahead."""
+    """Adjusts the thread limits of one application. Measures only while a worker runs several requests and prefetches none."""
 
     def __init__(self, owner: WorkerDispatcher) -> None:
         self._owner = owner
         self._timer: asyncio.TimerHandle | None = None
 
     def given(self, worker: WorkerProcess) -> None:
-        """It runs one more."""
+        """A worker has got another request."""
         if self._timer is None and worker.in_flight > CONCURRENCY_MIN and worker.prefetch_link is None:
             self._timer = self._owner.loop.call_later(PING_S, self._ask)
 

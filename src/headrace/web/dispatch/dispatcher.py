@@ -1,12 +1,12 @@
-"""The queue's consumers: worker processes that pull. (An application in this process: `local_dispatch`.)
+"""Dispatches requests to worker processes, over links. (`local_dispatcher` serves an application in this process.)
 
-Redelivery. A link that is lost takes its worker's requests with it. One whose answer has begun is cut, so that nobody
-takes the part for the whole. Another goes to another worker if it may be repeated (by method, or with an
+Redelivery. A link that is lost takes its worker's requests with it. One whose answer has begun is cut, so that no
+client takes the part for the whole. Another goes to another worker if it may be repeated (by method, or with an
 Idempotency-Key, and while its body can be read again), else it is answered 502. Perhaps one of them killed the worker;
-all that were there are suspects, mostly innocent. Who was with two dying workers is given a third one *alone*: then a
-third death is its own doing, and a bystander is never condemned for it. Where requests are given ahead one that must not
-be repeated, and that is not the first unanswered of its link, has not begun (`prefetch_policy.is_repeatable`): it is no suspect,
-and goes to another worker, too.
+all that were there are suspects, mostly innocent. A request that was with two dying workers gets a third one *alone*:
+then a third death is its own fault, and no other request is blamed for it. Where requests are given ahead one that must
+not be repeated, and that is not the first unanswered of its link, has not begun (`prefetch_policy.is_repeatable`): it
+is no suspect, and goes to another worker, too.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Dispatcher(BaseDispatcher):
             self.adaptive_thread_limit.given(worker)
 
     def _pull(self, worker: WorkerProcess, link: WorkerLink) -> None:
-        """The link has room again: what waits goes out at once."""
+        """The link has room again: give it a queued request at once."""
         if self._suspects and not worker.in_flight and self._dispatch_suspect(worker, link):
             return
         if (
@@ -120,7 +120,7 @@ class Dispatcher(BaseDispatcher):
     # From the links
 
     def link_ready(self, link: WorkerLink, hello: Hello) -> None:
-        """A worker has come."""
+        """A worker has connected."""
         if link.is_control:
             self.control_links[hello.pid] = link
             return
@@ -137,7 +137,7 @@ class Dispatcher(BaseDispatcher):
         self.fill()
 
     def ended(self, link: WorkerLink, queued: QueuedRequest, *, counted: bool, long: bool) -> None:
-        """A stream has ended: its place is free."""
+        """A stream has ended: its slot is free."""
         worker = link.worker
         if counted:
             self._note_end(worker, link, queued, long=long)
@@ -160,7 +160,7 @@ class Dispatcher(BaseDispatcher):
         self.prefetch_manager.finished(worker, link, now_s, begun_s=queued.given_s, long=long)
 
     def returned(self, link: WorkerLink, queued: QueuedRequest) -> None:
-        """It was not begun: it goes to another link, before all that wait."""
+        """The request was not begun: it goes to another link, before all that wait."""
         worker = link.worker
         worker.in_flight -= 1
         self.running.discard(queued)
@@ -181,17 +181,17 @@ class Dispatcher(BaseDispatcher):
         self.fill()
 
     def tunnelled(self, link: WorkerLink) -> None:
-        """A stream has become a tunnel: it takes no place any more."""
+        """A stream has become a tunnel: it no longer occupies a slot."""
         link.worker.in_flight -= 1
         self._pull(link.worker, link)
 
     @property
     def known(self) -> bool:
-        """Whether a worker has ever come, and so told what the application has marked."""
+        """Whether a worker has ever connected, and so reported which routes the application has marked as durable."""
         return self._generation >= 0
 
     def control_thread_was_late(self, link: WorkerLink, seconds: float) -> None:
-        """It has said how late the interpreter of its process is."""
+        """A control thread has answered: so late is the interpreter of its process."""
         self.adaptive_thread_limit.was_late(link, seconds)
 
     def resettled(self, link: WorkerLink) -> None:
@@ -233,7 +233,7 @@ class Dispatcher(BaseDispatcher):
     # Losing
 
     def _lose(self, queued: QueuedRequest, worker: WorkerProcess, *, expected: bool, begun: bool) -> None:
-        """Its worker is gone. `expected`: not of anything that it had to do. `begun`: the worker may have begun with it."""
+        """Its worker is gone. `expected`: its end has no connection with its requests. `begun`: the worker may have begun with it."""
         self._end(queued, counted=False)
         self._release_suspect(queued)
         if queued.flow is not None:
@@ -250,9 +250,9 @@ class Dispatcher(BaseDispatcher):
         elif queued.kills >= DELIVERIES_MAX:
             self._reject_poison(queued)
         elif queued.losses >= DELIVERIES_MAX:
-            self._fail(queued, worker, "its worker was lost, again and again")
+            self._fail(queued, worker, "its worker was lost repeatedly")
         elif (begun and not queued.may_be_repeated()) or not queued.rewind():
-            self._fail(queued, worker, "its worker was lost; it may have been processed, and is not repeated")
+            self._fail(queued, worker, "its worker was lost; the request may have been processed, and is not repeated")
         else:
             self._redeliver(queued, worker)
 
@@ -260,11 +260,13 @@ class Dispatcher(BaseDispatcher):
         self._redelivered += 1
         exchange = queued.exchange
         extra = {"action": "web.request.redelivered", "method": exchange.method, "path": exchange.path}
-        _log.warning("worker %d was lost; its request goes to another", worker.pid, extra=extra | {"pid": worker.pid})
+        _log.warning(
+            "worker %d was lost; its request goes to another worker", worker.pid, extra=extra | {"pid": worker.pid}
+        )
         self._put_back(queued)
 
     def _put_back(self, queued: QueuedRequest) -> None:
-        """It goes before all that wait; a suspect to a worker that has nothing else."""
+        """Queue the request again, before all others; a suspect goes to a worker that has no other request."""
         now_s = self.now_s()
         if queued.kills < DELIVERIES_MAX - 1:
             self._admission.put_back(queued, now_s)
@@ -291,9 +293,9 @@ class Dispatcher(BaseDispatcher):
             "path": exchange.path,
             "count": queued.kills,
         }
-        _log.error("a request was with %d workers when they died; it is given up", queued.kills, extra=extra)
+        _log.error("%d workers died while they had this request; it is not tried again", queued.kills, extra=extra)
         self._forget(queued)
-        problem.respond(exchange, 502, "this request ended every worker that it was given to", kind="poison")
+        problem.respond(exchange, 502, "every worker that ran this request died", kind="poison")
 
     # Suspects
 
@@ -314,7 +316,7 @@ class Dispatcher(BaseDispatcher):
         return True
 
     def _release_suspect(self, queued: QueuedRequest) -> None:
-        """It has done its worker no harm, or all it could: the worker may be given more."""
+        """The suspect is done, or has run long enough: its worker may get other requests."""
         worker = self._isolated.pop(queued, None)
         if worker is not None and worker.isolated:
             worker.isolated = False
@@ -374,5 +376,5 @@ class Dispatcher(BaseDispatcher):
 
 
 def _needs_idle_thread(queued: QueuedRequest) -> bool:
-    """Whether it is given to a thread that has nothing else, if there is one: it may be long, or end its worker."""
+    """Whether it should get an idle thread, if there is one: it may take long, or end its worker."""
     return bool(queued.kills) or queued.returns >= RETURNS_MAX or queued.exchange.length > PIECE_BYTES_MAX

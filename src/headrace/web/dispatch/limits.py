@@ -8,9 +8,9 @@ from typing import Final
 
 PRIORITIES: Final = 3
 PRIORITY_TURN: Final = 8
-"""Of so many takes that pass over a lower priority, the last does not: the lower priority gets at least an eighth."""
+"""Of this many takes that would pass over a lower priority, the last goes to it: it gets at least an eighth."""
 STOOD_S: Final = 0.3
-"""A queue that has not been empty for so long is no burst any more: now patience counts."""
+"""A queue that has not been empty for this long is no longer a burst: from now on patience counts."""
 RESUME_S: Final = 1.0
 """When workers have come back, the queue gets as long again as they were away before patience counts, and at least so
 long: they do not all come at once."""
@@ -30,58 +30,58 @@ SWEEP_S: Final = 0.01
 DELIVERIES_MAX: Final = 3
 """The first and two redeliveries; a request that was with three workers when they died is poison."""
 ISOLATION_S: Final = 1.0
-"""What has run so long alone without killing its worker shares it again."""
+"""A suspect that has run this long alone without killing its worker shares it again."""
 CHOICES: Final = 16
-"""So many workers with room are compared for a request, those first that have had room for longest: at 512 idle
+"""Workers with room that are compared for a request, those first that have had room for longest: at 512 idle
 workers comparing all would cost 40 µs."""
 
 # Requests given ahead to WSGI workers: prefetch_policy.py, prefetch_manager.py
 
 PREFETCH_MAX: Final = 8
-"""So many requests a process is given at once while they are short: more gain nothing (measured at 4, 8, 16)."""
+"""Requests that a process gets at once while they are short: more gain nothing (measured at 4, 8, 16)."""
 FAST_S: Final = 0.0005
 """What takes longer by itself gets a thread of its own: eight of these would make the last wait 4 ms."""
 LONG_MAX: Final = 1 / 3
-"""If more than this part takes longer than FAST_S, requests are not short: fewer are taken care of by taking back."""
+"""If more than this part takes longer than FAST_S, requests are not short: fewer are handled by recalling."""
 TRIAL_MIN_S: Final = 0.1
 TRIAL_MAX_S: Final = 10.0
 """Between two trials whether requests are short again: they are few, and each may cost some of them WATCH_S."""
 WATCH_S: Final = 0.0025
 """A link on which nothing has ended from one look to the next gets nothing more, and its waiting requests are recalled.
-Longer than a thread mostly waits for its turn on a busy machine, short enough that nobody sees it."""
+Longer than a thread mostly waits for its turn on a busy machine, short enough not to be noticed."""
 LONG_LOAD: Final = 8
-"""A long request weighs as much as a full pipeline when a worker is chosen."""
+"""A long request weighs as much as a full prefetch when a worker is chosen."""
 ASK_AGAIN_S: Final = 0.02
-"""What was asked back and has neither come nor been answered is asked for again: it was on its way."""
+"""Requests that were recalled, and were neither returned nor answered, are recalled again: they were in transit."""
 RETURNS_MAX: Final = 2
-"""A request that was recalled so often is put behind no other one any more."""
+"""A request that was recalled this often is put behind no other one any more."""
 HOLD_S: Final = 0.0008
 """A finished answer waits at most so long for the next one (and for a look of the edge, if that one takes long): of requests
 of 0.1 ms a whole PREFETCH_MAX leaves at once or twice, with 0.16 to 0.19 sends a request; at 0.3 ms it was 0.29."""
 HOLD_BYTES: Final = 65_536
 """More would not be sent at once anyway."""
 
-# How many requests a worker gets at once: concurrency_limit.py, adaptive_thread_limit.py
+# How many requests a worker gets at once: concurrency_limit.py
 
 CONCURRENCY_START: Final = 16
 LAG_LOW_S: Final = 0.005
 LAG_HIGH_S: Final = 0.02
-"""A loop that is later than this has more work than it can do at once: what is given to it waits there, where nobody
-can take it back. Below LAG_LOW_S it mostly waits for I/O."""
+"""A loop that is later than this has more work than it can do at once: requests that are given to it wait there, and
+cannot be recalled. Below LAG_LOW_S it mostly waits for I/O."""
 CONCURRENCY_MIN: Final = 3
 """Requests that a worker that computes runs at least: one runs, one is ready, and one is on its way to or from
 the edge. With one at a time a busy machine did 120 to 190 requests/s of 5 ms instead of 320 to 370."""
 QUIET_S: Final = 1.0
 LAG_QUIET_S: Final = 0.1
-"""What a loop has had for longer than QUIET_S waits for I/O, unless the loop itself is later than LAG_QUIET_S: three requests that
-compute so long make it much later."""
+"""What a loop has had for longer than QUIET_S waits for I/O, unless the loop itself is later than LAG_QUIET_S: three
+requests that compute so long make it much later."""
 PING_S: Final = 0.025
 """Lag is asked at most so often: 40 pings a second cost a worker less than 0.1 % CPU."""
 
 # The bodies that wait: spool.py
 
 SPOOL_MEMORY_BYTES: Final = 262_144
-"""Of a body that are kept in memory; what is longer goes to a file. Forms and JSON fit, uploads do not."""
+"""Bytes of a body that are kept in memory; a longer body goes to a file. Forms and JSON fit, uploads do not."""
 SPOOL_BUDGET_MEMORY_BYTES: Final = 64 * 1_048_576
 """Of all bodies together; beyond, bodies go to files earlier."""
 SPOOL_BUDGET_BYTES: Final = 16 * 1_073_741_824
@@ -94,10 +94,10 @@ REPLAY_BYTES_MAX: Final = 262_144
 # The links to the workers: worker_link.py, link_server.py
 
 CONSUMED_BYTES: Final = 65_536
-"""So much is passed on before the worker is told: a quarter of the window, so it never runs dry."""
+"""Bytes that are passed on before the worker is notified: a quarter of the window, so it never runs dry."""
 HELLO_S: Final = 10.0
 """A connection to the socket that has not said who it is by then is closed."""
 LOSSES_MAX: Final = 1_024
-"""Of so many processes it is kept that they have lost links: more do not die in the moment in which that is in doubt."""
+"""Processes whose lost links are remembered: more do not die while it is uncertain whether they live."""
 WORKERS_MAX: Final = 4_096
 """Links of one app to one edge: 512 workers of 8 threads."""

@@ -1,4 +1,4 @@
-"""The queue's consumer in direct mode: an application in this process."""
+"""Dispatches requests to an application in this process, in direct mode."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _log: Final = logging.getLogger("headrace.web")
 class LocalDispatcher(BaseDispatcher):
     """Gives requests to an application in this process, as many at once as it keeps up with.
 
-    The loop itself tells how many: while it is late, fewer are let in. For ASGI it runs the requests; for WSGI it runs
-    beside the threads, and those that compute keep the interpreter from it: eight of them would delay every read, write
-    and 503 by eight switches, and be no faster than one.
+    The lateness of the loop decides how many: while it is late, fewer are admitted. For ASGI the loop runs the
+    requests; for WSGI it runs beside the threads, and those that compute keep the interpreter from it: eight of them
+    would delay every read, write and 503 by eight switches, and be no faster than one.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class LocalDispatcher(BaseDispatcher):
                 has left), and it calls `on_free` when that has fallen.
             capacity: requests at once, at most.
             adaptive: whether the loop's lag has a say.
-            ahead: so many more are given to threads, so that none of them waits for this loop: by default one each. At
+            ahead: additional requests that threads get, so that none of them waits for this loop: by default one each. At
                 0 every request costs a wake-up each way (Flask: 169 µs instead of 113), since no two are ready at once.
             settings: those of `BaseDispatcher`.
         """
@@ -84,7 +84,7 @@ class LocalDispatcher(BaseDispatcher):
         except Exception:  # noqa: BLE001  # a bug of the application's entrance: it costs this request
             extra = {"action": "web.request.failed", "method": exchange.method, "path": exchange.path}
             _log.exception("a request failed", extra=extra)
-            problem.respond(exchange, 500, "an internal error; the server's log has more")
+            problem.respond(exchange, 500, "internal error; see the server's log")
 
     def done(self, queued: QueuedRequest) -> None:
         """The exchange is done; its thread may not be."""
@@ -112,7 +112,7 @@ class LocalDispatcher(BaseDispatcher):
         lag_s = max(0.0, now_s - self._probe_s)
         self._concurrency_limit.lag(lag_s, used_up=self._used_up)
         self._capacity = self._concurrency_limit.count
-        if not self._spools and self._busy >= self._capacity:  # a thread waits for nobody else: it is taken
+        if not self._spools and self._busy >= self._capacity:  # a WSGI request occupies its thread even while it waits
             self._capacity = self._concurrency_limit.room(
                 (queued.is_quiet(now_s) for queued in self.running), lag_s=lag_s
             )
@@ -135,7 +135,7 @@ class LocalDispatcher(BaseDispatcher):
 
 
 class _Done:
-    """Tells the dispatcher that an exchange is done, after whoever was to be told before."""
+    """Notifies the dispatcher that an exchange is done, after its previous callback."""
 
     __slots__ = ("_before", "_dispatcher", "_queued")
 

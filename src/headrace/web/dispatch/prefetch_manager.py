@@ -1,8 +1,8 @@
-"""The edge's side of `prefetch_policy.py`: which link of a process gets requests ahead, and what is recalled from it.
+"""Carries out the prefetch policy at the edge: selects the prefetch link of each process, and recalls requests from it.
 
-Only processes with a control thread get any: what waits behind a long request must not depend on that one's end. A timer looks
-at the prefetch links, every WATCH_S while something waits. It compares one look with the next, not with the clock: an edge
-that was itself late has not read yet what its workers have answered.
+Only processes with a control thread prefetch, since requests behind a long one must be recalled while it runs. A timer
+checks the prefetch links every WATCH_S while requests wait on them. It compares one check with the next, not with the
+clock: an edge that was itself late has not yet read what its workers have answered.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class WorkerDispatcher(Protocol):
 
 
 class PrefetchManager:
-    """Of one application. Invariant: a link with more than one request is the prefetch link, or asked to give them back."""
+    """Manages prefetching for one application. Invariant: a link with several requests prefetches, or was asked to return them."""
 
     def __init__(self, owner: WorkerDispatcher) -> None:
         self._owner = owner
         self.policy = PrefetchPolicy()
         self.recalled = 0
-        """Requests that came back unbegun."""
+        """Requests that were returned before they began."""
         self._asked: dict[WorkerLink, float] = {}
-        """Links that were asked to give back what waits, and when."""
+        """Links that were asked to return waiting requests, and when."""
         self._timer: asyncio.TimerHandle | None = None
 
     def lost(self, link: WorkerLink) -> None:
@@ -58,7 +58,7 @@ class PrefetchManager:
 
     def may_prefetch(self, worker: WorkerProcess) -> bool:
         """Whether it may get requests ahead. Not while it has a long one: if that computes, whoever would have to give
-        back what waits would have to wait for the interpreter, too."""
+        back the waiting requests would have to wait for the interpreter, too."""
         return self.policy.fast and not worker.isolated and not worker.load and worker.pid in self._owner.control_links
 
     def finished(self, worker: WorkerProcess, link: WorkerLink, now_s: float, *, begun_s: float, long: bool) -> None:
@@ -91,7 +91,7 @@ class PrefetchManager:
             self._ask(link)
 
     def _ask(self, link: WorkerLink) -> None:
-        """Have its process give back what waits on it."""
+        """Ask the process of the link to return the requests that wait on it."""
         if link.hello is not None and (control_link := self._owner.control_links.get(link.hello.pid)) is not None:
             control_link.send(_RECALL, 0, COUNT.pack(link.hello.number))
 

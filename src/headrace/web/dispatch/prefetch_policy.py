@@ -1,4 +1,4 @@
-"""When a worker's thread is given requests ahead, one behind the other: only where they are so short that none notices.
+"""Decides when a worker's thread may prefetch requests: only while requests are so short that none waits noticeably.
 
 Theory. To wake a thread for one request costs more than the request's way through the server, and threads of a process
 that compute at the same time hand the interpreter to and fro. So where requests are short, one thread of each process
@@ -7,7 +7,7 @@ take waits in the edge's queue, from where any worker may pull it. A request tha
 only until the edge notices that the link does not move: then they are recalled, and another thread becomes the one
 that gets requests ahead.
 
-The worker says of each request whether it was long (`stopwatch.py`). That can be told only while no other thread of its
+The worker says of each request whether it was long (`Stopwatch`). This is known only while no other thread of its
 process runs: else a part of the time is theirs. So when requests are long, whether they have become short can only be
 tried. A trial that fails costs a few requests some milliseconds; so the next one comes later and later.
 
@@ -24,7 +24,7 @@ from headrace.web.dispatch.limits import HOLD_BYTES, HOLD_S, LONG_MAX, TRIAL_MAX
 _SHARE: Final = 1 / 16
 """Of the one that ended last: it is about the last dozen or two."""
 _PROVEN: Final = 8
-"""A trial that has gone well for so many pauses was right: the next pause is the shortest again."""
+"""A trial that has gone well for this many pauses was right: the next pause is the shortest again."""
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 

@@ -1,10 +1,10 @@
-"""A request on its way: what the queue, the workers and the links note about it.
+"""A request on its way through the queue to a worker, with the state that queue, workers and links keep of it.
 
   waiting ──▶ with a worker ──▶ answered
      ▲            │ the worker is lost before it has begun to answer
      └────────────┘ if it may be repeated
 
-Its exchange tells it of changes (`notify`); it tells whoever has it: the queue, or its flow.
+Its exchange reports changes (`notify`); it passes them on to its owner: the queue, or its flow.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from headrace.web.dispatch.statistics import RouteStatistics
 
 
 class RequestOwner(Protocol):
-    """A dispatcher, for its queued requests."""
+    """The dispatcher of a queued request."""
 
     def client_left(self, queued: QueuedRequest) -> None:
         """The client is gone; the answer, if any, goes nowhere."""
 
     def client_half_closed(self, queued: QueuedRequest) -> None:
-        """The client will send nothing more, so it has probably left: nobody need begin with its request."""
+        """The client has closed its sending half while it waits, so it has probably left: its request is skipped."""
 
 
 class RequestLink(Protocol):
-    """A link, for its queued requests."""
+    """The link on which a request is sent to a worker."""
 
     def cancel(self, number: int) -> None:
-        """Nobody waits for that stream's answer any more."""
+        """The client no longer waits for the response of that stream."""
 
 
 class RequestFlow(Protocol):
-    """What moves more of a request than one frame each way (`stream_flow.py`)."""
+    """Transfers bodies and responses that need more than one frame (`stream_flow.py`)."""
 
     def changed(self) -> None:
         """There may be more of the body, or room for more of the answer."""
@@ -89,18 +89,18 @@ class QueuedRequest:
         self.begun = False
         """The worker has begun to answer."""
         self.tunnel = False
-        """And that as a tunnel."""
+        """The answer is a tunnel."""
         self.reported = False
-        """It has run for too long, and whoever has it was told of."""
+        """It has run for too long, and its worker was reported."""
         self.link: RequestLink | None = None
         self.number = 0
         """Of its stream on the link."""
         self.losses = 0
         """Workers that were lost while they had it."""
         self.kills = 0
-        """Of those, that died of something unknown: perhaps of this request."""
+        """Of those, workers that died of an unknown cause: perhaps of this request."""
         self.returns = 0
-        """How often it was recalled, unbegun, from behind another one."""
+        """How often it was recalled, not begun, from behind another one."""
         self.body: ReplayableBody | None = None
         self.flow: RequestFlow | None = None
         exchange.notify = self._changed
@@ -127,13 +127,13 @@ class QueuedRequest:
         return now_s >= self.given_s + QUIET_S or (self.flow is None and exchange.length != 0 and not exchange.ended)
 
     def rewind(self) -> bool:
-        """Make ready for another worker; False if too much of the body has gone by."""
+        """Prepare the request for another worker; False if its body can no longer be read from the start."""
         self.flow = None
         return self.body is None or self.body.rewind()
 
 
 class ReplayableBody:
-    """What is read of an exchange's body, and may have to be read again."""
+    """The body of an exchange, kept so that it can be read again for another worker."""
 
     __slots__ = ("_exchange", "_kept", "_kept_bytes", "_next", "_source_ended", "ended")
 
@@ -145,10 +145,10 @@ class ReplayableBody:
         self._next = 0  # of _kept; beyond, the exchange is asked
         self._source_ended = False
         self.ended = False
-        """Nothing comes after what was read."""
+        """The whole body has been read."""
 
     def read(self) -> bytes:
-        """What is there; empty if nothing is."""
+        """Read the bytes that are available; empty if there are none."""
         kept = self._kept
         if kept is not None and self._next < len(kept):
             data = kept[self._next]

@@ -1,10 +1,10 @@
-"""Bodies that have to be whole before a worker is bothered with them: a slow client holds no thread.
+"""Buffers request bodies until they are complete, so that a slow client holds no thread.
 
 A body is kept in memory up to SPOOL_MEMORY_BYTES, then in a temporary file that has no name, so nothing is left behind
 whatever happens. All bodies together are bounded as well. A body that is cut is dropped with its request. Afterwards
 the request is an exchange like any other, whose body can be read again for another worker.
 
-Files are written and read on the loop: what was just written is in the kernel's memory, 64 KiB take about 20 µs.
+Files are written and read on the loop: data that was just written is in the kernel's memory, 64 KiB take about 20 µs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Spooler:
 
         Args:
             then: gets each exchange when its body is whole.
-            on_refused: told why a body could not be kept (`spool-full`, `spool-failed`).
+            on_refused: called with the reason why a body could not be kept (`spool-full`, `spool-failed`).
             folder: for the files; the system's for temporary files by default.
             budget_bytes: of all bodies; `budget_memory_bytes`: of those, in memory: beyond it they go to files at once.
         """
@@ -93,7 +93,7 @@ class Spool:
         """Raises: OSError: the disk is full or broken, no descriptor is left, or the budget is exhausted."""
         spooler = self._spooler
         if not spooler.has_room(len(data)):
-            raise BudgetExhausted(errno.ENOSPC, "request bodies use all of their space")
+            raise BudgetExhausted(errno.ENOSPC, "the space for request bodies is used up")
         if self._file is None:
             if self.size + len(data) <= SPOOL_MEMORY_BYTES and spooler.has_memory(len(data)):
                 self._memory += data
@@ -156,7 +156,7 @@ class Spool:
 
 
 class SpooledExchange(Exchange):
-    """A request whose body is kept here; everything else is `inner`'s. Its answer goes to `inner` as it comes."""
+    """An exchange whose body is buffered here; `inner` has everything else, and gets the response as it comes."""
 
     __slots__ = ("_inner", "_spool", "_spooler")
 
@@ -193,7 +193,7 @@ class SpooledExchange(Exchange):
     # The body
 
     def collect(self) -> None:
-        """Keep what has arrived; pass the request on when that was all."""
+        """Store the bytes that have arrived; pass the request on when the body is complete."""
         self._inner.notify = self._collect
         self._collect()
 
@@ -223,7 +223,7 @@ class SpooledExchange(Exchange):
         _log.warning(
             "a request body cannot be kept: %s", error, extra={"action": "web.spool.refused", "reason": self.refused}
         )
-        detail = "there is no space for this request's body now; try again later"
+        detail = "there is no space for this request's body; try again later"
         status = 507 if full and not isinstance(error, BudgetExhausted) else 503
         problem.respond(self, status, detail, kind=self.refused, headers=((b"Retry-After", b"10"),))
 

@@ -1,4 +1,4 @@
-"""What the queue and its workers have done, as records: of one edge, for one application. Durations in seconds."""
+"""Statistics of a queue and its workers: of one edge, for one application. Durations in seconds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Histogram(msgspec.Struct):
 
 
 class RouteStatistics(msgspec.Struct, frozen=True):
-    """Of the requests with one route label."""
+    """Statistics of one route label."""
 
     wait: Histogram = msgspec.field(default_factory=Histogram)
     """In the queue, of those that a worker took."""
@@ -42,16 +42,16 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
     generation: int
     in_flight: int
     capacity: int
-    """Requests that it takes at once by now: threads, or adapted credits."""
+    """Requests that it takes at once by now: threads, or the concurrency limit."""
     requests: int
     """Given to it since it came."""
 
 
 class DispatchStatistics(msgspec.Struct, frozen=True):
-    """Since the start, unless said; a snapshot, safe to send elsewhere."""
+    """Totals since the start, unless noted otherwise; a snapshot."""
 
     requests: int = 0
-    """That came, shed ones included."""
+    """Requests received, including those that were shed."""
     in_flight: int = 0
     """Now with a worker."""
     queue_length: int = 0
@@ -61,15 +61,15 @@ class DispatchStatistics(msgspec.Struct, frozen=True):
     shed: dict[str, int] = {}
     """Answered 503 (or 507, 413) without a worker, by reason: `queue-full`, `timeout`, `draining`, `spool-full`, …"""
     redelivered: int = 0
-    """Given to another worker since theirs was lost."""
+    """Requests given to another worker since theirs was lost."""
     recalled: int = 0
-    """Given to another thread since they would have waited behind a long one."""
+    """Requests given to another thread since they would have waited behind a long one."""
     failed: int = 0
     """Answered 502, or cut, since their worker was lost."""
     poison: int = 0
-    """Of those: that were with so many dying workers that they were given up."""
+    """Of those: requests given up since several workers died while they had them."""
     client_disconnects: int = 0
-    """Whose client left before the answer was complete."""
+    """Requests whose client disconnected before the response was complete."""
     request_timeouts: int = 0
     """Answered 504: no answer within `request_timeout`."""
     workers: list[WorkerStatistics] = []
@@ -77,7 +77,7 @@ class DispatchStatistics(msgspec.Struct, frozen=True):
 
 
 class UpstreamStatistics(msgspec.Struct, frozen=True):
-    """Of one upstream of a proxy, as one process sees it."""
+    """Statistics of one upstream, as one process sees it."""
 
     up: int = 0
     """1 if it gets requests; of several processes: how many give it some."""
@@ -94,7 +94,7 @@ class UpstreamStatistics(msgspec.Struct, frozen=True):
 
 
 class ProxyStatistics(msgspec.Struct, frozen=True):
-    """Of one route to upstreams."""
+    """Statistics of one route to upstreams."""
 
     queue: DispatchStatistics = msgspec.field(default_factory=DispatchStatistics)
     """In front of them; they are its workers."""

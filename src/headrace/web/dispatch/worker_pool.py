@@ -1,8 +1,9 @@
-"""Which worker gets the next request.
+"""Chooses the worker that gets the next request.
 
 A worker process has links: one for each thread (WSGI), or one that many requests share (ASGI). Of the workers with room
 the one with the fewest requests in flight is chosen, so that none is busy beside an idle one; new code before old. In a
-process of threads one link may be the *prefetch link* (`prefetch_policy.py`): it gets what the process gets, up to PREFETCH_MAX at once.
+process of threads one link may be the *prefetch link* (`prefetch_policy.py`): it gets what the process gets, up to
+PREFETCH_MAX at once.
 
 A worker that loses a link without having said LEAVE is not trusted with anything more: it is dead or dying, though the
 kernel may not have reported all of its links yet. Its idle links are closed; a process that lives connects again. So does,
@@ -22,16 +23,16 @@ from headrace.web.dispatch.statistics import WorkerStatistics
 
 
 class WorkerSlot(Protocol):
-    """A link, as its worker sees it."""
+    """A link, as the pool sees it."""
 
     busy: int
     """Requests on it that count: not tunnels."""
     limit: int
-    """So many may be at once, by now."""
+    """Maximum of concurrent requests now."""
     leaving: bool
-    """Takes no more."""
+    """Takes no further requests."""
     listed: bool
-    """Written here: whether it stands among its worker's `free`."""
+    """Written by the pool: whether it is in its worker's `free`."""
     serial: bool
     """It runs one request after another."""
 
@@ -39,7 +40,7 @@ class WorkerSlot(Protocol):
 
 
 class WorkerProcess:
-    """One process. Invariant: `free` are its links with room, `in_flight` is the sum of what is busy on its links."""
+    """One process. Invariant: `free` are its links with room, `in_flight` is the sum of `busy` over its links."""
 
     __slots__ = (
         "free",
@@ -62,7 +63,7 @@ class WorkerProcess:
         self.links: set[WorkerSlot] = set()
         self.free: list[WorkerSlot] = []
         self.prefetch_link: WorkerSlot | None = None
-        """Gets all that this worker gets, ahead."""
+        """The link that prefetches: it gets all requests of this worker."""
         self.in_flight = 0
         self.thread_limit: ConcurrencyLimit | None = None
         """How many requests its threads may run at once, once they have been seen to be in each other's way."""
@@ -70,7 +71,7 @@ class WorkerProcess:
         """What its long requests weigh: they are in the others' way, since one thread at a time runs Python."""
         self.requests = 0
         self.isolated = False
-        """Has a suspect, and gets nothing else meanwhile."""
+        """Runs a suspect, and gets no other request meanwhile."""
         self.hung = False
         """Hangs, and was reported: its death will be no request's fault."""
         self.quarantined = False
@@ -92,7 +93,7 @@ class WorkerProcess:
 
 
 class WorkerPool:
-    """All of one application. Invariant: `_free` has the workers that may get a request now."""
+    """The workers of one application. Invariant: `_free` has the workers that may get a request now."""
 
     def __init__(self) -> None:
         self._workers: dict[int, WorkerProcess] = {}
@@ -107,11 +108,11 @@ class WorkerPool:
 
     @property
     def exhausted(self) -> bool:
-        """Whether there is nobody who will ever take a request."""
+        """Whether no worker takes requests any more."""
         return all(worker.quarantined for worker in self)
 
     def add_link(self, slot: WorkerSlot, *, pid: int, generation: int) -> WorkerProcess:
-        """A link has said who it is; and, if its process has lost others, shown that it lives."""
+        """A link has identified itself; if its process has lost other links, it has also shown that it lives."""
         worker = self._workers.get(pid)
         if worker is None or worker.generation != generation:
             worker = self._workers[pid] = WorkerProcess(pid=pid, generation=generation)
@@ -130,7 +131,7 @@ class WorkerPool:
             del self._workers[worker.pid]
 
     def quarantine(self, worker: WorkerProcess) -> None:
-        """Give it nothing more. Idempotent."""
+        """Give it no further requests. Idempotent."""
         worker.quarantined = True
         self._free.pop(worker, None)
 
@@ -144,7 +145,7 @@ class WorkerPool:
         return self._losses.get(pid, 0)
 
     def distrust(self, worker: WorkerProcess) -> None:
-        """It has lost a link: close the idle ones, too. For each that it loses."""
+        """The worker has lost a link: close its idle links, too. Called for each lost link."""
         self.quarantine(worker)
         self._losses[worker.pid] = self._losses.pop(worker.pid, 0) + 1
         if len(self._losses) > LOSSES_MAX:
@@ -154,19 +155,19 @@ class WorkerPool:
                 slot.close()
 
     def enable_prefetch(self, worker: WorkerProcess, slot: WorkerSlot) -> None:
-        """What the worker gets goes to this link from now on."""
+        """Give all requests of the worker to this link from now on."""
         worker.prefetch_link = slot
         slot.limit = PREFETCH_MAX
 
     def disable_prefetch(self, worker: WorkerProcess) -> None:
-        """Each of its links gets one request again; the prefetch link when it has none."""
+        """Give each of its links one request again; the prefetch link when it has none."""
         slot, worker.prefetch_link = worker.prefetch_link, None
         if slot is not None:
             slot.limit = 1
             self.update_link(worker, slot)
 
     def pick(self, *, empty: bool = False) -> tuple[WorkerProcess, WorkerSlot] | None:
-        """Who gets the next request, if anybody. `empty`: rather a link that has none."""
+        """The worker and link for the next request, if there is one. `empty`: prefer a link without requests."""
         best: WorkerProcess | None = None
         least = 0
         for worker in islice(self._free, CHOICES):
@@ -183,14 +184,14 @@ class WorkerPool:
         return best, best.prefetch_link
 
     def pick_empty(self) -> tuple[WorkerProcess, WorkerSlot] | None:
-        """A worker that has nothing at all, if there is one."""
+        """A worker without any request, if there is one."""
         for worker in self._free:
             if not worker.in_flight:
                 return worker, worker.free[-1]
         return None
 
     def update_worker(self, worker: WorkerProcess) -> None:
-        """Its crowd's bound has changed."""
+        """Call when its thread limit has changed."""
         if worker.has_room and not worker.isolated and not worker.quarantined:
             self._free[worker] = None
         else:

@@ -1,7 +1,7 @@
 """The access log: a line for each request, in the combined format or as JSON.
 
 The loop only formats lines; a thread writes them, ten times a second, as one piece. So neither a slow disk nor a pipe
-that nobody reads holds up a request: what does not fit in memory then is dropped, and counted.
+without a reader blocks a request: what does not fit in memory then is dropped, and counted.
 
 Lines have what the client sent in request line, Referer, User-Agent and X-Request-Id, with control characters, quotes
 and backslashes escaped; never Authorization, cookies or bodies.
@@ -101,7 +101,7 @@ class AccessLog:
             self._timer = self._loop.call_later(_EVERY_S, self.flush)
 
     def flush(self) -> None:
-        """Pass on to the writer what has gathered."""
+        """Pass the gathered lines on to the writer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -120,7 +120,7 @@ class AccessLog:
         self._writer.reopen()
 
     def close(self) -> None:
-        """Write what is left; waits for a slow disk, but not for ever. Idempotent. After a `flush` on the loop, and
+        """Write the remaining lines; waits for a slow disk, but not for ever. Idempotent. After a `flush` on the loop, and
         without a `record` since, another thread may call it."""
         self.flush()
         self._writer.close()

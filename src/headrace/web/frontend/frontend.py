@@ -120,7 +120,7 @@ class Frontend:
         await build(settings, apps=dispatchers).close()
 
     async def close(self, grace_s: float, *, idle_s: float) -> None:
-        """Answer what has come, then close. Idempotent."""
+        """Answer pending requests, then close. Idempotent."""
         await self._listener.close(grace_s, idle_s=idle_s)
         if self._durable is not None:
             await self._durable.close(grace_s)

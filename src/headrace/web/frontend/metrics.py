@@ -1,4 +1,4 @@
-"""What a web server tells Prometheus: its records, how those of several processes are added up, the table of metrics.
+"""The Prometheus metrics of a web server: the records of its processes, how they are summed, the table of metrics.
 
 Edges (or workers that hold their connections themselves) send an EdgeStatistics to the supervisor each second; the
 supervisor adds them up and knows the rest itself. Labels are few: routes as configured, known methods, classes of
@@ -48,7 +48,7 @@ class RouteCounts(msgspec.Struct):
 
 
 class RouterStatistics(msgspec.Struct, frozen=True):
-    """Of one edge, since its start."""
+    """Statistics of the request router of one edge, since its start."""
 
     in_flight: int = 0
     routes: dict[str, RouteCounts] = {}
@@ -80,7 +80,7 @@ class EdgeStatistics(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorFacts:
-    """What only the supervisor knows; totals since its start."""
+    """Values that only the supervisor has; totals since its start."""
 
     version: str = ""
     workers: dict[str, int]
@@ -97,12 +97,12 @@ class SupervisorFacts:
 
 
 def listener_statistics(found: HttpStatistics) -> ListenerStatistics:
-    """A listener's record in the form that travels."""
+    """Convert a listener's statistics to the record that is sent to the supervisor."""
     return ListenerStatistics(found.accepted, found.open, found.requests, found.refused)
 
 
 def totals_of_ended(record: EdgeStatistics) -> EdgeStatistics:
-    """What stays true of a process that has ended: its totals, not what was going on in it. Whoever adds up the living
+    """The totals of a process that has ended, without its current values. Whoever adds up the living
     adds this for the dead, or totals would fall, which reads as a restart of everything and a burst of requests."""
     replace = msgspec.structs.replace
     queues = {app: _totals_of_queue(queue) for app, queue in record.queues.items()}
@@ -158,7 +158,7 @@ def _copy(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """Everything that is told, read at about one moment."""
+    """All values, read at about the same time."""
 
     edges: EdgeStatistics
     facts: SupervisorFacts

@@ -1,12 +1,12 @@
-"""How often a client may ask: token buckets. Pure: `now_s` is an argument.
+"""Rate limits of clients, as token buckets. Pure: `now_s` is an argument.
 
 Theory (GCRA). A bucket is one number: when it will be full again. A request moves that time on by 1/rate; it is refused
-if the bucket would then be empty for longer than `burst` requests take to come back. A bucket that nobody has touched
+if the bucket would then be empty for longer than `burst` requests take to come back. A bucket that was not used
 for burst/rate seconds is full, and a full one need not be kept. So there are two generations of buckets: after
 burst/rate seconds the older one is dropped, all full, and the younger becomes the older. Nothing is searched for, and
-nothing is forgotten but what is worth nothing.
+only full buckets are forgotten.
 
-Memory is bounded even if somebody has more addresses than that: a generation that has CLIENTS_MAX clients ends early,
+Memory is bounded even if there are more addresses than that: a generation that has CLIENTS_MAX clients ends early,
 and forgets those who were not seen during it. IPv6 clients are counted by /64, which is what one customer has at least.
 """
 
@@ -43,7 +43,7 @@ Key: TypeAlias = str | bytes
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A request is one too many."""
+    """A request exceeds a limit."""
 
     limit: str
     retry_after_s: int
@@ -75,9 +75,12 @@ class RateLimit:
         """Raises: SettingsError, naming `place`."""
         count, window_s = parse_rate(settings.rate, place)
         if settings.burst < 0:
-            raise SettingsError(place, f"burst is {settings.burst}; 0 is one second's, else how many may come at once")
+            raise SettingsError(
+                place,
+                f"invalid burst {settings.burst}: 0 means one second's requests, else the number of requests at once",
+            )
         if _NAME.fullmatch(settings.name) is None:
-            raise SettingsError(place, f"name {settings.name!r}: 1 to 64 letters, digits, blanks and _.:/-")
+            raise SettingsError(place, f"invalid name {settings.name!r}: use 1 to 64 letters, digits, blanks and _.:/-")
         try:
             self.prefix = prefix_of(settings.path)
         except ValueError as error:
@@ -94,7 +97,7 @@ class RateLimit:
         self._ends_s = -math.inf
 
     def key(self, headers: Headers, peer: str) -> Key:
-        """Who asks."""
+        """The key of the client."""
         if self.header:
             value = headers.get(self.header)
             if value:
@@ -183,7 +186,7 @@ def parse_rate(text: str, place: str) -> tuple[int, int]:
     """
     found = _RATE.fullmatch(text.strip())
     if found is None or int(found[1]) == 0:
-        raise SettingsError(place, f"{text!r} is no rate: 100/s, 600/m, 5000/h or 20000/d")
+        raise SettingsError(place, f"invalid rate {text!r}; use for example 100/s, 600/m, 5000/h or 20000/d")
     return int(found[1]), _UNITS_S[found[2]]
 
 
@@ -204,5 +207,5 @@ def _parse_by(by: str, place: str) -> bytes:
         return b""
     found = _HEADER.fullmatch(by)
     if found is None:
-        raise SettingsError(place, f"by is {by!r}; address, or header:X-Api-Key")
+        raise SettingsError(place, f"invalid by {by!r}: use address or header:X-Api-Key")
     return found[1].lower().encode()

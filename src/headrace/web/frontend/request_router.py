@@ -1,13 +1,12 @@
-"""The entrance: what every request passes on its way from a connection to whoever answers it.
+"""Routes every request from a connection to the app, folder, proxy or handler that answers it.
 
   connection ─▶ who is the client? ─▶ route ─▶ rate limits ─▶ durable? ─▶ compression ─▶ app, folder or proxy
                                                                     └─▶ answered 202          │
   counters and access log ◀──────────────────────── when the exchange is done ◀───────────────┘
 
-It is put together once from the settings; what is not configured costs next to nothing. A reload puts everything
-together anew and then changes over between two requests, or, if the settings cannot be used, not at all. What has a
-memory worth keeping (folders with files, rate limits' buckets, upstreams, counters) is kept where its settings are the
-same.
+The router is built once from the settings; features that are not configured cost almost nothing. A reload builds a new
+configuration and switches between two requests, or not at all if the settings are invalid. Objects with state (open
+folders, buckets of rate limits, upstreams, counters) are kept if their settings are unchanged.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _UNTIMED: Final = (0, 101)
 
 
 class RouteHandler:
-    """What is done with the requests of a route."""
+    """How the requests of a route are handled."""
 
     __slots__ = ("mount", "plain", "priority", "private", "strip", "target", "to_folder", "wrap")
 
@@ -58,7 +57,7 @@ class RouteHandler:
         """Compression; folders see to it themselves."""
         self.priority = route.priority
         self.strip = prefix if route.strip or route.static else ""
-        """What is taken off."""
+        """The prefix that is stripped from the path."""
         self.mount = root_path + self.strip
         self.to_folder = bool(route.static and prefix)
         """Whether `/static` has to become `/static/`, or the links of its page would lead elsewhere."""
@@ -69,7 +68,7 @@ class RouteHandler:
 
 
 class RequestRouter:
-    """See the module. Give `target` to a listener; `dispatch` is the same without what is done once for a client's
+    """See the module. Give `target` to a listener; `dispatch` is the same without the steps that are done once for a client's
     request: counters, log, limits and the durable hook.
 
     One loop. Invariant: every exchange that `target` gets is counted once when it comes and once when it is done.
@@ -84,7 +83,7 @@ class RequestRouter:
         loop: asyncio.AbstractEventLoop | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Put the entrance together.
+        """Build the router.
 
         Args:
             apps: for each app's spec (`module:app`), what answers its requests.
@@ -151,11 +150,9 @@ class RequestRouter:
         if exchange.path == "*":
             exchange.respond(204, Fields())  # OPTIONS *: nothing but "I am here" (RFC 9110 9.3.7)
         elif self._table.serves(exchange.headers.get(b"host", b"")):
-            problem.respond(exchange, 404, "Nothing is served at this path.", kind="not-found")
+            problem.respond(exchange, 404, "No route matches this path.", kind="not-found")
         else:
-            problem.respond(
-                exchange, 421, "This server does not serve the host that was asked for.", kind="unknown-host"
-            )
+            problem.respond(exchange, 421, "This server does not serve the requested host.", kind="unknown-host")
 
     def _is_limited(self, exchange: Exchange, limits: RateLimits) -> bool:
         denial = limits.find_denial(exchange.headers, peer=exchange.peer, path=exchange.path, now_s=self._now_s())
@@ -166,7 +163,7 @@ class RequestRouter:
         return True
 
     def _record_done(self, exchange: Exchange) -> None:
-        """An exchange is done: count it, log it."""
+        """Count and log an exchange that is done."""
         self._done += 1
         counts = self._counts.get(exchange.route) or self._counts[UNROUTED]
         status = exchange.status
@@ -199,7 +196,7 @@ class RequestRouter:
         self._configure(settings, apps)
 
     def reopen(self) -> None:
-        """The access log's file was moved away: begin a new one."""
+        """Reopen the access log after its file was moved."""
         if self._log is not None:
             self._log.reopen()
 
@@ -277,7 +274,7 @@ def build(
     loop: asyncio.AbstractEventLoop | None = None,
     now_s: Callable[[], float] = time.monotonic,
 ) -> RequestRouter:
-    """The entrance of a server; see `RequestRouter`."""
+    """Build the router of a server; see `RequestRouter`."""
     return RequestRouter(settings, apps=apps, durable=durable, loop=loop, now_s=now_s)
 
 
@@ -285,7 +282,7 @@ def build(
 
 
 def _apply_trust(exchange: Exchange, trust: TrustedProxies) -> None:
-    """Let the exchange be of the client that the trusted proxies name."""
+    """Set the client of the exchange to the one that the trusted proxies name."""
     client = trust.client(exchange.headers, exchange.peer)
     if client is UNKNOWN_CLIENT:
         return
@@ -321,7 +318,7 @@ def _refuse_limited(exchange: Exchange, denial: Denial) -> None:
     problem.respond(
         exchange,
         429,
-        f"More than {denial.rate} requests ({denial.limit}). The next may come in {denial.retry_after_s} s.",
+        f"More than {denial.rate} requests ({denial.limit}). Try again in {denial.retry_after_s} s.",
         kind="rate-limited",
         headers=denial.headers,
         members={"limit": denial.limit, "retry_after": denial.retry_after_s},
@@ -333,7 +330,7 @@ def _refuse_limited(exchange: Exchange, denial: Denial) -> None:
 
 def _app_target(route: RouteSettings, apps: Mapping[str, Target], place: str) -> Target:
     if route.app not in apps:
-        raise SettingsError(place, f"the app {route.app} is not running; {', '.join(apps) or 'none'} is")
+        raise SettingsError(place, f"the app {route.app} is not running; running: {', '.join(apps) or 'none'}")
     return apps[route.app]
 
 
@@ -361,10 +358,10 @@ def _root_path(settings: WebSettings) -> str:
 
 
 def _proxies(table: RouteTable[RouteHandler]) -> dict[str, ProxyStatistics]:
-    tellers: list[tuple[str, Callable[[], ProxyStatistics] | None]] = [
+    sources: list[tuple[str, Callable[[], ProxyStatistics] | None]] = [
         (route.label, getattr(route.to.target, "proxy_statistics", None)) for route in table.routes
     ]
-    return {label: tell() for label, tell in tellers if tell is not None}
+    return {label: statistics() for label, statistics in sources if statistics is not None}
 
 
 async def _close(target: Target) -> None:

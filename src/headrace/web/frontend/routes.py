@@ -1,4 +1,4 @@
-"""Which route answers a request: the most specific host, then the longest path. Pure.
+"""Finds the route of a request: the most specific host, then the longest path. Pure.
 
 Everything is decided when the table is built: for each host that is named, the list of all routes that could answer it,
 best first. A request costs one dictionary look-up and, on average, one comparison; where a single route takes
@@ -116,7 +116,7 @@ def routes_of(settings: WebSettings) -> tuple[RouteSettings, ...]:
 
 
 def place_of(index: int, settings: WebSettings) -> str:
-    """How an error names a route of `routes_of`."""
+    """The name of a route of `routes_of` in error messages."""
     if index < len(settings.routes):
         return f"web.routes[{index}]"
     return "web.proxy" if settings.proxy else "web.app"
@@ -130,7 +130,7 @@ def apps_of(settings: WebSettings) -> tuple[str, ...]:
 def _default_route(settings: WebSettings) -> RouteSettings | None:
     if settings.app and settings.proxy:
         raise SettingsError(
-            "web.proxy", f"both an app ({settings.app}) and --proxy: give the paths of one in [[web.routes]]"
+            "web.proxy", f"both an app ({settings.app}) and --proxy: give one of them a path in [[web.routes]]"
         )
     if settings.proxy:
         return RouteSettings(proxy=settings.proxy)
@@ -142,7 +142,7 @@ def _default_route(settings: WebSettings) -> RouteSettings | None:
 
 
 def is_folder(app: str) -> bool:
-    """Whether what is to be served is a folder, and no `module:app`."""
+    """Whether `app` is a folder, not `module:app`."""
     return ":" not in app and Path(app).is_dir()
 
 
@@ -150,12 +150,12 @@ def _check(route: RouteSettings, place: str) -> None:
     given = [name for name in ("app", "static", "proxy") if getattr(route, name)]
     if len(given) != 1:
         raise SettingsError(
-            place, f"a route has one of app, static and proxy; this has {' and '.join(given) or 'none'}"
+            place, f"a route needs exactly one of app, static and proxy; this has {' and '.join(given) or 'none'}"
         )
     if route.host and _HOST.fullmatch(route.host.lower().removesuffix(".")) is None:
-        raise SettingsError(place, f"host {route.host!r} is neither a name without port nor *.name")
+        raise SettingsError(place, f"invalid host {route.host!r}: use a name without port, or *.name")
     if not 0 <= route.priority <= 2:
-        raise SettingsError(place, f"priority is {route.priority}; 0 is first, 1 normal, 2 last")
+        raise SettingsError(place, f"invalid priority {route.priority}: 0 is first, 1 normal, 2 last")
     try:
         prefix_of(route.path)
     except ValueError as error:

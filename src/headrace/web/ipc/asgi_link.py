@@ -1,6 +1,6 @@
 """The worker's end of a link to an edge, for ASGI: many requests on one socket, as numbered streams (see `frames`).
 
-A link that breaks takes its requests with it, since their clients are the edge's; then it is made anew, until `leave`.
+A link that breaks takes its requests with it, since their clients are the edge's; then it is opened again, until `leave`.
 Leaving loses nothing: LEAVE is sent, requests that were under way come still, and the edge's LEAVE is its last word.
 """
 
@@ -99,7 +99,7 @@ class AsgiLinkClient:
             self._target(exchange)
         except Exception:  # noqa: BLE001  # a bug costs its request, not the link
             _log.exception("%s %s could not be taken", exchange.method, exchange.path, extra={"action": "web.link.bug"})
-            problem.respond(exchange, 500, "an internal error; the server's log has more")
+            problem.respond(exchange, 500, "internal error; see the server's log")
 
     def lost(self, link: AsgiLink) -> None:
         self._link = None
@@ -220,7 +220,7 @@ class AsgiLink(asyncio.Protocol):
         try:
             used = self._read(data)
         except (msgspec.DecodeError, ValueError) as error:
-            _log.error("the edge sent what is no frame: %s", error, extra={"action": "web.link.malformed"})
+            _log.error("the edge sent an invalid frame: %s", error, extra={"action": "web.link.malformed"})
             self.transport.abort()
             return
         if used < len(data):

@@ -1,10 +1,10 @@
 """The wire between an edge and its workers: frames on a Unix stream socket.
 
 A worker connects and says HELLO with its `capacity`: how many requests it will take at once on this socket. An ASGI
-worker opens one socket an edge, and many requests share it as numbered streams. A WSGI worker opens one socket a thread,
-with a capacity of one: each thread is a consumer that pulls. And one more an edge with a capacity of zero, its *control thread*:
-there it is asked to give requests back. Only to a worker that has one the edge gives short requests ahead, more than one a
-thread (`prefetch_policy.py`); the thread runs them in the order in which they came.
+worker opens one socket an edge, and many requests share it as numbered streams. A WSGI worker opens one socket a
+thread, with a capacity of one: each thread is a consumer that pulls. And one more an edge with a capacity of zero, its
+*control thread*: there it is asked to return requests. Only to a worker that has one the edge gives short requests
+ahead, more than one a thread (`prefetch_policy.py`); the thread runs them in the order in which they came.
 
   9 bytes: payload length (u32), stream (u32), kind (u8), little-endian; then the payload
 
@@ -15,7 +15,7 @@ ahead of what the other side has consumed, which it says with CONSUMED: a slow c
   REQUEST  u32 n, Request as n bytes of msgpack, body   HELLO     Hello as msgpack, stream 0
   BODY     more body, or bytes of a tunnel              ANSWER    Head, block, body: a whole answer
   ENDED    the body, or the client's half, is complete  HEAD      Head, block: an answer begins (101: a tunnel)
-  GONE     the client has left; answer no more          DATA      a piece of the answer, or of a tunnel
+  GONE     the client disconnected; answer no more          DATA      a piece of the answer, or of a tunnel
   CONSUMED u32: bytes of the answer that were passed on FILE      File as msgpack: send this piece of a file
   PING     echoed as PONG: how late the process is      ENDED     the answer is complete; a byte: the request was long
   LEAVE    stream 0: take no more, finish what you have GONE      the answer cannot be completed: abort
@@ -25,8 +25,8 @@ ahead of what the other side has consumed, which it says with CONSUMED: a slow c
                                                         PONG      payload as in PING
                                                         LEAVE     stream 0: give me no more; I finish what I have
 
-A stream ends with ANSWER, ENDED, GONE or RETURN from the worker; until then its number is in use, also after GONE from the edge.
-After LEAVE from either side the worker finishes its streams and closes the socket.
+A stream ends with ANSWER, ENDED, GONE or RETURN from the worker; until then its number is in use, also after GONE from
+the edge. After LEAVE from either side the worker finishes its streams and closes the socket.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ LONG: Final = 8
 
 
 class Kind(IntEnum):
-    """What a frame is; see the module's table."""
+    """The kind of a frame; see the table of the module."""
 
     HELLO = 1
     REQUEST = 2
@@ -82,7 +82,7 @@ class Kind(IntEnum):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
-    """Who connects."""
+    """The first frame of a worker: it identifies the process and its app."""
 
     pid: int
     generation: int

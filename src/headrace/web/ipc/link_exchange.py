@@ -41,7 +41,7 @@ _ENDED, _GONE, _CONSUMED, _INFORM = int(Kind.ENDED), int(Kind.GONE), int(Kind.CO
 class LinkExchange(Exchange):
     """See the module.
 
-    Invariants: at most WINDOW_BYTES of the answer are sent and not consumed; what is beyond waits in `_waiting`, and
+    Invariants: at most WINDOW_BYTES of the answer are sent and not consumed; the rest waits in `_waiting`, and
     then the exchange is not writable. Every descriptor that was given to it is closed.
     """
 
@@ -77,7 +77,7 @@ class LinkExchange(Exchange):
         self.waited_s = request.waited_s
         self.began_s = time.monotonic()
         self._body: bytes | bytearray = body
-        self._ended = request.ended and not request.upgrade  # of a tunnel it will be said anew
+        self._ended = request.ended and not request.upgrade  # for a tunnel ENDED comes later
         self._outstanding = 0
         """Bytes of DATA that the edge has not passed on."""
         self._waiting: deque[memoryview | File] | None = None
@@ -265,7 +265,7 @@ class LinkExchange(Exchange):
             self._waiting.appendleft(file)
 
     def _drop(self) -> None:
-        """Nothing of what waits will be sent."""
+        """Drop all waiting pieces."""
         self._finishing = False
         self._body = b""
         pieces = [*(self._waiting or ()), self._file]

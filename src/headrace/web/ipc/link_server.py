@@ -1,4 +1,4 @@
-"""Where the workers of one application connect to an edge. What is said then: `worker_link.py`."""
+"""Accepts the connections of one application's workers at an edge; `worker_link.py` serves each of them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _bind(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if sys.platform == "linux":
-            os.fchmod(listening.fileno(), 0o600)  # before the file exists, so that nobody slips in between
+            os.fchmod(listening.fileno(), 0o600)  # before the file exists, so that no other user connects in between
         listening.bind(str(path))
         path.chmod(0o600)
         listening.listen(1_024)

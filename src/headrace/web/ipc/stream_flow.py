@@ -1,4 +1,4 @@
-"""What of a request does not fit into one frame each way: a long body, an answer in pieces, a tunnel.
+"""Transfers what does not fit into one frame each way: a long body, an answer in pieces, a tunnel.
 
 Both directions have a window: at most WINDOW_BYTES are on their way that the other side has not consumed. So a client
 that sends or takes slowly holds back its own stream, neither the link nor the other streams; and nothing is held here but
@@ -36,11 +36,11 @@ _FLAGS: Final = [(bool(f & frames.DATED), bool(f & frames.SERVED), bool(f & fram
 
 
 class MalformedFrame(Exception):
-    """A worker has sent what no worker sends: its link is closed."""
+    """A worker has violated the protocol: its link is closed."""
 
 
 class StreamFlow:
-    """One request's body out and answer back, on one link.
+    """Transfers the body of one request and its answer, on one link.
 
     Invariants: the worker has at most WINDOW_BYTES of the body that it has not taken; `_unpassed` at most WINDOW_BYTES of
     the answer wait here; the order of the answer's frames is kept.
@@ -70,13 +70,13 @@ class StreamFlow:
         self._invited = True
         self._held: deque[bytes | frames.File] = deque()  # of the answer: what the client has no room for
         self._unpassed = 0
-        self._owed = 0  # passed on, and the worker has not been told
+        self._owed = 0  # passed on, and the worker has not been notified
         self._over = False  # the worker has ended the stream
 
     # The body
 
     def open_body(self, piece: bytes, rest: bytes, *, invited: bool) -> None:
-        """`piece` goes with the REQUEST; the rest, and what comes, by `pump`."""
+        """`piece` goes with the REQUEST; the rest, and later bytes, by `pump`."""
         self._body_done = False
         self._rest = rest
         self._window -= len(piece)
@@ -104,7 +104,7 @@ class StreamFlow:
                     return
 
     def consumed(self, count: int) -> None:
-        """The worker has taken so many bytes of the body; or asks for it (`Expect: 100-continue`)."""
+        """The worker has taken `count` bytes of the body; or asks for it (`Expect: 100-continue`)."""
         self._invited = True
         self._window = min(WINDOW_BYTES, self._window + count)
         self.pump()
@@ -117,7 +117,7 @@ class StreamFlow:
     # The answer
 
     def begin_tunnel(self, fields: Fields) -> None:
-        """What the client sends from here on is a stream without end."""
+        """From here on the client sends a stream without an end."""
         exchange = self._queued.exchange
         exchange.tunnel(fields)
         self._queued.body = ReplayableBody(exchange, keep=False)
@@ -148,7 +148,7 @@ class StreamFlow:
             self._send_file(file)
 
     def end(self) -> None:
-        """The worker is done with this stream; the client may still have to take what is held."""
+        """The worker is done with this stream; the client may not have read all that is held."""
         self._over = True
         if not self._held:
             self._finish()

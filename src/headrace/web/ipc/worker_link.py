@@ -1,8 +1,8 @@
-"""The edge's end of a link to a worker: `frames` read and written.
+"""The edge's end of a link to a worker: reads and writes frames (`frames`).
 
 A worker connects and says HELLO; from then on its dispatcher gives it requests, and it brings their answers. Frames that
 are written during one turn of the loop leave as one, at its end: a system call and a wake-up for each would cost more than
-all the rest of a request. A worker that sends what is none of its frames loses its link, as if it had died.
+all the rest of a request. A worker that violates the protocol loses its link, as if it had died.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _FIRST: Final = struct.Struct("<IIBI")
 """HEADER of a REQUEST, and the length of its msgpack."""
 _PEER: Final = struct.Struct("3i")
 _FLAGS_AT: Final = 2  # in a HEAD
-_WRITE_BUFFER_BYTES: Final = 1_048_576  # never paused: windows and credits bound what is written
+_WRITE_BUFFER_BYTES: Final = 1_048_576  # never paused: windows and concurrency limits bound what is written
 
 # Plain numbers: to fetch a member from its Enum costs 70 ns in Python 3.11.
 _HELLO, _REQUEST, _GONE, _LEAVE = int(Kind.HELLO), int(Kind.REQUEST), int(Kind.GONE), int(Kind.LEAVE)
@@ -115,7 +115,7 @@ class WorkerLink(asyncio.Protocol):
         self.moved_s = 0.0
         """Of a serial link: when its first request began to be that, at the latest."""
         self.seen_s = -1.0
-        """`moved_s` as somebody saw it last."""
+        """`moved_s` at the last check."""
         self._unproven: tuple[Hello, int] | None = None  # has said HELLO; its losses when it was asked whether it lives
         self._certain = True  # all that the worker has said was read
         self._left = False  # LEAVE was said
@@ -123,7 +123,7 @@ class WorkerLink(asyncio.Protocol):
         self._out: list[bytes] = []  # to be written at the end of this turn
         self._pid = 0
         self._buffer = bytearray()  # the begin of a frame whose end has not arrived
-        self._needed = 0  # so many bytes it must have before it is worth a look
+        self._needed = 0  # bytes that the buffer needs before it is read again
         self._concurrency_limit: ConcurrencyLimit | None = None
         self._used_up = False
         self._ping_due = False
@@ -198,7 +198,7 @@ class WorkerLink(asyncio.Protocol):
         return data[:PIECE_BYTES_MAX], False, flow
 
     def cancel(self, number: int) -> None:
-        """Tell the worker that nobody waits for this answer any more."""
+        """Tell the worker that the client no longer waits for this answer."""
         if number in self.streams:
             self.send(_GONE, number)
 
@@ -241,7 +241,8 @@ class WorkerLink(asyncio.Protocol):
         self.send(_PING, 0)
 
     def ask_how_late(self) -> None:
-        """For a control thread: how late is the interpreter of its process? `adaptive_thread_limit` is told. At most one question at a time."""
+        """Measure how late the interpreter of a control thread's process is; `AdaptiveThreadLimit` gets the result. At most one
+        measurement at a time."""
         if not self._ping_due:
             self._ping_due = True
             self._ping()
@@ -365,7 +366,7 @@ class WorkerLink(asyncio.Protocol):
             raise MalformedFrame(f"a frame of kind {kind} for stream {number}, which is not open")
 
     def _introduce(self, kind: int, number: int, payload: bytes) -> None:
-        """HELLO; from a process that has lost links it may be older than its death: then also a PONG, which cannot be."""
+        """Read HELLO. If the process has lost links, HELLO may be older than its death: then a PONG must follow, which cannot be."""
         known = 0
         if self._unproven is None and kind == _HELLO and not number:
             hello = _decode_hello(payload)
@@ -425,21 +426,21 @@ class WorkerLink(asyncio.Protocol):
                 self.dispatcher.tunnelled(self)
                 cast("StreamFlow", queued.flow).begin_tunnel(fields)
             else:
-                raise MalformedFrame("a tunnel that nobody has asked for")
+                raise MalformedFrame("a tunnel that was not requested")
         queued.begun = True
 
     def _on_gone(self, number: int, queued: QueuedRequest) -> None:
         """The worker gives up; or has let go of a request whose client left."""
         self._end(number, queued, long=False)
         if queued.exchange.stage is not DONE:
-            problem.respond(queued.exchange, 502, "the application gave up this request")
+            problem.respond(queued.exchange, 502, "the application aborted this request")
         queued.exchange.notify = None
         queued.flow = None
 
     def _on_return(self, number: int, queued: QueuedRequest) -> None:
         """The worker has not begun with it."""
         if queued.begun or not self.serial:
-            raise MalformedFrame(f"a request given back on stream {number}, whose answer has begun")
+            raise MalformedFrame(f"a request returned on stream {number}, whose answer has begun")
         del self.streams[number]
         self.busy -= 1
         self.dispatcher.returned(self, queued)
@@ -465,7 +466,7 @@ class WorkerLink(asyncio.Protocol):
 
 
 def peer_pid(peer: socket.socket) -> int:
-    """Who has connected; 0 where the system does not say."""
+    """The process id of the peer; 0 where the system does not report it."""
     if sys.platform != "linux":
         return 0
     pid: int = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0]

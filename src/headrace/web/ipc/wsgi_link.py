@@ -9,8 +9,8 @@ moment, so that several leave as one. Those that were not begun go back when the
 to wait for a client, and when it leaves.
 
 `Inbox` holds the requests that have arrived and were not begun, and the frames that belong to them. The link's thread
-takes requests out in order. Any other thread may take out those that wait and return them, and may read what is still in
-the socket for that; so taking out is atomic, and reading is under a lock.
+takes requests out in order. Any other thread may take out those that wait and return them, and may read the bytes that are
+still in the socket for that; so taking out is atomic, and reading is under a lock.
 
 `Stopwatch` measures how long a request took by itself: without the time for which its thread was ready to run and had no
 processor. On a busy machine a thread stands still for some milliseconds again and again, and its request is not to blame.
@@ -45,7 +45,7 @@ _FRAME_AND_HEAD: Final = struct.Struct("<IIB" + HEAD.format[1:])
 """HEADER and HEAD, packed as one."""
 LEAVING: Final = HEADER.pack(0, 0, _LEAVE)
 _TOLD_BYTES: Final = 65_536
-"""Body bytes taken before the edge is told: a quarter of the window, so that it never runs dry."""
+"""Body bytes taken before the edge is notified: a quarter of the window, so that it never runs dry."""
 _LOCK_S: Final = 0.2
 
 _decode: Final = msgspec.msgpack.Decoder(frames.Request).decode
@@ -56,7 +56,7 @@ class WsgiLink(RequestChannel):
     """One connection to an edge. One thread serves it; only `leave` and `return_unstarted` are for others.
 
     Invariants: `_stream` is the request that runs, 0 if none; it is answered exactly once, also for an edge that is gone:
-    then into the void. Nobody writes but under `_lock`, so that a LEAVE never lands inside another frame. While a request
+    then into the void. All writes hold `_lock`, so that a LEAVE never lands inside another frame. While a request
     that must not be repeated runs, no answer is held back: it is the edge's first unanswered one.
     """
 
@@ -110,7 +110,7 @@ class WsgiLink(RequestChannel):
 
     def _reset(self) -> None:
         self._ahead = 0  # bytes of the answer that the edge has not passed on
-        self._taken = 0  # bytes of the body that it has not been told of
+        self._taken = 0  # bytes of the body that it has not been notified of
         self._begin = b""  # the frame HEAD, until the first piece goes
         self._body_ended = True
         self._expects = False
@@ -160,7 +160,7 @@ class WsgiLink(RequestChannel):
         self._send_control(leave=True)
 
     def return_unstarted(self) -> None:
-        """Let go of what was not begun, and of answers that are held back. For any thread; does not wait."""
+        """Return requests that were not begun, and send answers that are held back. For any thread; does not wait."""
         self._inbox.receive_nowait()
         self._send_control(leave=False)
 
@@ -171,7 +171,7 @@ class WsgiLink(RequestChannel):
             frames_out = []
             if leave and not self._leave_sent:
                 self._leave_sent = True
-                frames_out.append(LEAVING)  # first, so that what is given back does not come here again
+                frames_out.append(LEAVING)  # first, so that what is returned does not come here again
             frames_out += [HEADER.pack(0, stream, _RETURN) for stream in self._inbox.take_all()]
             if frames_out or self._held:
                 self._send_with_held(b"".join(frames_out))
@@ -219,11 +219,11 @@ class WsgiLink(RequestChannel):
         except LinkBroken as error:
             raise self._broken(error) from None
         except LinkLost:
-            self._inbox.take_all()  # nobody would get the answers
+            self._inbox.take_all()  # their answers would reach no client
             raise
 
     def _poll(self) -> None:
-        """Note what has arrived, without waiting: that the client has left, above all."""
+        """Handle frames that have arrived, without waiting: above all that the client disconnected."""
         try:
             self._receive(socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -291,7 +291,7 @@ class WsgiLink(RequestChannel):
         self._taken = 0
 
     def _wait(self) -> None:
-        """For the edge's next frame. Nobody need wait behind this request meanwhile."""
+        """Wait for the edge's next frame. Requests that wait behind this one are returned first."""
         self._check()
         if not self._inbox.others:
             if self._inbox.requests or self._held:
@@ -301,7 +301,7 @@ class WsgiLink(RequestChannel):
 
     def _check(self) -> None:
         if self._gone:
-            raise ClientGone("the client has left")
+            raise ClientGone("the client disconnected")
         if self._lost:
             raise LinkLost("the edge has closed the link")
 
@@ -421,7 +421,7 @@ class LinkLost(ClientGone):
 
 
 class LinkBroken(LinkLost):
-    """What came is not what an edge sends: nothing more is read."""
+    """The edge has violated the protocol: nothing more is read."""
 
 
 class Inbox:
@@ -448,7 +448,7 @@ class Inbox:
             self._read(flags)
 
     def receive_nowait(self) -> None:
-        """For any thread: read what there is, unless somebody reads it already. Errors are left to the link's thread."""
+        """For any thread: read what there is, unless another thread reads it already. Errors are left to the link's thread."""
         if not self._reading.acquire(blocking=False):
             return
         try:
@@ -460,7 +460,7 @@ class Inbox:
             self._reading.release()
 
     def close(self) -> None:
-        """The socket is about to be closed: nobody may read from whatever gets its number."""
+        """The socket is about to be closed: no thread may read from another file that gets its number."""
         with self._reading:
             self._closed = True
 
@@ -529,7 +529,7 @@ _PATH: Final = "/proc/thread-self/schedstat"
 
 
 class Stopwatch:
-    """Of one thread. Asks the system, which costs some 5 µs, only where it seems to have been long."""
+    """Measures requests of one thread. Asks the system, which costs some 5 µs, only if a request seems to have been long."""
 
     __slots__ = ("_stood_ns", "_threshold_s", "started_s")
 
@@ -550,7 +550,8 @@ class Stopwatch:
 
 
 def stood_still_ns() -> int:
-    """For how long, since it began, the calling thread was ready to run and had no processor; 0 where nobody knows."""
+    """For how long, since it began, the calling thread was ready to run and had no processor; 0 where the system does
+    not report it."""
     try:
         fd = os.open(_PATH, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,9 +1,9 @@
 """The threads of a WSGI worker, each with a link of its own to an edge.
 
-A thread is a consumer: it waits in `recv`, runs the application, answers, and waits again. In the common case that is at
-most one `recv` and one `sendall` a request, and no thread ever hands anything to another. For each edge there is one thread
-more, the control thread, that gives requests back that wait behind a long one. An edge that ends is looked for until it is there
-again.
+A thread is a consumer: it waits in `recv`, runs the application, answers, and waits again. In the common case that is
+at most one `recv` and one `sendall` a request, and no thread ever hands anything to another. For each edge there is one
+thread more, the control thread, that gives requests back that wait behind a long one. An edge that ends is looked for
+until it is there again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from headrace.web.ipc.wsgi_link import LEAVING, LinkBroken, LinkLost, WsgiLink
 
 PAUSE_MIN_S: Final = 0.02
 PAUSE_MAX_S: Final = 1.0
-"""Between two tries to connect: an edge that is started anew is there within some 0.1 s."""
+"""Between two attempts to connect: an edge that restarts is back within about 0.1 s."""
 _CONNECT_S: Final = 5.0
 _PONG: Final = HEADER.pack(0, 0, Kind.PONG)
 
@@ -43,7 +43,7 @@ class WsgiLinkThreads:
 
         Args:
             edges: their sockets; the threads are dealt out over them in turn.
-            threads: at least as many as edges, else an edge would have nobody here.
+            threads: at least as many as edges, else an edge would have no thread here.
             hello: what to say of this worker; capacity and number become those of each link.
 
         Raises: InvalidParameter.
@@ -73,7 +73,7 @@ class WsgiLinkThreads:
         return sum(thread.in_flight for thread in self._threads)
 
     def leave(self) -> None:
-        """Take no more; what runs, or was on its way, is answered. Does not wait. Idempotent."""
+        """Take no further requests; those that run, or were in transit, are answered. Does not wait. Idempotent."""
         for thread in self._threads:
             thread.leave()
 
@@ -82,7 +82,7 @@ class WsgiLinkThreads:
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         if not all(thread.join(deadline_s) for thread in self._threads):
             return False
-        for control_thread in self._control_threads:  # up to here somebody might have waited behind a long request
+        for control_thread in self._control_threads:  # until now a request could have waited behind a long one
             control_thread.leave()
         return all(control_thread.join(deadline_s) for control_thread in self._control_threads)
 
@@ -136,7 +136,7 @@ class _Attendant(ABC):
         """Whether it was of any use."""
 
     def _outage(self, reason: str) -> None:
-        """Tell once of an outage, and not of one that is over at once: an edge that ends, or is made anew, is nothing to see."""
+        """Log an outage once, and only if it lasts: an edge that stops or restarts is not worth a line."""
         if not self._reported and self._pause_s >= PAUSE_MAX_S:
             self._reported = True
             extra = {"action": "web.link.lost", "edge": str(self._path)}
@@ -144,7 +144,7 @@ class _Attendant(ABC):
 
 
 class _LinkThread(_Attendant):
-    """One that runs the application."""
+    """A thread that runs the application."""
 
     def __init__(self, path: Path, runner: WsgiRunner, greeting: bytes) -> None:
         super().__init__(path, greeting)
@@ -193,7 +193,7 @@ class _LinkThread(_Attendant):
 
 
 class _ControlThread(_Attendant):
-    """One that gives back what waits behind a long request; asleep unless the edge asks."""
+    """A thread that returns requests that wait behind a long one; it sleeps unless the edge asks."""
 
     def __init__(self, path: Path, threads: Sequence[_LinkThread], greeting: bytes) -> None:
         super().__init__(path, greeting)
@@ -209,7 +209,7 @@ class _ControlThread(_Attendant):
             self._hang_up(connected)
 
     def _outage(self, reason: str) -> None:
-        """The threads tell of it."""
+        """The request threads log it."""
 
     def _hang_up(self, connected: socket.socket) -> None:
         try:
@@ -229,7 +229,7 @@ class _ControlThread(_Attendant):
                     useful = True
                     self._obey(connected, *frame)
         except OSError as error:  # an edge that has ended, perhaps before its PONG: another one will come
-            _log.debug("the edge has left its keeper: %s", error, extra={"action": "web.link.lost"})
+            _log.debug("the edge has closed its control connection: %s", error, extra={"action": "web.link.lost"})
         return useful
 
     def _obey(self, connected: socket.socket, kind: int, payload: bytes) -> None:

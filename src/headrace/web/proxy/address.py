@@ -46,12 +46,12 @@ def upstreams_of(route: RouteSettings, place: str) -> tuple[Address, ...]:
     Raises: SettingsError: also if what else the route says of its upstreams cannot be.
     """
     if route.concurrency < 1:
-        raise SettingsError(place, f"concurrency is {route.concurrency}; an upstream takes at least 1 request at once")
+        raise SettingsError(place, f"invalid concurrency {route.concurrency}: use at least 1")
     if route.health_path and _HEALTH_PATH.fullmatch(route.health_path) is None:
-        raise SettingsError(place, f"health_path is {route.health_path!r}; it is a path such as /health")
+        raise SettingsError(place, f"invalid health_path {route.health_path!r}: use a path such as /health")
     for name in ("health_interval", "connect_timeout", "read_timeout"):
         if not getattr(route, name) > 0:
-            raise SettingsError(place, f"{name} is {getattr(route, name):g}; it is a number of seconds above 0")
+            raise SettingsError(place, f"invalid {name} {getattr(route, name):g}: use a number of seconds above 0")
     return _read_all(route.proxy, place)
 
 
@@ -76,7 +76,7 @@ def _read(url: str, place: str) -> Address:
     secure = match["scheme"] == "https"
     port = int(match["port"] or (443 if secure else 80))
     if not 0 < port <= _PORT_MAX:
-        raise SettingsError(place, f"the upstream {url!r} has port {port}; 1 to {_PORT_MAX} are possible")
+        raise SettingsError(place, f"the upstream {url!r} has port {port}; use 1 to {_PORT_MAX}")
     return Address(url, secure, match["host"].strip("[]"), port)
 
 

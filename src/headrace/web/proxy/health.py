@@ -1,4 +1,4 @@
-"""Which upstream may get requests. Rules: no clock, no I/O.
+"""Rules that decide which upstream may get requests: no clock, no I/O.
 
   UP ──cannot be reached, or fails again and again──▶ OUT ──its time is over: one request──▶ PROBING
   ▲                                                    ▲                                        │
@@ -8,7 +8,7 @@
 
 An answer of 502, 503 or 504, one that is cut or comes too late, counts as failed; but the last upstream that is up is not
 taken out by those: a server that refuses some requests is better than none, and a client that finds a page which fails
-could otherwise shut out everybody. For the same reason the time out does not grow while nobody else is up.
+could otherwise take all upstreams down. For the same reason the time out does not grow while no other upstream is up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headrace.web.proxy.limits import CHECKS_FAILED_MAX, FAILURES_MAX, OUT_FIRST
 
 
 class State(Enum):
-    """Of an upstream; see the module."""
+    """The state of an upstream; see the module."""
 
     UP = auto()
     OUT = auto()
@@ -34,7 +34,7 @@ UP, OUT, PROBING, UNFIT = State.UP, State.OUT, State.PROBING, State.UNFIT
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is known of one upstream."""
+    """The health of one upstream."""
 
     state: State = UP
     failures: int = 0
@@ -48,7 +48,7 @@ class Health:
 
 
 WELL: Final = Health()
-"""Up, and nothing to be said against it. The rules return this very object, so that `is` tells."""
+"""Up without failures. The rules return this very object, so that it can be compared with `is`."""
 
 
 def may_take(health: Health, now_s: float) -> bool:

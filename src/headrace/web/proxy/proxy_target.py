@@ -1,7 +1,7 @@
-"""The queue in front of a route's upstreams: they pull from it, each as many requests at once as it may have.
+"""The queue in front of a route's upstreams, each of which gets at most `concurrency` requests at once.
 
 Who has the fewest gets the next one, so a slow upstream gets less, and when all are full requests wait, and are shed, as
-they do for workers. What an upstream fails goes to another one, if it may: what was not sent at all, or what may be
+they do for workers. A request that an upstream fails goes to another one if it was not sent at all, or if it may be
 repeated and has not been answered.
 """
 
@@ -34,7 +34,7 @@ _UNAVAILABLE: Final = "no-upstream"
 
 
 class QueuedProxyRequest(QueuedRequest):
-    """A request, and who has failed it."""
+    """A queued request, with the upstreams that have failed it."""
 
     __slots__ = ("relay", "tried")
 
@@ -121,7 +121,7 @@ class ProxyTarget(BaseDispatcher):
         relay.begin(fresh=fresh)
 
     def _pick(self, tried: tuple[Upstream, ...] = ()) -> Upstream | None:
-        """Who has the fewest requests, those first that have not failed it; ties in turn."""
+        """The upstream with the fewest requests; those that have failed this request come last; ties take turns."""
         now_s = self.now_s()
         upstreams = self._upstreams
         best: Upstream | None = None
@@ -181,7 +181,7 @@ class ProxyTarget(BaseDispatcher):
             self._fail(relay, reason)
 
     def stale(self, relay: Relay) -> None:
-        """Nobody's fault: once more, to the same upstream."""
+        """A kept connection was closed, which is no failure: try once more, on the same upstream."""
         queued = relay.queued
         if queued.may_be_repeated() and queued.rewind():
             relay.upstream.released()
@@ -237,7 +237,9 @@ class ProxyTarget(BaseDispatcher):
             self._fail(relay, reason)
             return
         self._redelivered += 1
-        self._log_failure(relay, "an upstream failed; its request goes on: %s", reason, action="web.upstream.retried")
+        self._log_failure(
+            relay, "an upstream failed; its request goes to another: %s", reason, action="web.upstream.retried"
+        )
         if not self._try_dispatch(queued):
             now_s = self.now_s()
             self._admission.put_back(queued, now_s)
@@ -254,7 +256,7 @@ class ProxyTarget(BaseDispatcher):
         if not self._is_anybody_up():
             headers = ((b"Retry-After", b"%d" % self._retry_after_s()),)
         problem.respond(
-            relay.exchange, 502, "the upstream server gave no usable answer", kind="bad-gateway", headers=headers
+            relay.exchange, 502, "the upstream server sent no valid response", kind="bad-gateway", headers=headers
         )
         self.fill()
 
@@ -269,7 +271,7 @@ class ProxyTarget(BaseDispatcher):
         _log.warning(message, reason, extra=extra)
 
     def _give_up_waiting(self) -> None:
-        """Nobody is up: who waits is told so at once."""
+        """No upstream is up: answer all queued requests at once."""
         while not self._is_anybody_up() and (queued := self._admission.take(self.now_s())) is not None:
             self._refuse_all_down(queued)
 
@@ -316,7 +318,7 @@ class ProxyTarget(BaseDispatcher):
 
     def _find_late(self, relay: Relay) -> None:
         self._request_timeouts += 1
-        reason = f"nothing came for {self._read_timeout_s:g} s"
+        reason = f"it sent nothing for {self._read_timeout_s:g} s"
         relay.abandon()
         self._blame(relay, reason)
         self._over(relay)
@@ -356,10 +358,10 @@ class ProxyTarget(BaseDispatcher):
             self._give_up_waiting()
         self.fill()
 
-    # The end, and what is known
+    # The end, and statistics
 
     async def close(self) -> None:
-        """Let what waits and runs go on, and wait for it; keep no connection after that."""
+        """Wait until all requests are done, then close all connections."""
         self._closing = True
         for task in tuple(self._checks):
             task.cancel()

@@ -125,7 +125,7 @@ class Relay:
         except TimeoutError:
             self._connecting = None
             self._owner.unreachable(self, f"no connection within {self._owner.connect_timeout_s:g} s")
-        except (OSError, ValueError) as error:  # ValueError: a name that is none, a certificate of somebody else
+        except (OSError, ValueError) as error:  # ValueError: a name that is none, a certificate of another host
             self._connecting = None
             self._owner.unreachable(self, str(error) or type(error).__name__)
         else:
@@ -350,7 +350,7 @@ class Relay:
             if self._reused:
                 self._owner.stale(self)
             else:
-                self._owner.broken(self, "it closed without an answer", repeatable=True)
+                self._owner.broken(self, "it closed without a response", repeatable=True)
         else:
             self._owner.broken(self, "it closed in the middle of its answer", repeatable=False)
 

@@ -1,7 +1,7 @@
-"""The head of a request, as an upstream gets it: framed anew, hop-by-hop headers left out, who the client is put in.
+"""The head of a request, as an upstream gets it: with new framing, without hop-by-hop headers, with the client's address.
 
 Nothing that frames or routes is copied: Content-Length, Transfer-Encoding, Connection, Host and the request line are
-written from what the exchange says. What is copied is looked at once more, so that no line can end early.
+written from what the exchange says. Copied fields are checked once more, so that no line can end early.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headrace.http.parse import CHUNKED
 from headrace.web import forwarded
 
 _OURS: Final = forwarded.HEADERS | HOP_BY_HOP | {b"expect", b"content-length", b"host"}
-"""Said anew, or ours to answer (Expect), or true of the client's connection only."""
+"""Set by the proxy, or ours to answer (Expect), or true of the client's connection only."""
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NAME_BYTES_CACHED_MAX: Final = 64
 """Longer names are looked at each time: 1,024 of 32 KiB would be too much to remember."""
@@ -27,7 +27,7 @@ _VALUES: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _USUAL: Final = frozenset({b"close", b"keep-alive", b"upgrade"})
 _BODIED: Final = frozenset({"POST", "PUT", "PATCH"})
 _KEPT: Final = frozenset({b"authorization", b"cookie"})
-"""What no client may have taken out by naming it in Connection: it would reach the upstream as somebody else's request.
+"""What no client may have taken out by naming it in Connection: it would reach the upstream as another client's request.
 (An honest one never does; and X-Forwarded-* is put in afterwards.)"""
 
 
@@ -99,7 +99,7 @@ def _named(connection: bytes) -> frozenset[bytes] | None:
 
 @lru_cache(maxsize=1024)
 def _forwarded_lines(peer: str, secure: bool, host: bytes, prefix: str) -> bytes:
-    """Who the client is, for applications that know one of the two ways to say it."""
+    """The forwarding headers, in both families."""
     scheme = b"https" if secure else b"http"
     known = peer != "unix"
     node = (f'"[{peer}]"' if ":" in peer else peer) if known else "unknown"

@@ -1,4 +1,4 @@
-"""The answers on one connection to an upstream, taken apart. No sockets, no clock.
+"""Parses the responses on one connection to an upstream. No sockets, no clock.
 
 An upstream is not an enemy, but where it and we disagree about the end of an answer, one client gets a part of another's.
 So everything but the plain form is refused: the answer becomes a 502, or is cut, and the connection is closed. llhttp
@@ -30,7 +30,7 @@ _BODILESS: Final = frozenset({204, 304})
 
 
 class InvalidResponse(Exception):
-    """What has come is no answer, or not clearly one."""
+    """The upstream sent an invalid or ambiguous response."""
 
 
 class ResponseHead:
@@ -40,7 +40,7 @@ class ResponseHead:
 
     status: int
     fields: Fields
-    """To pass on: without what is hop-by-hop."""
+    """The fields to pass on, without hop-by-hop fields."""
     length: int
     """Body bytes that follow, CHUNKED or UNTIL_CLOSE."""
     keep_alive: bool
@@ -55,7 +55,7 @@ class ResponseReader:
 
     def __init__(self) -> None:
         self.buffer = b""
-        """What has come and was not read."""
+        """Take all bytes that were not read."""
         self.delimited = False
         """The body ends where the connection does."""
         self._searched = 0
@@ -100,7 +100,7 @@ class ResponseReader:
         self._left = max(0, length)
 
     def read_body(self) -> tuple[bytes, bool]:
-        """What has come of the body; and whether it is complete now. One that ends with the connection never is.
+        """Read the body as far as it has come; and whether it is complete now. One that ends with the connection never is.
 
         Raises: AnswerInvalid.
         """
@@ -146,11 +146,11 @@ class _Pairs:
 
 
 def _check_begin(buffer: bytes) -> None:
-    """Look at what is there of a head, so that what cannot become one is refused without waiting for more."""
+    """Check an incomplete head, so that an invalid one is refused without waiting for more."""
     if len(buffer) > ANSWER_HEAD_BYTES_MAX:
         raise InvalidResponse(f"the head of the answer is longer than {ANSWER_HEAD_BYTES_MAX} bytes")
     if not buffer.startswith(b"HTTP/1."[: len(buffer)]):
-        raise InvalidResponse("this is not HTTP/1")
+        raise InvalidResponse("the response is not HTTP/1")
 
 
 def _parse(raw: bytes) -> ResponseHead:

@@ -72,7 +72,7 @@ class Upstream:
         return None
 
     def keep(self, connection: UpstreamConnection, now_s: float) -> None:
-        """It may serve again."""
+        """Keep the connection for another request."""
         if self._closing:
             connection.close()
             return
@@ -102,7 +102,7 @@ class Upstream:
         return UpstreamConnection(self)
 
     def sweep(self, now_s: float) -> None:
-        """Close what was idle for too long."""
+        """Close connections that were idle for too long."""
         stale = [connection for connection in self._idle if now_s - connection.since_s >= IDLE_S]
         if stale:
             self._idle = self._idle[len(stale) :]  # in the order of their last use
@@ -110,7 +110,7 @@ class Upstream:
                 connection.close()
 
     def close(self) -> None:
-        """Keep nothing any more; what is in use goes on."""
+        """Close idle connections; those in use continue."""
         self._closing = True
         idle, self._idle = self._idle, []
         for connection in idle:
@@ -123,7 +123,7 @@ class Upstream:
         return self.health.state is UP
 
     def set_health(self, found: Health, reason: str = "") -> None:
-        """Its health is this from now on; tells the log what has changed."""
+        """Set its health, and log a change."""
         before, self.health = self.health, found
         if before.state is found.state or {before.state, found.state} == {OUT, PROBING}:
             return
@@ -154,7 +154,7 @@ class Upstream:
 
 
 class ConnectionUser(Protocol):
-    """Who has the connection: a request's relay."""
+    """Uses the connection: the relay of a request."""
 
     def received(self) -> None:
         """Bytes have come; they are in the connection's `reader`."""
@@ -167,14 +167,14 @@ class ConnectionUser(Protocol):
 
 
 class ConnectionPool(Protocol):
-    """Who keeps the connection while nobody uses it."""
+    """Keeps a connection while no request uses it."""
 
     def forget(self, connection: UpstreamConnection) -> None:
         """It has ended."""
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """Invariant: while nobody has it, nothing may come; if something does, it is closed, since nobody knows whose it is."""
+    """Invariant: while no request uses it, no bytes may come; if some do, it is closed, since they belong to no request."""
 
     __slots__ = ("_fd", "_pool", "_transport", "reader", "since_s", "user", "writable")
 
@@ -203,7 +203,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.write(data)
 
     def end_writing(self) -> None:
-        """Nothing more is written; what comes is still read. TLS cannot do this: there it is the end."""
+        """End writing; reading continues. TLS cannot do this: there it closes the connection."""
         if not self._transport.can_write_eof():
             self._transport.close()
         elif not self._transport.is_closing():
@@ -218,14 +218,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """What was written still goes out, unless that takes too long."""
+        """Close after what was written has been sent, unless that takes too long."""
         self.user = None
         self._transport.close()
         if self._transport.get_write_buffer_size():
             asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abort)
 
     def abort(self) -> None:
-        """At once: the upstream must not take what it has for the whole of a request."""
+        """Close at once: the upstream must not take a partial request for a complete one."""
         self.user = None
         self._transport.abort()
 
@@ -264,7 +264,7 @@ _READ_BYTES: Final = 4_096
 
 
 async def check_health(address: Address, path: str, *, tls: ssl.SSLContext | None, within_s: float) -> str:
-    """What is wrong; empty if it answers 200 to 399 in time."""
+    """Check an upstream. Returns what is wrong; empty if it answers 200 to 399 in time."""
     try:
         async with asyncio.timeout(within_s):
             status = await _get(address, path, tls)
@@ -297,4 +297,4 @@ async def _read_status(source: asyncio.StreamReader) -> int:
         while (answer := reader.next_head(mute=True)) is not None:
             if answer.status >= 200:
                 return answer.status
-    raise InvalidResponse("it closed without an answer")
+    raise InvalidResponse("it closed without a response")

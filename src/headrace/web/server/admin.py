@@ -69,7 +69,7 @@ class Admin:
 
 
 def facts_of(supervisor: Supervisor) -> SupervisorFacts:
-    """What is told of the processes."""
+    """Metrics of the processes."""
     reconcilers = [worker_group.reconciler for worker_group in supervisor.worker_groups]
     workers = [worker for reconciler in reconcilers for worker in reconciler.workers.values()]
     states = dict.fromkeys(("starting", "ready", "serving", "leaving"), 0)
@@ -96,5 +96,5 @@ def _open(where: str) -> socket.socket:
         return open_one("", 0, Path(where))
     host, _, port = where.rpartition(":")
     if not port.isdigit() or int(port) > 65_535:
-        raise SettingsError(flag_of("admin"), f"{where!r} is neither host:port nor a path with a slash")
+        raise SettingsError(flag_of("admin"), f"invalid address {where!r}: use host:port, or a path with a slash")
     return open_one(host or "127.0.0.1", int(port), None)

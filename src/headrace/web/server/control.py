@@ -1,4 +1,4 @@
-"""The control channel: what the supervisor and its processes tell each other.
+"""The control channel: messages between the supervisor and its processes.
 
 One Unix stream socket a process, to a socket file in a folder that only the user may enter. It is the lifeline, too: a
 process whose channel ends knows that the supervisor is gone, however it died, and drains; no process outlives it.
@@ -14,7 +14,7 @@ process whose channel ends knows that the supervisor is gone, however it died, a
   Report   each second: counts, memory, statistics       Leave    finish what you have, and end
   Retire   worker: replace me, then let me go            Ending   worker: the server is about to end
   Hung     edge: a request of this process ran too long
-  Applied  edge: whether it could                        Reopen   open the log files anew
+  Applied  edge: whether it could                        Reopen   reopen the log files
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ REPORT_S: Final = 1.0
 
 _LENGTH: Final = struct.Struct("<I")
 _MESSAGE_BYTES_MAX: Final = 16 * 1_048_576
-"""Far beyond statistics of a thousand routes; what is longer is not ours."""
+"""Far beyond statistics of a thousand routes; a longer message is not ours."""
 
 Role: TypeAlias = Literal["edge", "fork_server", "worker"]
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
-    """`number` was given by the supervisor: of the edge, the generation, the worker. `worker_group`: whose fork server or worker."""
+    """`number` was given by the supervisor: of the edge, the generation, the worker. `worker_group`: whose fork server
+    or worker."""
 
     role: Role
     pid: int
@@ -98,7 +99,7 @@ class Applied(msgspec.Struct, frozen=True, tag=True):
 
 
 class Boot(msgspec.Struct, frozen=True, tag=True):
-    """What a process needs to begin. `sockets`: descriptors of listening sockets that it has inherited."""
+    """What a process needs to start. `sockets`: descriptors of listening sockets that it has inherited."""
 
     settings: bytes
     """As `headrace.settings.dump` wrote them."""
@@ -124,21 +125,21 @@ class Fork(msgspec.Struct, frozen=True, tag=True):
 
 
 class Kill(msgspec.Struct, frozen=True, tag=True):
-    """At once, with SIGKILL. The fork server is the parent, so that the process id cannot be another's meanwhile."""
+    """Kill a worker with SIGKILL. The fork server is the parent, so that the process id cannot be another's meanwhile."""
 
     worker: int
 
 
 class Leave(msgspec.Struct, frozen=True, tag=True):
     """Finish within `grace_s`. `idle_s`: how long idle connections are kept for the next request, which is answered and
-    closes them: a client that sends one just now should not be cut while somebody else serves the address."""
+    closes them: a client that sends one just now should not be cut while another process serves the address."""
 
     grace_s: float
     idle_s: float = 0.0
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
-    """To an edge. `switch` off: only look whether they can be used, and listen for workers of apps that are new."""
+    """New settings for an edge. Without `switch` it only checks them, and accepts workers of new apps."""
 
     settings: bytes
     apps: list[str]
@@ -147,7 +148,7 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
 
 
 class ShuttingDown(msgspec.Struct, frozen=True, tag=True):
-    """To a worker: the server is about to end; say so to those who would stay for ever (WebSockets)."""
+    """To a worker: the server is about to end; close WebSockets, which would not end by themselves."""
 
 
 class Reopen(msgspec.Struct, frozen=True, tag=True):
@@ -179,7 +180,7 @@ _decode: Final = msgspec.msgpack.Decoder(Message)
 
 
 class MalformedMessage(ValueError):
-    """Bytes that are no message of this version."""
+    """Invalid bytes, or a message of another version."""
 
 
 def encode(message: Message) -> bytes:
@@ -243,7 +244,7 @@ class ControlChannel(asyncio.Protocol):
         self.on_lost(self)
 
     def send(self, message: Message) -> None:
-        """To an end that is gone: nothing; `on_lost` says so."""
+        """Send a message. A lost peer is reported by `on_lost`, not here."""
         if self._transport is not None:
             self._transport.write(encode(message))
 
@@ -267,7 +268,7 @@ class BlockingControlChannel:
         return self._socket.fileno()
 
     def send(self, message: Message) -> None:
-        """To an end that is gone: nothing; `read` says so."""
+        """Send a message. A lost peer is reported by `read`, not here."""
         try:
             self._socket.sendall(encode(message))
         except OSError:

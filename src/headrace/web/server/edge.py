@@ -1,7 +1,7 @@
 """The edge: the process that owns the clients' connections, and the queue of each app.
 
 start    Boot → queues and their sockets for workers → workers have come → listening → READY
-end      Leave → accepts no more → answers what has come, what waits in the queue too → workers' links end → exit
+end      Leave → stops accepting → answers running and queued requests → workers' links end → exit
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class EdgeProcess:
                 self._frontend.reopen_logs()
 
     def _on_lost(self, _: ControlChannel) -> None:
-        """The supervisor is gone: nobody could replace what fails here; end in order."""
+        """The supervisor is gone and cannot replace what fails here: shut down in order."""
         if not self._boot.done():
             os._exit(1)
         self._lost = True
@@ -106,8 +106,8 @@ class EdgeProcess:
         await self._frontend.open()
 
     async def _wait_for_workers(self, patience_s: float) -> None:
-        """Accept nothing before the apps have said which requests are durable: clients wait in the kernel. But not for
-        ever: without workers they are to be told so."""
+        """Accept nothing before the apps have said which requests are durable: clients wait in the kernel. Stop waiting
+        after `patience_s`, so that clients get an error if no worker starts."""
         deadline_s = asyncio.get_running_loop().time() + patience_s
         while not all(dispatcher.known for dispatcher in self._dispatchers.values()):
             if self._leave.is_set() or asyncio.get_running_loop().time() >= deadline_s:

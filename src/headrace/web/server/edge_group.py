@@ -1,4 +1,4 @@
-"""The edges as the supervisor sees them: started, restarted, told, asked."""
+"""The edge processes, as the supervisor manages them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _APPLIED_S: Final = 30.0
 """An edge that does not say within this time whether it has applied new settings has not."""
 _LOOK_S: Final = 10.0
 _SILENT_LOOKS_MAX: Final = 3
-"""An edge reports each second; one that has not at so many looks in a row is stuck, and all its clients with it. Looks
+"""An edge reports each second; one that has not at this many checks in a row is stuck, and all its clients with it. Looks
 are counted, not seconds: a supervisor that was stopped itself finds the reports of that time only after its timers."""
 
 
 @dataclass(slots=True)
 class EdgeState:
-    """One of them."""
+    """One edge process."""
 
     number: int
     sockets: list[int]
@@ -44,7 +44,7 @@ class EdgeState:
 
 
 class EdgeGroup:
-    """All edge processes. One that dies is started again, and one that is stuck killed, unless they are leaving."""
+    """All edge processes. An edge that dies is restarted, and one that is stuck is killed, unless they are leaving."""
 
     def __init__(
         self,
@@ -112,7 +112,8 @@ class EdgeGroup:
                 edge.channel.send(message)
 
     async def apply(self, number: int, message: control.Apply) -> str:
-        """Tell one; what it complains of, or nothing. One that has died meanwhile starts with the new settings."""
+        """Send new settings to one edge. Returns its error, or an empty text. An edge that has died meanwhile starts
+        with them."""
         edge = self._edges[number]
         if edge.channel is None or not edge.ready:
             return ""
@@ -126,7 +127,7 @@ class EdgeGroup:
             edge.applied = None
 
     def reap(self) -> None:
-        """Look which have ended."""
+        """Handle edges that have exited."""
         for edge in self._edges:
             code = edge.process.poll() if edge.process is not None else None
             if code is not None:
@@ -148,7 +149,7 @@ class EdgeGroup:
         edge.process = spawn("headrace.web.server.edge", [str(self._control), str(edge.number)], sockets=edge.sockets)
 
     def _look(self) -> None:
-        """Kill whoever is stuck."""
+        """Kill edges that are stuck."""
         if self._leaving:
             return
         for edge in self._edges:

@@ -37,7 +37,7 @@ _log: Final = logging.getLogger("headrace.web")
 
 
 class ForkServer:
-    """Forks, tells of the end of what it has forked, and ends after its last child."""
+    """Forks workers, reports their end to the supervisor, and exits after its last child."""
 
     def __init__(self, channel: BlockingControlChannel, boot: control.Boot, apps: dict[str, Any]) -> None:
         self._channel = channel

@@ -26,7 +26,7 @@ _END_S: Final = 10.5
 """After its grace: for the lifespan to shut down."""
 _LAST_HOLDER_S: Final = 0.05
 """A listening socket is closed so long after the order to leave: supervisor and fork server have closed theirs by then. Whoever
-holds it last must accept what is in its backlog; what came between our accept and their close would be reset."""
+holds it last must accept what is in its backlog; connections that came between our accept and their close would be reset."""
 _ORPHAN_S: Final = 0.05
 
 
@@ -71,7 +71,7 @@ class LoopWorker:
         loop = asyncio.get_running_loop()
         self._connection.setblocking(False)
         _, self._channel = await loop.create_unix_connection(self._make_channel, sock=self._connection)
-        loop.add_signal_handler(signal.SIGTERM, self._ask, "it was told to by TERM")
+        loop.add_signal_handler(signal.SIGTERM, self._ask, "it received TERM")
         lifespans = {
             spec: Lifespan(self._apps[spec], self._job.settings.lifespan)
             for spec, interface in self._interfaces.items()
@@ -117,7 +117,7 @@ class LoopWorker:
 
     async def _leave_when_needless(self) -> None:
         orphan = OrphanedWorker(self._job)
-        while not orphan.done:  # noqa: ASYNC110 - files tell nobody when they vanish
+        while not orphan.done:  # noqa: ASYNC110 - the removal of a file raises no event
             await asyncio.sleep(_ORPHAN_S)
         self._grace_s = orphan.left_s
         self._leave.set()
@@ -234,7 +234,7 @@ class EdgeLinks:
 
 
 class DirectListener:
-    """The listening socket and the whole pipeline, with the apps in this process."""
+    """The listening socket and the whole frontend, with the apps in this process."""
 
     def __init__(
         self,
@@ -279,7 +279,7 @@ class DirectListener:
 
     def announce_shutdown(self) -> None:
         for target in self._targets:
-            if hasattr(target, "leave"):  # WSGI has nobody who stays for ever
+            if hasattr(target, "leave"):  # WSGI has no connections without an end
                 target.leave()
 
     async def close(self, grace_s: float, *, idle_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What every process of the web server does first, and how much memory it has."""
+"""What the processes of the web server share: set-up, import of apps, reports of failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def set_up(settings: WebSettings) -> None:
     service, to the supervisor: it knows the order in which to end.
 
     The log has a descriptor of its own: an application may close sys.stderr, and a line that cannot be written would end
-    the thread that has to tell why a request failed."""
+    the thread that reports why a request failed."""
     stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
     logs.configure(stream, form=settings.log_format, level=settings.log_level)
     raise_descriptor_limit()
@@ -50,7 +50,7 @@ def import_apps(specs: list[str], settings: WebSettings) -> dict[str, Any]:
 
 
 def report_failure(channel: FailureChannel, what: str, error: BaseException) -> None:
-    """Log it, with its traceback unless headrace itself has found what is wrong; and tell the supervisor."""
+    """Log the error, with a traceback unless headrace itself raised it, and report it to the supervisor."""
     reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     known = isinstance(error, HeadraceError)
     if not known:
@@ -64,7 +64,7 @@ def clear(control_path: Path) -> None:
 
 
 def end_after(grace_s: float) -> None:
-    """End this process by then, whatever hangs: a thread of C does it, and tells where each thread was."""
+    """Exit after `grace_s`, whatever hangs: faulthandler's thread does it, and dumps the tracebacks of all threads."""
     faulthandler.dump_traceback_later(max(grace_s, 0.05), exit=True)
 
 

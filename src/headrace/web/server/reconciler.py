@@ -1,8 +1,8 @@
-"""Which workers there should be, and what to do about those there are: the rules of one app's worker processes.
+"""Decides which worker processes of an app should exist, and which actions lead there.
 
-Theory. A *generation* is the app's code as one fork server has imported it. Normally one is *current*, and each of its slots
-has a worker. A reload makes a *candidate*: its workers must all be READY before it becomes the current one; only then
-they take requests, and the workers of older generations leave as soon as the new ones do. A candidate that fails is
+Theory. A *generation* is the app's code as one fork server has imported it. Normally one generation is *current*, and each
+worker index has a worker of it. A reload creates a *candidate*: all its workers must be READY before it becomes current; only
+then do they take requests, and the workers of older generations leave as soon as the new ones serve. A candidate that fails is
 dropped, and nothing else changes. A fork server that dies cannot fork any more, so it is replaced by a reload, too.
 
   STARTING ──ready──▶ READY ──serve──▶ SERVING ──▶ LEAVING       (a worker; it may end in each stage)
@@ -30,7 +30,7 @@ KILL_AFTER_S: Final = 11.0
 
 
 class Stage(Enum):
-    """Of a worker."""
+    """The stage of a worker's life."""
 
     STARTING = auto()
     READY = auto()
@@ -49,7 +49,7 @@ MOVES: Final[dict[Stage, frozenset[Stage]]] = {
 
 @dataclass(slots=True)
 class ManagedWorker:
-    """One process. `pid` is 0 until it has connected."""
+    """One worker process. `pid` is 0 until it has connected."""
 
     number: int
     index: int
@@ -58,14 +58,14 @@ class ManagedWorker:
     stage: Stage = STARTING
     pid: int = 0
     serve_sent: bool = False
-    """It was told to serve."""
+    """Serve was sent to it."""
     retiring: bool = False
-    """Leaves as soon as another one serves in its slot."""
+    """Leaves as soon as another worker with its index serves."""
     kill_at_s: float | None = None
     concurrent: bool = False
-    """Runs its requests side by side on a loop: one that hangs does not hinder the others."""
+    """Runs its requests concurrently on an event loop: one that hangs does not block the others."""
     last_report_s: float = 0.0
-    """When it has last reported."""
+    """When its last report came."""
     requests: int = 0
     in_flight: int = 0
     rss_bytes: int = 0
@@ -77,7 +77,7 @@ class ManagedWorker:
 
 
 class ForkServerState(Enum):
-    """Of a generation."""
+    """The state of a generation's fork server."""
 
     IMPORTING = auto()
     READY = auto()
@@ -96,7 +96,7 @@ class StopForkServer:
 
 @dataclass(frozen=True, slots=True)
 class KillForkServer:
-    """It imports still: it would not listen, and has no workers."""
+    """It is still importing: it reads no messages, and has no workers."""
 
     generation: int
 
@@ -163,7 +163,7 @@ Action: TypeAlias = (
 class WorkerReconciler:
     """The workers of one app. Does no I/O, and does not know of connections or files.
 
-    Invariants: a slot has at most one worker of a generation that is neither retiring nor leaving; at most one
+    Invariants: an index has at most one worker of a generation that is neither retiring nor leaving; at most one
     candidate; no worker of a candidate serves.
     """
 
@@ -176,7 +176,7 @@ class WorkerReconciler:
         self.candidate = 0
         """0: none."""
         self.restarts = 0
-        """Workers that died unasked."""
+        """Workers that died without being stopped."""
         self.recycled = 0
         """Workers that asked to be replaced."""
         self.reloads = 0
@@ -193,7 +193,7 @@ class WorkerReconciler:
         self._last_worker = 0
         self._pending: list[Action] = []
 
-    # What has happened
+    # Events
 
     def reload(self) -> None:
         """New code. While a reload is under way, another one follows it; more of them are the same one."""
@@ -213,7 +213,7 @@ class WorkerReconciler:
         self.draining = True
 
     def resume(self) -> None:
-        """Begin anew after a drain, as at the start."""
+        """Start again after a drain, as at the beginning."""
         self.draining = False
         self.current = self.candidate = 0
         self._finishing_reload = self._queued = self._has_served = False
@@ -230,11 +230,11 @@ class WorkerReconciler:
         elif generation == self.current and not self._has_served:
             self._pending.append(StartFailed(reason))
         for worker in self._workers_of(generation):
-            if not worker.pid:  # nobody will ever tell what became of it
+            if not worker.pid:  # its end will not be reported
                 del self.workers[worker.number]
 
     def worker_connected(self, number: int, pid: int) -> bool:
-        """Whether it is one of ours; else it has to go."""
+        """Whether the worker is known; an unknown one must leave."""
         worker = self.workers.get(number)
         if worker is None:
             return False
@@ -253,7 +253,7 @@ class WorkerReconciler:
             self._has_served = True
 
     def worker_failed(self, number: int, reason: str, now_s: float) -> None:
-        """It could not start, says it; it will exit."""
+        """The worker reports that it could not start; it will exit."""
         worker = self.workers.get(number)
         if worker is None or worker.stage is not STARTING:
             return
@@ -274,7 +274,7 @@ class WorkerReconciler:
             self._not_before_s = now_s + self._restart_backoff.crashed(now_s)
 
     def retire(self, number: int) -> None:
-        """It wants to be replaced; it serves until its replacement does."""
+        """The worker asked to be replaced; it serves until its replacement does."""
         worker = self.workers.get(number)
         if worker is not None:
             self.recycled += not worker.retiring
@@ -292,10 +292,10 @@ class WorkerReconciler:
         else:
             self._leave(worker, now_s, HUNG_GRACE_S, kill_after_s=0.0)
 
-    # What is to be done
+    # Actions
 
     def advance(self, now_s: float) -> list[Action]:
-        """Everything that is due. Idempotent until something happens or `due_s` has come."""
+        """Return the actions that are due. Idempotent until an event occurs or `due_s` is reached."""
         pending, self._pending = self._pending, []
         if self.draining:
             return [
@@ -310,13 +310,13 @@ class WorkerReconciler:
         serves = list(self._start_serving())
         self._retire_workers(now_s)
         self._finish_reload(now_s)
-        # Last: a reload that has come to its end lets the next one begin, and nobody would ask again.
+        # Last: a reload that has come to its end lets the next one begin, and no other event would trigger it.
         self._start_generation(now_s)
         starts = [*self._start_fork_servers(now_s), *self._fork_missing_workers(now_s)]
         return [*pending, *starts, *serves, *self._take_pending(), *self._kill(now_s), *self._stop_fork_servers()]
 
     def due_s(self, now_s: float) -> float | None:
-        """When `advance` has something to do though nothing happens; None: never."""
+        """When `advance` is due without another event; None: never."""
         times = [worker.kill_at_s for worker in self.workers.values() if worker.kill_at_s is not None]
         if self._not_before_s > now_s:
             times.append(self._not_before_s)
@@ -347,7 +347,7 @@ class WorkerReconciler:
         return [worker for worker in self.workers.values() if worker.generation == generation]
 
     def _active_by_index(self, generation: int) -> dict[int, ManagedWorker]:
-        """By slot: who has it, and is to keep it."""
+        """By index: the worker that has it and should keep it."""
         return {
             worker.index: worker
             for worker in self.workers.values()
@@ -374,7 +374,7 @@ class WorkerReconciler:
         if not self._reload_wait_limited or now_s < self._fork_server_started_s + RELOAD_WAIT_S:
             return
         self._reload_wait_limited = False
-        reason = f"it was not ready within {RELOAD_WAIT_S:g} s, and the next reload waits"
+        reason = f"it was not ready within {RELOAD_WAIT_S:g} s, and another reload is waiting"
         if self.candidate:
             self._drop_candidate(reason, now_s)
         elif not self._has_served:
@@ -415,7 +415,7 @@ class WorkerReconciler:
                 yield ServeWorker(worker.number)
 
     def _retire_workers(self, now_s: float) -> None:
-        """Let those go whose place is taken: by a replacement, by the new generation, by fewer slots."""
+        """Stop workers that are superseded: by a replacement, by a new generation, or since fewer are wanted."""
         serving = {index for index, worker in self._active_by_index(self.current).items() if worker.stage is SERVING}
         complete = len([index for index in serving if index < self.wanted]) >= self.wanted
         for worker in list(self.workers.values()):

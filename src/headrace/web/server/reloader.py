@@ -41,10 +41,10 @@ class StartFailed(CallerError):
 
 
 class Reloader:
-    """One reload at a time; those that are asked for meanwhile are one more after it."""
+    """Runs one reload at a time; requests during a reload cause one more after it."""
 
     def __init__(self, supervisor: Supervisor, reread: Callable[[], WebSettings]) -> None:
-        """Args: reread: reads the settings anew. Raises SettingsError."""
+        """Args: reread: reads the settings again. Raises SettingsError."""
         self._supervisor = supervisor
         self._reread = reread
         self._loop = asyncio.get_running_loop()
@@ -73,12 +73,14 @@ class Reloader:
         try:
             await self._steps()
         except HeadraceError as error:
-            _log.error("not reloaded, what served before goes on: %s", error, extra={"action": "web.reload.failed"})
+            _log.error(
+                "reload failed, the previous code keeps serving: %s", error, extra={"action": "web.reload.failed"}
+            )
         finally:
             notify_systemd("READY=1")
 
     async def _steps(self) -> None:
-        """Each step can fail without harm to what runs; routes change last, when those whom they name are up."""
+        """Each step can fail without harm to running processes; routes change last, when the apps that they name are up."""
         supervisor = self._supervisor
         before = supervisor.settings
         settings = _keep_fixed(before, self._reread())
@@ -123,7 +125,7 @@ class Reloader:
         self._supervisor.apps.extend(new)
 
     def _roll_back(self, before: WebSettings, old: Iterable[WorkerGroup], started: Iterable[WorkerGroup]) -> None:
-        """Raises: StartFailed: for an app that is new; of the others their worker groups have told."""
+        """Raises: StartFailed: a new app failed to start. Failures of other apps were logged by their worker groups."""
         resized = self._supervisor.settings.workers != before.workers
         self._supervisor.settings = before
         for worker_group in old:
@@ -136,7 +138,7 @@ class Reloader:
                 raise StartFailed(worker_group.reload_failure)
 
     def _drain_groups(self, worker_groups: Iterable[WorkerGroup]) -> None:
-        """Nobody needs these apps; their worker groups may be wanted again."""
+        """Drain the worker groups of apps that no route uses; they can be resumed."""
         for worker_group in worker_groups:
             worker_group.drain(float(self._supervisor.settings.drain), idle_s=0.0)
 
@@ -160,7 +162,7 @@ def _under_way(old: Iterable[WorkerGroup], started: Iterable[WorkerGroup]) -> bo
 
 
 def _keep_fixed(old: WebSettings, new: WebSettings) -> WebSettings:
-    """What needs a restart stays as it was, and is told."""
+    """Keep settings that need a restart, and log a warning for each that has changed."""
     changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
     for name in changed:
         _log.warning("a new %s takes effect after a restart", name, extra={"action": "web.reload.fixed"})

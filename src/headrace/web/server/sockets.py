@@ -92,7 +92,7 @@ def _check_passed(found: Sequence[socket.socket], uds: Path | None) -> None:
         one.close()
     raise AddressUnusable(
         str(uds),
-        "the sockets that were passed on, by systemd or by the server that this one replaces, are others: leave out --uds, "
+        "the inherited sockets (from systemd, or from the server that this one replaces) differ: leave out --uds, "
         "name the path as ListenStream=, or restart",
     )
 
@@ -145,7 +145,7 @@ def _remove_stale(path: Path) -> None:
     if not path.exists():
         return
     if not path.is_socket():
-        raise AddressUnusable(str(path), "something that is not a socket is there; it is left alone")
+        raise AddressUnusable(str(path), "the path exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -154,8 +154,8 @@ def _remove_stale(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
         except OSError:
-            pass  # a full backlog, or no permission: somebody's
-    raise AddressUnusable(str(path), "another server listens there")
+            pass  # a full backlog, or no permission: another server is alive
+    raise AddressUnusable(str(path), "another server is listening there")
 
 
 def address_of(listening: socket.socket, *, secure: bool) -> str:

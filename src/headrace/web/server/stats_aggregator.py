@@ -1,4 +1,4 @@
-"""What a web server's processes have reported, living and ended, as one record; and what it tells when it serves."""
+"""Aggregates the statistics of all processes of a web server, running and ended; and the record of a server that is ready."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _decode: Final = msgspec.msgpack.Decoder(EdgeStatistics).decode
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What is told when requests are served. `url`: `http://…`, or `unix:/path`."""
+    """Describes a server that serves requests. `url`: `http://…`, or `unix:/path`."""
 
     url: str
     port: int
@@ -27,7 +27,7 @@ class Ready:
 
 
 class StatsAggregator:
-    """Keeps the totals of processes that have ended: what is told must not fall when one ends."""
+    """Keeps the totals of processes that have ended: counters must not decrease when a process ends."""
 
     def __init__(self) -> None:
         self._past = EdgeStatistics()
@@ -37,7 +37,7 @@ class StatsAggregator:
         self._past = merge(EdgeStatistics, (self._past, totals_of_ended(_decode(record))))
 
     def all(self, supervisor: Supervisor) -> list[EdgeStatistics]:
-        """Of all processes that hold connections, and of those that did."""
+        """The statistics of all processes that hold connections, and the totals of those that have ended."""
         records = [record for worker_group in supervisor.worker_groups for record in worker_group.statistics.values()]
         if supervisor.edges is not None:
             records += supervisor.edges.statistics

@@ -1,4 +1,4 @@
-"""The web server as it shows itself to its broker: its statistics of late, as facts for the console."""
+"""Reports the status of the web server to its broker, for the console: recent statistics, workers, routes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _target(broker: str) -> str:
 
 
 class StatusReporter:
-    """Statistics as facts. Remembers the totals of the last seconds, for rates and percentiles."""
+    """Turns statistics into the facts that the console shows. Keeps the totals of the last seconds, for rates and percentiles."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -124,7 +124,7 @@ class StatusReporter:
 
 
 def _totals(edges: EdgeStatistics, queues: Sequence[DispatchStatistics]) -> Iterator[tuple[Any, int]]:
-    """Everything of which the growth is told, by a key."""
+    """All counters whose rates are reported, by key."""
     yield "requests", edges.listener.requests
     yield "shed", sum(sum(queue.shed.values()) for queue in queues)
     for name, counts in edges.router.routes.items():

@@ -8,8 +8,8 @@ It serves no request, and imports no app: whatever goes wrong there cannot take 
 `headrace.web.server.reconciler`; this is the order of things:
 
     start   address bound → edges and fork servers → workers → ready
-    HUP     settings read anew → new fork servers → new workers ready → they serve, old ones drain → routes, certificates
-    TERM    edges drain, what waits in their queues too → workers drain → exit 0
+    HUP     settings read → new fork servers → new workers ready → they serve, old ones drain → routes, certificates
+    TERM    edges drain, with their queues → workers drain → exit 0
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Supervisor:
     def __init__(self, settings: WebSettings, *, reread: Callable[[], WebSettings]) -> None:
         """Args:
         settings: checked.
-        reread: reads them anew, for HUP. Raises SettingsError.
+        reread: reads them again, for HUP. Raises SettingsError.
         """
         self.settings = settings
         self._loop = asyncio.get_running_loop()
@@ -66,7 +66,7 @@ class Supervisor:
         self._sockets: list[socket.socket] = []
         self.worker_groups: list[WorkerGroup] = []
         self.apps: list[str] = []
-        """Every app there has been, so that each keeps its number."""
+        """All apps so far: each keeps its number."""
         self.edges: EdgeGroup | None = None
         self.stats = StatsAggregator()
         self._broker: OwnBroker | None = None
@@ -85,7 +85,7 @@ class Supervisor:
     # Start
 
     async def start(self) -> Ready:
-        """Everything that serves; ready when it returns.
+        """Start all processes; the server is ready when this returns.
 
         Raises: AddressUnusable, StartFailed, SettingsError.
         """
@@ -124,15 +124,15 @@ class Supervisor:
         return self.workers() if self.settings.direct else self.settings.edges
 
     def workers(self) -> int:
-        """How many are wanted for each app; in direct mode one for each socket at least, which nobody else would serve."""
+        """The number of workers for each app; in direct mode at least one for each socket, which no other process serves."""
         wanted = self.settings.workers or min(usable_cores(), _WORKERS_MAX)
         return len(self._sockets) if self._too_few(wanted) else wanted
 
     def _too_few(self, workers: int) -> bool:
         too_few = self.settings.direct and workers < len(self._sockets)
         if too_few:
-            reason = "in direct mode each worker has a socket of its own that nobody else would serve"
-            _log.warning("no worker less: %s", reason, extra={"action": "web.resize.refused"})
+            reason = "in direct mode each worker has a socket that no other process serves"
+            _log.warning("the number of workers is not reduced: %s", reason, extra={"action": "web.resize.refused"})
         return too_few
 
     def _make_edges(self) -> EdgeGroup:
@@ -156,15 +156,15 @@ class Supervisor:
         )
 
     def edge_links(self, edge: int) -> list[list[str]]:
-        """For each app the sockets at which an edge takes its workers."""
+        """For each app the socket paths at which an edge accepts workers."""
         return [[self._link(app, edge)] for app in range(len(self.apps))]
 
     def _link(self, app: int, edge: int) -> str:
         return str(self._folder / f"app{app}.edge{edge}")
 
     def start_worker_groups(self, wanted: Sequence[str]) -> list[WorkerGroup]:
-        """A worker group for each wanted app that has none, or whose worker group rests; in direct mode one for all of them. Returns those
-        that were started."""
+        """A worker group for each wanted app that has none, or whose worker group rests; in direct mode one for all of
+        them. Returns those that were started."""
         if self.settings.direct:
             if not self.worker_groups and self.apps:
                 sockets = [listening.fileno() for listening in self._sockets]
@@ -236,7 +236,8 @@ class Supervisor:
 
     @property
     def _complete(self) -> bool:
-        """Clients that wait at a socket that nobody has served would be cut by a TERM: in direct mode each has a worker."""
+        """Whether the server is ready. In direct mode each socket needs a worker: a TERM would cut clients of a socket
+        without."""
         apart = self.edges is None and len(self._sockets) > 1
         return self.ready and (
             not apart
@@ -269,7 +270,7 @@ class Supervisor:
         return 0
 
     def stop(self) -> None:
-        """In order; the second time at once."""
+        """Stop in order; at once when called a second time."""
         if self._stopping.is_set():
             self._end_now()
         self._stopping.set()
@@ -323,7 +324,7 @@ class Supervisor:
             worker_group.reopen_logs()
 
     async def wait(self, condition: Callable[[], bool]) -> None:
-        """Until it holds; looked at whenever something has changed."""
+        """Wait until the condition holds; it is checked after each change."""
         while not condition():
             self._changed.clear()
             await self._changed.wait()
@@ -331,7 +332,7 @@ class Supervisor:
     # Reload
 
     def reload(self) -> None:
-        """New code, settings and certificates; one that comes while one is under way follows it."""
+        """Load new code, settings and certificates. A reload requested during another one follows it."""
         if not self.draining:
             self._reloader.ask()
 
@@ -342,7 +343,7 @@ class Supervisor:
     # Upgrade
 
     def _upgrade(self) -> None:
-        """A new supervisor from what is installed now; when it serves, this one drains."""
+        """Start a new supervisor from the installed version; once it serves, this one drains."""
         if not self.draining:
             self._successor.start(self._sockets, self._admin.sockets if self._admin is not None else [])
 
@@ -355,7 +356,7 @@ class Supervisor:
     # The end
 
     async def _drain(self) -> None:
-        """Producers first, then consumers: what is in a queue still finds its worker."""
+        """Stop edges first, then workers: queued requests still find a worker."""
         self.draining = True
         drain_s = float(self.settings.drain)
         _log.info("stopping", extra={"action": "web.stopping"})
@@ -381,7 +382,7 @@ class Supervisor:
         _log.info("stopped", extra={"action": "web.stopped"})
 
     async def close(self) -> None:
-        """Leave nothing behind. Idempotent."""
+        """Clean up. Idempotent."""
         if self._status_task is not None and self._status_task.cancel():
             await asyncio.wait({self._status_task})
         if self._admin is not None:
@@ -402,14 +403,14 @@ class Supervisor:
                     path.unlink()
 
     def _end_now(self) -> None:
-        """As a crash would, but leave no process behind."""
+        """Exit at once, and kill all other processes."""
         self.kill()
         _log.warning("ended at once", extra={"action": "web.ended"})
         shutil.rmtree(self._folder, ignore_errors=True)
         os._exit(1)
 
     def kill(self) -> None:
-        """All other processes."""
+        """Kill all other processes."""
         if self.edges is not None:
             self.edges.kill()
         for worker_group in self.worker_groups:
@@ -425,7 +426,7 @@ def run_web(
 
     Args:
         settings: checked by `headrace.web.check`.
-        reread: reads them anew, for HUP. Raises SettingsError.
+        reread: reads them again, for HUP. Raises SettingsError.
         on_ready: called once, when requests are served.
 
     Raises: AddressUnusable, StartFailed, SettingsError: it cannot start.

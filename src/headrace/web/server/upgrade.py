@@ -1,7 +1,7 @@
 """USR2: a new supervisor takes over the listening sockets while the old one serves on.
 
-Nobody waits and nobody is refused: both have the same sockets, and the old one drains only when the new one has said,
-through a pipe, that it serves. If the new one ends before, nothing has happened.
+No client waits and none is refused: both supervisors have the same sockets, and the old one drains only after the new one
+has reported through a pipe that it serves. If the new one exits before that, the old one continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _READY_VARIABLE: Final = "HEADRACE_UPGRADE_READY"
 
 
 class Upgrade:
-    """At most one at a time."""
+    """Starts a new supervisor, at most one at a time."""
 
     def __init__(self, on_ready: Callable[[], None]) -> None:
         self._on_ready = on_ready
@@ -32,7 +32,7 @@ class Upgrade:
         self._reader = -1
 
     def start(self, sockets: Sequence[socket.socket], admin: Sequence[socket.socket]) -> None:
-        """Start what is installed now, with the arguments that this process was started with."""
+        """Start the version that is installed now, with the arguments of this process."""
         if self._process is not None:
             return
         self._reader, writer = os.pipe()
@@ -62,9 +62,9 @@ class Upgrade:
 
 
 def notify_predecessor() -> None:
-    """To the supervisor that this one replaces, if it does."""
+    """Report to the supervisor that this one replaces, if there is one."""
     writer = os.environ.pop(_READY_VARIABLE, "")
     if writer:
-        with suppress(BrokenPipeError):  # it has ended meanwhile: then nobody else serves
+        with suppress(BrokenPipeError):  # the old one has ended meanwhile
             os.write(int(writer), b"1")
         os.close(int(writer))

@@ -1,10 +1,10 @@
-"""A worker: one process that runs the app. It is forked by the fork server and told by the supervisor what to do.
+"""A worker: one process that runs the app. The fork server forks it, the supervisor directs it.
 
-    start    app imported → started (lifespan) → READY → told to serve → SERVING
-    end      told to leave → takes nothing new → finishes what it has → shut down → exit
+    start    app imported → started (lifespan) → READY → Serve received → SERVING
+    end      Leave received → takes nothing new → finishes what it has → shut down → exit
 
-A worker never leaves by itself: one that has served enough, or is asked by TERM, asks to be replaced (Retire), and goes
-when it is told. Only when the supervisor is gone it drains on its own.
+A worker never leaves by itself: one that has served enough, or is asked by TERM, asks to be replaced (Retire), and leaves
+on Leave. Only when the supervisor is gone it drains on its own.
 
 A WSGI app behind an edge needs no event loop: its threads each have a socket of their own, and the main thread looks
 after the channel. Everything else runs on one (headrace.web.server.loop_worker).
@@ -36,7 +36,7 @@ _END_S: Final = 0.5  # after its grace a worker ends, whatever runs
 
 
 def run_worker(job: WorkerJob, path: Path, worker_group: int) -> int:
-    """Run until told to leave. Returns the exit code."""
+    """Run until Leave. Returns the exit code."""
     random.seed()
     channel = BlockingControlChannel(path)
     channel.send(control.Hello("worker", os.getpid(), job.worker, worker_group))
@@ -85,7 +85,7 @@ class WsgiWorker:
             readable, _, _ = select.select(sources, [], [], _LEAVING_S if hurried else control.REPORT_S)
             if self._wake in readable:
                 self._wake.recv(64)
-                self._ask("it was told to by TERM")
+                self._ask("it received TERM")
             if self._channel in readable:
                 self._obey(self._channel.read())
             if self._orphan is not None and self._orphan.done:

@@ -1,4 +1,4 @@
-"""A worker group: the fork servers and workers of one app, as processes. What should be is decided by `headrace.web.server.reconciler`."""
+"""The processes of one app: its fork servers and workers. `headrace.web.server.reconciler` decides which should exist."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from headrace.web.settings import WebSettings
 _log: Final = logging.getLogger("headrace.web")
 
 IDLE_S: Final = 1.0
-"""How long a process that is replaced keeps idle connections: clients under load send their next request by then."""
+"""How long a replaced process keeps idle connections: busy clients send their next request within this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerGroupConfig:
-    """Where a worker group works."""
+    """The configuration of a worker group."""
 
     control: Path
     apps: Sequence[str]
@@ -40,7 +40,7 @@ class WorkerGroupConfig:
 
 
 class WorkerGroup:
-    """Does what its reconciler decides, and tells it what has happened. `reconcile` after every change."""
+    """Carries out the actions of its reconciler, and reports events to it. Call `reconcile` after every change."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class WorkerGroup:
     # What the supervisor does
 
     def reconcile(self) -> None:
-        """Carry out what is due."""
+        """Carry out the actions that are due."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -100,7 +100,7 @@ class WorkerGroup:
         self.reconcile()
 
     def roll_back(self, settings: WebSettings, *, workers: int) -> None:
-        """A reload has failed, here or elsewhere: what is started from now on has the settings of before."""
+        """A reload has failed, here or elsewhere: processes that start from now on get the previous settings."""
         self.settings = settings
         self.reconciler.drain_s = float(settings.drain)
         self.reconciler.resize(workers)
@@ -135,7 +135,7 @@ class WorkerGroup:
         self.reconcile()
 
     def mark_hung(self, pid: int) -> bool:
-        """One of the requests of this process hangs. Returns: whether it is one of this worker group's."""
+        """A request in this process hangs. Returns whether the process belongs to this group."""
         if not any(worker.pid == pid for worker in self.reconciler.workers.values()):
             return False
         _log.warning("a request hangs in a worker", extra={"action": "web.worker.hung", "pid": pid})
@@ -144,7 +144,7 @@ class WorkerGroup:
         return True
 
     def kill(self) -> None:
-        """At once, all of it."""
+        """Kill all processes of the group."""
         for number in self._worker_channels:
             self._kill_by_pid(number)
         for process in self._fork_servers.values():
@@ -170,7 +170,7 @@ class WorkerGroup:
             if code is not None:
                 del self._fork_servers[generation]
                 reason = self._reasons.pop(generation, f"the process that imports the app has ended ({ending(code)})")
-                if generation in self.reconciler.generations:  # else it was told to go
+                if generation in self.reconciler.generations:  # else it was stopped
                     _log.warning(
                         reason, extra={"action": "web.fork_server.ended", "generation": generation, "code": code}
                     )
@@ -189,7 +189,9 @@ class WorkerGroup:
             self._worker_channels[hello.number] = channel
             channel.on_message = lambda _, message: self._from_worker(hello.number, message)
             channel.on_lost = lambda _: self._drop_worker(hello.number)
-            if self.reconciler.workers[hello.number].stage is reconciler.LEAVING:  # it could not be told before
+            if (
+                self.reconciler.workers[hello.number].stage is reconciler.LEAVING
+            ):  # the message could not be sent before
                 channel.send(control.Leave(0.0))
         else:
             channel.send(control.Leave(0.0))
@@ -208,7 +210,7 @@ class WorkerGroup:
     def _drop_fork_server(self, generation: int) -> None:
         self._fork_server_channels.pop(generation, None)
         for worker in list(self.reconciler.workers.values()):
-            # Of those whose channel was lost before, it would have told.
+            # Workers whose channel was lost before: their end would have been reported by the fork server.
             if worker.generation == generation and worker.pid and worker.number not in self._worker_channels:
                 self._worker_gone(worker.number, "it is gone, and so is its fork server")
 
@@ -218,7 +220,7 @@ class WorkerGroup:
         if record:
             self._on_ended(record)
         worker = self.reconciler.workers.get(number)
-        # Its fork server tells how it has ended, unless that is gone itself.
+        # Its fork server reports how it has ended, unless that is gone itself.
         if worker is not None and worker.generation not in self._fork_server_channels:
             self._worker_gone(number, "it is gone, and so is its fork server")
 
@@ -298,11 +300,11 @@ class WorkerGroup:
                 self._kill_worker(worker)
             case reconciler.ReloadDone(generation):
                 ids = {"action": "web.reloaded", "generation": generation}
-                _log.info("new code serves: %s", ", ".join(self.config.apps), extra=ids)
+                _log.info("the new code serves: %s", ", ".join(self.config.apps), extra=ids)
             case reconciler.ReloadFailed(generation, reason):
                 self.reload_failure = reason
                 ids = {"action": "web.reload.failed", "generation": generation}
-                _log.error("not reloaded, what served before goes on: %s", reason, extra=ids)
+                _log.error("reload failed, the previous code keeps serving: %s", reason, extra=ids)
             case reconciler.StartFailed(reason):
                 self.reload_failure = reason
                 self._on_start_failed(reason)
@@ -325,7 +327,7 @@ class WorkerGroup:
             self._kill_by_pid(number)
 
     def _kill_by_pid(self, number: int) -> None:
-        """As long as its channel is open it has not ended, and its process id is nobody else's."""
+        """As long as its channel is open it has not ended, and its process id is not reused."""
         worker = self.reconciler.workers.get(number)
         if worker is not None and worker.pid:
             with suppress(ProcessLookupError):
@@ -338,7 +340,7 @@ class WorkerGroup:
 
 
 def spawn(module: str, arguments: Sequence[str], *, sockets: Sequence[int]) -> subprocess.Popen[bytes]:
-    """A fresh interpreter that runs a module of ours.
+    """Start a new interpreter that runs a module of headrace.
 
     `-P`: a file `select.py` where the server was started is the app's business, not ours.
     """

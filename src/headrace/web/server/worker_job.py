@@ -1,4 +1,4 @@
-"""What every kind of worker has: its job, when it asks to be replaced, and what it does without a supervisor."""
+"""What all kinds of workers share: their job, the policy of replacement, and the behaviour without a supervisor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXIT_FAILED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
-    """What a forked child has to do."""
+    """What a forked worker needs to start."""
 
     worker: int
     index: int
@@ -46,7 +46,7 @@ class OrphanedWorker:
 
 
 class RecyclePolicy:
-    """How much a worker may do and hold before it asks to be replaced."""
+    """When a worker asks to be replaced: after a number of requests, or above a size of memory."""
 
     def __init__(self, settings: WebSettings) -> None:
         # Workers that started together should not all be replaced together.
@@ -55,7 +55,7 @@ class RecyclePolicy:
         self._asked = False
 
     def exceeded(self, report: control.Report) -> str:
-        """Why to be replaced; empty if there is no reason, or it was told already."""
+        """Why the worker should be replaced; empty if there is no reason, or if it was returned before."""
         reason = ""
         if self._requests_max and report.requests >= self._requests_max:
             reason = f"it has served {report.requests} requests"
@@ -68,7 +68,7 @@ class RecyclePolicy:
 
 
 def hello_of(job: WorkerJob, interface: str, *, capacity: int) -> Any:
-    """What a worker says to an edge about itself."""
+    """The HELLO of a worker to an edge."""
     from headrace.web.ipc.frames import Hello  # noqa: PLC0415 - direct mode has no links
     from headrace.web.stored.durable_marks import durable_marks  # noqa: PLC0415
 

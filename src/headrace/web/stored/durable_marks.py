@@ -1,4 +1,4 @@
-"""What an application says about its own requests, while it is imported."""
+"""The decorator `durable`, by which an application marks its own routes while it is imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.web.settings import METHODS
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-# One a process, like the application that fills it: decorators run at import, where there is nobody to pass it down.
+# One a process, like the application that fills it: decorators run at import, where nothing can be passed as an argument.
 _durable: Final[dict[str, list[str]]] = {}
 
 

@@ -1,4 +1,4 @@
-"""Durable requests as the web server uses them: a hook that takes those of its exchanges that are durable."""
+"""The hook of the request router that takes over exchanges that are durable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Marks = Callable[[], Sequence[tuple[str, list[str]]]]
 
 
 class DurableRequests:
-    """One for each process that holds client connections. Create on the running loop, then `start`, then `close`."""
+    """Handles durable requests; one instance per process that holds client connections. Create on the running loop, then `start`, then `close`."""
 
     def __init__(
         self, store: RequestStore, rules: Iterable[DurableSettings], target: Target, marks: Marks = lambda: ()
@@ -81,7 +81,7 @@ class DurableRequests:
         return True
 
     async def close(self, grace_s: float = 10.0) -> None:
-        """Answer what is being accepted, finish what runs within the grace."""
+        """Answer requests that are being accepted, and finish running ones within the grace."""
         if self._opening is not None:
             self._opening.cancel()
         loop = asyncio.get_running_loop()
@@ -103,7 +103,7 @@ class DurableRequests:
             self._intake.show(exchange, found[0], response=found[1])
 
     def _refuse(self, exchange: Exchange) -> None:
-        detail = "the broker of durable requests is not reached yet; nothing was accepted"
+        detail = "the broker of durable requests has not been reached yet; nothing was accepted"
         problem.respond(exchange, 503, detail, kind="broker-unavailable", headers=(status_pages.RETRY_AFTER,))
 
     async def _open(self) -> None:
@@ -119,7 +119,7 @@ class DurableRequests:
 
 
 class DurableUnavailable:
-    """Without a broker: what the application has marked as durable is refused, since nobody could keep it."""
+    """Used without a broker: requests that the application has marked as durable are refused, since they cannot be stored."""
 
     def __init__(self, marks: Marks) -> None:
         self._marks = marks
@@ -131,7 +131,7 @@ class DurableUnavailable:
             or DurableRules(_as_rules(marked)).find(exchange.method, canonical(exchange.path), asked=False) is None
         ):
             return False
-        problem.respond(exchange, 503, "this request is to be stored; the server was started without --broker")
+        problem.respond(exchange, 503, "this request must be stored, but the server was started without --broker")
         return True
 
 

@@ -1,4 +1,4 @@
-"""From a client to the broker: collects the whole request, commits it, and answers 202. A cut body reaches nobody."""
+"""Accepts durable requests: collects the whole request, commits it to the broker, and answers 202. A cut body is dropped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log: Final = logging.getLogger("headrace.web")
 
 
 class _BodyBudget:
-    """What the bodies that are here take together. Invariant: at most COLLECTED_BYTES_MAX."""
+    """The memory of all bodies that are being collected. Invariant: at most COLLECTED_BYTES_MAX."""
 
     __slots__ = ("taken_bytes",)
 
@@ -30,7 +30,7 @@ class _BodyBudget:
 
 
 class _BodyReservation:
-    """One body's part of the room, from its begin until its request is committed."""
+    """The share of one body, from its start until its request is committed."""
 
     __slots__ = ("_budget", "_bytes")
 
@@ -39,7 +39,7 @@ class _BodyReservation:
         self._bytes = 0
 
     def grow(self, size_bytes: int) -> bool:
-        """Have at least so many bytes; False if there is no room for them."""
+        """Reserve at least `size_bytes`; False if the budget is exhausted."""
         more = max(0, size_bytes - self._bytes)
         if self._budget.taken_bytes + more > COLLECTED_BYTES_MAX:
             return False
@@ -57,7 +57,7 @@ Watch = Callable[[str], "asyncio.Future[RequestRecord]"]
 
 
 class Intake:
-    """One for all durable requests of a process. `begin` is called on the loop, once for each."""
+    """Accepts the durable requests of a process. `begin` is called on the loop, once per request."""
 
     def __init__(self, store: RequestStore, watch: Watch) -> None:
         self._store = store
@@ -83,7 +83,7 @@ class Intake:
         self._spawn(self._show(exchange, request_id, response=response))
 
     async def close(self, grace_s: float) -> None:
-        """Wait for what is being accepted; what takes longer than the grace is not accepted."""
+        """Wait for requests that are being accepted; those that take longer than the grace are not accepted."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)
         for task in tuple(self._tasks):
@@ -107,7 +107,7 @@ class Intake:
             _unavailable(exchange, "the request was not accepted: the broker cannot be used now", error)
         except Exception:  # noqa: BLE001  # a bug of ours costs this request only
             _log.exception("a durable request failed", extra={"action": "web.durable.bug", "path": exchange.path})
-            problem.respond(exchange, 500, "an internal error; the log has more")
+            problem.respond(exchange, 500, "internal error; see the server's log")
         finally:
             reservation.release()
 
@@ -148,7 +148,7 @@ class Intake:
             _unavailable(exchange, "the broker cannot be asked now", error)
         except Exception:  # noqa: BLE001  # as in _run
             _log.exception("a status was not shown", extra={"action": "web.durable.bug", "request": request_id})
-            problem.respond(exchange, 500, "an internal error; the log has more")
+            problem.respond(exchange, 500, "internal error; see the server's log")
 
 
 async def _within(watched: asyncio.Future[RequestRecord], seconds: float) -> RequestRecord | None:
@@ -176,7 +176,7 @@ async def _collect(exchange: Exchange, reservation: _BodyReservation) -> bytes |
             return None
         if not reservation.grow(max(expected, len(body))):
             problem.respond(
-                exchange, 503, "too many request bodies are on their way", headers=(status_pages.RETRY_AFTER,)
+                exchange, 503, "too many request bodies are in transit", headers=(status_pages.RETRY_AFTER,)
             )
             return None
         if whole and not piece:
@@ -213,7 +213,7 @@ def _stored(exchange: Exchange, rule: DurableSettings, key: bytes | None, body: 
 
 def _caller(exchange: Exchange) -> bytes:
     """By what applications know their callers, beside Authorization. Not in the key's scope: a session that is renewed
-    between two tries must not make two requests of them; but nobody gets to see another one's answer."""
+    between two tries must not make two requests of them; but no caller gets another caller's answer."""
     get = exchange.headers.get
     return b"\0".join((get(b"cookie", b""), get(b"x-api-key", b"")))
 

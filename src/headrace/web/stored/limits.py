@@ -19,7 +19,7 @@ KEY_CHARACTERS_MAX: Final = 255
 QUEUED_KEEP_S: Final = 14 * 86_400.0
 """As long as a message can wait in its queue."""
 RECEIVES_MAX: Final = 1_000
-"""The queue's own limit, as high as it goes: attempts are counted in the record, which knows what was an attempt."""
+"""The queue's own limit, as high as it goes: attempts are counted in the record."""
 
 # Taking
 
@@ -44,8 +44,8 @@ RETRY_MAX_S: Final = 900.0
 """The longest pause before the next attempt: the longest delay of a message."""
 
 FINISHES_MAX: Final = 3
-"""Tries of a commit whose outcome is unknown; if it was done, its lease is over, and the record says so. Not done, the application
-would be asked again."""
+"""Tries of a commit whose outcome is unknown; if it was done, its lease is over, and the record says so. Not done, the
+application would be asked again."""
 
 # Expiry
 

@@ -1,4 +1,4 @@
-"""What is stored of a durable request, and what may become of it. Pure: time and ids are arguments.
+"""The stored records of durable requests, and the rules of their life. Pure: time and ids are arguments.
 
   queued ──▶ running ──▶ done        the application has answered, with a status below 500
     ▲           │  └───▶ failed      its attempts are used up; the request is in the dead-letter queue
@@ -63,7 +63,7 @@ class StoredRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Response(msgspec.Struct, frozen=True, array_like=True):
-    """What the application answered."""
+    """The response of the application."""
 
     status: int
     block: bytes
@@ -78,7 +78,7 @@ class Response(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RequestRecord(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of a request: the value under `request/<id>`. Times are Unix milliseconds."""
+    """The record of a request: the value under `request/<id>`. Times are Unix milliseconds."""
 
     id: str
     status: Status
@@ -95,7 +95,7 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Key(msgspec.Struct, frozen=True, array_like=True):
-    """Who has used an Idempotency-Key first: the value under `key/<digest>`."""
+    """The request that has used an Idempotency-Key first: the value under `key/<digest>`."""
 
     id: str
     fingerprint: bytes
@@ -204,7 +204,7 @@ def scope_of(key: bytes, *, method: str, host: bytes, path: str, authorization: 
 
 
 def fingerprint_of(*, target: str, content_type: bytes, caller: bytes, body: bytes) -> bytes:
-    """What must be the same in a repeat."""
+    """A hash of everything that must be equal in a repeat."""
     return _digest(target.encode(), content_type, caller, body)
 
 
@@ -220,7 +220,7 @@ def _digest(*parts: bytes) -> bytes:
 
 
 def kept_headers(headers: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Those that are true of the request wherever it is run."""
+    """The headers that stay valid wherever the request is run."""
     return {name: value for name, value in headers.items() if name not in _DROPPED}
 
 
@@ -239,7 +239,7 @@ def new_record(request: StoredRequest, *, now_ms: int) -> RequestRecord:
 
 
 def started(record: RequestRecord, *, now_ms: int) -> RequestRecord:
-    """A worker is about to run it. A failed one that is here again was redriven: it has all its attempts anew."""
+    """A worker is about to run it. A failed one that is here again was redriven: it gets all its attempts again."""
     attempts = 0 if record.status == "failed" else record.attempts
     return msgspec.structs.replace(
         record, status="running", attempts=attempts + 1, updated_ms=now_ms, response=None, error=""

@@ -1,4 +1,4 @@
-"""The broker as durable requests use it: one method a step in their life, each one commit.
+"""Stores durable requests in the broker: one method per step of their life, each one commit.
 
 Knows no HTTP and runs nothing.
 """
@@ -85,9 +85,9 @@ class RequestStore:
     # --- intake ---
 
     async def accept(self, request: StoredRequest, fingerprint: bytes) -> RequestRecord | DuplicateRequest:
-        """Commit the request, or tell whose its key is. When this answers a Record the request will be run.
+        """Commit the request, or return the one that has its key. If this returns a RequestRecord the request will run.
 
-        Raises: HeadraceError: nothing was accepted, or (one of IN_DOUBT) nobody knows.
+        Raises: HeadraceError: nothing was accepted, or (one of IN_DOUBT) the outcome is unknown.
         """
         doubt: HeadraceError | None = None
         for _ in range(ACCEPTS_MAX):
@@ -162,7 +162,7 @@ class RequestStore:
         return request.body if request.body is not None else await self._value(records.body_key(request.id))
 
     async def start(self, message: AsyncReceivedMessage, request: StoredRequest) -> RequestRecord:
-        """The record, now running; made anew if it has expired (a request redriven after long).
+        """The record, now running; created again if it has expired (a request redriven after long).
 
         Raises: ReceiptExpired: as `finish`.
         """

@@ -1,5 +1,5 @@
-"""From the broker to the application: pulls stored requests, runs each through the web server's own target, keeps what
-came of it, or tries again later.
+"""Runs stored requests: receives them from the broker, runs each through the request router, and stores the response or
+retries later.
 
 A stored request is run as a `ReplayedExchange`: its body is whole, and its response is kept instead of sent.
 """
@@ -27,7 +27,8 @@ _log: Final = logging.getLogger("headrace.web")
 
 
 class StoredRequestRunner:
-    """Invariants: what is received and not settled is in `_running`; what runs is in `_held`, and its lease is renewed."""
+    """Invariants: messages that are received and not settled are in `_running`; those that run are in `_held`, and their leases
+    are renewed."""
 
     def __init__(self, store: RequestStore, target: Target) -> None:
         """Args: target: routes a request to its application; rate limits and the access log are for clients."""
@@ -44,7 +45,7 @@ class StoredRequestRunner:
             self._loops.append(asyncio.ensure_future(_restart_forever(work)))
 
     async def close(self, grace_s: float) -> None:
-        """Pull no more, and finish what runs; what takes longer than the grace runs again elsewhere, after its lease."""
+        """Receive no more, and finish running requests; those that take longer than the grace run again after their lease."""
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -112,7 +113,7 @@ class StoredRequestRunner:
     # --- running ---
 
     async def _run_guarded(self, message: AsyncReceivedMessage) -> None:
-        """Whatever goes wrong here, the message is still in its queue: its lease ends, and it comes again."""
+        """Run a message. After any error the message is still in its queue: its lease ends, and it is delivered again."""
         try:
             await self._run(message)
         except ReceiptExpired:
@@ -198,7 +199,7 @@ PRIORITY_LAST = 2
 """Durable requests have time: clients that wait go first."""
 _FILE_PIECE_BYTES = 1_048_576
 _ID, _ATTEMPT = OWN_HEADERS = (b"headrace-request-id", b"headrace-attempt")
-"""By which the application tells a stored request from others: no client may send them."""
+"""They identify a stored request to the application: the server removes them from clients' requests."""
 
 
 class ReplayedExchange(Exchange):
@@ -262,7 +263,7 @@ class ReplayedExchange(Exchange):
         if self._answer_bytes <= RESPONSE_BYTES_MAX:
             self._answer += data
         else:
-            self._answer.clear()  # a part of an answer is of no use to anybody
+            self._answer.clear()  # a partial answer is useless
 
     def _send_file(self, fd: int, offset: int, count: int) -> None:
         with os.fdopen(fd, "rb", buffering=0):

@@ -1,4 +1,4 @@
-"""The status URL of a durable request: what has become of it, as JSON, and the application's answer as it was."""
+"""The status URL of a durable request: its status as JSON, and the application's response unchanged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace.web.stored.limits import RESPONSE_BYTES_MAX
 from headrace.web.stored.records import PREFIX, RequestRecord, Response
 
 RETRY_AFTER = (b"Retry-After", b"1")
-_NO_STORE = (b"Cache-Control", b"no-store")  # it changes, and it may be anybody's who reads the same cache
+_NO_STORE = (b"Cache-Control", b"no-store")  # it changes, and other users may share the cache
 _JSON = (b"Content-Type", b"application/json")
 _REPLAYED = (b"Idempotent-Replayed", b"true")
 
