@@ -24,7 +24,7 @@ from headrace.queue.model import Message
 from headrace.stream import physical, plan
 from headrace.stream.engine.engine import Engine
 from headrace.stream.engine.operator import END, Refused
-from headrace.stream.engine.part_store import DurablePartStore
+from headrace.stream.engine.state_backend import DurableStateBackend
 from headrace.stream.formats.decoding import numbered
 from headrace.stream.pipelines import Pipeline
 from headrace.stream.runner import watermarks
@@ -125,8 +125,8 @@ class Harness:
     def __exit__(self, *failure: object) -> None:
         self.close()
 
-    def _started(self) -> tuple[Engine, DurablePartStore]:
-        store = DurablePartStore(self._fetch, shards=self._plan.shards)
+    def _started(self) -> tuple[Engine, DurableStateBackend]:
+        store = DurableStateBackend(self._fetch, shards=self._plan.shards)
         reached = {name: progress.watermark for name, progress in self._progress.items()}
         return Engine(self._physical, store, watermarks=reached, tables=self._tables), store
 

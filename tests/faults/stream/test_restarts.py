@@ -63,7 +63,7 @@ def assert_nothing_left(client: headrace.Client, *queues: str) -> None:
 def test_compaction(tmp_path: Path, chance: random.Random) -> None:
     """Windows are wide, batches small, parts are merged as soon as there are two: each commit removes parts."""
     rows = events(3_000, chance)
-    parts = "headrace.stream.engine.part_store:DurableParts"
+    parts = "headrace.stream.engine.state_backend:DurableOperatorState"
     places: list[tuple[str, When]] = [(f"{parts}.replace", "after"), (COMMIT, "after")]
     with cluster(tmp_path, FILE, chance, limits={"COMPACT_PARTS": 2}) as one:
         with headrace.connect(one.target) as client:

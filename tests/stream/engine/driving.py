@@ -11,8 +11,8 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from headrace.stream.engine.operator import END, NEVER, Context, Operator
-from headrace.stream.engine.part_store import DurablePartStore
 from headrace.stream.engine.queries import Queries
+from headrace.stream.engine.state_backend import DurableStateBackend
 from headrace.stream.schema import Schema
 
 S = 1_000_000
@@ -58,7 +58,7 @@ class Driver:
         self.restart()
 
     def restart(self) -> None:
-        self.store = DurablePartStore(self._fetch, shards=self.shards)
+        self.store = DurableStateBackend(self._fetch, shards=self.shards)
         self.context = Context(Queries(lambda: self.connection), self.store)
         self.operator = self.make(self.context)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from headrace.stream import physical, plan
 from headrace.stream.engine.engine import Engine, Step
 from headrace.stream.engine.operator import END
-from headrace.stream.engine.part_store import DurablePartStore
+from headrace.stream.engine.state_backend import DurableStateBackend
 from headrace.stream.schema import ORIGIN, Schema
 
 S = 1_000_000
@@ -86,7 +86,7 @@ class Running:
         self.engine.close()
 
     def _made(self) -> Engine:
-        self.store = DurablePartStore(self._fetch, shards=self.shards, memory_bytes=self.memory_bytes)
+        self.store = DurableStateBackend(self._fetch, shards=self.shards, memory_bytes=self.memory_bytes)
         return Engine(physical.Physical(tuple(self.operators)), self.store, watermarks=self.reached, threads=1)
 
     def _fetch(self, prefix: bytes) -> list[tuple[bytes, bytes]]:

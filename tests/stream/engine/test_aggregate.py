@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from headrace.stream import limits, physical
 from headrace.stream.engine.aggregate import Windows
-from headrace.stream.engine.groups import Groups
+from headrace.stream.engine.grouping import Groups
 from headrace.stream.engine.operator import Context
-from headrace.stream.engine.part_store import MemoryPartStore
 from headrace.stream.engine.queries import Queries
+from headrace.stream.engine.state_backend import MemoryStateBackend
 from headrace.stream.schema import ORIGIN, Schema
 from tests.stream.engine.engines import Row, Running, S, ordered, rows_of, source, table
 
@@ -233,7 +233,7 @@ def test_kernels_and_queries_give_the_same_partials_and_results(rows: list[list[
     with duckdb.connect(config={"threads": 1}) as connection:
         for kernels in (True, False):
             groups = Groups(
-                node, INPUT, ("pane",), Context(Queries(lambda: connection), MemoryPartStore()), kernels=kernels
+                node, INPUT, ("pane",), Context(Queries(lambda: connection), MemoryStateBackend()), kernels=kernels
             )
             made = []
             for batch in rows:
@@ -274,13 +274,13 @@ def test_state_has_the_same_columns_whether_duckdb_was_asked_or_not(kind: str) -
     aggregations = (physical.Aggregation("count_all", (), "n", pa.int64()), *found)
     node = physical.Aggregate(0, physical.Tumble(S), "ts", keys, aggregations, "append", given)
     with duckdb.connect(config={"threads": 1}) as connection:
-        context = Context(Queries(lambda: connection), MemoryPartStore())
+        context = Context(Queries(lambda: connection), MemoryStateBackend())
         asked = Groups(node, given, ("pane",), context, kernels=False).schema
 
     def refuse() -> duckdb.DuckDBPyConnection:
         raise AssertionError("DuckDB was asked")
 
-    assert Groups(node, given, ("pane",), Context(Queries(refuse), MemoryPartStore())).schema == asked
+    assert Groups(node, given, ("pane",), Context(Queries(refuse), MemoryStateBackend())).schema == asked
 
 
 @given(size=st.integers(1, 40), slide=st.integers(1, 40), time=st.integers(-100, 100), watermark=st.integers(-100, 100))

@@ -105,7 +105,7 @@ def test_zombie_changes_nothing(client: headrace.Client) -> None:
 
 
 def test_late_row_is_late_after_whoever_had_its_key_got_other_keys(client: headrace.Client) -> None:
-    """Slot 0 had all keys, closed windows of them, and writes that it has others now before slot 1, which gets them, has
+    """TableSlot 0 had all keys, closed windows of them, and writes that it has others now before slot 1, which gets them, has
     written anything."""
     send(client, ROWS[:300])
     with fleet(client, counts(late_queue="late"), "a") as made:

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.stream import physical
 from headrace.stream.engine.engine import Engine
-from headrace.stream.engine.part_store import MemoryPartStore
+from headrace.stream.engine.state_backend import MemoryStateBackend
 from headrace.stream.errors import SourceFailed
 from headrace.stream.plan import MemorySource, TableRef
 from headrace.stream.runner.tables import Tables
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(path: Path) -> Iterator[Engine]:
-    with closing(Engine(made(path), MemoryPartStore(), threads=1)) as engine:
+    with closing(Engine(made(path), MemoryStateBackend(), threads=1)) as engine:
         yield engine
 
 

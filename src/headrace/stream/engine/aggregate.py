@@ -21,11 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.stream import limits, physical
-from headrace.stream.engine.groups import Groups
-from headrace.stream.engine.late import moment, refuse_timeless
+from headrace.stream.engine.arrow_tables import conform, micros, moment, refuse_timeless, split
+from headrace.stream.engine.grouping import Groups
 from headrace.stream.engine.operator import END, NEVER, Context, Operator, Refused
-from headrace.stream.engine.slices import KeySlices, grouped
-from headrace.stream.engine.tables import conform, micros, split
+from headrace.stream.engine.state_slices import KeySlices, grouped
 from headrace.stream.schema import Schema
 
 TIMES = pa.timestamp("us")
@@ -115,9 +114,9 @@ class AggregateOperator(Operator):
         self._context = context
         self._windows = windows_of(node.window)
         self._groups = Groups(node, inputs[0], ("pane",), context, kernels=kernels)
-        self._parts = context.parts(name, self._groups.key_names, self._groups.schema)
+        self._state = context.state(name, self._groups.key_names, self._groups.schema)
         # Without windows: kept for ever, so a batch must not read, or a merge write, all of it.
-        self._slices = KeySlices(self._parts, self._groups.key_names, lambda rows: self._groups.merge(rows, ["pane"]))
+        self._slices = KeySlices(self._state, self._groups.key_names, lambda rows: self._groups.merge(rows, ["pane"]))
 
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
         del port
@@ -136,14 +135,14 @@ class AggregateOperator(Operator):
         if self._windows is None:
             return None
         closed = [self._result(merged) for merged in self._closing(watermark)] if self._node.mode == "append" else []
-        for pane in self._parts.buckets(last=watermark):
+        for pane in self._state.buckets(last=watermark):
             if self._windows.last_end(pane) > watermark:
                 break
-            self._parts.drop(pane)
+            self._state.drop(pane)
         return pa.concat_tables(closed) if closed else None
 
     def pending(self) -> int | None:
-        panes = self._parts.buckets()
+        panes = self._state.buckets()
         if self._windows is None or self._node.mode == "update" or not panes:
             return None
         return self._windows.last_end(panes[-1])
@@ -170,21 +169,21 @@ class AggregateOperator(Operator):
         return pa.array(micros(rows, self._node.time) // pane_us * pane_us)
 
     def _append(self, pane: int, partials: pa.Table) -> None:
-        self._parts.append(pane, partials)
-        if self._parts.count(pane) > limits.COMPACT_PARTS:
-            self._parts.replace(pane, self._groups.merge(self._parts.read([pane]), ["pane"]))
+        self._state.append(pane, partials)
+        if self._state.count(pane) > limits.COMPACT_PARTS:
+            self._state.replace(pane, self._groups.merge(self._state.read([pane]), ["pane"]))
 
     def _closing(self, watermark: int) -> Iterator[pa.Table]:
         """The merged windows that close, so many at a time that memory stays bounded."""
         assert self._windows is not None
-        ends = self._windows.ends(self._parts.buckets(last=watermark), self.reached, watermark)
+        ends = self._windows.ends(self._state.buckets(last=watermark), self.reached, watermark)
         for some in self._at_a_time(ends):
             rows = self._windows.expand(self._read(some), some)
             yield self._groups.merge(rows, ["window"])
 
     def _at_a_time(self, ends: list[int]) -> Iterator[list[int]]:
         assert self._windows is not None
-        rows = self._parts.rows()
+        rows = self._state.rows()
         many = rows * self._windows.per_row > limits.EXPANDED_ROWS_MAX
         count = max(1, limits.EXPANDED_ROWS_MAX // rows) if many else max(1, len(ends))
         for start in range(0, len(ends), count):
@@ -194,7 +193,7 @@ class AggregateOperator(Operator):
         """The partials of all panes of the windows with these ends."""
         assert self._windows is not None
         first = ends[0] - self._windows.size_us
-        return self._parts.read(self._parts.buckets(first, ends[-1] - 1))
+        return self._state.read(self._state.buckets(first, ends[-1] - 1))
 
     def _changed(self, created: pa.Table, watermark: int) -> pa.Table | None:
         """Update mode: the groups that these partials, which are in their panes already, are part of."""

@@ -16,10 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.stream import physical
-from headrace.stream.engine.late import refuse_late, refuse_timeless
+from headrace.stream.engine.arrow_tables import micros, minus, nullable, quoted, refuse_late, refuse_timeless
 from headrace.stream.engine.operator import Context, Operator
-from headrace.stream.engine.slices import TimeSlices, joined
-from headrace.stream.engine.tables import micros, minus, nullable, quoted
+from headrace.stream.engine.state_slices import TimeSlices, joined
 from headrace.stream.schema import Schema
 
 _PLACE: Final = "_place"
@@ -33,7 +32,7 @@ class DedupOperator(Operator):
         self._node = node
         self._context = context
         self._columns = list(dict.fromkeys([*node.keys, node.time]))
-        parts = context.parts(name, node.keys, nullable(inputs[0], self._columns))
+        parts = context.state(name, node.keys, nullable(inputs[0], self._columns))
         self._passed = TimeSlices.keeping(node.within_us, parts, node.time)
 
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:

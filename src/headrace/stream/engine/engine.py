@@ -16,19 +16,16 @@ import pyarrow as pa
 
 from headrace.stream import limits, physical, plan
 from headrace.stream.engine.aggregate import AggregateOperator
+from headrace.stream.engine.arrow_tables import plain
 from headrace.stream.engine.dedup import DedupOperator
-from headrace.stream.engine.functions import register_function
 from headrace.stream.engine.join import JoinOperator
 from headrace.stream.engine.operator import NEVER, Context, Operator, Refused
-from headrace.stream.engine.parts import PartStore
-from headrace.stream.engine.project import ProjectOperator
-from headrace.stream.engine.python import PythonOperator
-from headrace.stream.engine.queries import Queries
-from headrace.stream.engine.session import SessionOperator
-from headrace.stream.engine.spill import spill_folder
-from headrace.stream.engine.tables import plain
+from headrace.stream.engine.project import ProjectOperator, UnionOperator
+from headrace.stream.engine.python_functions import PythonOperator, register_function
+from headrace.stream.engine.queries import Queries, spill_folder
+from headrace.stream.engine.session_windows import SessionOperator
+from headrace.stream.engine.state import StateBackend
 from headrace.stream.engine.top import TopOperator
-from headrace.stream.engine.union import UnionOperator
 from headrace.stream.schema import ORIGIN, Schema
 
 OPERATORS: Final[dict[type, Any]] = {
@@ -81,7 +78,7 @@ class Engine:
     def __init__(
         self,
         plan_: physical.Physical,
-        store: PartStore,
+        store: StateBackend,
         *,
         watermarks: Mapping[str, int] | None = None,
         tables: Mapping[str, pa.Table] | None = None,

@@ -14,8 +14,8 @@ from typing import Final
 
 import pyarrow as pa
 
-from headrace.stream.engine.parts import Parts, PartStore
 from headrace.stream.engine.queries import Queries
+from headrace.stream.engine.state import OperatorState, StateBackend
 from headrace.stream.schema import Schema
 
 NEVER: Final = -(2**62)
@@ -50,7 +50,7 @@ class Context:
     """
 
     queries: Queries
-    store: PartStore
+    store: StateBackend
     late: list[Refused] = field(default_factory=list)
     dead: list[Refused] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ class Context:
         """
         return self.queries.run(sql, tables)
 
-    def parts(self, operator: str, keys: Sequence[str], schema: pa.Schema) -> Parts:
+    def state(self, operator: str, keys: Sequence[str], schema: pa.Schema) -> OperatorState:
         """The state of an operator: `operator` is its name in `Physical.signatures`, or that and a suffix; rows are
         sharded by the columns `keys`."""
         return self.store.open(operator, tuple(keys), schema)

@@ -16,11 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.stream import physical
-from headrace.stream.engine.codes import codes_of
-from headrace.stream.engine.late import refuse_late, refuse_timeless
+from headrace.stream.engine.arrow_tables import conform, nullable, plain, refuse_late, refuse_timeless
+from headrace.stream.engine.grouping import codes_of
 from headrace.stream.engine.operator import Context, Operator
-from headrace.stream.engine.slices import KeySlices, TimeSlices
-from headrace.stream.engine.tables import conform, nullable, plain
+from headrace.stream.engine.state_slices import KeySlices, TimeSlices
 from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.schema import Schema
 
@@ -31,7 +30,7 @@ class TopOperator(Operator):
     def __init__(self, node: physical.Top, name: str, inputs: Sequence[Schema], context: Context) -> None:
         self.schema = node.schema
         ranking = _Ranking(node, inputs[0], context)
-        parts = context.parts(name, node.partition, nullable(inputs[0]))
+        parts = context.state(name, node.partition, nullable(inputs[0]))
         if node.per_window:
             assert node.time is not None  # the compiler's word: a window's rows have one
             self._top: _Windows | _Forever = _Windows(ranking, TimeSlices.keeping(0, parts, node.time))

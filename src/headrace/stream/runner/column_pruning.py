@@ -5,8 +5,7 @@ from __future__ import annotations
 from sqlglot import exp
 
 from headrace.stream import physical, plan
-from headrace.stream.engine.project import ORIGIN_MARK
-from headrace.stream.engine.select import parsed
+from headrace.stream.engine.project import ORIGIN_MARK, parsed
 
 
 def pruned_columns(pipeline: plan.Pipeline, compiled: physical.Physical, source: str) -> frozenset[str] | None:

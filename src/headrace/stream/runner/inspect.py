@@ -12,7 +12,7 @@ from headrace.errors import CallerError, QueueNotFound
 from headrace.native.client import Client
 from headrace.queue import operations as ops
 from headrace.queue.model import arn_of
-from headrace.stream.engine.part_keys import operator_prefix
+from headrace.stream.engine.state import operator_prefix
 from headrace.stream.runner import definition, keys, members
 from headrace.stream.runner.control import Control
 from headrace.stream.runner.definition import Definition

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from headrace.stream.engine.part_keys import PARTS, read_part_key
+from headrace.stream.engine.state import PARTS, read_part_key
 
 __all__ = [
     "ALL_BUT_DEFINITION",

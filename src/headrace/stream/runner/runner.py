@@ -151,7 +151,7 @@ class Runner:
 
     def _turns(self, session: Session) -> None:
         while not self._stop.is_set():
-            self._keep(session)
+            self._prepare(session)
             rows = None if self._control.paused else session.turn()
             if rows is not None:
                 self._collector.add(rows)
@@ -174,7 +174,7 @@ class Runner:
             return False
         return session.ended or (self._job.settings.until is not None and session.rested)
 
-    def _keep(self, session: Session) -> None:
+    def _prepare(self, session: Session) -> None:
         """Every MEMBER_BEAT_MS: the clock, what people ask for, who else is there."""
         now_ms = self._store.now_ms()
         if now_ms - self._kept_ms < limits.MEMBER_BEAT_MS:

@@ -6,29 +6,29 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from headrace.stream.engine.parts import Parts, PartStore
+from headrace.stream.engine.state import OperatorState, StateBackend
 from headrace.stream.errors import DefinitionChanged
 from headrace.stream.runner import keys
 from headrace.stream.runner.store import Store
 
 
-class RecordingParts(PartStore):
-    """Another PartStore, whose operators' schemas go into the first commit that follows, if they are new."""
+class SchemaRecorder(StateBackend):
+    """Another StateBackend, whose operators' schemas go into the first commit that follows, if they are new."""
 
-    def __init__(self, parts: PartStore, store: Store, pipeline: str) -> None:
+    def __init__(self, parts: StateBackend, store: Store, pipeline: str) -> None:
         self._parts = parts
         self._pipeline = pipeline
-        self._kept = store.read(keys.SCHEMA)
+        self._prepared = store.read(keys.SCHEMA)
         self._new: list[tuple[bytes, bytes | None]] = []
 
-    def open(self, operator: str, keys_: Sequence[str], schema: pa.Schema) -> Parts:
+    def open(self, operator: str, keys_: Sequence[str], schema: pa.Schema) -> OperatorState:
         """Raises DefinitionChanged: the operator's parts have other columns. Parts are without their schema, and would be
         read as what they are not."""
         key = keys.SCHEMA + operator.encode()
-        if key not in self._kept:
+        if key not in self._prepared:
             self._new.append((key, schema.serialize().to_pybytes()))
         else:
-            kept = pa.ipc.read_schema(pa.py_buffer(self._kept[key]))
+            kept = pa.ipc.read_schema(pa.py_buffer(self._prepared[key]))
             if not kept.equals(schema):
                 change = f"state of {operator} has columns {_text(kept)}; this version keeps {_text(schema)}"
                 raise DefinitionChanged(self._pipeline, [change])

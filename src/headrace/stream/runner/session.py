@@ -20,8 +20,8 @@ from headrace.native.client import Client
 from headrace.stream import limits, plan
 from headrace.stream.engine.engine import Engine, Step
 from headrace.stream.engine.operator import END
-from headrace.stream.engine.part_store import DurablePartStore, MemoryPartStore
-from headrace.stream.engine.parts import PartStore
+from headrace.stream.engine.state import StateBackend
+from headrace.stream.engine.state_backend import DurableStateBackend, MemoryStateBackend
 from headrace.stream.runner import members, sharing, watermarks
 from headrace.stream.runner.backfill import source_to_backfill
 from headrace.stream.runner.batch import Batch
@@ -31,7 +31,7 @@ from headrace.stream.runner.feeds import News
 from headrace.stream.runner.job import Job
 from headrace.stream.runner.progress import Progress, SourceProgress
 from headrace.stream.runner.refused import dead_of
-from headrace.stream.runner.schemas import RecordingParts
+from headrace.stream.runner.schemas import SchemaRecorder
 from headrace.stream.runner.share import Share
 from headrace.stream.runner.sharing import Reached
 from headrace.stream.runner.sink_set import SinkSet
@@ -124,10 +124,10 @@ class Session:
             return self._share.reached
         return {name: source.watermark for name, source in self.progress.sources.items()}
 
-    def _open_parts(self, owned: frozenset[int] | None) -> PartStore:
+    def _open_parts(self, owned: frozenset[int] | None) -> StateBackend:
         if not self._store.durable:
-            return MemoryPartStore()
-        return DurablePartStore(
+            return MemoryStateBackend()
+        return DurableStateBackend(
             self._scan,
             shards=self._job.shards,
             owned=owned,
@@ -142,7 +142,7 @@ class Session:
     def _open_engine(self, owned: frozenset[int] | None, reached: Reached) -> None:
         """The engine over the state of these shards (None: all)."""
         settings = self._job.settings
-        self._parts = RecordingParts(self._open_parts(owned), self._store, self._job.pipeline.name)
+        self._parts = SchemaRecorder(self._open_parts(owned), self._store, self._job.pipeline.name)
         self._engine = Engine(
             self._job.physical,
             self._parts,

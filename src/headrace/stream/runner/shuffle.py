@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from headrace.stream.engine.part_store import pieces
+from headrace.stream.engine.arrow_tables import nullable, plain
 from headrace.stream.engine.shards import shard_of
-from headrace.stream.engine.tables import nullable, plain
+from headrace.stream.engine.state_backend import pieces
 from headrace.stream.runner import keys
 from headrace.stream.runner.commit import Put
 from headrace.stream.runner.sharing import Cut

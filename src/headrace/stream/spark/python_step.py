@@ -16,7 +16,7 @@ from pyspark import TaskContext
 from headrace.queue.model import Entry
 from headrace.stream import physical
 from headrace.stream.engine.operator import Context, Refused
-from headrace.stream.engine.python import PythonOperator
+from headrace.stream.engine.python_functions import PythonOperator
 from headrace.stream.formats.encoding import JsonEncoder
 from headrace.stream.letters import dead_letter
 from headrace.stream.plan import PythonStep

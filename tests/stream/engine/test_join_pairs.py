@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.stream.engine.matching import Matching, matching_of
+from headrace.stream.engine.join import Matching, matching_of
 from headrace.stream.physical import Join
 from headrace.stream.schema import Schema
 from tests.stream.engine.engines import Row, ordered, rows_of, table

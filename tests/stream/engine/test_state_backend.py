@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.stream import limits
-from headrace.stream.engine.part_keys import part_key, read_part_key
-from headrace.stream.engine.part_store import DurableParts, DurablePartStore, MemoryPartStore
-from headrace.stream.engine.parts import Parts
 from headrace.stream.engine.shards import shard_of
+from headrace.stream.engine.state import OperatorState, part_key, read_part_key
+from headrace.stream.engine.state_backend import DurableOperatorState, DurableStateBackend, MemoryStateBackend
 
 SCHEMA = pa.schema([("k", pa.int64()), ("v", pa.string())])
 
@@ -34,11 +33,11 @@ class Disk:
         self.shards, self.memory_bytes = shards, memory_bytes
         self.store = self.opened()
 
-    def opened(self, owned: set[int] | None = None) -> DurablePartStore:
-        self.store = DurablePartStore(self.fetch, shards=self.shards, owned=owned, memory_bytes=self.memory_bytes)
+    def opened(self, owned: set[int] | None = None) -> DurableStateBackend:
+        self.store = DurableStateBackend(self.fetch, shards=self.shards, owned=owned, memory_bytes=self.memory_bytes)
         return self.store
 
-    def parts(self) -> DurableParts:
+    def parts(self) -> DurableOperatorState:
         return self.store.open("op-1", ("k",), SCHEMA)
 
     def commit(self) -> None:
@@ -59,8 +58,8 @@ def test_key_names_its_part_and_sorts_by_bucket() -> None:
     assert read_part_key(keys[0]) == ("join-1/left", 255, -(2**62), 7)
 
 
-@pytest.mark.parametrize("make", [lambda: MemoryPartStore().open("op-1", ("k",), SCHEMA), lambda: Disk().parts()])
-def test_parts_keep_order_within_a_bucket(make: Callable[[], Parts]) -> None:
+@pytest.mark.parametrize("make", [lambda: MemoryStateBackend().open("op-1", ("k",), SCHEMA), lambda: Disk().parts()])
+def test_parts_keep_order_within_a_bucket(make: Callable[[], OperatorState]) -> None:
     parts = make()
     parts.append(5, rows((1, "a"), (1, "b")))
     parts.append(5, rows((1, "c")))
@@ -148,7 +147,7 @@ def test_state_larger_than_memory_is_opened_a_part_at_a_time() -> None:
             yield item
             kept.append(store._memory._bytes)
 
-    store = DurablePartStore(read, shards=2, memory_bytes=5_000)
+    store = DurableStateBackend(read, shards=2, memory_bytes=5_000)
     parts = store.open("op-1", ("k",), SCHEMA)
     assert len(kept) == 50 and max(kept) <= 5_000
     assert parts.rows() == 50 and len(texts(parts.read())) == 50
@@ -179,7 +178,7 @@ OPERATIONS = st.lists(
 def test_durable_parts_are_what_parts_in_memory_are(
     operations: list[tuple[str, int, list[tuple[int | None, str]]]], shards: int, memory_bytes: int
 ) -> None:
-    disk, model = Disk(shards, memory_bytes), MemoryPartStore().open("op-1", ("k",), SCHEMA)
+    disk, model = Disk(shards, memory_bytes), MemoryStateBackend().open("op-1", ("k",), SCHEMA)
     for what, bucket, pairs in operations:
         if what in {"append", "replace"}:
             getattr(disk.parts(), what)(bucket, rows(*pairs))

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.stream import limits
-from headrace.stream.engine.parts import Parts
+from headrace.stream.engine.arrow_tables import micros, split
 from headrace.stream.engine.shards import shard_of
-from headrace.stream.engine.tables import micros, split
+from headrace.stream.engine.state import OperatorState
 
 OPEN: Final = "_open"
 """A column of state in time slices: whether the row still waits for what `TimeSlices.close` ends."""
@@ -33,28 +33,28 @@ _CHUNK_ROWS: Final = 2_048  # DuckDB's vectors have as many
 class TimeSlices:
     """Rows in buckets of `width_us` of event time, which every row must have."""
 
-    def __init__(self, parts: Parts, time: str, width_us: int) -> None:
-        self._parts = parts
+    def __init__(self, parts: OperatorState, time: str, width_us: int) -> None:
+        self._state = parts
         self._time = time
         self._width_us = width_us
 
     @classmethod
-    def keeping(cls, keep_us: int, parts: Parts, time: str) -> TimeSlices:
+    def keeping(cls, keep_us: int, parts: OperatorState, time: str) -> TimeSlices:
         """With buckets that suit rows which are kept for `keep_us`."""
         return cls(parts, time, max(_WIDTH_MIN_US, keep_us // _WIDTH_PARTS))
 
     def append(self, rows: pa.Table) -> None:
         for bucket, group in grouped(rows, micros(rows, self._time) // self._width_us):
-            self._parts.append(bucket, group)
-            compact(self._parts, bucket)
+            self._state.append(bucket, group)
+            compact(self._state, bucket)
 
     def between(self, first_us: int | None, last_us: int | None) -> pa.Table:
         """All rows from `first_us` to `last_us` (None: no bound), and perhaps a few more around them."""
-        return self._parts.read(self._buckets(first_us, last_us))
+        return self._state.read(self._buckets(first_us, last_us))
 
     def take_before(self, limit_us: int) -> pa.Table:
         """The rows older than `limit_us`, which are forgotten."""
-        taken = [self._parts.read([])]
+        taken = [self._state.read([])]
         for bucket in self._buckets(None, limit_us - 1):
             old, rest = self._split(bucket, limit_us)
             taken.append(old)
@@ -68,7 +68,7 @@ class TimeSlices:
             limit_us: see there.
             keep_us: what will be forgotten next (`drop_before`): need not be marked.
         """
-        closed = [self._parts.read([])]
+        closed = [self._state.read([])]
         for bucket in self._buckets(None, limit_us - 1):
             old, rest = self._split(bucket, limit_us)
             fresh = old.filter(old[OPEN])
@@ -79,31 +79,31 @@ class TimeSlices:
 
     def drop_before(self, limit_us: int) -> None:
         """Forget the buckets that hold only rows older than `limit_us`. Nothing is read."""
-        for bucket in self._parts.buckets(last=limit_us // self._width_us - 1):
-            self._parts.drop(bucket)
+        for bucket in self._state.buckets(last=limit_us // self._width_us - 1):
+            self._state.drop(bucket)
 
     def latest(self) -> int | None:
         """The greatest event time there is."""
-        buckets = self._parts.buckets()
-        return int(micros(self._parts.read(buckets[-1:]), self._time).max()) if buckets else None
+        buckets = self._state.buckets()
+        return int(micros(self._state.read(buckets[-1:]), self._time).max()) if buckets else None
 
     def _buckets(self, first_us: int | None, last_us: int | None) -> list[int]:
         first = None if first_us is None else first_us // self._width_us
         last = None if last_us is None else last_us // self._width_us
-        return self._parts.buckets(first, last)
+        return self._state.buckets(first, last)
 
     def _end(self, bucket: int) -> int:
         return (bucket + 1) * self._width_us
 
     def _split(self, bucket: int, limit_us: int) -> tuple[pa.Table, pa.Table]:
-        rows = self._parts.read([bucket])
+        rows = self._state.read([bucket])
         return split(rows, pa.array(micros(rows, self._time) < limit_us))
 
     def _put(self, bucket: int, rows: pa.Table) -> None:
         if rows.num_rows:
-            self._parts.replace(bucket, rows)
+            self._state.replace(bucket, rows)
         else:
-            self._parts.drop(bucket)
+            self._state.drop(bucket)
 
 
 class KeySlices:
@@ -119,13 +119,15 @@ class KeySlices:
 
     _LEVEL_PARTS: Final = 4  # of levels above 0: what a shrink leaves behind is at most so many times too much
 
-    def __init__(self, parts: Parts, keys: Sequence[str], shrink: Callable[[pa.Table], pa.Table] | None = None) -> None:
+    def __init__(
+        self, parts: OperatorState, keys: Sequence[str], shrink: Callable[[pa.Table], pa.Table] | None = None
+    ) -> None:
         """Args:
         parts: where the rows are.
         keys: their columns that are hashed.
         shrink: what becomes of rows when parts are merged, for those that outlive their use; None: they stay.
         """
-        self._parts = parts
+        self._state = parts
         self._keys = tuple(keys)
         self._shrink = shrink
 
@@ -136,7 +138,7 @@ class KeySlices:
     def near(self, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
         """All rows that have a key of `rows`, and others. `keys`: what its key columns are called."""
         wanted = set(np.flatnonzero(np.bincount(self._hashes(rows, keys) % self.COUNT)).tolist())
-        return self._parts.read(bucket for bucket in self._parts.buckets() if bucket % self.COUNT in wanted)
+        return self._state.read(bucket for bucket in self._state.buckets() if bucket % self.COUNT in wanted)
 
     def matching(self, rows: pa.Table) -> pa.Table:
         """All rows that have a key of `rows`, and hardly any others."""
@@ -152,10 +154,10 @@ class KeySlices:
 
     def _add(self, number: int, rows: pa.Table, *, level: int) -> None:
         bucket = number - level * self.COUNT
-        self._parts.append(bucket, rows)
-        if self._parts.count(bucket) > (self._LEVEL_PARTS if level else limits.COMPACT_PARTS):
-            merged = self._parts.read([bucket])
-            self._parts.drop(bucket)
+        self._state.append(bucket, rows)
+        if self._state.count(bucket) > (self._LEVEL_PARTS if level else limits.COMPACT_PARTS):
+            merged = self._state.read([bucket])
+            self._state.drop(bucket)
             self._add(number, self._shrink(merged) if self._shrink else merged, level=level + 1)
 
 
@@ -180,7 +182,7 @@ def _narrow(numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     return (numbers - least).astype(np.uint16) if numbers.max() - least < _NARROW else numbers
 
 
-def compact(parts: Parts, bucket: int) -> None:
+def compact(parts: OperatorState, bucket: int) -> None:
     """Merge the bucket's parts if they have become many: each is a key of the store, and a chunk for DuckDB."""
     if parts.count(bucket) > limits.COMPACT_PARTS:
         parts.replace(bucket, parts.read([bucket]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.stream.engine.spill import spill_folder
+from headrace.stream.engine.queries import spill_folder
 
 
 def test_what_a_killed_process_left_is_removed_and_what_is_used_or_new_is_not(

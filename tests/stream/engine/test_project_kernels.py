@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.stream.engine.select import parsed, select_of
-from headrace.stream.engine.tables import conform
+from headrace.stream.engine.arrow_tables import conform
+from headrace.stream.engine.project import parsed, select_of
 from headrace.stream.schema import ORIGIN, Schema
 from tests.stream.engine.engines import table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.stream.engine.union import UnionOperator
+from headrace.stream.engine.project import UnionOperator
 from headrace.stream.physical import Union
 from headrace.stream.schema import ORIGIN, Schema
 from tests.stream.engine.driving import Driver, table

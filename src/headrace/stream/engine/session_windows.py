@@ -22,12 +22,10 @@ import pyarrow.compute as pc
 
 from headrace.stream import limits, physical
 from headrace.stream.engine.aggregate import TIMES
-from headrace.stream.engine.codes import codes_of
-from headrace.stream.engine.groups import Groups
-from headrace.stream.engine.late import moment, refuse_timeless
+from headrace.stream.engine.arrow_tables import conform, micros, minus, moment, refuse_timeless, split
+from headrace.stream.engine.grouping import Groups, codes_of
 from headrace.stream.engine.operator import END, NEVER, Context, Operator, Refused
-from headrace.stream.engine.slices import grouped
-from headrace.stream.engine.tables import conform, micros, minus, split
+from headrace.stream.engine.state_slices import grouped
 from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.schema import Schema
 
@@ -53,9 +51,9 @@ class SessionOperator(Operator):
         self._slice_us = max(1, self._gap_us // limits.SESSION_SLICES)
         self._context = context
         self._groups = Groups(node, inputs[0], ("start", "stop", "born"), context, kernels=kernels)
-        self._parts = context.parts(name, self._groups.key_names, self._groups.schema)
+        self._state = context.state(name, self._groups.key_names, self._groups.schema)
         # The batch's number: slices do not keep the order of arrival, and of equal times the first to arrive counts.
-        self._born = 1 + int(pc.max(self._parts.read()["born"]).as_py() or 0)
+        self._born = 1 + int(pc.max(self._state.read()["born"]).as_py() or 0)
         # No session stops before this; known again after the first look.
         self._stops_from = NEVER
 
@@ -71,14 +69,14 @@ class SessionOperator(Operator):
         return None
 
     def advance(self, watermark: int) -> pa.Table | None:
-        looked_at = self._parts.buckets(last=(watermark - 1) // self._slice_us)
+        looked_at = self._state.buckets(last=(watermark - 1) // self._slice_us)
         if self._stops_from >= watermark or not looked_at:
             return None
         rows, count = self._read(looked_at)
         rows = self._united(rows, "first", "last")
         last = rows["last"].to_numpy()
         for number in looked_at:
-            self._parts.drop(number)
+            self._state.drop(number)
         # Of the other slices everything goes on, and stays where it is.
         self._append(rows.slice(0, count).filter(pa.array(last[:count] >= watermark)), "last")
         self._stops_from = int(last[last >= watermark].min(initial=END))
@@ -90,8 +88,8 @@ class SessionOperator(Operator):
         return minus(min(inputs), 1)
 
     def pending(self) -> int | None:
-        buckets = self._parts.buckets()
-        return int(pc.max(self._parts.read(buckets[-1:])["stop"]).as_py()) + 1 if buckets else None
+        buckets = self._state.buckets()
+        return int(pc.max(self._state.read(buckets[-1:])["stop"]).as_py()) + 1 if buckets else None
 
     def _timely(self, rows: pa.Table, watermark: int) -> pa.Table:
         if watermark == NEVER or not rows.num_rows:
@@ -110,14 +108,14 @@ class SessionOperator(Operator):
 
     def _read(self, looked_at: list[int]) -> tuple[pa.Table, int]:
         """All state, that of these slices first; and how much that is."""
-        first = self._parts.read(looked_at)
-        rest = self._parts.read(number for number in self._parts.buckets() if number not in looked_at)
+        first = self._state.read(looked_at)
+        rest = self._state.read(number for number in self._state.buckets() if number not in looked_at)
         return pa.concat_tables([first, rest]), first.num_rows
 
     def _append(self, rows: pa.Table, by: str) -> None:
         if rows.num_rows:
             for number, group in grouped(rows, rows[by].to_numpy() // self._slice_us):
-                self._parts.append(number, group)
+                self._state.append(number, group)
             self._stops_from = min(self._stops_from, int(pc.min(rows[by]).as_py()))
 
     def _result(self, rows: pa.Table) -> pa.Table:

@@ -1,25 +1,89 @@
-"""Where parts are: in memory alone, or in memory with every change told for the step's commit.
+"""State backends: the state of operators in memory alone, or in memory with each change recorded for the step's commit.
 
-Rows that were appended stay together until `take_changes` cuts them into shards and serialises them. What is dropped in
-the step in which it came (a window that opens and closes within a batch) never costs that.
+Appended rows stay together until `take_changes` splits them into shards and serialises them. Rows that are dropped in the
+step in which they arrived (a window that opens and closes within a batch) never cost that.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.stream import limits
-from headrace.stream.engine.part_keys import bucket_prefix, operator_prefix, part_key, read_part_key
-from headrace.stream.engine.part_memory import Part, PartMemory
 from headrace.stream.engine.shards import shard_of
+from headrace.stream.engine.state import bucket_prefix, operator_prefix, part_key, read_part_key
+
+_COMMITTED: Final = -(2**62)
+"""The generation of what the store has already."""
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """A part that was taken for a commit, or came from one. `batch` None: it has to be fetched."""
+
+    key: bytes
+    rows: int
+    size_bytes: int
+    batch: pa.RecordBatch | None
+
+
+class PartCache:
+    """Which parts are in memory, those used least lately first, and how much they take.
+
+    Parts of the last two generations (calls of `shrink`) are never given up: their commit may be on its way.
+    """
+
+    def __init__(self, bound_bytes: int) -> None:
+        self._bound_bytes = bound_bytes
+        self._used: OrderedDict[int, tuple[Part, int]] = OrderedDict()  # by id: part, the generation that it came in
+        self._bytes = 0
+        self._generation = 0
+
+    def add(self, part: Part, *, committed: bool = False) -> None:
+        self._used[id(part)] = (part, _COMMITTED if committed else self._generation)
+        self._bytes += part.size_bytes
+
+    def remove(self, part: Part) -> None:
+        if self._used.pop(id(part), None) is not None:
+            self._bytes -= part.size_bytes
+
+    def use(self, parts: Iterable[Part]) -> None:
+        for part in parts:
+            self._used.move_to_end(id(part))
+
+    def shrink(self) -> None:
+        self._generation += 1
+        self.forget()
+
+    def forget(self) -> None:
+        """Give up what is too much, of what may be."""
+        for part in list(self._too_much()):
+            part.batch = None
+            self.remove(part)
+
+    def _too_much(self) -> Iterator[Part]:
+        too_much = self._bytes - self._bound_bytes
+        for part, generation in self._used.values():
+            if too_much <= 0:
+                return
+            if generation < self._generation - 1:
+                too_much -= part.size_bytes
+                yield part
+
+
+# Where parts are: in memory alone, or in memory with every change told for the step's commit.
+#
+# Rows that were appended stay together until `take_changes` cuts them into shards and serialises them. What is dropped in
+# the step in which it came (a window that opens and closes within a batch) never costs that.
+
 
 Ints = npt.NDArray[Any]
 
@@ -28,15 +92,15 @@ Read = Callable[[bytes], Iterable[tuple[bytes, bytes]]]
 if who reads them forgets them."""
 
 
-class MemoryPartStore:
+class MemoryStateBackend:
     """Parts of a pipeline whose state is not kept. Nothing is serialised, all rows are in shard 0."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, MemoryParts] = {}
+        self._parts: dict[str, MemoryOperatorState] = {}
 
-    def open(self, operator: str, keys: Sequence[str], schema: pa.Schema) -> MemoryParts:
+    def open(self, operator: str, keys: Sequence[str], schema: pa.Schema) -> MemoryOperatorState:
         del keys
-        return self._parts.setdefault(operator, MemoryParts(schema))
+        return self._parts.setdefault(operator, MemoryOperatorState(schema))
 
     def take_changes(self) -> Mapping[bytes, bytes | None]:
         return {}
@@ -45,8 +109,8 @@ class MemoryPartStore:
         return sum(parts.size_bytes() for parts in self._parts.values())
 
 
-class _Sorted:
-    """Which buckets there are. Kept sorted, since a plan may have a hundred thousand windows open, and asks each batch."""
+class _SortedBuckets:
+    """Which buckets there are. PreparedQuery sorted, since a plan may have a hundred thousand windows open, and asks each batch."""
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
@@ -68,13 +132,13 @@ class _Sorted:
         return self._numbers[start:end]
 
 
-class MemoryParts:
+class MemoryOperatorState:
     """One operator's rows, by bucket."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._tables: dict[int, list[pa.Table]] = {}
-        self._sorted = _Sorted()
+        self._sorted = _SortedBuckets()
         self._rows = 0
 
     def append(self, bucket: int, rows: pa.Table) -> None:
@@ -120,7 +184,7 @@ class _Bucket:
             yield from self.parts[shard]
 
 
-class DurablePartStore:
+class DurableStateBackend:
     """Parts of a pipeline whose state is in a store: `take_changes` says what a commit has to write.
 
     A part may be dropped from memory, and fetched again, from the `take_changes` after the one that gave it: so the commit
@@ -144,12 +208,12 @@ class DurablePartStore:
         self.shards = shards
         self._read = read
         self._owned = owned
-        self._memory = PartMemory(memory_bytes)
-        self._parts: dict[str, DurableParts] = {}
+        self._memory = PartCache(memory_bytes)
+        self._parts: dict[str, DurableOperatorState] = {}
 
-    def open(self, operator: str, keys: Sequence[str], schema: pa.Schema) -> DurableParts:
+    def open(self, operator: str, keys: Sequence[str], schema: pa.Schema) -> DurableOperatorState:
         if operator not in self._parts:
-            parts = DurableParts(operator, tuple(keys), schema, self.shards, self._read, self._memory)
+            parts = DurableOperatorState(operator, tuple(keys), schema, self.shards, self._read, self._memory)
             parts.load(None if self._owned is None else sorted(self._owned))
             self._parts[operator] = parts
         return self._parts[operator]
@@ -169,11 +233,11 @@ class DurablePartStore:
         return sum(parts.size_bytes() for parts in self._parts.values())
 
 
-class DurableParts:
+class DurableOperatorState:
     """One operator's parts. Invariant: what `_buckets` has, less its fresh rows, is what the store has with `_changes`."""
 
     def __init__(
-        self, operator: str, keys: tuple[str, ...], schema: pa.Schema, shards: int, read: Read, memory: PartMemory
+        self, operator: str, keys: tuple[str, ...], schema: pa.Schema, shards: int, read: Read, memory: PartCache
     ) -> None:
         self._operator = operator
         self._keys = keys
@@ -182,7 +246,7 @@ class DurableParts:
         self._read = read
         self._memory = memory
         self._buckets: dict[int, _Bucket] = {}
-        self._sorted = _Sorted()
+        self._sorted = _SortedBuckets()
         self._rows = 0
         self._changes: dict[bytes, bytes | None] = {}
         self._touched: set[int] = set()
@@ -243,7 +307,7 @@ class DurableParts:
         )
 
     def take_changes(self) -> dict[bytes, bytes | None]:
-        """Cut and serialise what came; see PartStore."""
+        """Cut and serialise what came; see StateBackend."""
         touched = [(number, self._buckets[number]) for number in sorted(self._touched) if number in self._buckets]
         self._touched.clear()
         fresh = [(number, table) for number, bucket in touched for table in bucket.fresh]
