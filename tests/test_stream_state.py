@@ -11,9 +11,8 @@ import headrace
 import headrace.stream as hs
 from headrace import stream_state
 from headrace.queue.operations import Operation
-from headrace.stream.runner import keys
-from headrace.stream.runner.control import Control, read_control, write_control
-from headrace.stream.runner.store import BrokerStore, RetryPolicy
+from headrace.stream.runner import state_keys
+from headrace.stream.runner.store import BrokerStore, Control, RetryPolicy, read_control, write_control
 from headrace.stream.sources.topic import inbox_name
 from tests.stream.runner.conftest import client as client  # noqa: PLC0414 (a fixture)
 from tests.stream.runner.pipelines import counts, event, send
@@ -27,8 +26,8 @@ def _read(client: headrace.Client) -> list[stream_state.PipelineState]:
 
 
 def test_keys_are_those_of_the_runner() -> None:
-    assert (stream_state.DIRECTORY, stream_state.PREFIX) == (keys.DIRECTORY, keys.PREFIX)
-    assert stream_state.PREFIXES == (keys.DEFINITION, keys.CONTROL, keys.OWNERS, keys.PROGRESS)
+    assert (stream_state.DIRECTORY, stream_state.PREFIX) == (state_keys.DIRECTORY, state_keys.PREFIX)
+    assert stream_state.PREFIXES == (state_keys.DEFINITION, state_keys.CONTROL, state_keys.OWNERS, state_keys.PROGRESS)
 
 
 def test_a_pipeline_is_read_as_it_ran(client: headrace.Client) -> None:
@@ -46,7 +45,7 @@ def test_a_pipeline_is_read_as_it_ran(client: headrace.Client) -> None:
 def test_a_paused_pipeline_is_told(client: headrace.Client) -> None:
     send(client, [event(1)])
     counts().run(client, until="idle")
-    store = BrokerStore(client, keys.state_name("counts"), RetryPolicy(0, threading.Event()))
+    store = BrokerStore(client, state_keys.state_name("counts"), RetryPolicy(0, threading.Event()))
     write_control(store, "counts", Control(paused=True))
     [found] = _read(client)
     assert found.paused
@@ -88,7 +87,7 @@ def test_the_plan_is_read_with_its_boxes(client: headrace.Client) -> None:
 def test_pausing_is_what_the_runner_reads(client: headrace.Client) -> None:
     send(client, [event(1)])
     counts().run(client, until="idle")
-    store = BrokerStore(client, keys.state_name("counts"), RetryPolicy(0, threading.Event()))
+    store = BrokerStore(client, state_keys.state_name("counts"), RetryPolicy(0, threading.Event()))
     for paused in (True, False):
         client.call(stream_state.pausing("counts", paused=paused))
         assert read_control(store) == Control(paused)

@@ -1,7 +1,7 @@
 """How far pipelines are, by their state in the broker: for its metrics, and for `headrace stream ls`.
 
 A pipeline that has died tells nothing; its state does. Not in `headrace.stream`, which needs an extra that brokers do without:
-so names and shapes of `stream/runner/keys.py`, `progress.py` and `definition.py` are said again here, as far as they are read.
+so names and shapes of `stream/runner/state_keys.py`, `progress.py` and `definition.py` are said again here, as far as they are read.
 A test compares them.
 """
 

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import headrace
-from headrace.stream.runner import keys
-from headrace.stream.runner.members import read_owners
+from headrace.stream.runner import state_keys
+from headrace.stream.runner.membership import read_owners
 from tests.broker_process import BrokerProcess, ServerProcess, run_command, wait_until
 from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import counted, event, expected_counts, send, taken
@@ -39,7 +39,7 @@ def end(process: ServerProcess, number: signal.Signals) -> int:
 
 
 def shared_by(client: headrace.Client, processes: int) -> bool:
-    return len(read_owners(client.state(keys.state_name("counts")).get(keys.OWNERS)).slots) == processes
+    return len(read_owners(client.state(state_keys.state_name("counts")).get(state_keys.OWNERS)).slots) == processes
 
 
 def has_read(client: headrace.Client, rows: int) -> bool:
@@ -80,7 +80,7 @@ def test_killed_stopped_and_late_processes_change_nothing_of_the_output(tmp_path
             assert done.returncode == 0, done.stderr
             assert counted(taken(client, "out")) == expected_counts(ROWS)
             assert [taken(client, queue) for queue in ("late", "dead", "events")] == [[], [], []]
-            assert client.state(keys.state_name("counts"), keys.SHUFFLE) == {}
+            assert client.state(state_keys.state_name("counts"), state_keys.SHUFFLE) == {}
     finally:
         for process in running:
             process.signal(signal.SIGCONT)

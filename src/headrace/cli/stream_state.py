@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from headrace.native.client import Client
-    from headrace.stream.runner.inspect import Lag, PipelineStatus
+    from headrace.stream.runner.admin import Lag, PipelineStatus
     from headrace.stream.runner.store import Store
 
 LAG_COLUMNS = ("source", "reads", "waiting", "claimed", "oldest_seconds", "rows", "watermark")
@@ -30,10 +30,10 @@ pipeline_argument = click.argument("name", metavar="PIPELINE")
 @output_option
 def show(name: str, target: str, output: str | None) -> None:
     """Show a pipeline: who runs it, how far it is, how much state it has, its plan."""
-    from headrace.stream.runner import inspect  # noqa: PLC0415
+    from headrace.stream.runner import admin  # noqa: PLC0415
 
     with open_client(target) as client:
-        found = inspect.pipeline_status(client, name, measured=True)
+        found = admin.pipeline_status(client, name, measured=True)
         row = _row(found, client.statistics().now_ms)
     row |= {
         "state_bytes": found.state_bytes,
@@ -62,11 +62,11 @@ def _places(found: PipelineStatus) -> str:
 @output_option
 def lag(name: str, target: str, output: str | None) -> None:
     """Show how far each source of a pipeline is behind."""
-    from headrace.stream.runner import inspect  # noqa: PLC0415
+    from headrace.stream.runner import admin  # noqa: PLC0415
 
     with open_client(target) as client:
         now_ms = client.statistics().now_ms
-        rows = [_lag_row(found, now_ms) for found in inspect.lags(client, name)]
+        rows = [_lag_row(found, now_ms) for found in admin.lags(client, name)]
     out.print_rows(rows, output, LAG_COLUMNS, none="The pipeline has no sources.")
 
 
@@ -124,30 +124,30 @@ def reset(name: str, yes: bool, target: str) -> None:
 
     What it has claimed is visible again; what it has acknowledged is gone. A topic's log is read again from its beginning.
     """
-    from headrace.stream.runner import inspect  # noqa: PLC0415
-    from headrace.stream.runner.reset import reset as drop_state  # noqa: PLC0415
+    from headrace.stream.runner import admin  # noqa: PLC0415
+    from headrace.stream.runner.admin import reset as drop_state  # noqa: PLC0415
 
     with open_client(target) as client:
-        inspect.pipeline_status(client, name)
+        admin.pipeline_status(client, name)
         confirm_name(name, f"This drops the state of the pipeline {name}.", yes=yes)
         removed = drop_state(_store(client, name), client, name)
     click.echo(f"{name}: {removed:,} values of state were removed.", err=True)
 
 
 def _control(target: str, name: str, *, paused: bool) -> None:
-    from headrace.stream.runner import inspect  # noqa: PLC0415
-    from headrace.stream.runner.control import Control, write_control  # noqa: PLC0415
+    from headrace.stream.runner import admin  # noqa: PLC0415
+    from headrace.stream.runner.store import Control, write_control  # noqa: PLC0415
 
     with open_client(target) as client:
-        inspect.pipeline_status(client, name)
+        admin.pipeline_status(client, name)
         write_control(_store(client, name), name, Control(paused))
 
 
 def _store(client: Client, name: str) -> Store:
-    from headrace.stream.runner import keys  # noqa: PLC0415
+    from headrace.stream.runner import state_keys  # noqa: PLC0415
     from headrace.stream.runner.store import BrokerStore, RetryPolicy  # noqa: PLC0415
 
-    return BrokerStore(client, keys.state_name(name), RetryPolicy(0, threading.Event()))
+    return BrokerStore(client, state_keys.state_name(name), RetryPolicy(0, threading.Event()))
 
 
 def _row(found: PipelineStatus, now_ms: int) -> out.Row:
@@ -183,11 +183,11 @@ def _lag_row(found: Lag, now_ms: int) -> out.Row:
 
 
 def _summary(client: Client, name: str) -> list[out.Row]:
-    from headrace.stream.runner import inspect  # noqa: PLC0415
+    from headrace.stream.runner import admin  # noqa: PLC0415
 
     rows = []
-    for operator, schema in inspect.state_schemas(client, name).items():
-        tables = list(inspect.state_rows(client, name, operator))
+    for operator, schema in admin.state_schemas(client, name).items():
+        tables = list(admin.state_rows(client, name, operator))
         shards = {table.column("shard")[0].as_py() for table in tables if table.num_rows}
         rows.append(
             {
@@ -203,12 +203,12 @@ def _summary(client: Client, name: str) -> list[out.Row]:
 def _table(client: Client, name: str, operator: str) -> pa.Table:
     import pyarrow as pa  # noqa: PLC0415
 
-    from headrace.stream.runner import inspect  # noqa: PLC0415
+    from headrace.stream.runner import admin  # noqa: PLC0415
 
-    schemas = inspect.state_schemas(client, name)
+    schemas = admin.state_schemas(client, name)
     if operator not in schemas:
         raise click.UsageError(f"--operator {operator}: there is no such state; it has {', '.join(schemas) or 'none'}")
-    tables = list(inspect.state_rows(client, name, operator))
+    tables = list(admin.state_rows(client, name, operator))
     return pa.concat_tables(tables) if tables else schemas[operator].empty_table()
 
 
@@ -216,11 +216,11 @@ def _queried(client: Client, name: str, query: str) -> pa.Table:
     """The query's result. DuckDB without files and network: the text is the user's, but it may be pasted."""
     import duckdb  # noqa: PLC0415
 
-    from headrace.stream.runner import inspect  # noqa: PLC0415
+    from headrace.stream.runner import admin  # noqa: PLC0415
 
     with duckdb.connect(config={"enable_external_access": False}) as connection:
         connection.sql("SET TimeZone='UTC'")
-        for operator in inspect.state_schemas(client, name):
+        for operator in admin.state_schemas(client, name):
             connection.register(operator.replace("-", "_"), _table(client, name, operator))
         try:
             return connection.sql(query).to_arrow_table()

@@ -29,7 +29,7 @@ from headrace.stream.formats.decoding import numbered
 from headrace.stream.pipelines import Pipeline
 from headrace.stream.runner import watermarks
 from headrace.stream.runner.progress import SourceProgress
-from headrace.stream.runner.refused import without_origin
+from headrace.stream.runner.sink_set import without_origin
 from headrace.stream.schema import Schema
 from headrace.stream.sources.messages import MessageDecoder
 from headrace.stream.sources.tables import load_table

@@ -16,8 +16,8 @@ import headrace
 import headrace.stream as hs
 from headrace.errors import HeadraceError, StoreFull
 from headrace.queue.store import files, folder, journal, sqlite, wal
-from headrace.stream.runner import keys, store
-from headrace.stream.runner.progress import Progress, decode
+from headrace.stream.runner import state_keys, store
+from headrace.stream.runner.progress import Progress, decode_progress
 from tests.broker_process import wait_until
 from tests.faults.recording import recorded
 from tests.faults.stream import test_chain_kills
@@ -63,8 +63,8 @@ def test_cut_connections_lose_nothing_and_double_nothing(tmp_path: Path) -> None
 
 def progress_of(client: headrace.Client, pipeline: str) -> Progress:
     """What is told of a pipeline that one process has run."""
-    (written,) = client.state(keys.state_name(pipeline), keys.PROGRESS).values()
-    return decode(written)
+    (written,) = client.state(state_keys.state_name(pipeline), state_keys.PROGRESS).values()
+    return decode_progress(written)
 
 
 PIPELINE = hs.pipeline(

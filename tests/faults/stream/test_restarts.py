@@ -43,7 +43,7 @@ idle = hs.pipeline("idle", counted(silent, "10 seconds"), sink=hs.queue("out"), 
 flights = hs.topic("flights", schema=SCHEMA, start="beginning").with_watermark("ts", delay="30 seconds")
 topical = hs.pipeline("topical", counted(flights, "10 seconds"), sink=hs.queue("out"), late_queue="late", dead_letter_queue="dead")
 """
-COMMIT = "headrace.stream.runner.commit:Ledger.commit"
+COMMIT = "headrace.stream.runner.commit:Committer.commit"
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_backfill(tmp_path: Path, chance: random.Random) -> None:
     old, new = rows[:1_000], rows[1_000:]
     (tmp_path / "old.jsonl").write_bytes(b"\n".join(row.body() for row in old) + b"\n")
     more = ("--backfill", str(tmp_path / "old.jsonl"), "--batch-rows", "100")
-    reading = "headrace.stream.runner.backfill:Backfill.read"
+    reading = "headrace.stream.runner.source_set:Backfill.read"
     places: list[tuple[str, When]] = [(COMMIT, "after"), (reading, "after"), (COMMIT, "before")]
     with cluster(tmp_path, FILE, chance) as one, headrace.connect(one.target) as client:
         client.queue("events", create=True).send_many(row.body() for row in new)

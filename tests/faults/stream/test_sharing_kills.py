@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import headrace
-from headrace.stream.runner import keys
-from headrace.stream.runner.members import Owners, read_owners
+from headrace.stream.runner import state_keys
+from headrace.stream.runner.membership import Owners, read_owners
 from tests.broker_process import wait_until
 from tests.faults.stream.cluster import Cluster, assert_same, cluster, left, messages_of
 from tests.faults.stream.events import columns, events, windows
@@ -40,7 +40,7 @@ BATCH = ("--batch-rows", "100")
 
 def owners(one: Cluster) -> Owners:
     with headrace.connect(one.target) as client:
-        return read_owners(client.state(keys.state_name("shared")).get(keys.OWNERS))
+        return read_owners(client.state(state_keys.state_name("shared")).get(state_keys.OWNERS))
 
 
 def owns(one: Cluster, pid: int) -> bool:
@@ -120,7 +120,7 @@ def test_one_that_freezes_before_its_commit_changes_nothing_later(tmp_path: Path
     """Taken for dead with a batch in its hands, which its successor does; then it goes on with its commit."""
     chance = random.Random(SEED)
     rows = events(1_500, chance)
-    freezes = Fault("headrace.stream.runner.commit:Ledger.commit", "before", 8, signal.SIGSTOP)
+    freezes = Fault("headrace.stream.runner.commit:Committer.commit", "before", 8, signal.SIGSTOP)
     with cluster(tmp_path, FILE, chance, limits=LIMITS) as one, headrace.connect(one.target) as client:
         client.queue("events", create=True).send_many(row.body() for row in rows)
         frozen = one.process("shared", *BATCH, fault=freezes)
@@ -129,11 +129,11 @@ def test_one_that_freezes_before_its_commit_changes_nothing_later(tmp_path: Path
         one.start("shared", *BATCH)
         wait_until(lambda: not owns(one, frozen.pid))
         wait_until(lambda: left(client, "events") == 0)
-        noted = client.state(keys.state_name("shared"), keys.progress_key(0))
+        noted = client.state(state_keys.state_name("shared"), state_keys.progress_key(0))
         frozen.send(signal.SIGTERM)  # so that it does not join anew after that commit
         frozen.send(signal.SIGCONT)
         assert frozen.wait() == 0, frozen.text
-        assert client.state(keys.state_name("shared"), keys.progress_key(0)) == noted
+        assert client.state(state_keys.state_name("shared"), state_keys.progress_key(0)) == noted
         one.processes.remove(("shared", frozen))
         one.stop()
         one.finish("shared", "end")

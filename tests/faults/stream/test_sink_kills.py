@@ -43,7 +43,7 @@ sunk = hs.pipeline("sunk", counts, sink=sinks, late_queue="late", dead_letter_qu
 
 RUNNER, SINKS = "headrace.stream.runner", "headrace.stream.sinks"
 WORST: list[tuple[str, When]] = [
-    (f"{RUNNER}.commit:Ledger.commit", "after"),  # committed, and nothing delivered
+    (f"{RUNNER}.commit:Committer.commit", "after"),  # committed, and nothing delivered
     (f"{SINKS}.parquet:_write", "after"),  # one file of several, not committed
     ("pathlib:Path.rename", "after"),  # one file of several is seen
     ("headrace.stream.databases:Sqlite.run_many", "after"),  # within the transaction
@@ -51,7 +51,7 @@ WORST: list[tuple[str, When]] = [
     (f"{SINKS}.http:HttpOutbox._post", "after"),
 ]
 OTHERS: list[tuple[str, When]] = [
-    (f"{RUNNER}.commit:Ledger.commit", "before"),
+    (f"{RUNNER}.commit:Committer.commit", "before"),
     (f"{RUNNER}.sink_set:SinkSet.stage", "before"),
     (f"{RUNNER}.sink_set:SinkSet.stage", "after"),
     (f"{RUNNER}.sink_set:SinkSet.committed", "after"),

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 import headrace
 from headrace.stream import plan
 from headrace.stream.pipelines import Pipeline
-from headrace.stream.runner import keys
-from headrace.stream.runner.commit import Ledger, TakenOver
-from headrace.stream.runner.feeds import News
+from headrace.stream.runner import state_keys
+from headrace.stream.runner.commit import Committer, TakenOver
 from headrace.stream.runner.job import Job, Settings
-from headrace.stream.runner.members import Member
-from headrace.stream.runner.membership import Membership
-from headrace.stream.runner.queues import prepare_queues
+from headrace.stream.runner.membership import Member, Membership
+from headrace.stream.runner.runner import prepare_queues
 from headrace.stream.runner.session import Session
+from headrace.stream.runner.source_set import Wakeup
 from headrace.stream.runner.store import BrokerStore, RetryPolicy
 
 
@@ -75,9 +74,9 @@ class One:
         self.membership.leave()
 
     def _open(self) -> None:
-        ledger = Ledger(self._store, self._job.pipeline.name, self.membership.slot, self.membership.owners)
+        committer = Committer(self._store, self._job.pipeline.name, self.membership.slot, self.membership.owners)
         retry = RetryPolicy(5, threading.Event())
-        self.session = Session(self._job, self._store, self._client, ledger, news=News(), retry=retry)
+        self.session = Session(self._job, self._store, self._client, committer, wakeup=Wakeup(), retry=retry)
         try:
             self.session.open()
         except BaseException:
@@ -91,7 +90,7 @@ class Fleet:
     def __init__(self, client: headrace.Client, pipeline: Pipeline, *, batch_rows: int = 50) -> None:
         self.client = client
         self.job = Job(pipeline.plan, pipeline.physical, Settings(batch_rows=batch_rows, until="idle"))
-        self.store = Clocked(client, keys.state_name(pipeline.name), RetryPolicy(5, threading.Event()))
+        self.store = Clocked(client, state_keys.state_name(pipeline.name), RetryPolicy(5, threading.Event()))
         self.killed: set[str] = set()
         self.members: dict[str, One] = {}
         prepare_queues(self.job, client)

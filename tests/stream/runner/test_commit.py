@@ -12,8 +12,8 @@ from headrace.errors import OutcomeUnknown, RequestTooLong, StateChanged
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry, arn_of
 from headrace.stream import limits
-from headrace.stream.runner import keys
-from headrace.stream.runner.commit import Change, Ledger, Piece, TakenOver, fits, split
+from headrace.stream.runner import state_keys
+from headrace.stream.runner.commit import Change, Committer, Piece, TakenOver, fits, split
 from headrace.stream.runner.progress import Progress
 from headrace.stream.runner.store import MemoryStore
 from headrace.testing.driver import fast_folder
@@ -54,8 +54,8 @@ def store() -> Faulty:
     return Faulty()
 
 
-def ledger(store: MemoryStore, owners: bytes | None = None) -> Ledger:
-    made = Ledger(store, "p", 0, owners)
+def committer(store: MemoryStore, owners: bytes | None = None) -> Committer:
+    made = Committer(store, "p", 0, owners)
     made.recover()
     return made
 
@@ -65,30 +65,30 @@ def sends(count: int, size: int = 10) -> list[tuple[str, list[Entry]]]:
 
 
 def test_commit_writes_state_and_progress(store: Faulty) -> None:
-    ledger(store).commit(Change([(b"k", b"v")], sends(1)), Progress(batch=1, rows_out=7))
+    committer(store).commit(Change([(b"k", b"v")], sends(1)), Progress(batch=1, rows_out=7))
     assert store.read(b"k") == {b"k": b"v"}
-    assert ledger(store).progress.rows_out == 7
+    assert committer(store).progress.rows_out == 7
     assert len(store.sent) == 1
 
 
 def test_commit_of_one_who_was_taken_over_changes_nothing(store: Faulty) -> None:
-    old = ledger(store)
-    ledger(store).commit(Change([(b"k", b"new")]), Progress(batch=1))
+    old = committer(store)
+    committer(store).commit(Change([(b"k", b"new")]), Progress(batch=1))
     with pytest.raises(TakenOver):
         old.commit(Change([(b"k", b"old")], sends(1)), Progress(batch=1))
     assert store.read(b"k") == {b"k": b"new"} and not store.sent
 
 
 def test_commit_under_changed_owners_changes_nothing(store: Faulty) -> None:
-    old = ledger(store)
-    store.transact(ops.Transact(state=[(keys.OWNERS, b"others")]))
+    old = committer(store)
+    store.transact(ops.Transact(state=[(state_keys.OWNERS, b"others")]))
     with pytest.raises(TakenOver):
         old.commit(Change([(b"k", b"old")]), Progress())
     assert not store.read(b"k")
 
 
 def test_commit_whose_answer_was_lost_is_done_once(store: Faulty) -> None:
-    one = ledger(store)
+    one = committer(store)
     lost = iter([True, False, False])
 
     def lose(_: ops.Transact) -> None:
@@ -130,16 +130,16 @@ def test_large_commit_is_exactly_once_wherever_it_is_cut_short(store: Faulty, cr
             raise Crash
 
     store.after = crash
-    first = ledger(store)
+    first = committer(store)
     with contextlib.suppress(Crash):
         first.commit(change, Progress(batch=1))
     store.after = lambda _: None
-    second = ledger(store)
+    second = committer(store)
     if second.progress.batch == 0:
         second.commit(change, Progress(batch=1))
     assert [entry for _, entry in store.sent] == change.sends[0][1]
     assert store.read(b"k") == {b"k": b"v"}
-    assert not store.read(keys.REDO)
+    assert not store.read(state_keys.REDO)
     assert [claim for operation in store.operations for claim in operation.claims] == [("a", "p/0", 1)]
 
 
@@ -153,7 +153,7 @@ def test_a_broker_that_takes_no_long_requests_is_given_pieces_from_then_on(store
             raise RequestTooLong("413")
 
     store.before = refuse
-    one = ledger(store)
+    one = committer(store)
     for batch in (1, 2):
         one.commit(Change(list(long), sends(5)), msgspec.structs.replace(one.progress, batch=batch))
     assert (len(store.read(b"p/")), len(store.sent), one.progress.batch) == (12, 10, 2)
@@ -164,14 +164,14 @@ def test_a_broker_that_does_not_take_a_piece_either_stops_the_run(store: Faulty)
     def refuse(_: ops.Transact) -> None:
         raise RequestTooLong("413")
 
-    one = ledger(store)
+    one = committer(store)
     store.before = refuse
     with pytest.raises(RequestTooLong, match="request-max"):
         one.commit(Change([(b"k", b"v")]), Progress(batch=1))
 
 
 def test_change_right_after_a_large_one_is_small_again(store: Faulty) -> None:
-    one = ledger(store)
+    one = committer(store)
     one.commit(Change([], sends(20_001)), Progress(batch=1))
     before = len(store.operations)
     one.commit(Change([], sends(1)), msgspec.structs.replace(one.progress, batch=2))
@@ -190,12 +190,12 @@ def test_broker_takes_a_large_commit(client: headrace.Client) -> None:
     from headrace.stream.runner.store import BrokerStore, RetryPolicy
 
     queue = client.queue("out", create=True)
-    store = BrokerStore(client, keys.state_name("p"), RetryPolicy(5, threading.Event()))
-    one = Ledger(store, "p", 0, None)
+    store = BrokerStore(client, state_keys.state_name("p"), RetryPolicy(5, threading.Event()))
+    one = Committer(store, "p", 0, None)
     one.recover()
     state = [(b"p/%d" % number, b"x" * 1_048_576) for number in range(40)]
     one.commit(Change(list(state), [(arn_of("out"), [Entry(b"%d" % number) for number in range(12_000)])]), Progress())
     assert queue.counts().visible == 12_000
     assert len(store.read(b"p/")) == 40
     with pytest.raises(StateChanged):
-        store.transact(ops.Transact(name=keys.state_name("p"), expect=[(b"p/0", b"other")]))
+        store.transact(ops.Transact(name=state_keys.state_name("p"), expect=[(b"p/0", b"other")]))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.stream.runner.definition import Definition, changes, decode, define, encode
+from headrace.stream.runner.definition import Definition, changes, decode_definition, define, encode_definition
 from headrace.stream.runner.job import Job, Settings
 from tests.stream.runner.pipelines import counts
 
@@ -38,7 +38,7 @@ def test_long_signatures_are_cut() -> None:
 def test_definition_of_a_pipeline_is_the_same_when_it_is_read() -> None:
     pipeline = counts()
     made = define(Job(pipeline.plan, pipeline.physical, Settings()), text="t")
-    assert decode(encode(made)) == made
+    assert decode_definition(encode_definition(made)) == made
     assert made.sources == {"events": "queue events"} and list(made.signatures) == ["aggregate-1"]
 
 

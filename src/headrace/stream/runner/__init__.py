@@ -9,6 +9,6 @@ The state's name is `stream:PIPELINE` (see `keys.py` for its keys).
 from __future__ import annotations
 
 from headrace.stream.result import Report, Result
-from headrace.stream.runner.running import run
+from headrace.stream.runner.runner import run
 
 __all__ = ["Report", "Result", "run"]

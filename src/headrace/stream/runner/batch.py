@@ -1,13 +1,24 @@
-"""What one step of the engine processes: chunks of the sources, put together."""
+"""A batch of the engine: the chunks of all sources, the limit on its dead rows, its span and its metrics."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from headrace import metering, tracing
+from headrace.stream import plan
+from headrace.stream.errors import TooManyFailures
+from headrace.stream.runner.progress import Progress
 from headrace.stream.sources.base import Chunk, Dead
 from headrace.stream.sources.origins import ManyOrigins
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 
 @dataclass(slots=True)
@@ -53,3 +64,85 @@ class Batch:
 
     def claims(self) -> list[tuple[str, str, int]]:
         return [claim for chunks in self.chunks.values() for chunk in chunks for claim in chunk.claims]
+
+
+# --- When a pipeline has met too many rows that cannot be processed. Pure ---
+
+
+def check_failures(pipeline: plan.Pipeline, progress: Progress, dead: Sequence[Dead]) -> None:
+    """Raises TooManyFailures if a commit that makes `progress` is one too many.
+
+    Args:
+        dead: what is new. A pipeline without a queue for dead rows does not bear one.
+    """
+    if not dead:
+        return
+    many = progress.dead > pipeline.failures_max and progress.dead > pipeline.failures_share * progress.rows_in
+    if pipeline.dead_letter_queue is None or many:
+        raise TooManyFailures(
+            pipeline.name, progress.dead, progress.rows_in, _dead_text(dead[-1]), pipeline.dead_letter_queue is not None
+        )
+
+
+def _dead_text(dead: Dead) -> str:
+    places = [
+        f"source {dead.source!r}" if dead.source else "",
+        dead.message_id,
+        f"step {dead.step!r}" if dead.step else "",
+    ]
+    return f"{dead.reason} ({', '.join(place for place in places if place)})"
+
+
+# A batch of a pipeline as a span, CONSUMER, linked to the messages' traces; and in the metrics.
+#
+# It is no part of any of these traces: a batch has many messages, and what it sends is made of all of them.
+
+
+@contextmanager
+def batch_span(pipeline: str, batch: Batch) -> Iterator[None]:
+    """The batch is processed in this block, and its commit at least begun; nothing without rows, or without a provider."""
+    tracer = tracing.tracer() if batch.chunks else None
+    with _metered(pipeline, batch):
+        if tracer is None:
+            yield
+        else:
+            with _span(tracer, pipeline, batch):
+                yield
+
+
+@contextmanager
+def _span(tracer: Tracer, pipeline: str, batch: Batch) -> Iterator[None]:
+    facts = tracing.messaging("process", "process", ",".join(sorted(batch.chunks)))
+    facts |= {"messaging.batch.message_count": _message_count(batch), "headrace.pipeline": pipeline}
+    traces = (trace for chunks in batch.chunks.values() for chunk in chunks for trace in chunk.traces)
+    span = tracing.start(tracer, f"process {pipeline}", "CONSUMER", facts, links=traces)
+    token = tracing.enter(span)
+    try:
+        yield
+    except BaseException as error:
+        tracing.failed(span, type(error).__qualname__, str(error))
+        raise
+    finally:
+        tracing.leave(token)
+        span.end()
+
+
+@contextmanager
+def _metered(pipeline: str, batch: Batch) -> Iterator[None]:
+    instruments = metering.instruments() if batch.chunks else None
+    began_s, error = time.perf_counter(), None
+    try:
+        yield
+    except BaseException as raised:
+        error = type(raised).__qualname__
+        raise
+    finally:
+        if instruments is not None:
+            queues = ",".join(sorted(batch.chunks))
+            seconds, named = time.perf_counter() - began_s, {"headrace.pipeline": pipeline}
+            instruments.processed(queues, seconds, named, messages=_message_count(batch), error=error)
+
+
+def _message_count(batch: Batch) -> int:
+    """Rows, where a source has no messages, or several rows in one."""
+    return batch.rows + len(batch.dead())

@@ -22,8 +22,8 @@ from headrace.queue import limits as queue_limits
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry
 from headrace.stream import limits
-from headrace.stream.runner import keys
-from headrace.stream.runner.progress import Progress, decode, encode
+from headrace.stream.runner import state_keys
+from headrace.stream.runner.progress import Progress, decode_progress, encode_progress
 from headrace.stream.runner.store import Store
 
 T = TypeVar("T")
@@ -51,28 +51,28 @@ class Piece(msgspec.Struct):
     sends: list[tuple[str, list[Entry]]] = []
 
 
-class Ledger:
+class Committer:
     """The commits of one slot. Invariant: `progress` is what the store has, or was when it was taken over."""
 
     def __init__(self, store: Store, pipeline: str, slot: int, owners: bytes | None) -> None:
         self._store = store
         self._pipeline = pipeline
-        self._name = keys.state_name(pipeline)
+        self._name = state_keys.state_name(pipeline)
         self._bytes_max = limits.COMMIT_BYTES_MAX
         self.slot = slot
         self.owners = owners
         self._by = secrets.token_hex(6)
-        self._key = keys.progress_key(slot)
+        self._key = state_keys.progress_key(slot)
         self._written = store.read(self._key).get(self._key)
-        self.progress = decode(self._written)
+        self.progress = decode_progress(self._written)
 
-    def of_slot(self, slot: int) -> Ledger:
+    def of_slot(self, slot: int) -> Committer:
         """That of another slot, which nobody has."""
-        return Ledger(self._store, self._pipeline, slot, self.owners)
+        return Committer(self._store, self._pipeline, slot, self.owners)
 
     def recover(self) -> None:
         """Finish a large commit that was begun, and remove pieces of one that was not."""
-        stale = [key for key in self._store.read(keys.redo_key(self.slot)) if not self._is_due(key)]
+        stale = [key for key in self._store.read(state_keys.redo_key(self.slot)) if not self._is_due(key)]
         for start in range(0, len(stale), limits.REMOVED_AT_ONCE):
             some = stale[start : start + limits.REMOVED_AT_ONCE]
             self._put(Change(state=[(key, None) for key in some]), self.progress)
@@ -80,7 +80,7 @@ class Ledger:
 
     def confirm(self) -> None:
         """Raises TakenOver if the owners are not those that commits expect any more."""
-        if self._store.read(keys.OWNERS).get(keys.OWNERS) != self.owners:
+        if self._store.read(state_keys.OWNERS).get(state_keys.OWNERS) != self.owners:
             raise TakenOver
 
     def commit(self, change: Change, progress: Progress) -> None:
@@ -108,15 +108,15 @@ class Ledger:
         self._redo()
 
     def _is_due(self, key: bytes) -> bool:
-        return self.progress.redone <= keys.read_number(key) < self.progress.redo
+        return self.progress.redone <= state_keys.read_number(key) < self.progress.redo
 
     def _write_down(self, number: int, piece: Piece) -> None:
-        key = keys.redo_key(self.slot, number)
+        key = state_keys.redo_key(self.slot, number)
         self._transact(ops.Transact(state=[(key, msgspec.msgpack.encode(piece))], expect=self._expected()))
 
     def _redo(self) -> None:
         while self.progress.redone < self.progress.redo:
-            key = keys.redo_key(self.slot, self.progress.redone)
+            key = state_keys.redo_key(self.slot, self.progress.redone)
             piece = msgspec.msgpack.decode(self._store.read(key)[key], type=Piece)
             done = msgspec.structs.replace(self.progress, redone=self.progress.redone + 1)
             self._put(Change([*piece.state, (key, None)], piece.sends), done)
@@ -125,14 +125,14 @@ class Ledger:
         progress = msgspec.structs.replace(
             progress, commit=self.progress.commit + 1, by=self._by, committed_ms=self._store.now_ms()
         )
-        written = encode(progress)
+        written = encode_progress(progress)
         state = [*change.state, (self._key, written)]
         operation = ops.Transact(sends=change.sends, state=state, claims=change.claims, expect=self._expected())
         self._transact(operation, written)
         self.progress, self._written = progress, written
 
     def _expected(self) -> list[Put]:
-        return [(keys.OWNERS, self.owners), (self._key, self._written)]
+        return [(state_keys.OWNERS, self.owners), (self._key, self._written)]
 
     def _transact(self, operation: ops.Transact, written: bytes | None = None) -> None:
         try:

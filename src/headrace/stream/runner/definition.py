@@ -39,11 +39,11 @@ class Definition(msgspec.Struct, frozen=True):
     boxes: tuple[Box, ...] = ()
 
 
-def encode(definition: Definition) -> bytes:
+def encode_definition(definition: Definition) -> bytes:
     return msgspec.json.encode(definition)
 
 
-def decode(data: bytes) -> Definition:
+def decode_definition(data: bytes) -> Definition:
     return msgspec.json.decode(data, type=Definition)
 
 

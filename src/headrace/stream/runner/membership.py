@@ -1,18 +1,161 @@
-"""This process's part in running a pipeline: taking it over, saying that it lives, leaving. The rules are in `members`."""
+"""Which processes run a pipeline: pure rules over the members, their last heartbeats and the time; then the membership of
+this process, which applies them.
+
+A pipeline is run by the members that its `owners` record names. Each has a slot, under which it claims messages and
+commits, and shards: the keys whose state it holds. Other members stand by. All read the heartbeats: a member that is silent
+for MEMBER_LOST_MS, or whose process has ended, is lost, and its shards go to others. Every commit of a member expects the
+record unchanged, so a lost member that is still running can change nothing.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import secrets
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+import msgspec
+
+from headrace.clock import boot_id
 from headrace.errors import StateChanged
+from headrace.process import is_running, started_ticks
 from headrace.queue import operations as ops
 from headrace.stream import limits
-from headrace.stream.runner import keys, members
-from headrace.stream.runner.members import Beat, Member, Owners
+from headrace.stream.runner import state_keys
 from headrace.stream.runner.store import PASSING, Store
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A process that runs the pipeline or would. `started`: of the process, in the machine's ticks: pids come again."""
+
+    id: str
+    host: str
+    pid: int
+    started: int
+
+
+class Owners(msgspec.Struct, frozen=True):
+    """Who has which slot and shards.
+
+    Attributes:
+        epoch: grows with every change, so that no two records are equal.
+        slots: by number; a new member has the smallest that is free.
+        shards: the slot that has each.
+        used: how many slots there ever were: in those that are free now, claims may be open still.
+        alone: who is here shares with nobody.
+    """
+
+    epoch: int = 0
+    slots: dict[int, Member] = {}
+    shards: tuple[int, ...] = ()
+    used: int = 0
+    alone: bool = False
+
+    def slot_of(self, member: Member) -> int | None:
+        return next((slot for slot, holder in self.slots.items() if holder.id == member.id), None)
+
+    def shards_of(self, slot: int) -> frozenset[int]:
+        return frozenset(shard for shard, holder in enumerate(self.shards) if holder == slot)
+
+    def left_to(self, slot: int) -> list[int]:
+        """The free slots that this one looks after: the first does."""
+        return [free for free in range(self.used) if free not in self.slots] if slot == min(self.slots) else []
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """What a member says every MEMBER_BEAT_MS while others watch: that it lives. `at_ms` is steady time."""
+
+    member: Member
+    at_ms: int
+
+
+def encode_record(record: Owners | Heartbeat) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def read_owners(data: bytes | None) -> Owners:
+    return Owners() if data is None else msgspec.json.decode(data, type=Owners)
+
+
+def read_heartbeat(data: bytes) -> Heartbeat:
+    return msgspec.json.decode(data, type=Heartbeat)
+
+
+def join(owners: Owners, member: Member, *, shards: int = 1, alone: bool = False) -> Owners | None:
+    """The record with the member in it; None: there is no place, it stands by.
+
+    Args:
+        shards: of the pipeline: so many members have work.
+        alone: it would share with nobody.
+    """
+    if owners.slots and (alone or owners.alone or len(owners.slots) >= shards):
+        return None
+    slot = next(free for free in range(shards) if free not in owners.slots)
+    slots = {**owners.slots, slot: member}
+    before = owners.shards if len(owners.shards) == shards else [-1] * shards
+    return Owners(owners.epoch + 1, slots, dealt(before, slots), max(owners.used, slot + 1), alone)
+
+
+def leave(owners: Owners, gone: Iterable[Member]) -> Owners:
+    """The record without these members; the others have their shards."""
+    ids = {member.id for member in gone}
+    slots = {slot: holder for slot, holder in owners.slots.items() if holder.id not in ids}
+    shards = dealt(owners.shards, slots) if slots else owners.shards
+    return Owners(owners.epoch + 1, slots, shards, owners.used, owners.alone and bool(slots))
+
+
+def dealt(shards: Sequence[int], slots: Collection[int]) -> tuple[int, ...]:
+    """The slot that each shard goes to: evenly, and as few as can be change hands. `shards`: who had each."""
+    had = Counter(shards)
+    few, more = divmod(len(shards), len(slots))
+    most = sorted(slots, key=lambda slot: (-had[slot], slot))  # one more goes to those who have the most already
+    room = Counter({slot: few + (place < more) for place, slot in enumerate(most)})
+    kept: list[int | None] = []
+    for slot in shards:
+        kept.append(slot if room[slot] else None)
+        room[slot] -= room[slot] > 0
+    free = room.elements()
+    return tuple(next(free) if slot is None else slot for slot in kept)
+
+
+def is_lost(member: Member, *, heard_ms: int, now_ms: int, host: str, alive: Callable[[Member], bool]) -> bool:
+    """Whether the member is not there any more.
+
+    Args:
+        heard_ms: its last beat, or when it was begun to be watched, if that is later: a member that nobody watched did
+            not beat.
+        host: of who asks: processes of the same host can be seen.
+        alive: whether such a process is there.
+    """
+    if member.host == host and not alive(member):
+        return True
+    return now_ms - heard_ms > limits.MEMBER_LOST_MS
+
+
+def watched(beats: Mapping[str, Heartbeat], member: Member, now_ms: int) -> bool:
+    """Whether anybody else is there who wants to know that the member lives."""
+    return any(beat.member.id != member.id and now_ms - beat.at_ms <= limits.MEMBER_LOST_MS for beat in beats.values())
+
+
+# What these rules are fed with.
+
+
+def this_process() -> Member:
+    host = f"{socket.gethostname()}/{boot_id()[:8]}"  # machines with the same name are not the same
+    return Member(secrets.token_hex(6), host, os.getpid(), started_ticks(os.getpid()))
+
+
+def is_alive(member: Member) -> bool:
+    """Whether the member's process is there, if it is of this host."""
+    return is_running(member.pid, member.started)
+
+
+# --- This process's part in running a pipeline: taking it over, saying that it lives, leaving. The rules are in `members` ---
+
 
 _log = logging.getLogger("headrace.stream")
 
@@ -26,12 +169,12 @@ class Membership:
         pipeline: str,
         *,
         member: Member | None = None,
-        alive: Callable[[Member], bool] = members.is_alive,
+        alive: Callable[[Member], bool] = is_alive,
     ) -> None:
         self._store = store
         self._pipeline = pipeline
-        self._name = keys.state_name(pipeline)
-        self.member = member or members.this_process()
+        self._name = state_keys.state_name(pipeline)
+        self.member = member or this_process()
         self._alive = alive
         self.owners: bytes | None = None
         self._since_ms = store.now_ms()
@@ -39,12 +182,12 @@ class Membership:
 
     def take(self, *, shards: int = 1, alone: bool = False) -> bool:
         """Take a slot if there is one, or who had it is lost; True if this member has one now. See `members.join`."""
-        self.owners = self._store.read(keys.OWNERS).get(keys.OWNERS)
-        owners = members.read_owners(self.owners)
+        self.owners = self._store.read(state_keys.OWNERS).get(state_keys.OWNERS)
+        owners = read_owners(self.owners)
         if owners.slot_of(self.member) is not None:
             return True
         lost = self._lost(owners)
-        joined = members.join(members.leave(owners, lost), self.member, shards=shards, alone=alone)
+        joined = join(leave(owners, lost), self.member, shards=shards, alone=alone)
         if joined is None or not self._put(joined):
             return False
         self._say_taken(joined, lost)
@@ -53,22 +196,22 @@ class Membership:
     @property
     def slot(self) -> int:
         """Which one this member has."""
-        slot = members.read_owners(self.owners).slot_of(self.member)
+        slot = read_owners(self.owners).slot_of(self.member)
         assert slot is not None
         return slot
 
     def drop_lost(self) -> bool:
         """Give what lost members have to the others; True if there was one: then the owners have changed."""
-        owners = members.read_owners(self.owners)
+        owners = read_owners(self.owners)
         lost = self._lost(owners) if len(owners.slots) > 1 else []
-        return bool(lost) and self._put(members.leave(owners, lost))
+        return bool(lost) and self._put(leave(owners, lost))
 
     def leave(self) -> None:
         """Give the slot up at once: somebody who stands by need not wait until this member is lost."""
-        self.owners = self._store.read(keys.OWNERS).get(keys.OWNERS)
-        owners = members.read_owners(self.owners)
+        self.owners = self._store.read(state_keys.OWNERS).get(state_keys.OWNERS)
+        owners = read_owners(self.owners)
         if owners.slot_of(self.member) is not None:
-            self._put(members.leave(owners, [self.member]))
+            self._put(leave(owners, [self.member]))
         if self._beaten:
             self._write([(self._beat_key(), None)])
 
@@ -81,12 +224,12 @@ class Membership:
         now_ms = self._store.now_ms()
         beats = self._beats()
         stale = [
-            keys.BEAT + name.encode()
+            state_keys.BEAT + name.encode()
             for name, beat in beats.items()
             if now_ms - beat.at_ms > limits.MEMBER_FORGOTTEN_MS and name != self.member.id
         ]
-        shared = len(members.read_owners(self.owners).slots) > 1
-        if always or shared or members.watched(beats, self.member, now_ms):
+        shared = len(read_owners(self.owners).slots) > 1
+        if always or shared or watched(beats, self.member, now_ms):
             self._write([self._beat(), *((key, None) for key in stale)])
             self._beaten = True
 
@@ -112,31 +255,29 @@ class Membership:
         beats = self._beats() if others else {}
         return [holder for holder in others if self._is_lost(holder, beats.get(holder.id))]
 
-    def _is_lost(self, holder: Member, beat: Beat | None) -> bool:
+    def _is_lost(self, holder: Member, beat: Heartbeat | None) -> bool:
         heard_ms = max(beat.at_ms if beat is not None else 0, self._since_ms)
-        return members.is_lost(
-            holder, heard_ms=heard_ms, now_ms=self._store.now_ms(), host=self.member.host, alive=self._alive
-        )
+        return is_lost(holder, heard_ms=heard_ms, now_ms=self._store.now_ms(), host=self.member.host, alive=self._alive)
 
-    def _beats(self) -> dict[str, Beat]:
-        found = self._store.read(keys.BEAT)
-        return {key.removeprefix(keys.BEAT).decode(): members.read_beat(value) for key, value in found.items()}
+    def _beats(self) -> dict[str, Heartbeat]:
+        found = self._store.read(state_keys.BEAT)
+        return {key.removeprefix(state_keys.BEAT).decode(): read_heartbeat(value) for key, value in found.items()}
 
     def _beat_key(self) -> bytes:
-        return keys.BEAT + self.member.id.encode()
+        return state_keys.BEAT + self.member.id.encode()
 
     def _beat(self) -> tuple[bytes, bytes | None]:
-        return self._beat_key(), members.encode(Beat(self.member, self._store.now_ms()))
+        return self._beat_key(), encode_record(Heartbeat(self.member, self._store.now_ms()))
 
     def _put(self, owners: Owners) -> bool:
         """Write the record if nobody else has written one meanwhile; with a beat if there are others, who look for it."""
-        written = members.encode(owners)
-        state = [(keys.OWNERS, written), *([self._beat()] if len(owners.slots) > 1 else [])]
+        written = encode_record(owners)
+        state = [(state_keys.OWNERS, written), *([self._beat()] if len(owners.slots) > 1 else [])]
         try:
-            self._store.transact(ops.Transact(name=self._name, state=state, expect=[(keys.OWNERS, self.owners)]))
+            self._store.transact(ops.Transact(name=self._name, state=state, expect=[(state_keys.OWNERS, self.owners)]))
         except StateChanged:
             # An earlier try may have been done, and only its answer lost.
-            if self._store.read(keys.OWNERS).get(keys.OWNERS) != written:
+            if self._store.read(state_keys.OWNERS).get(state_keys.OWNERS) != written:
                 return False
         self.owners = written
         self._beaten |= len(state) > 1

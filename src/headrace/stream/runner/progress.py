@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from headrace.stream.engine.operator import END, NEVER
-from headrace.stream.runner.backfill import TOPIC
+from headrace.stream.runner.source_set import TOPIC
 
 
 class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,10 +120,10 @@ def _merged_source(name: str, records: list[Progress]) -> SourceProgress:
     )
 
 
-def encode(progress: Progress) -> bytes:
+def encode_progress(progress: Progress) -> bytes:
     return msgspec.json.encode(progress)
 
 
-def decode(data: bytes | None) -> Progress:
-    """What `encode` wrote; the very beginning for None."""
+def decode_progress(data: bytes | None) -> Progress:
+    """What `encode_progress` wrote; the very beginning for None."""
     return Progress() if data is None else msgspec.json.decode(data, type=Progress)

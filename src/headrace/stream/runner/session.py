@@ -1,12 +1,8 @@
-"""A pipeline being run by the process that has it: chunks in, one step of the engine, one commit, again and again.
-
-The commit of a batch with many rows is made beside the next step, by a thread; the next commit waits for it. So the
-engine's memory is ahead of the store by two batches at most, and never is a commit made before the one it follows:
-whatever goes wrong in a turn, the session is dropped, and the next begins from the store.
-"""
+"""Tables that stand still: loaded at the start, and again where that is asked for, between two batches."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,28 +18,68 @@ from headrace.stream.engine.engine import Engine, Step
 from headrace.stream.engine.operator import END
 from headrace.stream.engine.state import StateBackend
 from headrace.stream.engine.state_backend import DurableStateBackend, MemoryStateBackend
-from headrace.stream.runner import members, sharing, watermarks
-from headrace.stream.runner.backfill import source_to_backfill
-from headrace.stream.runner.batch import Batch
-from headrace.stream.runner.commit import Change, Ledger
-from headrace.stream.runner.failures import check_failures
-from headrace.stream.runner.feeds import News
+from headrace.stream.errors import SourceFailed
+from headrace.stream.physical import Physical, Project
+from headrace.stream.runner import membership, sharing, watermarks
+from headrace.stream.runner.batch import Batch, batch_span, check_failures
+from headrace.stream.runner.commit import Change, Committer
 from headrace.stream.runner.job import Job
 from headrace.stream.runner.progress import Progress, SourceProgress
-from headrace.stream.runner.refused import dead_of
-from headrace.stream.runner.schemas import SchemaRecorder
-from headrace.stream.runner.share import Share
-from headrace.stream.runner.sharing import Reached
-from headrace.stream.runner.sink_set import SinkSet
-from headrace.stream.runner.source_set import SourceSet
-from headrace.stream.runner.spans import batch_span
-from headrace.stream.runner.store import RetryPolicy, Store
-from headrace.stream.runner.tables import Tables
+from headrace.stream.runner.sharing import SourceWatermarks
+from headrace.stream.runner.shuffle import SharedRun
+from headrace.stream.runner.sink_set import SinkSet, dead_of
+from headrace.stream.runner.source_set import SourceSet, Wakeup, source_to_backfill
+from headrace.stream.runner.store import RetryPolicy, SchemaRecorder, Store
 from headrace.stream.sources.base import Progress as SourceReport
+from headrace.stream.sources.tables import load_table
+
+_log = logging.getLogger("headrace.stream")
+
+
+class StaticTables:
+    """The tables of a plan, and when each is due."""
+
+    def __init__(self, physical: Physical, engine: Engine) -> None:
+        self._engine = engine
+        self._refs = {ref.name: ref for node in physical.operators if isinstance(node, Project) for ref in node.tables}
+        self._due_ms: dict[str, float] = dict.fromkeys(self._refs, 0.0)
+
+    def load(self, now_ms: int) -> None:
+        """Load what is due. What cannot be loaded again stays as it is until the next time: a database that is started anew
+        must not end the pipeline.
+
+        Raises SourceFailed: at the first time.
+        """
+        for name, ref in self._refs.items():
+            if self._due_ms[name] <= now_ms:
+                self._load(name, ref, first=not self._due_ms[name])
+                self._due_ms[name] = _next_ms(ref, now_ms)
+
+    def _load(self, name: str, ref: plan.TableRef, *, first: bool) -> None:
+        try:
+            self._engine.set_table(name, load_table(ref))
+        except SourceFailed as error:
+            if first:
+                raise
+            _log.warning(
+                "%s; table %s stays as it was read before", error, name,
+                extra={"action": "stream.table_kept", "table": name},
+            )  # fmt: skip
+
+
+def _next_ms(ref: plan.TableRef, now_ms: int) -> float:
+    return float("inf") if ref.reload_us is None else now_ms + ref.reload_us / 1_000
+
+
+# A pipeline being run by the process that has it: chunks in, one step of the engine, one commit, again and again.
+#
+# The commit of a batch with many rows is made beside the next step, by a thread; the next commit waits for it. So the
+# engine's memory is ahead of the store by two batches at most, and never is a commit made before the one it follows:
+# whatever goes wrong in a turn, the session is dropped, and the next begins from the store.
 
 
 class Session:
-    """From `open` to `close`. One thread calls it; readers and sinks have threads of their own, which tell `news`.
+    """From `open` to `close`. One thread calls it; readers and sinks have threads of their own, which tell `wakeup`.
 
     Attributes:
         rested: whether the last turn found nothing, and nothing had come for a while when it began; then it did what is to
@@ -55,22 +91,22 @@ class Session:
         job: Job,
         store: Store,
         client: Client | None,
-        ledger: Ledger,
+        committer: Committer,
         *,
-        news: News,
+        wakeup: Wakeup,
         retry: RetryPolicy,
         backfill: str | None = None,
     ) -> None:
         self._job = job
         self._store = store
         self._client = client
-        self._ledger = ledger
-        self._news = news
+        self._committer = committer
+        self._wakeup = wakeup
         self._retry = retry
         self._backfill = backfill
         self._times = {source.name: source.time for source in job.sources}
         self.rested = False
-        self._share: Share | None = None
+        self._share: SharedRun | None = None
         self._measured_s = -limits.TELL_S  # at once
         self._measured_bytes = 0
         self._closing = ExitStack()
@@ -83,11 +119,11 @@ class Session:
 
     def open(self) -> None:
         """Load the state, and begin to read. Raises TakenOver; what readers and sinks cannot be opened for."""
-        self._ledger.recover()
+        self._committer.recover()
         for slot in self._left_slots():
-            self._ledger.of_slot(slot).recover()
+            self._committer.of_slot(slot).recover()
         self._sink_set = SinkSet(
-            self._job, self._store, self._client, self._ledger.slot, news=self._news, retry=self._retry
+            self._job, self._store, self._client, self._committer.slot, wakeup=self._wakeup, retry=self._retry
         )
         self._closing.callback(self._sink_set.close)
         self._sink_set.open()
@@ -104,21 +140,21 @@ class Session:
 
     def _left_slots(self) -> list[int]:
         """The slots without a process that are this one's to look after."""
-        owners = members.read_owners(self._ledger.owners)
-        return owners.left_to(self._ledger.slot) if owners.slots else []
+        owners = membership.read_owners(self._committer.owners)
+        return owners.left_to(self._committer.slot) if owners.slots else []
 
-    def _open_share(self) -> Share | None:
+    def _open_share(self) -> SharedRun | None:
         """None: nobody else has, or ever had, part in this pipeline, or there is no state to be shared."""
-        owners = members.read_owners(self._ledger.owners)
-        cut = sharing.cut_of(self._job.physical)
-        if owners.used < 2 or cut is None or self._client is None:
+        owners = membership.read_owners(self._committer.owners)
+        exchange = sharing.exchange_of(self._job.physical)
+        if owners.used < 2 or exchange is None or self._client is None:
             return None
-        return Share(
-            self._job, cut, self._store, self._client,
-            slot=self._ledger.slot, owners=owners, retry=self._retry,
+        return SharedRun(
+            self._job, exchange, self._store, self._client,
+            slot=self._committer.slot, owners=owners, retry=self._retry,
         )  # fmt: skip
 
-    def _reached(self) -> Reached:
+    def _reached(self) -> SourceWatermarks:
         """The watermarks by which the state was judged last."""
         if self._share is not None:
             return self._share.reached
@@ -139,7 +175,7 @@ class Session:
         self._settle()
         return self._store.scan(prefix)
 
-    def _open_engine(self, owned: frozenset[int] | None, reached: Reached) -> None:
+    def _open_engine(self, owned: frozenset[int] | None, reached: SourceWatermarks) -> None:
         """The engine over the state of these shards (None: all)."""
         settings = self._job.settings
         self._parts = SchemaRecorder(self._open_parts(owned), self._store, self._job.pipeline.name)
@@ -151,10 +187,10 @@ class Session:
             watermarks=reached,
             shuffle=self._share.shuffle if self._share is not None else None,
         )
-        self._tables = Tables(self._job.physical, self._engine)
+        self._tables = StaticTables(self._job.physical, self._engine)
         self._tables.load(self._store.now_ms())
 
-    def _catch_up(self, share: Share) -> None:
+    def _catch_up(self, share: SharedRun) -> None:
         """Bring the shards that come from members which were behind others to where those are. One commit."""
         change = Change()
         steps: list[Step] = []
@@ -173,7 +209,9 @@ class Session:
             self._put(change, Batch(), step, self.progress, share.reached)
 
     def _open_sources(self) -> None:
-        self._source_set = SourceSet(self._job, self._client, self._ledger.slot, news=self._news, retry=self._retry)
+        self._source_set = SourceSet(
+            self._job, self._client, self._committer.slot, wakeup=self._wakeup, retry=self._retry
+        )
         self._closing.callback(self._source_set.close)
         now_ms = self._store.now_ms()
         begun = {
@@ -194,7 +232,7 @@ class Session:
     @property
     def progress(self) -> Progress:
         """As it was committed last."""
-        return self._ledger.progress
+        return self._committer.progress
 
     @property
     def state_bytes(self) -> int:
@@ -228,7 +266,7 @@ class Session:
         self.rested = not batch.chunks and quiet
         sources = self._advanced(batch)
         goal = self._goal(batch, sources)
-        if not batch.chunks and sources == self._sources and not (self._share and self._share.has_news(goal)):
+        if not batch.chunks and sources == self._sources and not (self._share and self._share.has_changes(goal)):
             self._forget()
             return None
         self._tables.load(self._store.now_ms())
@@ -254,7 +292,7 @@ class Session:
         if self._share is not None:
             pause_s = self._share.pause_s()
             seconds = pause_s if seconds is None else min(seconds, pause_s)
-        self._news.wait(None if seconds is None else max(seconds, 0.001))
+        self._wakeup.wait(None if seconds is None else max(seconds, 0.001))
 
     def _is_quiet(self) -> bool:
         """Nothing is here to be processed, and nothing has come for a while."""
@@ -270,7 +308,7 @@ class Session:
             return self._source_set.gather()
         except ClaimRefused:
             # Who has the slot now, or one that this was looking after, has acknowledged what comes next.
-            self._ledger.confirm()
+            self._committer.confirm()
             raise
 
     def _advanced(self, batch: Batch) -> dict[str, SourceProgress]:
@@ -293,7 +331,7 @@ class Session:
             name: msgspec.structs.replace(sources[name], watermark=watermark) for name, watermark in moved.items()
         }
 
-    def _goal(self, batch: Batch, sources: dict[str, SourceProgress]) -> Reached:
+    def _goal(self, batch: Batch, sources: dict[str, SourceProgress]) -> SourceWatermarks:
         """The sources' watermarks for the step: this process's own, if there is no other."""
         if self._share is None:
             return {name: source.watermark for name, source in sources.items()}
@@ -311,7 +349,7 @@ class Session:
             idle = frozenset(sources)
         return watermarks.of_silence(sources, self._times, idle, self._engine.pending()) if idle else {}
 
-    def _commit(self, batch: Batch, sources: dict[str, SourceProgress], step: Step, goal: Reached) -> None:
+    def _commit(self, batch: Batch, sources: dict[str, SourceProgress], step: Step, goal: SourceWatermarks) -> None:
         progress = msgspec.structs.replace(self.progress, batch=self.progress.batch + 1, sources=sources)
         self._put(Change(state=self._parts.take_puts(), claims=batch.claims()), batch, step, progress, goal)
         self._sources = sources
@@ -323,7 +361,7 @@ class Session:
             self._measured_s, self._measured_bytes = now_s, self.state_bytes
         return self._measured_bytes
 
-    def _put(self, change: Change, batch: Batch, step: Step, before: Progress, goal: Reached) -> None:
+    def _put(self, change: Change, batch: Batch, step: Step, before: Progress, goal: SourceWatermarks) -> None:
         dead = batch.dead() + dead_of(step.dead, batch)
         progress = msgspec.structs.replace(
             before,
@@ -337,9 +375,9 @@ class Session:
         if self._share is not None:
             progress = self._share.note(change, progress, goal)
         if batch.rows >= limits.BESIDE_ROWS_MIN and self._share is None and not self._sink_set.outside:
-            self._under_way = self._commits.submit(self._ledger.commit, change, progress), step.output
+            self._under_way = self._commits.submit(self._committer.commit, change, progress), step.output
             return
-        self._ledger.commit(change, progress)
+        self._committer.commit(change, progress)
         self._rows.append(step.output)
         self._sink_set.committed()
         if self._share is not None:
@@ -362,6 +400,6 @@ class Session:
         change = Change()
         self._sink_set.forget(change)
         if change.state:
-            self._ledger.commit(change, self.progress)
+            self._committer.commit(change, self.progress)
             self._sink_set.committed()
-            self._news.tell()  # only the next turn is quiet
+            self._wakeup.notify()  # only the next turn is quiet

@@ -18,25 +18,25 @@ from headrace.stream import physical, plan
 from headrace.stream.engine.operator import NEVER
 from headrace.stream.runner.progress import Progress
 
-Reached: TypeAlias = dict[str, int]
+SourceWatermarks: TypeAlias = dict[str, int]
 """Source → watermark."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Exchange:
     """The operator that rows are brought together for: its place in the plan, and its keys, for each of its inputs."""
 
     place: int
     keys: tuple[tuple[str, ...], ...]
 
 
-def cut_of(plan_: physical.Physical) -> Cut | None:
+def exchange_of(plan_: physical.Physical) -> Exchange | None:
     """Where the plan is cut; None: it has no state, or it cannot be shared."""
     places = [place for place, node in enumerate(plan_.operators) if isinstance(node, physical.STATEFUL)]
     if len(places) != 1:
         return None
     keys = _keys_of(plan_.operators[places[0]])
-    return Cut(places[0], keys) if all(keys) else None
+    return Exchange(places[0], keys) if all(keys) else None
 
 
 def one_owner(plan_: physical.Physical) -> str | None:
@@ -79,7 +79,7 @@ def watermark(slots: Mapping[int, int], holding: Collection[int]) -> int:
     return min([max(slots.values(), default=NEVER), *(slots.get(slot, NEVER) for slot in holding)])
 
 
-def reached_by(records: Iterable[Progress], shard: int, sources: Sequence[str]) -> Reached:
+def reached_by(records: Iterable[Progress], shard: int, sources: Sequence[str]) -> SourceWatermarks:
     """The watermarks by which a shard's state was judged last, whoever had it. What others say who had it before is less."""
     records = list(records)
     return {name: max((record.judged_by(shard, name) for record in records), default=NEVER) for name in sources}
@@ -87,7 +87,7 @@ def reached_by(records: Iterable[Progress], shard: int, sources: Sequence[str]) 
 
 def given(
     mine: Progress, others: Sequence[Progress], shards: Collection[int], sources: Sequence[str]
-) -> dict[int, Reached]:
+) -> dict[int, SourceWatermarks]:
     """What a slot goes on saying of the shards that it has no more: the watermarks of each (see Progress.gave).
 
     Only who says strictly more lets it be left out: of two that say the same, each might leave it to the other.
@@ -101,7 +101,7 @@ def given(
     }
 
 
-def furthest(reached: Iterable[Reached], sources: Sequence[str]) -> Reached:
+def furthest(reached: Iterable[SourceWatermarks], sources: Sequence[str]) -> SourceWatermarks:
     found = list(reached)
     return {name: max((one[name] for one in found), default=NEVER) for name in sources}
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
+
+import msgspec
+import pyarrow as pa
 
 from headrace.clock import SteadyClock
 from headrace.errors import HeadraceError, InvalidParameter, OutcomeUnknown, StateChanged, StoreFull, Unavailable
 from headrace.native.client import Client
 from headrace.queue import operations as ops
 from headrace.stream import limits
-from headrace.stream.runner import keys
+from headrace.stream.engine.state import OperatorState, StateBackend
+from headrace.stream.errors import DefinitionChanged
+from headrace.stream.runner import state_keys
 
 T = TypeVar("T")
 
@@ -150,7 +155,7 @@ class MemoryStore:
     def transact(self, operation: ops.Transact) -> None:
         if operation.sends or operation.claims:
             raise InvalidParameter("broker", "None", "a pipeline with queues needs a broker")
-        if operation.name == keys.DIRECTORY:  # nobody else can look
+        if operation.name == state_keys.DIRECTORY:  # nobody else can look
             return
         with self._lock:
             for key, value in operation.expect:
@@ -161,3 +166,66 @@ class MemoryStore:
                     self._values.pop(key, None)
                 else:
                     self._values[key] = value
+
+
+# --- What people ask of a running pipeline: `headrace stream pause|resume` ---
+
+
+class Control(msgspec.Struct, frozen=True):
+    """`paused`: no batch is begun; what is under way is finished."""
+
+    paused: bool = False
+
+
+def read_control(store: Store) -> Control:
+    found = store.read(state_keys.CONTROL).get(state_keys.CONTROL)
+    return Control() if found is None else msgspec.json.decode(found, type=Control)
+
+
+def write_control(store: Store, pipeline: str, control: Control) -> None:
+    """Whoever runs the pipeline follows within MEMBER_BEAT_MS."""
+    state = [(state_keys.CONTROL, msgspec.json.encode(control))]
+    store.transact(ops.Transact(name=state_keys.state_name(pipeline), state=list(state)))
+
+
+# --- The schemas of operators' parts, kept with them: so that state is read by who has no pipeline, and never misread ---
+
+
+class SchemaRecorder(StateBackend):
+    """Another StateBackend, whose operators' schemas go into the first commit that follows, if they are new."""
+
+    def __init__(self, parts: StateBackend, store: Store, pipeline: str) -> None:
+        self._parts = parts
+        self._pipeline = pipeline
+        self._prepared = store.read(state_keys.SCHEMA)
+        self._new: list[tuple[bytes, bytes | None]] = []
+
+    def open(self, operator: str, keys_: Sequence[str], schema: pa.Schema) -> OperatorState:
+        """Raises DefinitionChanged: the operator's parts have other columns. Parts are without their schema, and would be
+        read as what they are not."""
+        key = state_keys.SCHEMA + operator.encode()
+        if key not in self._prepared:
+            self._new.append((key, schema.serialize().to_pybytes()))
+        else:
+            kept = pa.ipc.read_schema(pa.py_buffer(self._prepared[key]))
+            if not kept.equals(schema):
+                change = (
+                    f"state of {operator} has columns {_schema_text(kept)}; this version keeps {_schema_text(schema)}"
+                )
+                raise DefinitionChanged(self._pipeline, [change])
+        return self._parts.open(operator, keys_, schema)
+
+    def take_changes(self) -> Mapping[bytes, bytes | None]:
+        return self._parts.take_changes()
+
+    def take_puts(self) -> list[tuple[bytes, bytes | None]]:
+        """All that is to be put into the step's commit."""
+        new, self._new = self._new, []
+        return [*new, *self._parts.take_changes().items()]
+
+    def size_bytes(self) -> int:
+        return self._parts.size_bytes()
+
+
+def _schema_text(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)

@@ -10,7 +10,7 @@ import pytest
 from headrace.errors import Unavailable
 from headrace.stream import limits
 from headrace.stream.runner.batch import Batch
-from headrace.stream.runner.feeds import Feed, News
+from headrace.stream.runner.source_set import Prefetcher, Wakeup
 from headrace.stream.runner.store import RetryPolicy
 from headrace.stream.schema import ORIGIN
 from headrace.stream.sources.base import Chunk, Dead, Origins, Progress, Reader
@@ -60,29 +60,31 @@ class Scripted(Reader):
         self.closed = True
 
 
-def prepared(reader: Scripted) -> tuple[Feed, News]:
-    news = News()
-    return Feed("s", reader, rows_max=10, wait_s=0, news=news, retry=RetryPolicy(5, threading.Event())), news
+def prepared(reader: Scripted) -> tuple[Prefetcher, Wakeup]:
+    wakeup = Wakeup()
+    return Prefetcher(
+        "s", reader, rows_max=10, wait_s=0, wakeup=wakeup, retry=RetryPolicy(5, threading.Event())
+    ), wakeup
 
 
-def started(reader: Scripted) -> tuple[Feed, News]:
-    feed, news = prepared(reader)
-    feed.start(b"at")
-    return feed, news
+def started(reader: Scripted) -> tuple[Prefetcher, Wakeup]:
+    prefetcher, wakeup = prepared(reader)
+    prefetcher.start(b"at")
+    return prefetcher, wakeup
 
 
-def next_of(feed: Feed, news: News) -> Chunk:
-    while (got := feed.take()) is None:
-        news.wait(PATIENCE_S)
+def next_of(prefetcher: Prefetcher, wakeup: Wakeup) -> Chunk:
+    while (got := prefetcher.take()) is None:
+        wakeup.wait(PATIENCE_S)
     return got
 
 
-def all_of(feed: Feed, news: News) -> list[Chunk]:
+def all_of(prefetcher: Prefetcher, wakeup: Wakeup) -> list[Chunk]:
     found = []
-    while not feed.finished:
-        got = feed.take()
+    while not prefetcher.finished:
+        got = prefetcher.take()
         if got is None:
-            news.wait(PATIENCE_S)
+            wakeup.wait(PATIENCE_S)
         else:
             found.append(got)
     return found
@@ -91,33 +93,33 @@ def all_of(feed: Feed, news: News) -> list[Chunk]:
 def test_chunks_come_in_order_until_the_source_ends() -> None:
     chunks = [chunk(name, 1) for name in "abcde"]
     reader = Scripted(*chunks[:2], None, *chunks[2:])
-    feed, news = started(reader)
-    assert all_of(feed, news) == chunks
-    assert feed.quiet and reader.opened == b"at"
-    feed.close()
+    prefetcher, wakeup = started(reader)
+    assert all_of(prefetcher, wakeup) == chunks
+    assert prefetcher.quiet and reader.opened == b"at"
+    prefetcher.close()
     assert reader.closed
 
 
 def test_reader_is_a_bounded_number_of_chunks_ahead() -> None:
     reader = Scripted(*(chunk(str(number), 1) for number in range(9)))
-    feed, news = started(reader)
+    prefetcher, wakeup = started(reader)
     while reader.reads < limits.BATCHES_AHEAD:
-        news.wait(PATIENCE_S)
-    feed.take()
+        wakeup.wait(PATIENCE_S)
+    prefetcher.take()
     assert reader.reads <= limits.BATCHES_AHEAD + 1
-    feed.close()
+    prefetcher.close()
 
 
 def test_error_comes_after_the_chunks_before_it() -> None:
-    feed, news = started(Scripted(chunk("a", 1), ValueError("broken"), chunk("b", 1)))
-    assert next_of(feed, news).rows.num_rows == 1
+    prefetcher, wakeup = started(Scripted(chunk("a", 1), ValueError("broken"), chunk("b", 1)))
+    assert next_of(prefetcher, wakeup).rows.num_rows == 1
     with pytest.raises(ValueError, match="broken"):
-        next_of(feed, news)
-    feed.close()
+        next_of(prefetcher, wakeup)
+    prefetcher.close()
 
 
 class Hooked(deque[Chunk]):
-    """Chunks of a feed, and what happens whenever one has been put there, or one has looked whether there is one."""
+    """Chunks of a prefetcher, and what happens whenever one has been put there, or one has looked whether there is one."""
 
     def __init__(
         self, *, appended: Callable[[], None] = lambda: None, looked: Callable[[], None] = lambda: None
@@ -136,36 +138,36 @@ class Hooked(deque[Chunk]):
 
 
 def test_error_does_not_overtake_a_chunk_that_comes_while_one_looks_for_it() -> None:
-    feed, news = prepared(Scripted(chunk("a", 1), ValueError("broken")))
+    prefetcher, wakeup = prepared(Scripted(chunk("a", 1), ValueError("broken")))
 
     def let_it_read() -> None:
-        if feed._thread.ident is None:
-            feed.start(None)
-            feed._thread.join()
+        if prefetcher._thread.ident is None:
+            prefetcher.start(None)
+            prefetcher._thread.join()
 
-    feed._chunks = Hooked(looked=let_it_read)
-    assert next_of(feed, news).rows.num_rows == 1
+    prefetcher._chunks = Hooked(looked=let_it_read)
+    assert next_of(prefetcher, wakeup).rows.num_rows == 1
     with pytest.raises(ValueError, match="broken"):
-        next_of(feed, news)
+        next_of(prefetcher, wakeup)
 
 
 def test_feed_is_not_quiet_as_soon_as_the_first_chunk_after_silence_is_taken() -> None:
     def take_at_once() -> None:
-        feed.take()
-        quiet.append(feed.quiet)
+        prefetcher.take()
+        quiet.append(prefetcher.quiet)
 
     quiet: list[bool] = []
-    feed, _ = prepared(Scripted(None, chunk("a", 1), chunk("b", 1)))
-    feed._chunks = Hooked(appended=take_at_once)
-    feed.start(None)
-    feed._thread.join()
+    prefetcher, _ = prepared(Scripted(None, chunk("a", 1), chunk("b", 1)))
+    prefetcher._chunks = Hooked(appended=take_at_once)
+    prefetcher.start(None)
+    prefetcher._thread.join()
     assert quiet == [False, False]
 
 
 def test_broker_that_is_away_for_a_moment_is_borne_with() -> None:
-    feed, news = started(Scripted(Unavailable("away"), chunk("a", 1)))
-    assert len(all_of(feed, news)) == 1
-    feed.close()
+    prefetcher, wakeup = started(Scripted(Unavailable("away"), chunk("a", 1)))
+    assert len(all_of(prefetcher, wakeup)) == 1
+    prefetcher.close()
 
 
 def test_feed_is_quiet_when_a_read_has_waited_in_vain() -> None:
@@ -177,12 +179,12 @@ def test_feed_is_quiet_when_a_read_has_waited_in_vain() -> None:
         def finished(self) -> bool:
             return False
 
-    feed, news = started(Silent(chunk("a", 1)))
-    next_of(feed, news)
-    while not feed.quiet:
-        news.wait(PATIENCE_S)
-    assert not feed.finished
-    feed.close()
+    prefetcher, wakeup = started(Silent(chunk("a", 1)))
+    next_of(prefetcher, wakeup)
+    while not prefetcher.quiet:
+        wakeup.wait(PATIENCE_S)
+    assert not prefetcher.finished
+    prefetcher.close()
 
 
 def test_feed_is_not_quiet_while_rows_are_on_their_way() -> None:
@@ -191,16 +193,16 @@ def test_feed_is_not_quiet_while_rows_are_on_their_way() -> None:
     class Late(Scripted):
         @property
         def behind(self) -> bool:
-            quiet.append(feed.quiet)
+            quiet.append(prefetcher.quiet)
             return len(quiet) < 3
 
     quiet: list[bool] = []
-    feed, news = prepared(Late(None, None, None))
-    feed.start(None)
-    while not feed.finished:
-        news.wait(PATIENCE_S)
-    assert quiet == [False, False, False] and feed.quiet
-    feed.close()
+    prefetcher, wakeup = prepared(Late(None, None, None))
+    prefetcher.start(None)
+    while not prefetcher.finished:
+        wakeup.wait(PATIENCE_S)
+    assert quiet == [False, False, False] and prefetcher.quiet
+    prefetcher.close()
 
 
 def test_asking_how_far_a_source_is_bears_with_a_broker_that_is_away() -> None:
@@ -213,9 +215,9 @@ def test_asking_how_far_a_source_is_bears_with_a_broker_that_is_away() -> None:
                 raise answer
             return answer
 
-    feed, _ = started(Asked(None))
-    assert [feed.progress().done, feed.progress().done] == [7, 7]
-    feed.close()
+    prefetcher, _ = started(Asked(None))
+    assert [prefetcher.progress().done, prefetcher.progress().done] == [7, 7]
+    prefetcher.close()
 
 
 def test_batch_counts_origins_through_its_chunks() -> None:

@@ -12,7 +12,7 @@ from headrace.stream.engine.engine import Engine
 from headrace.stream.engine.state_backend import MemoryStateBackend
 from headrace.stream.errors import SourceFailed
 from headrace.stream.plan import MemorySource, TableRef
-from headrace.stream.runner.tables import Tables
+from headrace.stream.runner.session import StaticTables
 from headrace.stream.schema import Schema
 
 ROWS = Schema.of("v bigint")
@@ -45,7 +45,7 @@ def test_table_that_cannot_be_read_again_stays_as_it_is_until_it_can(
     engine: Engine, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.write_text('{"v": 1}\n')
-    tables = Tables(made(path), engine)
+    tables = StaticTables(made(path), engine)
     tables.load(5)
     path.unlink()
     tables.load(1_005)
@@ -60,4 +60,4 @@ def test_table_that_cannot_be_read_again_stays_as_it_is_until_it_can(
 
 def test_table_that_is_not_there_at_the_start_is_an_error(engine: Engine, path: Path) -> None:
     with pytest.raises(SourceFailed, match="no such file"):
-        Tables(made(path), engine).load(5)
+        StaticTables(made(path), engine).load(5)

@@ -10,10 +10,9 @@ import headrace
 import headrace.stream as hs
 from headrace.stream import limits, plan
 from headrace.stream.errors import SinkFailed
-from headrace.stream.runner import keys
-from headrace.stream.runner.deliveries import Deliveries
-from headrace.stream.runner.feeds import News
-from headrace.stream.runner.sink_set import _parts
+from headrace.stream.runner import state_keys
+from headrace.stream.runner.sink_set import DeliveryQueue, _parts
+from headrace.stream.runner.source_set import Wakeup
 from headrace.stream.sinks.base import Outbox
 from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import copied, event, send
@@ -44,26 +43,26 @@ class Sink(Outbox):
         self.closed = True
 
 
-def started(sink: Sink, *left: tuple[int, bytes], retry_timeout_s: float | None = None) -> tuple[Deliveries, News]:
-    news = News()
-    deliveries = Deliveries(sink, news=news, retry_timeout_s=retry_timeout_s)
+def started(sink: Sink, *left: tuple[int, bytes], retry_timeout_s: float | None = None) -> tuple[DeliveryQueue, Wakeup]:
+    wakeup = Wakeup()
+    deliveries = DeliveryQueue(sink, wakeup=wakeup, retry_timeout_s=retry_timeout_s)
     deliveries.start(list(left))
-    return deliveries, news
+    return deliveries, wakeup
 
 
-def done(deliveries: Deliveries, news: News, count: int) -> list[int]:
+def done(deliveries: DeliveryQueue, wakeup: Wakeup, count: int) -> list[int]:
     found: list[int] = []
     while len(found) < count:
-        news.wait(PATIENCE_S)
+        wakeup.wait(PATIENCE_S)
         found += deliveries.take_done()
     return found
 
 
 def test_batches_are_delivered_in_order_those_left_first() -> None:
     sink = Sink()
-    deliveries, news = started(sink, (3, b"3"), (4, b"4"))
+    deliveries, wakeup = started(sink, (3, b"3"), (4, b"4"))
     deliveries.put(5, b"5")
-    assert done(deliveries, news, 3) == [3, 4, 5]
+    assert done(deliveries, wakeup, 3) == [3, 4, 5]
     assert sink.delivered == [(3, b"3"), (4, b"4"), (5, b"5")] and sink.collected == [b"3", b"4"]
     deliveries.close()
     assert sink.closed
@@ -77,10 +76,10 @@ def test_failed_batch_comes_again_before_the_next() -> None:
             raise SinkFailed("sink", "busy")
 
     sink = Sink(refuse)
-    deliveries, news = started(sink)
+    deliveries, wakeup = started(sink)
     deliveries.put(1, b"1")
     deliveries.put(2, b"2")
-    assert done(deliveries, news, 2) == [1, 2]
+    assert done(deliveries, wakeup, 2) == [1, 2]
     assert [number for number, _ in sink.delivered] == [1, 2]
     deliveries.close()
 
@@ -89,10 +88,10 @@ def test_patience_ends_with_the_error() -> None:
     def refuse(_: int) -> None:
         raise SinkFailed("sink", "broken")
 
-    deliveries, news = started(Sink(refuse), retry_timeout_s=0.01)
+    deliveries, wakeup = started(Sink(refuse), retry_timeout_s=0.01)
     deliveries.put(1, b"1")
     with pytest.raises(SinkFailed, match="broken"):
-        done(deliveries, news, 1)
+        done(deliveries, wakeup, 1)
     deliveries.close()
 
 
@@ -102,13 +101,13 @@ def test_it_is_full_when_a_sink_is_behind() -> None:
     def wait(_: int) -> None:
         assert gate.wait(PATIENCE_S)
 
-    deliveries, news = started(Sink(wait))
+    deliveries, wakeup = started(Sink(wait))
     for number in range(limits.OUTBOX_BATCHES_MAX):
         assert not deliveries.full
         deliveries.put(number, b"")
     assert deliveries.full
     gate.set()
-    done(deliveries, news, limits.OUTBOX_BATCHES_MAX)
+    done(deliveries, wakeup, limits.OUTBOX_BATCHES_MAX)
     assert not deliveries.full
     deliveries.close()
 
@@ -148,8 +147,8 @@ def test_sink_that_fails_for_good_ends_the_run_even_if_it_is_far_behind(client: 
     stop = threading.Event()
     runner = threading.Thread(target=run)
     runner.start()
-    outbox = keys.outbox_key(0, 0)
-    while len(client.state(keys.state_name("copied"), outbox)) < limits.OUTBOX_BATCHES_MAX:
+    outbox = state_keys.outbox_key(0, 0)
+    while len(client.state(state_keys.state_name("copied"), outbox)) < limits.OUTBOX_BATCHES_MAX:
         assert not stop.wait(0.01)
     go_on.set()
     runner.join(PATIENCE_S)

@@ -13,10 +13,9 @@ import headrace.stream as hs
 from headrace.errors import InvalidParameter, QueueNotFound
 from headrace.stream.errors import DefinitionChanged, TooManyFailures, UnsupportedQuery
 from headrace.stream.result import Report
-from headrace.stream.runner import inspect, keys, running
-from headrace.stream.runner.control import Control, write_control
-from headrace.stream.runner.reset import reset
-from headrace.stream.runner.store import BrokerStore, RetryPolicy
+from headrace.stream.runner import admin, runner, state_keys
+from headrace.stream.runner.admin import reset
+from headrace.stream.runner.store import BrokerStore, Control, RetryPolicy, write_control
 from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import BASE, copied, counted, counts, event, expected_counts, send, taken
 
@@ -37,7 +36,7 @@ def test_a_run_takes_the_plan_as_it_was_compiled_when_it_was_written(monkeypatch
     def refuse(_: object) -> None:
         raise AssertionError("it was compiled again")
 
-    monkeypatch.setattr(running, "compile_plan", refuse)
+    monkeypatch.setattr(runner, "compile_plan", refuse)
     assert doubled.run().to_arrow().to_pylist() == [{"n": 2}]
 
 
@@ -191,22 +190,22 @@ def test_reset_gives_claimed_messages_back_and_drops_state(client: headrace.Clie
     with pytest.raises(TooManyFailures):
         counts().run(client, until="idle")
     assert client.queue("events").counts().in_flight == 1, "claimed, and not acknowledged"
-    store = BrokerStore(client, keys.state_name("counts"), RetryPolicy(0, threading.Event()))
+    store = BrokerStore(client, state_keys.state_name("counts"), RetryPolicy(0, threading.Event()))
     assert reset(store, client, "counts") > 0
     assert client.queue("events").counts().visible == 1
-    assert list(client.state(keys.state_name("counts"))) == [keys.OWNERS]
-    with pytest.raises(inspect.PipelineUnknown):
-        inspect.pipeline_status(client, "counts")
+    assert list(client.state(state_keys.state_name("counts"))) == [state_keys.OWNERS]
+    with pytest.raises(admin.PipelineUnknown):
+        admin.pipeline_status(client, "counts")
 
 
 def test_reset_that_was_cut_short_is_asked_for_again(client: headrace.Client) -> None:
+    from headrace.stream.runner.admin import _mark
     from headrace.stream.runner.definition import Definition
-    from headrace.stream.runner.reset import _mark
 
     send(client, [event(1)])
     counts().run(client, until="idle")
-    store = BrokerStore(client, keys.state_name("counts"), RetryPolicy(0, threading.Event()))
-    _mark(store, keys.state_name("counts"), Definition({}, {"events": "queue events"}, 8))
+    store = BrokerStore(client, state_keys.state_name("counts"), RetryPolicy(0, threading.Event()))
+    _mark(store, state_keys.state_name("counts"), Definition({}, {"events": "queue events"}, 8))
     with pytest.raises(DefinitionChanged, match="not finished"):
         counts().run(client, until="idle")
     send(client, [event(2)])
@@ -242,7 +241,7 @@ def test_sinks_outside_the_store_get_every_batch_in_order(client: headrace.Clien
     assert [number for number, _ in got] == list(range(1, len(got) + 1))
     assert sum(rows for _, rows in got) == 15
     assert len(taken(client, "out")) == 15
-    assert client.state(keys.state_name("copied"), keys.OUTBOX) == {}
+    assert client.state(state_keys.state_name("copied"), state_keys.OUTBOX) == {}
 
 
 def test_batch_that_a_sink_did_not_take_comes_again_the_same(client: headrace.Client) -> None:
@@ -282,7 +281,7 @@ def test_backfill_reads_files_first_then_the_queue(client: headrace.Client, tmp_
 def test_paused_pipeline_takes_nothing_until_it_is_resumed(client: headrace.Client) -> None:
     send(client, [event(1)])
     copied().run(client, until="idle")
-    store = BrokerStore(client, keys.state_name("copied"), RetryPolicy(0, threading.Event()))
+    store = BrokerStore(client, state_keys.state_name("copied"), RetryPolicy(0, threading.Event()))
     write_control(store, "copied", Control(paused=True))
     stop, paused = threading.Event(), threading.Event()
     seen: list[Report] = []
@@ -319,18 +318,18 @@ def test_more_messages_than_one_transaction_takes(client: headrace.Client) -> No
     pipeline = hs.pipeline("wide", hs.sql("SELECT v FROM events", events=events), sink=hs.queue("out"))
     assert pipeline.run(client, until="idle").rows_out == 25_000
     assert client.queue("out").counts().visible == 25_000
-    assert client.state(keys.state_name("wide"), keys.REDO) == {}
+    assert client.state(state_keys.state_name("wide"), state_keys.REDO) == {}
 
 
 def test_inspection_tells_what_is_there(client: headrace.Client) -> None:
     send(client, [event(number) for number in range(100)])
     counts().run(client, until="idle")
-    found = inspect.pipeline_status(client, "counts", measured=True)
+    found = admin.pipeline_status(client, "counts", measured=True)
     assert found.state_bytes and found.state_parts and found.progress.rows_in == 100 and not found.members
-    [lag] = inspect.lags(client, "counts")
+    [lag] = admin.lags(client, "counts")
     assert (lag.reads, lag.waiting) == ("queue events", 0)
-    [operator] = inspect.state_schemas(client, "counts")
-    rows = pa.concat_tables(inspect.state_rows(client, "counts", operator)).to_pylist()
+    [operator] = admin.state_schemas(client, "counts")
+    rows = pa.concat_tables(admin.state_rows(client, "counts", operator)).to_pylist()
     assert len(rows) == 3 and {row["k0"] for row in rows} == {"a", "b", "c"}
-    with pytest.raises(inspect.PipelineUnknown, match="nobody"):
-        inspect.pipeline_status(client, "nobody")
+    with pytest.raises(admin.PipelineUnknown, match="nobody"):
+        admin.pipeline_status(client, "nobody")

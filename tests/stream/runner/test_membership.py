@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from headrace.process import started_ticks
 from headrace.queue import operations as ops
 from headrace.stream import limits
-from headrace.stream.runner import keys, members
-from headrace.stream.runner.members import Beat, Member, Owners
-from headrace.stream.runner.membership import Membership
+from headrace.stream.runner import membership, state_keys
+from headrace.stream.runner.membership import Heartbeat, Member, Membership, Owners
 from headrace.stream.runner.store import MemoryStore
 
 A = Member("a", "here", 1, 10)
@@ -23,7 +22,7 @@ C = Member("c", "there", 3, 30)
 
 
 def is_lost(member: Member, *, heard_ms: int, now_ms: int, alive: bool) -> bool:
-    return members.is_lost(member, heard_ms=heard_ms, now_ms=now_ms, host="here", alive=lambda _: alive)
+    return membership.is_lost(member, heard_ms=heard_ms, now_ms=now_ms, host="here", alive=lambda _: alive)
 
 
 def test_dead_process_of_this_host_is_lost_at_once() -> None:
@@ -43,11 +42,11 @@ def test_silent_member_is_lost_after_the_bound(member: Member) -> None:
 def test_every_change_of_owners_is_a_new_record() -> None:
     one = joined(Owners(), A)
     assert one == Owners(1, {0: A}, (0,), 1)
-    assert members.leave(one, [A]) == Owners(2, {}, (0,), 1)
+    assert membership.leave(one, [A]) == Owners(2, {}, (0,), 1)
 
 
 def joined(owners: Owners, member: Member, *, shards: int = 1, alone: bool = False) -> Owners:
-    found = members.join(owners, member, shards=shards, alone=alone)
+    found = membership.join(owners, member, shards=shards, alone=alone)
     assert found is not None
     return found
 
@@ -55,26 +54,26 @@ def joined(owners: Owners, member: Member, *, shards: int = 1, alone: bool = Fal
 def test_there_is_a_place_for_each_shard() -> None:
     both = joined(joined(Owners(), A, shards=2), B, shards=2)
     assert both.slots == {0: A, 1: B}
-    assert members.join(both, C, shards=2) is None
+    assert membership.join(both, C, shards=2) is None
 
 
 @pytest.mark.parametrize(("first", "second"), [(True, False), (False, True), (True, True)])
 def test_who_is_alone_shares_with_nobody(first: bool, second: bool) -> None:
     one = joined(Owners(), A, shards=8, alone=first)
-    assert members.join(one, B, shards=8, alone=second) is None
-    assert joined(members.leave(one, [A]), B, shards=8, alone=second).slots == {0: B}
+    assert membership.join(one, B, shards=8, alone=second) is None
+    assert joined(membership.leave(one, [A]), B, shards=8, alone=second).slots == {0: B}
 
 
 def test_free_slots_are_looked_after_by_the_first_member() -> None:
     three = joined(joined(joined(Owners(), A, shards=8), B, shards=8), C, shards=8)
-    two = members.leave(three, [A])
+    two = membership.leave(three, [A])
     assert (two.left_to(1), two.left_to(2)) == ([0], [])
     assert joined(two, A, shards=8).slots[0] == A, "the smallest that is free"
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.sets(st.integers(0, 5), min_size=1))
 def test_shards_are_dealt_evenly_and_few_change_hands(before: list[int], slots: set[int]) -> None:
-    after = members.dealt(before, slots)
+    after = membership.dealt(before, slots)
     counts = Counter(dict.fromkeys(slots, 0))
     counts.update(after)
     assert set(counts) == slots and len(after) == len(before)
@@ -83,7 +82,7 @@ def test_shards_are_dealt_evenly_and_few_change_hands(before: list[int], slots: 
     few, more = divmod(len(before), len(slots))
     had = sorted((before.count(slot) for slot in slots), reverse=True)
     assert moved == len(before) - sum(min(count, few + (place < more)) for place, count in enumerate(had))
-    assert members.dealt(after, slots) == after
+    assert membership.dealt(after, slots) == after
 
 
 @given(st.lists(st.tuples(st.sampled_from("jl"), st.integers(0, 6)), max_size=30), st.integers(1, 9))
@@ -92,9 +91,9 @@ def test_whoever_comes_and_goes_every_shard_has_an_owner(moves: list[tuple[str, 
     for move, number in moves:
         member = Member(str(number), "here", number, 0)
         if move == "j" and owners.slot_of(member) is None:
-            owners = members.join(owners, member, shards=shards) or owners
+            owners = membership.join(owners, member, shards=shards) or owners
         elif move == "l":
-            owners = members.leave(owners, [member])
+            owners = membership.leave(owners, [member])
         assert len(owners.slots) <= shards and set(owners.slots) <= set(range(owners.used))
         if owners.slots:
             assert sorted(shard for slot in owners.slots for shard in owners.shards_of(slot)) == list(range(shards))
@@ -103,26 +102,26 @@ def test_whoever_comes_and_goes_every_shard_has_an_owner(moves: list[tuple[str, 
 
 
 def test_member_is_watched_while_another_beats() -> None:
-    beats = {"a": Beat(A, 1_000), "b": Beat(B, 1_000)}
-    assert members.watched(beats, A, 1_000 + limits.MEMBER_LOST_MS)
-    assert not members.watched(beats, A, 1_001 + limits.MEMBER_LOST_MS)
-    assert not members.watched({"a": Beat(A, 1_000)}, A, 1_000)
+    beats = {"a": Heartbeat(A, 1_000), "b": Heartbeat(B, 1_000)}
+    assert membership.watched(beats, A, 1_000 + limits.MEMBER_LOST_MS)
+    assert not membership.watched(beats, A, 1_001 + limits.MEMBER_LOST_MS)
+    assert not membership.watched({"a": Heartbeat(A, 1_000)}, A, 1_000)
 
 
 def test_this_process_lives_and_another_with_its_pid_does_not() -> None:
-    me = members.this_process()
-    assert members.is_alive(me)
-    assert not members.is_alive(Member("x", me.host, me.pid, me.started + 1))
-    assert not members.is_alive(Member("x", me.host, 2**22 + 1, 0))
+    me = membership.this_process()
+    assert membership.is_alive(me)
+    assert not membership.is_alive(Member("x", me.host, me.pid, me.started + 1))
+    assert not membership.is_alive(Member("x", me.host, 2**22 + 1, 0))
 
 
 def test_process_that_nobody_has_asked_for_since_it_died_is_dead() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     member = Member("x", "here", child.pid, started_ticks(child.pid))
-    assert members.is_alive(member)
+    assert membership.is_alive(member)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and still listed
-    assert not members.is_alive(member)
+    assert not membership.is_alive(member)
     child.communicate()
 
 
@@ -140,22 +139,22 @@ class Clocked(MemoryStore):
         self.written += 1
 
 
-def membership(store: Clocked, member: Member, *, alive: bool = True) -> Membership:
+def member_of(store: Clocked, member: Member, *, alive: bool = True) -> Membership:
     return Membership(store, "p", member=member, alive=lambda _: alive)
 
 
 def test_second_member_stands_by_until_the_first_leaves() -> None:
     store = Clocked()
-    first, second = membership(store, A), membership(store, B)
+    first, second = member_of(store, A), member_of(store, B)
     assert first.take() and not second.take()
     first.leave()
     assert second.take()
-    assert second.owners == store.read(keys.OWNERS)[keys.OWNERS]
+    assert second.owners == store.read(state_keys.OWNERS)[state_keys.OWNERS]
 
 
 def test_member_keeps_what_it_has() -> None:
     store = Clocked()
-    first = membership(store, A)
+    first = member_of(store, A)
     assert first.take()
     owners = first.owners
     assert first.take() and first.owners == owners
@@ -163,13 +162,13 @@ def test_member_keeps_what_it_has() -> None:
 
 def test_standby_takes_over_at_once_when_the_process_is_dead() -> None:
     store = Clocked()
-    assert membership(store, A).take()
-    assert membership(store, B, alive=False).take()
+    assert member_of(store, A).take()
+    assert member_of(store, B, alive=False).take()
 
 
 def test_standby_takes_over_from_one_that_is_silent() -> None:
     store = Clocked()
-    first, second = membership(store, C), membership(store, B)
+    first, second = member_of(store, C), member_of(store, B)
     first.take()
     second.beat(always=True)
     for _ in range(10):
@@ -185,7 +184,7 @@ def test_standby_takes_over_from_one_that_is_silent() -> None:
 
 def test_member_that_nobody_watches_writes_nothing() -> None:
     store = Clocked()
-    first = membership(store, A)
+    first = member_of(store, A)
     first.take()
     written = store.written
     for _ in range(100):
@@ -197,57 +196,57 @@ def test_member_that_nobody_watches_writes_nothing() -> None:
 def test_thread_beats_while_a_batch_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MEMBER_BEAT_MS", 1)
     store = Clocked()
-    first = membership(store, A)
-    assert first.take(shards=2) and membership(store, B).take(shards=2)
+    first = member_of(store, A)
+    assert first.take(shards=2) and member_of(store, B).take(shards=2)
     first.take(shards=2)
     before = store.written
     with first.beating():
         while store.written < before + 3:
             pass
-    assert keys.BEAT + b"a" in store.read(keys.BEAT)
+    assert state_keys.BEAT + b"a" in store.read(state_keys.BEAT)
 
 
 def test_newcomer_is_not_taken_for_lost_before_its_first_beat() -> None:
     store = Clocked()
-    first = membership(store, A)
+    first = member_of(store, A)
     assert first.take(shards=2)
     store.at_ms += limits.MEMBER_LOST_MS * 100
-    assert membership(store, C).take(shards=2)
+    assert member_of(store, C).take(shards=2)
     first.take(shards=2)
     assert not first.drop_lost()
     store.at_ms += limits.MEMBER_LOST_MS + 1
     assert first.drop_lost()
-    assert members.read_owners(first.owners).shards == (0, 0)
+    assert membership.read_owners(first.owners).shards == (0, 0)
 
 
 def test_beats_of_those_who_were_killed_are_removed() -> None:
     store = Clocked()
-    membership(store, C).beat(always=True)
-    first = membership(store, A)
+    member_of(store, C).beat(always=True)
+    first = member_of(store, A)
     first.take()
     store.at_ms += limits.MEMBER_FORGOTTEN_MS + 1
-    membership(store, B).beat(always=True)
-    assert list(store.read(keys.BEAT)) == [keys.BEAT + b"b"]
+    member_of(store, B).beat(always=True)
+    assert list(store.read(state_keys.BEAT)) == [state_keys.BEAT + b"b"]
 
 
 def test_one_who_leaves_takes_its_beat_along() -> None:
     store = Clocked()
-    second = membership(store, B)
+    second = member_of(store, B)
     second.beat(always=True)
     second.leave()
-    assert not store.read(keys.BEAT)
+    assert not store.read(state_keys.BEAT)
 
 
 def test_of_two_that_take_over_at_once_one_has_it() -> None:
     store = Clocked()
-    first = membership(store, A)
-    other = membership(store, B)
+    first = member_of(store, A)
+    other = member_of(store, B)
     read = store.read
 
     def interleaved(prefix: bytes, limit: int | None = None) -> dict[bytes, bytes]:
         found = read(prefix, limit)
         store.read = read  # type: ignore[method-assign]
-        if prefix == keys.OWNERS:
+        if prefix == state_keys.OWNERS:
             assert other.take()
         return found
 

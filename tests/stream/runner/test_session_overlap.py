@@ -14,14 +14,14 @@ from headrace.errors import InvalidParameter
 from headrace.queue import operations as ops
 from headrace.stream import limits
 from headrace.stream.engine.engine import Engine, Step
-from headrace.stream.runner import keys
+from headrace.stream.runner import state_keys
 from headrace.stream.runner.batch import Batch
 from headrace.stream.runner.membership import Membership
 from headrace.stream.runner.source_set import SourceSet
 from headrace.stream.runner.store import BrokerStore, RetryPolicy
 from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import copied, counted, counts, event, expected_counts, send, taken
-from tests.stream.runner.test_broker_away import Lossy
+from tests.stream.runner.test_retries import Lossy
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def wait_for_batches(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
         nonlocal left
         batch = gather(self)
         while not batch.chunks and left:
-            self._news.wait(PATIENCE_S)
+            self._wakeup.wait(PATIENCE_S)
             batch = gather(self)
         left -= batch.rows
         return batch
@@ -130,7 +130,7 @@ def test_what_follows_a_commit_that_failed_is_not_committed(client: headrace.Cli
 def test_who_is_taken_over_with_a_commit_under_way_changes_nothing(client: headrace.Client) -> None:
     rows = [event(number) for number in range(400)]
     send(client, rows)
-    store = BrokerStore(client, keys.state_name("counts"), RetryPolicy(5, threading.Event()))
+    store = BrokerStore(client, state_keys.state_name("counts"), RetryPolicy(5, threading.Event()))
     other = Membership(store, "counts", alive=lambda _: False)
     stop = threading.Event()
 

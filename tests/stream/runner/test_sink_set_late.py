@@ -5,7 +5,7 @@ import pyarrow as pa
 import headrace
 from headrace.queue import limits as queue_limits
 from headrace.stream.engine.operator import Refused
-from headrace.stream.runner.refused import late_entries
+from headrace.stream.runner.sink_set import late_entries
 from tests.stream.runner.pipelines import counts, event, send, taken
 
 

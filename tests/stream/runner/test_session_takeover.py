@@ -12,13 +12,13 @@ import headrace.stream as hs
 from headrace.stream import limits
 from headrace.stream.errors import PipelineBusy
 from headrace.stream.result import Report
-from headrace.stream.runner import keys
-from headrace.stream.runner.commit import Ledger, TakenOver
-from headrace.stream.runner.feeds import News
+from headrace.stream.runner import state_keys
+from headrace.stream.runner.commit import Committer, TakenOver
 from headrace.stream.runner.job import Job, Settings
 from headrace.stream.runner.membership import Membership
-from headrace.stream.runner.queues import prepare_queues
+from headrace.stream.runner.runner import prepare_queues
 from headrace.stream.runner.session import Session
+from headrace.stream.runner.source_set import Wakeup
 from headrace.stream.runner.store import BrokerStore, RetryPolicy
 from tests.patience import PATIENCE_S
 from tests.stream.runner.pipelines import counted, counts, event, expected_counts, send, taken
@@ -26,15 +26,15 @@ from tests.stream.runner.pipelines import counted, counts, event, expected_count
 
 @pytest.fixture
 def store(client: headrace.Client) -> BrokerStore:
-    return BrokerStore(client, keys.state_name("counts"), RetryPolicy(5, threading.Event()))
+    return BrokerStore(client, state_keys.state_name("counts"), RetryPolicy(5, threading.Event()))
 
 
 def opened(client: headrace.Client, store: BrokerStore, membership: Membership) -> Session:
     pipeline = counts()
     job = Job(pipeline.plan, pipeline.physical, Settings(batch_rows=50, until="idle"))
     prepare_queues(job, client)
-    ledger = Ledger(store, "counts", 0, membership.owners)
-    session = Session(job, store, client, ledger, news=News(), retry=RetryPolicy(5, threading.Event()))
+    committer = Committer(store, "counts", 0, membership.owners)
+    session = Session(job, store, client, committer, wakeup=Wakeup(), retry=RetryPolicy(5, threading.Event()))
     session.open()
     return session
 
@@ -56,10 +56,10 @@ def test_zombie_changes_nothing_and_nothing_is_lost(client: headrace.Client, sto
         assert new.take(), "the other's process is dead, as far as this one knows"
         with closing(opened(client, store, new)) as session:
             turned(session)
-            before = (client.state(keys.state_name("counts")), len(taken(client, "out")))
+            before = (client.state(state_keys.state_name("counts")), len(taken(client, "out")))
             with pytest.raises(TakenOver):
                 turned(zombie)
-            assert (client.state(keys.state_name("counts")), len(taken(client, "out"))) == before
+            assert (client.state(state_keys.state_name("counts")), len(taken(client, "out"))) == before
             while not session.rested:
                 if session.turn() is None:
                     session.wait(0.05)
@@ -109,7 +109,7 @@ def test_run_that_is_to_end_does_not_stand_by_for_ever(
 ) -> None:
     send(client, [event(1)])
     monkeypatch.setattr(limits, "MEMBER_LOST_MS", 0)
-    monkeypatch.setattr("headrace.stream.runner.members.is_lost", lambda *_, **__: False)
+    monkeypatch.setattr("headrace.stream.runner.membership.is_lost", lambda *_, **__: False)
     assert Membership(store, "counts").take()
     with pytest.raises(PipelineBusy, match="another process"):
         counts().run(client, until="idle")

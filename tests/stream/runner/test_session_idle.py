@@ -10,12 +10,12 @@ import pytest
 import headrace
 import headrace.stream as hs
 from headrace.stream.pipelines import Pipeline
-from headrace.stream.runner import keys
-from headrace.stream.runner.commit import Ledger
-from headrace.stream.runner.feeds import News
+from headrace.stream.runner import state_keys
+from headrace.stream.runner.commit import Committer
 from headrace.stream.runner.job import Job, Settings
-from headrace.stream.runner.queues import prepare_queues
+from headrace.stream.runner.runner import prepare_queues
 from headrace.stream.runner.session import Session
+from headrace.stream.runner.source_set import Wakeup
 from headrace.stream.runner.store import BrokerStore, RetryPolicy
 from tests.stream.runner.pipelines import counts, event, send, taken
 
@@ -31,15 +31,15 @@ class Clocked(BrokerStore):
 
 @pytest.fixture
 def store(client: headrace.Client) -> Clocked:
-    return Clocked(client, keys.state_name("counts"), RetryPolicy(5, threading.Event()))
+    return Clocked(client, state_keys.state_name("counts"), RetryPolicy(5, threading.Event()))
 
 
 def opened(client: headrace.Client, store: BrokerStore, pipeline: Pipeline | None = None) -> Session:
     pipeline = pipeline or counts(idle="1 hour")
     job = Job(pipeline.plan, pipeline.physical, Settings(until="idle"))
     prepare_queues(job, client)
-    ledger = Ledger(store, "counts", 0, None)
-    session = Session(job, store, client, ledger, news=News(), retry=RetryPolicy(5, threading.Event()))
+    committer = Committer(store, "counts", 0, None)
+    session = Session(job, store, client, committer, wakeup=Wakeup(), retry=RetryPolicy(5, threading.Event()))
     session.open()
     return session
 
@@ -87,10 +87,10 @@ def test_idle_pipeline_commits_nothing(client: headrace.Client, store: Clocked) 
     send(client, [event(1)])
     with closing(opened(client, store)) as session:
         settled(session)
-        before = client.state(keys.state_name("counts"))
+        before = client.state(state_keys.state_name("counts"))
         for _ in range(20):
             assert session.turn() is None
-        assert client.state(keys.state_name("counts")) == before
+        assert client.state(state_keys.state_name("counts")) == before
 
 
 def test_silent_source_holds_nothing_up_while_another_is_busy(client: headrace.Client, store: Clocked) -> None:
