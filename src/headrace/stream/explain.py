@@ -6,7 +6,7 @@ from headrace.durations import duration_text
 from headrace.picture import Box, draw
 from headrace.stream import physical, plan
 from headrace.stream.sql import compile as compile_plan
-from headrace.stream.sql import spark_refusals, to_spark
+from headrace.stream.sql import spark_restrictions, to_spark
 
 
 def explain(pipeline: plan.Pipeline, *, sql: bool = False) -> str:
@@ -19,7 +19,7 @@ def explain(pipeline: plan.Pipeline, *, sql: bool = False) -> str:
     parts = [_heading(pipeline), "\n".join(_tree(pipeline.output, "")), "", "Operators", *_operators(compiled)]
     if compiled.warnings:
         parts += ["", "Warnings", *(f"  {warning}" for warning in compiled.warnings)]
-    refusals = spark_refusals(pipeline)
+    refusals = spark_restrictions(pipeline)
     if refusals:
         parts += ["", "Not on Spark", *(f"  {refusal}" for refusal in refusals)]
     if sql:

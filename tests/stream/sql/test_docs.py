@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import headrace.stream as hs
-from headrace.stream.sql.aggregates import KINDS
+from headrace.stream.sql.aggregate_functions import KINDS
 from headrace.stream.sql.functions import TABLE
 
 PAGE = (Path(__file__).parents[3] / "docs" / "stream-sql.md").read_text()

@@ -17,14 +17,14 @@ from headrace.stream.plan import (
     walk,
 )
 from headrace.stream.sql import compile as compile_plan
-from headrace.stream.sql.spark_refusals import spark_refusals_of
+from headrace.stream.sql.restrictions import spark_restrictions_of
 
 
 def refusals(pipeline: Pipeline) -> list[UnsupportedQuery]:
     """All of them; empty if Spark can run the pipeline."""
     nodes = walk(pipeline.output)
     return [
-        *spark_refusals_of(pipeline, compile_plan(pipeline)),
+        *spark_restrictions_of(pipeline, compile_plan(pipeline)),
         *(refusal for source in sources_of(pipeline.output) for refusal in _of_source(source)),
         *(refusal for node in nodes for refusal in _of_node(node)),
     ]

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from headrace.stream import physical, plan
 from headrace.stream.errors import UnsupportedQuery
-from headrace.stream.sql.analysis import Analysis, Roles
 from headrace.stream.sql.compiler import Compiler, pruned
-from headrace.stream.sql.spark import WINDOW_TIME, SparkQuery, rewritten
-from headrace.stream.sql.spark_refusals import spark_refusals_of
+from headrace.stream.sql.relation import Analysis, TimeColumns
+from headrace.stream.sql.restrictions import spark_restrictions_of
+from headrace.stream.sql.spark_sql import WINDOW_TIME, SparkQuery, rewritten
 from headrace.stream.sql.types import Types
 
 
@@ -49,19 +49,19 @@ def to_spark(step: plan.SqlStep) -> SparkQuery:
     return SparkQuery(text, views, tuple(found.schema.names), found.time, step.functions, windowed)
 
 
-def spark_refusals(pipeline: plan.Pipeline) -> list[UnsupportedQuery]:
+def spark_restrictions(pipeline: plan.Pipeline) -> list[UnsupportedQuery]:
     """What only the embedded engine can run. Raises UnsupportedQuery for what neither can."""
-    return spark_refusals_of(pipeline, compile(pipeline))
+    return spark_restrictions_of(pipeline, compile(pipeline))
 
 
 __all__ = [
     "WINDOW_TIME",
     "Analysis",
-    "Roles",
     "SparkQuery",
+    "TimeColumns",
     "analyse",
     "analyse_node",
     "compile",
-    "spark_refusals",
+    "spark_restrictions",
     "to_spark",
 ]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from headrace.stream.schema import type_name
-from headrace.stream.sql.dialect import refused, written
+from headrace.stream.sql.dialect import unsupported, written
 from headrace.stream.sql.types import Typed, literal, sql_type
 
 _PRECISION_MAX: Final = 38
@@ -29,10 +29,10 @@ def write(operator: str, left: Typed, right: Typed, node: exp.Expr) -> str:
         return f"({one} {operator} {other})"
     for kind in (one_type, other_type):
         if not numeric(kind):
-            raise refused(node, written(node), f"{operator} needs numbers, not {type_name(kind)}",
+            raise unsupported(node, written(node), f"{operator} needs numbers, not {type_name(kind)}",
                           "a CAST; for time: ts + INTERVAL 10 MINUTES, or timestampdiff(SECOND, a, b)")  # fmt: skip
     if operator == "div" and (pa.types.is_floating(one_type) or pa.types.is_floating(other_type)):
-        raise refused(node, written(node), "div is for whole numbers and decimals", "CAST(a / b AS bigint)")
+        raise unsupported(node, written(node), "div is for whole numbers and decimals", "CAST(a / b AS bigint)")
     if operator in {"/", "%", "div"}:
         return _divided(operator, left, right)
     result = _decimal_type(operator, left, right)
@@ -75,13 +75,13 @@ def mixed(values: Iterable[tuple[exp.Expr, pa.DataType]]) -> None:
         first = known[0][1]
         text = pa.types.is_string(kind) != pa.types.is_string(first)
         if text or _flag_and_number(kind, first) or _flag_and_number(first, kind):
-            raise refused(node, written(node), f"{type_name(kind)} does not go with {type_name(first)}", "a CAST")
+            raise unsupported(node, written(node), f"{type_name(kind)} does not go with {type_name(first)}", "a CAST")
 
 
 def ordered(node: exp.Expr, kind: pa.DataType) -> None:
     """Refuses to order what has parts: a NULL in an array is its least in Spark, its greatest in DuckDB."""
     if pa.types.is_nested(kind):
-        raise refused(node, written(node), f"{type_name(kind)} has no order", "one of its elements or fields")
+        raise unsupported(node, written(node), f"{type_name(kind)} has no order", "one of its elements or fields")
 
 
 def _flag_and_number(one: pa.DataType, other: pa.DataType) -> bool:

@@ -1,7 +1,15 @@
-"""From a plan's nodes to operators. The SQL of a step is compiled by `query.py`; here are the nodes around it."""
+"""From the nodes of a plan to operators: sources, Python steps, dedup, and the SELECTs of SQL steps (WITH, FROM, UNION ALL, WHERE, the
+SELECT list). A node may be a query and a query reads nodes, so both are compiled here.
+
+joins.py          FROM with JOIN
+group_by.py       GROUP BY and HAVING, windows
+top.py            ROW_NUMBER() with a bound
+restrictions.py   what a SELECT must not have
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
@@ -10,10 +18,11 @@ from headrace.stream import limits, physical, plan
 from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.physical import INPUT
 from headrace.stream.schema import Schema
-from headrace.stream.sql.analysis import Roles, is_time
-from headrace.stream.sql.dialect import refused
-from headrace.stream.sql.relation import Relation, Scope, item_of, project, project_operator
-from headrace.stream.sql.types import Types
+from headrace.stream.sql import group_by, joins, restrictions, top
+from headrace.stream.sql.dialect import close_matches, parse, unsupported, written
+from headrace.stream.sql.expressions import Writer, conjuncts, internal
+from headrace.stream.sql.relation import Item, Relation, Scope, TimeColumns, is_time, item_of, project, project_operator
+from headrace.stream.sql.types import Types, Untyped, sql_type
 
 QUEUE_METADATA = Schema.of("message_id string, sent_at timestamp, message_group string, sequence bigint")
 
@@ -70,11 +79,9 @@ class Compiler:
         if isinstance(node, plan.DedupStep):
             return self._dedup(node)
         schema, time = source_schema(node), node.time.column if node.time else None
-        return Relation(self.add(physical.Read(node, schema, time)), schema, Roles(time))
+        return Relation(self.add(physical.Read(node, schema, time)), schema, TimeColumns(time))
 
     def _sql(self, step: plan.SqlStep) -> Relation:
-        from headrace.stream.sql.query import Query  # noqa: PLC0415 # a query reads nodes, and a node may be a query
-
         try:
             return Query(self, step).relation()
         except UnsupportedQuery as error:
@@ -119,7 +126,7 @@ class Compiler:
                 self.operators[place] = replace(operator, mode="append")
             elif isinstance(operator.window, physical.Session):
                 node, step = self.sessions[place]
-                error = refused(
+                error = unsupported(
                     node,
                     "session_window in mode 'update'",
                     "a session that grows would be another row",
@@ -150,7 +157,7 @@ class Compiler:
     def unwindowed_top(self, node: exp.Expr, step: str) -> None:
         """A top over all time: only as results that change."""
         if self.mode == "append":
-            raise refused(
+            raise unsupported(
                 node, "ROW_NUMBER()", "without the window in PARTITION BY it is never final, so in mode 'append' nothing would"
                 " ever come", "PARTITION BY window_start, window_end, … over a windowed query, or mode='update'",
             )  # fmt: skip
@@ -189,7 +196,7 @@ def _column(step: plan.DedupStep, schema: Schema, key: str) -> str:
     return found.name
 
 
-def _kept(roles: Roles, schema: Schema) -> Roles:
+def _kept(roles: TimeColumns, schema: Schema) -> TimeColumns:
     """What a Python step leaves of the roles: columns that it still gives, as timestamps. It must not change them."""
     kept = {field.name: field.name for field in schema.fields if is_time(field.type)}
     return roles.renamed(kept)
@@ -218,3 +225,187 @@ def _moved(operator: physical.Operator, places: dict[int, int]) -> physical.Oper
     if isinstance(operator, physical.Union):
         return replace(operator, inputs=tuple(places[place] for place in operator.inputs))
     return replace(operator, input=places[operator.input])
+
+
+# A SELECT as relations and operators: WITH, FROM, UNION ALL, WHERE, the SELECT list.
+#
+# joins.py       FROM with JOIN
+# aggregate.py   GROUP BY and HAVING
+# top.py         ROW_NUMBER() with a bound
+# refusals.py    what a SELECT must not have
+
+
+Named = tuple[str, exp.Expr]
+"""A column of a SELECT list: its name and its expression."""
+
+
+@dataclass(slots=True)
+class Query:
+    """One SQL step being compiled."""
+
+    compiler: Compiler
+    step: plan.SqlStep
+
+    @property
+    def python(self) -> dict[str, plan.Function]:
+        return {function.name.lower(): function for function in self.step.functions}
+
+    def relation(self) -> Relation:
+        """The rows that the step gives."""
+        self.compiler.types.declare(self.step.functions)
+        try:
+            relation = self.query(parse(self.step.text, self.step.name), {})
+        except Untyped as error:
+            raise UnsupportedQuery(
+                "the query", f"its types do not fit: {error}", "a CAST", step=self.step.name
+            ) from None
+        if relation.rank is not None:
+            raise top.unbounded(relation.rank)
+        return relation
+
+    def query(self, node: exp.Expr, known: dict[str, Relation]) -> Relation:
+        """A SELECT, UNION ALL, or one of these in parentheses; `known`: what WITH has named."""
+        if isinstance(node, exp.Subquery):
+            return self.query(node.this, known)
+        if not isinstance(node, exp.Select | exp.Union) or type(node) in restrictions.SET_OPERATIONS:
+            raise restrictions.statement(node)
+        known = {**known, **self._named(node, known)}
+        return self._union(node, known) if isinstance(node, exp.Union) else self._select(node, known)
+
+    def _named(self, node: exp.Expr, known: dict[str, Relation]) -> dict[str, Relation]:
+        clause = node.args.get("with_")
+        if clause is None:
+            return {}
+        if clause.args.get("recursive"):
+            raise unsupported(clause, "WITH RECURSIVE", "a stream has no end to recurse to")
+        found: dict[str, Relation] = {}
+        for item in clause.expressions:
+            found[item.alias.lower()] = self.query(item.this, {**known, **found})
+        return found
+
+    def table(self, node: exp.Expr, known: dict[str, Relation]) -> Relation | plan.TableRef:
+        """What stands in FROM or JOIN: a query, a name of WITH, an input, a table."""
+        restrictions.from_item(node)
+        if isinstance(node, exp.Subquery):
+            return self.query(node.this, known)
+        wanted = node.name.lower()
+        if wanted in known:
+            return known[wanted]
+        for alias, item in self.step.inputs:
+            if alias.lower() == wanted:
+                return item if isinstance(item, plan.TableRef) else self.compiler.node(item)
+        names = [*known, *(alias for alias, _ in self.step.inputs)]
+        raise unsupported(node, written(node), "there is no stream or table of this name", close_matches(wanted, names))
+
+    def writer(self, scope: Scope) -> Writer:
+        return Writer(scope, self.python)
+
+    def settled(self, relation: Relation) -> Relation:
+        return self.compiler.settled(relation, self.step.name)
+
+    def _union(self, node: exp.Union, known: dict[str, Relation]) -> Relation:
+        if node.args.get("distinct"):
+            raise unsupported(
+                node, "UNION", "removing duplicates needs every row for ever", "UNION ALL, then .dedup(key, within=…)"
+            )
+        restrictions.tail(node)
+        sides = [self.query(side, known) for side in (node.left, node.right)]
+        for side in sides:
+            if side.rank is not None:
+                raise top.unbounded(side.rank)
+        return self._united(node, sides)
+
+    def _united(self, node: exp.Union, sides: list[Relation]) -> Relation:
+        counts = [len(side.schema.fields) for side in sides]
+        if counts[0] != counts[1]:
+            raise unsupported(node, "UNION ALL", f"the sides have {counts[0]} and {counts[1]} columns")
+        names = sides[0].schema.names
+        settled = [self.settled(side) for side in self._alike(sides, names)]
+        roles = settled[0].roles if settled[0].roles == settled[1].roles else replace(
+            settled[0].roles, start=None, end=None, size_us=None, slide_us=None,
+            time=settled[0].roles.time if settled[0].roles.time == settled[1].roles.time else None,
+        )  # fmt: skip
+        schema = settled[0].schema
+        place = self.compiler.add(physical.Union(tuple(side.place for side in settled), schema, roles.time))
+        return Relation(place, schema, roles, changes=any(side.changes for side in sides))
+
+    def _alike(self, sides: list[Relation], names: list[str]) -> list[Relation]:
+        """Both sides with the names of the first, and types that both fit."""
+        rows = [side.schema.arrow() for side in sides]
+        nulls = [
+            ", ".join(f"CAST(NULL AS {sql_type(field.type)}) AS c{place}" for place, field in enumerate(row))
+            for row in rows
+        ]
+        scope = Scope.of(sides[0], "", self.compiler.types)
+        common = self.compiler.types.schema_of(f"SELECT {nulls[0]} UNION ALL SELECT {nulls[1]}", scope.relation.schema)
+        found = []
+        for side in sides:
+            items = [
+                item_of(column.name, wanted) if column.type == kind else
+                Item(wanted, f"CAST({item_of(column.name).sql} AS {sql_type(kind)})")
+                for column, wanted, kind in zip(side.schema.fields, names, common.types, strict=True)
+            ]  # fmt: skip
+            found.append(project(Scope.of(side, "", self.compiler.types), items))
+        return found
+
+    def _select(self, node: exp.Select, known: dict[str, Relation]) -> Relation:
+        restrictions.select(node)
+        where = node.args.get("where")
+        conditions = conjuncts(where.this if where is not None else None)
+        scope, conditions = joins.from_clause(self, node, known, conditions)
+        named = self._names(node, scope)
+        qualify = conjuncts(node.args["qualify"].this) if node.args.get("qualify") else []
+        if group_by.wanted(node):
+            scope, named, conditions, qualify = group_by.compile_group(self, node, scope, named, conditions)
+        if qualify or any(isinstance(item, exp.Window) for _, item in named):
+            return top.ranked(self, scope, named, conditions, qualify)
+        return self.projected(scope, named, conditions)
+
+    def projected(
+        self, scope: Scope, named: Sequence[Named], conditions: Iterable[exp.Expr], extra: Iterable[Item] = ()
+    ) -> Relation:
+        """SELECT named, extra FROM scope WHERE conditions."""
+        writer = self.writer(scope)
+        items = [Item(name, writer(node), writer.column(node)) for name, node in named]
+        where = [writer.condition(node) for node in conditions]
+        try:
+            return project(scope, [*items, *extra], where, self.step.functions)
+        except Untyped:
+            for _, node in named:
+                writer.typed(node)  # refuses the one that is to blame, with its place
+            raise
+
+    def _names(self, node: exp.Select, scope: Scope) -> list[Named]:
+        """The SELECT list, stars spelled out, everything with a name."""
+        named: list[Named] = []
+        for item in node.expressions:
+            named.extend(self._name(item, scope))
+        seen: set[str] = set()
+        for name, item in named:
+            if name.lower() in seen:
+                raise unsupported(
+                    item if item.parent else node, name, "two columns have this name", "another name: … AS other"
+                )
+            seen.add(name.lower())
+        return named
+
+    def _name(self, item: exp.Expr, scope: Scope) -> list[Named]:
+        if item.is_star:
+            return _starred(item, scope)
+        if isinstance(item, exp.Alias):
+            return [(item.alias, item.this)]
+        if isinstance(item, exp.Column | exp.Dot):
+            return [(item.name if isinstance(item, exp.Column) else item.expression.name, item)]
+        raise unsupported(item, written(item), "a computed column needs a name", f"{written(item)} AS name")
+
+
+def _starred(item: exp.Expr, scope: Scope) -> list[Named]:
+    star = item if isinstance(item, exp.Star) else item.this
+    if any(star.args.get(key) for key in ("except_", "except", "replace", "rename")):
+        raise unsupported(item, written(item), "a star has no exceptions here", "the names of the columns")
+    table = item.table if isinstance(item, exp.Column) else ""
+    if table and table.lower() not in {alias.lower() for alias, _ in scope.names}:
+        raise unsupported(
+            item, written(item), f"there is no table {table!r} here", close_matches(table, [a for a, _ in scope.names])
+        )
+    return [(visible, internal(column)) for visible, column in scope.columns(table)]

@@ -6,7 +6,9 @@ call stays a name with arguments, and `functions*.py` alone say what there is an
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import sqlglot
@@ -71,7 +73,7 @@ def place(node: exp.Expr) -> tuple[int, int]:
     return min(found)[1:] if found else (0, 0)
 
 
-def refused(node: exp.Expr, construct: str, reason: str, instead: str = "") -> UnsupportedQuery:
+def unsupported(node: exp.Expr, construct: str, reason: str, instead: str = "") -> UnsupportedQuery:
     """The error for a construct at the place of `node`, or of what holds it if it has none."""
     holder: exp.Expr | None = node
     while holder is not None:
@@ -86,3 +88,13 @@ def written(node: exp.Expr) -> str:
     """The node as Spark's SQL, in one short line."""
     text = node.sql(dialect=Spark).replace("\n", " ")
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+# --- Names like the one that somebody wrote ---
+
+
+def close_matches(word: str, names: Iterable[str]) -> str:
+    """At most three of `names` that look like `word`, as text; empty if none does."""
+    lower = {candidate.lower(): candidate for candidate in names}
+    found = [lower[candidate] for candidate in difflib.get_close_matches(word.lower(), lower, n=3, cutoff=0.7)]
+    return " or ".join(found)

@@ -17,9 +17,8 @@ from headrace.durations import DurationInvalid, duration_us
 from headrace.stream import plan
 from headrace.stream.errors import SchemaInvalid
 from headrace.stream.schema import from_sql_type, type_name
-from headrace.stream.sql import arithmetic, casts, functions, refusals
-from headrace.stream.sql.dialect import refused, written
-from headrace.stream.sql.near import near
+from headrace.stream.sql import arithmetic, casts, functions, restrictions
+from headrace.stream.sql.dialect import close_matches, unsupported, written
 from headrace.stream.sql.relation import Scope
 from headrace.stream.sql.types import literal, name, sql_type
 
@@ -39,7 +38,7 @@ class Writer:
         writer = _WRITERS.get(type(node))
         if writer is None:
             reason, instead = _REFUSED.get(type(node), ("streams do not have this", ""))
-            raise refused(node, written(node), reason, instead)
+            raise unsupported(node, written(node), reason, instead)
         return writer(self, node)
 
     def typed(self, node: exp.Expr) -> tuple[str, pa.DataType]:
@@ -51,7 +50,7 @@ class Writer:
         """SQL of what is true or false; Spark takes no number for it. Raises UnsupportedQuery."""
         sql, kind = self.typed(node)
         if not pa.types.is_boolean(kind) and not isinstance(node, exp.Null):
-            raise refused(node, written(node), f"a condition is true or false, not {type_name(kind)}")
+            raise unsupported(node, written(node), f"a condition is true or false, not {type_name(kind)}")
         return sql
 
     def column(self, node: exp.Expr) -> str | None:
@@ -90,7 +89,7 @@ def conjuncts(node: exp.Expr | None) -> list[exp.Expr]:
 def interval_text(node: exp.Interval) -> str:
     """What stands in an INTERVAL literal: `10 minutes`."""
     if not isinstance(node.this, exp.Literal):
-        raise refused(node, written(node), "an interval is a literal here", "INTERVAL 10 MINUTES")
+        raise unsupported(node, written(node), "an interval is a literal here", "INTERVAL 10 MINUTES")
     unit = node.args.get("unit")
     return f"{node.this.name} {unit.name.lower()}" if unit is not None else str(node.this.name).lower()
 
@@ -99,18 +98,18 @@ def interval_us(node: exp.Expr) -> int:
     """The length of a literal: INTERVAL 10 MINUTES, or '10 minutes'. Raises UnsupportedQuery."""
     text = interval_text(node) if isinstance(node, exp.Interval) else str(node.name)
     if not isinstance(node, exp.Interval) and not (isinstance(node, exp.Literal) and node.is_string):
-        raise refused(node, written(node), "this must be a length of time, written out", "'10 seconds'")
+        raise unsupported(node, written(node), "this must be a length of time, written out", "'10 seconds'")
     try:
         return duration_us(text)
     except DurationInvalid as error:
-        raise refused(node, written(node), str(error)) from None
+        raise unsupported(node, written(node), str(error)) from None
 
 
 def _column(writer: Writer, node: exp.Column) -> str:
     if node.meta.get(INTERNAL):
         return name(node.name)
     if isinstance(node.this, exp.Star):
-        raise refused(node, "*", "a star stands only in a SELECT list, or in count(*)")
+        raise unsupported(node, "*", "a star stands only in a SELECT list, or in count(*)")
     column, fields = writer.scope.resolve(node)
     return ".".join(name(part) for part in (column, *fields))
 
@@ -158,7 +157,7 @@ def _not(writer: Writer, node: exp.Not) -> str:
 def _between(writer: Writer, node: exp.Between) -> str:
     """Two comparisons, as in Spark: each has its own common type."""
     if node.args.get("symmetric"):
-        raise refused(node, "BETWEEN SYMMETRIC", "streams do not have this", "BETWEEN least(…) AND greatest(…)")
+        raise unsupported(node, "BETWEEN SYMMETRIC", "streams do not have this", "BETWEEN least(…) AND greatest(…)")
     least, most = (
         _compared(writer, node.this, *bound) for bound in ((">=", node.args["low"]), ("<=", node.args["high"]))
     )
@@ -167,7 +166,7 @@ def _between(writer: Writer, node: exp.Between) -> str:
 
 def _in(writer: Writer, node: exp.In) -> str:
     if not node.expressions:
-        raise refused(node, "IN (SELECT …)", "a subquery in a condition has no meaning on a stream that goes on",
+        raise unsupported(node, "IN (SELECT …)", "a subquery in a condition has no meaning on a stream that goes on",
                       "a JOIN with it")  # fmt: skip
     nodes = [node.this, *node.expressions]
     typed = [writer.typed(item) for item in nodes]
@@ -215,12 +214,12 @@ def _cast(writer: Writer, node: exp.Cast) -> str:
     try:
         target = from_sql_type(node.to)
     except SchemaInvalid as error:
-        raise refused(node, written(node), str(error.reason)) from None
+        raise unsupported(node, written(node), str(error.reason)) from None
     if isinstance(node.this, exp.Literal) and node.this.is_string and not node.this.name:
-        raise refused(node, written(node), "an empty text is no such value")
+        raise unsupported(node, written(node), "an empty text is no such value")
     sql, source = writer.typed(node.this)
     if not isinstance(node.this, exp.Null) and not casts.castable(source, target):
-        raise refused(node, written(node), f"{type_name(source)} is not cast to {type_name(target)}")
+        raise unsupported(node, written(node), f"{type_name(source)} is not cast to {type_name(target)}")
     return casts.cast(sql, source, target, strict=not isinstance(node, exp.TryCast))
 
 
@@ -266,7 +265,7 @@ def _bracket(writer: Writer, node: exp.Bracket) -> str:
     if pa.types.is_map(kind):
         return f"{sql}[{writer(index)}]"
     if not pa.types.is_list(kind):
-        raise refused(node, written(node), "only arrays and maps have elements")
+        raise unsupported(node, written(node), "only arrays and maps have elements")
     return functions.element(sql, writer(index))
 
 
@@ -287,10 +286,12 @@ def _call(writer: Writer, node: exp.Anonymous) -> str:
         return _python(writer, node, own)
     if called in functions.REFUSED:
         reason, instead = functions.REFUSED[called]
-        raise refused(node, written(node), reason, instead)
+        raise unsupported(node, written(node), reason, instead)
     if called not in functions.TABLE:
         names = [*functions.TABLE, *writer.python]
-        raise refused(node, f"{node.this}()", "there is no such function in the SQL of streams", near(called, names))
+        raise unsupported(
+            node, f"{node.this}()", "there is no such function in the SQL of streams", close_matches(called, names)
+        )
     unit = called in functions.UNIT_FIRST and len(node.expressions) == 3
     typed = [writer.typed(argument) for argument in node.expressions[unit:]]
     if called in functions.CHOOSING:
@@ -301,7 +302,7 @@ def _call(writer: Writer, node: exp.Anonymous) -> str:
 
 def _python(writer: Writer, node: exp.Anonymous, function: plan.Function) -> str:
     if len(node.expressions) != len(function.arguments):
-        raise refused(
+        raise unsupported(
             node, f"{function.name}()", f"it takes {len(function.arguments)} arguments, not {len(node.expressions)}"
         )
     arguments = [
@@ -368,7 +369,7 @@ _REFUSED: Final[dict[type[exp.Expr], tuple[str, str]]] = {
     exp.Select: _SUBQUERY,
     exp.Exists: _SUBQUERY,
     exp.Window: (
-        refusals.ONLY_ROW_NUMBER,
+        restrictions.ONLY_ROW_NUMBER,
         "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= N, or an aggregate with GROUP BY tumble(…)",
     ),
     exp.Star: ("a star stands only in a SELECT list, or in count(*)", "the names of the columns"),

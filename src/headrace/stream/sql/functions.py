@@ -12,9 +12,9 @@ from typing import Final
 
 from sqlglot import exp
 
-from headrace.stream.sql import functions_data, functions_math, functions_text, functions_time, refusals
-from headrace.stream.sql.dialect import refused, written
-from headrace.stream.sql.function import Call, Function
+from headrace.stream.sql import functions_data, functions_math, functions_text, functions_time, restrictions
+from headrace.stream.sql.dialect import unsupported, written
+from headrace.stream.sql.function_base import Call, Function
 from headrace.stream.sql.types import Typed
 
 element = functions_data.element
@@ -45,7 +45,7 @@ _WINDOW = ("it is a window, which stands only in GROUP BY", "GROUP BY tumble(ts,
 _GENERATOR = ("it makes many rows of one", ".flat_map(fn, schema=…)")
 _FIXED_ROW = ("rows of a stream have no fixed order or number", "an event-time column, or message_id")
 _RANKING = (
-    refusals.ONLY_ROW_NUMBER,
+    restrictions.ONLY_ROW_NUMBER,
     "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= N",
 )
 
@@ -66,9 +66,9 @@ def call(name: str, arguments: list[Typed], node: exp.Expr) -> str:
     """The call of a function of TABLE in DuckDB's SQL. Raises UnsupportedQuery."""
     function = TABLE.get(name)
     if function is None:
-        raise refused(node, written(node), f"there is no function {name!r} in the SQL of streams")
+        raise unsupported(node, written(node), f"there is no function {name!r} in the SQL of streams")
     if not function.least <= len(arguments) <= (len(arguments) if function.most is None else function.most):
-        raise refused(node, f"{name}()", f"it takes {_count(function)}, not {len(arguments)}")
+        raise unsupported(node, f"{name}()", f"it takes {_count(function)}, not {len(arguments)}")
     anonymous = node if isinstance(node, exp.Anonymous) else exp.Anonymous(this=name, expressions=_operands(node))
     if anonymous is not node:
         anonymous.parent = node

@@ -8,7 +8,7 @@ from typing import Final
 import pyarrow as pa
 
 from headrace.stream.sql import arithmetic
-from headrace.stream.sql.function import Call, Function, template
+from headrace.stream.sql.function_base import Call, Function, template
 from headrace.stream.sql.types import literal, sql_type
 
 
@@ -59,7 +59,7 @@ def _get_json_object(call: Call) -> str:
     """The text of a value; objects and arrays as JSON; NULL if it is not there or the text is no JSON."""
     path = call.text(1, "the path")
     if not _PATH.fullmatch(path):
-        raise call.refused(f"the path {path!r} is not in the subset", "$.field, $.field[0], $['field']")
+        raise call.unsupported(f"the path {path!r} is not in the subset", "$.field, $.field[0], $['field']")
     path = re.sub(r"\['([^']+)'\]", r'."\1"', path)
     text = call.sql(0)
     return f"CASE WHEN json_valid({text}) THEN json_extract_string({text}, {literal(path)}) END"
@@ -77,7 +77,7 @@ def _nvl2(call: Call) -> str:
 
 def _struct(call: Call) -> str:
     if len(call.arguments) % 2:
-        raise call.refused("it takes pairs of name and value")
+        raise call.unsupported("it takes pairs of name and value")
     pairs = [
         f"{literal(call.text(place, 'the field'))}: {call.sql(place + 1)}" for place in range(0, len(call.arguments), 2)
     ]
@@ -86,7 +86,7 @@ def _struct(call: Call) -> str:
 
 def _sequence(call: Call) -> str:
     if not pa.types.is_integer(call.type(0)):
-        raise call.refused("it counts integers here")
+        raise call.unsupported("it counts integers here")
     first, last = call.sql(0), call.sql(1)
     step = f"CASE WHEN {first} <= {last} THEN 1 ELSE -1 END"
     return f"CAST(generate_series({first}, {last}, {step}) AS {sql_type(call.type(0))}[])"
@@ -94,7 +94,7 @@ def _sequence(call: Call) -> str:
 
 def _map(call: Call) -> str:
     if len(call.arguments) % 2:
-        raise call.refused("it takes pairs of key and value")
+        raise call.unsupported("it takes pairs of key and value")
     keys = [sql for sql, _ in call.arguments[::2]]
     values = [sql for sql, _ in call.arguments[1::2]]
     return f"MAP([{', '.join(keys)}], [{', '.join(values)}])"

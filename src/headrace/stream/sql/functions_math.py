@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from headrace.stream.schema import type_name
 from headrace.stream.sql import arithmetic, casts
-from headrace.stream.sql.function import Call, Function, template
+from headrace.stream.sql.function_base import Call, Function, template
 from headrace.stream.sql.types import sql_type
 
 
@@ -39,7 +39,7 @@ def _rounded_decimal(sql: str, kind: pa.Decimal128Type, digits: str) -> str:
 def _bit_count(call: Call) -> str:
     """Of 64 bits, whatever the type."""
     if not (pa.types.is_integer(call.type(0)) or pa.types.is_boolean(call.type(0))):
-        raise call.refused(f"it counts the bits of integers, not of {type_name(call.type(0))}", "CAST(… AS bigint)")
+        raise call.unsupported(f"it counts the bits of integers, not of {type_name(call.type(0))}", "CAST(… AS bigint)")
     return f"CAST(bit_count(CAST({call.sql(0)} AS BIGINT)) AS INTEGER)"
 
 

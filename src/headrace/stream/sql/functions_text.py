@@ -9,7 +9,7 @@ from typing import Final
 import pyarrow as pa
 
 from headrace.stream.sql import casts
-from headrace.stream.sql.function import Call, Function, template
+from headrace.stream.sql.function_base import Call, Function, template
 from headrace.stream.sql.types import literal
 
 _JAVA_ONLY: Final = (
@@ -32,7 +32,9 @@ def pattern(call: Call, place: int) -> str:
     text = call.text(place, "the regular expression")
     for only, what in _JAVA_ONLY:
         if only.search(text):
-            raise call.refused(f"regular expressions here have no {what}", "a simpler pattern, or a Python function")
+            raise call.unsupported(
+                f"regular expressions here have no {what}", "a simpler pattern, or a Python function"
+            )
     return literal(text)
 
 
@@ -48,7 +50,7 @@ def _regexp_extract_all(call: Call) -> str:
 def _regexp_replace(call: Call) -> str:
     replacement = call.text(2, "the replacement")
     if re.search(r"\$\d\d|\$\{", replacement):
-        raise call.refused("groups in the replacement are $0 to $9")
+        raise call.unsupported("groups in the replacement are $0 to $9")
     dollars = re.sub(r"(?<!\\)\$(\d)", r"\\\1", replacement.replace("\\", "\\\\").replace("\\\\$", "\\$"))
     return f"regexp_replace({call.sql(0)}, {pattern(call, 1)}, {literal(dollars.replace(chr(92) + '$', '$'))}, 'g')"
 
@@ -60,7 +62,7 @@ def _regexp_count(call: Call) -> str:
 def _split(call: Call) -> str:
     """Spark: `limit` > 0: at most so many parts; the separator is a regular expression."""
     if len(call.arguments) > 2:
-        raise call.refused("split() has no limit here", "split(text, pattern)")
+        raise call.unsupported("split() has no limit here", "split(text, pattern)")
     text = call.sql(0)
     return f"CASE WHEN {text} = '' THEN [''] ELSE regexp_split_to_array({text}, {_something(call, 1)}) END"
 
@@ -70,7 +72,7 @@ def _something(call: Call, place: int) -> str:
     text = call.text(place, "the regular expression")
     with suppress(re.error):
         if text and re.match(f"(?:{text})$", "") is not None:
-            raise call.refused(f"{text!r} matches where nothing is", "a pattern of one character or more")
+            raise call.unsupported(f"{text!r} matches where nothing is", "a pattern of one character or more")
     return pattern(call, place)
 
 
@@ -146,7 +148,7 @@ def _parse_url(call: Call) -> str:
     """parse_url(url, part[, key]): NULL if the part is not there."""
     part = call.text(1, "the part of the URL")
     if part not in _URL_PARTS:
-        raise call.refused(f"a URL has no part {part!r}", ", ".join(_URL_PARTS))
+        raise call.unsupported(f"a URL has no part {part!r}", ", ".join(_URL_PARTS))
     if len(call.arguments) > 2:
         key = re.escape(call.text(2, "the name in the query"))
         return _matched(call.sql(0), rf"\?(?:[^#]*&)?{key}=([^&#]*)")

@@ -8,7 +8,7 @@ from typing import Final
 import pyarrow as pa
 
 from headrace.stream.sql import casts
-from headrace.stream.sql.function import Call, Function, template
+from headrace.stream.sql.function_base import Call, Function, template
 from headrace.stream.sql.types import Typed, literal
 
 _UNITS: Final = {
@@ -36,7 +36,9 @@ def strftime_format(call: Call, place: int, default: str | None = None) -> str:
             found.append((token.group(1).replace("''", "'") or "'").replace("%", "%%"))
         elif token.group(2):
             if text not in _JAVA_PATTERN:
-                raise call.refused(f"the pattern's {text!r} is not in the subset", f"one of {', '.join(_JAVA_PATTERN)}")
+                raise call.unsupported(
+                    f"the pattern's {text!r} is not in the subset", f"one of {', '.join(_JAVA_PATTERN)}"
+                )
             found.append(_JAVA_PATTERN[text])
         else:
             found.append(text.replace("%", "%%"))
@@ -48,7 +50,7 @@ def _unit(call: Call, place: int) -> str:
     unit = str(node.name).upper()
     found = _UNITS.get(unit) or _UNITS.get(unit.removesuffix("S"))
     if found is None:
-        raise call.refused(f"there is no unit {node.name!r}", ", ".join(_UNITS))
+        raise call.unsupported(f"there is no unit {node.name!r}", ", ".join(_UNITS))
     return found
 
 
@@ -59,7 +61,7 @@ def _date_trunc(call: Call) -> str:
 def _trunc(call: Call) -> str:
     unit = _unit(call, 1)
     if unit not in {"week", "month", "quarter", "year"}:
-        raise call.refused(f"trunc() cuts a date to a week or more, not to {unit}", "date_trunc('hour', ts)")
+        raise call.unsupported(f"trunc() cuts a date to a week or more, not to {unit}", "date_trunc('hour', ts)")
     return f"CAST(date_trunc('{unit}', {_date(call, 0)}) AS DATE)"
 
 
@@ -96,7 +98,7 @@ def _to_timestamp(call: Call) -> str:
 def _strptime_format(call: Call) -> str:
     found = strftime_format(call, 1)
     if "%y" in found:
-        raise call.refused("'yy' does not say which century", "yyyy")
+        raise call.unsupported("'yy' does not say which century", "yyyy")
     return found
 
 

@@ -1,7 +1,5 @@
-"""FROM, with JOIN: two streams (an operator with state), or a stream and a table that stands still (a projection).
-
-The conjuncts of ON, and for inner joins those of WHERE, are sorted into what a Join has: filters of one side, equal keys,
-bounds on the difference of the two event times (`bounds.py`), and the rest.
+"""FROM with JOIN: two streams (an operator with state, with bounds on time in its condition), or a stream and a static table (a
+projection that reads the table by its name).
 """
 
 from __future__ import annotations
@@ -14,19 +12,170 @@ import pyarrow as pa
 from sqlglot import exp
 
 from headrace.stream import physical, plan
+from headrace.stream.errors import UnsupportedQuery
+from headrace.stream.physical import INPUT
 from headrace.stream.schema import Field, Schema
-from headrace.stream.sql import refusals, top
-from headrace.stream.sql.analysis import Roles
-from headrace.stream.sql.bounds import Bounds, Side, read_bound
-from headrace.stream.sql.dialect import refused
-from headrace.stream.sql.expressions import Writer, conjuncts
-from headrace.stream.sql.relation import Item, Relation, Scope, item_of, project, time_item, unique
-from headrace.stream.sql.table_join import join_table
-from headrace.stream.sql.types import sql_type
-from headrace.stream.sql.windows import is_window
+from headrace.stream.sql import restrictions, top
+from headrace.stream.sql.dialect import unsupported
+from headrace.stream.sql.expressions import Writer, conjuncts, interval_us
+from headrace.stream.sql.group_by import is_window
+from headrace.stream.sql.relation import Item, Relation, Scope, TimeColumns, item_of, merged, project, time_item, unique
+from headrace.stream.sql.types import ORIGIN_PLACE, name, sql_type
 
 if TYPE_CHECKING:
-    from headrace.stream.sql.query import Query
+    from headrace.stream.sql.compiler import Query
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The right's event time less the left's lies between these (µs, inclusive); None: open."""
+
+    lower_us: int | None = None
+    upper_us: int | None = None
+
+    def both(self, other: Bounds) -> Bounds:
+        """What both say."""
+        lower = [bound for bound in (self.lower_us, other.lower_us) if bound is not None]
+        upper = [bound for bound in (self.upper_us, other.upper_us) if bound is not None]
+        return Bounds(max(lower, default=None), min(upper, default=None))
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a join: its columns and roles, as they are called in the condition."""
+
+    columns: frozenset[str]
+    roles: TimeColumns
+
+
+def read_bound(node: exp.Expr, writer: Writer, left: Side, right: Side) -> Bounds | None:
+    """The bounds that a conjunct sets; None if it is about something else."""
+    if not isinstance(node, exp.EQ | exp.LT | exp.LTE | exp.GT | exp.GTE):
+        return None
+    one, other = _Point.read(node.this, writer, left, right), _Point.read(node.expression, writer, left, right)
+    if one is None or other is None or one.side == other.side:
+        return None
+    return _bounds_of(type(node), one, other) if one.side == 1 else _bounds_of(_MIRRORED[type(node)], other, one)
+
+
+_MIRRORED: dict[type[exp.Expr], type[exp.Expr]] = {
+    exp.EQ: exp.EQ,
+    exp.LT: exp.GT,
+    exp.LTE: exp.GTE,
+    exp.GT: exp.LT,
+    exp.GTE: exp.LTE,
+}
+
+
+def _bounds_of(comparison: type[exp.Expr], right: _Point, left: _Point) -> Bounds:
+    """right + r ∘ left + l: the difference of the times is compared with l - r."""
+    bound = left.offset_us - right.offset_us
+    if comparison is exp.EQ:
+        return Bounds(bound, bound)
+    if comparison in (exp.GT, exp.GTE):
+        return Bounds(bound + (comparison is exp.GT), None)
+    return Bounds(None, bound - (comparison is exp.LT))
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """The event time of a side (0: left, 1: right), plus so much."""
+
+    side: int
+    offset_us: int
+
+    @classmethod
+    def read(cls, node: exp.Expr, writer: Writer, left: Side, right: Side) -> _Point | None:
+        if isinstance(node, exp.Paren):
+            return cls.read(node.this, writer, left, right)
+        if isinstance(node, exp.Add | exp.Sub):
+            return cls._shifted(node, writer, left, right)
+        column = writer.column(node)
+        if column is None:
+            return None
+        side = 0 if column in left.columns else 1
+        offset = _offset(column, (left, right)[side].roles)
+        return None if offset is None else cls(side, offset)
+
+    @classmethod
+    def _shifted(cls, node: exp.Add | exp.Sub, writer: Writer, left: Side, right: Side) -> _Point | None:
+        base, length = node.this, node.expression
+        if isinstance(base, exp.Interval) and isinstance(node, exp.Add):
+            base, length = length, base
+        point = cls.read(base, writer, left, right)
+        if point is None or not isinstance(length, exp.Interval):
+            return None
+        try:
+            shift = interval_us(length)
+        except UnsupportedQuery:  # months: no length, so no bound
+            return None
+        return cls(point.side, point.offset_us + (shift if isinstance(node, exp.Add) else -shift))
+
+
+def _offset(column: str, roles: TimeColumns) -> int | None:
+    if column == roles.time:
+        return 0
+    if column == roles.end:
+        return 1
+    if column == roles.start and roles.size_us is not None:
+        return 1 - roles.size_us
+    return None
+
+
+# --- A stream joined with a table that stands still: a projection that reads the table by its name ---
+
+
+def join_table(
+    query: Query, scope: Scope, table: plan.TableRef, alias: str, kind: str, on: list[exp.Expr], used: set[str] | None
+) -> Scope:
+    """The scope of `scope JOIN table ON …`. Raises UnsupportedQuery for kinds of joins that need the stream's end."""
+    node = on[0] if on else exp.column(alias)
+    if kind not in ("inner", "left"):
+        raise unsupported(node, f"{kind.upper()} JOIN {table.name}", "which rows of a table never find a partner is known only at"
+                      " the end of the stream", "JOIN or LEFT JOIN")  # fmt: skip
+    if table.name.lower() == INPUT:
+        raise unsupported(node, table.name, "a table cannot have this name", "another name")
+    if not on:
+        raise unsupported(node, f"JOIN {table.name}", "without ON every row would meet every other", "ON a.id = b.id")
+    taken = {column.lower() for column in scope.relation.schema.names}
+    renamed = {
+        column: unique(column if column.lower() not in taken else f"{alias}_{column}", taken)
+        for column in table.schema.names
+        if used is None or column.lower() in used
+    }
+    return _table_scope(query, scope, table, alias, kind, on, renamed)
+
+
+def _table_scope(
+    query: Query, scope: Scope, table: plan.TableRef, alias: str, kind: str, on: list[exp.Expr], renamed: dict[str, str]
+) -> Scope:
+    left = scope.relation
+    right = [replace(field, name=renamed[field.name]) for field in table.schema.fields if field.name in renamed]
+    schema = Schema((*left.schema.fields, *(Field(field.name, field.type) for field in right)))
+    names = (*scope.names, (alias, renamed))
+    virtual = Scope(Relation(scope.types.virtual(schema), schema), names, scope.types)
+    writer = query.writer(virtual)
+    condition = " AND ".join(writer.condition(item) for item in on)
+    columns = ", ".join(item_of(column).sql for column in schema.names)
+    inner = ", ".join(f"{name(column)} AS {name(internal)}" for column, internal in renamed.items())
+    word = "LEFT JOIN" if kind == "left" else "JOIN"
+    sql = f"SELECT {columns}{ORIGIN_PLACE} FROM {left.query} {word} (SELECT {inner} FROM {name(table.name)}) ON {condition}"
+    relation = replace(
+        left,
+        query=f"({sql})",
+        schema=schema,
+        renames=None,
+        tables=(*(one for one in left.tables if one.name != table.name), table),
+        functions=merged(left.functions, query.step.functions),
+    )
+    return Scope(relation, names, scope.types)
+
+
+# FROM, with JOIN: two streams (an operator with state), or a stream and a table that stands still (a projection).
+#
+# The conjuncts of ON, and for inner joins those of WHERE, are sorted into what a Join has: filters of one side, equal keys,
+# bounds on the difference of the two event times (`bounds.py`), and the rest.
+
 
 Kind = Literal["inner", "left", "right", "full"]
 _BOUND_EXAMPLE: Final = "b.ts BETWEEN a.ts AND a.ts + INTERVAL 10 MINUTES, or a.window_end = b.window_end"
@@ -39,7 +188,7 @@ def from_clause(
     clause = node.args["from_"]
     first = query.table(clause.this, known)
     if isinstance(first, plan.TableRef):
-        raise refused(clause, first.name, "a table stands still: only a stream makes a stream",
+        raise unsupported(clause, first.name, "a table stands still: only a stream makes a stream",
                       f"FROM a stream JOIN {first.name} ON …")  # fmt: skip
     first, conditions = _bounded(query, first, conditions, _used(node))
     scope = Scope.of(first, clause.this.alias_or_name, query.compiler.types)
@@ -57,7 +206,7 @@ def _bounded(
 def _joined(
     query: Query, node: exp.Select, scope: Scope, join: exp.Join, known: dict[str, Relation], conditions: list[exp.Expr]
 ) -> tuple[Scope, list[exp.Expr]]:
-    kind = refusals.join_kind(join)
+    kind = restrictions.join_kind(join)
     right = query.table(join.this, known)
     alias = join.this.alias_or_name
     on = conjuncts(join.args.get("on")) + _using(join, scope, alias)
@@ -74,7 +223,9 @@ def _using(join: exp.Join, scope: Scope, alias: str) -> list[exp.Expr]:
     for column in join.args.get("using") or []:
         tables = [table for table, names in scope.names if column.name.lower() in {one.lower() for one in names}]
         if len(tables) != 1:
-            raise refused(join, f"USING ({column.name})", "exactly one table on the left must have it", "ON a.x = b.x")
+            raise unsupported(
+                join, f"USING ({column.name})", "exactly one table on the left must have it", "ON a.x = b.x"
+            )
         found.append(exp.EQ(this=exp.column(column.name, tables[0]), expression=exp.column(column.name, alias)))
     return found
 
@@ -220,16 +371,18 @@ class _Join:
         bounds, timed = self.bounds, self.left.relation.roles.timed and self.right.roles.timed
         if not self.keys and bounds == Bounds():
             word = "CROSS JOIN" if join.args.get("kind") == "CROSS" else "JOIN without equality"
-            raise refused(join, word, "every row would meet every other for ever", "ON a.id = b.id AND bounds on time")
+            raise unsupported(
+                join, word, "every row would meet every other for ever", "ON a.id = b.id AND bounds on time"
+            )
         for kinds, bound, which in (
             (("left", "full"), bounds.upper_us, "how long after a left row its partner may come"),
             (("right", "full"), bounds.lower_us, "how long after a right row its partner may come"),
         ):
             if self.kind in kinds and (bound is None or not timed):
-                raise refused(join, f"{self.kind.upper()} JOIN", f"nothing says {which}, so no row would ever be without one",
+                raise unsupported(join, f"{self.kind.upper()} JOIN", f"nothing says {which}, so no row would ever be without one",
                               _BOUND_EXAMPLE)  # fmt: skip
         if bounds.lower_us is not None and bounds.upper_us is not None and bounds.lower_us > bounds.upper_us:
-            raise refused(join, "JOIN", "its bounds on time exclude each other")
+            raise unsupported(join, "JOIN", "its bounds on time exclude each other")
         if None in (bounds.lower_us, bounds.upper_us):
             self.query.compiler.warn(
                 f"step {self.query.step.name!r} joins without {'bounds' if bounds == Bounds() else 'a bound'} on time:"
@@ -318,15 +471,15 @@ class _Join:
             needed |= {self.both.resolve(column)[0] for column in node.find_all(exp.Column)}
         return needed
 
-    def _roles(self, left: Relation, right: Relation) -> Roles:
+    def _roles(self, left: Relation, right: Relation) -> TimeColumns:
         """The event time of the joined rows: one side's; the one that the SELECT uses, if it is an inner join."""
         if self.kind == "full" or not (left.roles.timed and right.roles.timed):
-            return Roles()
+            return TimeColumns()
         if self.kind == "inner" and self._uses(left.roles, right.roles):
             return right.roles
         return right.roles if self.kind == "right" else left.roles
 
-    def _uses(self, left: Roles, right: Roles) -> bool:
+    def _uses(self, left: TimeColumns, right: TimeColumns) -> bool:
         """Whether the SELECT uses the right's event time rather than the left's."""
         group = self.node.args.get("group")
         windows = [item for item in (group.expressions if group else []) if is_window(item)]

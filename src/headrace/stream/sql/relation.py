@@ -1,13 +1,12 @@
-"""What a query in FROM is while it is compiled: an operator, and a stateless query over it that is not an operator yet.
-
-Stateless queries are nested and become one Project when something needs rows: each operator costs DuckDB about 1 ms a
-batch, and its optimiser flattens nested queries anyway.
+"""What a query in FROM is while it is compiled: an operator, and a stateless query over it that is not an operator yet; and
+what is known of its rows without running it: columns and event time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 import pyarrow as pa
 from sqlglot import exp
@@ -16,10 +15,64 @@ from headrace.stream import physical, plan
 from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.physical import INPUT
 from headrace.stream.schema import Field, Schema
-from headrace.stream.sql.analysis import NO_ROLES, Roles
-from headrace.stream.sql.dialect import refused, written
-from headrace.stream.sql.near import near
+from headrace.stream.sql.dialect import close_matches, unsupported, written
 from headrace.stream.sql.types import ORIGIN_PLACE, Types, Untyped, name, sql_type, usable
+
+
+@dataclass(frozen=True, slots=True)
+class TimeColumns:
+    """Which columns say when.
+
+    Attributes:
+        time: the event time in the sense of the watermark; None if there is none any more.
+        start, end: the bounds of a closed window, from which `window_time` follows (its last microsecond).
+        size_us: how long each of these windows is; None if they differ (sessions) or it is not known.
+        slide_us: how far apart they begin; the size, if they do not overlap.
+    """
+
+    time: str | None = None
+    start: str | None = None
+    end: str | None = None
+    size_us: int | None = None
+    slide_us: int | None = None
+
+    def renamed(self, names: dict[str, str]) -> TimeColumns:
+        """The roles after a projection: `names` old column → new column, of the columns that pass unchanged."""
+        return replace(
+            self,
+            time=names.get(self.time) if self.time else None,
+            start=names.get(self.start) if self.start else None,
+            end=names.get(self.end) if self.end else None,
+        )
+
+    @property
+    def timed(self) -> bool:
+        return bool(self.time or self.end)
+
+
+NO_TIME_COLUMNS: Final = TimeColumns()
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A node's output: its columns, and its event-time column, or None."""
+
+    schema: Schema
+    roles: TimeColumns = NO_TIME_COLUMNS
+
+    @property
+    def time(self) -> str | None:
+        return self.roles.time
+
+
+def is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind))
+
+
+# What a query in FROM is while it is compiled: an operator, and a stateless query over it that is not an operator yet.
+#
+# Stateless queries are nested and become one Project when something needs rows: each operator costs DuckDB about 1 ms a
+# batch, and its optimiser flattens nested queries anyway.
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +95,7 @@ class Relation:
 
     place: int
     schema: Schema
-    roles: Roles = NO_ROLES
+    roles: TimeColumns = NO_TIME_COLUMNS
     query: str = INPUT
     tables: tuple[plan.TableRef, ...] = ()
     functions: tuple[plan.Function, ...] = ()
@@ -87,7 +140,7 @@ class Scope:
         try:
             return self.types.schema_of(query, source_schema(self), self.relation.tables)[0].type
         except Untyped as error:
-            raise refused(node, written(node), f"the types do not fit: {error}", "a CAST") from None
+            raise unsupported(node, written(node), f"the types do not fit: {error}", "a CAST") from None
 
     def columns(self, table: str = "") -> Iterator[tuple[str, str]]:
         """(visible name, column) of one alias, or of all."""
@@ -109,19 +162,19 @@ class Scope:
         if len(set(found)) == 1:
             return found[0], fields
         if found:
-            raise refused(node, written(node), "more than one table has such a column", "its table in front of it")
+            raise unsupported(node, written(node), "more than one table has such a column", "its table in front of it")
         raise self._unknown(node, parts, aliases)
 
     def _unknown(self, node: exp.Column, parts: list[str], aliases: set[str]) -> UnsupportedQuery:
         visible = [column for column, _ in self.columns()]
         if len(parts) > 1 and parts[0].lower() not in aliases:
-            return refused(
-                node, written(node), f"there is no table or column {parts[0]!r} here", near(parts[0], aliases)
+            return unsupported(
+                node, written(node), f"there is no table or column {parts[0]!r} here", close_matches(parts[0], aliases)
             )
-        hint = near(parts[-1], visible) or f"one of {', '.join(visible[:20])}"
+        hint = close_matches(parts[-1], visible) or f"one of {', '.join(visible[:20])}"
         if parts[-1].lower() in {"window_start", "window_end", "window_time"}:
             hint = "GROUP BY tumble(…), hop(…) or session_window(…), or select it in the query that this one reads"
-        return refused(node, written(node), "there is no such column", hint)
+        return unsupported(node, written(node), "there is no such column", hint)
 
 
 def source_schema(scope: Scope) -> Schema:
@@ -182,7 +235,7 @@ def _renames(relation: Relation, items: list[Item], where: list[str]) -> tuple[t
     return tuple(pairs) if len(pairs) == len(items) else None
 
 
-def _roles(relation: Relation, items: list[Item], names: dict[str, str]) -> Roles:
+def _roles(relation: Relation, items: list[Item], names: dict[str, str]) -> TimeColumns:
     roles = relation.roles.renamed(names)
     marked = next((item.name for item in items if item.time), None)
     return roles if marked is None else replace(roles, time=marked)

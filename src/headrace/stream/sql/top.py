@@ -11,26 +11,25 @@ from sqlglot import exp
 from headrace.stream import physical
 from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.schema import Field, Schema
-from headrace.stream.sql.analysis import Roles
-from headrace.stream.sql.dialect import refused, written
+from headrace.stream.sql.dialect import unsupported, written
 from headrace.stream.sql.expressions import Writer
-from headrace.stream.sql.refusals import ONLY_ROW_NUMBER
-from headrace.stream.sql.relation import Item, Rank, Relation, Scope, item_of, project, time_item, unique
+from headrace.stream.sql.relation import Item, Rank, Relation, Scope, TimeColumns, item_of, project, time_item, unique
+from headrace.stream.sql.restrictions import ONLY_ROW_NUMBER
 
 if TYPE_CHECKING:
-    from headrace.stream.sql.query import Named, Query
+    from headrace.stream.sql.compiler import Named, Query
 
 _BOUNDS = {exp.LTE: 0, exp.LT: -1, exp.EQ: 0}
 _MIRRORED = {exp.GTE: exp.LTE, exp.GT: exp.LT, exp.EQ: exp.EQ}
 
 
 def unbounded(rank: Rank) -> UnsupportedQuery:
-    return refused(rank.node, written(rank.node), "without a bound every row would be kept for ever",
+    return unsupported(rank.node, written(rank.node), "without a bound every row would be kept for ever",
                    f"WHERE {rank.column} <= 10 around it, or QUALIFY ROW_NUMBER() OVER (…) <= 10")  # fmt: skip
 
 
 def _no_bound(node: exp.Expr) -> UnsupportedQuery:
-    return refused(node, f"QUALIFY {written(node)}", "it bounds ROW_NUMBER(), and does nothing else",
+    return unsupported(node, f"QUALIFY {written(node)}", "it bounds ROW_NUMBER(), and does nothing else",
                    "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= 10")  # fmt: skip
 
 
@@ -92,9 +91,11 @@ def _the_window(named: list[Named], qualify: list[exp.Expr]) -> tuple[exp.Window
     window, column = found[0] if found else (inside[0], "")
     for other in [item for item, _ in found[1:]] + [item for item in inside if found or item is not inside[0]]:
         if other != window:
-            raise refused(other, written(other), "a query has one ROW_NUMBER()", "a query over a query for the second")
+            raise unsupported(
+                other, written(other), "a query has one ROW_NUMBER()", "a query over a query for the second"
+            )
     if not isinstance(window.this, exp.Anonymous) or str(window.this.this).lower() != "row_number":
-        raise refused(window, written(window.this) + " OVER …", ONLY_ROW_NUMBER,
+        raise unsupported(window, written(window.this) + " OVER …", ONLY_ROW_NUMBER,
                       "QUALIFY ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) <= N")  # fmt: skip
     return window, column
 
@@ -105,9 +106,9 @@ def _prepared(
     """The relation with what PARTITION BY and ORDER BY need as columns, hidden where the SELECT list has not got them."""
     order = window.args.get("order")
     if order is None:
-        raise refused(window, written(window), "without ORDER BY no row is the first", "ORDER BY column")
+        raise unsupported(window, written(window), "without ORDER BY no row is the first", "ORDER BY column")
     if window.args.get("spec"):
-        raise refused(window, written(window), "ROW_NUMBER() has no frame", "leave ROWS BETWEEN … out")
+        raise unsupported(window, written(window), "ROW_NUMBER() has no frame", "leave ROWS BETWEEN … out")
     writer = query.writer(scope)
     visible = [(name, item) for name, item in named if not isinstance(item, exp.Window)]
     columns = {writer(item): name for name, item in visible}
@@ -167,7 +168,7 @@ def top(query: Query, relation: Relation, limit: int, keep: list[str]) -> Relati
     rank = relation.rank
     assert rank is not None
     if limit < 1:
-        raise refused(rank.node, written(rank.node), f"at most {limit} rows are none")
+        raise unsupported(rank.node, written(rank.node), f"at most {limit} rows are none")
     query.compiler.refuse_changes(relation, "ROW_NUMBER()")
     per_window = _final(relation, rank)
     if not per_window:
@@ -188,7 +189,7 @@ def top(query: Query, relation: Relation, limit: int, keep: list[str]) -> Relati
             query.step.name,
         )
     )
-    roles = below.roles if per_window else Roles()
+    roles = below.roles if per_window else TimeColumns()
     over = Relation(place, schema, roles, changes=not per_window)
     return project(Scope.of(over, "", query.compiler.types), [item_of(column) for column in keep])
 

@@ -13,7 +13,7 @@ from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.physical import AggregateFunction
 from headrace.stream.schema import type_name
 from headrace.stream.sql.arithmetic import numeric, ordered
-from headrace.stream.sql.dialect import refused, written
+from headrace.stream.sql.dialect import unsupported, written
 
 TypeRule: TypeAlias = Callable[[pa.DataType], pa.DataType]
 
@@ -105,7 +105,7 @@ class Call:
     def type(self, kinds: list[pa.DataType]) -> pa.DataType:
         """The result's type, from those of the arguments. Raises UnsupportedQuery."""
         if self.kind.numbers and not numeric(kinds[0]):
-            raise refused(
+            raise unsupported(
                 self.node, written(self.node), f"it needs a number, not {type_name(kinds[0])}", "CAST(… AS double)"
             )
         if self.kind.function in {"min", "max", "min_by", "max_by"}:
@@ -127,7 +127,7 @@ def take_apart(node: exp.Expr) -> Call:
     ordered = inner.expression if isinstance(inner, exp.WithinGroup) else None
     call = inner.this if isinstance(inner, exp.WithinGroup) else inner
     if not isinstance(call, exp.Anonymous):
-        raise refused(node, written(node), "this is not an aggregate function")
+        raise unsupported(node, written(node), "this is not an aggregate function")
     name = str(call.this).lower()
     arguments = list(call.expressions)
     if ordered is not None or name == "percentile_cont":
@@ -137,7 +137,7 @@ def take_apart(node: exp.Expr) -> Call:
 
 def _within_group(node: exp.Expr, name: str, arguments: list[exp.Expr], ordered: exp.Expr | None) -> list[exp.Expr]:
     if name != "percentile_cont" or not isinstance(ordered, exp.Order) or len(arguments) != 1:
-        raise refused(node, written(node), "only percentile_cont has WITHIN GROUP, with one order",
+        raise unsupported(node, written(node), "only percentile_cont has WITHIN GROUP, with one order",
                       "percentile_cont(0.9) WITHIN GROUP (ORDER BY x), or percentile(x, 0.9)")  # fmt: skip
     (item,) = ordered.expressions
     fraction = _number(node, arguments[0])
@@ -172,14 +172,16 @@ def _call(node: exp.Expr, name: str, arguments: list[exp.Expr], where: exp.Expr 
 
 def _counted(node: exp.Expr, arguments: list[exp.Expr], count: int) -> None:
     if len(arguments) != count:
-        raise refused(
+        raise unsupported(
             node, written(node), f"it takes {count} argument{'' if count == 1 else 's'}, not {len(arguments)}"
         )
 
 
 def _distinct(node: exp.Expr, name: str, arguments: list[exp.Expr], where: exp.Expr | None) -> Call:
     if name != "count":
-        raise refused(node, written(node), "DISTINCT stands only in count(DISTINCT …)", "collect_set(…), or .dedup(…)")
+        raise unsupported(
+            node, written(node), "DISTINCT stands only in count(DISTINCT …)", "collect_set(…), or .dedup(…)"
+        )
     if len(arguments) > 1:
         arguments = [_together(arguments)]
     return Call(node, KINDS["count"], "count_distinct", tuple(arguments), where)
@@ -209,16 +211,16 @@ def _ignoring_nulls(arguments: list[exp.Expr], where: exp.Expr | None) -> tuple[
 
 def _number(node: exp.Expr, argument: exp.Expr) -> float:
     if not isinstance(argument, exp.Literal) or argument.is_string:
-        raise refused(node, written(node), "the fraction must be one number, written out", "percentile(x, 0.9)")
+        raise unsupported(node, written(node), "the fraction must be one number, written out", "percentile(x, 0.9)")
     return float(argument.name)
 
 
 def _fraction(node: exp.Expr, argument: exp.Expr) -> float:
     fraction = _number(node, argument)
     if not 0 <= fraction <= 1:
-        raise refused(node, written(node), f"the fraction {fraction} is not between 0 and 1")
+        raise unsupported(node, written(node), f"the fraction {fraction} is not between 0 and 1")
     return fraction
 
 
 def nested(node: exp.Expr) -> UnsupportedQuery:
-    return refused(node, written(node), "an aggregate stands within an aggregate", "a query over a query")
+    return unsupported(node, written(node), "an aggregate stands within an aggregate", "a query over a query")

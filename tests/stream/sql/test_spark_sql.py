@@ -4,7 +4,7 @@ import pytest
 
 from headrace.stream import plan
 from headrace.stream.errors import UnsupportedQuery
-from headrace.stream.sql import WINDOW_TIME, spark_refusals, to_spark
+from headrace.stream.sql import WINDOW_TIME, spark_restrictions, to_spark
 from tests.stream.sql.building import AUCTION, BID, step
 
 
@@ -77,7 +77,7 @@ def test_spark_refuses_what_the_subset_refuses() -> None:
     ],
 )
 def test_what_only_the_embedded_engine_runs_is_told(sql: str, mode: plan.Mode, construct: str) -> None:
-    found = spark_refusals(plan.Pipeline("p", step(sql), (), mode=mode))
+    found = spark_restrictions(plan.Pipeline("p", step(sql), (), mode=mode))
     assert [refusal.construct.startswith(construct) for refusal in found] == ([True] if construct else [])
 
 
@@ -86,4 +86,4 @@ def test_a_table_that_is_reloaded_is_refused_on_spark() -> None:
     sql = plan.SqlStep(
         "q", "SELECT b.price FROM bid b JOIN rates r ON b.auction = r.id", (("bid", BID), ("rates", rates))
     )
-    assert [refusal.construct for refusal in spark_refusals(plan.Pipeline("p", sql, ()))] == ["reload of a table"]
+    assert [refusal.construct for refusal in spark_restrictions(plan.Pipeline("p", sql, ()))] == ["reload of a table"]

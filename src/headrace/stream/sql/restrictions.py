@@ -1,4 +1,4 @@
-"""What a SELECT must not have, why, and what to write instead."""
+"""What a SELECT must not have on a stream, what Spark's Structured Streaming cannot run, why, and what to write instead."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Final, Literal
 
 from sqlglot import exp
 
+from headrace.stream import physical, plan
 from headrace.stream.errors import UnsupportedQuery
-from headrace.stream.sql.dialect import refused
+from headrace.stream.sql.dialect import unsupported
 
 ONLY_ROW_NUMBER: Final = "of the window functions streams have only ROW_NUMBER(), and only with a bound on it"
 SET_OPERATIONS: Final = {exp.Except, exp.Intersect}
@@ -42,9 +43,9 @@ def select(node: exp.Select) -> None:
     for key, (construct, reason, instead) in _CLAUSES.items():
         value = node.args.get(key)
         if value:
-            raise refused(_first(value, node), construct, reason, instead)
+            raise unsupported(_first(value, node), construct, reason, instead)
     if node.args.get("from_") is None:
-        raise refused(node, "SELECT without FROM", "there is no stream that it reads", "SELECT … FROM input")
+        raise unsupported(node, "SELECT without FROM", "there is no stream that it reads", "SELECT … FROM input")
 
 
 def tail(node: exp.Expr) -> None:
@@ -52,33 +53,35 @@ def tail(node: exp.Expr) -> None:
     for key in ("order", "limit", "offset"):
         if node.args.get(key):
             construct, reason, instead = _CLAUSES[key]
-            raise refused(node.args[key], construct, reason, instead)
+            raise unsupported(node.args[key], construct, reason, instead)
 
 
 def from_item(node: exp.Expr) -> None:
     """The same for what stands in FROM."""
     if isinstance(node, exp.Lateral):
-        raise refused(node, "LATERAL", "a query for every row has no meaning on a stream", ".flat_map(fn, schema=…)")
+        raise unsupported(
+            node, "LATERAL", "a query for every row has no meaning on a stream", ".flat_map(fn, schema=…)"
+        )
     if isinstance(node, exp.Table) and isinstance(node.this, exp.Anonymous):
-        raise refused(node, f"{node.this.this}() in FROM", "table functions are not in the subset",
+        raise unsupported(node, f"{node.this.this}() in FROM", "table functions are not in the subset",
                       "GROUP BY tumble(ts, '10 seconds')")  # fmt: skip
     if not isinstance(node, exp.Table | exp.Subquery):
-        raise refused(node, type(node).__name__.upper(), "only a name or a query stands in FROM", "FROM name")
+        raise unsupported(node, type(node).__name__.upper(), "only a name or a query stands in FROM", "FROM name")
     if isinstance(node, exp.Table) and (node.args.get("db") or node.args.get("catalog")):
-        raise refused(node, node.sql("spark"), "streams have no databases", node.name)
+        raise unsupported(node, node.sql("spark"), "streams have no databases", node.name)
     for key in ("pivots", "sample", "hints", "version", "laterals", "joins", "when"):
         if node.args.get(key):
             construct, reason, instead = _CLAUSES.get(key, (key.upper(), "streams do not have this", ""))
-            raise refused(_first(node.args[key], node), construct, reason, instead)
+            raise unsupported(_first(node.args[key], node), construct, reason, instead)
 
 
 def statement(node: exp.Expr) -> UnsupportedQuery:
     """The error for what is no SELECT."""
     if type(node) in SET_OPERATIONS:
         word = "INTERSECT" if isinstance(node, exp.Intersect) else "EXCEPT"
-        return refused(node, word, "it needs every row of both sides for ever", "a JOIN with bounds on time")
+        return unsupported(node, word, "it needs every row of both sides for ever", "a JOIN with bounds on time")
     words = "VALUES" if isinstance(node, exp.Values) else type(node).__name__.upper()
-    return refused(node, words, "a step is a SELECT", "a sink of the pipeline, to write somewhere")
+    return unsupported(node, words, "a step is a SELECT", "a sink of the pipeline, to write somewhere")
 
 
 def _first(value: object, fallback: exp.Expr) -> exp.Expr:
@@ -91,13 +94,13 @@ def join_kind(join: exp.Join) -> Literal["inner", "left", "right", "full"]:
     """Which join it is. Raises UnsupportedQuery for the kinds that streams do not have."""
     side, kind, method = (str(join.args.get(key) or "").upper() for key in ("side", "kind", "method"))
     if method == "NATURAL":
-        raise refused(join, "NATURAL JOIN", "a new column would change what is joined", "ON a.id = b.id")
+        raise unsupported(join, "NATURAL JOIN", "a new column would change what is joined", "ON a.id = b.id")
     if kind in ("SEMI", "ANTI") or side in ("SEMI", "ANTI"):
         word = kind or side
-        raise refused(join, f"{word} JOIN", "the subset has inner, left, right and full joins",
+        raise unsupported(join, f"{word} JOIN", "the subset has inner, left, right and full joins",
                       "JOIN, and .dedup(key, within=…)" if word == "SEMI" else "LEFT JOIN … WHERE b.id IS NULL")  # fmt: skip
     if join.args.get("hint") or kind not in ("", "INNER", "OUTER", "CROSS") or method:
-        raise refused(
+        raise unsupported(
             join, f"{method} {kind} JOIN".strip(), "the subset has inner, left, right and full joins", "JOIN … ON"
         )
     return _KINDS[side]
@@ -109,3 +112,40 @@ _KINDS: Final[dict[str, Literal["inner", "left", "right", "full"]]] = {
     "RIGHT": "right",
     "FULL": "full",
 }
+
+
+# --- What Spark's Structured Streaming cannot run, although the embedded engine can ---
+
+
+def spark_restrictions_of(pipeline: plan.Pipeline, compiled: physical.Physical) -> list[UnsupportedQuery]:
+    """A refusal for each construct; empty if Spark can run all."""
+    found = [_on_spark(operator, pipeline) for operator in compiled.operators]
+    stateful = [operator for operator in compiled.operators if isinstance(operator, physical.STATEFUL)]
+    if pipeline.mode == "update" and len(stateful) > 1:
+        found.append(
+            UnsupportedQuery(
+                "mode 'update' with several steps of state",
+                "Spark chains them only in mode 'append'",
+                "mode='append', or the embedded engine",
+            )
+        )
+    return [refusal for refusal in found if refusal is not None]
+
+
+def _on_spark(operator: physical.Operator, pipeline: plan.Pipeline) -> UnsupportedQuery | None:
+    if isinstance(operator, physical.Top):
+        return UnsupportedQuery(
+            "ROW_NUMBER()",
+            "Spark's streams have no window functions over rows",
+            "the embedded engine",
+            step=operator.step,
+        )
+    if isinstance(operator, physical.Join) and pipeline.mode == "update" and operator.kind != "inner":
+        return UnsupportedQuery(
+            f"{operator.kind.upper()} JOIN in mode 'update'", "Spark joins so only in mode 'append'", "mode='append'",
+            step=operator.step,
+        )  # fmt: skip
+    if isinstance(operator, physical.Project) and any(table.reload_us is not None for table in operator.tables):
+        return UnsupportedQuery("reload of a table", "Spark reads it once a query", "no reload=, or the embedded engine",
+                           step=operator.step)  # fmt: skip
+    return None

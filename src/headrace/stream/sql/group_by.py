@@ -1,31 +1,124 @@
-"""GROUP BY: a projection of what the groups need, an Aggregate over plain columns, and what stands on its results.
-
-    SELECT origin, sum(x + 1) / count(*) AS m FROM s WHERE … GROUP BY tumble(ts, '1 hour'), origin HAVING count(*) > 2
-
-becomes Project(ts, origin, x + 1 AS argument) → Aggregate(window_*, origin, sum, count) → sum / count AS m, HAVING.
+"""GROUP BY: its windows (tumble, hop, session_window), a projection of what the groups need, an Aggregate over plain columns,
+and what stands on its results.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 import pyarrow as pa
 from sqlglot import exp
 
 from headrace.stream import physical
+from headrace.stream.physical import Hop, Session, Tumble, Window
 from headrace.stream.schema import Field, Schema
-from headrace.stream.sql import windows
-from headrace.stream.sql.aggregates import Call, is_aggregate, nested, take_apart
-from headrace.stream.sql.analysis import Roles
-from headrace.stream.sql.dialect import refused, written
-from headrace.stream.sql.expressions import INTERNAL, Writer, conjuncts, internal
-from headrace.stream.sql.relation import Item, Relation, Scope, item_of, project, time_item, unique
+from headrace.stream.sql.aggregate_functions import Call, is_aggregate, nested, take_apart
+from headrace.stream.sql.dialect import unsupported, written
+from headrace.stream.sql.expressions import INTERNAL, Writer, conjuncts, internal, interval_us
+from headrace.stream.sql.relation import Item, Relation, Scope, TimeColumns, item_of, project, time_item, unique
 from headrace.stream.sql.types import name
-from headrace.stream.sql.windows import Grouped
 
 if TYPE_CHECKING:
-    from headrace.stream.sql.query import Named, Query
+    from headrace.stream.sql.compiler import Named, Query
+
+
+_ARGUMENTS: Final = {"tumble": 2, "hop": 3, "session_window": 2}
+_EXAMPLES: Final = {
+    "tumble": "tumble(ts, '10 seconds')",
+    "hop": "hop(ts, '10 seconds', '2 seconds') (size, then slide)",
+    "session_window": "session_window(ts, '10 seconds')",
+}
+SAME_WINDOW: Final = Tumble(1)
+"""GROUP BY window_start, window_end: each window's rows have one event time, so a microsecond holds exactly them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """A window of a GROUP BY. `node` is the call, or None for GROUP BY window_start, window_end."""
+
+    window: Window
+    node: exp.Expr | None = None
+
+    def roles(self) -> TimeColumns:
+        """The roles of the aggregate's own columns, if it was a call."""
+        if isinstance(self.window, Session):
+            return TimeColumns("window_time", "window_start", "window_end")
+        size = self.window.size_us
+        slide = self.window.slide_us if isinstance(self.window, Hop) else size
+        return TimeColumns("window_time", "window_start", "window_end", size, slide)
+
+
+def is_window(node: exp.Expr) -> TypeGuard[exp.Anonymous]:
+    return isinstance(node, exp.Anonymous) and str(node.this).lower() in {*_ARGUMENTS, "window"}
+
+
+def read_window(node: exp.Anonymous, writer: Writer) -> Grouped:
+    """The window that a call in GROUP BY is. Raises UnsupportedQuery."""
+    function = str(node.this).lower()
+    if function == "window":
+        raise unsupported(
+            node, written(node), "window() is spelled differently here", f"{_EXAMPLES['tumble']} or {_EXAMPLES['hop']}"
+        )
+    if len(node.expressions) != _ARGUMENTS[function]:
+        raise unsupported(
+            node, written(node), f"{function} takes {_ARGUMENTS[function]} arguments", _EXAMPLES[function]
+        )
+    lengths = [interval_us(argument) for argument in node.expressions[1:]]
+    for length in lengths:
+        if length <= 0:
+            raise unsupported(node, written(node), "a window must be longer than nothing", _EXAMPLES[function])
+    window = _window(node, function, lengths)
+    _check_time(node, writer, window)
+    return Grouped(window, node)
+
+
+def _window(node: exp.Expr, function: str, lengths: list[int]) -> Window:
+    if function == "tumble":
+        return Tumble(lengths[0])
+    if function == "session_window":
+        return Session(lengths[0])
+    size, slide = lengths
+    if slide > size:
+        raise unsupported(node, written(node), "the slide is greater than the size, so rows would fall between windows",
+                      "hop(ts, size, slide) with slide ≤ size")  # fmt: skip
+    return Tumble(size) if size == slide else Hop(size, slide)
+
+
+def _check_time(node: exp.Anonymous, writer: Writer, window: Window) -> None:
+    """A window stands on the event time, which is what the watermark is about."""
+    roles = writer.scope.relation.roles
+    column = writer.column(node.expressions[0])
+    if column is not None and column == roles.time:
+        return
+    if column is not None and column == roles.start and _within(window, roles):
+        return
+    if column is not None and column in {roles.start, roles.end}:
+        raise unsupported(
+            node, written(node), "a window of windows stands on window_time, the last moment of the inner window: by its"
+            " start or end it could fall into another outer window", f"{node.this}(window_time, …)",
+        )  # fmt: skip
+    time = roles.time or ("window_time" if roles.end else None)
+    raise unsupported(
+        node, written(node), "a window stands on the event time, which alone says when it is over",
+        f"{node.this}({time}, …)" if time else ".with_watermark(column, delay=…) on the source, and the column in every query between",
+    )  # fmt: skip
+
+
+def _within(window: Window, roles: TimeColumns) -> bool:
+    """Whether an inner window always lies in the same outer windows by its start as by its last moment."""
+    if isinstance(window, Session) or roles.size_us is None or roles.size_us != roles.slide_us:
+        return False
+    lengths = [window.size_us, window.slide_us if isinstance(window, Hop) else window.size_us]
+    return all(length % roles.size_us == 0 for length in lengths)
+
+
+# GROUP BY: a projection of what the groups need, an Aggregate over plain columns, and what stands on its results.
+#
+# SELECT origin, sum(x + 1) / count(*) AS m FROM s WHERE … GROUP BY tumble(ts, '1 hour'), origin HAVING count(*) > 2
+#
+# becomes Project(ts, origin, x + 1 AS argument) → Aggregate(window_*, origin, sum, count) → sum / count AS m, HAVING.
+
 
 _OWN: Final = ("window_start", "window_end", "window_time")
 
@@ -108,7 +201,7 @@ def _read_keys(group: Group, node: exp.Select, named: list[Named]) -> None:
         return
     for key in ("rollup", "cube", "grouping_sets", "totals", "all"):
         if clause.args.get(key):
-            raise refused(
+            raise unsupported(
                 clause, f"GROUP BY {key.upper().replace('_', ' ')}", "one grouping a query", "UNION ALL of queries"
             )
     plain: list[tuple[exp.Expr, str]] = []
@@ -116,12 +209,12 @@ def _read_keys(group: Group, node: exp.Select, named: list[Named]) -> None:
         if isinstance(item, exp.Rollup | exp.Cube | exp.GroupingSets) or written(item).upper().startswith(
             ("ROLLUP(", "CUBE(")
         ):
-            raise refused(item, f"GROUP BY {written(item)}", "one grouping a query", "UNION ALL of queries")
+            raise unsupported(item, f"GROUP BY {written(item)}", "one grouping a query", "UNION ALL of queries")
         expression, alias = _meant(group, item, named)
-        if windows.is_window(expression):
+        if is_window(expression):
             if group.window is not None:
-                raise refused(item, written(item), "a query has one window", "a query over a query for the second")
-            group.window = windows.read(expression, group.writer)
+                raise unsupported(item, written(item), "a query has one window", "a query over a query for the second")
+            group.window = read_window(expression, group.writer)
         else:
             plain.append((expression, alias))
     _add_keys(group, plain)
@@ -132,7 +225,7 @@ def _meant(group: Group, item: exp.Expr, named: list[Named]) -> tuple[exp.Expr, 
     if isinstance(item, exp.Literal) and not item.is_string:
         place = int(item.name)
         if not 1 <= place <= len(named):
-            raise refused(item, f"GROUP BY {item.name}", f"the SELECT list has {len(named)} columns")
+            raise unsupported(item, f"GROUP BY {item.name}", f"the SELECT list has {len(named)} columns")
         return named[place - 1][1], named[place - 1][0]
     if isinstance(item, exp.Column) and not item.table and not group.scope.find(item.name):
         for alias, expression in named:
@@ -149,7 +242,7 @@ def _add_keys(group: Group, plain: list[tuple[exp.Expr, str]]) -> None:
     roles = group.scope.relation.roles
     columns = {group.writer.column(expression) for expression, _ in plain}
     if group.window is None and _same_window(roles, columns):
-        group.window = Grouped(windows.SAME_WINDOW)
+        group.window = Grouped(SAME_WINDOW)
     if group.window is not None:
         time = time_item(group.scope.relation)
         assert time is not None
@@ -171,11 +264,11 @@ def _not_ambiguous(group: Group, expression: exp.Expr) -> None:
     """A key that has a name of the window's own columns: the SELECT list would mean the window's."""
     own = group.window is not None and group.window.node is not None
     if own and isinstance(expression, exp.Column) and not expression.table and expression.name.lower() in _OWN:
-        raise refused(expression, written(expression), "it is a column of the input and one of the window's",
+        raise unsupported(expression, written(expression), "it is a column of the input and one of the window's",
                       "another name for the input's: SELECT … AS other in a query below")  # fmt: skip
 
 
-def _same_window(roles: Roles, columns: set[str | None]) -> bool:
+def _same_window(roles: TimeColumns, columns: set[str | None]) -> bool:
     """Whether a GROUP BY says the windows of the query below: their end, or their start if that fixes it."""
     if roles.end is not None and roles.end in columns:
         return True
@@ -195,14 +288,16 @@ def _rewrite(group: Group, node: exp.Expr, alias: str) -> exp.Expr:
     if key is not None:
         return internal(key)
     if isinstance(node, exp.Column):
-        raise refused(
+        raise unsupported(
             node,
             written(node),
             "it is neither in GROUP BY nor in an aggregate",
             f"GROUP BY …, {written(node)}, or max({written(node)})",
         )
-    if windows.is_window(node):
-        raise refused(node, written(node), "a window stands only in GROUP BY", "window_start, window_end, window_time")
+    if is_window(node):
+        raise unsupported(
+            node, written(node), "a window stands only in GROUP BY", "window_start, window_end, window_time"
+        )
     return _with_children(group, node)
 
 
@@ -326,14 +421,14 @@ def _own_fields(group: Group) -> list[tuple[str, pa.DataType]]:
     return [(column, pa.timestamp("us")) for column in _OWN] if group.window is not None else []
 
 
-def _roles(group: Group) -> Roles:
+def _roles(group: Group) -> TimeColumns:
     """Own window columns; or, for GROUP BY window_start, window_end, the keys that are these."""
     if group.window is None:
-        return Roles()
+        return TimeColumns()
     if group.window.node is not None:
         return group.window.roles()
     below = group.scope.relation.roles
     keys = {sql: key for key, sql in group.keys.items()}
     start = keys.get(name(below.start)) if below.start else None
     end = keys.get(name(below.end)) if below.end else None
-    return Roles("window_time", start, end, below.size_us, below.slide_us)
+    return TimeColumns("window_time", start, end, below.size_us, below.slide_us)

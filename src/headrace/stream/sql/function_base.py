@@ -9,7 +9,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from headrace.stream.errors import UnsupportedQuery
-from headrace.stream.sql.dialect import refused, written
+from headrace.stream.sql.dialect import unsupported, written
 from headrace.stream.sql.types import Typed
 
 
@@ -32,11 +32,13 @@ class Call:
             return default
         node = self.node.expressions[place]
         if not (isinstance(node, exp.Literal) and node.is_string):
-            raise self.refused(f"{what} must be written out, since it is translated when the pipeline is built", "'…'")
+            raise self.unsupported(
+                f"{what} must be written out, since it is translated when the pipeline is built", "'…'"
+            )
         return str(node.name)
 
-    def refused(self, reason: str, instead: str = "") -> UnsupportedQuery:
-        return refused(self.node, written(self.node), reason, instead)
+    def unsupported(self, reason: str, instead: str = "") -> UnsupportedQuery:
+        return unsupported(self.node, written(self.node), reason, instead)
 
 
 @dataclass(frozen=True, slots=True)

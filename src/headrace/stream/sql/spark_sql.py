@@ -23,7 +23,7 @@ from headrace.durations import duration_text
 from headrace.stream import plan
 from headrace.stream.sql.dialect import parse
 from headrace.stream.sql.expressions import conjuncts, interval_us
-from headrace.stream.sql.windows import is_window
+from headrace.stream.sql.group_by import is_window
 
 WINDOW_TIME: Final = "_window_time"
 """The hidden column of windowed queries."""
