@@ -13,7 +13,7 @@ from headrace import stream_state
 from headrace.queue.operations import Operation
 from headrace.stream.runner import state_keys
 from headrace.stream.runner.store import BrokerStore, Control, RetryPolicy, read_control, write_control
-from headrace.stream.sources.topic import inbox_name
+from headrace.stream.sources.queue import inbox_name
 from tests.stream.runner.conftest import client as client  # noqa: PLC0414 (a fixture)
 from tests.stream.runner.pipelines import counts, event, send
 

@@ -82,7 +82,7 @@ def _spark_frame(query: str, folder: Path) -> tuple[Any, tempfile.TemporaryDirec
     from headrace.stream.plan import FileSource, Source  # noqa: PLC0415
     from headrace.stream.spark.frames import Frames  # noqa: PLC0415
     from headrace.stream.spark.python_step import DeadRows  # noqa: PLC0415
-    from headrace.stream.spark.session import session  # noqa: PLC0415
+    from headrace.stream.spark.run import session  # noqa: PLC0415
 
     class BoundedFrames(Frames):
         """Batches of so many files, and no row behind the end: as a Spark user would write it."""

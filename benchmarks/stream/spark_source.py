@@ -23,7 +23,7 @@ LOOK_S: Final = 0.05
 def copy(url: str, spawned_s: float) -> None:
     """The queue `bid`, decoded, into the queue `copies`, encoded again; availableNow."""
     os.environ["PYSPARK_SUBMIT_ARGS"] = f"--driver-memory {SPARK_MEMORY} pyspark-shell"
-    from headrace.stream.spark.session import session  # noqa: PLC0415
+    from headrace.stream.spark.run import session  # noqa: PLC0415
 
     with headrace.connect(url) as client:
         client.queue("copies", create=True)  # the sink wants it to be there

@@ -44,12 +44,12 @@ def test_the_tests_of_the_guide_pass(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_pipeline_of_the_page_about_spark_runs_there_and_that_of_the_guide_does_not() -> None:
-    refusals = pytest.importorskip("headrace.stream.spark.refusals").refusals
+    restrictions_of = pytest.importorskip("headrace.stream.spark.restrictions").restrictions_of
     pages: list[dict[str, Any]] = [{}, {}]
     for page, names in zip(("spark.md", "stream.md"), pages, strict=True):
         exec(compile(examples(page)[0], page, "exec"), names)
-    assert refusals(pages[0]["pipeline"].plan) == []
-    assert [refusal.construct for refusal in refusals(pages[1]["pipeline"].plan)] == ["idle"]
+    assert restrictions_of(pages[0]["pipeline"].plan) == []
+    assert [refusal.construct for refusal in restrictions_of(pages[1]["pipeline"].plan)] == ["idle"]
 
 
 def test_sources_of_the_page_about_them_can_be_written() -> None:

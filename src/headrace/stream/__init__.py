@@ -1,7 +1,11 @@
 """Streams: SQL and Python pipelines over queues, exactly once. `import headrace.stream as hs`.
 
-A newcomer opens `plan.py` (what a pipeline is), `api.py` (how one is written), `physical.py` (what runs), then
-`engine/engine.py` and `runner/runner.py`. Needs the extra: `pip install 'headrace[stream]'`.
+A pipeline is written with `api.py`, which makes the records of `plan.py`. `sql` checks and compiles them to the operators of
+`physical.py`; `runner` reads `sources`, runs the operators of `engine` and commits input, state and output for `sinks` at
+once; `spark` runs the same plan on Apache Spark. `formats` decodes and encodes rows.
+
+Open `plan.py` first, then `api.py`, `physical.py`, `engine/engine.py`, `runner/runner.py`. Needs the extra:
+`pip install 'headrace[stream]'`.
 """
 
 from __future__ import annotations

@@ -1,28 +1,32 @@
-"""How people write pipelines: `import headrace.stream as hs`. A thin, checked way to make the records of `plan.py`.
+"""The API in which pipelines are written: `import headrace.stream as hs`. It checks its arguments and makes the records of `plan.py`.
 
     flights = hs.queue("flights", schema="origin string, dep_delay double, ts timestamp").with_watermark("ts", delay="10 minutes")
     delays = hs.sql("SELECT window_start, origin, avg(dep_delay) AS delay FROM flights GROUP BY tumble(ts, '1 hour'), origin")
     pipeline = hs.pipeline("delays", delays, sink=hs.queue("delays"))
 
-Everything is checked where it is written: an error's traceback ends at the line that is wrong.
+Everything is checked where it is written: the traceback of an error ends at the line that is wrong.
 """
 
 from __future__ import annotations
 
+import glob
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_type_hints
 
 import pyarrow as pa
+from sqlglot import exp
 
 from headrace.durations import Duration, duration_us
 from headrace.stream import plan
 from headrace.stream.errors import SchemaInvalid, UnsupportedQuery
-from headrace.stream.file_schema import file_format, file_schema
-from headrace.stream.names import caller_variables, table_names
+from headrace.stream.plan import FileFormat
 from headrace.stream.schema import Schema, SchemaLike
+from headrace.stream.sources.file_listing import format_of
 from headrace.stream.sql import analyse_node
+from headrace.stream.sql.dialect import parse
 
 
 class Table:
@@ -388,3 +392,57 @@ def _table(rows: pa.Table | Sequence[Mapping[str, Any]], schema: Schema) -> pa.T
     if isinstance(rows, pa.Table):
         return rows.select(schema.names).cast(schema.arrow())
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema.arrow())
+
+
+# --- Names that SQL may use, and the columns of files ---
+
+
+def table_names(text: str, step: str) -> tuple[list[str], list[str]]:
+    """(tables, functions) that a text names, each once, in order; what WITH names is not among them."""
+    tree = parse(text, step)
+    own = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
+    tables = [node.name for node in tree.find_all(exp.Table) if node.name and node.name.lower() not in own]
+    calls = [str(node.this) for node in tree.find_all(exp.Anonymous)]
+    return list(dict.fromkeys(tables)), list(dict.fromkeys(calls))
+
+
+def caller_variables(package: Path) -> dict[str, object]:
+    """The variables of whoever called into `package`: globals, and over them locals."""
+    frame = sys._getframe(1)  # noqa: SLF001 # inspect.stack() reads every file of the stack
+    while frame.f_back is not None and Path(frame.f_code.co_filename).is_relative_to(package):
+        frame = frame.f_back
+    return {**frame.f_globals, **frame.f_locals}
+
+
+# --- The format of files by their suffix, the columns by the schema of Parquet ---
+
+
+def file_format(path: str | Path) -> FileFormat:
+    """The format of a file, or of the first in a folder, by its suffix. Raises UnsupportedQuery."""
+    found = format_of(Path(path))
+    if found is None:
+        raise UnsupportedQuery(
+            f"files({str(path)!r})",
+            "the suffix does not say the format",
+            "format='parquet', 'csv', 'jsonl' or 'access_log'",
+        )
+    return found
+
+
+def file_schema(path: str | Path, found: FileFormat) -> Schema:
+    """The columns that a Parquet file, or the first in a folder or of a glob, says it has. Raises UnsupportedQuery."""
+    import pyarrow.parquet as pq  # noqa: PLC0415 # only where a file is read
+
+    if found != "parquet":
+        raise UnsupportedQuery(
+            f"files({str(path)!r})",
+            f"a {found} file does not say its columns' types",
+            'schema="id bigint, ts timestamp"',
+        )
+    pattern = str(Path(path) / "**" / "*.parquet") if Path(path).is_dir() else str(path)
+    first = next(iter(sorted(glob.glob(pattern, recursive=True))), None)  # noqa: PTH207 # an absolute pattern
+    if first is None:
+        raise UnsupportedQuery(
+            f"files({str(path)!r})", "there is no such file yet that would say the columns", "schema=…"
+        )
+    return Schema.of(pq.read_schema(first))

@@ -31,7 +31,7 @@ from headrace.stream.runner import watermarks
 from headrace.stream.runner.progress import SourceProgress
 from headrace.stream.runner.sink_set import without_origin
 from headrace.stream.schema import Schema
-from headrace.stream.sources.messages import MessageDecoder
+from headrace.stream.sources.queue import MessageDecoder
 from headrace.stream.sources.tables import load_table
 from headrace.stream.sql import compile as compile_plan
 

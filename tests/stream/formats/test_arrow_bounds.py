@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.stream import limits
 from headrace.stream.formats.arrow_bounds import read_bounded
-from headrace.stream.formats.conform import Unfit
+from headrace.stream.formats.conform import ValueMismatch
 from headrace.stream.formats.decoding import ArrowDecoder
 from headrace.stream.schema import Schema
 
@@ -51,7 +51,7 @@ def test_a_body_that_unpacks_to_too_much_is_not_unpacked(compression: str, monke
     assert len(body) < 100_000
     monkeypatch.setattr(limits, "ARROW_BYTES_MAX", 1_000_000)
     before = pa.default_memory_pool().max_memory()
-    with pytest.raises(Unfit, match="8,000,000 bytes unpacked, more than 1,000,000"):
+    with pytest.raises(ValueMismatch, match="8,000,000 bytes unpacked, more than 1,000,000"):
         read_bounded(body)
     assert pa.default_memory_pool().max_memory() == before
 
@@ -60,13 +60,13 @@ def test_a_size_that_is_a_lie_is_believed_as_far_as_the_bound() -> None:
     body = bytearray(stream(pa.table({"n": pa.array([7] * 1_000)}), "lz4"))
     place = body.index(struct.pack("<q", 8_000))
     body[place : place + 8] = struct.pack("<q", 2**50)
-    with pytest.raises(Unfit, match="bytes unpacked"):
+    with pytest.raises(ValueMismatch, match="bytes unpacked"):
         read_bounded(bytes(body))
 
 
 def test_rows_without_bytes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ARROW_ROWS_MAX", 1_000)
-    with pytest.raises(Unfit, match="1,001 rows, more than 1,000"):
+    with pytest.raises(ValueMismatch, match="1,001 rows, more than 1,000"):
         read_bounded(stream(pa.table({"n": pa.nulls(1_001)})))
 
 
@@ -82,7 +82,7 @@ def test_a_value_that_many_rows_point_to_counts_in_each(column: pa.Array, monkey
     monkeypatch.setattr(limits, "ARROW_BYTES_MAX", 1_000_000)
     table = pa.table({"s": column})
     monkeypatch.setattr(pa.ipc, "MessageReader", _NoMessages)  # of views the writer copies what they point to
-    with pytest.raises(Unfit, match="10,000,000 bytes"):
+    with pytest.raises(ValueMismatch, match="10,000,000 bytes"):
         read_bounded(stream(table))
 
 
@@ -96,7 +96,7 @@ class _NoMessages:
 def test_values_that_are_shared_deeper_are_refused() -> None:
     inner = pa.array(["a", "b"]).dictionary_encode()
     column = pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), inner)
-    with pytest.raises(Unfit, match="send it plain"):
+    with pytest.raises(ValueMismatch, match="send it plain"):
         read_bounded(stream(pa.table({"l": column})))
 
 

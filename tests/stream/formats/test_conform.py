@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headrace.stream.formats.conform import Unfit, conform
+from headrace.stream.formats.conform import ValueMismatch, conform
 from headrace.stream.schema import Schema
 
 at = dt.datetime.fromisoformat
@@ -47,10 +47,10 @@ def test_what_loses_nothing_is_cast(column: pa.Array, kind: str, value: Any) -> 
     ],
 )
 def test_what_would_lose_or_guess_is_refused(column: pa.Array, kind: str) -> None:
-    with pytest.raises(Unfit, match="'a'"):
+    with pytest.raises(ValueMismatch, match="'a'"):
         conform(pa.table({"a": column}), Schema.of(f"a {kind}"))
 
 
 def test_a_column_that_stands_twice_is_refused() -> None:
-    with pytest.raises(Unfit, match="twice"):
+    with pytest.raises(ValueMismatch, match="twice"):
         conform(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), Schema.of("a bigint"))

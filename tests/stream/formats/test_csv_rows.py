@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.stream.errors import SchemaInvalid
-from headrace.stream.formats.conform import Unfit
+from headrace.stream.formats.conform import ValueMismatch
 from headrace.stream.formats.csv_rows import CsvDecoder
 from headrace.stream.schema import ORIGIN, Schema
 
@@ -52,7 +52,7 @@ def test_bad_records_are_named_and_the_others_kept() -> None:
 
 @pytest.mark.parametrize("header", [b"a,c", b"a,a,b", b"", b"\xff", b'"a'])
 def test_a_header_without_a_column_is_refused(header: bytes) -> None:
-    with pytest.raises(Unfit):
+    with pytest.raises(ValueMismatch):
         CsvDecoder(Schema.of("a int, b int"), header)
 
 

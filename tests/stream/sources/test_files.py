@@ -20,11 +20,10 @@ from headrace.stream import limits
 from headrace.stream.errors import SourceFailed
 from headrace.stream.plan import FileSource
 from headrace.stream.schema import ORIGIN, Schema
-from headrace.stream.sources.base import Chunk
+from headrace.stream.sources.base import Chunk, FileRows
+from headrace.stream.sources.file_listing import format_of, list_files
 from headrace.stream.sources.files import FileReader
 from headrace.stream.sources.lines import LinePart
-from headrace.stream.sources.listing import format_of, list_files
-from headrace.stream.sources.part import Piece
 from tests.patience import PATIENCE_S
 
 Form = Literal["parquet", "csv", "jsonl", "access_log"]
@@ -385,7 +384,7 @@ def test_close_waits_for_a_read_in_another_thread(tmp_path: Path) -> None:
     begun, go_on, order = threading.Event(), threading.Event(), []
 
     class Slow(LinePart):
-        def read(self, rows_max: int, *, whole: bool) -> Piece | None:
+        def read(self, rows_max: int, *, whole: bool) -> FileRows | None:
             begun.set()
             assert go_on.wait(PATIENCE_S)
             order.append("read")

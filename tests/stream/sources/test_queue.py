@@ -19,7 +19,7 @@ from headrace.stream.plan import QueueSource, TopicSource
 from headrace.stream.schema import ORIGIN, Schema
 from headrace.stream.sources.base import Chunk, Reader
 from headrace.stream.sources.open import inbox_name, open_reader
-from headrace.stream.sources.topic import wait_until_live
+from headrace.stream.sources.queue import wait_until_live
 from tests.patience import PATIENCE_S
 
 NUMBERS = QueueSource("numbers", "numbers", Schema.of("n bigint"))

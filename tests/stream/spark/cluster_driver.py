@@ -8,8 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from headrace.stream.spark.run import run_on_spark
-from headrace.stream.spark.session import session
+from headrace.stream.spark.run import run_on_spark, session
 from tests.stream.spark.cluster_plan import plan
 
 

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 import headrace
-from headrace.stream.spark.session import session
+from headrace.stream.spark.run import session
 from tests.native.served import ServedBroker
 from tests.stream.spark.lean import FEW_FILES, LEAN
 

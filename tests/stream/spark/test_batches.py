@@ -13,15 +13,15 @@ from pyspark.sql import DataFrame
 import headrace
 import headrace.stream as hs
 from headrace.queue.model import arn_of
+from headrace.stream.dead_letters import dead_letter
 from headrace.stream.errors import TooManyFailures
-from headrace.stream.letters import dead_letter
 from headrace.stream.result import Collector
 from headrace.stream.schema import Schema
 from headrace.stream.sources.base import Dead
 from headrace.stream.spark.batches import Batches, Counts
 from headrace.stream.spark.claims import reader_of, stage_dead
-from headrace.stream.spark.places import prepare_places
 from headrace.stream.spark.python_step import DeadRows
+from headrace.stream.spark.run import prepare_queues
 from headrace.stream.spark.sink import QUERY_ID
 
 SCHEMA = "id bigint"
@@ -34,7 +34,7 @@ def test_messages_that_cannot_be_decoded_are_failures(client: headrace.Client, s
     client.queue("in", create=True)
     client.topic("t", create=True)
     pipeline = hs.pipeline("p", source, sink=hs.queue("out"), dead_letter_queue="dead", failures_max=1).plan
-    prepare_places(pipeline, client)
+    prepare_queues(pipeline, client)
     schema = Schema.of(SCHEMA)
     counts = Counts(Collector(schema.arrow(), everything=False))
     batches = Batches(client, pipeline, schema, DeadRows("p", "run", None, queue=True), False, counts)

@@ -1,4 +1,8 @@
-"""GROUP BY over rows and over partial aggregates: by pyarrow kernels where they suffice, otherwise by one DuckDB query."""
+"""GROUP BY over rows and over partial aggregates: by pyarrow kernels where they suffice, otherwise by one DuckDB query.
+
+Both give the same partial aggregates. Columns have the names of `aggregate_functions.py`, so no name from a user is ever in
+the SQL.
+"""
 
 from __future__ import annotations
 
@@ -47,10 +51,7 @@ def _whole(column: pa.ChunkedArray) -> Any:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-# GROUP BY over rows and over partials, by pyarrow's kernels where they suffice and by one DuckDB query otherwise.
-#
-# Which of the two runs is nobody's business: they give the same partials. Columns have the names of `aggregates.py`, so
-# that no name of a user's is ever in SQL.
+# --- Groups ---
 
 
 THREADED_ROWS: Final = 50_000  # below, a second thread costs more than it does

@@ -1,6 +1,10 @@
-"""Stateless operators: projections and filters in SQL, and UNION ALL.
+"""Stateless operators: a SELECT without state, and UNION ALL.
 
-A projection is one DuckDB query a batch, or pyarrow kernels where these do the same at a lower cost.
+A SELECT runs as pyarrow kernels where these mean the same as DuckDB, otherwise as one DuckDB query a batch: a query starts
+at 0.8 ms, the kernels at 0.02, and texts that pass unchanged are not copied.
+
+The kernels give what DuckDB gives, or raise pa.ArrowInvalid (a number that does not fit), and then DuckDB runs the query.
+Anything that is only almost the same is left to DuckDB: floats (NaN), values of two types, functions.
 """
 
 from __future__ import annotations
@@ -328,7 +332,7 @@ _TERMS: Final[dict[type, Callable[[Any, _Scope], Term]]] = {
 """What there is. DuckDB does the rest."""
 
 
-# --- Stateless SQL: one DuckDB query a batch, or none where pyarrow's kernels do the same ---
+# --- The operator of a SELECT ---
 
 
 ORIGIN_MARK: Final = "/*origin*/"

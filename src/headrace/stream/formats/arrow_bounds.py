@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.stream import limits
-from headrace.stream.formats.conform import Unfit
+from headrace.stream.formats.conform import ValueMismatch
 
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3  # of union MessageHeader
 _HEADER_TYPE, _HEADER = 1, 2  # places of fields in table Message
@@ -30,7 +30,7 @@ def read_bounded(body: bytes, unread: Mapping[str, pa.DataType] | None = None) -
             longer than reading them.
 
     Raises:
-        Unfit: it has more than ARROW_ROWS_MAX rows, or ARROW_BYTES_MAX when it is unpacked and its columns are plain.
+        ValueMismatch: it has more than ARROW_ROWS_MAX rows, or ARROW_BYTES_MAX when it is unpacked and its columns are plain.
         pa.ArrowException, OSError, EOFError: it is no stream, or a damaged one.
     """
     _check_unpacked(body)
@@ -57,13 +57,15 @@ def _check_unpacked(body: bytes) -> None:
     except struct.error as error:
         raise pa.ArrowInvalid(f"its metadata is damaged: {error}") from None
     if rows > limits.ARROW_ROWS_MAX:
-        raise Unfit(f"it has {rows:,} rows, more than {limits.ARROW_ROWS_MAX:,}; send smaller messages")
+        raise ValueMismatch(f"it has {rows:,} rows, more than {limits.ARROW_ROWS_MAX:,}; send smaller messages")
     _check_size(size_bytes)
 
 
 def _check_size(size_bytes: int) -> None:
     if size_bytes > limits.ARROW_BYTES_MAX:
-        raise Unfit(f"it is {size_bytes:,} bytes unpacked, more than {limits.ARROW_BYTES_MAX:,}; send smaller messages")
+        raise ValueMismatch(
+            f"it is {size_bytes:,} bytes unpacked, more than {limits.ARROW_BYTES_MAX:,}; send smaller messages"
+        )
 
 
 # --- the flatbuffer in front of a batch ---
@@ -127,14 +129,14 @@ def _plain_bytes(column: pa.ChunkedArray) -> int:
     if _is_view(kind):
         return sum(_view_bytes(chunk) for chunk in column.chunks)
     if _is_shared(kind):
-        raise Unfit(f"a column is {kind}; send it plain")
+        raise ValueMismatch(f"a column is {kind}; send it plain")
     return 0
 
 
 def _dictionary_bytes(chunk: pa.DictionaryArray) -> int:
     values = chunk.dictionary
     if _is_shared(values.type) or pa.types.is_nested(values.type):
-        raise Unfit(f"a column is {chunk.type}; send it plain")
+        raise ValueMismatch(f"a column is {chunk.type}; send it plain")
     if not (pa.types.is_string(values.type) or pa.types.is_binary(values.type) or _is_large(values.type)):
         return 0
     return int(pc.sum(pc.take(pc.binary_length(values), chunk.indices)).as_py() or 0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.stream import limits
+from headrace.stream.formats.columns import UNFIT
 from headrace.stream.schema import ORIGIN, Field, Schema, type_name
 
 _FAMILIES: Final = (
@@ -31,7 +33,7 @@ _FAMILIES: Final = (
 be a guess."""
 
 
-class Unfit(ValueError):
+class ValueMismatch(ValueError):
     """A table is not of the schema; the text names the column."""
 
 
@@ -63,7 +65,7 @@ def conform(table: pa.Table, schema: Schema) -> pa.Table:
     is cut off. A table that fits already is not copied.
 
     Raises:
-        Unfit: a column cannot be cast without loss, is of another kind, or has no value where it must have one.
+        ValueMismatch: a column cannot be cast without loss, is of another kind, or has no value where it must have one.
     """
     return pa.table([_column(table, field) for field in schema.fields], schema=schema.arrow())
 
@@ -71,10 +73,10 @@ def conform(table: pa.Table, schema: Schema) -> pa.Table:
 def _column(table: pa.Table, field: Field) -> pa.ChunkedArray:
     found = table.schema.get_all_field_indices(field.name)
     if len(found) > 1:
-        raise Unfit(f"column {field.name!r} stands twice")
+        raise ValueMismatch(f"column {field.name!r} stands twice")
     column = _cast(table.column(found[0]), field) if found else pa.chunked_array([_nulls(len(table), field.type)])
     if not field.nullable and column.null_count:
-        raise Unfit(f"column {field.name!r} is NOT NULL and has {column.null_count} rows without a value")
+        raise ValueMismatch(f"column {field.name!r} is NOT NULL and has {column.null_count} rows without a value")
     return column
 
 
@@ -95,14 +97,56 @@ def _cast(column: pa.ChunkedArray, field: Field) -> pa.ChunkedArray:
     if pa.types.is_dictionary(kind):
         return _cast(column.cast(kind.value_type), field)
     if not _related(kind, field.type):
-        raise Unfit(f"column {field.name!r} is {kind}, not {type_name(field.type)}")
+        raise ValueMismatch(f"column {field.name!r} is {kind}, not {type_name(field.type)}")
     if pa.types.is_timestamp(kind) and pa.types.is_timestamp(field.type):
         return column.cast(field.type, safe=False)
     try:
         return column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise Unfit(f"column {field.name!r} is {kind}, not {type_name(field.type)}: {error}") from None
+        raise ValueMismatch(f"column {field.name!r} is {kind}, not {type_name(field.type)}: {error}") from None
 
 
 def _related(kind: pa.DataType, wanted: pa.DataType) -> bool:
     return pa.types.is_null(kind) or any(of(kind) and of(wanted) for of in _FAMILIES)
+
+
+# --- Columns of which some values may not fit: the fast way first; only if it fails, the rows to blame are sought ---
+
+
+Build: TypeAlias = Callable[[int, Sequence[int]], pa.Array]
+"""(number of a column, rows) → the column of these rows; raises UNFIT."""
+
+
+def fit(schema: Schema, count: int, build: Build) -> tuple[list[pa.Array], dict[int, str]]:
+    """(the columns of the rows that fit, why each of the others does not)."""
+    rows = range(count)
+    try:
+        return _all(schema, rows, build), {}
+    except UNFIT:
+        unfit = _unfit(schema, rows, build)
+        return _all(schema, [row for row in rows if row not in unfit], build), unfit
+
+
+def _all(schema: Schema, rows: Sequence[int], build: Build) -> list[pa.Array]:
+    return [build(number, rows) for number in range(len(schema.fields))]
+
+
+def _unfit(schema: Schema, rows: Sequence[int], build: Build) -> dict[int, str]:
+    """By halving: a few among many are found in a few steps."""
+    try:
+        _all(schema, rows, build)
+    except UNFIT:
+        if len(rows) == 1:
+            return {rows[0]: _why(schema, rows, build)}
+        half = len(rows) // 2
+        return _unfit(schema, rows[:half], build) | _unfit(schema, rows[half:], build)
+    return {}
+
+
+def _why(schema: Schema, row: Sequence[int], build: Build) -> str:
+    for number, field in enumerate(schema.fields):
+        try:
+            build(number, row)
+        except UNFIT as error:
+            return f"column {field.name!r}: {error}"
+    raise AssertionError("a row that does not fit has a column that does not")

@@ -18,9 +18,8 @@ import pyarrow.csv as pc_csv
 
 from headrace.stream.errors import SchemaInvalid
 from headrace.stream.formats import timestamps
-from headrace.stream.formats.conform import Unfit, nullable, split_nulls
+from headrace.stream.formats.conform import ValueMismatch, fit, nullable, split_nulls
 from headrace.stream.formats.decoding import ORIGIN_FIELD, Decoded
-from headrace.stream.formats.fitting import fit
 from headrace.stream.schema import Schema, type_name
 
 
@@ -28,7 +27,7 @@ class CsvDecoder:
     """Records, one a line or several, of one header. See Decoder."""
 
     def __init__(self, schema: Schema, header: bytes) -> None:
-        """Raises Unfit: the header lacks a column, or has one twice. SchemaInvalid: CSV has no such type."""
+        """Raises ValueMismatch: the header lacks a column, or has one twice. SchemaInvalid: CSV has no such type."""
         self._schema = schema
         self._names = _names(header)
         _check(schema, self._names)
@@ -137,7 +136,7 @@ def _names(header: bytes) -> list[str]:
     try:
         return next(csv.reader([header.decode("utf-8-sig").rstrip("\r\n")], strict=True), [])
     except (UnicodeDecodeError, csv.Error) as error:
-        raise Unfit(f"the header is no CSV: {error}") from None
+        raise ValueMismatch(f"the header is no CSV: {error}") from None
 
 
 def _check(schema: Schema, names: list[str]) -> None:
@@ -146,4 +145,4 @@ def _check(schema: Schema, names: list[str]) -> None:
             raise SchemaInvalid(str(schema), f"CSV has no {type_name(field.type)} (column {field.name!r})")
         if names.count(field.name) != 1:
             found = "stands twice" if field.name in names else "is not there"
-            raise Unfit(f"column {field.name!r} {found} in the header {names}"[:500])
+            raise ValueMismatch(f"column {field.name!r} {found} in the header {names}"[:500])

@@ -22,8 +22,7 @@ import pyarrow.compute as pc
 
 from headrace.stream.formats import columns
 from headrace.stream.formats.arrow_bounds import read_bounded
-from headrace.stream.formats.conform import Unfit, conform
-from headrace.stream.formats.fitting import fit
+from headrace.stream.formats.conform import ValueMismatch, conform, fit
 from headrace.stream.plan import Format
 from headrace.stream.schema import ORIGIN, Schema
 
@@ -125,7 +124,7 @@ class ArrowDecoder:
             try:
                 tables.append(self._table(body, origin))
             except (pa.ArrowException, OSError, EOFError, MemoryError, *columns.UNFIT) as error:
-                bad.append((origin, str(error) if isinstance(error, Unfit) else f"no Arrow stream: {error}"))
+                bad.append((origin, str(error) if isinstance(error, ValueMismatch) else f"no Arrow stream: {error}"))
         return Decoded(pa.concat_tables(tables).combine_chunks() if tables else self._arrow.empty_table(), bad)
 
     def _table(self, body: bytes, origin: int) -> pa.Table:

@@ -1,9 +1,10 @@
-"""Running a pipeline on the embedded engine: claims in, one commit, deliveries out.
+"""The runner: it runs a pipeline on the embedded engine. Claims in, one commit, deliveries out.
 
     reader threads ─▶ chunks (at most two ahead) ─▶ engine.step ─▶ transact ─▶ outbox thread
                                                        state + output + acknowledgement
 
-The state's name is `stream:PIPELINE` (see `keys.py` for its keys).
+The name of the state is `stream:PIPELINE`; `state_keys.py` lists its keys. Open `runner.py` first, then `session.py` and
+`commit.py`; for several processes `sharing.py`, `membership.py`, `shuffle.py`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ from headrace import metering, tracing
 from headrace.stream import plan
 from headrace.stream.errors import TooManyFailures
 from headrace.stream.runner.progress import Progress
-from headrace.stream.sources.base import Chunk, Dead
-from headrace.stream.sources.origins import ManyOrigins
+from headrace.stream.sources.base import Chunk, CombinedOrigins, Dead
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -33,7 +32,7 @@ class Batch:
     rows: int = 0
     size_bytes: int = 0
     _inputs: dict[str, list[pa.Table]] = field(default_factory=dict)
-    _origins: ManyOrigins = field(default_factory=ManyOrigins)
+    _origins: CombinedOrigins = field(default_factory=CombinedOrigins)
 
     def add(self, source: str, chunk: Chunk, left_by: int | None = None) -> None:
         if left_by is not None:

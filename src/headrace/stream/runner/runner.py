@@ -31,7 +31,7 @@ from headrace.stream.runner.progress import Progress, decode_progress
 from headrace.stream.runner.session import Session
 from headrace.stream.runner.source_set import TOPIC, Wakeup, source_to_backfill
 from headrace.stream.runner.store import BrokerStore, Control, MemoryStore, RetryPolicy, Store, read_control
-from headrace.stream.sources.topic import inbox_name, subscribe
+from headrace.stream.sources.queue import inbox_name, subscribe
 from headrace.stream.sql import compile as compile_plan
 
 _MEMORY_S = 5.0

@@ -1,4 +1,9 @@
-"""Tables that stand still: loaded at the start, and again where that is asked for, between two batches."""
+"""A session: a pipeline that this process runs. Chunks in, one step of the engine, one commit, again and again.
+
+The commit of a batch with many rows runs in a thread, beside the next step; the next commit waits for it. So the engine's
+memory is at most two batches ahead of the store, and no commit overtakes the one before it. When a turn fails, the session is
+dropped, and the next one starts from the store.
+"""
 
 from __future__ import annotations
 
@@ -71,11 +76,7 @@ def _next_ms(ref: plan.TableRef, now_ms: int) -> float:
     return float("inf") if ref.reload_us is None else now_ms + ref.reload_us / 1_000
 
 
-# A pipeline being run by the process that has it: chunks in, one step of the engine, one commit, again and again.
-#
-# The commit of a batch with many rows is made beside the next step, by a thread; the next commit waits for it. So the
-# engine's memory is ahead of the store by two batches at most, and never is a commit made before the one it follows:
-# whatever goes wrong in a turn, the session is dropped, and the next begins from the store.
+# --- The session ---
 
 
 class Session:

@@ -18,11 +18,11 @@ from headrace.native.client import Client
 from headrace.queue import limits as queue_limits
 from headrace.queue.model import Entry, arn_of
 from headrace.stream import limits, plan
+from headrace.stream.dead_letters import dead_letter
 from headrace.stream.engine.engine import Step
 from headrace.stream.engine.operator import Refused
 from headrace.stream.errors import SinkFailed
 from headrace.stream.formats.encoding import JsonEncoder
-from headrace.stream.letters import dead_letter
 from headrace.stream.runner import state_keys
 from headrace.stream.runner.batch import Batch
 from headrace.stream.runner.commit import Change

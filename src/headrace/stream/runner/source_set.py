@@ -1,6 +1,4 @@
-"""The sources of a running pipeline: threads that read ahead, the files of a backfill, and what processes that have ended
-left claimed.
-"""
+"""The sources of a running pipeline: threads that read ahead, the files of a backfill, and the claims that ended processes left."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from headrace.stream.runner.job import Job
 from headrace.stream.runner.progress import SourceProgress
 from headrace.stream.runner.store import PASSING, RetryPolicy
 from headrace.stream.sources.base import Chunk, Progress, Reader
-from headrace.stream.sources.listing import FORMATS, format_of
+from headrace.stream.sources.file_listing import FORMATS, format_of
 from headrace.stream.sources.open import open_left_reader, open_reader
 
 _log = logging.getLogger("headrace.stream")

@@ -1,19 +1,25 @@
-"""What a sink is: the contract between the runner and the sinks.
+"""The contracts between the runner and the sinks.
 
-Two kinds. A queue's or topic's messages are part of the pipeline's own commit (`Entries`). Everything outside the store
-is an outbox (`Outbox`): what a batch gives is kept in the commit, delivered after it, and forgotten in a later commit. So
-a batch is delivered at least once, always with the same rows and number, in the order of the numbers; a sink that can
+There are two kinds. Messages of a queue or topic are part of the pipeline's own commit (`Entries`). Everything outside the
+store is an outbox (`Outbox`): the rows of a batch are kept in the commit, delivered after it, and removed by a later commit.
+So a batch is delivered at least once, always with the same rows and number, in the order of the numbers. A sink that can
 remember the last number (an SQL table, a folder) makes it exactly once.
+
+A batch is kept as bytes: a token that no other batch has, and the rows. Its number alone would not identify it: numbers
+start again after a reset, and a sink that compared numbers would silently drop new batches.
 """
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Final
 
 import pyarrow as pa
 
 from headrace.queue.model import Entry
+from headrace.stream.formats.encoding import arrow_stream
 
 
 class Entries(ABC):
@@ -52,3 +58,32 @@ class Outbox(ABC):
     @abstractmethod
     def close(self) -> None:
         """Idempotent."""
+
+
+# --- Outboxes that keep rows ---
+
+
+_TOKEN_BYTES: Final = 32
+
+
+class RowsOutbox(Outbox):
+    """An outbox that keeps the rows themselves."""
+
+    def stage(self, batch: int, rows: pa.Table, *, token: str | None = None) -> bytes:
+        del batch
+        return (token or new_token()).encode() + arrow_stream(rows)
+
+    def collect(self, staged: Sequence[bytes]) -> None:
+        del staged  # nothing lies about: it is in the commit, or nowhere
+
+    def close(self) -> None:
+        pass
+
+
+def new_token() -> str:
+    return uuid.uuid4().hex
+
+
+def unpack(staged: bytes) -> tuple[str, pa.Table]:
+    """(the token, the rows)."""
+    return staged[:_TOKEN_BYTES].decode(), pa.ipc.open_stream(staged[_TOKEN_BYTES:]).read_all()

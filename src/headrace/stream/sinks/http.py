@@ -24,7 +24,7 @@ from headrace.stream.errors import SinkFailed, UnsupportedQuery
 from headrace.stream.formats.encoding import JsonEncoder
 from headrace.stream.plan import HttpSink
 from headrace.stream.schema import Schema
-from headrace.stream.sinks.staged import RowsOutbox, unpack
+from headrace.stream.sinks.base import RowsOutbox, unpack
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve: TypeAlias = Callable[[str, int], list[str]]

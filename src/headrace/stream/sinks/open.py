@@ -12,10 +12,10 @@ from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.plan import CallbackSink, ConsoleSink, HttpSink, ParquetSink, QueueSink, Sink, TableSink
 from headrace.stream.schema import Schema
 from headrace.stream.sinks.base import Entries, Outbox
+from headrace.stream.sinks.console import CallbackOutbox, ConsoleOutbox
 from headrace.stream.sinks.http import HttpOutbox
 from headrace.stream.sinks.parquet import ParquetOutbox
 from headrace.stream.sinks.queue import QueueEntries, unique_ids
-from headrace.stream.sinks.show import CallbackOutbox, ConsoleOutbox
 from headrace.stream.sinks.table import TableOutbox
 
 

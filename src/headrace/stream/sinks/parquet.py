@@ -17,11 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.stream.errors import SinkFailed, UnsupportedQuery
-from headrace.stream.formats.partitions import folder_of
+from headrace.stream.formats.hive_partitions import folder_of
 from headrace.stream.plan import ParquetSink
 from headrace.stream.schema import Schema, type_name
-from headrace.stream.sinks.base import Outbox
-from headrace.stream.sinks.staged import new_token
+from headrace.stream.sinks.base import Outbox, new_token
 
 
 class ParquetOutbox(Outbox):

@@ -18,7 +18,7 @@ from headrace.stream.errors import SinkFailed, UnsupportedQuery
 from headrace.stream.formats.columns import plain
 from headrace.stream.plan import TableSink
 from headrace.stream.schema import Schema, type_name
-from headrace.stream.sinks.staged import RowsOutbox, unpack
+from headrace.stream.sinks.base import RowsOutbox, unpack
 
 BATCHES: Final = "headrace_batches"
 """The table of batches that were taken, by which one that comes again is known."""

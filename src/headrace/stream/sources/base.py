@@ -1,12 +1,18 @@
-"""What a reader is: the contract between the runner and the sources."""
+"""The contracts of sources: a reader gives chunks of rows with their origins, the messages or lines that become dead letters;
+a file of a folder is read through an `OpenFile`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.stream.schema import ORIGIN
 
 
 @dataclass(slots=True)
@@ -98,3 +104,70 @@ class Reader(ABC):
     @abstractmethod
     def close(self) -> None:
         """End a `read` that waits in another thread, and give up files and connections. Idempotent."""
+
+
+# --- Rows of several origins put together: ORIGIN is counted through ---
+
+
+class CombinedOrigins(Origins):
+    """Origins one behind the other."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[int, Origins]] = []
+        self._next = 0
+
+    def add(self, rows: pa.Table, origins: Origins) -> pa.Table:
+        """The rows, their ORIGIN behind those that were added before. Rows without ORIGIN stay as they are."""
+        first = self._next
+        self._known.append((first, origins))
+        place = rows.schema.get_field_index(ORIGIN)
+        if place < 0:
+            return rows
+        last = pc.max(rows.column(place)).as_py()
+        self._next += 0 if last is None else last + 1
+        if first == 0:
+            return rows
+        shifted = pc.add(rows.column(place), pa.scalar(first, pa.int32()))
+        return rows.set_column(place, rows.schema.field(place), shifted)
+
+    def dead(self, origin: int, reason: str, step: str) -> Dead:
+        first, origins = next(item for item in reversed(self._known) if item[0] <= origin)
+        return origins.dead(origin - first, reason, step)
+
+
+# --- One file being read: the contract between the reader of many files and the formats ---
+
+
+@dataclass(slots=True)
+class FileRows:
+    """Rows of one file, as a Chunk has them. `count`: lines or rows that it was."""
+
+    rows: pa.Table
+    origins: Origins
+    dead: list[Dead]
+    count: int
+
+
+class OpenFile(ABC):
+    """An open file. Raises SourceFailed where it cannot be read, or is not what it was."""
+
+    @abstractmethod
+    def read(self, rows_max: int, *, whole: bool) -> FileRows | None:
+        """The next rows; None: there are none now.
+
+        Args:
+            whole: nothing will be appended any more: an unfinished line at the end is one.
+        """
+
+    @abstractmethod
+    def position(self) -> dict[str, Any]:
+        """Where the next row is, as plain data, so that the file can be opened there."""
+
+    @property
+    @abstractmethod
+    def done_bytes(self) -> int:
+        """About how many bytes of the file are read."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Idempotent."""

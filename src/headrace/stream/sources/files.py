@@ -23,12 +23,10 @@ import pyarrow as pa
 from headrace.stream import limits
 from headrace.stream.errors import SourceFailed
 from headrace.stream.plan import FileSource
-from headrace.stream.sources.base import Chunk, Progress, Reader
+from headrace.stream.sources.base import Chunk, CombinedOrigins, FileRows, OpenFile, Progress, Reader
+from headrace.stream.sources.file_listing import Listed, list_files
 from headrace.stream.sources.lines import LinePart, matches
-from headrace.stream.sources.listing import Listed, list_files
-from headrace.stream.sources.origins import ManyOrigins
 from headrace.stream.sources.parquet import ParquetPart
-from headrace.stream.sources.part import Part, Piece
 
 _log: Final = logging.getLogger("headrace.stream")
 
@@ -55,7 +53,7 @@ class FileReader(Reader):
         self._files: list[Listed] = []
         self._at = FilePosition()
         self._read_to = self._at  # behind the last rows that were given: their file may have been left since
-        self._part: Part | None = None
+        self._part: OpenFile | None = None
         self._finished = False
         self._closed = threading.Event()
         self._reading = threading.Lock()
@@ -103,10 +101,10 @@ class FileReader(Reader):
         with self._reading:  # no file is taken from under who reads it
             self._close_part()
 
-    def _pieces(self, rows_max: int) -> list[Piece]:
+    def _pieces(self, rows_max: int) -> list[FileRows]:
         """The next rows; of files that end one after the other, as many as fill a batch: small ones cost as much. One that is
         nearly full gets no beginning of a further file, so that files as large as batches are not cut up."""
-        pieces: list[Piece] = []
+        pieces: list[FileRows] = []
         rows = size_bytes = 0
         while rows < rows_max * limits.BATCH_FULL_SHARE and size_bytes < limits.BATCH_BYTES_MAX:
             piece = self._read(rows_max - rows)
@@ -121,7 +119,7 @@ class FileReader(Reader):
 
     # ------------------------------------------------------------------------------------------------- one file
 
-    def _read(self, rows_max: int) -> Piece | None:
+    def _read(self, rows_max: int) -> FileRows | None:
         """The next rows of the file that is open; None: it has no more, now or ever."""
         if self._part is None:
             return None
@@ -152,8 +150,8 @@ class FileReader(Reader):
         assert self._part is not None
         return FilePosition(self._at.file, self._at.before, self._part.position())
 
-    def _chunk(self, pieces: list[Piece]) -> Chunk:
-        origins = ManyOrigins()
+    def _chunk(self, pieces: list[FileRows]) -> Chunk:
+        origins = CombinedOrigins()
         rows = pa.concat_tables([origins.add(piece.rows, piece.origins) for piece in pieces])
         dead = [dead for piece in pieces for dead in piece.dead]
         return Chunk(rows, origins, dead, msgspec.json.encode(self._read_to), size_bytes=rows.nbytes)
@@ -170,7 +168,7 @@ class FileReader(Reader):
         self._part = self._open(behind[0].path, {})
         return True
 
-    def _open(self, path: Path, at: dict[str, Any]) -> Part:
+    def _open(self, path: Path, at: dict[str, Any]) -> OpenFile:
         if self._source.format == "parquet":
             return ParquetPart(self._source, path, self._at.file, at, self._columns)
         return LinePart(self._source, path, at)
@@ -217,7 +215,7 @@ class FileReader(Reader):
     def _current_path(self, path: Path) -> Path:
         return next((file.path for file in self._files if file.name == self._at.file), path)
 
-    def _reopen(self, name: str, at: dict[str, Any]) -> Part:
+    def _reopen(self, name: str, at: dict[str, Any]) -> OpenFile:
         """The file of the position, or, if it was rotated meanwhile, the one beside it that it is now."""
         path = next((file.path for file in self._files if file.name == name), None)
         if path is None and not self._source.follow:

@@ -12,14 +12,13 @@ import pyarrow as pa
 
 from headrace.stream import limits
 from headrace.stream.errors import SourceFailed
-from headrace.stream.formats.access_lines import AccessDecoder
-from headrace.stream.formats.conform import Unfit
+from headrace.stream.formats.access_log import AccessDecoder
+from headrace.stream.formats.conform import ValueMismatch
 from headrace.stream.formats.csv_rows import CsvDecoder
 from headrace.stream.formats.decoding import Decoder, JsonDecoder
 from headrace.stream.plan import FileSource
-from headrace.stream.sources.base import Dead, Origins
-from headrace.stream.sources.listing import COMPRESSED
-from headrace.stream.sources.part import Part, Piece
+from headrace.stream.sources.base import Dead, FileRows, OpenFile, Origins
+from headrace.stream.sources.file_listing import COMPRESSED
 
 
 class LineOrigins(Origins):
@@ -124,7 +123,7 @@ class Lines:
             offset -= len(block)
 
 
-class LinePart(Part):
+class LinePart(OpenFile):
     """See Part. A position is a byte and a line number, and the checksum of the file's beginning, by which the file is
     known again."""
 
@@ -135,7 +134,7 @@ class LinePart(Part):
         self.lines = _open(path, at)
         self._decoder = _decoder(source)
 
-    def read(self, rows_max: int, *, whole: bool) -> Piece | None:
+    def read(self, rows_max: int, *, whole: bool) -> FileRows | None:
         lines: list[bytes] = []
         numbers: Sequence[int] = ()
         while not lines:  # a header, or lines that are empty, are no rows
@@ -145,7 +144,7 @@ class LinePart(Part):
                 return None
         decoded = (self._decoder or self._csv_decoder()).decode(lines)
         origins = LineOrigins(self._source.name, self.path, lines, numbers)
-        return Piece(decoded.rows, origins, [origins.dead(*bad, "") for bad in decoded.bad], len(lines))
+        return FileRows(decoded.rows, origins, [origins.dead(*bad, "") for bad in decoded.bad], len(lines))
 
     def position(self) -> dict[str, Any]:
         size_bytes = min(limits.PRINT_BYTES, self.lines.status().st_size if self.lines.packed else self.lines.offset)
@@ -194,7 +193,7 @@ class LinePart(Part):
         head = Lines(self._opened)
         try:
             self._decoder = CsvDecoder(self._source.schema, b"".join(head.take(1, whole=True)))
-        except Unfit as error:
+        except ValueMismatch as error:
             raise SourceFailed(str(self.path), str(error)) from None
         finally:
             head.close()

@@ -6,7 +6,7 @@ import msgspec
 import pyarrow as pa
 
 from headrace.stream.errors import SchemaInvalid
-from headrace.stream.formats.conform import Unfit, conform
+from headrace.stream.formats.conform import ValueMismatch, conform
 from headrace.stream.formats.decoding import numbered
 from headrace.stream.formats.encoding import JsonEncoder
 from headrace.stream.plan import MemorySource
@@ -75,5 +75,5 @@ class MemoryReader(Reader):
 def _conform(batch: pa.Table, schema: Schema) -> pa.Table:
     try:
         return conform(batch, schema)
-    except Unfit as error:
+    except ValueMismatch as error:
         raise SchemaInvalid(str(schema), f"the rows given are not of it: {error}") from None

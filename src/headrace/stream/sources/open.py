@@ -8,8 +8,7 @@ from headrace.stream.plan import FileSource, MemorySource, QueueSource, Source, 
 from headrace.stream.sources.base import Reader
 from headrace.stream.sources.files import FileReader
 from headrace.stream.sources.memory import MemoryReader
-from headrace.stream.sources.queue import LeftReader, QueueReader, reader_name
-from headrace.stream.sources.topic import TopicReader, inbox_name
+from headrace.stream.sources.queue import LeftReader, QueueReader, TopicReader, inbox_name, reader_name
 
 
 def open_reader(

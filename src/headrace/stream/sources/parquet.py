@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 from headrace.stream import limits
 from headrace.stream.errors import SourceFailed
 from headrace.stream.formats.columns import UNFIT
-from headrace.stream.formats.conform import Unfit, conform, nullable, split_nulls
+from headrace.stream.formats.conform import ValueMismatch, conform, nullable, split_nulls
 from headrace.stream.formats.csv_rows import parse
 from headrace.stream.formats.decoding import numbered
-from headrace.stream.formats.partitions import values_of
+from headrace.stream.formats.hive_partitions import values_of
 from headrace.stream.plan import FileSource
 from headrace.stream.schema import Schema
+from headrace.stream.sources.base import FileRows, OpenFile
 from headrace.stream.sources.memory import RowOrigins
-from headrace.stream.sources.part import Part, Piece
 
 
-class ParquetPart(Part):
+class ParquetPart(OpenFile):
     """See Part. A position is the number of the next row; the file's size tells whether it is the same still.
 
     Of columns that nobody looks at there are NULLs: not reading them is what a columnar file is for. Columns that are NOT
@@ -50,7 +50,7 @@ class ParquetPart(Part):
         self._batches: Iterator[pa.RecordBatch] | None = None
         self._rest: pa.Table | None = None
 
-    def read(self, rows_max: int, *, whole: bool) -> Piece | None:
+    def read(self, rows_max: int, *, whole: bool) -> FileRows | None:
         del whole  # a Parquet file does not grow
         table = self._take(rows_max)
         if table is None:
@@ -59,7 +59,7 @@ class ParquetPart(Part):
         origins = RowOrigins(self._source.name, rows, place=str(self._path), first=self._row)
         good, bad = split_nulls(numbered(rows), self._source.schema)
         self._row += len(table)
-        return Piece(good, origins, [origins.dead(*row, "") for row in bad], len(table))
+        return FileRows(good, origins, [origins.dead(*row, "") for row in bad], len(table))
 
     def position(self) -> dict[str, Any]:
         return {"row": self._row, "size_bytes": self._size_bytes}
@@ -103,7 +103,7 @@ class ParquetPart(Part):
                 if name in self._partitions and name not in table.column_names:
                     table = table.append_column(name, _repeated(schema, name, self._partitions[name], len(table)))
             return conform(table, nullable(schema))
-        except Unfit as error:
+        except ValueMismatch as error:
             raise SourceFailed(str(self._path), f"it does not have the schema {schema}: {error}") from None
 
 
@@ -112,7 +112,7 @@ def _repeated(schema: Schema, name: str, value: str | None, count: int) -> pa.Ar
     try:
         return pa.repeat(parse(field.type, pa.array([value], pa.string()))[0], count)
     except UNFIT as error:
-        raise Unfit(f"the folder {name}={value}: {error}") from None
+        raise ValueMismatch(f"the folder {name}={value}: {error}") from None
 
 
 def _open(path: Path) -> pq.ParquetFile:

@@ -1,25 +1,104 @@
-"""A queue as a source: claims of a reader of its own.
+"""Queues and topics as sources: claims of a reader of its own, decoded to rows.
 
-A claim binds messages durably to a number; asked again it gives the same ones, and the commit of what became of them
-acknowledges it. So nothing about the position is kept here. Claims that were open when the process before ended come
-first, then new ones.
+A claim binds messages durably to a number. Asked for again, it gives the same messages, and the commit of their results
+acknowledges it, so no position is kept here. Claims that were open when the previous process ended come first, then new
+ones. A topic is read through a queue of the pipeline's own that is subscribed to it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
 
-from headrace.errors import HeadraceError
+import pyarrow as pa
+
+from headrace import tracing
+from headrace.errors import HeadraceError, QueueNotFound
+from headrace.native.bodies import trace_of
 from headrace.native.client import Client
 from headrace.queue import limits as queue_limits
 from headrace.queue import operations as ops
-from headrace.queue.model import ClaimState, Message, QueueDescription, arn_of
+from headrace.queue.model import (
+    ClaimState,
+    Message,
+    QueueDescription,
+    TopicDescription,
+    arn_of,
+    topic_arn_of,
+    uuid_text,
+)
 from headrace.stream import limits
+from headrace.stream.errors import UnsupportedQuery
+from headrace.stream.formats.decoding import BodyDecoder
 from headrace.stream.plan import QueueSource, TopicSource
-from headrace.stream.sources.base import Chunk, Progress, Reader
-from headrace.stream.sources.messages import MessageDecoder, MessageOrigins, traces_of
+from headrace.stream.schema import ORIGIN, Field, Schema
+from headrace.stream.sources.base import Chunk, Dead, Origins, Progress, Reader
+
+METADATA: Final[dict[str, tuple[pa.DataType, Callable[[Message], Any]]]] = {
+    "message_id": (pa.string(), lambda message: uuid_text(message.id)),
+    "sent_at": (pa.timestamp("us"), lambda message: message.sent_ms * 1_000),
+    "message_group": (pa.string(), lambda message: message.group),
+    "sequence": (pa.int64(), lambda message: message.seq),
+}
+"""What `metadata` of a source may name: the column's type, and its value."""
+
+
+def full_schema(source: QueueSource | TopicSource) -> Schema:
+    """The source's columns: metadata, then the body's."""
+    return Schema(tuple(Field(name, METADATA[name][0]) for name in source.metadata) + source.schema.fields)
+
+
+def traces_of(messages: Sequence[Message]) -> list[str]:
+    """The different `traceparent`s of messages, at most as many as a span links to; none while nobody traces."""
+    if tracing.tracer() is None:
+        return []
+    found: dict[str, None] = {}
+    for message in messages:
+        if (trace := trace_of(message.attributes)) is not None:
+            found[trace] = None
+            if len(found) == tracing.LINKS_MAX:
+                break
+    return list(found)
+
+
+class MessageOrigins(Origins):
+    """The messages of a chunk."""
+
+    def __init__(self, source: str, messages: Sequence[Message]) -> None:
+        self._source = source
+        self._messages = messages
+
+    def dead(self, origin: int, reason: str, step: str = "") -> Dead:
+        message = self._messages[origin]
+        return Dead(message.body, reason, uuid_text(message.id), self._source, step)
+
+
+class MessageDecoder:
+    """Messages of one source. Stateless: for any thread, and any process. `used`: see ArrowDecoder."""
+
+    def __init__(self, source: QueueSource | TopicSource, used: frozenset[str] | None = None) -> None:
+        self._name = source.name
+        self._metadata = source.metadata
+        self._bodies = BodyDecoder(source.schema, source.format, used)
+
+    def decode(self, messages: Sequence[Message]) -> tuple[pa.Table, list[Dead]]:
+        """(rows with ORIGIN, the index in `messages`; what could not be decoded)."""
+        decoded = self._bodies.decode(messages)
+        origins = MessageOrigins(self._name, messages)
+        return self._with_metadata(decoded.rows, messages), [origins.dead(*bad) for bad in decoded.bad]
+
+    def _with_metadata(self, rows: pa.Table, messages: Sequence[Message]) -> pa.Table:
+        for place, name in enumerate(self._metadata):
+            kind, value = METADATA[name]
+            column = pa.array([value(message) for message in messages], kind)
+            rows = rows.add_column(place, name, column.take(rows.column(ORIGIN)))
+        return rows
+
+
+# --- Readers of queues ---
+
 
 _WAIT_S: Final = 0.5  # of one claim: how late a close is noticed
 
@@ -158,3 +237,74 @@ class LeftReader(QueueReader):
             self._closed.wait(min(wait_s, _WAIT_S))
             self._last = self._state().last
         return super().read(rows_max, 0)
+
+
+# --- A topic as a source: a queue of the pipeline's own, subscribed to it ---
+
+
+_RETENTION_S: Final = (
+    queue_limits.RETENTION_MAX_MS / 1_000
+)  # so long a pipeline may stand still without losing anything
+
+
+class TopicReader(QueueReader):
+    """See Reader. At the pipeline's first start its queue is subscribed, as the source says.
+
+    `behind` while the broker gives the queue what is in the topic's log; live once, it stays so.
+    """
+
+    def __init__(
+        self, source: TopicSource, inbox: str, client: Client, *, reader: str, columns: frozenset[str] | None = None
+    ) -> None:
+        super().__init__(source, inbox, client, reader=reader, columns=columns)
+        self._topic = source.topic
+        self._start = source.start
+        self._inbox = inbox
+        self._behind = True  # not known yet
+
+    def open(self, position: bytes | None) -> None:
+        subscribe(self._client, self._topic, self._inbox, start=self._start)
+        super().open(position)
+
+    @property
+    def behind(self) -> bool:
+        self._behind = self._behind and is_catching_up(self._client, self._topic, self._inbox)
+        return self._behind
+
+
+def inbox_name(pipeline: str, topic: str) -> str:
+    """The queue by which a pipeline reads a topic; FIFO if the topic is. Raises UnsupportedQuery: the names are too long."""
+    name = f"{pipeline}--{topic.rsplit(':', 1)[-1]}"
+    if len(name) > queue_limits.NAME_CHARACTERS_MAX:
+        raise UnsupportedQuery(
+            f"topic {topic!r}",
+            f"the pipeline's queue for it would be {name!r}, longer than {queue_limits.NAME_CHARACTERS_MAX} characters",
+            "a shorter name for the pipeline",
+        )
+    return name
+
+
+def subscribe(client: Client, topic: str, inbox: str, *, start: Literal["now", "beginning"] = "now") -> None:
+    """Make the queue and subscribe it from `start` on; one that is subscribed already stays as it is. Idempotent.
+
+    Raises TopicNotFound.
+    """
+    description: TopicDescription = client.call(ops.GetTopic(topic_arn_of(topic)))
+    try:
+        client.queue(inbox)
+    except QueueNotFound:
+        client.queue(inbox, create=True, fifo=description.info.settings.fifo, retention=_RETENTION_S)
+    client.topic(topic).subscribe(inbox, start=start, if_absent=True)
+
+
+def is_catching_up(client: Client, topic: str, inbox: str) -> bool:
+    """Whether the queue has not been given all that is in the topic's log. Raises TopicNotFound."""
+    description: TopicDescription = client.call(ops.GetTopic(topic_arn_of(topic)))
+    subscriptions = [state.subscription for state in description.subscriptions]
+    return any(one.position is not None for one in subscriptions if one.queue == arn_of(inbox))
+
+
+def wait_until_live(client: Client, topic: str, inbox: str) -> None:
+    """Return when the queue has been given all that was in the topic's log. Raises TopicNotFound."""
+    while is_catching_up(client, topic, inbox):
+        time.sleep(limits.QUIET_S)

@@ -13,11 +13,11 @@ from headrace.stream import limits
 from headrace.stream.databases import Database, DatabaseFailed, open_database, split_table
 from headrace.stream.errors import SchemaInvalid, SourceFailed, UnsupportedQuery
 from headrace.stream.formats import columns
-from headrace.stream.formats.conform import Unfit, conform
+from headrace.stream.formats.conform import ValueMismatch, conform
 from headrace.stream.plan import FileSource, TableRef
 from headrace.stream.schema import ORIGIN
+from headrace.stream.sources.file_listing import FORMATS, format_of
 from headrace.stream.sources.files import FileReader
-from headrace.stream.sources.listing import FORMATS, format_of
 
 
 def load_table(ref: TableRef) -> pa.Table:
@@ -32,7 +32,7 @@ def load_table(ref: TableRef) -> pa.Table:
     if ref.data is not None:
         try:
             return conform(ref.data, ref.schema)
-        except Unfit as error:
+        except ValueMismatch as error:
             raise SchemaInvalid(str(ref.schema), f"the rows of table {ref.name!r} are not of it: {error}") from None
     if "://" in ref.url:
         return _from_database(ref)

@@ -25,14 +25,13 @@ from headrace.stream.result import Collector
 from headrace.stream.schema import Schema
 from headrace.stream.sinks.base import Entries, Outbox
 from headrace.stream.sinks.open import open_sink
-from headrace.stream.sources.topic import inbox_name
+from headrace.stream.sources.queue import inbox_name
 from headrace.stream.spark import stages
 from headrace.stream.spark.claims import dead_state, reader_of
 from headrace.stream.spark.convert import plain
-from headrace.stream.spark.parts import letters_of
-from headrace.stream.spark.python_step import LETTERS, DeadRows
-from headrace.stream.spark.sink import QUERY_ID
-from headrace.stream.spark.staging import sends_of, stage_task
+from headrace.stream.spark.python_step import DEAD_LETTERS, DeadRows
+from headrace.stream.spark.sink import QUERY_ID, sends_of, stage_task
+from headrace.stream.spark.stages import dead_letters_of
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Batches:
     client: Client | None
     pipeline: Pipeline
     schema: Schema
-    letters: DeadRows
+    dead_rows: DeadRows
     adopt: bool
     count: Counts
     _closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -99,7 +98,7 @@ class Batches:
         parts = self._by_driver(self.client, frame, number, which) if self._on_driver else self._by_tasks(frame)
         parts += self._dead_parts(self.client, batch)
         stages.publish(self.client, name, checkpoint=checkpoint, batch=batch, parts=parts, adopt=self.adopt)
-        stages.delete(self.client, name, LETTERS)  # also those of runs that died
+        stages.delete(self.client, name, DEAD_LETTERS)  # also those of runs that died
 
     def close(self) -> None:
         self._closing.close()
@@ -110,8 +109,8 @@ class Batches:
         return bool(self._outboxes) or not self.pipeline.sinks
 
     def _by_tasks(self, frame: DataFrame) -> list[stages.Part]:
-        assert self.letters.broker is not None
-        task = stage_task(self.letters.broker, self.pipeline.name, self._queues, self.schema)
+        assert self.dead_rows.broker is not None
+        task = stage_task(self.dead_rows.broker, self.pipeline.name, self._queues, self.schema)
         told = frame.mapInArrow(task, "rows bigint, parts binary").collect()
         self.count.rows_out += sum(one.rows for one in told)
         return [part for one in told for part in msgspec.msgpack.decode(one.parts, type=list[stages.Part])]
@@ -132,10 +131,10 @@ class Batches:
         return rows
 
     def _dead_parts(self, client: Client, batch: int) -> list[stages.Part]:
-        """The letters of Python steps, as parts of this batch. Raises TooManyFailures."""
+        """The dead letters of Python steps, as parts of this batch. Raises TooManyFailures."""
         if self.pipeline.dead_letter_queue is None:
             return []
-        letters = letters_of(client.state(stages.state_name(self.pipeline.name), self.letters.prefix(batch)))
+        letters = dead_letters_of(client.state(stages.state_name(self.pipeline.name), self.dead_rows.prefix(batch)))
         failures = [*self._undecoded(client), *letters]
         self.count.dead += len(failures)
         self._check_failures(failures)
@@ -150,7 +149,7 @@ class Batches:
                     source.queue if isinstance(source, QueueSource) else inbox_name(self.pipeline.name, source.topic)
                 )
                 name = dead_state(arn_of(queue), reader_of(self.pipeline.name))
-                yield from letters_of(client.state(name))
+                yield from dead_letters_of(client.state(name))
 
     def _check_failures(self, new: list[Entry]) -> None:
         dead, rows = self.count.dead, self.count.rows_in

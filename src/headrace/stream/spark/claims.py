@@ -23,7 +23,7 @@ from headrace.queue.model import ClaimState, Entry, Message
 from headrace.queue.operations import AcknowledgeClaims, Claim, GetClaims, GetQueue, Transact
 from headrace.stream.spark import limits
 from headrace.stream.spark.errors import CheckpointBehind
-from headrace.stream.spark.parts import keep_letters, letters_of, put
+from headrace.stream.spark.stages import dead_letters_of, keep_dead_letters, put
 
 
 def dead_state(queue: str, reader: str) -> str:
@@ -38,14 +38,14 @@ def reader_of(pipeline: str) -> str:
 
 def stage_dead(client: Client, queue: str, reader: str, claim: int, letters: Iterable[Entry]) -> None:
     """In a task: keep the dead letters of a claim for its acknowledgement. Idempotent."""
-    keep_letters(client, dead_state(queue, reader), _dead_prefix(claim), letters)
+    keep_dead_letters(client, dead_state(queue, reader), _dead_prefix(claim), letters)
 
 
 class Claims:
     """A reader of a queue, on the driver. Stateless but for the bound of an availableNow run.
 
     Args:
-        queue, dead: ARNs; `dead` is where letters go, None if messages that cannot be decoded stop the query.
+        queue, dead: ARNs; `dead` is where dead letters go, None if messages that cannot be decoded stop the query.
         batch_messages: how many messages a batch has at most.
         claim_messages: … and a claim.
     """
@@ -132,7 +132,7 @@ class Claims:
         return Transact(
             name=dead_state(self._queue, self._reader),
             claims=[(self._queue, self._reader, claim)],
-            sends=[(dead, letters_of(staged))],
+            sends=[(dead, dead_letters_of(staged))],
             state=[(key, None) for key in staged],
             expect=list(staged.items()),
         )

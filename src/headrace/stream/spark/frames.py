@@ -32,7 +32,7 @@ from headrace.stream.plan import (
     walk,
 )
 from headrace.stream.schema import Field, Schema, quoted, type_name
-from headrace.stream.sources.messages import full_schema
+from headrace.stream.sources.queue import full_schema
 from headrace.stream.sources.tables import load_table
 from headrace.stream.spark.claims import reader_of
 from headrace.stream.spark.convert import arrow_of, from_spark, struct_of, zoned

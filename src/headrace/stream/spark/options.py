@@ -14,8 +14,7 @@ from headrace.queue.limits import NATIVE_BATCH_MAX
 from headrace.queue.model import arn_of
 from headrace.stream.limits import BATCH_ROWS_MAX
 from headrace.stream.plan import QueueSink
-from headrace.stream.sources.messages import METADATA
-from headrace.stream.sources.topic import inbox_name
+from headrace.stream.sources.queue import METADATA, inbox_name
 from headrace.stream.spark import limits
 from headrace.stream.spark.errors import OptionInvalid
 

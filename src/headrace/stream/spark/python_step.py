@@ -1,6 +1,6 @@
 """Python steps in Spark's tasks: the same operator as embedded, inside mapInArrow.
 
-A streaming query has one output, so dead rows leave it sideways: a task stages their letters in the broker under run,
+A streaming query has one output, so dead rows leave it sideways: a task stages their dead letters in the broker under run,
 batch, step and partition (a repeated task writes the same again), and the driver sends them with the batch.
 """
 
@@ -15,10 +15,10 @@ from pyspark import TaskContext
 
 from headrace.queue.model import Entry
 from headrace.stream import physical
+from headrace.stream.dead_letters import dead_letter
 from headrace.stream.engine.operator import Context, Refused
 from headrace.stream.engine.python_functions import PythonOperator
 from headrace.stream.formats.encoding import JsonEncoder
-from headrace.stream.letters import dead_letter
 from headrace.stream.plan import PythonStep
 from headrace.stream.schema import Schema
 from headrace.stream.sources.base import Dead
@@ -26,11 +26,11 @@ from headrace.stream.spark import stages
 from headrace.stream.spark.convert import from_spark, to_spark
 from headrace.stream.spark.errors import RowsDead
 from headrace.stream.spark.options import connect_to
-from headrace.stream.spark.parts import keep_letters
+from headrace.stream.spark.stages import keep_dead_letters
 
 BATCH_ID: Final = "streaming.sql.batchId"
 """The local property in which Spark tells tasks the batch."""
-LETTERS: Final = b"letters/"
+DEAD_LETTERS: Final = b"dead-letters/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class DeadRows:
 
     Attributes:
         pipeline: its name.
-        run: random: letters of a run that died are not taken for this one's.
+        run: random: dead letters of a run that died are not taken for this one's.
         broker: URL.
         queue: whether there is a queue for them; without one the first stops the query.
     """
@@ -50,8 +50,8 @@ class DeadRows:
     queue: bool
 
     def prefix(self, batch: int) -> str:
-        """Of the keys of a batch's letters."""
-        return f"{LETTERS.decode()}{self.run}/{batch:016x}/"
+        """Of the keys of the dead letters of a batch."""
+        return f"{DEAD_LETTERS.decode()}{self.run}/{batch:016x}/"
 
     def stage(self, step: str, refused: list[Refused]) -> None:
         """In a task."""
@@ -61,7 +61,7 @@ class DeadRows:
         batch = int(context.getLocalProperty(BATCH_ID) or 0)
         prefix = f"{self.prefix(batch)}{step}/{context.partitionId():06d}/"
         with connect_to(self.broker) as client:
-            keep_letters(client, stages.state_name(self.pipeline), prefix, self._letters(refused))
+            keep_dead_letters(client, stages.state_name(self.pipeline), prefix, self._letters(refused))
 
     def _letters(self, refused: Iterable[Refused]) -> Iterator[Entry]:
         for one in refused:

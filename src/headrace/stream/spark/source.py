@@ -26,12 +26,11 @@ from pyspark.sql.types import StructType
 from headrace.native.client import Client
 from headrace.queue.model import Message
 from headrace.queue.operations import Claim, GetQueue, Peek
-from headrace.stream.letters import dead_letter
+from headrace.stream.dead_letters import dead_letter
 from headrace.stream.plan import Format, QueueSource
 from headrace.stream.schema import Schema
 from headrace.stream.sources.base import Dead
-from headrace.stream.sources.messages import METADATA, MessageDecoder
-from headrace.stream.sources.topic import inbox_name, subscribe, wait_until_live
+from headrace.stream.sources.queue import METADATA, MessageDecoder, inbox_name, subscribe, wait_until_live
 from headrace.stream.spark import limits
 from headrace.stream.spark.claims import Claims, stage_dead
 from headrace.stream.spark.convert import arrow_of, schema_of, to_spark

@@ -1,31 +1,10 @@
-"""What tasks have staged, published once: the sink's half of exactly once.
-
-Tasks run anywhere, and perhaps twice; only the driver's commit knows which of them count, and of which batch. So a task
-writes its messages as *parts* into the broker's state, under random names, where nobody sees them, and tells the driver.
-The driver publishes the parts of a batch, and keeps a *record*: which checkpoint writes, its last batch, and the parts of
-it that are still to be published.
-
-Why each message comes out exactly once, though a batch may need several transactions (one takes 10,000 messages):
-
-* Every transaction expects the record as it was read, and replaces it. Of two that start from the same record one
-  commits. An unknown outcome is settled by reading the record again.
-* The first one *decides*: it writes the batch's number and all its parts into the record. Spark may run the batch again
-  after a crash, with other stages; the record says that the batch is decided, and these are dropped.
-* A part is sent, deleted, and struck from the record in one transaction. So it is sent once, whoever goes on with it.
-* Spark writes its own commit log after the driver's commit, and runs batch n + 1 after that. So a batch that is older than
-  the record's is a repetition, and a newer one never comes before the older is published whole.
-* Batches are numbered by checkpoint. The record knows its checkpoint (the query's id, random, kept in the checkpoint);
-  another one is refused.
-
-Readers may see the first parts of a large batch before the last. Parts that nobody's record names are stale when a commit
-ends: Spark has no task of a later batch yet. They are deleted, whoever left them.
-"""
+"""Messages cut into parts that fit into a state value and into a transaction; dead letters that are kept so."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -35,7 +14,70 @@ from headrace.queue.model import Entry
 from headrace.queue.operations import GetState, Transact
 from headrace.stream.spark import limits
 from headrace.stream.spark.errors import CheckpointChanged, StageLost
-from headrace.stream.spark.parts import cut, put
+
+T = TypeVar("T")
+
+
+def split_parts(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[tuple[list[T], int]]:
+    """The items in their order, in parts of at most PART_MESSAGES_MAX and about PART_BYTES_MAX; with each its size."""
+    part: list[T] = []
+    size = 0
+    for item in items:
+        length = size_of(item)
+        if part and (len(part) == limits.PART_MESSAGES_MAX or size + length > limits.PART_BYTES_MAX):
+            yield part, size
+            part, size = [], 0
+        part.append(item)
+        size += length
+    if part:
+        yield part, size
+
+
+def keep_dead_letters(client: Client, name: str, prefix: str, letters: Iterable[Entry]) -> None:
+    """In a task: dead letters into the state `name`, as keys that start with `prefix`. Idempotent."""
+    for number, (part, _) in enumerate(split_parts(letters, lambda letter: len(letter.body))):
+        put(client, name, [(f"{prefix}{number:06d}".encode(), msgspec.msgpack.encode(part))])
+
+
+def put(client: Client, name: str, state: list[tuple[bytes, bytes | None]]) -> None:
+    """Write state that nobody else writes. Done twice it is as done once, so it is tried until it is known to be done."""
+    for attempt in range(1, limits.UNKNOWN_MAX + 1):
+        try:
+            client.call(Transact(name=name, state=state))
+        except OutcomeUnknown:
+            if attempt == limits.UNKNOWN_MAX:
+                raise
+        else:
+            return
+
+
+def dead_letters_of(kept: dict[bytes, bytes]) -> list[Entry]:
+    """The letters of a state's keys and values."""
+    return [letter for part in kept.values() for letter in msgspec.msgpack.decode(part, type=list[Entry])]
+
+
+# What tasks have staged, published once: the sink's half of exactly once.
+#
+# Tasks run anywhere, and perhaps twice; only the driver's commit knows which of them count, and of which batch. So a task
+# writes its messages as *parts* into the broker's state, under random names, where nobody sees them, and tells the driver.
+# The driver publishes the parts of a batch, and keeps a *record*: which checkpoint writes, its last batch, and the parts of
+# it that are still to be published.
+#
+# Why each message comes out exactly once, though a batch may need several transactions (one takes 10,000 messages):
+#
+# * Every transaction expects the record as it was read, and replaces it. Of two that start from the same record one
+# commits. An unknown outcome is settled by reading the record again.
+# * The first one *decides*: it writes the batch's number and all its parts into the record. Spark may run the batch again
+# after a crash, with other stages; the record says that the batch is decided, and these are dropped.
+# * A part is sent, deleted, and struck from the record in one transaction. So it is sent once, whoever goes on with it.
+# * Spark writes its own commit log after the driver's commit, and runs batch n + 1 after that. So a batch that is older than
+# the record's is a repetition, and a newer one never comes before the older is published whole.
+# * Batches are numbered by checkpoint. The record knows its checkpoint (the query's id, random, kept in the checkpoint);
+# another one is refused.
+#
+# Readers may see the first parts of a large batch before the last. Parts that nobody's record names are stale when a commit
+# ends: Spark has no task of a later batch yet. They are deleted, whoever left them.
+
 
 RECORD: Final = b"record"
 STAGE: Final = b"stage/"
@@ -78,7 +120,7 @@ def stage(client: Client, name: str, sends: Iterable[tuple[str, Entry]]) -> list
     """In a task: keep messages (ARN and entry) where only `publish` finds them. Holds one part in memory."""
     stage_id = uuid.uuid4().hex
     parts: list[Part] = []
-    for number, (batch, size) in enumerate(cut(sends, _size)):
+    for number, (batch, size) in enumerate(split_parts(sends, _size)):
         key = f"{STAGE.decode()}{stage_id}/{number:06d}"
         value = msgspec.msgpack.encode(_grouped(batch))
         put(client, state_name(name), [(key.encode(), value)])

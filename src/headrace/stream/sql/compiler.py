@@ -1,8 +1,8 @@
-"""From the nodes of a plan to operators: sources, Python steps, dedup, and the SELECTs of SQL steps (WITH, FROM, UNION ALL, WHERE, the
-SELECT list). A node may be a query and a query reads nodes, so both are compiled here.
+"""From the nodes of a plan to operators: sources, Python steps, dedup, and the SELECTs of SQL steps (WITH, FROM, UNION ALL,
+WHERE, the SELECT list). A node may be a query, and a query reads nodes, so both are compiled here.
 
 joins.py          FROM with JOIN
-group_by.py       GROUP BY and HAVING, windows
+group_by.py       GROUP BY and HAVING, with windows
 top.py            ROW_NUMBER() with a bound
 restrictions.py   what a SELECT must not have
 """

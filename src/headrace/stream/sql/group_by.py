@@ -1,5 +1,9 @@
 """GROUP BY: its windows (tumble, hop, session_window), a projection of what the groups need, an Aggregate over plain columns,
-and what stands on its results.
+and the expressions over its results.
+
+    SELECT origin, sum(x + 1) / count(*) AS m FROM s WHERE … GROUP BY tumble(ts, '1 hour'), origin HAVING count(*) > 2
+
+becomes Project(ts, origin, x + 1 AS argument) → Aggregate(window_*, origin, sum, count) → sum / count AS m, HAVING.
 """
 
 from __future__ import annotations
@@ -113,11 +117,7 @@ def _within(window: Window, roles: TimeColumns) -> bool:
     return all(length % roles.size_us == 0 for length in lengths)
 
 
-# GROUP BY: a projection of what the groups need, an Aggregate over plain columns, and what stands on its results.
-#
-# SELECT origin, sum(x + 1) / count(*) AS m FROM s WHERE … GROUP BY tumble(ts, '1 hour'), origin HAVING count(*) > 2
-#
-# becomes Project(ts, origin, x + 1 AS argument) → Aggregate(window_*, origin, sum, count) → sum / count AS m, HAVING.
+# --- GROUP BY ---
 
 
 _OWN: Final = ("window_start", "window_end", "window_time")

@@ -1,5 +1,8 @@
-"""FROM with JOIN: two streams (an operator with state, with bounds on time in its condition), or a stream and a static table (a
-projection that reads the table by its name).
+"""FROM with JOIN: two streams (an operator with state), or a stream and a static table (a projection that reads the table by
+its name).
+
+The conjuncts of ON, and for inner joins those of WHERE, are sorted into the parts of a Join: filters of one side, equal keys,
+bounds on the difference of the two event times, and the rest.
 """
 
 from __future__ import annotations
@@ -171,10 +174,7 @@ def _table_scope(
     return Scope(relation, names, scope.types)
 
 
-# FROM, with JOIN: two streams (an operator with state), or a stream and a table that stands still (a projection).
-#
-# The conjuncts of ON, and for inner joins those of WHERE, are sorted into what a Join has: filters of one side, equal keys,
-# bounds on the difference of the two event times (`bounds.py`), and the rest.
+# --- FROM and JOIN ---
 
 
 Kind = Literal["inner", "left", "right", "full"]

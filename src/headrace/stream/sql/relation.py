@@ -1,5 +1,8 @@
-"""What a query in FROM is while it is compiled: an operator, and a stateless query over it that is not an operator yet; and
-what is known of its rows without running it: columns and event time.
+"""A query in FROM while it is compiled: an operator, and a stateless query over it that is not an operator yet; and what is
+known of its rows without running it: columns and event time.
+
+Stateless queries are nested and become one Project when something needs rows: each operator costs DuckDB about 1 ms a
+batch, and its optimiser flattens nested queries anyway.
 """
 
 from __future__ import annotations
@@ -69,10 +72,7 @@ def is_time(kind: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(kind))
 
 
-# What a query in FROM is while it is compiled: an operator, and a stateless query over it that is not an operator yet.
-#
-# Stateless queries are nested and become one Project when something needs rows: each operator costs DuckDB about 1 ms a
-# batch, and its optimiser flattens nested queries anyway.
+# --- Relations and scopes ---
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from headrace.queue.limits import MESSAGE_BYTES_MAX
-from headrace.stream.letters import BODY_BYTES_MAX, dead_letter
+from headrace.stream.dead_letters import BODY_BYTES_MAX, dead_letter
 from headrace.stream.sources.base import Dead
 
 

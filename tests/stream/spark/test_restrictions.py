@@ -8,7 +8,7 @@ import pytest
 import headrace.stream as hs
 from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.spark.errors import OptionInvalid
-from headrace.stream.spark.refusals import notes, refusals
+from headrace.stream.spark.restrictions import notes, restrictions_of
 from headrace.stream.spark.run import run_on_spark
 
 SCHEMA = "id bigint, ts timestamp"
@@ -32,7 +32,7 @@ def test_what_only_the_embedded_engine_can_do_is_refused_with_what_to_do_instead
     stream: hs.Stream, construct: str
 ) -> None:
     pipeline = hs.pipeline("p", stream, mode="update" if construct == "ROW_NUMBER()" else "append")
-    found = refusals(pipeline.plan)
+    found = restrictions_of(pipeline.plan)
     assert [refusal.construct for refusal in found] == [construct]
     assert "embedded" in str(found[0])
     with pytest.raises(UnsupportedQuery):  # before Spark is started
@@ -43,7 +43,7 @@ def test_what_spark_can_do_is_not_refused() -> None:
     stream = (
         queue().dedup("id", within="10 seconds").sql("SELECT count(*) AS n FROM input GROUP BY tumble(ts, '1 hour')")
     )
-    assert refusals(hs.pipeline("p", stream).plan) == []
+    assert restrictions_of(hs.pipeline("p", stream).plan) == []
 
 
 def test_late_queue_that_gets_nothing_is_told_of() -> None:

@@ -11,7 +11,7 @@ import rich.text
 
 from headrace.stream.formats.columns import plain
 from headrace.stream.plan import CallbackSink, ConsoleSink
-from headrace.stream.sinks.staged import RowsOutbox, unpack
+from headrace.stream.sinks.base import RowsOutbox, unpack
 
 
 class ConsoleOutbox(RowsOutbox):

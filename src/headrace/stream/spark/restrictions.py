@@ -20,7 +20,7 @@ from headrace.stream.sql import compile as compile_plan
 from headrace.stream.sql.restrictions import spark_restrictions_of
 
 
-def refusals(pipeline: Pipeline) -> list[UnsupportedQuery]:
+def restrictions_of(pipeline: Pipeline) -> list[UnsupportedQuery]:
     """All of them; empty if Spark can run the pipeline."""
     nodes = walk(pipeline.output)
     return [

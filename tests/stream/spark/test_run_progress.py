@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from headrace.stream.result import Collector
 from headrace.stream.spark.batches import Counts
-from headrace.stream.spark.listening import Listener
+from headrace.stream.spark.run import ProgressListener
 
 
 def progress(name: str) -> Any:
@@ -16,7 +16,7 @@ def progress(name: str) -> Any:
 
 def test_other_queries_of_the_session_are_not_counted() -> None:
     counts = Counts(Collector(pa.schema([]), everything=False))
-    listener = Listener(cast("Any", None), "headrace-p", counts)
+    listener = ProgressListener(cast("Any", None), "headrace-p", counts)
     for name in ("headrace-p", "headrace-q", "headrace-p"):
         listener.onQueryProgress(progress(name))
     assert (counts.batches, counts.rows_in) == (2, 10)

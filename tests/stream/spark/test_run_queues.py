@@ -7,7 +7,7 @@ import pytest
 import headrace
 import headrace.stream as hs
 from headrace.stream.errors import UnsupportedQuery
-from headrace.stream.spark.places import prepare_places
+from headrace.stream.spark.run import prepare_queues
 from tests.broker_process import wait_until
 
 
@@ -19,7 +19,7 @@ def test_topic_is_read_from_where_the_source_says(client: headrace.Client) -> No
         "early": hs.topic("flights", schema="id bigint", start="beginning"),
     }
     for name, source in sources.items():
-        prepare_places(hs.pipeline(name, source, sink=hs.queue("out")).plan, client)
+        prepare_queues(hs.pipeline(name, source, sink=hs.queue("out")).plan, client)
     topic.publish({"id": 2})
     late, early = (client.queue(f"{name}--flights") for name in sources)
     wait_until(lambda: late.counts().visible == 1 and early.counts().visible == 2)
@@ -31,8 +31,8 @@ def test_topic_is_read_from_where_the_source_says(client: headrace.Client) -> No
 def test_queues_need_a_broker(named: dict[str, Any]) -> None:
     pipeline = hs.pipeline("p", hs.memory("id bigint", []), **named).plan
     with pytest.raises(UnsupportedQuery, match="no broker is named"):
-        prepare_places(pipeline, None)
+        prepare_queues(pipeline, None)
 
 
 def test_pipeline_without_queues_needs_none() -> None:
-    prepare_places(hs.pipeline("p", hs.memory("id bigint", [])).plan, None)
+    prepare_queues(hs.pipeline("p", hs.memory("id bigint", [])).plan, None)

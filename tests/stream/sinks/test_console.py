@@ -10,8 +10,8 @@ import rich.console
 from headrace.stream.plan import CallbackSink, ConsoleSink
 from headrace.stream.schema import Schema
 from headrace.stream.sinks.base import Outbox
+from headrace.stream.sinks.console import ConsoleOutbox
 from headrace.stream.sinks.open import open_sink
-from headrace.stream.sinks.show import ConsoleOutbox
 
 ROWS = pa.table({"[red]n": [1, 2, 3], "s": ["[bold]x[/]", None, "z"]})
 

@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from headrace.stream.errors import SchemaInvalid
-from headrace.stream.formats.access_lines import ACCESS_LOG, AccessDecoder
+from headrace.stream.formats.access_log import ACCESS_LOG, AccessDecoder
 from headrace.stream.schema import ORIGIN, Schema
 
 at = dt.datetime.fromisoformat
