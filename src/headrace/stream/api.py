@@ -30,7 +30,7 @@ from headrace.stream.sql.dialect import parse
 
 
 class Table:
-    """A table that stands still, which SQL joins by its name. Made by `table`."""
+    """A static table, which SQL joins by its name. Made by `table`."""
 
     def __init__(self, ref: plan.TableRef) -> None:
         self.ref = ref
@@ -40,7 +40,7 @@ class Table:
 
 
 class Sink:
-    """Where rows go. Made by `queue`, `topic`, `parquet`, `sql_table`, `http`, `console`, `callback`."""
+    """A destination of rows. Made by `queue`, `topic`, `parquet`, `sql_table`, `http`, `console`, `callback`."""
 
     def __init__(self, record: plan.Sink) -> None:
         self.sink = record
@@ -50,7 +50,7 @@ class Sink:
 
 
 class Stream:
-    """Rows that come and go on coming: a source, or what a step makes of one. Immutable: each method gives a new one."""
+    """An unbounded table: a source, or the result of a step. Immutable: each method returns a new stream."""
 
     def __init__(self, node: plan.Node) -> None:
         self._node = node
@@ -72,15 +72,15 @@ class Stream:
         return self._analysis.time
 
     def with_watermark(self, column: str, delay: Duration = 0, idle: Duration | None = None) -> Stream:
-        """Say when a row of this source happened.
+        """Set the event time and the watermark of this source (Spark's withWatermark).
 
         Args:
             column: a timestamp column.
-            delay: how much later than a younger row a row may come and still count.
-            idle: without input for so long, the open windows are closed; None: they wait.
+            delay: how far behind the greatest event time a row may be and still count.
+            idle: close the open windows after this time without input; None: they stay open.
 
         Raises:
-            UnsupportedQuery: it is no source, or has no such column.
+            UnsupportedQuery: it is not a source, or has no such column.
         """
         node = self.node
         if isinstance(node, plan.SqlStep | plan.PythonStep | plan.DedupStep):
@@ -92,7 +92,7 @@ class Stream:
             times = [field.name for field in self.schema.fields if pa.types.is_timestamp(field.type)]
             raise UnsupportedQuery(
                 f"with_watermark({column!r})",
-                "there is no timestamp column of this name",
+                "it is not a timestamp column",
                 " or ".join(times) or "ts timestamp",
             )
         time = plan.EventTime(found.name, _positive("delay", delay), None if idle is None else _positive("idle", idle))
@@ -227,7 +227,7 @@ def files(
 
     Args:
         path: where.
-        schema: the columns; a Parquet file that is there tells them itself.
+        schema: the columns; not needed for an existing Parquet file.
         format: by the suffix, if not given.
         follow: go on with files and lines that come; else the stream ends.
         name: what SQL calls it; the path's last part without suffix, if not given.
@@ -251,7 +251,7 @@ def table(
     name: str, *, url: str = "", data: pa.Table | Sequence[Mapping[str, Any]] | None = None, schema: SchemaLike | None = None,
     reload: Duration | None = None,
 ) -> Table:  # fmt: skip
-    """A table that stands still, for SQL to join.
+    """A static table, for SQL to join.
 
     Args:
         name: what SQL calls it.
@@ -407,7 +407,7 @@ def table_names(text: str, step: str) -> tuple[list[str], list[str]]:
 
 
 def caller_variables(package: Path) -> dict[str, object]:
-    """The variables of whoever called into `package`: globals, and over them locals."""
+    """The variables of the caller of `package`: globals, and locals over them."""
     frame = sys._getframe(1)  # noqa: SLF001 # inspect.stack() reads every file of the stack
     while frame.f_back is not None and Path(frame.f_code.co_filename).is_relative_to(package):
         frame = frame.f_back
@@ -423,7 +423,7 @@ def file_format(path: str | Path) -> FileFormat:
     if found is None:
         raise UnsupportedQuery(
             f"files({str(path)!r})",
-            "the suffix does not say the format",
+            "the suffix does not show the format",
             "format='parquet', 'csv', 'jsonl' or 'access_log'",
         )
     return found
@@ -436,13 +436,11 @@ def file_schema(path: str | Path, found: FileFormat) -> Schema:
     if found != "parquet":
         raise UnsupportedQuery(
             f"files({str(path)!r})",
-            f"a {found} file does not say its columns' types",
+            f"a {found} file has no column types",
             'schema="id bigint, ts timestamp"',
         )
     pattern = str(Path(path) / "**" / "*.parquet") if Path(path).is_dir() else str(path)
     first = next(iter(sorted(glob.glob(pattern, recursive=True))), None)  # noqa: PTH207 # an absolute pattern
     if first is None:
-        raise UnsupportedQuery(
-            f"files({str(path)!r})", "there is no such file yet that would say the columns", "schema=…"
-        )
+        raise UnsupportedQuery(f"files({str(path)!r})", "no such file, so the columns are unknown", "schema=…")
     return Schema.of(pq.read_schema(first))

@@ -13,7 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 CHOSEN: Final = "ARROW_DEFAULT_MEMORY_POOL"
-"""The environment variable by which somebody has chosen: Arrow heeds it by itself."""
+"""The environment variable that chooses the allocator; Arrow reads it itself."""
 
 
 def pool_of(environ: Mapping[str, str]) -> pa.MemoryPool | None:

@@ -1,4 +1,4 @@
-"""What can be wrong with a pipeline. All are HeadraceErrors; their texts name the value, the place and what to write."""
+"""Errors of pipelines. All are HeadraceErrors; their messages name the value, the place and the remedy."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from headrace.errors import CallerError, HeadraceError
 
 @dataclass(eq=False)
 class UnsupportedQuery(CallerError):
-    """The pipeline asks for something that headrace's streams do not have. Raised when it is built, on both engines.
+    """The pipeline uses a construct that streams do not support. Raised when the pipeline is built, on both engines.
 
     Attributes:
-        construct: what was written, as briefly as possible (`DISTINCT`, `ROW_NUMBER`, `tumble(ts)`).
+        construct: the unsupported construct (`DISTINCT`, `ROW_NUMBER`, `tumble(ts)`).
         reason: why it cannot be run on a stream.
-        instead: what to write instead; empty if there is nothing.
-        line, column: where in the SQL text, from 1; 0 where there is no text.
+        instead: the alternative; empty if there is none.
+        line, column: where in the SQL text, from 1; 0 without a text.
         step: the name of the step.
     """
 
@@ -35,7 +35,7 @@ class UnsupportedQuery(CallerError):
 
 @dataclass(eq=False)
 class SchemaInvalid(CallerError):
-    """A schema, or a column in it, cannot be read. `text` is what was given."""
+    """Invalid schema, or invalid column in a schema. `text` is the given value."""
 
     text: str
     reason: str
@@ -46,11 +46,11 @@ class SchemaInvalid(CallerError):
 
 @dataclass(eq=False)
 class DefinitionChanged(CallerError):
-    """A pipeline's state was made by another definition, and the new one cannot go on from it.
+    """The state of the pipeline was made by another definition, and the new one cannot continue from it.
 
     Attributes:
         pipeline: its name.
-        changes: what differs, a line each.
+        changes: the differences, one line each.
     """
 
     pipeline: str
@@ -59,30 +59,30 @@ class DefinitionChanged(CallerError):
     def __str__(self) -> str:
         changes = "; ".join(self.changes)
         return (
-            f"pipeline {self.pipeline!r} has state of another definition ({changes}). Give it a new name, or start it"
-            " anew with --reset (its state is dropped)"
+            f"pipeline {self.pipeline!r} has state of another definition ({changes}). Give the pipeline a new name, or drop the state"
+            " with --reset"
         )
 
 
 @dataclass(eq=False)
 class PipelineBusy(CallerError):
-    """Another process runs the pipeline, and goes on."""
+    """Another process is running the pipeline."""
 
     pipeline: str
 
     def __str__(self) -> str:
         return (
-            f"pipeline {self.pipeline!r} is run by another process, which lives. Stop that one, or run without until= to"
-            " stand by; `headrace stream show` tells where it is"
+            f"pipeline {self.pipeline!r} is already running in another process. Stop that process, or run without until= to"
+            " stand by; `headrace stream show` shows where it runs"
         )
 
 
 @dataclass(eq=False)
 class TooManyFailures(CallerError):
-    """More rows were dead than the pipeline allows. What was committed stands; the rest is where it was.
+    """More rows failed than the pipeline allows. Earlier commits stand; the current batch was not committed.
 
     Attributes:
-        queue: whether there is a queue for dead rows; without one none is allowed.
+        queue: whether there is a dead letter queue; without one no failure is allowed.
     """
 
     pipeline: str
@@ -95,17 +95,17 @@ class TooManyFailures(CallerError):
         way = (
             "allow more with failures_max and failures_share"
             if self.queue
-            else f"give the pipeline a queue for them: dead_letter_queue='{self.pipeline}-dead'"
+            else f"set dead_letter_queue='{self.pipeline}-dead'"
         )
         return (
             f"pipeline {self.pipeline!r} stopped: {self.failures} of {self.rows} rows could not be processed; the last:"
-            f" {self.last}. Mend the step or the data, or {way}"
+            f" {self.last}. Correct the step or the data, or {way}"
         )
 
 
 @dataclass(eq=False)
 class SinkFailed(HeadraceError):
-    """A sink outside the store did not take a batch. The batch is kept, and given again."""
+    """A sink outside the store did not accept a batch. The batch is kept and will be delivered again."""
 
     sink: str
     reason: str
@@ -116,7 +116,7 @@ class SinkFailed(HeadraceError):
 
 @dataclass(eq=False)
 class ExtraMissing(CallerError, ImportError):
-    """A library is needed that the base package does not bring."""
+    """A library is missing that only an extra installs."""
 
     library: str
     extra: str
@@ -127,7 +127,7 @@ class ExtraMissing(CallerError, ImportError):
 
 @dataclass(eq=False)
 class SourceFailed(HeadraceError):
-    """A file or table cannot be read on, or is not what it was when it was read before."""
+    """A file or table cannot be read, or has changed since it was read before."""
 
     source: str
     reason: str

@@ -88,7 +88,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A stateless SELECT: filter, columns, joins with tables that stand still (read by their names).
+    """A stateless SELECT: filter, columns, joins with static tables (read by their names).
 
     `sql` reads INPUT, and gives ORIGIN as its last column where the input has it (the engine replaces the text
     `/*origin*/` by `, _origin` or nothing). Row errors (casts, divisions) raise; the engine finds the rows.

@@ -1,4 +1,4 @@
-"""A pipeline as people hold it: checked when it is made, printed, drawn, run."""
+"""A pipeline object of the API: checked when it is made, printed, drawn, run."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """Whose state it is."""
+        """The name of the pipeline and of its state."""
         return self.plan.name
 
     def check(self) -> tuple[str, ...]:
-        """What its author should know, a sentence each; what is wrong was raised when it was made."""
+        """Warnings about the plan, one sentence each. Errors were raised when it was made."""
         return self.physical.warnings
 
     def explain(self, *, sql: bool = False) -> str:
@@ -79,21 +79,21 @@ def pipeline(
     dead_letter_queue: str | QueueEndpoint | None = None, mode: plan.Mode = "append", shards: int = limits.SHARDS_DEFAULT,
     failures_max: int = limits.FAILURES_MAX_DEFAULT, failures_share: float = limits.FAILURES_SHARE_DEFAULT,
 ) -> Pipeline:  # fmt: skip
-    """A stream's rows into sinks, under a name. Everything is checked here.
+    """Write a stream to sinks, under a name. Checks the whole plan.
 
     Args:
-        name: 1 to 40 characters of a-z, A-Z, 0-9, `-`, `_`: whose state it is.
-        stream: what runs.
+        name: 1 to 40 characters of a-z, A-Z, 0-9, `-`, `_`; also the name of the state.
+        stream: the rows.
         sink: one, or several that each get every row; none in a notebook.
         late_queue: the queue for rows that arrive after their windows have closed; without one they are only counted.
-        dead_letter_queue: the queue for rows that cannot be processed; without one the first of them stops the pipeline.
-        mode: `append`: closed windows; `update`: results as they change.
-        shards: how many processes can share the work; fixed for life.
-        failures_max: dead rows beyond which it stops …
-        failures_share: … if they are more than this share of all.
+        dead_letter_queue: the queue for rows that cannot be processed; without one the first such row stops the pipeline.
+        mode: the output mode: `append`: closed windows; `update`: results as they change.
+        shards: the number of parts of the state, and of processes that can share the work; fixed for the life of the pipeline.
+        failures_max: it stops when more rows than this are dead …
+        failures_share: … and more than this share of all rows.
 
     Raises:
-        UnsupportedQuery: what streams cannot do.
+        UnsupportedQuery: the plan is not supported.
     """
     sinks = (sink,) if isinstance(sink, Sink) else tuple(sink)
     found = plan.Pipeline(
@@ -105,14 +105,14 @@ def pipeline(
 
 
 def check(found: plan.Pipeline) -> None:
-    """Raises UnsupportedQuery for a setting that cannot be."""
+    """Raises UnsupportedQuery for an invalid setting."""
     if not _NAME.fullmatch(found.name):
         raise UnsupportedQuery(
             f"the name {found.name!r}",
             f"a name has 1 to {limits.NAME_CHARACTERS_MAX} characters of a-z, A-Z, 0-9, -, _",
         )
     if found.mode not in ("append", "update"):
-        raise UnsupportedQuery(f"mode={found.mode!r}", "there are two modes", "mode='append' or mode='update'")
+        raise UnsupportedQuery(f"mode={found.mode!r}", "unknown output mode", "mode='append' or mode='update'")
     if not 1 <= found.shards <= limits.SHARDS_MAX:
         raise UnsupportedQuery(f"shards={found.shards}", f"a pipeline has 1 to {limits.SHARDS_MAX} shards")
     if found.failures_max < 0 or not 0 <= found.failures_share <= 1:
@@ -129,7 +129,7 @@ def _check_sources(found: plan.Pipeline) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UnsupportedQuery(
-                f"source {name!r}", "it stands twice, made by two calls, and would be read twice",
+                f"source {name!r}", "two sources have this name, and both would be read",
                 "one variable, used twice; or another name for other data",
             )  # fmt: skip
 

@@ -108,7 +108,7 @@ Source: TypeAlias = QueueSource | TopicSource | FileSource | MemorySource
 
 @dataclass(frozen=True, slots=True)
 class TableRef:
-    """A table that stands still, joined by SQL under its `name`.
+    """A static table, joined by SQL under its `name`.
 
     Attributes:
         url: a path (`.parquet`, `.csv`, `.jsonl`), `sqlite:///PATH?table=T`, `postgresql://…?table=T`; empty for `data`.
@@ -253,7 +253,7 @@ class Pipeline:
         late_queue: the queue for late rows; without one they are only counted.
         dead_letter_queue: the queue for rows that cannot be processed; without one, the first of them stops the pipeline.
         mode: when results come.
-        failures_max, failures_share: dead rows since the start beyond which it stops: more than so many, and more than
+        failures_max, failures_share: the limits of dead rows since the start: it stops when they exceed this number and
             this share of all rows.
         shards: into how many parts the state is cut, 1 to 256: how many processes can share the work. Fixed for life.
     """

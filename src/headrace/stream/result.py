@@ -1,4 +1,4 @@
-"""What a run came to, for programs and notebooks; and what is told while it runs."""
+"""The result of a run, for programs and notebooks, and the reports while it runs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SHOWN_ROWS = 20
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where a running pipeline is.
+    """The progress of a running pipeline.
 
     Attributes:
         batches, rows_in, rows_out, late, dead: in this run.
-        rows_in_s: rows a second, of late.
+        rows_in_s: recent rows per second.
         watermark: µs; the least of the sources'.
-        state_bytes: how much state there is.
+        state_bytes: the size of the state.
         sources: how far each is.
         undelivered: batches on their way to sinks outside the store.
         standby: another process has the pipeline; this one waits to take over.
@@ -49,11 +49,11 @@ class Report:
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        rows: what came out: all of it if the pipeline has no sink, else the first RESULT_ROWS_MAX rows.
-        complete: whether `rows` is all of it.
+        rows: the output: all rows if the pipeline has no sink, otherwise the first RESULT_ROWS_MAX.
+        complete: whether `rows` has all of the output.
     """
 
     pipeline: str

@@ -184,7 +184,7 @@ def normal(kind: pa.DataType) -> pa.DataType:
         return pa.int64()
     if pa.types.is_date64(kind):
         return pa.date32()
-    type_name(kind)  # raises for what there is no name for
+    type_name(kind)  # raises for types without a name
     return kind
 
 

@@ -87,7 +87,7 @@ def test_a_row_that_is_late_for_some_windows_counts_in_the_others() -> None:
 
 def test_a_row_without_time_is_refused() -> None:
     with running(counts(physical.Tumble(S))) as it:
-        assert it.step(events((None, "a", 1))).late[0].reason == "ts is NULL, so nobody knows when it is late"
+        assert it.step(events((None, "a", 1))).late[0].reason == "ts is NULL, so the row has no event time"
 
 
 def test_nulls_are_a_group_and_there_may_be_no_keys_at_all() -> None:

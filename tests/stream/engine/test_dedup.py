@@ -71,7 +71,7 @@ def test_late_rows_and_rows_without_a_time_are_refused_with_the_reason() -> None
         driver.step({}, 10 * S)
         assert driver.step({0: table(ROWS, [(1, S, "late"), (1, None, "timeless")])}) == []
         assert driver.late == [
-            ([(1, None, "timeless")], "t is NULL, so nobody knows when it is late"),
+            ([(1, None, "timeless")], "t is NULL, so the row has no event time"),
             ([(1, S, "late")], "t is older than the watermark, 1970-01-01 00:00:10"),
         ]
 

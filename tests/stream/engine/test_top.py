@@ -83,7 +83,7 @@ def test_rows_of_a_window_that_came_out_are_late() -> None:
         driver.step({}, 10 * S)
         assert driver.step({0: table(ROWS, [(1, 10 * S - 1, "late"), (1, None, "timeless")])}) == []
         assert [reason for _, reason in driver.late] == [
-            "t is NULL, so nobody knows when it is late",
+            "t is NULL, so the row has no event time",
             "t is older than the watermark, 1970-01-01 00:00:10",
         ]
 
@@ -110,7 +110,7 @@ def test_nan_is_greater_than_any_number_and_less_than_nothing() -> None:
 def test_an_order_by_what_is_no_single_value_is_refused() -> None:
     lists = Schema.of("k bigint, xs array<int>")
     node = Top(0, ("k",), (("xs", False, True),), 1, None, per_window=False, schema=lists, time=None)
-    with pytest.raises(UnsupportedQuery, match="no single value"):
+    with pytest.raises(UnsupportedQuery, match="not a single value"):
         Driver(functools.partial(TopOperator, node, "top-1", [lists]))
 
 

@@ -192,7 +192,7 @@ def test_a_file_that_changed_behind_the_position_is_an_error(tmp_path: Path) -> 
     (position, *_) = (chunk.position for chunk in read_all(opened(path)))
     for other in (lines(range(1, 21)), lines([0])):
         path.write_bytes(other)
-        with pytest.raises(SourceFailed, match="cut or written anew"):
+        with pytest.raises(SourceFailed, match="truncated or rewritten"):
             opened(path, position=position)
 
 

@@ -94,5 +94,5 @@ def test_a_file_that_was_written_anew_is_an_error(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": list(range(20))}), tmp_path / "a.parquet")
     chunk = read_all(tmp_path)[0]
     pq.write_table(pa.table({"n": list(range(2_000))}), tmp_path / "a.parquet")
-    with pytest.raises(SourceFailed, match="written anew"):
+    with pytest.raises(SourceFailed, match="rewritten"):
         read_all(tmp_path, position=chunk.position)

@@ -174,7 +174,7 @@ class AggregateOperator(Operator):
             self._state.replace(pane, self._groups.merge(self._state.read([pane]), ["pane"]))
 
     def _closing(self, watermark: int) -> Iterator[pa.Table]:
-        """The merged windows that close, so many at a time that memory stays bounded."""
+        """The merged windows that close, in portions that keep memory bounded."""
         assert self._windows is not None
         ends = self._windows.ends(self._state.buckets(last=watermark), self.reached, watermark)
         for some in self._at_a_time(ends):

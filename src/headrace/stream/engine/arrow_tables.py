@@ -91,7 +91,7 @@ def refuse_timeless(context: Context, rows: pa.Table, time: str, step: str) -> p
     """The rows that have an event time; the others are refused."""
     timely, timeless = complete(rows, [time])
     if timeless.num_rows:
-        context.late.append(Refused(timeless, f"{time} is NULL, so nobody knows when it is late", step))
+        context.late.append(Refused(timeless, f"{time} is NULL, so the row has no event time", step))
     return timely
 
 

@@ -1,7 +1,7 @@
-"""What an operator of the embedded engine is: the contract between `engine.py` and the operators.
+"""The contract between `engine.py` and the operators of the embedded engine.
 
 In one step of the engine each operator, inputs first, is given its inputs' new rows (`process`), judged by the watermark
-*before* the step, and is then told the new watermark (`advance`). What both return is its output of the step. So the
+*before* the step, and then receives the new watermark (`advance`). What both return is its output of the step. So the
 rows of windows that close in a step reach the next operator before that one's own watermark moves.
 """
 

@@ -233,7 +233,7 @@ def _in(node: exp.In, scope: _Scope) -> Term:
     if term.value is not None or None in values:
         raise _Unknown
     options = pc.SetLookupOptions(pa.array(values, term.type))
-    # NULL in a list is NULL, not false: NOT tells them apart.
+    # NULL in a list is NULL, not false: NOT distinguishes them.
     return Term(pa.bool_(), lambda rows: _known(term.compute(rows), lambda column: pc.is_in(column, options=options)))
 
 
@@ -293,7 +293,7 @@ def _decimal(node: exp.DataType) -> pa.DataType:
 
 
 def _product(left: Term, right: Term, kind: pa.DataType) -> Term:
-    """As whole numbers: of 10 ** -scale there are so many. Twice as fast as pyarrow's decimals."""
+    """Decimals as whole multiples of 10 ** -scale. Twice as fast as pyarrow's decimals."""
     number, factor = (right, left) if left.value is not None else (left, right)
     if not isinstance(factor.value, decimal.Decimal) or factor.type.scale != kind.scale or number.value is not None:
         raise _Unknown
@@ -396,7 +396,7 @@ class ProjectOperator(Operator):
 
 
 def plain_error(error: BaseException) -> str:
-    """DuckDB's text without its kind, its position in SQL that nobody wrote, and its advice."""
+    """DuckDB's message without its class, its position in the generated SQL, and its advice."""
     text = str(error).split("\n", 1)[0]
     kind, colon, rest = text.partition(": ")
     text = rest if colon and kind.endswith("Error") else text

@@ -79,7 +79,7 @@ class PartCache:
                 yield part
 
 
-# Where parts are: in memory alone, or in memory with every change told for the step's commit.
+# State in memory alone, or in memory with each change recorded for the step's commit.
 #
 # Rows that were appended stay together until `take_changes` cuts them into shards and serialises them. What is dropped in
 # the step in which it came (a window that opens and closes within a batch) never costs that.

@@ -25,7 +25,9 @@ OPEN: Final = "_open"
 
 _WIDTH_MIN_US: Final = 1_000_000  # buckets below a second would be many, and save nothing
 _WIDTH_PARTS: Final = 8  # of the time that rows are kept: a batch reads a quarter more than it must
-_HASHES: Final = 2**31  # a power of two, so that a hash says the slice, too; one in so many keys is taken for another
+_HASHES: Final = (
+    2**31
+)  # a power of two, so that a hash says the slice, too; a collision of two keys costs a few rows more
 _NARROW: Final = 2**16
 _CHUNK_ROWS: Final = 2_048  # DuckDB's vectors have as many
 
@@ -117,7 +119,7 @@ class KeySlices:
     COUNT: Final = 16
     """A multiple of the usual number of shards: so a slice lies in one shard, and an append is one part of it."""
 
-    _LEVEL_PARTS: Final = 4  # of levels above 0: what a shrink leaves behind is at most so many times too much
+    _LEVEL_PARTS: Final = 4  # of levels above 0: after a shrink at most that many times the needed rows remain
 
     def __init__(
         self, parts: OperatorState, keys: Sequence[str], shrink: Callable[[pa.Table], pa.Table] | None = None

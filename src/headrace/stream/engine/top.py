@@ -59,7 +59,7 @@ class _Ranking:
             found = given.find(name)
             if found is not None and pa.types.is_nested(found.type):
                 raise UnsupportedQuery(
-                    f"ORDER BY {name}", "it is no single value", "order by its parts", step=node.step
+                    f"ORDER BY {name}", "it is not a single value", "order by its parts", step=node.step
                 )
 
     def best(self, rows: pa.Table) -> pa.Table:

@@ -26,12 +26,12 @@ def read_bounded(body: bytes, unread: Mapping[str, pa.DataType] | None = None) -
     """The rows of a stream.
 
     Args:
-        unread: columns that nobody looks at. Those that have these types are left out, and so are not checked; which takes
+        unread: columns that the plan does not read. Those that have these types are left out, and so are not checked; which takes
             longer than reading them.
 
     Raises:
         ValueMismatch: it has more than ARROW_ROWS_MAX rows, or ARROW_BYTES_MAX when it is unpacked and its columns are plain.
-        pa.ArrowException, OSError, EOFError: it is no stream, or a damaged one.
+        pa.ArrowException, OSError, EOFError: it is not a stream, or a damaged one.
     """
     _check_unpacked(body)
     with pa.ipc.open_stream(body) as stream:

@@ -81,7 +81,7 @@ def _column(table: pa.Table, field: Field) -> pa.ChunkedArray:
 
 
 def _nulls(count: int, kind: pa.DataType) -> pa.Array:
-    """Not made anew for every batch: columns that nobody looks at are NULL in each."""
+    """Cached over batches: columns that the plan does not read are NULL in each."""
     return _kept_nulls(kind).slice(0, count) if count <= limits.BATCH_ROWS_DEFAULT else pa.nulls(count, kind)
 
 

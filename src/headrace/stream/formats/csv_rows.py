@@ -97,7 +97,7 @@ def _broken(records: Sequence[bytes]) -> dict[int, str]:
 
 
 def _reason(record: bytes) -> str:
-    """Why it is no record; empty: it is one."""
+    """Why the record is invalid; empty: it is valid."""
     try:
         rows = list(csv.reader([record.decode().removesuffix("\r")], strict=True))
     except (UnicodeDecodeError, csv.Error) as error:

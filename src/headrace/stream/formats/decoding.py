@@ -2,7 +2,7 @@
 
 JSON: an object is a row, an array of objects are rows. Keys are columns, by their exact names; unknown keys are ignored;
 of a key that stands twice the last counts. A missing key is NULL. A value of another type is an error, never a silent
-NULL: texts are no numbers, 1.0 is no bigint (1 is a double), a number too large does not fit, a decimal (number or text)
+NULL: texts are not numbers, 1.0 is not a bigint (1 is a double), a number too large does not fit, a decimal (number or text)
 must not have more digits than its type. Timestamps: see `timestamps`; binary is base64; NaN, Infinity and -Infinity are
 texts. Arrow: a record batch stream whose columns `conform` takes.
 """

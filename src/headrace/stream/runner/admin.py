@@ -24,22 +24,22 @@ from headrace.stream.sources.queue import reader_name
 
 
 class PipelineUnknown(CallerError):
-    """The broker has no state of a pipeline of that name."""
+    """The broker has no state of this pipeline."""
 
     def __init__(self, pipeline: str) -> None:
         super().__init__(pipeline)
         self.pipeline = pipeline
 
     def __str__(self) -> str:
-        return f"there is no pipeline {self.pipeline!r} here; `headrace stream ls` lists them"
+        return f"unknown pipeline {self.pipeline!r}; `headrace stream ls` lists the pipelines"
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineStatus:
-    """A pipeline as its store has it.
+    """The status of a pipeline, as it is stored.
 
     Attributes:
-        members: who runs it: those of the owners record; whether they live is not asked.
+        members: the processes of the owners record; whether they are alive is not checked.
         state_bytes, state_parts: of the operators' state. None: not asked for.
     """
 
@@ -54,7 +54,7 @@ class PipelineStatus:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a source is behind. `waiting`, `oldest_ms`: messages that wait, and since when; None for files."""
+    """How far a source is behind. `waiting`, `oldest_ms`: the number of waiting messages and the age of the oldest; None for files."""
 
     source: str
     reads: str
@@ -133,7 +133,7 @@ def _source_lag(client: Client, pipeline: str, source: str, reads: str, progress
     return Lag(source, reads, at, counts.visible, counts.in_flight, counts.oldest_ms)
 
 
-# --- Starting anew: a pipeline's state is dropped, its messages are given back ---
+# --- Reset: the state is dropped, claimed messages become visible again ---
 
 
 def reset(store: Store, client: Client | None, pipeline: str) -> int:

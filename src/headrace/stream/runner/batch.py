@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Batch:
-    """Chunks by source. ORIGIN is counted through: it tells the message in all of the batch, not in its chunk.
+    """Chunks by source. ORIGIN is numbered over the whole batch, not over its chunk.
 
     `left`: those of `chunks` that a slot had claimed whose process is gone, by slot.
     """
@@ -43,7 +43,7 @@ class Batch:
         self.size_bytes += chunk.size_bytes
 
     def own(self, source: str) -> list[Chunk]:
-        """The chunks that nobody has left."""
+        """The chunks that this slot claimed itself."""
         left = {id(chunk) for chunks in self.left.values() for chunk in chunks.get(source, [])}
         return [chunk for chunk in self.chunks.get(source, []) if id(chunk) not in left]
 
@@ -94,7 +94,7 @@ def _dead_text(dead: Dead) -> str:
 
 # A batch of a pipeline as a span, CONSUMER, linked to the messages' traces; and in the metrics.
 #
-# It is no part of any of these traces: a batch has many messages, and what it sends is made of all of them.
+# It is not part of any of these traces: a batch has many messages, and what it sends is made of all of them.
 
 
 @contextmanager

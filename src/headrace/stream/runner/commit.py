@@ -1,9 +1,9 @@
 """Commits of a slot: one transaction each, so that state, output and acknowledgement are there together or not at all.
 
-Every commit expects the owners and the slot's last progress unchanged: whoever was taken over changes nothing any more,
+Every commit expects the owners and the slot's last progress unchanged: a process that lost the pipeline can change nothing,
 and a commit that is tried again after its answer was lost is not done twice.
 
-What is too large for one transaction is written down first, in pieces that nobody looks at; one commit acknowledges the
+A change that is too large for one transaction is first written in pieces that have no effect yet; one commit acknowledges the
 input and says how many pieces there are; then each piece is done in a commit that removes it. A crash in between is
 gone on from where it was: so that is exactly once, too, only not at one point in time.
 """
@@ -67,7 +67,7 @@ class Committer:
         self.progress = decode_progress(self._written)
 
     def of_slot(self, slot: int) -> Committer:
-        """That of another slot, which nobody has."""
+        """The committer of another slot, which no process has."""
         return Committer(self._store, self._pipeline, slot, self.owners)
 
     def recover(self) -> None:

@@ -1,4 +1,4 @@
-"""What is to be run, and how."""
+"""The job of a run: the pipeline, its compiled plan and its settings."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Job:
 
     @property
     def shards(self) -> int:
-        """Into how many its state is cut, and so many processes can share it: one, if it cannot be cut by key."""
+        """The number of parts of its state, and of processes that can share it: one, if it cannot be split by key."""
         return self.pipeline.shards if sharing.one_owner(self.physical) is None else 1
 
     @property

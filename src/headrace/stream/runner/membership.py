@@ -46,7 +46,7 @@ class Owners(msgspec.Struct, frozen=True):
         slots: by number; a new member has the smallest that is free.
         shards: the slot that has each.
         used: how many slots there ever were: in those that are free now, claims may be open still.
-        alone: who is here shares with nobody.
+        alone: the present member cannot share the pipeline.
     """
 
     epoch: int = 0
@@ -86,11 +86,11 @@ def read_heartbeat(data: bytes) -> Heartbeat:
 
 
 def join(owners: Owners, member: Member, *, shards: int = 1, alone: bool = False) -> Owners | None:
-    """The record with the member in it; None: there is no place, it stands by.
+    """The record with the member in it; None: no slot is free, so it stands by.
 
     Args:
-        shards: of the pipeline: so many members have work.
-        alone: it would share with nobody.
+        shards: of the pipeline, which is the maximum number of members.
+        alone: it cannot share the pipeline.
     """
     if owners.slots and (alone or owners.alone or len(owners.slots) >= shards):
         return None
@@ -126,7 +126,7 @@ def is_lost(member: Member, *, heard_ms: int, now_ms: int, host: str, alive: Cal
     """Whether the member is not there any more.
 
     Args:
-        heard_ms: its last beat, or when it was begun to be watched, if that is later: a member that nobody watched did
+        heard_ms: its last beat, or the beginning of the observation, if that is later: a member that was not observed did
             not beat.
         host: of who asks: processes of the same host can be seen.
         alive: whether such a process is there.
@@ -207,7 +207,7 @@ class Membership:
         return bool(lost) and self._put(leave(owners, lost))
 
     def leave(self) -> None:
-        """Give the slot up at once: somebody who stands by need not wait until this member is lost."""
+        """Give the slot up at once: a standby need not wait until this member is lost."""
         self.owners = self._store.read(state_keys.OWNERS).get(state_keys.OWNERS)
         owners = read_owners(self.owners)
         if owners.slot_of(self.member) is not None:
@@ -270,7 +270,7 @@ class Membership:
         return self._beat_key(), encode_record(Heartbeat(self.member, self._store.now_ms()))
 
     def _put(self, owners: Owners) -> bool:
-        """Write the record if nobody else has written one meanwhile; with a beat if there are others, who look for it."""
+        """Write the record if no other process has written one meanwhile; with a heartbeat if there are other members."""
         written = encode_record(owners)
         state = [(state_keys.OWNERS, written), *([self._beat()] if len(owners.slots) > 1 else [])]
         try:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
 from headrace.stream.engine.operator import END, NEVER
-from headrace.stream.runner.source_set import TOPIC
+
+BACKFILL_TOPIC: Final = "topic"
+"""The value of `backfill` that reads a topic's log from its beginning, instead of files."""
 
 
 class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -18,7 +21,7 @@ class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
         position: where its reader goes on; empty: its beginning, or (queues) what the store knows.
         rows: how many came, since the pipeline's beginning.
         heard_ms: steady time of its last input, or of the start: the durable timer of idle closing.
-        backfill: what is read before new rows, as it was asked for: files, or TOPIC; None: nothing.
+        backfill: what is read before new rows, as it was asked for: files, or BACKFILL_TOPIC; None: nothing.
     """
 
     watermark: int = NEVER
@@ -34,11 +37,11 @@ class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def files(self) -> str | None:
         """Those that are read before the source itself. If there are some, `position` is a Backfill's."""
-        return None if self.backfill == TOPIC else self.backfill
+        return None if self.backfill == BACKFILL_TOPIC else self.backfill
 
 
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far a slot is. No two commits write equal bytes, so that reading them tells whose commit was done.
+    """How far a slot is. No two commits write equal bytes, so reading them shows whose commit succeeded.
 
     Attributes:
         commit: how many commits there were. `by`: who made the last one: a random name of the run.
@@ -46,7 +49,7 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
         sources: by name.
         rows_out, late, dead: rows since the pipeline's beginning.
         outbox: sink (by its place) → number of the last batch that it was given.
-        redo, redone: a commit that was too large for one is written down in so many pieces, of which so many are done.
+        redo, redone: a commit that was too large for one is written in `redo` pieces, of which `redone` are applied.
         committed_ms: steady time.
         state_bytes: of the state that this slot had.
         shards: of which this slot had the state at this commit; None: all.

@@ -27,9 +27,9 @@ from headrace.stream.runner.admin import reset as drop_state
 from headrace.stream.runner.commit import Committer, TakenOver
 from headrace.stream.runner.job import Job, Settings, Until
 from headrace.stream.runner.membership import Membership
-from headrace.stream.runner.progress import Progress, decode_progress
+from headrace.stream.runner.progress import BACKFILL_TOPIC, Progress, decode_progress
 from headrace.stream.runner.session import Session
-from headrace.stream.runner.source_set import TOPIC, Wakeup, source_to_backfill
+from headrace.stream.runner.source_set import Wakeup, source_to_backfill
 from headrace.stream.runner.store import BrokerStore, Control, MemoryStore, RetryPolicy, Store, read_control
 from headrace.stream.sources.queue import inbox_name, subscribe
 from headrace.stream.sql import compile as compile_plan
@@ -89,7 +89,7 @@ def backfill_topic(job: Job, client: Client, pipeline: str) -> None:
     """Let the pipeline's only topic be read from the beginning of its log; it is subscribed here, before it is read.
 
     Raises:
-        UnsupportedQuery: its only live source is no topic.
+        UnsupportedQuery: its only live source is not a topic.
         SubscriptionRefused: the topic keeps no log.
     """
     source = source_to_backfill(job.sources)
@@ -118,7 +118,7 @@ def _check_standard(queue: str) -> None:
         )
 
 
-# --- Runs a pipeline: takes it over or stands by, turn after turn, and tells what happens ---
+# --- The runner ---
 
 
 _log = logging.getLogger("headrace.stream")
@@ -172,7 +172,7 @@ class Runner:
             self._leave()
         return self._result(time.monotonic() - started_s)
 
-    # --- who runs it ---
+    # --- take-over and standby ---
 
     def _stood_by(self) -> bool:
         """Wait until the pipeline is this process's; False: it is to end before that."""
@@ -189,26 +189,26 @@ class Runner:
         return True
 
     def _why_alone(self) -> str | None:
-        """Why this run can share with nobody; None: it can."""
+        """Why this run cannot share the pipeline; None: it can."""
         if self._job.settings.until is not None:
-            return "it is to end by itself"
+            return "it runs with --until"
         records = [decode_progress(value) for value in self._store.read(state_keys.PROGRESS).values()]
         sources = [source for record in records for source in record.sources.values()]
-        if self._backfill not in (None, TOPIC) or any(source.files is not None for source in sources):
-            return "old files come first, and nobody's rows may overtake them"
+        if self._backfill not in (None, BACKFILL_TOPIC) or any(source.files is not None for source in sources):
+            return "files of a backfill come first, and no other rows may overtake them"
         return sharing.why_alone(self._job.pipeline, self._job.physical)
 
     def _say_standby(self, alone: str | None) -> None:
         if self._says_standby:
             self._says_standby = False
-            why = alone or "there are as many processes as shards, or one that shares with nobody"
+            why = alone or "there are as many processes as shards, or one that cannot share"
             _log.info(
                 "pipeline %s is run by others, this process stands by: %s", self._job.pipeline.name, why,
                 extra={"action": "stream.standby", "pipeline": self._job.pipeline.name},
             )  # fmt: skip
 
     def _served(self) -> bool:
-        """Run it until it is over, or was taken over by somebody else (False)."""
+        """Run it to the end, or until another process has taken it over (False)."""
         try:
             self._check_definition()
             committer = Committer(self._store, self._job.pipeline.name, self._membership.slot, self._membership.owners)
@@ -230,16 +230,16 @@ class Runner:
             return False
 
     def _leave(self) -> None:
-        """At once, so that somebody who stands by need not wait."""
+        """Leave at once, so that a process that stands by need not wait."""
         try:
             self._membership.leave()
         except Exception as error:  # noqa: BLE001 - what ended the run matters more; the others find out by the time
             _log.warning(
-                "pipeline %s: could not say that this process leaves: %s", self._job.pipeline.name, error,
+                "pipeline %s: could not leave the membership: %s", self._job.pipeline.name, error,
                 extra={"action": "stream.leave_failed", "pipeline": self._job.pipeline.name},
             )  # fmt: skip
 
-    # --- what it does ---
+    # --- turns ---
 
     def _turns(self, session: Session) -> None:
         while not self._stop.is_set():
@@ -304,7 +304,7 @@ class Runner:
         except StateChanged as error:
             raise TakenOver from error
 
-    # --- what it tells ---
+    # --- reports ---
 
     def _tell(self, session: Session | None, *, standby: bool = False, now: bool = False) -> None:
         if self._on_progress is None or (not now and time.monotonic() - self._told_s < limits.TELL_S):
@@ -438,7 +438,7 @@ def run_job(
         before = str(backfill) if backfill is not None else None
         if client is not None:
             retry.call(lambda: prepare_queues(job, client))
-            if before == TOPIC:
+            if before == BACKFILL_TOPIC:
                 retry.call(lambda: backfill_topic(job, client, job.pipeline.name))
         runner = Runner(
             job, store, client,
@@ -462,7 +462,7 @@ def _store(job: Job, client: Client | None, retry: RetryPolicy) -> Store:
 
 
 def _check_backfill(job: Job, store: Store, backfill: str | Path | None) -> None:
-    """At the first start; started again with the same, as whoever supervises it does, it goes on."""
+    """Applies to the first start; a restart with the same option continues."""
     if backfill is None:
         return
     source_to_backfill(job.sources)

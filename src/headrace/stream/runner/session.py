@@ -50,7 +50,7 @@ class StaticTables:
         self._due_ms: dict[str, float] = dict.fromkeys(self._refs, 0.0)
 
     def load(self, now_ms: int) -> None:
-        """Load what is due. What cannot be loaded again stays as it is until the next time: a database that is started anew
+        """Load what is due. A table that cannot be reloaded stays as it is until the next time: a restarted database
         must not end the pipeline.
 
         Raises SourceFailed: at the first time.
@@ -80,7 +80,7 @@ def _next_ms(ref: plan.TableRef, now_ms: int) -> float:
 
 
 class Session:
-    """From `open` to `close`. One thread calls it; readers and sinks have threads of their own, which tell `wakeup`.
+    """From `open` to `close`. One thread calls it; readers and sinks have threads of their own, which notify `wakeup`.
 
     Attributes:
         rested: whether the last turn found nothing, and nothing had come for a while when it began; then it did what is to
@@ -145,7 +145,7 @@ class Session:
         return owners.left_to(self._committer.slot) if owners.slots else []
 
     def _open_share(self) -> SharedRun | None:
-        """None: nobody else has, or ever had, part in this pipeline, or there is no state to be shared."""
+        """None: no other process takes or took part in this pipeline, or there is no state to share."""
         owners = membership.read_owners(self._committer.owners)
         exchange = sharing.exchange_of(self._job.physical)
         if owners.used < 2 or exchange is None or self._client is None:
@@ -254,7 +254,7 @@ class Session:
             The rows of what is committed now and was not at the end of the last turn; None if nothing was done.
 
         Raises:
-            TakenOver: somebody else has the pipeline.
+            TakenOver: another process has the pipeline.
             TooManyFailures: nothing of what was processed in this turn was committed.
         """
         quiet = self._is_quiet()

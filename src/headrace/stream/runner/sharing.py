@@ -1,10 +1,10 @@
 """How several processes share a pipeline: what can be shared, and how far time is for all of them. Pure.
 
-Rows are read by whoever gets them, and go to whoever has the state of their keys: the plan is cut in front of its only
+Any process may read a row; the row goes to the process that has the state of its keys: the plan is divided before its only
 operator with state. Without one nothing has to be put together: everybody reads and writes for himself.
 
 A source's watermark, for all, is the greatest that a slot has come to by the rows that it has read and committed, held
-back by the slots that have claims open: their rows came before. What nobody has claimed yet lies behind all that in the
+back by the slots that have claims open: their rows came before. Unclaimed messages lie behind all that in the
 queue, as it would for one process alone. So no row is late because the work is shared.
 """
 
@@ -44,7 +44,7 @@ def one_owner(plan_: physical.Physical) -> str | None:
     stateful = [node for node in plan_.operators if isinstance(node, physical.STATEFUL)]
     if len(stateful) > 1:
         names = ", ".join(type(node).__name__.lower() for node in stateful)
-        return f"it has several operators with state ({names})"
+        return f"it has several stateful operators ({names})"
     if stateful and not all(_keys_of(stateful[0])):
         return f"its {type(stateful[0]).__name__.lower()} has no keys"
     return None
@@ -54,9 +54,9 @@ def why_alone(pipeline: plan.Pipeline, plan_: physical.Physical) -> str | None:
     """Why one process has to run the pipeline, while others stand by; None: several can share it."""
     for source in plan.sources_of(pipeline.output):
         if not isinstance(source, plan.QueueSource | plan.TopicSource):
-            return f"source {source.name!r} is no queue or topic"
+            return f"source {source.name!r} is not a queue or topic"
     if not all(isinstance(sink, plan.QueueSink) for sink in pipeline.sinks):
-        return "a sink is no queue or topic"
+        return "a sink is not a queue or topic"
     return one_owner(plan_)
 
 
@@ -80,7 +80,7 @@ def watermark(slots: Mapping[int, int], holding: Collection[int]) -> int:
 
 
 def reached_by(records: Iterable[Progress], shard: int, sources: Sequence[str]) -> SourceWatermarks:
-    """The watermarks by which a shard's state was judged last, whoever had it. What others say who had it before is less."""
+    """The watermarks by which a shard's state was judged last, by any slot. Slots that had the shard earlier report less."""
     records = list(records)
     return {name: max((record.judged_by(shard, name) for record in records), default=NEVER) for name in sources}
 

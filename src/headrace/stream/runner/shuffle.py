@@ -1,7 +1,7 @@
-"""Rows on their way to whoever has the state of their keys: values of the pipeline's own state, put there by the commit
+"""Rows on their way to the process that has the state of their keys: values of the pipeline's own state, put there by the commit
 that acknowledges what they were read from, and removed by the one that processes them.
 
-They are kept by shard. So they belong to whoever has the shard when they are read: nothing has to be forwarded when
+They are kept by shard and belong to the process that has the shard when they are read: nothing is forwarded when
 shards change hands.
 """
 
@@ -95,7 +95,7 @@ class Shuffle:
 # What a member does because there are others: rows of their keys go to them, theirs come, and time is that of all.
 #
 # The order of a look is what makes it right. The others' progress is read first, then who has claims open, then the rows
-# that came: what somebody commits in between is among these, and what he claims in between lies behind in the queue.
+# that came: a commit in between is among these, and a claim in between lies behind in the queue.
 
 
 class SharedRun:
@@ -194,7 +194,7 @@ class SharedRun:
         mine = msgspec.structs.replace(before.get(self._slot, Progress()), sources=dict(sources), left=self._left)
         records = before | {self._slot: mine}
         self.together = {name: _together(name, records, holding.get(name, [])) for name in sources}
-        if not settled:  # rows are on their way that nobody can see yet
+        if not settled:  # rows are on their way that are not visible yet
             return self._forward({})
         goal = self._forward({name: self.together[name].watermark for name in self._timed})
         rests = not (batch.chunks or self._come or any(holding.values()))
@@ -275,7 +275,7 @@ class SharedRun:
         return len(seen) == len(others)
 
     def _owes(self) -> bool:
-        """Whether somebody may be waiting for this slot to say what it has seen."""
+        """Whether other slots may be waiting for this slot's watermark."""
         said = self._records.get(self._slot, Progress()).seen
         return any(
             batch - said.get(slot, 0) >= limits.SHUFFLE_BATCHES_MAX // 2 for slot, batch in (self._seen or {}).items()
@@ -292,7 +292,7 @@ class SharedRun:
         ended: bool,
         pending: Callable[[], int | None],
     ) -> dict[str, int]:
-        """Where the watermarks of idle sources move to; rows that somebody has claimed are not silence."""
+        """Where the watermarks of idle sources move to; claimed rows count as activity."""
         sources = {
             name: msgspec.structs.replace(source, watermark=goal.get(name, source.watermark))
             for name, source in self.together.items()

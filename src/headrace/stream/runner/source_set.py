@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -30,7 +29,7 @@ _log = logging.getLogger("headrace.stream")
 
 
 class Wakeup:
-    """How threads tell the runner that there is something to do. What is told before the wait is not lost."""
+    """Wakes the runner's thread from other threads. A notification before the wait is not lost."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -145,10 +144,6 @@ class Prefetcher:
 # --- Old rows first: files are read to their end, then the source itself, as one source ---
 
 
-TOPIC: Final = "topic"
-"""What `backfill` says to have a topic's log read from its beginning, instead of files."""
-
-
 class BackfillPosition(msgspec.Struct, frozen=True):
     """Where the reader is: in the files, or (`live`) in the source."""
 
@@ -205,7 +200,7 @@ class Backfill(Reader):
 def files_of(source: plan.Source, path: str) -> plan.FileSource:
     """The files as a source with the same name, columns and event time.
 
-    Raises UnsupportedQuery: their names do not tell the format.
+    Raises UnsupportedQuery: their names do not show the format.
     """
     metadata = getattr(source, "metadata", ())
     if metadata:
@@ -214,7 +209,7 @@ def files_of(source: plan.Source, path: str) -> plan.FileSource:
         )
     form = format_of(Path(path))
     if form is None:
-        raise UnsupportedQuery(f"backfill {path!r}", f"its format cannot be told by names; known: {', '.join(FORMATS)}")
+        raise UnsupportedQuery(f"backfill {path!r}", f"unknown format; known suffixes: {', '.join(FORMATS)}")
     return plan.FileSource(source.name, path, form, source.schema, source.time)
 
 

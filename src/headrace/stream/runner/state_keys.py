@@ -1,4 +1,4 @@
-"""What stands where in a pipeline's state. The name is `stream:NAME`; keys sort by what is read together.
+"""The layout of a pipeline's state. The name is `stream:NAME`; keys sort by what is read together.
 
 definition              JSON: version of this layout, signatures, sources, shards, the plan's text
 control                 JSON: {"paused": bool}, written by `headrace stream pause|resume`
@@ -6,7 +6,7 @@ owners                  JSON: epoch, members, who has which shards and slots; ev
 beat/MEMBER             JSON: when the member was last alive (steady ms), host, pid
 progress/SLOT           JSON: batch number, per source watermark, position, rows; every commit expects its last value
 outbox/SLOT/SINK/NUMBER what a sink still has to deliver
-shuffle/SHARD/SLOT/BATCH/NUMBER-PORT   rows that one slot has read for whoever has the shard (shuffle.py)
+shuffle/SHARD/SLOT/BATCH/NUMBER-PORT   rows that one slot has read for the owner of the shard (shuffle.py)
 redo/SLOT/NUMBER        pieces of a commit that is too large for one transaction
 schema/OPERATOR         the Arrow schema of an operator's parts: so that state can be read without its pipeline
 p/OPERATOR/SHARD/BUCKET/NUMBER   parts of state (engine/part_keys.py)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 _log = logging.getLogger("headrace.stream")
 
 PASSING = (Unavailable, OutcomeUnknown, StoreFull)
-"""What passes by itself: a broker that is started again, a disk on which somebody makes room."""
+"""Errors that pass: a broker that restarts, a disk that is full for a while."""
 
 
 class Store(Protocol):
@@ -56,7 +56,7 @@ class Store(Protocol):
 
 
 class RetryPolicy:
-    """How long a call goes on trying while the broker is away: for `seconds` (None: for ever), or until `stop`."""
+    """Repeats a call while the broker is unavailable: for `seconds` (None: without limit), or until `stop`."""
 
     def __init__(self, seconds: float | None, stop: threading.Event) -> None:
         self._seconds = seconds
@@ -80,7 +80,7 @@ class RetryPolicy:
 
 
 def _tell(error: HeadraceError, waited_s: float) -> bool:
-    """Say that it is waited for, once an outage, so that nobody looks at a silent process; not for a moment's."""
+    """Log the wait once an outage, so that the process is not silent; a short interruption is not logged."""
     if waited_s < limits.AWAY_TOLD_S:
         return False
     _log.warning("waiting: %s", error, extra={"action": "stream.broker_away"})
@@ -132,7 +132,7 @@ def scan(
 
 
 class MemoryStore:
-    """State of a pipeline that nobody else can see and that ends with it. It has no queues."""
+    """State in memory, of a pipeline without queues. It ends with the process."""
 
     durable = False
 
@@ -155,7 +155,7 @@ class MemoryStore:
     def transact(self, operation: ops.Transact) -> None:
         if operation.sends or operation.claims:
             raise InvalidParameter("broker", "None", "a pipeline with queues needs a broker")
-        if operation.name == state_keys.DIRECTORY:  # nobody else can look
+        if operation.name == state_keys.DIRECTORY:  # no other process can read it
             return
         with self._lock:
             for key, value in operation.expect:
@@ -168,7 +168,7 @@ class MemoryStore:
                     self._values[key] = value
 
 
-# --- What people ask of a running pipeline: `headrace stream pause|resume` ---
+# --- Commands to a running pipeline: `headrace stream pause|resume` ---
 
 
 class Control(msgspec.Struct, frozen=True):
@@ -183,7 +183,7 @@ def read_control(store: Store) -> Control:
 
 
 def write_control(store: Store, pipeline: str, control: Control) -> None:
-    """Whoever runs the pipeline follows within MEMBER_BEAT_MS."""
+    """A running pipeline follows within MEMBER_BEAT_MS."""
     state = [(state_keys.CONTROL, msgspec.json.encode(control))]
     store.transact(ops.Transact(name=state_keys.state_name(pipeline), state=list(state)))
 

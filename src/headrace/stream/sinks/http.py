@@ -1,7 +1,7 @@
 """Rows POSTed as JSON arrays. At least once; each post has an Idempotency-Key that its repeats have, too.
 
 Where it may go: only to a host of the allow-list, by its exact name or by `*.example.com`; at addresses that are looked up
-once and connected to, so that nobody can give another one in between. Private and loopback addresses only if the host
+once and connected to, so that it cannot change in between. Private and loopback addresses only if the host
 stands in the list by its very name; link-local ones (where clouds keep credentials) only as literal addresses. Redirects
 are not followed, proxies of the environment not used.
 """
@@ -87,7 +87,7 @@ class HttpOutbox(RowsOutbox):
                 self.close()
                 if attempt == limits.POST_ATTEMPTS_MAX:
                     raise SinkFailed(self.name, f"{attempt} tries failed, the last: {error}") from None
-                self._sleep(pause_s(attempt, error.after_s, chance=random.random()))  # noqa: S311 - jitter is no secret
+                self._sleep(pause_s(attempt, error.after_s, chance=random.random()))  # noqa: S311 - jitter needs no secure randomness
 
     def _post(self, body: bytes, key: str) -> None:
         """Raises Passing; SinkFailed where a repeat is useless."""
@@ -172,7 +172,7 @@ def _checked_url(sink: HttpSink) -> SplitResult:
     except ValueError as error:
         raise UnsupportedQuery(place, f"it is no URL: {error}") from None
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise UnsupportedQuery(place, "it is no http or https URL")
+        raise UnsupportedQuery(place, "it is not an http or https URL")
     if url.username is not None:
         raise UnsupportedQuery(place, "user and password in a URL end up in logs", "headers=(('Authorization', …),)")
     if not any(_matches(url.hostname.lower(), entry.lower()) for entry in sink.allow):

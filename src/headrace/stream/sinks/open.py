@@ -34,7 +34,7 @@ def open_sink(
         ExtraMissing: a library is needed that is not installed.
         SinkFailed: it cannot be opened.
     """
-    owner = f"{pipeline}.{index}.{slot}"  # a pipeline's name has no dot: nobody else's owner begins like this
+    owner = f"{pipeline}.{index}.{slot}"  # a pipeline's name has no dot: no other owner begins like this
     match sink:
         case QueueSink():
             return _open_queue(sink, schema, client)
@@ -52,7 +52,7 @@ def open_sink(
 
 def _open_queue(sink: QueueSink, schema: Schema, client: Client | None) -> Entries:
     if client is None:
-        raise UnsupportedQuery(f"sink {sink.queue!r}", "there is no broker to send to", "name one with --broker")
+        raise UnsupportedQuery(f"sink {sink.queue!r}", "no broker is configured", "name one with --broker")
     arn, fifo, message_bytes_max = _topic(client, sink) if sink.topic else _queue(client, sink)
     ids = unique_ids() if fifo else None
     return QueueEntries(sink, schema, arn=arn, message_bytes_max=message_bytes_max, ids=ids)

@@ -27,11 +27,11 @@ class ParquetOutbox(Outbox):
     """See Outbox. What is staged are the names of files, below the folder. Exactly once.
 
     Files are named `PIPELINE.SINK.SLOT.BATCH.TOKEN.parquet`. A batch that is delivered again finds its files renamed, or
-    taken away by whoever reads the folder: both is done.
+    removed by a reader of the folder: both count as delivered.
     """
 
     def __init__(self, sink: ParquetSink, schema: Schema, *, owner: str) -> None:
-        """Args: owner: `PIPELINE.SINK.SLOT`; nobody else writes under it.
+        """Args: owner: `PIPELINE.SINK.SLOT`; no other process writes under it.
 
         Raises UnsupportedQuery: a partition column is not there, or of a type that makes no folder names; SinkFailed.
         """
@@ -97,7 +97,7 @@ def _check(sink: ParquetSink, schema: Schema) -> None:
     for key in sink.partition_by:
         field = schema.find(key)
         if field is None or field.name != key:
-            raise UnsupportedQuery(place, f"there is no column {key!r} to partition by", f"one of {schema.names}")
+            raise UnsupportedQuery(place, f"unknown column {key!r} to partition by", f"one of {schema.names}")
         if pa.types.is_nested(field.type) or pa.types.is_floating(field.type) or pa.types.is_binary(field.type):
             raise UnsupportedQuery(place, f"{type_name(field.type)} ({key!r}) makes no folder names", "another column")
     if schema.fields and len(set(sink.partition_by)) == len(schema.fields):

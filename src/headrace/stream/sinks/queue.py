@@ -89,7 +89,7 @@ class QueueEntries(Entries):
 
 
 def unique_ids() -> Iterator[str]:
-    """Deduplication ids that nobody has had before."""
+    """Deduplication ids that were never used before."""
     prefix = uuid.uuid4().hex
     return (f"{prefix}-{number}" for number in itertools.count())
 
@@ -105,4 +105,4 @@ def _check(sink: QueueSink, schema: Schema, *, fifo: bool) -> None:
     if fifo and sink.group is None:
         raise UnsupportedQuery(place, "it is FIFO, and messages need a group", "hs.queue(…, group='a column')")
     if sink.group is not None and sink.group not in schema.names:
-        raise UnsupportedQuery(place, f"there is no column {sink.group!r} for the group", f"one of {schema.names}")
+        raise UnsupportedQuery(place, f"unknown column {sink.group!r} for the group", f"one of {schema.names}")

@@ -41,7 +41,7 @@ class TableOutbox(RowsOutbox):
         self._database: Database | None = None
         for key in sink.key:
             if key not in schema.names:
-                raise UnsupportedQuery(self.name, f"there is no column {key!r} for the key", f"one of {schema.names}")
+                raise UnsupportedQuery(self.name, f"unknown column {key!r} for the key", f"one of {schema.names}")
         self._guard(self._open)
 
     def deliver(self, batch: int, staged: bytes) -> None:

@@ -54,7 +54,7 @@ class Chunk:
             the store anyway (queues).
         claims: (queue ARN, reader, number) that the commit of these rows acknowledges.
         size_bytes: about how many bytes it was, of bodies or file.
-        traces: the `traceparent`s of its messages, a bounded number; none while nobody traces.
+        traces: the `traceparent`s of its messages, a bounded number; none without a tracer.
     """
 
     rows: pa.Table
@@ -68,7 +68,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a source is. None where nobody knows. `lag`: messages or lines that wait; bytes for files."""
+    """How far a source is. None where unknown. `lag`: waiting messages or lines; bytes for files."""
 
     done: int
     lag: int | None

@@ -32,7 +32,7 @@ class Listed:
 
 
 def format_of(path: Path) -> FileFormat | None:
-    """The format of a file by its suffix, or of the first in a folder that has one; None: no suffix tells it."""
+    """The format of a file by its suffix, or of the first in a folder that has one; None: no known suffix."""
     files = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
     return next((form for file in files if (form := _by_suffix(file.name)) is not None), None)
 

@@ -4,8 +4,8 @@ Where it is: the name of a file and a place in it. Files in front of it are read
 turns up in front later, or one that changed behind the position, is an error that says so: silence would lose rows.
 
 A log that is followed may be rotated. Renamed: the old file is read to its end, then the new one of the old name (also if
-that happened while nobody read: it is looked for beside it; if it happened twice, the log in between is not known of).
-Cut to nothing (copytruncate): it begins anew. Both are logged.
+that happened while the pipeline was stopped: the renamed file is searched beside it; a second rotation is not noticed).
+Cut to nothing (copytruncate): it is read from the beginning. Both are logged.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class FileReader(Reader):
         self._at = msgspec.json.decode(position, type=FilePosition) if position else FilePosition()
         self._list()
         if not self._files and not self._source.follow:
-            raise SourceFailed(self._source.path, "there is no such file")
+            raise SourceFailed(self._source.path, "no such file")
         if self._at.at is not None:
             self._part = self._reopen(self._at.file, self._at.at)
 
@@ -130,7 +130,7 @@ class FileReader(Reader):
 
     def _grows(self) -> bool:
         """Whether lines may be appended to the file that is open: it is followed, and the last one; or it was written a
-        moment ago (whoever writes logs by the day may have lines for the old one when the new one is there)."""
+        moment ago (a writer of daily logs may have lines for the old one when the new one is there)."""
         if not self._source.follow or not isinstance(self._part, LinePart) or self._part.lines.packed:
             return False
         last = not self._files or self._at.file >= self._files[-1].name

@@ -240,7 +240,9 @@ def matches(path: Path, at: dict[str, Any]) -> bool:
 
 def _open(path: Path, at: dict[str, Any]) -> Lines:
     if at and not matches(path, at):
-        raise SourceFailed(str(path), f"it is not what was read up to byte {at['offset']}: it was cut or written anew")
+        raise SourceFailed(
+            str(path), f"it has changed since it was read up to byte {at['offset']}: it was truncated or rewritten"
+        )
     try:
         return Lines(path, offset=int(at.get("offset", 0)), number=int(at.get("line", 1)))
     except OSError as error:

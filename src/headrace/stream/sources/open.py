@@ -32,9 +32,7 @@ def open_reader(
         return FileReader(source, columns)
     if client is None:
         kind = "queue" if isinstance(source, QueueSource) else "topic"
-        raise UnsupportedQuery(
-            f"{kind} {source.name!r}", "there is no broker to read it from", "name one with --broker"
-        )
+        raise UnsupportedQuery(f"{kind} {source.name!r}", "no broker is configured", "name one with --broker")
     reader = reader_name(pipeline, slot)
     if isinstance(source, QueueSource):
         return QueueReader(source, source.queue, client, reader=reader, columns=columns)

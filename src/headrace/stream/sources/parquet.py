@@ -23,9 +23,9 @@ from headrace.stream.sources.memory import RowOrigins
 
 
 class ParquetPart(OpenFile):
-    """See Part. A position is the number of the next row; the file's size tells whether it is the same still.
+    """See Part. A position is the number of the next row; the file's size shows whether it is still the same.
 
-    Of columns that nobody looks at there are NULLs: not reading them is what a columnar file is for. Columns that are NOT
+    Columns that the plan does not read are NULL: not reading them is what a columnar file is for. Columns that are NOT
     NULL are read always.
     """
 
@@ -39,7 +39,7 @@ class ParquetPart(OpenFile):
         self._row = int(at.get("row", 0))
         self._size_bytes = path.stat().st_size
         if at.get("size_bytes", self._size_bytes) != self._size_bytes:
-            raise SourceFailed(str(path), "it was written anew since it was read; give the pipeline the old file")
+            raise SourceFailed(str(path), "it was rewritten since it was read; restore the old file")
         self._partitions = values_of(name)
         inside = set(self._file.schema_arrow.names)
         self._columns = [
@@ -80,7 +80,7 @@ class ParquetPart(OpenFile):
         except StopIteration:
             return None
         except (pa.ArrowException, OSError) as error:
-            raise SourceFailed(str(self._path), f"it is no whole Parquet file: {error}") from None
+            raise SourceFailed(str(self._path), f"it is not a complete Parquet file: {error}") from None
         table, self._rest = self._rest.slice(0, rows_max), self._rest.slice(rows_max)
         return table
 

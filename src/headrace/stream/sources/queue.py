@@ -51,7 +51,7 @@ def full_schema(source: QueueSource | TopicSource) -> Schema:
 
 
 def traces_of(messages: Sequence[Message]) -> list[str]:
-    """The different `traceparent`s of messages, at most as many as a span links to; none while nobody traces."""
+    """The different `traceparent`s of messages, at most as many as a span links to; none without a tracer."""
     if tracing.tracer() is None:
         return []
     found: dict[str, None] = {}
@@ -244,7 +244,7 @@ class LeftReader(QueueReader):
 
 _RETENTION_S: Final = (
     queue_limits.RETENTION_MAX_MS / 1_000
-)  # so long a pipeline may stand still without losing anything
+)  # how long a pipeline may be stopped without losing messages
 
 
 class TopicReader(QueueReader):

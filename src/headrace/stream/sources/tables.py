@@ -1,4 +1,4 @@
-"""Tables that stand still: read whole, from a file, SQLite, PostgreSQL, or the program's own rows."""
+"""Static tables: read whole, from a file, SQLite, PostgreSQL, or the program's own rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.stream.sources.files import FileReader
 
 
 def load_table(ref: TableRef) -> pa.Table:
-    """The table's rows, with the columns of its schema. Read anew by each call.
+    """The table's rows, with the columns of its schema. Each call reads it again.
 
     Raises:
         SchemaInvalid: the program's rows are not of the schema.

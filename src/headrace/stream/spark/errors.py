@@ -73,7 +73,7 @@ class StageLost(CallerError):
 
 @dataclass(eq=False)
 class RowsDead(CallerError):
-    """Messages or rows cannot be processed, and there is no queue for them."""
+    """Messages or rows cannot be processed, and there is no dead letter queue."""
 
     count: int
     first: str

@@ -14,7 +14,7 @@ PART_MESSAGES_MAX: Final = limits.NATIVE_BATCH_MAX  # a part is published whole:
 PART_BYTES_MAX: Final = 4 * 1_048_576  # below the 8 MiB that a remote broker's request may have
 COMMIT_BYTES_MAX: Final = 6 * 1_048_576  # of parts in one transaction: so, too
 LISTED_AT_ONCE: Final = 4  # stages read at a time while stale ones are sought: their values come with them
-UNKNOWN_MAX: Final = 20  # outcomes in a row that nobody knows, after which a commit gives up
+UNKNOWN_MAX: Final = 20  # unknown outcomes in a row after which a commit fails
 
 STOP_LOOK_S: Final = 1  # how often it is looked whether a run is to end
 LISTENER_LATE_S: Final = 10.0  # how long the last news of an ended query may take: they come by a bus of Spark's own

@@ -95,7 +95,7 @@ def _at_start() -> dict[str, str]:
     }
 
 
-# --- Counting what a query reads and drops, as Spark tells its listeners ---
+# --- Progress of a query, from Spark's listener ---
 
 
 FAR_SEEN_US: Final = 253_000_000_000_000_000  # no delay brings a far row's watermark below
@@ -155,7 +155,7 @@ def _micros(watermark: str | None) -> int:
     return NEVER if moment == 0 else END if moment > FAR_SEEN_US else moment
 
 
-# --- The queues of a pipeline on Spark: what it reads must be there, what it writes is made ---
+# --- Queues: those that are read must exist, those that are written are created ---
 
 
 def prepare_queues(pipeline: Pipeline, client: Client | None) -> None:

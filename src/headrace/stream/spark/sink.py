@@ -26,7 +26,7 @@ from headrace.stream.spark.options import WriteOptions, connect_to
 def stage_task(
     broker: str, name: str, sinks: list[Sink], schema: Schema
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """What mapInArrow calls in each task: rows are staged, and a row tells of it."""
+    """What mapInArrow calls in each task: rows are staged, and one row reports it."""
 
     def call(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         count = 0

@@ -180,7 +180,7 @@ class ClaimReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
 @dataclass
 class SnapshotPartition(InputPartition):
-    """The first so many messages."""
+    """The first messages, up to a number."""
 
     messages: int
 

@@ -40,7 +40,7 @@ def keep_dead_letters(client: Client, name: str, prefix: str, letters: Iterable[
 
 
 def put(client: Client, name: str, state: list[tuple[bytes, bytes | None]]) -> None:
-    """Write state that nobody else writes. Done twice it is as done once, so it is tried until it is known to be done."""
+    """Write state that no other process writes. Done twice it is as done once, so it is tried until it is known to be done."""
     for attempt in range(1, limits.UNKNOWN_MAX + 1):
         try:
             client.call(Transact(name=name, state=state))

@@ -90,7 +90,7 @@ def written(node: exp.Expr) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-# --- Names like the one that somebody wrote ---
+# --- Suggestions for a misspelled name ---
 
 
 def close_matches(word: str, names: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Expressions: Spark's, written as DuckDB SQL that means the same.
 
-What is not in the table at the end is refused, so nothing runs that nobody has thought about.
+Expressions that are not in the table at the end are unsupported, so only reviewed expressions run.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def _cast(writer: Writer, node: exp.Cast) -> str:
     except SchemaInvalid as error:
         raise unsupported(node, written(node), str(error.reason)) from None
     if isinstance(node.this, exp.Literal) and node.this.is_string and not node.this.name:
-        raise unsupported(node, written(node), "an empty text is no such value")
+        raise unsupported(node, written(node), "an empty text cannot be cast to this type")
     sql, source = writer.typed(node.this)
     if not isinstance(node.this, exp.Null) and not casts.castable(source, target):
         raise unsupported(node, written(node), f"{type_name(source)} is not cast to {type_name(target)}")
@@ -289,9 +289,7 @@ def _call(writer: Writer, node: exp.Anonymous) -> str:
         raise unsupported(node, written(node), reason, instead)
     if called not in functions.TABLE:
         names = [*functions.TABLE, *writer.python]
-        raise unsupported(
-            node, f"{node.this}()", "there is no such function in the SQL of streams", close_matches(called, names)
-        )
+        raise unsupported(node, f"{node.this}()", "unknown function", close_matches(called, names))
     unit = called in functions.UNIT_FIRST and len(node.expressions) == 3
     typed = [writer.typed(argument) for argument in node.expressions[unit:]]
     if called in functions.CHOOSING:

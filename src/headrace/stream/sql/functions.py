@@ -66,7 +66,7 @@ def call(name: str, arguments: list[Typed], node: exp.Expr) -> str:
     """The call of a function of TABLE in DuckDB's SQL. Raises UnsupportedQuery."""
     function = TABLE.get(name)
     if function is None:
-        raise unsupported(node, written(node), f"there is no function {name!r} in the SQL of streams")
+        raise unsupported(node, written(node), f"unknown function {name!r}")
     if not function.least <= len(arguments) <= (len(arguments) if function.most is None else function.most):
         raise unsupported(node, f"{name}()", f"it takes {_count(function)}, not {len(arguments)}")
     anonymous = node if isinstance(node, exp.Anonymous) else exp.Anonymous(this=name, expressions=_operands(node))

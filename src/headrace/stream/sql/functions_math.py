@@ -13,7 +13,7 @@ from headrace.stream.sql.types import sql_type
 
 
 def _round(half: str) -> Function:
-    """To so many digits behind the point (or, negative, in front of it); the type stays, a decimal's scale shrinks."""
+    """Round to a number of digits after the point (negative: before it). The type stays; the scale of a decimal shrinks."""
 
     def write(call: Call) -> str:
         kind, digits = call.type(0), call.sql(1, "0")

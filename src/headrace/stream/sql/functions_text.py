@@ -21,7 +21,7 @@ _JAVA_ONLY: Final = (
     (re.compile(r"\[:\^?[a-z]+:\]"), r"named classes [[:alpha:]], which Java writes \p{Alpha}"),
     (
         re.compile(r"\(\?[a-z]*i[a-z]*[:)].*[^\x00-\x7f]", re.DOTALL),
-        "(?i) with letters beyond ASCII, which Java then tells apart",
+        "(?i) with letters beyond ASCII, which Java distinguishes then",
     ),
 )
 """What Java's regular expressions have and RE2, which DuckDB uses to stay linear in the text, has not."""
@@ -60,7 +60,7 @@ def _regexp_count(call: Call) -> str:
 
 
 def _split(call: Call) -> str:
-    """Spark: `limit` > 0: at most so many parts; the separator is a regular expression."""
+    """Spark: `limit` > 0: at most that many parts; the separator is a regular expression."""
     if len(call.arguments) > 2:
         raise call.unsupported("split() has no limit here", "split(text, pattern)")
     text = call.sql(0)

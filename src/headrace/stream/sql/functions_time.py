@@ -50,7 +50,7 @@ def _unit(call: Call, place: int) -> str:
     unit = str(node.name).upper()
     found = _UNITS.get(unit) or _UNITS.get(unit.removesuffix("S"))
     if found is None:
-        raise call.unsupported(f"there is no unit {node.name!r}", ", ".join(_UNITS))
+        raise call.unsupported(f"unknown unit {node.name!r}", ", ".join(_UNITS))
     return found
 
 
@@ -109,7 +109,7 @@ def _parsed(sql: str, pattern: str) -> str:
         right = rf"NOT regexp_matches({sql}, '^\s|\s$|^(?i:epoch|-?infinity)$')"
     else:
         right = f"strftime({parsed}, {pattern}) = {sql}"
-    return f"CASE WHEN {sql} IS NULL OR {right} THEN {parsed} ELSE error('this is no such time: ' || {sql}) END"
+    return f"CASE WHEN {sql} IS NULL OR {right} THEN {parsed} ELSE error('invalid time for this format: ' || {sql}) END"
 
 
 def _unix_timestamp(call: Call) -> str:

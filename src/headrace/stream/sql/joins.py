@@ -125,7 +125,7 @@ def _offset(column: str, roles: TimeColumns) -> int | None:
     return None
 
 
-# --- A stream joined with a table that stands still: a projection that reads the table by its name ---
+# --- A stream joined with a static table: a projection that reads the table by its name ---
 
 
 def join_table(
@@ -188,7 +188,7 @@ def from_clause(
     clause = node.args["from_"]
     first = query.table(clause.this, known)
     if isinstance(first, plan.TableRef):
-        raise unsupported(clause, first.name, "a table stands still: only a stream makes a stream",
+        raise unsupported(clause, first.name, "a static table alone is not a stream",
                       f"FROM a stream JOIN {first.name} ON …")  # fmt: skip
     first, conditions = _bounded(query, first, conditions, _used(node))
     scope = Scope.of(first, clause.this.alias_or_name, query.compiler.types)

@@ -183,7 +183,7 @@ def _expression(text: str) -> exp.Expr:
 
 
 def _same_window(node: exp.Select, group: exp.Group, source: str) -> bool:
-    """GROUP BY window_start, window_end of the query below: the windows are told apart by WINDOW_TIME as well."""
+    """GROUP BY window_start, window_end of the query below: WINDOW_TIME distinguishes the windows as well."""
     names = {item.name.lower() for item in group.expressions if isinstance(item, exp.Column)}
     if not names & {"window_start", "window_end", "window_time"}:
         _aggregates(node, "")

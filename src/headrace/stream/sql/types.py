@@ -70,7 +70,7 @@ _Key: TypeAlias = tuple[str, tuple[tuple[str, Schema], ...], tuple[str, ...]]
 """A query, the tables that it may read, and the functions that it may call."""
 
 _known: Final[dict[_Key, pa.Schema]] = {}
-"""The columns of queries that DuckDB has taken. Threads may ask twice, and are told the same."""
+"""The columns of queries that DuckDB has accepted. Two threads may compute the same entry; the results are equal."""
 
 
 class Types:
@@ -158,6 +158,6 @@ def usable(kind: pa.DataType) -> pa.DataType:
 
 
 def _plain(text: str) -> str:
-    """DuckDB's message: without the class, the candidates, and the picture of the place in a text nobody wrote."""
+    """DuckDB's message without the class, the candidates, and the excerpt of a generated text."""
     first = re.split(r"\n\s*\n?\s*(LINE \d+:|Candidate|Did you mean)", text)[0]
     return re.sub(r"^\w+ Error:\s*", "", first).strip().replace("\n", " ")
