@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("url", nargs="?")
     parser.add_argument("--spawned-s", type=float)
     given = parser.parse_args()
-    arrow_memory.settle()  # as `headrace stream run` does
+    arrow_memory.choose_allocator()  # as `headrace stream run` does
 
     def measure(count: int) -> float:
         return in_memory(given.query, count) if given.url is None else durable(given.query, count, given.url)

@@ -29,7 +29,7 @@ def headrace(query: str, folder: Path, spawned_s: float) -> Usage:
     from headrace.stream import arrow_memory, limits, runner  # noqa: F401, PLC0415 - the runner is loaded before the clock runs
     from headrace.stream.result import Report  # noqa: PLC0415
 
-    arrow_memory.settle()
+    arrow_memory.choose_allocator()
     streams = {name: hs.files(folder / name, format="parquet", name=name) for name in KINDS}
     timed = {name: stream.with_watermark("ts", delay=DELAY) for name, stream in streams.items()}
     pipeline = queries.pipeline(query, timed)

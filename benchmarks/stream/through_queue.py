@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("which", nargs="?", default="")
     parser.add_argument("--spawned-s", type=float, default=time.monotonic())
     given = parser.parse_args()
-    arrow_memory.settle()  # as `headrace stream run` does
+    arrow_memory.choose_allocator()  # as `headrace stream run` does
     if given.what == "fill":
         print(json.dumps(fill(given.url, given.form, int(given.which))))
     elif given.what == "run":

@@ -104,7 +104,7 @@ def _run(pipeline: Pipeline, until: Any, settings: StreamSettings, stop: threadi
     from headrace.stream import arrow_memory  # noqa: PLC0415
     from headrace.stream.runner import run as run_pipeline  # noqa: PLC0415
 
-    arrow_memory.settle()
+    arrow_memory.choose_allocator()
     target = broker_of(settings)
     broker = nullcontext() if target == NOWHERE else connected(target)
     with broker as client, watcher(pipeline.name) as watch, shown(target, pipeline.plan) as tell:

@@ -26,7 +26,7 @@ def pool_of(environ: Mapping[str, str]) -> pa.MemoryPool | None:
         return None
 
 
-def settle() -> None:
+def choose_allocator() -> None:
     """Take all memory from there from now on. For programs alone: a library does not choose for who calls it."""
     pool = pool_of(os.environ)
     if pool is not None:

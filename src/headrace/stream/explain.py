@@ -112,7 +112,7 @@ def _time_text(time: plan.EventTime | None) -> str:
     return f" (event time {time.column}, delay {duration_text(time.delay_us)}{idle})"
 
 
-def _operators(compiled: physical.Physical) -> list[str]:
+def _operators(compiled: physical.PhysicalPlan) -> list[str]:
     lines = []
     for place, operator in enumerate(compiled.operators):
         title, text = operator_text(operator)
@@ -195,7 +195,7 @@ def _state(operator: physical.Operator) -> str:
     return f"each key, for {duration_text(operator.within_us)}" if isinstance(operator, physical.Dedup) else ""
 
 
-def _sql_on_duckdb(compiled: physical.Physical) -> list[str]:
+def _sql_on_duckdb(compiled: physical.PhysicalPlan) -> list[str]:
     lines = ["", "SQL on DuckDB"]
     for place, operator in enumerate(compiled.operators):
         if isinstance(operator, physical.Project):
@@ -213,7 +213,7 @@ def _sql_on_spark(pipeline: plan.Pipeline) -> list[str]:
     return lines
 
 
-def boxes_of(pipeline: plan.Pipeline, compiled: physical.Physical) -> list[Box]:
+def boxes_of(pipeline: plan.Pipeline, compiled: physical.PhysicalPlan) -> list[Box]:
     """Operators and sinks as boxes, each behind its inputs."""
     boxes = []
     for operator in compiled.operators:

@@ -207,7 +207,7 @@ STATEFUL = (Aggregate, Join, Dedup, Top)
 
 
 @dataclass(frozen=True, slots=True)
-class Physical:
+class PhysicalPlan:
     """A compiled plan. `operators[-1]` gives the pipeline's output. `warnings`: what the plan's author should know (state
     that is kept for ever, …), a sentence each."""
 

@@ -30,7 +30,7 @@ class Pipeline:
     """A checked pipeline: the plan, and what it is compiled to."""
 
     plan: plan.Pipeline
-    physical: physical.Physical
+    physical: physical.PhysicalPlan
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """Schemas: the columns of a stream, as Spark's DDL strings, Python types, or Arrow schemas.
 
-Inside a pipeline a timestamp is UTC and has no zone (`timestamp[us]`); zones are dealt with at the edges. Types are
+Inside a pipeline a timestamp is UTC and has no zone (`timestamp[us]`); zones are assign_shards with at the edges. Types are
 named as Spark names them.
 """
 

@@ -23,7 +23,7 @@ from headrace.errors import InvalidParameter
 from headrace.queue.model import Message
 from headrace.stream import physical, plan
 from headrace.stream.engine.engine import Engine
-from headrace.stream.engine.operator import END, Refused
+from headrace.stream.engine.operator import END, RejectedRows
 from headrace.stream.engine.state_backend import DurableStateBackend
 from headrace.stream.formats.decoding import numbered
 from headrace.stream.pipelines import Pipeline
@@ -83,8 +83,8 @@ class Harness:
     def wait(self, seconds: float) -> list[Row]:
         """Let time pass: sources that were silent for their idle timeout close their windows. Returns what comes out."""
         self.now_ms += round(seconds * 1_000)
-        idle = watermarks.silent(self._progress, self._times, self.now_ms)
-        moved = watermarks.of_silence(self._progress, self._times, idle, self._engine.pending())
+        idle = watermarks.idle_sources(self._progress, self._times, self.now_ms)
+        moved = watermarks.idle_watermarks(self._progress, self._times, idle, self._engine.pending())
         for name, watermark in moved.items():
             self._set(name, watermark=watermark)
         return self._kept(self._step({}))
@@ -189,7 +189,7 @@ def run_in_memory(
         return pa.concat_tables([*(harness.step(batch) for batch in batches), harness.step({}, last=True)])
 
 
-def _tables(compiled: physical.Physical, given: Mapping[str, Rows]) -> dict[str, pa.Table]:
+def _tables(compiled: physical.PhysicalPlan, given: Mapping[str, Rows]) -> dict[str, pa.Table]:
     refs = {ref.name: ref for node in compiled.operators if isinstance(node, physical.Project) for ref in node.tables}
     for name in given:
         if name not in refs:
@@ -203,7 +203,7 @@ def _table(rows: Rows, schema: Schema) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema.arrow())
 
 
-def _refused(groups: Iterable[Refused]) -> list[Row]:
+def _refused(groups: Iterable[RejectedRows]) -> list[Row]:
     return [
         {**row, "_reason": group.reason, "_step": group.step}
         for group in groups

@@ -80,7 +80,7 @@ def test_idle_closing(tmp_path: Path, chance: random.Random) -> None:
     """Silence closes the last windows once, however often whoever notices it dies; later rows are not late."""
     rows = events(400, chance)
     early, later = [row for row in rows if row.at_s < 200], [row for row in rows if row.at_s >= 200]
-    noticing = "headrace.stream.runner.watermarks:of_silence"
+    noticing = "headrace.stream.runner.watermarks:idle_watermarks"
     places: list[tuple[str, When]] = [(noticing, "after"), (COMMIT, "before"), (COMMIT, "after")]
     with cluster(tmp_path, FILE, chance) as one, headrace.connect(one.target) as client:
         client.queue("events", create=True)

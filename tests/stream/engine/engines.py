@@ -87,7 +87,7 @@ class Running:
 
     def _made(self) -> Engine:
         self.store = DurableStateBackend(self._fetch, shards=self.shards, memory_bytes=self.memory_bytes)
-        return Engine(physical.Physical(tuple(self.operators)), self.store, watermarks=self.reached, threads=1)
+        return Engine(physical.PhysicalPlan(tuple(self.operators)), self.store, watermarks=self.reached, threads=1)
 
     def _fetch(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         return sorted(item for item in self.stored.items() if item[0].startswith(prefix))

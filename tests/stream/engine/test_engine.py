@@ -85,7 +85,7 @@ def test_a_query_that_needs_more_than_the_memory_spills() -> None:
     texts = [f"{number:0>400}" for number in range(400_000)]
     rows = pa.table({"ts": pa.array(range(400_000), pa.timestamp("us")), "text": texts})
     node = physical.Project(0, sql, schema, "ts")
-    engine = Engine(physical.Physical((read, node)), MemoryStateBackend(), memory_bytes=128 * 2**20, threads=1)
+    engine = Engine(physical.PhysicalPlan((read, node)), MemoryStateBackend(), memory_bytes=128 * 2**20, threads=1)
     try:
         assert engine.step({"events": rows}, {}).output.num_rows == 400_000
     finally:
@@ -93,7 +93,7 @@ def test_a_query_that_needs_more_than_the_memory_spills() -> None:
 
 
 def test_closing_twice_is_closing_once() -> None:
-    engine = Engine(physical.Physical((source(INPUT),)), MemoryStateBackend())
+    engine = Engine(physical.PhysicalPlan((source(INPUT),)), MemoryStateBackend())
     engine.close()
     engine.close()
 
@@ -102,5 +102,5 @@ def test_a_plan_that_cannot_run_leaves_nothing_open(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     node = physical.Project(0, "SELECT nothing /*origin*/ FROM input", INPUT, "ts")
     with pytest.raises(duckdb.BinderException):
-        Engine(physical.Physical((source(INPUT), node)), MemoryStateBackend())
+        Engine(physical.PhysicalPlan((source(INPUT), node)), MemoryStateBackend())
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.stream.engine.join import Matching, matching_of
+from headrace.stream.engine.join import EquiJoin, equi_join_of
 from headrace.stream.physical import Join
 from headrace.stream.schema import Schema
 from tests.stream.engine.engines import Row, ordered, rows_of, table
@@ -35,8 +35,8 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def matching(**changed: object) -> Matching | None:
-    return matching_of(dataclasses.replace(NODE, **changed), LEFT, RIGHT)  # type: ignore[arg-type] # of the fields' types
+def matching(**changed: object) -> EquiJoin | None:
+    return equi_join_of(dataclasses.replace(NODE, **changed), LEFT, RIGHT)  # type: ignore[arg-type] # of the fields' types
 
 
 @pytest.mark.parametrize("keys", KEYS)

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from headrace.stream import physical, plan
-from headrace.stream.engine.operator import Refused
+from headrace.stream.engine.operator import RejectedRows
 from headrace.stream.schema import ORIGIN, Schema
 from tests.stream.engine.engines import Running, rows_of, source, table
 
@@ -17,7 +17,7 @@ OUTPUT = Schema.of("n bigint NOT NULL, text string")
 ROWS = table(INPUT, [(1, "a"), (2, "b"), (3, None)], origin=True)
 
 
-def run(kind: Any, call: Callable[[Any], Any], rows: pa.Table = ROWS) -> tuple[list[Any], list[Refused]]:
+def run(kind: Any, call: Callable[[Any], Any], rows: pa.Table = ROWS) -> tuple[list[Any], list[RejectedRows]]:
     read = source(INPUT, None)
     schema = INPUT if kind == "filter" else OUTPUT
     step = plan.PythonStep("mine", kind, call, schema, read.source)
@@ -26,7 +26,7 @@ def run(kind: Any, call: Callable[[Any], Any], rows: pa.Table = ROWS) -> tuple[l
     return rows_of(found.output), found.dead
 
 
-def origins(dead: list[Refused]) -> list[int]:
+def origins(dead: list[RejectedRows]) -> list[int]:
     return [origin for refused in dead for origin in refused.rows[ORIGIN].to_pylist()]
 
 

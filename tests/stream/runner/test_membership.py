@@ -73,7 +73,7 @@ def test_free_slots_are_looked_after_by_the_first_member() -> None:
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.sets(st.integers(0, 5), min_size=1))
 def test_shards_are_dealt_evenly_and_few_change_hands(before: list[int], slots: set[int]) -> None:
-    after = membership.dealt(before, slots)
+    after = membership.assign_shards(before, slots)
     counts = Counter(dict.fromkeys(slots, 0))
     counts.update(after)
     assert set(counts) == slots and len(after) == len(before)
@@ -82,7 +82,7 @@ def test_shards_are_dealt_evenly_and_few_change_hands(before: list[int], slots: 
     few, more = divmod(len(before), len(slots))
     had = sorted((before.count(slot) for slot in slots), reverse=True)
     assert moved == len(before) - sum(min(count, few + (place < more)) for place, count in enumerate(had))
-    assert membership.dealt(after, slots) == after
+    assert membership.assign_shards(after, slots) == after
 
 
 @given(st.lists(st.tuples(st.sampled_from("jl"), st.integers(0, 6)), max_size=30), st.integers(1, 9))

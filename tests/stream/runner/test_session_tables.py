@@ -29,11 +29,11 @@ def engine(path: Path) -> Iterator[Engine]:
         yield engine
 
 
-def made(path: Path) -> physical.Physical:
+def made(path: Path) -> physical.PhysicalPlan:
     """Gives the table's rows for each row that comes."""
     names = TableRef("names", ROWS, str(path), reload_us=1_000_000)
     project = physical.Project(0, "SELECT names.v FROM input, names", ROWS, None, tables=(names,))
-    return physical.Physical((physical.Read(MemorySource("rows", ROWS, ()), ROWS, None), project))
+    return physical.PhysicalPlan((physical.Read(MemorySource("rows", ROWS, ()), ROWS, None), project))
 
 
 def values(engine: Engine) -> list[int]:

@@ -29,7 +29,7 @@ def test_watermark_is_the_greatest_that_open_claims_allow(
 
 def test_rows_that_were_read_for_another_count_as_his() -> None:
     records = {0: record(30, left={1: {"s": 70}, 2: {"s": 5}}), 1: record(60)}
-    assert sharing.of_slots(records, "s") == {0: 30, 1: 70, 2: 5}
+    assert sharing.watermarks_of_slots(records, "s") == {0: 30, 1: 70, 2: 5}
 
 
 def test_shard_was_judged_by_the_furthest_who_had_it() -> None:
@@ -38,17 +38,17 @@ def test_shard_was_judged_by_the_furthest_who_had_it() -> None:
         record(0, shards=(0, 1), reached={"s": 90}),
         record(0, shards=(2,), reached={"s": 70}),
     ]
-    assert [sharing.reached_by(records, shard, ["s"])["s"] for shard in (0, 1, 2)] == [90, 90, 80]
-    assert sharing.reached_by([], 0, ["s"]) == {"s": NEVER}
+    assert [sharing.watermarks_of_shard(records, shard, ["s"])["s"] for shard in (0, 1, 2)] == [90, 90, 80]
+    assert sharing.watermarks_of_shard([], 0, ["s"]) == {"s": NEVER}
 
 
 def test_who_gives_shards_away_says_on_by_what_they_were_judged() -> None:
     had = record(0, shards=(0, 1), reached={"s": 90}, gave={2: {"s": 40}, 3: {"s": 60}})
     others = [record(0, shards=(3,), reached={"s": 61}), record(0, shards=(1,), reached={"s": 90})]
-    gave = sharing.given(had, others, [1, 2, 3, 4], ["s"])
+    gave = sharing.released_watermarks(had, others, [1, 2, 3, 4], ["s"])
     assert gave == {1: {"s": 90}, 2: {"s": 40}}, "of two that say the same, each might leave it to the other"
     now = record(0, shards=(0,), reached={"s": 95}, gave=gave)
-    assert [sharing.reached_by([now], shard, ["s"])["s"] for shard in (0, 1, 2, 4)] == [95, 90, 40, NEVER]
+    assert [sharing.watermarks_of_shard([now], shard, ["s"])["s"] for shard in (0, 1, 2, 4)] == [95, 90, 40, NEVER]
 
 
 def test_people_see_all_slots_as_one() -> None:

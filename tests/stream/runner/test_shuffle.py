@@ -347,7 +347,7 @@ def test_what_cannot_be_shared_says_why(sql: str, sinks: list[Any], reason: str)
     made = hs.pipeline(
         "p", hs.sql(sql, events=source("events")), sink=[hs.queue(s) if s == "out" else s for s in sinks]
     )
-    found = sharing.why_alone(made.plan, made.physical)
+    found = sharing.unshareable_reason(made.plan, made.physical)
     assert found is not None and reason in found
 
 

@@ -4,13 +4,13 @@ import pyarrow as pa
 
 import headrace
 from headrace.queue import limits as queue_limits
-from headrace.stream.engine.operator import Refused
+from headrace.stream.engine.operator import RejectedRows
 from headrace.stream.runner.sink_set import late_entries
 from tests.stream.runner.pipelines import counts, event, send, taken
 
 
 def test_late_row_has_the_reason_behind_its_columns() -> None:
-    [entry] = late_entries([Refused(pa.table({"v": [1]}), "too late", "counts")], pipeline="p")
+    [entry] = late_entries([RejectedRows(pa.table({"v": [1]}), "too late", "counts")], pipeline="p")
     assert entry.body == b'{"v":1,"_reason":"too late","_step":"counts"}'
 
 

@@ -32,32 +32,32 @@ def test_rows_without_time_leave_the_watermark() -> None:
 def test_source_is_silent_from_its_timeout_on() -> None:
     sources = {"a": SourceProgress(heard_ms=1_000), "b": SourceProgress(heard_ms=1_001), "c": SourceProgress()}
     times = {"a": IDLE, "b": IDLE, "c": TIME}
-    assert watermarks.silent(sources, times, 6_000) == {"a"}
-    assert watermarks.silent(sources, times, 6_001) == {"a", "b"}
+    assert watermarks.idle_sources(sources, times, 6_000) == {"a"}
+    assert watermarks.idle_sources(sources, times, 6_001) == {"a", "b"}
 
 
 def test_silent_source_follows_those_that_are_heard() -> None:
     sources = {"a": SourceProgress(watermark=10), "b": SourceProgress(watermark=50), "c": SourceProgress(watermark=40)}
     times = {"a": IDLE, "b": TIME, "c": TIME}
-    assert watermarks.of_silence(sources, times, {"a"}, 1_000) == {"a": 40}
+    assert watermarks.idle_watermarks(sources, times, {"a"}, 1_000) == {"a": 40}
 
 
 def test_silent_source_never_goes_back() -> None:
     sources = {"a": SourceProgress(watermark=60), "b": SourceProgress(watermark=50)}
-    assert watermarks.of_silence(sources, {"a": IDLE, "b": TIME}, {"a"}, 1_000) == {}
+    assert watermarks.idle_watermarks(sources, {"a": IDLE, "b": TIME}, {"a"}, 1_000) == {}
 
 
 def test_when_all_are_silent_everything_held_back_comes_out() -> None:
     sources = {"a": SourceProgress(watermark=10), "b": SourceProgress(watermark=50)}
     times = {"a": IDLE, "b": IDLE}
-    assert watermarks.of_silence(sources, times, {"a", "b"}, 70) == {"a": 70, "b": 70}
-    assert watermarks.of_silence(sources, times, {"a", "b"}, None) == {}
+    assert watermarks.idle_watermarks(sources, times, {"a", "b"}, 70) == {"a": 70, "b": 70}
+    assert watermarks.idle_watermarks(sources, times, {"a", "b"}, None) == {}
 
 
 def test_ended_and_timeless_sources_hold_nobody_up() -> None:
     sources = {"a": SourceProgress(watermark=10), "b": SourceProgress(watermark=END), "c": SourceProgress()}
     times = {"a": IDLE, "b": TIME, "c": None}
-    assert watermarks.of_silence(sources, times, {"a"}, 70) == {"a": 70}
+    assert watermarks.idle_watermarks(sources, times, {"a"}, 70) == {"a": 70}
 
 
 def test_next_deadline_is_the_first_timeout() -> None:

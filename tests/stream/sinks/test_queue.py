@@ -15,7 +15,7 @@ from headrace.stream.errors import SinkFailed, UnsupportedQuery
 from headrace.stream.formats.decoding import ARROW_TYPE
 from headrace.stream.plan import QueueSink, QueueSource
 from headrace.stream.schema import ORIGIN, Schema
-from headrace.stream.sinks.base import Entries
+from headrace.stream.sinks.base import TransactionalSink
 from headrace.stream.sinks.open import open_sink
 from headrace.stream.sources.open import open_reader
 
@@ -23,9 +23,9 @@ SCHEMA = Schema.of("g string, n bigint")
 ROWS = pa.table({"g": ["a", "b", "a", None, "é "], "n": [1, 2, 3, 4, 5]})
 
 
-def opened(client: headrace.Client, sink: QueueSink, schema: Schema = SCHEMA) -> Entries:
+def opened(client: headrace.Client, sink: QueueSink, schema: Schema = SCHEMA) -> TransactionalSink:
     entries = open_sink(sink, schema, client, pipeline="p", index=0)
-    assert isinstance(entries, Entries)
+    assert isinstance(entries, TransactionalSink)
     return entries
 
 
@@ -69,10 +69,10 @@ def test_a_fifo_queue_has_groups_by_a_column_and_drops_no_equal_rows(client: hea
 
 
 def test_ids_may_be_given(client: headrace.Client) -> None:
-    from headrace.stream.sinks.queue import QueueEntries
+    from headrace.stream.sinks.queue import TransactionalQueueSink
 
     ids = (f"batch-{number}" for number in itertools.count())
-    sink = QueueEntries(QueueSink("q", group="g"), SCHEMA, arn="arn", message_bytes_max=1_000, ids=ids)
+    sink = TransactionalQueueSink(QueueSink("q", group="g"), SCHEMA, arn="arn", message_bytes_max=1_000, ids=ids)
     assert [entry.dedup_id for entry in sink.entries(ROWS)] == [f"batch-{number}" for number in range(5)]
 
 

@@ -23,7 +23,7 @@ from headrace.stream.schema import ORIGIN, Schema
 from headrace.stream.sources.base import Chunk, FileRows
 from headrace.stream.sources.file_listing import format_of, list_files
 from headrace.stream.sources.files import FileReader
-from headrace.stream.sources.lines import LinePart
+from headrace.stream.sources.lines import LineFile
 from tests.patience import PATIENCE_S
 
 Form = Literal["parquet", "csv", "jsonl", "access_log"]
@@ -371,7 +371,7 @@ def test_positions_are_small_and_json(tmp_path: Path) -> None:
 def test_progress_can_be_asked_while_files_are_opened_and_closed(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(lines(range(10))))
-    part = LinePart(FileSource("files", str(path), "jsonl", Schema.of("n bigint")), path, {})
+    part = LineFile(FileSource("files", str(path), "jsonl", Schema.of("n bigint")), path, {})
     part.read(100, whole=True)
     part.close()
     assert part.done_bytes == path.stat().st_size, "by another thread, just when the file has been left"
@@ -383,7 +383,7 @@ def test_close_waits_for_a_read_in_another_thread(tmp_path: Path) -> None:
     reader = opened(path)
     begun, go_on, order = threading.Event(), threading.Event(), []
 
-    class Slow(LinePart):
+    class Slow(LineFile):
         def read(self, rows_max: int, *, whole: bool) -> FileRows | None:
             begun.set()
             assert go_on.wait(PATIENCE_S)

@@ -27,7 +27,7 @@ def test_topic_is_read_from_where_the_source_says(client: headrace.Client) -> No
     assert [message.json()["id"] for message in early.peek()] == [1, 2]
 
 
-@pytest.mark.parametrize("named", [{"sink": hs.queue("out")}, {"dead": "dead"}], ids=["sink", "dead"])
+@pytest.mark.parametrize("named", [{"sink": hs.queue("out")}, {"dead_letter_queue": "dead"}], ids=["sink", "dead"])
 def test_queues_need_a_broker(named: dict[str, Any]) -> None:
     pipeline = hs.pipeline("p", hs.memory("id bigint", []), **named).plan
     with pytest.raises(UnsupportedQuery, match="no broker is named"):

@@ -11,7 +11,7 @@ from headrace.native.client import Client
 from headrace.queue.model import Entry, arn_of
 from headrace.stream.spark import limits, stages
 from headrace.stream.spark.errors import CheckpointChanged, StageLost
-from headrace.stream.spark.stages import Part, Record, decide, fitting
+from headrace.stream.spark.stages import PublishRecord, StagedPart, decide, fitting
 from tests.stream.spark.brokers import lossy
 
 NAME = "flights"
@@ -134,7 +134,7 @@ def test_batch_whose_driver_died_in_between_is_finished_once(client: headrace.Cl
     assert published(client) == Counter(range(30))
     assert staged(client) == 0
     record = stages.read_record(client, NAME)[1]
-    assert record == Record("a", 1, (), 30)
+    assert record == PublishRecord("a", 1, (), 30)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -159,29 +159,29 @@ def test_parts_are_cut_by_size(client: headrace.Client, monkeypatch: pytest.Monk
 
 
 def test_transaction_takes_as_many_parts_as_fit() -> None:
-    parts = [Part(str(number), 6_000, 1_000) for number in range(3)]
+    parts = [StagedPart(str(number), 6_000, 1_000) for number in range(3)]
     assert fitting(parts) == parts[:1]
-    assert fitting([Part("a", 4_000, 1), Part("b", 6_000, 1), Part("c", 1, 1)])[-1].key == "b"
-    assert fitting([Part("a", 1, limits.COMMIT_BYTES_MAX + 1)])[0].key == "a"
+    assert fitting([StagedPart("a", 4_000, 1), StagedPart("b", 6_000, 1), StagedPart("c", 1, 1)])[-1].key == "b"
+    assert fitting([StagedPart("a", 1, limits.COMMIT_BYTES_MAX + 1)])[0].key == "a"
     assert fitting([]) == []
 
 
 def test_decision_is_kept_until_it_is_done() -> None:
-    part = Part("a", 1, 1)
-    wanted = Record("x", 3, (Part("b", 1, 1),))
-    undone, done = Record("x", 3, (part,)), Record("x", 3)
+    part = StagedPart("a", 1, 1)
+    wanted = PublishRecord("x", 3, (StagedPart("b", 1, 1),))
+    undone, done = PublishRecord("x", 3, (part,)), PublishRecord("x", 3)
     assert decide(NAME, None, wanted, adopt=False) == wanted
     assert decide(NAME, undone, wanted, adopt=False) == undone
     assert decide(NAME, done, wanted, adopt=False) is None
-    assert decide(NAME, Record("x", 4), wanted, adopt=False) is None
-    assert decide(NAME, Record("x", 2, (), 9), wanted, adopt=False) == Record("x", 3, wanted.parts, 9)
-    assert decide(NAME, Record("y", 9, (part,)), wanted, adopt=True) == Record("y", 9, (part,))
-    assert decide(NAME, Record("y", 9), wanted, adopt=True) == Record("x", 3, wanted.parts, base=10)
+    assert decide(NAME, PublishRecord("x", 4), wanted, adopt=False) is None
+    assert decide(NAME, PublishRecord("x", 2, (), 9), wanted, adopt=False) == PublishRecord("x", 3, wanted.parts, 9)
+    assert decide(NAME, PublishRecord("y", 9, (part,)), wanted, adopt=True) == PublishRecord("y", 9, (part,))
+    assert decide(NAME, PublishRecord("y", 9), wanted, adopt=True) == PublishRecord("x", 3, wanted.parts, base=10)
 
 
 def test_batches_are_numbered_on_across_checkpoints() -> None:
     assert stages.number_of(NAME, None, "x", 3, adopt=False) == 3
-    assert stages.number_of(NAME, Record("x", 2, base=10), "x", 3, adopt=False) == 13
-    assert stages.number_of(NAME, Record("x", 2, base=10), "y", 0, adopt=True) == 13
+    assert stages.number_of(NAME, PublishRecord("x", 2, base=10), "x", 3, adopt=False) == 13
+    assert stages.number_of(NAME, PublishRecord("x", 2, base=10), "y", 0, adopt=True) == 13
     with pytest.raises(CheckpointChanged):
-        stages.number_of(NAME, Record("x", 2), "y", 0, adopt=False)
+        stages.number_of(NAME, PublishRecord("x", 2), "y", 0, adopt=False)

@@ -35,15 +35,15 @@ def analysed(text: str) -> Analysis:
     return analyse(step(text))
 
 
-def compiled(text: str, mode: plan.Mode = "append", *more: tuple[str, plan.Node]) -> physical.Physical:
+def compiled(text: str, mode: plan.Mode = "append", *more: tuple[str, plan.Node]) -> physical.PhysicalPlan:
     return compile_plan(plan.Pipeline("p", step(text, *more), (), mode=mode))
 
 
-def kinds(plan_: physical.Physical) -> list[str]:
+def kinds(plan_: physical.PhysicalPlan) -> list[str]:
     return [type(operator).__name__ for operator in plan_.operators]
 
 
-def only(plan_: physical.Physical, kind: type[Kind]) -> Kind:
+def only(plan_: physical.PhysicalPlan, kind: type[Kind]) -> Kind:
     """The one operator of that kind."""
     (found,) = [operator for operator in plan_.operators if isinstance(operator, kind)]
     return found

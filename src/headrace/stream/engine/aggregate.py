@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.stream import limits, physical
-from headrace.stream.engine.arrow_tables import conform, micros, moment, refuse_timeless, split
+from headrace.stream.engine.arrow_tables import conform, micros, moment, reject_timeless, split
 from headrace.stream.engine.grouping import Groups
-from headrace.stream.engine.operator import END, NEVER, Context, Operator, Refused
+from headrace.stream.engine.operator import END, NEVER, Context, Operator, RejectedRows
 from headrace.stream.engine.state_slices import KeySlices, grouped
 from headrace.stream.schema import Schema
 
@@ -150,7 +150,7 @@ class AggregateOperator(Operator):
     def _timely(self, rows: pa.Table, watermark: int) -> pa.Table:
         if self._windows is None or self._node.time is None:
             return rows
-        rows = refuse_timeless(self._context, rows, self._node.time, self._node.step)
+        rows = reject_timeless(self._context, rows, self._node.time, self._node.step)
         if watermark == NEVER or not rows.num_rows:
             return rows
         times = micros(rows, self._node.time)
@@ -159,7 +159,7 @@ class AggregateOperator(Operator):
             return rows
         timely, late = split(rows, pa.array(times >= first))
         reason = f"all windows of {self._node.time} have closed: the watermark is {moment(watermark)}"
-        self._context.late.append(Refused(late, reason, self._node.step))
+        self._context.late.append(RejectedRows(late, reason, self._node.step))
         return timely
 
     def _panes(self, rows: pa.Table) -> pa.Array:
@@ -198,7 +198,7 @@ class AggregateOperator(Operator):
     def _changed(self, created: pa.Table, watermark: int) -> pa.Table | None:
         """Update mode: the groups that these partials, which are in their panes already, are part of."""
         if self._windows is None:
-            by, rows, fresh = "pane", self._slices.near(created, self._groups.key_names), created
+            by, rows, fresh = "pane", self._slices.candidates(created, self._groups.key_names), created
         else:
             ends = self._windows.ends(np.unique(created["pane"].to_numpy()).tolist(), watermark, END)
             by, rows = "window", self._windows.expand(self._read(ends), ends)

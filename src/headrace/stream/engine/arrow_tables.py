@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.stream.engine.operator import END, NEVER, Context, Refused
+from headrace.stream.engine.operator import END, NEVER, Context, RejectedRows
 from headrace.stream.schema import ORIGIN, Schema
 
 
@@ -74,7 +74,7 @@ def _typed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 # --- Late rows: taken out of the stream, kept in the context with the reason ---
 
 
-def refuse_late(context: Context, rows: pa.Table, time: str, watermark: int, step: str) -> pa.Table:
+def reject_late(context: Context, rows: pa.Table, time: str, watermark: int, step: str) -> pa.Table:
     """The rows that are not older than the watermark, or have no time at all; the others are refused."""
     if watermark == NEVER or not rows.num_rows:
         return rows
@@ -83,15 +83,15 @@ def refuse_late(context: Context, rows: pa.Table, time: str, watermark: int, ste
     if oldest is None or oldest >= watermark:
         return rows
     timely, late = split(rows, pc.fill_null(pc.greater_equal(column, watermark), True))
-    context.late.append(Refused(late, f"{time} is older than the watermark, {moment(watermark)}", step))
+    context.late.append(RejectedRows(late, f"{time} is older than the watermark, {moment(watermark)}", step))
     return timely
 
 
-def refuse_timeless(context: Context, rows: pa.Table, time: str, step: str) -> pa.Table:
+def reject_timeless(context: Context, rows: pa.Table, time: str, step: str) -> pa.Table:
     """The rows that have an event time; the others are refused."""
     timely, timeless = complete(rows, [time])
     if timeless.num_rows:
-        context.late.append(Refused(timeless, f"{time} is NULL, so the row has no event time", step))
+        context.late.append(RejectedRows(timeless, f"{time} is NULL, so the row has no event time", step))
     return timely
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.stream import physical
-from headrace.stream.engine.arrow_tables import micros, minus, nullable, quoted, refuse_late, refuse_timeless
+from headrace.stream.engine.arrow_tables import micros, minus, nullable, quoted, reject_late, reject_timeless
 from headrace.stream.engine.operator import Context, Operator
 from headrace.stream.engine.state_slices import TimeSlices, joined
 from headrace.stream.schema import Schema
@@ -37,8 +37,8 @@ class DedupOperator(Operator):
 
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
         del port
-        rows = refuse_timeless(self._context, rows, self._node.time, self._node.step)
-        rows = refuse_late(self._context, rows, self._node.time, watermark, self._node.step)
+        rows = reject_timeless(self._context, rows, self._node.time, self._node.step)
+        rows = reject_late(self._context, rows, self._node.time, watermark, self._node.step)
         first = rows.take(self._first(rows)) if rows.num_rows else rows
         if not first.num_rows:
             return None

@@ -19,7 +19,7 @@ from headrace.stream.engine.aggregate import AggregateOperator
 from headrace.stream.engine.arrow_tables import plain
 from headrace.stream.engine.dedup import DedupOperator
 from headrace.stream.engine.join import JoinOperator
-from headrace.stream.engine.operator import NEVER, Context, Operator, Refused
+from headrace.stream.engine.operator import NEVER, Context, Operator, RejectedRows
 from headrace.stream.engine.project import ProjectOperator, UnionOperator
 from headrace.stream.engine.python_functions import PythonOperator, register_function
 from headrace.stream.engine.queries import Queries, spill_folder
@@ -45,8 +45,8 @@ class Step:
     """What a step gave. `output` may have no rows, and has no ORIGIN."""
 
     output: pa.Table
-    late: list[Refused]
-    dead: list[Refused]
+    late: list[RejectedRows]
+    dead: list[RejectedRows]
 
 
 class Shuffle(Protocol):
@@ -77,7 +77,7 @@ class Engine:
 
     def __init__(
         self,
-        plan_: physical.Physical,
+        plan_: physical.PhysicalPlan,
         store: StateBackend,
         *,
         watermarks: Mapping[str, int] | None = None,
@@ -212,8 +212,8 @@ def _rows_of(table: plan.TableRef, tables: Mapping[str, pa.Table]) -> pa.Table:
     return table.schema.arrow().empty_table() if table.data is None else table.data
 
 
-def _running(plan_: physical.Physical, context: Context) -> list[Operator | None]:
-    """The operators, made in the plan's order; None for sources. Named as in `Physical.signatures`."""
+def _running(plan_: physical.PhysicalPlan, context: Context) -> list[Operator | None]:
+    """The operators, made in the plan's order; None for sources. Named as in `PhysicalPlan.signatures`."""
     counts: dict[str, int] = {}
     made: list[Operator | None] = []
     for node in plan_.operators:

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.stream import physical
-from headrace.stream.engine.arrow_tables import complete, conform, micros, minus, nullable, plain, quoted, refuse_late
+from headrace.stream.engine.arrow_tables import complete, conform, micros, minus, nullable, plain, quoted, reject_late
 from headrace.stream.engine.grouping import codes_of
 from headrace.stream.engine.operator import END, NEVER, Context, Operator
 from headrace.stream.engine.project import Select, select_of
@@ -45,7 +45,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Matching:
+class EquiJoin:
     """An inner join. `bounds`: (left time, right time, least and greatest distance, None: no bound), None: keys suffice.
     `select`: the output's columns, of the pairs for which the join's condition is true."""
 
@@ -102,7 +102,7 @@ class Matching:
         return lefts[wanted], rights[wanted]
 
 
-def matching_of(node: physical.Join, left: Schema, right: Schema) -> Matching | None:
+def equi_join_of(node: physical.Join, left: Schema, right: Schema) -> EquiJoin | None:
     """How to find the pairs; None: only DuckDB can."""
     left_keys, right_keys = node.left_keys, node.right_keys
     bounds = None
@@ -117,7 +117,7 @@ def matching_of(node: physical.Join, left: Schema, right: Schema) -> Matching | 
     columns = ", ".join(quoted(name) for name in node.schema.names)
     where = f" WHERE {node.condition}" if node.condition else ""
     select = select_of(f"SELECT {columns} FROM {physical.INPUT}{where}", Schema((*left.fields, *right.fields)))
-    return None if select is None else Matching(tuple(node.schema.names), left_keys, right_keys, bounds, select)
+    return None if select is None else EquiJoin(tuple(node.schema.names), left_keys, right_keys, bounds, select)
 
 
 def _types(schema: Schema, names: Sequence[str]) -> list[pa.DataType]:
@@ -166,13 +166,13 @@ class JoinOperator(Operator):
         self._left, self._right = _sides(node, name, inputs, context)
         self._on = _on(node)
         columns = ", ".join(quoted(name) for name in node.schema.names)
-        self._matching = matching_of(node, *inputs) if kernels else None
+        self._matching = equi_join_of(node, *inputs) if kernels else None
         self._pairs_sql = f"SELECT {columns} FROM {_LEFT} JOIN {_RIGHT} ON {self._on}"
 
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
         side, other = (self._left, self._right) if port == 0 else (self._right, self._left)
         if other.keep_us is not None:
-            rows = refuse_late(self._context, rows, side.time, watermark, self._node.step)
+            rows = reject_late(self._context, rows, side.time, watermark, self._node.step)
         able, unable = complete(plain(rows, side.schema), side.needed)
         found = self._pairs(side, able, other)
         side.remember(able)
@@ -259,7 +259,7 @@ class _Side:
     def partners_of(self, rows: pa.Table, other: _Side) -> pa.Table:
         """What is remembered and can meet these rows of the other side, and perhaps more. At least one row is given."""
         if isinstance(self.state, KeySlices):
-            return plain(self.state.near(rows, other.keys), self.schema)
+            return plain(self.state.candidates(rows, other.keys), self.schema)
         times = micros(rows, other.time)
         first = None if self.reach_us is None else int(times.min()) - self.reach_us
         last = None if other.reach_us is None else int(times.max()) + other.reach_us

@@ -25,7 +25,7 @@ END: Final = 2**62
 
 
 @dataclass(slots=True)
-class Refused:
+class RejectedRows:
     """Rows that were taken out of the stream in a step: late, or dead.
 
     Attributes:
@@ -51,8 +51,8 @@ class Context:
 
     queries: Queries
     store: StateBackend
-    late: list[Refused] = field(default_factory=list)
-    dead: list[Refused] = field(default_factory=list)
+    late: list[RejectedRows] = field(default_factory=list)
+    dead: list[RejectedRows] = field(default_factory=list)
 
     def query(self, sql: str, **tables: pa.Table) -> pa.Table:
         """The result of DuckDB's SQL over Arrow tables, named by keyword. The text is the same for all batches.
@@ -62,7 +62,7 @@ class Context:
         return self.queries.run(sql, tables)
 
     def state(self, operator: str, keys: Sequence[str], schema: pa.Schema) -> OperatorState:
-        """The state of an operator: `operator` is its name in `Physical.signatures`, or that and a suffix; rows are
+        """The state of an operator: `operator` is its name in `PhysicalPlan.signatures`, or that and a suffix; rows are
         sharded by the columns `keys`."""
         return self.store.open(operator, tuple(keys), schema)
 

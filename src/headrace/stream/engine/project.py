@@ -24,7 +24,7 @@ from sqlglot import exp
 
 from headrace.stream import limits, physical
 from headrace.stream.engine.arrow_tables import conform
-from headrace.stream.engine.operator import Context, Operator, Refused
+from headrace.stream.engine.operator import Context, Operator, RejectedRows
 from headrace.stream.schema import ORIGIN, Schema
 
 _TIME: Final = pa.timestamp("us")
@@ -388,7 +388,7 @@ class ProjectOperator(Operator):
         self._dead_rows += rows.num_rows
         if rows.num_rows > 1:
             reason += f" (or the like: {limits.DEAD_ROWS_SOUGHT} rows of the batch had failed, so these were not tried singly)"
-        self._context.dead.append(Refused(rows, reason, self._node.step))
+        self._context.dead.append(RejectedRows(rows, reason, self._node.step))
 
     def _query(self, rows: pa.Table) -> pa.Table:
         sql = self._with_origin if ORIGIN in rows.column_names else self._plain

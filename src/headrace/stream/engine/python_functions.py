@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from headrace.stream import physical, plan
 from headrace.stream.engine.arrow_tables import conform
-from headrace.stream.engine.operator import Context, Operator, Refused
+from headrace.stream.engine.operator import Context, Operator, RejectedRows
 from headrace.stream.schema import ORIGIN, Field, Schema, type_name
 
 Row = dict[str, Any]
@@ -164,7 +164,7 @@ class PythonOperator(Operator):
 
     def _refuse(self, row: pa.Table, error: Exception) -> None:
         reason = str(error) if isinstance(error, SchemaMismatch) else f"{type(error).__name__}: {error}"
-        self._context.dead.append(Refused(row, reason, self._step.name))
+        self._context.dead.append(RejectedRows(row, reason, self._step.name))
 
 
 # --- Python functions of scalars, called from DuckDB's SQL ---

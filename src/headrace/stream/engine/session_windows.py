@@ -1,7 +1,7 @@
 """GROUP BY over session windows.
 
 Each row is an interval [time, time + gap]; intervals of a key that touch are one session (a row exactly at the gap merges,
-as in Spark). A batch's rows are united into its own sessions first, and what is kept are those: start, stop, partials.
+as in Spark). A batch's rows are merge_sessions into its own sessions first, and what is kept are those: start, stop, partials.
 
 A session closes when the watermark is *beyond* its stop, since a row exactly at the stop would still belong to it. (At
 equality Spark closes it, so there it depends on the batches whether such a row merges.) A row is late if its own interval
@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 
 from headrace.stream import limits, physical
 from headrace.stream.engine.aggregate import TIMES
-from headrace.stream.engine.arrow_tables import conform, micros, minus, moment, refuse_timeless, split
+from headrace.stream.engine.arrow_tables import conform, micros, minus, moment, reject_timeless, split
 from headrace.stream.engine.grouping import Groups, codes_of
-from headrace.stream.engine.operator import END, NEVER, Context, Operator, Refused
+from headrace.stream.engine.operator import END, NEVER, Context, Operator, RejectedRows
 from headrace.stream.engine.state_slices import grouped
 from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.schema import Schema
@@ -59,7 +59,7 @@ class SessionOperator(Operator):
 
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
         del port
-        rows = self._timely(refuse_timeless(self._context, rows, self._time, self._node.step), watermark)
+        rows = self._timely(reject_timeless(self._context, rows, self._time, self._node.step), watermark)
         if rows.num_rows:
             times = pa.array(micros(rows, self._time))
             born = pa.array(np.full(rows.num_rows, self._born))
@@ -97,13 +97,13 @@ class SessionOperator(Operator):
         timely, late = split(rows, pa.array(micros(rows, self._time) + self._gap_us > watermark))
         if late.num_rows:
             reason = f"the session of {self._time} alone has ended: the watermark is {moment(watermark)}"
-            self._context.late.append(Refused(late, reason, self._node.step))
+            self._context.late.append(RejectedRows(late, reason, self._node.step))
         return timely
 
     def _united(self, rows: pa.Table, first: str, last: str) -> pa.Table:
         """The intervals with the bounds of the session that each belongs to, as columns `first` and `last`."""
         codes = codes_of(rows, self._groups.key_names)
-        firsts, lasts = united(codes, rows["start"].to_numpy(), rows["stop"].to_numpy())
+        firsts, lasts = merge_sessions(codes, rows["start"].to_numpy(), rows["stop"].to_numpy())
         return _with(_with(rows, first, firsts), last, lasts)
 
     def _read(self, looked_at: list[int]) -> tuple[pa.Table, int]:
@@ -126,7 +126,7 @@ class SessionOperator(Operator):
         return conform(pa.table(columns, names=self.schema.names), self.schema)
 
 
-def united(codes: Ints, starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
+def merge_sessions(codes: Ints, starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
     """For each interval the (first start, last stop) of those of its code that touch it, directly or through others."""
     order = np.lexsort((starts, codes))
     codes, starts, stops = codes[order], starts[order], stops[order]

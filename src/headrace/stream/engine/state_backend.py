@@ -314,7 +314,7 @@ class DurableOperatorState:
         for _, bucket in touched:
             bucket.fresh.clear()
         if fresh:
-            self._settle(fresh)
+            self._serialise(fresh)
         changes, self._changes = self._changes, {}
         return changes
 
@@ -324,7 +324,7 @@ class DurableOperatorState:
             self._buckets[number] = _Bucket()
         return self._buckets[number]
 
-    def _settle(self, fresh: Sequence[tuple[int, pa.Table]]) -> None:
+    def _serialise(self, fresh: Sequence[tuple[int, pa.Table]]) -> None:
         """All buckets at once: small windows are many, and most of the cost of a cut is that there is one."""
         rows = pa.concat_tables([table for _, table in fresh]).combine_chunks()
         numbers = np.repeat([number for number, _ in fresh], [table.num_rows for _, table in fresh])

@@ -137,14 +137,14 @@ class KeySlices:
         for number, group in grouped(rows, self._hashes(rows, self._keys) % self.COUNT):
             self._add(number, group, level=0)
 
-    def near(self, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+    def candidates(self, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
         """All rows that have a key of `rows`, and others. `keys`: what its key columns are called."""
         wanted = set(np.flatnonzero(np.bincount(self._hashes(rows, keys) % self.COUNT)).tolist())
         return self._state.read(bucket for bucket in self._state.buckets() if bucket % self.COUNT in wanted)
 
     def matching(self, rows: pa.Table) -> pa.Table:
         """All rows that have a key of `rows`, and hardly any others."""
-        found = self.near(rows, self._keys)
+        found = self.candidates(rows, self._keys)
         hashes = pa.array(np.unique(self._hashes(rows, self._keys)))
         return found.filter(pc.is_in(pa.array(self._hashes(found, self._keys)), value_set=hashes))
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.stream import physical
-from headrace.stream.engine.arrow_tables import conform, nullable, plain, refuse_late, refuse_timeless
+from headrace.stream.engine.arrow_tables import conform, nullable, plain, reject_late, reject_timeless
 from headrace.stream.engine.grouping import codes_of
 from headrace.stream.engine.operator import Context, Operator
 from headrace.stream.engine.state_slices import KeySlices, TimeSlices
@@ -25,7 +25,7 @@ from headrace.stream.schema import Schema
 
 
 class TopOperator(Operator):
-    """Decides by the node which of the two it is. See `_Windows` and `_Forever` for the state."""
+    """Decides by the node which of the two it is. See `_Windows` and `_Unwindowed` for the state."""
 
     def __init__(self, node: physical.Top, name: str, inputs: Sequence[Schema], context: Context) -> None:
         self.schema = node.schema
@@ -33,9 +33,9 @@ class TopOperator(Operator):
         parts = context.state(name, node.partition, nullable(inputs[0]))
         if node.per_window:
             assert node.time is not None  # the compiler's word: a window's rows have one
-            self._top: _Windows | _Forever = _Windows(ranking, TimeSlices.keeping(0, parts, node.time))
+            self._top: _Windows | _Unwindowed = _Windows(ranking, TimeSlices.keeping(0, parts, node.time))
         else:
-            self._top = _Forever(ranking, KeySlices(parts, node.partition, ranking.shrink))
+            self._top = _Unwindowed(ranking, KeySlices(parts, node.partition, ranking.shrink))
 
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
         del port
@@ -143,8 +143,8 @@ class _Windows:
     def process(self, rows: pa.Table, watermark: int) -> None:
         node, context = self._ranking.node, self._ranking.context
         assert node.time is not None
-        rows = refuse_timeless(context, rows, node.time, node.step)
-        rows = refuse_late(context, rows, node.time, watermark, node.step)
+        rows = reject_timeless(context, rows, node.time, node.step)
+        rows = reject_late(context, rows, node.time, watermark, node.step)
         self._state.append(plain(rows, self._ranking.given))
 
     def advance(self, watermark: int) -> pa.Table | None:
@@ -156,7 +156,7 @@ class _Windows:
         return None if latest is None else latest + 1
 
 
-class _Forever:
+class _Unwindowed:
     """State: the best rows of each partition, in slices of its key; and some that were, until parts are merged."""
 
     def __init__(self, ranking: _Ranking, state: KeySlices) -> None:

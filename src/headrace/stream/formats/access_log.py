@@ -40,7 +40,7 @@ _MONTHS: Final = {
 _STAMP: Final = re.compile(r"(\d\d)/(\w{3})/(\d{4}):(\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)")
 
 
-class AccessDecoder:
+class AccessLogDecoder:
     """See Decoder."""
 
     def __init__(self, schema: Schema) -> None:

@@ -8,7 +8,7 @@ from headrace.stream import physical, plan
 from headrace.stream.engine.project import ORIGIN_MARK, parsed
 
 
-def pruned_columns(pipeline: plan.Pipeline, compiled: physical.Physical, source: str) -> frozenset[str] | None:
+def pruned_columns(pipeline: plan.Pipeline, compiled: physical.PhysicalPlan, source: str) -> frozenset[str] | None:
     """The names of the columns that are looked at; None: all.
 
     Rows that may go to a queue, late or dead, go there whole.

@@ -22,7 +22,7 @@ class Definition(msgspec.Struct, frozen=True):
 
     Attributes:
         layout: LAYOUT, when it was made.
-        signatures: of operators with state (`Physical.signatures`).
+        signatures: of operators with state (`PhysicalPlan.signatures`).
         sources: name → what is read, in words.
         shards: into how many parts state is cut.
         text: the plan, for people.
@@ -49,7 +49,7 @@ def decode_definition(data: bytes) -> Definition:
 
 def define(job: Job, *, text: str) -> Definition:
     sources = {source.name: source_text(source) for source in job.sources}
-    alone = sharing.why_alone(job.pipeline, job.physical) or ""
+    alone = sharing.unshareable_reason(job.pipeline, job.physical) or ""
     boxes = tuple(boxes_of(job.pipeline, job.physical))
     return Definition(job.physical.signatures(), sources, job.shards, text, alone=alone, boxes=boxes)
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from headrace.errors import InvalidParameter
 from headrace.stream import limits, plan
-from headrace.stream.physical import Physical
+from headrace.stream.physical import PhysicalPlan
 from headrace.stream.runner import sharing
 
 Until: TypeAlias = Literal["idle", "end"]
@@ -50,7 +50,7 @@ class Job:
     """A pipeline, compiled, and the settings of its run."""
 
     pipeline: plan.Pipeline
-    physical: Physical
+    physical: PhysicalPlan
     settings: Settings
     sources: tuple[plan.Source, ...] = field(init=False)
 
@@ -60,7 +60,7 @@ class Job:
     @property
     def shards(self) -> int:
         """The number of parts of its state, and of processes that can share it: one, if it cannot be split by key."""
-        return self.pipeline.shards if sharing.one_owner(self.physical) is None else 1
+        return self.pipeline.shards if sharing.unsplittable_reason(self.physical) is None else 1
 
     @property
     def needs_broker(self) -> bool:

@@ -97,18 +97,18 @@ def join(owners: Owners, member: Member, *, shards: int = 1, alone: bool = False
     slot = next(free for free in range(shards) if free not in owners.slots)
     slots = {**owners.slots, slot: member}
     before = owners.shards if len(owners.shards) == shards else [-1] * shards
-    return Owners(owners.epoch + 1, slots, dealt(before, slots), max(owners.used, slot + 1), alone)
+    return Owners(owners.epoch + 1, slots, assign_shards(before, slots), max(owners.used, slot + 1), alone)
 
 
 def leave(owners: Owners, gone: Iterable[Member]) -> Owners:
     """The record without these members; the others have their shards."""
     ids = {member.id for member in gone}
     slots = {slot: holder for slot, holder in owners.slots.items() if holder.id not in ids}
-    shards = dealt(owners.shards, slots) if slots else owners.shards
+    shards = assign_shards(owners.shards, slots) if slots else owners.shards
     return Owners(owners.epoch + 1, slots, shards, owners.used, owners.alone and bool(slots))
 
 
-def dealt(shards: Sequence[int], slots: Collection[int]) -> tuple[int, ...]:
+def assign_shards(shards: Sequence[int], slots: Collection[int]) -> tuple[int, ...]:
     """The slot that each shard goes to: evenly, and as few as can be change hands. `shards`: who had each."""
     had = Counter(shards)
     few, more = divmod(len(shards), len(slots))

@@ -19,7 +19,7 @@ from headrace.queue import operations as ops
 from headrace.stream import limits, plan
 from headrace.stream.engine.operator import NEVER
 from headrace.stream.errors import DefinitionChanged, PipelineBusy, UnsupportedQuery
-from headrace.stream.physical import Physical
+from headrace.stream.physical import PhysicalPlan
 from headrace.stream.result import Collector, Report, Result
 from headrace.stream.runner import definition as definitions
 from headrace.stream.runner import sharing, state_keys
@@ -196,7 +196,7 @@ class Runner:
         sources = [source for record in records for source in record.sources.values()]
         if self._backfill not in (None, BACKFILL_TOPIC) or any(source.files is not None for source in sources):
             return "files of a backfill come first, and no other rows may overtake them"
-        return sharing.why_alone(self._job.pipeline, self._job.physical)
+        return sharing.unshareable_reason(self._job.pipeline, self._job.physical)
 
     def _say_standby(self, alone: str | None) -> None:
         if self._says_standby:
@@ -257,7 +257,7 @@ class Runner:
         self._tell(session, now=True)
 
     def _settle(self, session: Session) -> None:
-        self._collector.add(session.settled())
+        self._collector.add(session.wait_for_commit())
         self._last = session.progress
 
     def _over(self, session: Session) -> bool:
@@ -370,7 +370,7 @@ def run(
     on_progress: Callable[[Report], None] | None = None,
     stop: threading.Event | None = None,
     text: str = "",
-    compiled: Physical | None = None,
+    compiled: PhysicalPlan | None = None,
 ) -> Result:
     """Run a pipeline: input acknowledged, state and output written in one commit a batch.
 

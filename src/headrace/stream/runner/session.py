@@ -24,7 +24,7 @@ from headrace.stream.engine.operator import END
 from headrace.stream.engine.state import StateBackend
 from headrace.stream.engine.state_backend import DurableStateBackend, MemoryStateBackend
 from headrace.stream.errors import SourceFailed
-from headrace.stream.physical import Physical, Project
+from headrace.stream.physical import PhysicalPlan, Project
 from headrace.stream.runner import membership, sharing, watermarks
 from headrace.stream.runner.batch import Batch, batch_span, check_failures
 from headrace.stream.runner.commit import Change, Committer
@@ -44,7 +44,7 @@ _log = logging.getLogger("headrace.stream")
 class StaticTables:
     """The tables of a plan, and when each is due."""
 
-    def __init__(self, physical: Physical, engine: Engine) -> None:
+    def __init__(self, physical: PhysicalPlan, engine: Engine) -> None:
         self._engine = engine
         self._refs = {ref.name: ref for node in physical.operators if isinstance(node, Project) for ref in node.tables}
         self._due_ms: dict[str, float] = dict.fromkeys(self._refs, 0.0)
@@ -173,7 +173,7 @@ class Session:
 
     def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """State that was given up in memory: it may be in the commit that is under way."""
-        self._settle()
+        self._await_commit()
         return self._store.scan(prefix)
 
     def _open_engine(self, owned: frozenset[int] | None, reached: SourceWatermarks) -> None:
@@ -263,7 +263,7 @@ class Session:
             return None
         batch = Batch() if self._share is not None and self._share.stalled else self._gathered()
         if not batch.chunks and self._under_way is not None:
-            return self.settled()
+            return self.wait_for_commit()
         self.rested = not batch.chunks and quiet
         sources = self._advanced(batch)
         goal = self._goal(batch, sources)
@@ -273,13 +273,13 @@ class Session:
         self._tables.load(self._store.now_ms())
         with batch_span(self._job.pipeline.name, batch):
             step = self._engine.step(batch.inputs(), goal)
-            self._settle()
+            self._await_commit()
             self._commit(batch, sources, step, goal)
         return self._taken_rows()
 
-    def settled(self) -> pa.Table:
+    def wait_for_commit(self) -> pa.Table:
         """Wait for the commit that is under way. Returns and raises as `turn`."""
-        self._settle()
+        self._await_commit()
         return self._taken_rows()
 
     def wait(self, seconds: float | None) -> None:
@@ -345,10 +345,10 @@ class Session:
 
     def _silent(self, sources: dict[str, SourceProgress], now_ms: int) -> dict[str, int]:
         """Also while others are busy: a backlog of theirs must not hold everything back until it is done."""
-        idle = watermarks.silent(sources, self._times, now_ms)
+        idle = watermarks.idle_sources(sources, self._times, now_ms)
         if self._job.settings.until == "end" and self.rested:
             idle = frozenset(sources)
-        return watermarks.of_silence(sources, self._times, idle, self._engine.pending()) if idle else {}
+        return watermarks.idle_watermarks(sources, self._times, idle, self._engine.pending()) if idle else {}
 
     def _commit(self, batch: Batch, sources: dict[str, SourceProgress], step: Step, goal: SourceWatermarks) -> None:
         progress = msgspec.structs.replace(self.progress, batch=self.progress.batch + 1, sources=sources)
@@ -384,7 +384,7 @@ class Session:
         if self._share is not None:
             self._share.committed(self.progress, goal)
 
-    def _settle(self) -> None:
+    def _await_commit(self) -> None:
         """The commit under way, if there is one, is done. Raises what it raised."""
         if self._under_way is not None:
             (commit, rows), self._under_way = self._under_way, None

@@ -30,7 +30,7 @@ class Exchange:
     keys: tuple[tuple[str, ...], ...]
 
 
-def exchange_of(plan_: physical.Physical) -> Exchange | None:
+def exchange_of(plan_: physical.PhysicalPlan) -> Exchange | None:
     """Where the plan is cut; None: it has no state, or it cannot be shared."""
     places = [place for place, node in enumerate(plan_.operators) if isinstance(node, physical.STATEFUL)]
     if len(places) != 1:
@@ -39,7 +39,7 @@ def exchange_of(plan_: physical.Physical) -> Exchange | None:
     return Exchange(places[0], keys) if all(keys) else None
 
 
-def one_owner(plan_: physical.Physical) -> str | None:
+def unsplittable_reason(plan_: physical.PhysicalPlan) -> str | None:
     """Why the plan's state cannot be cut by key; None: it can, or there is none."""
     stateful = [node for node in plan_.operators if isinstance(node, physical.STATEFUL)]
     if len(stateful) > 1:
@@ -50,17 +50,17 @@ def one_owner(plan_: physical.Physical) -> str | None:
     return None
 
 
-def why_alone(pipeline: plan.Pipeline, plan_: physical.Physical) -> str | None:
+def unshareable_reason(pipeline: plan.Pipeline, plan_: physical.PhysicalPlan) -> str | None:
     """Why one process has to run the pipeline, while others stand by; None: several can share it."""
     for source in plan.sources_of(pipeline.output):
         if not isinstance(source, plan.QueueSource | plan.TopicSource):
             return f"source {source.name!r} is not a queue or topic"
     if not all(isinstance(sink, plan.QueueSink) for sink in pipeline.sinks):
         return "a sink is not a queue or topic"
-    return one_owner(plan_)
+    return unsplittable_reason(plan_)
 
 
-def of_slots(records: Mapping[int, Progress], source: str) -> dict[int, int]:
+def watermarks_of_slots(records: Mapping[int, Progress], source: str) -> dict[int, int]:
     """What each slot has come to in a source: by its own rows, and those that were read in its place."""
     found = {slot: record.sources[source].watermark for slot, record in records.items() if source in record.sources}
     for record in records.values():
@@ -79,21 +79,21 @@ def watermark(slots: Mapping[int, int], holding: Collection[int]) -> int:
     return min([max(slots.values(), default=NEVER), *(slots.get(slot, NEVER) for slot in holding)])
 
 
-def reached_by(records: Iterable[Progress], shard: int, sources: Sequence[str]) -> SourceWatermarks:
+def watermarks_of_shard(records: Iterable[Progress], shard: int, sources: Sequence[str]) -> SourceWatermarks:
     """The watermarks by which a shard's state was judged last, by any slot. Slots that had the shard earlier report less."""
     records = list(records)
     return {name: max((record.judged_by(shard, name) for record in records), default=NEVER) for name in sources}
 
 
-def given(
+def released_watermarks(
     mine: Progress, others: Sequence[Progress], shards: Collection[int], sources: Sequence[str]
 ) -> dict[int, SourceWatermarks]:
     """What a slot goes on saying of the shards that it has no more: the watermarks of each (see Progress.gave).
 
     Only who says strictly more lets it be left out: of two that say the same, each might leave it to the other.
     """
-    judged = {shard: reached_by([mine], shard, sources) for shard in shards}
-    said = {shard: reached_by(others, shard, sources) for shard in shards}
+    judged = {shard: watermarks_of_shard([mine], shard, sources) for shard in shards}
+    said = {shard: watermarks_of_shard(others, shard, sources) for shard in shards}
     return {
         shard: found
         for shard, found in judged.items()
@@ -101,7 +101,7 @@ def given(
     }
 
 
-def furthest(reached: Iterable[SourceWatermarks], sources: Sequence[str]) -> SourceWatermarks:
+def latest_watermarks(reached: Iterable[SourceWatermarks], sources: Sequence[str]) -> SourceWatermarks:
     found = list(reached)
     return {name: max((one[name] for one in found), default=NEVER) for name in sources}
 

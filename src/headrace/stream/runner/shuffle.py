@@ -139,13 +139,13 @@ class SharedRun:
     # --- at the beginning ---
 
     def behind(self) -> dict[frozenset[int], SourceWatermarks]:
-        """The own shards by what their state was judged by, if that is less than the furthest of them is at. They come
+        """The own shards by what their state was judged by, if that is less than the latest_watermarks of them is at. They come
         from members that were not equally far."""
         records = self._read()
         self._left = records.get(self._slot, Progress()).left
         names = list(self._timed)
-        reached = {shard: sharing.reached_by(records.values(), shard, names) for shard in self.owned}
-        self.reached = sharing.furthest(reached.values(), names)
+        reached = {shard: sharing.watermarks_of_shard(records.values(), shard, names) for shard in self.owned}
+        self.reached = sharing.latest_watermarks(reached.values(), names)
         groups: dict[tuple[int, ...], set[int]] = {}
         for shard, at in reached.items():
             if at != self.reached:
@@ -230,7 +230,7 @@ class SharedRun:
         """By what the state of shards was judged that are another's now, if he may not have said it yet."""
         others = [record for slot, record in self._records.items() if slot != self._slot]
         mine = self._records.get(self._slot, Progress())
-        return sharing.given(mine, others, set(range(self._job.shards)) - self.owned, list(self._timed))
+        return sharing.released_watermarks(mine, others, set(range(self._job.shards)) - self.owned, list(self._timed))
 
     def committed(self, progress: Progress, goal: SourceWatermarks) -> None:
         self._records[self._slot] = progress
@@ -297,15 +297,15 @@ class SharedRun:
             name: msgspec.structs.replace(source, watermark=goal.get(name, source.watermark))
             for name, source in self.together.items()
         }
-        silent = watermarks.silent(sources, self._timed, self._store.now_ms())
+        silent = watermarks.idle_sources(sources, self._timed, self._store.now_ms())
         idle = [name for name in self._timed if ended or (name in silent and not holding[name])]
-        return watermarks.of_silence(sources, self._timed, idle, pending()) if idle else {}
+        return watermarks.idle_watermarks(sources, self._timed, idle, pending()) if idle else {}
 
 
 def _together(name: str, records: Mapping[int, Progress], holding: list[int]) -> SourceProgress:
     """A source as all slots see it."""
     return SourceProgress(
-        watermark=sharing.watermark(sharing.of_slots(records, name), holding),
+        watermark=sharing.watermark(sharing.watermarks_of_slots(records, name), holding),
         heard_ms=max(record.sources[name].heard_ms for record in records.values() if name in record.sources),
     )
 
@@ -315,5 +315,5 @@ def _queue_of(source: plan.Source, pipeline: str) -> str:
     return arn_of(source.queue if isinstance(source, plan.QueueSource) else inbox_name(pipeline, source.topic))
 
 
-def _exchange_schemas(plan_: physical.Physical, exchange: Exchange) -> list[Schema]:
+def _exchange_schemas(plan_: physical.PhysicalPlan, exchange: Exchange) -> list[Schema]:
     return [plan_.operators[place].schema for place in physical.inputs_of(plan_.operators[exchange.place])]

@@ -20,7 +20,7 @@ from headrace.queue.model import Entry, arn_of
 from headrace.stream import limits, plan
 from headrace.stream.dead_letters import dead_letter
 from headrace.stream.engine.engine import Step
-from headrace.stream.engine.operator import Refused
+from headrace.stream.engine.operator import RejectedRows
 from headrace.stream.errors import SinkFailed
 from headrace.stream.formats.encoding import JsonEncoder
 from headrace.stream.runner import state_keys
@@ -31,7 +31,7 @@ from headrace.stream.runner.progress import Progress
 from headrace.stream.runner.source_set import Wakeup
 from headrace.stream.runner.store import RetryPolicy, Store
 from headrace.stream.schema import ORIGIN
-from headrace.stream.sinks.base import Entries, Outbox
+from headrace.stream.sinks.base import Outbox, TransactionalSink
 from headrace.stream.sinks.open import open_sink
 from headrace.stream.sources.base import Dead
 
@@ -125,7 +125,7 @@ class DeliveryQueue:
 # --- Rows that left the stream, as messages: late rows for the late queue, dead ones for the dead letters ---
 
 
-def late_entries(refused: Iterable[Refused], *, pipeline: str) -> list[Entry]:
+def late_entries(refused: Iterable[RejectedRows], *, pipeline: str) -> list[Entry]:
     """A message a row: its columns as they are, `_reason` and `_step` behind them. So that what reads the source's
     messages reads these, too. A row that is too long by that is a dead letter here: no commit must fail by a late row."""
     found: list[Entry] = []
@@ -141,7 +141,7 @@ def late_entries(refused: Iterable[Refused], *, pipeline: str) -> list[Entry]:
     return found
 
 
-def dead_of(refused: Sequence[Refused], batch: Batch) -> list[Dead]:
+def dead_of(refused: Sequence[RejectedRows], batch: Batch) -> list[Dead]:
     """The dead letters of rows that failed in a step: one a message, however many of its rows failed."""
     found: dict[int, Dead] = {}
     rest: list[Dead] = []
@@ -175,7 +175,7 @@ class SinkSet:
         self._slot = slot
         self._wakeup = wakeup
         self._retry = retry
-        self._inside: list[Entries] = []
+        self._inside: list[TransactionalSink] = []
         self._outside: list[tuple[int, plan.Sink, DeliveryQueue]] = []
         self._staged: list[tuple[DeliveryQueue, int, bytes]] = []
         self._delivered: dict[int, list[int]] = {}
@@ -184,7 +184,7 @@ class SinkSet:
         """Open the sinks, and go on with what was committed and not delivered."""
         for index, sink in enumerate(self._job.pipeline.sinks):
             opened = self._retry.call(partial(self._opened, index, sink))
-            if isinstance(opened, Entries):
+            if isinstance(opened, TransactionalSink):
                 self._inside.append(opened)
             else:
                 self._open_outside(index, sink, opened)
@@ -243,7 +243,7 @@ class SinkSet:
             deliveries.put(number, staged)
         self._staged = []
 
-    def _opened(self, index: int, sink: plan.Sink) -> Entries | Outbox:
+    def _opened(self, index: int, sink: plan.Sink) -> TransactionalSink | Outbox:
         schema = self._job.physical.output.schema
         return open_sink(sink, schema, self._client, pipeline=self._job.pipeline.name, index=index, slot=self._slot)
 

@@ -23,7 +23,7 @@ from headrace.stream.runner.progress import SourceProgress
 from headrace.stream.runner.store import PASSING, RetryPolicy
 from headrace.stream.sources.base import Chunk, Progress, Reader
 from headrace.stream.sources.file_listing import FORMATS, format_of
-from headrace.stream.sources.open import open_left_reader, open_reader
+from headrace.stream.sources.open import open_orphaned_reader, open_reader
 
 _log = logging.getLogger("headrace.stream")
 
@@ -301,7 +301,7 @@ class SourceSet:
     def _open_left(self, source: plan.Source, slot: int) -> None:
         assert isinstance(source, plan.QueueSource | plan.TopicSource)  # others are not shared
         assert self._client is not None
-        reader = open_left_reader(source, self._client, pipeline=self._job.pipeline.name, slot=slot)
+        reader = open_orphaned_reader(source, self._client, pipeline=self._job.pipeline.name, slot=slot)
         prefetcher = self._started(source.name, reader, None)
         prefetcher.left_by = slot
         self._left.append(prefetcher)

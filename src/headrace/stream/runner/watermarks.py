@@ -31,7 +31,7 @@ def of_chunks(chunks: Iterable[Chunk], time: plan.EventTime | None, before: int)
     return before
 
 
-def silent(
+def idle_sources(
     sources: Mapping[str, SourceProgress], times: Mapping[str, plan.EventTime | None], now_ms: int
 ) -> frozenset[str]:
     """The sources with an idle timeout that has passed."""
@@ -44,7 +44,7 @@ def silent(
     )
 
 
-def of_silence(
+def idle_watermarks(
     sources: Mapping[str, SourceProgress],
     times: Mapping[str, plan.EventTime | None],
     idle: Collection[str],
@@ -66,7 +66,7 @@ def of_silence(
 def next_deadline_ms(
     sources: Mapping[str, SourceProgress], times: Mapping[str, plan.EventTime | None], now_ms: int
 ) -> int | None:
-    """When the next idle timeout ends, steady ms; None: none will, by time alone. What has ended was dealt with."""
+    """When the next idle timeout ends, steady ms; None: none will, by time alone. What has ended was assign_shards with."""
     ends = [
         sources[name].heard_ms + time.idle_us // 1_000
         for name, time in times.items()

@@ -1,6 +1,6 @@
 """The contracts between the runner and the sinks.
 
-There are two kinds. Messages of a queue or topic are part of the pipeline's own commit (`Entries`). Everything outside the
+There are two kinds. Messages of a queue or topic are part of the pipeline's own commit (`TransactionalSink`). Everything outside the
 store is an outbox (`Outbox`): the rows of a batch are kept in the commit, delivered after it, and removed by a later commit.
 So a batch is delivered at least once, always with the same rows and number, in the order of the numbers. A sink that can
 remember the last number (an SQL table, a folder) makes it exactly once.
@@ -22,7 +22,7 @@ from headrace.queue.model import Entry
 from headrace.stream.formats.encoding import arrow_stream
 
 
-class Entries(ABC):
+class TransactionalSink(ABC):
     """A sink inside the commit."""
 
     arn: str

@@ -34,7 +34,7 @@ _AGAIN: Final = {408, 425, 429}
 """Beside 5xx: what may be right the next time."""
 
 
-class Passing(Exception):
+class TransientError(Exception):
     """A post failed for a reason that may pass. `after_s`: what the server asks to wait."""
 
     def __init__(self, reason: str, after_s: float | None = None) -> None:
@@ -83,25 +83,25 @@ class HttpOutbox(RowsOutbox):
             try:
                 self._post(body, key)
                 return
-            except Passing as error:
+            except TransientError as error:
                 self.close()
                 if attempt == limits.POST_ATTEMPTS_MAX:
                     raise SinkFailed(self.name, f"{attempt} tries failed, the last: {error}") from None
                 self._sleep(pause_s(attempt, error.after_s, chance=random.random()))  # noqa: S311 - jitter needs no secure randomness
 
     def _post(self, body: bytes, key: str) -> None:
-        """Raises Passing; SinkFailed where a repeat is useless."""
+        """Raises TransientError; SinkFailed where a repeat is useless."""
         try:
             connection = self._connected()
             connection.request("POST", _target(self._url), body, self._headers(key))
             response = connection.getresponse()
             response.read(limits.POST_ANSWER_BYTES_MAX)
         except (OSError, http.client.HTTPException) as error:
-            raise Passing(f"{type(error).__name__}: {error}") from None
+            raise TransientError(f"{type(error).__name__}: {error}") from None
         if not response.isclosed():  # more than anybody wants to read
             self.close()
         if response.status >= 500 or response.status in _AGAIN:
-            raise Passing(f"{response.status} {response.reason}", _seconds(response.getheader("Retry-After")))
+            raise TransientError(f"{response.status} {response.reason}", _seconds(response.getheader("Retry-After")))
         if not 200 <= response.status < 300:
             raise SinkFailed(self.name, f"it answers {response.status} {response.reason}: a repeat would not help")
 
@@ -136,7 +136,7 @@ class HttpOutbox(RowsOutbox):
             if reason:
                 raise SinkFailed(self.name, f"{host} is {address}, {reason}")
         if not found:
-            raise Passing(f"{host} has no address")
+            raise TransientError(f"{host} has no address")
         return found
 
 

@@ -11,17 +11,17 @@ from headrace.queue.model import QueueDescription, TopicDescription, arn_of, top
 from headrace.stream.errors import UnsupportedQuery
 from headrace.stream.plan import CallbackSink, ConsoleSink, HttpSink, ParquetSink, QueueSink, Sink, TableSink
 from headrace.stream.schema import Schema
-from headrace.stream.sinks.base import Entries, Outbox
+from headrace.stream.sinks.base import Outbox, TransactionalSink
 from headrace.stream.sinks.console import CallbackOutbox, ConsoleOutbox
 from headrace.stream.sinks.http import HttpOutbox
 from headrace.stream.sinks.parquet import ParquetOutbox
-from headrace.stream.sinks.queue import QueueEntries, unique_ids
+from headrace.stream.sinks.queue import TransactionalQueueSink, unique_ids
 from headrace.stream.sinks.table import TableOutbox
 
 
 def open_sink(
     sink: Sink, schema: Schema, client: Client | None, *, pipeline: str, index: int, slot: int = 0
-) -> Entries | Outbox:
+) -> TransactionalSink | Outbox:
     """A sink, ready for rows of `schema`.
 
     Args:
@@ -50,12 +50,12 @@ def open_sink(
             return CallbackOutbox(sink)
 
 
-def _open_queue(sink: QueueSink, schema: Schema, client: Client | None) -> Entries:
+def _open_queue(sink: QueueSink, schema: Schema, client: Client | None) -> TransactionalSink:
     if client is None:
         raise UnsupportedQuery(f"sink {sink.queue!r}", "no broker is configured", "name one with --broker")
     arn, fifo, message_bytes_max = _topic(client, sink) if sink.topic else _queue(client, sink)
     ids = unique_ids() if fifo else None
-    return QueueEntries(sink, schema, arn=arn, message_bytes_max=message_bytes_max, ids=ids)
+    return TransactionalQueueSink(sink, schema, arn=arn, message_bytes_max=message_bytes_max, ids=ids)
 
 
 def _queue(client: Client, sink: QueueSink) -> tuple[str, bool, int]:

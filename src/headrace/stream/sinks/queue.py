@@ -17,13 +17,13 @@ from headrace.stream.formats.decoding import ARROW_TYPE
 from headrace.stream.formats.encoding import JsonEncoder, arrow_streams
 from headrace.stream.plan import QueueSink
 from headrace.stream.schema import Schema
-from headrace.stream.sinks.base import Entries
+from headrace.stream.sinks.base import TransactionalSink
 
 _ARROW: Final = attributes.encode({"content-type": ("String", ARROW_TYPE)})
 
 
-class QueueEntries(Entries):
-    """See Entries. JSON: a row a message; Arrow: as many rows a message as it holds.
+class TransactionalQueueSink(TransactionalSink):
+    """See TransactionalSink. JSON: a row a message; Arrow: as many rows a message as it holds.
 
     On a FIFO queue the column `group` is the message's group, and deduplication ids are made up: the commit is exactly
     once by itself, and ids that came again (after a reset, say) would silently drop what is new.

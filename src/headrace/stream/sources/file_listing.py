@@ -23,7 +23,7 @@ COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class FileInfo:
     """A file. `name`: its path below what was asked for, with `/`; by it files are ordered, and known again."""
 
     name: str
@@ -37,7 +37,7 @@ def format_of(path: Path) -> FileFormat | None:
     return next((form for file in files if (form := _by_suffix(file.name)) is not None), None)
 
 
-def list_files(path: str, form: str) -> list[Listed]:
+def list_files(path: str, form: str) -> list[FileInfo]:
     """The files there now, sorted by name. In a folder only those whose suffix is the format's; a file or glob is taken
     at its word."""
     in_folder = Path(path).is_dir()
@@ -66,12 +66,12 @@ def _matching(path: str) -> list[tuple[str, str]]:
     return [(file.relative_to(root).as_posix(), str(file)) for file in root.glob(str(Path(*place.parts[magic:])))]
 
 
-def _listed(name: str, path: str) -> Listed | None:
+def _listed(name: str, path: str) -> FileInfo | None:
     try:
         status = os.stat(path)  # noqa: PTH116
     except OSError:  # gone since it was listed
         return None
-    return Listed(name, Path(path), status.st_size) if stat.S_ISREG(status.st_mode) else None
+    return FileInfo(name, Path(path), status.st_size) if stat.S_ISREG(status.st_mode) else None
 
 
 def _wanted(name: str) -> bool:

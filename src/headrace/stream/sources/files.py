@@ -24,9 +24,9 @@ from headrace.stream import limits
 from headrace.stream.errors import SourceFailed
 from headrace.stream.plan import FileSource
 from headrace.stream.sources.base import Chunk, CombinedOrigins, FileRows, OpenFile, Progress, Reader
-from headrace.stream.sources.file_listing import Listed, list_files
-from headrace.stream.sources.lines import LinePart, matches
-from headrace.stream.sources.parquet import ParquetPart
+from headrace.stream.sources.file_listing import FileInfo, list_files
+from headrace.stream.sources.lines import LineFile, matches
+from headrace.stream.sources.parquet import ParquetSourceFile
 
 _log: Final = logging.getLogger("headrace.stream")
 
@@ -50,7 +50,7 @@ class FileReader(Reader):
         """Args: columns: those that are looked at, None: all. Parquet gives NULLs for the others."""
         self._source = source
         self._columns = columns
-        self._files: list[Listed] = []
+        self._files: list[FileInfo] = []
         self._at = FilePosition()
         self._read_to = self._at  # behind the last rows that were given: their file may have been left since
         self._part: OpenFile | None = None
@@ -131,7 +131,7 @@ class FileReader(Reader):
     def _grows(self) -> bool:
         """Whether lines may be appended to the file that is open: it is followed, and the last one; or it was written a
         moment ago (a writer of daily logs may have lines for the old one when the new one is there)."""
-        if not self._source.follow or not isinstance(self._part, LinePart) or self._part.lines.packed:
+        if not self._source.follow or not isinstance(self._part, LineFile) or self._part.lines.packed:
             return False
         last = not self._files or self._at.file >= self._files[-1].name
         return last or time.time() - self._part.lines.status().st_mtime < limits.SETTLED_S
@@ -170,8 +170,8 @@ class FileReader(Reader):
 
     def _open(self, path: Path, at: dict[str, Any]) -> OpenFile:
         if self._source.format == "parquet":
-            return ParquetPart(self._source, path, self._at.file, at, self._columns)
-        return LinePart(self._source, path, at)
+            return ParquetSourceFile(self._source, path, self._at.file, at, self._columns)
+        return LineFile(self._source, path, at)
 
     def _list(self) -> None:
         self._files = list_files(self._source.path, self._source.format)
@@ -198,7 +198,7 @@ class FileReader(Reader):
         """Whether the file that is open, and read to its end, is not what its name means any more: then go on in the new
         one."""
         part = self._part
-        assert isinstance(part, LinePart)
+        assert isinstance(part, LineFile)
         try:
             now = part.path.stat()
         except FileNotFoundError:  # renamed, and the new one is not there yet
@@ -229,7 +229,7 @@ class FileReader(Reader):
         if old is None:
             raise SourceFailed(str(beside), "it was cut, or rotated away, before it was read to its end")
         self._tell("rotated", beside)
-        part = LinePart(self._source, old, at)
+        part = LineFile(self._source, old, at)
         part.path = beside  # whose name it had: behind its end the new one is read
         return part
 

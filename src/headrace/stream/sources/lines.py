@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from headrace.stream import limits
 from headrace.stream.errors import SourceFailed
-from headrace.stream.formats.access_log import AccessDecoder
+from headrace.stream.formats.access_log import AccessLogDecoder
 from headrace.stream.formats.conform import ValueMismatch
 from headrace.stream.formats.csv_rows import CsvDecoder
 from headrace.stream.formats.decoding import Decoder, JsonDecoder
@@ -123,7 +123,7 @@ class Lines:
             offset -= len(block)
 
 
-class LinePart(OpenFile):
+class LineFile(OpenFile):
     """See Part. A position is a byte and a line number, and the checksum of the file's beginning, by which the file is
     known again."""
 
@@ -253,4 +253,4 @@ def _decoder(source: FileSource) -> Decoder | None:
     """None for CSV: its header is read with the first record."""
     if source.format == "csv":
         return None
-    return JsonDecoder(source.schema) if source.format == "jsonl" else AccessDecoder(source.schema)
+    return JsonDecoder(source.schema) if source.format == "jsonl" else AccessLogDecoder(source.schema)

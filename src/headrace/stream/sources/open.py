@@ -8,7 +8,7 @@ from headrace.stream.plan import FileSource, MemorySource, QueueSource, Source, 
 from headrace.stream.sources.base import Reader
 from headrace.stream.sources.files import FileReader
 from headrace.stream.sources.memory import MemoryReader
-from headrace.stream.sources.queue import LeftReader, QueueReader, TopicReader, inbox_name, reader_name
+from headrace.stream.sources.queue import OrphanedClaimsReader, QueueReader, TopicReader, inbox_name, reader_name
 
 
 def open_reader(
@@ -39,10 +39,10 @@ def open_reader(
     return TopicReader(source, inbox_name(pipeline, source.topic), client, reader=reader, columns=columns)
 
 
-def open_left_reader(source: QueueSource | TopicSource, client: Client, *, pipeline: str, slot: int) -> Reader:
+def open_orphaned_reader(source: QueueSource | TopicSource, client: Client, *, pipeline: str, slot: int) -> Reader:
     """A reader, not opened yet, of what a slot had claimed whose process is gone."""
     queue = source.queue if isinstance(source, QueueSource) else inbox_name(pipeline, source.topic)
-    return LeftReader(source, queue, client, reader=reader_name(pipeline, slot))
+    return OrphanedClaimsReader(source, queue, client, reader=reader_name(pipeline, slot))
 
 
-__all__ = ["inbox_name", "open_left_reader", "open_reader", "reader_name"]
+__all__ = ["inbox_name", "open_orphaned_reader", "open_reader", "reader_name"]

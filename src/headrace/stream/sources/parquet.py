@@ -22,7 +22,7 @@ from headrace.stream.sources.base import FileRows, OpenFile
 from headrace.stream.sources.memory import RowOrigins
 
 
-class ParquetPart(OpenFile):
+class ParquetSourceFile(OpenFile):
     """See Part. A position is the number of the next row; the file's size shows whether it is still the same.
 
     Columns that the plan does not read are NULL: not reading them is what a columnar file is for. Columns that are NOT

@@ -226,7 +226,7 @@ class QueueReader(Reader):
         return []
 
 
-class LeftReader(QueueReader):
+class OrphanedClaimsReader(QueueReader):
     """The claims that a slot has open whose process is gone: nothing else is claimed. More may turn up while a process
     that was thought dead is not aware of it."""
 

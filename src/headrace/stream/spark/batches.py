@@ -23,7 +23,7 @@ from headrace.stream.errors import TooManyFailures
 from headrace.stream.plan import Pipeline, QueueSource, Sink, TopicSource, sources_of
 from headrace.stream.result import Collector
 from headrace.stream.schema import Schema
-from headrace.stream.sinks.base import Entries, Outbox
+from headrace.stream.sinks.base import Outbox, TransactionalSink
 from headrace.stream.sinks.open import open_sink
 from headrace.stream.sources.queue import inbox_name
 from headrace.stream.spark import stages
@@ -78,7 +78,7 @@ class Batches:
     def __post_init__(self) -> None:
         for index, sink in enumerate(self.pipeline.sinks):
             opened = open_sink(sink, self.schema, self.client, pipeline=self.pipeline.name, index=index)
-            if isinstance(opened, Entries):
+            if isinstance(opened, TransactionalSink):
                 self._queues.append(sink)
             else:
                 self._closing.callback(opened.close)
@@ -108,14 +108,14 @@ class Batches:
         """Whether rows have to come to the driver: for what is outside the store, or for the result."""
         return bool(self._outboxes) or not self.pipeline.sinks
 
-    def _by_tasks(self, frame: DataFrame) -> list[stages.Part]:
+    def _by_tasks(self, frame: DataFrame) -> list[stages.StagedPart]:
         assert self.dead_rows.broker is not None
         task = stage_task(self.dead_rows.broker, self.pipeline.name, self._queues, self.schema)
         told = frame.mapInArrow(task, "rows bigint, parts binary").collect()
         self.count.rows_out += sum(one.rows for one in told)
-        return [part for one in told for part in msgspec.msgpack.decode(one.parts, type=list[stages.Part])]
+        return [part for one in told for part in msgspec.msgpack.decode(one.parts, type=list[stages.StagedPart])]
 
-    def _by_driver(self, client: Client, frame: DataFrame, number: int, which: str) -> list[stages.Part]:
+    def _by_driver(self, client: Client, frame: DataFrame, number: int, which: str) -> list[stages.StagedPart]:
         rows = self._deliver(frame, number, which)
         name = self.pipeline.name
         return stages.stage(client, name, sends_of(client, name, self._queues, self.schema, [rows]))
@@ -130,7 +130,7 @@ class Batches:
             outbox.deliver(number, outbox.stage(number, rows, token=token))
         return rows
 
-    def _dead_parts(self, client: Client, batch: int) -> list[stages.Part]:
+    def _dead_parts(self, client: Client, batch: int) -> list[stages.StagedPart]:
         """The dead letters of Python steps, as parts of this batch. Raises TooManyFailures."""
         if self.pipeline.dead_letter_queue is None:
             return []

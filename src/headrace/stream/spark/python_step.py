@@ -16,7 +16,7 @@ from pyspark import TaskContext
 from headrace.queue.model import Entry
 from headrace.stream import physical
 from headrace.stream.dead_letters import dead_letter
-from headrace.stream.engine.operator import Context, Refused
+from headrace.stream.engine.operator import Context, RejectedRows
 from headrace.stream.engine.python_functions import PythonOperator
 from headrace.stream.formats.encoding import JsonEncoder
 from headrace.stream.plan import PythonStep
@@ -53,7 +53,7 @@ class DeadRows:
         """Of the keys of the dead letters of a batch."""
         return f"{DEAD_LETTERS.decode()}{self.run}/{batch:016x}/"
 
-    def stage(self, step: str, refused: list[Refused]) -> None:
+    def stage(self, step: str, refused: list[RejectedRows]) -> None:
         """In a task."""
         context = TaskContext.get()
         assert context is not None
@@ -63,7 +63,7 @@ class DeadRows:
         with connect_to(self.broker) as client:
             keep_dead_letters(client, stages.state_name(self.pipeline), prefix, self._letters(refused))
 
-    def _letters(self, refused: Iterable[Refused]) -> Iterator[Entry]:
+    def _letters(self, refused: Iterable[RejectedRows]) -> Iterator[Entry]:
         for one in refused:
             for body in JsonEncoder(one.rows.schema).rows(one.rows):
                 yield dead_letter(Dead(body, one.reason, "", "", one.step), pipeline=self.pipeline)

@@ -15,7 +15,7 @@ from headrace.native.client import Client
 from headrace.queue.model import Entry
 from headrace.stream.plan import Sink
 from headrace.stream.schema import Schema
-from headrace.stream.sinks.base import Entries, Outbox
+from headrace.stream.sinks.base import Outbox, TransactionalSink
 from headrace.stream.sinks.open import open_sink
 from headrace.stream.spark import stages
 from headrace.stream.spark.convert import from_spark
@@ -49,11 +49,11 @@ def sends_of(
     client: Client, name: str, sinks: Sequence[Sink], schema: Schema, tables: Iterable[pa.Table]
 ) -> Iterator[tuple[str, Entry]]:
     """The messages (ARN and entry) that rows are in each of the queues."""
-    makers: list[Entries | Outbox] = []
+    makers: list[TransactionalSink | Outbox] = []
     for rows in tables:  # a task without any asks the broker nothing
         makers = makers or [open_sink(one, schema, client, pipeline=name, index=at) for at, one in enumerate(sinks)]
         for maker in makers:
-            assert isinstance(maker, Entries)
+            assert isinstance(maker, TransactionalSink)
             for entry in maker.entries(rows):
                 yield maker.arn, entry
 
@@ -72,7 +72,7 @@ QUERY_ID = "sql.streaming.queryId"
 class Staged(WriterCommitMessage):
     """What a task has staged. `checkpoint`: the query's id, empty for a batch."""
 
-    parts: list[stages.Part]
+    parts: list[stages.StagedPart]
     checkpoint: str
 
 

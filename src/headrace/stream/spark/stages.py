@@ -86,7 +86,7 @@ Sends = list[tuple[str, list[Entry]]]
 """(ARN, messages): what a part is, as msgpack."""
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True):
+class StagedPart(msgspec.Struct, frozen=True, array_like=True):
     """A part that is staged: its key in the state, how many messages it has, and how long it is."""
 
     key: str
@@ -94,7 +94,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     size_bytes: int
 
 
-class Record(msgspec.Struct, frozen=True):
+class PublishRecord(msgspec.Struct, frozen=True):
     """What a sink has published.
 
     Attributes:
@@ -107,7 +107,7 @@ class Record(msgspec.Struct, frozen=True):
 
     checkpoint: str
     batch: int
-    parts: tuple[Part, ...] = ()
+    parts: tuple[StagedPart, ...] = ()
     messages: int = 0
     base: int = 0
 
@@ -116,20 +116,20 @@ def state_name(name: str) -> str:
     return f"spark:{name}"
 
 
-def stage(client: Client, name: str, sends: Iterable[tuple[str, Entry]]) -> list[Part]:
+def stage(client: Client, name: str, sends: Iterable[tuple[str, Entry]]) -> list[StagedPart]:
     """In a task: keep messages (ARN and entry) where only `publish` finds them. Holds one part in memory."""
     stage_id = uuid.uuid4().hex
-    parts: list[Part] = []
+    parts: list[StagedPart] = []
     for number, (batch, size) in enumerate(split_parts(sends, _size)):
         key = f"{STAGE.decode()}{stage_id}/{number:06d}"
         value = msgspec.msgpack.encode(_grouped(batch))
         put(client, state_name(name), [(key.encode(), value)])
-        parts.append(Part(key, len(batch), size))
+        parts.append(StagedPart(key, len(batch), size))
     return parts
 
 
 def publish(
-    client: Client, name: str, *, checkpoint: str, batch: int, parts: Iterable[Part], adopt: bool = False
+    client: Client, name: str, *, checkpoint: str, batch: int, parts: Iterable[StagedPart], adopt: bool = False
 ) -> None:
     """On the driver: batch `batch` is these parts. Idempotent; whole when it returns.
 
@@ -140,7 +140,7 @@ def publish(
         CheckpointChanged: the name is another checkpoint's.
         StageLost: a part is gone.
     """
-    wanted = Record(checkpoint, batch, tuple(parts))
+    wanted = PublishRecord(checkpoint, batch, tuple(parts))
     unknown = 0
     while True:
         stored, record = read_record(client, name)
@@ -161,7 +161,7 @@ def publish(
             unknown = 0
 
 
-def decide(name: str, record: Record | None, wanted: Record, *, adopt: bool) -> Record | None:
+def decide(name: str, record: PublishRecord | None, wanted: PublishRecord, *, adopt: bool) -> PublishRecord | None:
     """What to go on with: the record, if its batch is not published whole; else the wanted batch; None: all is done.
 
     A batch that is decided is finished even for another checkpoint: its messages are those of claims that may be
@@ -178,7 +178,7 @@ def decide(name: str, record: Record | None, wanted: Record, *, adopt: bool) -> 
     return msgspec.structs.replace(wanted, messages=record.messages, base=_base(record, wanted.checkpoint))
 
 
-def number_of(name: str, record: Record | None, checkpoint: str, batch: int, *, adopt: bool) -> int:
+def number_of(name: str, record: PublishRecord | None, checkpoint: str, batch: int, *, adopt: bool) -> int:
     """The number of a checkpoint's batch among all that were ever written under the name. Raises CheckpointChanged."""
     if record is None:
         return batch
@@ -187,9 +187,9 @@ def number_of(name: str, record: Record | None, checkpoint: str, batch: int, *, 
     return _base(record, checkpoint) + batch
 
 
-def fitting(parts: Iterable[Part]) -> list[Part]:
+def fitting(parts: Iterable[StagedPart]) -> list[StagedPart]:
     """The first parts, as many as one transaction takes; at least one, if there is one."""
-    taken: list[Part] = []
+    taken: list[StagedPart] = []
     messages = size = 0
     for part in parts:
         messages += part.messages
@@ -200,7 +200,7 @@ def fitting(parts: Iterable[Part]) -> list[Part]:
     return taken
 
 
-def discard(client: Client, name: str, parts: Iterable[Part]) -> None:
+def discard(client: Client, name: str, parts: Iterable[StagedPart]) -> None:
     """Delete parts that will not be published. Idempotent."""
     put(client, state_name(name), [(part.key.encode(), None) for part in parts])
 
@@ -222,17 +222,17 @@ def forget(client: Client, name: str) -> None:
     put(client, state_name(name), [(RECORD, None)])
 
 
-def read_record(client: Client, name: str) -> tuple[bytes | None, Record | None]:
+def read_record(client: Client, name: str) -> tuple[bytes | None, PublishRecord | None]:
     """The record as it is stored, and read; (None, None) if nothing was ever published."""
     stored = client.state(state_name(name), RECORD, limit=1).get(RECORD)
-    return stored, msgspec.json.decode(stored, type=Record) if stored is not None else None
+    return stored, msgspec.json.decode(stored, type=PublishRecord) if stored is not None else None
 
 
-def _base(record: Record, checkpoint: str) -> int:
+def _base(record: PublishRecord, checkpoint: str) -> int:
     return record.base if record.checkpoint == checkpoint else record.base + record.batch + 1
 
 
-def _publication(client: Client, name: str, stored: bytes | None, record: Record) -> Transact:
+def _publication(client: Client, name: str, stored: bytes | None, record: PublishRecord) -> Transact:
     """The transaction that sends the first of the record's parts, and strikes them."""
     group = fitting(record.parts)
     messages = record.messages + sum(part.messages for part in group)
@@ -245,7 +245,7 @@ def _publication(client: Client, name: str, stored: bytes | None, record: Record
     )
 
 
-def _read_part(client: Client, name: str, part: Part) -> Sends:
+def _read_part(client: Client, name: str, part: StagedPart) -> Sends:
     key = part.key.encode()
     value = client.state(state_name(name), key, limit=1).get(key)
     if value is None:

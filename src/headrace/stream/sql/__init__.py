@@ -27,18 +27,18 @@ def analyse_node(node: plan.Node) -> Analysis:
     """Any node's output. Raises UnsupportedQuery."""
     with Types() as types:
         compiler = Compiler(types)
-        relation = compiler.settled(compiler.node(node))
+        relation = compiler.materialised(compiler.node(node))
         return Analysis(relation.schema, relation.roles)
 
 
-def compile(pipeline: plan.Pipeline) -> physical.Physical:  # noqa: A001 # what it does
+def compile(pipeline: plan.Pipeline) -> physical.PhysicalPlan:  # noqa: A001 # what it does
     """The operators of a pipeline for the embedded engine. Raises UnsupportedQuery."""
     with Types() as types:
         compiler = Compiler(types, pipeline.mode)
-        relation = compiler.settled(compiler.node(pipeline.output))
-        compiler.settled_modes()
+        relation = compiler.materialised(compiler.node(pipeline.output))
+        compiler.resolve_modes()
         operators = pruned(compiler.operators, relation.place)
-        return physical.Physical(operators, tuple(compiler.warnings))
+        return physical.PhysicalPlan(operators, tuple(compiler.warnings))
 
 
 def to_spark(step: plan.SqlStep) -> SparkQuery:

@@ -39,7 +39,7 @@ def _always(kind: pa.DataType) -> TypeRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class AggregateKind:
     """An aggregate of SQL. `numbers`: it takes only numbers."""
 
     function: AggregateFunction
@@ -52,51 +52,51 @@ _COUNT: Final = _always(pa.int64())
 _DOUBLE: Final = _always(pa.float64())
 _BOOL: Final = _always(pa.bool_())
 
-KINDS: Final[dict[str, Kind]] = {
-    "count": Kind("count", _COUNT),
-    "count_if": Kind("count_all", _COUNT),
-    "sum": Kind("sum", _sum, numbers=True),
-    "min": Kind("min", _same),
-    "max": Kind("max", _same),
-    "avg": Kind("avg", _avg, numbers=True),
-    "mean": Kind("avg", _avg, numbers=True),
-    "approx_count_distinct": Kind("approx_count_distinct", _COUNT),
-    "first": Kind("first", _same),
-    "first_value": Kind("first", _same),
-    "any_value": Kind("first", _same),
-    "last": Kind("last", _same),
-    "last_value": Kind("last", _same),
-    "stddev": Kind("stddev_samp", _DOUBLE, numbers=True),
-    "std": Kind("stddev_samp", _DOUBLE, numbers=True),
-    "stddev_samp": Kind("stddev_samp", _DOUBLE, numbers=True),
-    "stddev_pop": Kind("stddev_pop", _DOUBLE, numbers=True),
-    "variance": Kind("var_samp", _DOUBLE, numbers=True),
-    "var_samp": Kind("var_samp", _DOUBLE, numbers=True),
-    "var_pop": Kind("var_pop", _DOUBLE, numbers=True),
-    "median": Kind("percentile", _DOUBLE, numbers=True),
-    "percentile": Kind("percentile", _DOUBLE, 2, numbers=True),
-    "percentile_cont": Kind("percentile", _DOUBLE, numbers=True),
-    "approx_percentile": Kind("approx_percentile", _same, 2, numbers=True),
-    "percentile_approx": Kind("approx_percentile", _same, 2, numbers=True),
-    "collect_list": Kind("collect_list", pa.list_),
-    "array_agg": Kind("collect_list", pa.list_),
-    "collect_set": Kind("collect_set", pa.list_),
-    "bool_and": Kind("bool_and", _BOOL),
-    "every": Kind("bool_and", _BOOL),
-    "bool_or": Kind("bool_or", _BOOL),
-    "any": Kind("bool_or", _BOOL),
-    "some": Kind("bool_or", _BOOL),
-    "min_by": Kind("min_by", _same, 2),
-    "max_by": Kind("max_by", _same, 2),
+KINDS: Final[dict[str, AggregateKind]] = {
+    "count": AggregateKind("count", _COUNT),
+    "count_if": AggregateKind("count_all", _COUNT),
+    "sum": AggregateKind("sum", _sum, numbers=True),
+    "min": AggregateKind("min", _same),
+    "max": AggregateKind("max", _same),
+    "avg": AggregateKind("avg", _avg, numbers=True),
+    "mean": AggregateKind("avg", _avg, numbers=True),
+    "approx_count_distinct": AggregateKind("approx_count_distinct", _COUNT),
+    "first": AggregateKind("first", _same),
+    "first_value": AggregateKind("first", _same),
+    "any_value": AggregateKind("first", _same),
+    "last": AggregateKind("last", _same),
+    "last_value": AggregateKind("last", _same),
+    "stddev": AggregateKind("stddev_samp", _DOUBLE, numbers=True),
+    "std": AggregateKind("stddev_samp", _DOUBLE, numbers=True),
+    "stddev_samp": AggregateKind("stddev_samp", _DOUBLE, numbers=True),
+    "stddev_pop": AggregateKind("stddev_pop", _DOUBLE, numbers=True),
+    "variance": AggregateKind("var_samp", _DOUBLE, numbers=True),
+    "var_samp": AggregateKind("var_samp", _DOUBLE, numbers=True),
+    "var_pop": AggregateKind("var_pop", _DOUBLE, numbers=True),
+    "median": AggregateKind("percentile", _DOUBLE, numbers=True),
+    "percentile": AggregateKind("percentile", _DOUBLE, 2, numbers=True),
+    "percentile_cont": AggregateKind("percentile", _DOUBLE, numbers=True),
+    "approx_percentile": AggregateKind("approx_percentile", _same, 2, numbers=True),
+    "percentile_approx": AggregateKind("approx_percentile", _same, 2, numbers=True),
+    "collect_list": AggregateKind("collect_list", pa.list_),
+    "array_agg": AggregateKind("collect_list", pa.list_),
+    "collect_set": AggregateKind("collect_set", pa.list_),
+    "bool_and": AggregateKind("bool_and", _BOOL),
+    "every": AggregateKind("bool_and", _BOOL),
+    "bool_or": AggregateKind("bool_or", _BOOL),
+    "any": AggregateKind("bool_or", _BOOL),
+    "some": AggregateKind("bool_or", _BOOL),
+    "min_by": AggregateKind("min_by", _same, 2),
+    "max_by": AggregateKind("max_by", _same, 2),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class AggregateCall:
     """An aggregate as it was written, taken apart. `arguments` are expressions of the input."""
 
     node: exp.Expr
-    kind: Kind
+    kind: AggregateKind
     function: AggregateFunction
     arguments: tuple[exp.Expr, ...]
     where: exp.Expr | None
@@ -120,7 +120,7 @@ def is_aggregate(node: exp.Expr) -> bool:
     return isinstance(node, exp.Anonymous) and str(node.this).lower() in KINDS
 
 
-def take_apart(node: exp.Expr) -> Call:
+def take_apart(node: exp.Expr) -> AggregateCall:
     """The parts of an aggregate call. Raises UnsupportedQuery."""
     where = node.expression.this if isinstance(node, exp.Filter) else None
     inner = node.this if isinstance(node, exp.Filter) else node
@@ -146,15 +146,17 @@ def _within_group(node: exp.Expr, name: str, arguments: list[exp.Expr], ordered:
     return [item.this, exp.Literal.number(repr(fraction))]
 
 
-def _call(node: exp.Expr, name: str, arguments: list[exp.Expr], where: exp.Expr | None) -> Call:
+def _call(node: exp.Expr, name: str, arguments: list[exp.Expr], where: exp.Expr | None) -> AggregateCall:
     kind = KINDS[name]
     if len(arguments) == 1 and isinstance(arguments[0], exp.Distinct):
         return _distinct(node, name, list(arguments[0].expressions), where)
     if name == "count" and len(arguments) == 1 and isinstance(arguments[0], exp.Star | exp.Literal):
-        return Call(node, kind, "count_all", (), where)
+        return AggregateCall(node, kind, "count_all", (), where)
     if name == "count_if":
         _counted(node, arguments, 1)
-        return Call(node, kind, "count_all", (), arguments[0] if where is None else exp.and_(where, arguments[0]))
+        return AggregateCall(
+            node, kind, "count_all", (), arguments[0] if where is None else exp.and_(where, arguments[0])
+        )
     if kind.function in {"first", "last"}:
         arguments, where = _ignoring_nulls(arguments, where)
     if name == "approx_count_distinct" and len(arguments) == 2:
@@ -165,9 +167,9 @@ def _call(node: exp.Expr, name: str, arguments: list[exp.Expr], where: exp.Expr 
         arguments = [*arguments, exp.Literal.number("0.5")]
     if kind.function in {"percentile", "approx_percentile"}:
         _counted(node, arguments, 2)
-        return Call(node, kind, kind.function, (arguments[0],), where, _fraction(node, arguments[1]))
+        return AggregateCall(node, kind, kind.function, (arguments[0],), where, _fraction(node, arguments[1]))
     _counted(node, arguments, kind.arguments)
-    return Call(node, kind, kind.function, tuple(arguments), where)
+    return AggregateCall(node, kind, kind.function, tuple(arguments), where)
 
 
 def _counted(node: exp.Expr, arguments: list[exp.Expr], count: int) -> None:
@@ -177,14 +179,14 @@ def _counted(node: exp.Expr, arguments: list[exp.Expr], count: int) -> None:
         )
 
 
-def _distinct(node: exp.Expr, name: str, arguments: list[exp.Expr], where: exp.Expr | None) -> Call:
+def _distinct(node: exp.Expr, name: str, arguments: list[exp.Expr], where: exp.Expr | None) -> AggregateCall:
     if name != "count":
         raise unsupported(
             node, written(node), "DISTINCT stands only in count(DISTINCT …)", "collect_set(…), or .dedup(…)"
         )
     if len(arguments) > 1:
         arguments = [_together(arguments)]
-    return Call(node, KINDS["count"], "count_distinct", tuple(arguments), where)
+    return AggregateCall(node, KINDS["count"], "count_distinct", tuple(arguments), where)
 
 
 def _together(arguments: list[exp.Expr]) -> exp.Expr:

@@ -49,7 +49,7 @@ class Compiler:
         self.types.add(place, operator.schema)
         return place
 
-    def settled(self, relation: Relation, step: str = "") -> Relation:
+    def materialised(self, relation: Relation, step: str = "") -> Relation:
         """The relation as rows of an operator: its query becomes a Project if it is one."""
         if relation.hidden:
             scope = Scope.of(relation, "", self.types)
@@ -89,13 +89,13 @@ class Compiler:
             raise
 
     def _python(self, step: plan.PythonStep) -> Relation:
-        below = self.settled(self.node(step.input), step.name)
+        below = self.materialised(self.node(step.input), step.name)
         roles = below.roles if step.kind == "filter" else _kept(below.roles, step.schema)
         place = self.add(physical.Python(below.place, step, step.schema, roles.time))
         return replace(below, place=place, schema=step.schema, roles=roles)
 
     def _dedup(self, step: plan.DedupStep) -> Relation:
-        below = self.settled(self.node(step.input), step.name)
+        below = self.materialised(self.node(step.input), step.name)
         keys = tuple(_column(step, below.schema, key) for key in step.keys)
         if below.roles.time is None:
             raise UnsupportedQuery(
@@ -107,10 +107,10 @@ class Compiler:
         return replace(below, place=place)
 
     def session(self, place: int, node: exp.Expr, step: str) -> None:
-        """Remember where a session window was written, for `settled_modes`."""
+        """Remember where a session window was written, for `resolve_modes`."""
         self.sessions[place] = (node, step)
 
-    def settled_modes(self) -> None:
+    def resolve_modes(self) -> None:
         """In mode `update`, what stands below something with state gives closed windows all the same: nothing else could be
         counted on. Raises UnsupportedQuery for sessions as results that change: a session that grows has another start."""
         below = {
@@ -300,8 +300,8 @@ class Query:
     def writer(self, scope: Scope) -> Writer:
         return Writer(scope, self.python)
 
-    def settled(self, relation: Relation) -> Relation:
-        return self.compiler.settled(relation, self.step.name)
+    def materialised(self, relation: Relation) -> Relation:
+        return self.compiler.materialised(relation, self.step.name)
 
     def _union(self, node: exp.Union, known: dict[str, Relation]) -> Relation:
         if node.args.get("distinct"):
@@ -320,7 +320,7 @@ class Query:
         if counts[0] != counts[1]:
             raise unsupported(node, "UNION ALL", f"the sides have {counts[0]} and {counts[1]} columns")
         names = sides[0].schema.names
-        settled = [self.settled(side) for side in self._alike(sides, names)]
+        settled = [self.materialised(side) for side in self._alike(sides, names)]
         roles = settled[0].roles if settled[0].roles == settled[1].roles else replace(
             settled[0].roles, start=None, end=None, size_us=None, slide_us=None,
             time=settled[0].roles.time if settled[0].roles.time == settled[1].roles.time else None,
@@ -355,8 +355,8 @@ class Query:
         scope, conditions = joins.from_clause(self, node, known, conditions)
         named = self._names(node, scope)
         qualify = conjuncts(node.args["qualify"].this) if node.args.get("qualify") else []
-        if group_by.wanted(node):
-            scope, named, conditions, qualify = group_by.compile_group(self, node, scope, named, conditions)
+        if group_by.is_aggregate_query(node):
+            scope, named, conditions, qualify = group_by.compile_group_by(self, node, scope, named, conditions)
         if qualify or any(isinstance(item, exp.Window) for _, item in named):
             return top.ranked(self, scope, named, conditions, qualify)
         return self.projected(scope, named, conditions)

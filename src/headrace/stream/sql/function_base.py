@@ -14,7 +14,7 @@ from headrace.stream.sql.types import Typed
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class FunctionCall:
     """A call as it is being written."""
 
     node: exp.Anonymous
@@ -42,20 +42,20 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class ScalarFunction:
     """A scalar function. `most` None: any number of arguments."""
 
     least: int
     most: int | None
-    write: Callable[[Call], str]
+    write: Callable[[FunctionCall], str]
 
 
-def template(pattern: str, least: int = 1, most: int | None = -1, *defaults: str) -> Function:
+def template(pattern: str, least: int = 1, most: int | None = -1, *defaults: str) -> ScalarFunction:
     """A function that is a pattern of its arguments: `{0}`; `defaults` for those that may be left out."""
     most = least + len(defaults) if most == -1 else most
 
-    def write(call: Call) -> str:
+    def write(call: FunctionCall) -> str:
         given = [sql for sql, _ in call.arguments]
         return pattern.format(*given, *defaults[len(given) - least :], all=", ".join(given))
 
-    return Function(least, most, write)
+    return ScalarFunction(least, most, write)

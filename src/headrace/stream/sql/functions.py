@@ -14,13 +14,13 @@ from sqlglot import exp
 
 from headrace.stream.sql import functions_data, functions_math, functions_text, functions_time, restrictions
 from headrace.stream.sql.dialect import unsupported, written
-from headrace.stream.sql.function_base import Call, Function
+from headrace.stream.sql.function_base import FunctionCall, ScalarFunction
 from headrace.stream.sql.types import Typed
 
 element = functions_data.element
 fraction_of_minute = functions_time.fraction_of_minute
 
-TABLE: Final[dict[str, Function]] = {
+TABLE: Final[dict[str, ScalarFunction]] = {
     **functions_text.TABLE,
     **functions_time.TABLE,
     **functions_math.TABLE,
@@ -72,14 +72,14 @@ def call(name: str, arguments: list[Typed], node: exp.Expr) -> str:
     anonymous = node if isinstance(node, exp.Anonymous) else exp.Anonymous(this=name, expressions=_operands(node))
     if anonymous is not node:
         anonymous.parent = node
-    return function.write(Call(anonymous, arguments))
+    return function.write(FunctionCall(anonymous, arguments))
 
 
 def _operands(node: exp.Expr) -> list[exp.Expr]:
     return [item.copy() for item in (node.args.get("this"), node.args.get("expression")) if isinstance(item, exp.Expr)]
 
 
-def _count(function: Function) -> str:
+def _count(function: ScalarFunction) -> str:
     if function.most is None:
         return f"{function.least} arguments or more"
     if function.least == function.most:

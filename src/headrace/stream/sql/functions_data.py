@@ -8,7 +8,7 @@ from typing import Final
 import pyarrow as pa
 
 from headrace.stream.sql import arithmetic
-from headrace.stream.sql.function_base import Call, Function, template
+from headrace.stream.sql.function_base import FunctionCall, ScalarFunction, template
 from headrace.stream.sql.types import literal, sql_type
 
 
@@ -21,7 +21,7 @@ def element(array: str, index: str) -> str:
     )
 
 
-def _element_at(call: Call) -> str:
+def _element_at(call: FunctionCall) -> str:
     """From 1, from behind if negative; beyond the end an error; of a map its value or NULL."""
     collection, index = call.sql(0), call.sql(1)
     if pa.types.is_map(call.type(0)):
@@ -34,14 +34,14 @@ def _element_at(call: Call) -> str:
     )
 
 
-def _try_element_at(call: Call) -> str:
+def _try_element_at(call: FunctionCall) -> str:
     collection, index = call.sql(0), call.sql(1)
     if pa.types.is_map(call.type(0)):
         return f"{collection}[{index}]"
     return f"CASE WHEN {index} = 0 THEN error('array index 0: it counts from 1') ELSE {collection}[{index}] END"
 
 
-def _slice(call: Call) -> str:
+def _slice(call: FunctionCall) -> str:
     """So many from a place on, which counts from 1, or from behind if it is negative; none, if that is before the first."""
     array, start, length = (call.sql(place) for place in range(3))
     first = f"CASE WHEN {start} > 0 THEN {start} ELSE len({array}) + {start} + 1 END"
@@ -55,7 +55,7 @@ def _slice(call: Call) -> str:
 _PATH: Final = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_]*|\[\d+\]|\['[^'\"]+'\])*")
 
 
-def _get_json_object(call: Call) -> str:
+def _get_json_object(call: FunctionCall) -> str:
     """The text of a value; objects and arrays as JSON; NULL if it is not there or the text is no JSON."""
     path = call.text(1, "the path")
     if not _PATH.fullmatch(path):
@@ -65,17 +65,17 @@ def _get_json_object(call: Call) -> str:
     return f"CASE WHEN json_valid({text}) THEN json_extract_string({text}, {literal(path)}) END"
 
 
-def _nullif(call: Call) -> str:
+def _nullif(call: FunctionCall) -> str:
     one, other = arithmetic.doubled(call.arguments)
     return f"CASE WHEN {one[0]} = {other[0]} THEN NULL ELSE {call.sql(0)} END"
 
 
-def _nvl2(call: Call) -> str:
+def _nvl2(call: FunctionCall) -> str:
     there, absent = (sql for sql, _ in arithmetic.widened(call.arguments[1:]))
     return f"CASE WHEN {call.sql(0)} IS NOT NULL THEN {there} ELSE {absent} END"
 
 
-def _struct(call: Call) -> str:
+def _struct(call: FunctionCall) -> str:
     if len(call.arguments) % 2:
         raise call.unsupported("it takes pairs of name and value")
     pairs = [
@@ -84,7 +84,7 @@ def _struct(call: Call) -> str:
     return "{" + ", ".join(pairs) + "}"
 
 
-def _sequence(call: Call) -> str:
+def _sequence(call: FunctionCall) -> str:
     if not pa.types.is_integer(call.type(0)):
         raise call.unsupported("it counts integers here")
     first, last = call.sql(0), call.sql(1)
@@ -92,7 +92,7 @@ def _sequence(call: Call) -> str:
     return f"CAST(generate_series({first}, {last}, {step}) AS {sql_type(call.type(0))}[])"
 
 
-def _map(call: Call) -> str:
+def _map(call: FunctionCall) -> str:
     if len(call.arguments) % 2:
         raise call.unsupported("it takes pairs of key and value")
     keys = [sql for sql, _ in call.arguments[::2]]
@@ -100,7 +100,7 @@ def _map(call: Call) -> str:
     return f"MAP([{', '.join(keys)}], [{', '.join(values)}])"
 
 
-def _reverse_or(call: Call) -> str:
+def _reverse_or(call: FunctionCall) -> str:
     return f"list_reverse({call.sql(0)})" if pa.types.is_list(call.type(0)) else _characters_reversed(call.sql(0))
 
 
@@ -109,7 +109,7 @@ def _characters_reversed(sql: str) -> str:
     return f"array_to_string(list_reverse(string_split({sql}, '')), '')"
 
 
-def _decode(call: Call) -> str:
+def _decode(call: FunctionCall) -> str:
     """decode(x, search, result, …[, default]): a CASE in which NULL equals NULL."""
     pairs = call.arguments[1:]
     branches = "".join(
@@ -119,27 +119,27 @@ def _decode(call: Call) -> str:
     return f"CASE{branches}{f' ELSE {pairs[-1][0]}' if len(pairs) % 2 else ''} END"
 
 
-def _size(call: Call) -> str:
+def _size(call: FunctionCall) -> str:
     function = "cardinality" if pa.types.is_map(call.type(0)) else "len"
     return f"CAST({function}({call.sql(0)}) AS INTEGER)"
 
 
-TABLE: Final[dict[str, Function]] = {
-    "coalesce": Function(1, None, lambda call: f"coalesce({', '.join(sql for sql, _ in call.arguments)})"),
+TABLE: Final[dict[str, ScalarFunction]] = {
+    "coalesce": ScalarFunction(1, None, lambda call: f"coalesce({', '.join(sql for sql, _ in call.arguments)})"),
     "nvl": template("coalesce({0}, {1})", 2),
     "ifnull": template("coalesce({0}, {1})", 2),
-    "nvl2": Function(3, 3, _nvl2),
-    "nullif": Function(2, 2, _nullif),
+    "nvl2": ScalarFunction(3, 3, _nvl2),
+    "nullif": ScalarFunction(2, 2, _nullif),
     "zeroifnull": template("coalesce({0}, 0)"),
     "nullifzero": template("nullif({0}, 0)"),
     "isnull": template("({0} IS NULL)"),
     "isnotnull": template("({0} IS NOT NULL)"),
     "equal_null": template("({0} IS NOT DISTINCT FROM {1})", 2),
-    "decode": Function(3, None, _decode),
-    "array": Function(0, None, lambda call: f"[{', '.join(sql for sql, _ in call.arguments)}]"),
-    "size": Function(1, 1, _size),
-    "cardinality": Function(1, 1, _size),
-    "array_size": Function(1, 1, _size),
+    "decode": ScalarFunction(3, None, _decode),
+    "array": ScalarFunction(0, None, lambda call: f"[{', '.join(sql for sql, _ in call.arguments)}]"),
+    "size": ScalarFunction(1, 1, _size),
+    "cardinality": ScalarFunction(1, 1, _size),
+    "array_size": ScalarFunction(1, 1, _size),
     "array_contains": template(
         "CASE WHEN {0} IS NULL OR {1} IS NULL THEN NULL WHEN list_contains({0}, {1}) THEN TRUE"
         " WHEN list_count({0}) < len({0}) THEN NULL ELSE FALSE END",
@@ -166,18 +166,18 @@ TABLE: Final[dict[str, Function]] = {
         2,
         "TRUE",
     ),
-    "slice": Function(3, 3, _slice),
+    "slice": ScalarFunction(3, 3, _slice),
     "get": template("{0}[CASE WHEN {1} >= 0 THEN CAST({1} AS BIGINT) + 1 END]", 2),
-    "element_at": Function(2, 2, _element_at),
-    "try_element_at": Function(2, 2, _try_element_at),
-    "sequence": Function(2, 2, _sequence),
-    "map": Function(2, None, _map),
+    "element_at": ScalarFunction(2, 2, _element_at),
+    "try_element_at": ScalarFunction(2, 2, _try_element_at),
+    "sequence": ScalarFunction(2, 2, _sequence),
+    "map": ScalarFunction(2, None, _map),
     "map_keys": template("map_keys({0})"),
     "map_values": template("map_values({0})"),
     "map_contains_key": template("map_contains({0}, {1})", 2),
-    "named_struct": Function(2, None, _struct),
-    "reverse": Function(1, 1, _reverse_or),
-    "get_json_object": Function(2, 2, _get_json_object),
+    "named_struct": ScalarFunction(2, None, _struct),
+    "reverse": ScalarFunction(1, 1, _reverse_or),
+    "get_json_object": ScalarFunction(2, 2, _get_json_object),
     "json_array_length": template(
         "CASE WHEN json_valid({0}) THEN CASE WHEN json_type({0}) = 'ARRAY'"
         " THEN CAST(json_array_length({0}) AS INTEGER) END END"

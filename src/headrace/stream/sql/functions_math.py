@@ -8,14 +8,14 @@ import pyarrow as pa
 
 from headrace.stream.schema import type_name
 from headrace.stream.sql import arithmetic, casts
-from headrace.stream.sql.function_base import Call, Function, template
+from headrace.stream.sql.function_base import FunctionCall, ScalarFunction, template
 from headrace.stream.sql.types import sql_type
 
 
-def _round(half: str) -> Function:
+def _round(half: str) -> ScalarFunction:
     """Round to a number of digits after the point (negative: before it). The type stays; the scale of a decimal shrinks."""
 
-    def write(call: Call) -> str:
+    def write(call: FunctionCall) -> str:
         kind, digits = call.type(0), call.sql(1, "0")
         if pa.types.is_decimal(kind):
             return _rounded_decimal(f"{half}({call.sql(0)}, {digits})", kind, digits)
@@ -23,7 +23,7 @@ def _round(half: str) -> Function:
             return _rounded_as_written(half, call.sql(0), digits, sql_type(kind))
         return f"CAST({half}({call.sql(0)}, {digits}) AS {sql_type(kind)})"
 
-    return Function(1, 2, write)
+    return ScalarFunction(1, 2, write)
 
 
 def _rounded_decimal(sql: str, kind: pa.Decimal128Type, digits: str) -> str:
@@ -36,14 +36,14 @@ def _rounded_decimal(sql: str, kind: pa.Decimal128Type, digits: str) -> str:
     return f"CAST({sql} AS DECIMAL({min(precision, 38)},{scale}))"
 
 
-def _bit_count(call: Call) -> str:
+def _bit_count(call: FunctionCall) -> str:
     """Of 64 bits, whatever the type."""
     if not (pa.types.is_integer(call.type(0)) or pa.types.is_boolean(call.type(0))):
         raise call.unsupported(f"it counts the bits of integers, not of {type_name(call.type(0))}", "CAST(… AS bigint)")
     return f"CAST(bit_count(CAST({call.sql(0)} AS BIGINT)) AS INTEGER)"
 
 
-def _hex(call: Call) -> str:
+def _hex(call: FunctionCall) -> str:
     """Of a text or binary its bytes; of a number without what is behind its point."""
     kind = call.type(0)
     if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_integer(kind):
@@ -57,10 +57,10 @@ def _rounded_as_written(half: str, sql: str, digits: str, kind: str) -> str:
     return f"CASE WHEN abs({sql}) < 1e15 THEN {exact} ELSE CAST({half}({sql}, {digits}) AS {kind}) END"
 
 
-def _whole(function: str) -> Function:
+def _whole(function: str) -> ScalarFunction:
     """ceil and floor give integers, of NaN 0, and raise where there is none; of a decimal a decimal without fraction."""
 
-    def write(call: Call) -> str:
+    def write(call: FunctionCall) -> str:
         kind = call.type(0)
         if pa.types.is_decimal(kind):
             return f"CAST({function}({call.sql(0)}) AS DECIMAL({min(kind.precision - kind.scale + 1, 38)},0))"
@@ -69,17 +69,17 @@ def _whole(function: str) -> Function:
         whole = f"{function}(CAST({call.sql(0)} AS DOUBLE))"
         return f"CASE WHEN isnan({whole}) THEN 0 ELSE CAST({whole} AS BIGINT) END"
 
-    return Function(1, 1, write)
+    return ScalarFunction(1, 1, write)
 
 
-def _double(pattern: str, count: int = 1) -> Function:
-    def write(call: Call) -> str:
+def _double(pattern: str, count: int = 1) -> ScalarFunction:
+    def write(call: FunctionCall) -> str:
         return pattern.format(*(f"CAST({sql} AS DOUBLE)" for sql, _ in call.arguments))
 
-    return Function(count, count, write)
+    return ScalarFunction(count, count, write)
 
 
-def _log(call: Call) -> str:
+def _log(call: FunctionCall) -> str:
     """log(x) is the natural one; log(base, x). Of what is not positive: NULL."""
     if len(call.arguments) == 1:
         return _positive(f"CAST({call.sql(0)} AS DOUBLE)", "ln({0})")
@@ -91,37 +91,37 @@ def _positive(sql: str, pattern: str) -> str:
     return f"CASE WHEN {sql} > 0 THEN {pattern.format(sql)} END"
 
 
-def _logarithm(pattern: str) -> Function:
-    return Function(1, 1, lambda call: _positive(f"CAST({call.sql(0)} AS DOUBLE)", pattern))
+def _logarithm(pattern: str) -> ScalarFunction:
+    return ScalarFunction(1, 1, lambda call: _positive(f"CAST({call.sql(0)} AS DOUBLE)", pattern))
 
 
-def _mod(call: Call) -> str:
+def _mod(call: FunctionCall) -> str:
     return arithmetic.write("%", call.arguments[0], call.arguments[1], call.node)
 
 
-def _pmod(call: Call) -> str:
+def _pmod(call: FunctionCall) -> str:
     return arithmetic.positive_rest(call.arguments[0], call.arguments[1], call.node)
 
 
-def _try_divide(call: Call) -> str:
+def _try_divide(call: FunctionCall) -> str:
     quotient = arithmetic.write("/", call.arguments[0], call.arguments[1], call.node)
     return f"CASE WHEN {call.sql(1)} <> 0 THEN {quotient} END"
 
 
-def _extreme(function: str) -> Function:
+def _extreme(function: str) -> ScalarFunction:
     """The greatest or least of what is not NULL; all in the widest type."""
 
-    def write(call: Call) -> str:
+    def write(call: FunctionCall) -> str:
         arithmetic.ordered(call.node, call.type(0))
         return f"{function}({', '.join(sql for sql, _ in call.arguments)})"
 
-    return Function(2, None, write)
+    return ScalarFunction(2, None, write)
 
 
-def _shift(operator: str) -> Function:
+def _shift(operator: str) -> ScalarFunction:
     """Java's: by the last bits of the count alone, and what leaves the type is lost."""
 
-    def write(call: Call) -> str:
+    def write(call: FunctionCall) -> str:
         value, bits = call.sql(0), 64 if call.type(0) == pa.int64() else 32
         count = f"CAST({call.sql(1)} & {bits - 1} AS INTEGER)"
         kind = sql_type(call.type(0)) if bits == 64 else "INTEGER"
@@ -131,7 +131,7 @@ def _shift(operator: str) -> Function:
         shifted = f"CAST({value} AS HUGEINT) * (CAST(1 AS HUGEINT) << {count})"
         return f"CAST((({shifted} + {half}) % {all_} + {all_}) % {all_} - {half} AS {kind})"
 
-    return Function(2, 2, write)
+    return ScalarFunction(2, 2, write)
 
 
 _BUCKET: Final = (
@@ -146,7 +146,7 @@ _BUCKET: Final = (
 _SMALL: Final = 1e-5
 """Below, 1 + x has lost digits of x, and three terms of the series have not."""
 
-TABLE: Final[dict[str, Function]] = {
+TABLE: Final[dict[str, ScalarFunction]] = {
     "abs": template("abs({0})"),
     "sign": _double("CASE WHEN isnan({0}) OR {0} = 0 THEN {0} ELSE CAST(sign({0}) AS DOUBLE) END"),
     "signum": _double("CASE WHEN isnan({0}) OR {0} = 0 THEN {0} ELSE CAST(sign({0}) AS DOUBLE) END"),
@@ -165,7 +165,7 @@ TABLE: Final[dict[str, Function]] = {
         f"CASE WHEN abs({{0}}) < {_SMALL} THEN {{0}} * (1 + {{0}} / 2 + {{0}} * {{0}} / 6) ELSE exp({{0}}) - 1 END"
     ),
     "ln": _logarithm("ln({0})"),
-    "log": Function(1, 2, _log),
+    "log": ScalarFunction(1, 2, _log),
     "log10": _logarithm("log10({0})"),
     "log2": _logarithm("log2({0})"),
     "log1p": _double(
@@ -193,17 +193,17 @@ TABLE: Final[dict[str, Function]] = {
     ),
     "pi": template("pi()", 0),
     "e": template("exp(CAST(1 AS DOUBLE))", 0),
-    "mod": Function(2, 2, _mod),
-    "pmod": Function(2, 2, _pmod),
-    "try_divide": Function(2, 2, _try_divide),
+    "mod": ScalarFunction(2, 2, _mod),
+    "pmod": ScalarFunction(2, 2, _pmod),
+    "try_divide": ScalarFunction(2, 2, _try_divide),
     "greatest": _extreme("greatest"),
     "least": _extreme("least"),
     "isnan": _double("coalesce(isnan({0}), FALSE)"),
     "nanvl": _double("CASE WHEN isnan({0}) THEN {1} ELSE {0} END", 2),
     "shiftleft": _shift("<<"),
     "shiftright": _shift(">>"),
-    "bit_count": Function(1, 1, _bit_count),
+    "bit_count": ScalarFunction(1, 1, _bit_count),
     "bin": template("bin(CAST(trunc({0}) AS BIGINT))"),
-    "hex": Function(1, 1, _hex),
-    "width_bucket": Function(4, 4, lambda call: f"CAST({_double(_BUCKET, 4).write(call)} AS BIGINT)"),
+    "hex": ScalarFunction(1, 1, _hex),
+    "width_bucket": ScalarFunction(4, 4, lambda call: f"CAST({_double(_BUCKET, 4).write(call)} AS BIGINT)"),
 }

@@ -9,7 +9,7 @@ from typing import Final
 import pyarrow as pa
 
 from headrace.stream.sql import casts
-from headrace.stream.sql.function_base import Call, Function, template
+from headrace.stream.sql.function_base import FunctionCall, ScalarFunction, template
 from headrace.stream.sql.types import literal
 
 _JAVA_ONLY: Final = (
@@ -27,7 +27,7 @@ _JAVA_ONLY: Final = (
 """What Java's regular expressions have and RE2, which DuckDB uses to stay linear in the text, has not."""
 
 
-def pattern(call: Call, place: int) -> str:
+def pattern(call: FunctionCall, place: int) -> str:
     """A regular expression as a DuckDB literal. Raises UnsupportedQuery for what only Java has."""
     text = call.text(place, "the regular expression")
     for only, what in _JAVA_ONLY:
@@ -38,16 +38,16 @@ def pattern(call: Call, place: int) -> str:
     return literal(text)
 
 
-def _regexp_extract(call: Call) -> str:
+def _regexp_extract(call: FunctionCall) -> str:
     # Spark's group is 1 unless it is said, and no match is the empty string: as in DuckDB.
     return f"regexp_extract({call.sql(0)}, {pattern(call, 1)}, {call.sql(2, '1')})"
 
 
-def _regexp_extract_all(call: Call) -> str:
+def _regexp_extract_all(call: FunctionCall) -> str:
     return f"regexp_extract_all({call.sql(0)}, {pattern(call, 1)}, {call.sql(2, '1')})"
 
 
-def _regexp_replace(call: Call) -> str:
+def _regexp_replace(call: FunctionCall) -> str:
     replacement = call.text(2, "the replacement")
     if re.search(r"\$\d\d|\$\{", replacement):
         raise call.unsupported("groups in the replacement are $0 to $9")
@@ -55,11 +55,11 @@ def _regexp_replace(call: Call) -> str:
     return f"regexp_replace({call.sql(0)}, {pattern(call, 1)}, {literal(dollars.replace(chr(92) + '$', '$'))}, 'g')"
 
 
-def _regexp_count(call: Call) -> str:
+def _regexp_count(call: FunctionCall) -> str:
     return f"CAST(len(regexp_extract_all({call.sql(0)}, {pattern(call, 1)})) AS INTEGER)"
 
 
-def _split(call: Call) -> str:
+def _split(call: FunctionCall) -> str:
     """Spark: `limit` > 0: at most that many parts; the separator is a regular expression."""
     if len(call.arguments) > 2:
         raise call.unsupported("split() has no limit here", "split(text, pattern)")
@@ -67,7 +67,7 @@ def _split(call: Call) -> str:
     return f"CASE WHEN {text} = '' THEN [''] ELSE regexp_split_to_array({text}, {_something(call, 1)}) END"
 
 
-def _something(call: Call, place: int) -> str:
+def _something(call: FunctionCall, place: int) -> str:
     """A regular expression that does not match nothing, or is nothing: Java would give an empty part more."""
     text = call.text(place, "the regular expression")
     with suppress(re.error):
@@ -76,7 +76,7 @@ def _something(call: Call, place: int) -> str:
     return pattern(call, place)
 
 
-def _substring(call: Call) -> str:
+def _substring(call: FunctionCall) -> str:
     """Counted from 1; 0 is as 1; from behind if negative (and what lies in front of the text counts)."""
     text, start = call.sql(0), call.sql(1)
     begin = f"CASE WHEN {start} = 0 THEN 1 WHEN {start} > 0 THEN {start} ELSE length({text}) + {start} + 1 END"
@@ -94,14 +94,14 @@ def _least(sql: str, bound: int = 0) -> str:
     return f"CASE WHEN ({sql}) < {bound} THEN {bound} ELSE ({sql}) END"
 
 
-def _concat(call: Call) -> str:
+def _concat(call: FunctionCall) -> str:
     """NULL if one is NULL (DuckDB's concat leaves it out)."""
     if call.arguments and all(pa.types.is_list(kind) for _, kind in call.arguments):
         return "(" + " || ".join(sql for sql, _ in call.arguments) + ")"
     return "(" + " || ".join(casts.text(sql, kind) for sql, kind in call.arguments) + ")" if call.arguments else "''"
 
 
-def _concat_ws(call: Call) -> str:
+def _concat_ws(call: FunctionCall) -> str:
     parts = [
         f"CASE WHEN list_count({sql}) > 0 THEN array_to_string({sql}, {call.sql(0)}) END"
         if pa.types.is_list(kind)
@@ -111,7 +111,7 @@ def _concat_ws(call: Call) -> str:
     return f"concat_ws({', '.join([call.sql(0), *parts])})" if parts else "''"
 
 
-def _locate(call: Call) -> str:
+def _locate(call: FunctionCall) -> str:
     """locate(sub, text[, from]): counted from 1, 0 if it is not there."""
     if len(call.arguments) < 3:
         return f"CAST(instr({call.sql(1)}, {call.sql(0)}) AS INTEGER)"
@@ -120,13 +120,13 @@ def _locate(call: Call) -> str:
     return f"CAST(CASE WHEN {start} < 1 THEN 0 WHEN {call.sql(0)} = '' AND {found} IS NOT NULL THEN 1 WHEN {found} = 0 THEN 0 ELSE {found} + {start} - 1 END AS INTEGER)"
 
 
-def _pad(side: str) -> Function:
-    def write(call: Call) -> str:
+def _pad(side: str) -> ScalarFunction:
+    def write(call: FunctionCall) -> str:
         text, length, fill = call.sql(0), call.sql(1), call.sql(2, "' '")
         count = f"CAST({_least(length)} AS INTEGER)"
         return f"CASE WHEN {fill} = '' THEN left({text}, {count}) ELSE {side}({text}, {count}, {fill}) END"
 
-    return Function(2, 3, write)
+    return ScalarFunction(2, 3, write)
 
 
 _INITCAP: Final = "list_aggregate(list_transform(string_split({0}, ' '), lambda w: upper(left(w, 1)) || lower(substring(w, 2))), 'string_agg', ' ')"
@@ -144,7 +144,7 @@ _URL_PARTS: Final = {
 }
 
 
-def _parse_url(call: Call) -> str:
+def _parse_url(call: FunctionCall) -> str:
     """parse_url(url, part[, key]): NULL if the part is not there."""
     part = call.text(1, "the part of the URL")
     if part not in _URL_PARTS:
@@ -159,7 +159,7 @@ def _matched(sql: str, regexp: str) -> str:
     return f"CASE WHEN regexp_matches({sql}, {literal(regexp)}) THEN regexp_extract({sql}, {literal(regexp)}, 1) END"
 
 
-TABLE: Final[dict[str, Function]] = {
+TABLE: Final[dict[str, ScalarFunction]] = {
     "upper": template("upper({0})"),
     "ucase": template("upper({0})"),
     "lower": template("lower({0})"),
@@ -181,8 +181,8 @@ TABLE: Final[dict[str, Function]] = {
     "right": template(f"right({{0}}, CAST({_least('{1}')} AS BIGINT))", 2),
     "lpad": _pad("lpad"),
     "rpad": _pad("rpad"),
-    "substring": Function(2, 3, _substring),
-    "substr": Function(2, 3, _substring),
+    "substring": ScalarFunction(2, 3, _substring),
+    "substr": ScalarFunction(2, 3, _substring),
     "substring_index": template(
         "CASE WHEN {0} IS NULL OR {2} IS NULL THEN NULL WHEN {1} = '' THEN ''"
         " WHEN {2} > 0 THEN array_to_string(list_slice(string_split({0}, {1}), 1, CAST({2} AS BIGINT)), {1})"
@@ -192,26 +192,26 @@ TABLE: Final[dict[str, Function]] = {
     ),
     "split_part": template("split_part({0}, {1}, CAST({2} AS BIGINT))", 3),
     "instr": template("CAST(instr({0}, {1}) AS INTEGER)", 2),
-    "locate": Function(2, 3, _locate),
-    "position": Function(2, 3, _locate),
+    "locate": ScalarFunction(2, 3, _locate),
+    "position": ScalarFunction(2, 3, _locate),
     "startswith": template("starts_with({0}, {1})", 2),
     "endswith": template("ends_with({0}, {1})", 2),
     "contains": template("contains({0}, {1})", 2),
     "ascii": template("ascii({0})"),
     "chr": template("CASE WHEN {0} < 0 THEN '' ELSE chr(CAST({0} % 256 AS INTEGER)) END"),
     "char": template("CASE WHEN {0} < 0 THEN '' ELSE chr(CAST({0} % 256 AS INTEGER)) END"),
-    "concat": Function(0, None, _concat),
-    "concat_ws": Function(1, None, _concat_ws),
+    "concat": ScalarFunction(0, None, _concat),
+    "concat_ws": ScalarFunction(1, None, _concat_ws),
     "levenshtein": template("CAST(levenshtein({0}, {1}) AS INTEGER)", 2),
-    "rlike": Function(2, 2, lambda call: f"regexp_matches({call.sql(0)}, {pattern(call, 1)})"),
-    "regexp": Function(2, 2, lambda call: f"regexp_matches({call.sql(0)}, {pattern(call, 1)})"),
-    "regexp_like": Function(2, 2, lambda call: f"regexp_matches({call.sql(0)}, {pattern(call, 1)})"),
-    "regexp_extract": Function(2, 3, _regexp_extract),
-    "regexp_extract_all": Function(2, 3, _regexp_extract_all),
-    "regexp_replace": Function(3, 3, _regexp_replace),
-    "regexp_count": Function(2, 2, _regexp_count),
-    "split": Function(2, 3, _split),
-    "parse_url": Function(2, 3, _parse_url),
+    "rlike": ScalarFunction(2, 2, lambda call: f"regexp_matches({call.sql(0)}, {pattern(call, 1)})"),
+    "regexp": ScalarFunction(2, 2, lambda call: f"regexp_matches({call.sql(0)}, {pattern(call, 1)})"),
+    "regexp_like": ScalarFunction(2, 2, lambda call: f"regexp_matches({call.sql(0)}, {pattern(call, 1)})"),
+    "regexp_extract": ScalarFunction(2, 3, _regexp_extract),
+    "regexp_extract_all": ScalarFunction(2, 3, _regexp_extract_all),
+    "regexp_replace": ScalarFunction(3, 3, _regexp_replace),
+    "regexp_count": ScalarFunction(2, 2, _regexp_count),
+    "split": ScalarFunction(2, 3, _split),
+    "parse_url": ScalarFunction(2, 3, _parse_url),
     "url_decode": template(
         "CASE WHEN contains(regexp_replace({0}, '%[0-9A-Fa-f]{{2}}', '', 'g'), '%') THEN error('not URL-encoded: ' || {0})"
         " ELSE url_decode(replace({0}, '+', ' ')) END"

@@ -17,7 +17,7 @@ from sqlglot import exp
 from headrace.stream import physical
 from headrace.stream.physical import Hop, Session, Tumble, Window
 from headrace.stream.schema import Field, Schema
-from headrace.stream.sql.aggregate_functions import Call, is_aggregate, nested, take_apart
+from headrace.stream.sql.aggregate_functions import AggregateCall, is_aggregate, nested, take_apart
 from headrace.stream.sql.dialect import unsupported, written
 from headrace.stream.sql.expressions import INTERNAL, Writer, conjuncts, internal, interval_us
 from headrace.stream.sql.relation import Item, Relation, Scope, TimeColumns, item_of, project, time_item, unique
@@ -38,7 +38,7 @@ SAME_WINDOW: Final = Tumble(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Grouped:
+class GroupWindow:
     """A window of a GROUP BY. `node` is the call, or None for GROUP BY window_start, window_end."""
 
     window: Window
@@ -57,7 +57,7 @@ def is_window(node: exp.Expr) -> TypeGuard[exp.Anonymous]:
     return isinstance(node, exp.Anonymous) and str(node.this).lower() in {*_ARGUMENTS, "window"}
 
 
-def read_window(node: exp.Anonymous, writer: Writer) -> Grouped:
+def read_window(node: exp.Anonymous, writer: Writer) -> GroupWindow:
     """The window that a call in GROUP BY is. Raises UnsupportedQuery."""
     function = str(node.this).lower()
     if function == "window":
@@ -74,7 +74,7 @@ def read_window(node: exp.Anonymous, writer: Writer) -> Grouped:
             raise unsupported(node, written(node), "a window must be longer than nothing", _EXAMPLES[function])
     window = _window(node, function, lengths)
     _check_time(node, writer, window)
-    return Grouped(window, node)
+    return GroupWindow(window, node)
 
 
 def _window(node: exp.Expr, function: str, lengths: list[int]) -> Window:
@@ -123,7 +123,7 @@ def _within(window: Window, roles: TimeColumns) -> bool:
 _OWN: Final = ("window_start", "window_end", "window_time")
 
 
-def wanted(node: exp.Select) -> bool:
+def is_aggregate_query(node: exp.Select) -> bool:
     """Whether a SELECT aggregates."""
     if node.args.get("group") or node.args.get("having"):
         return True
@@ -150,7 +150,7 @@ class Group:
     query: Query
     scope: Scope
     writer: Writer
-    window: Grouped | None = None
+    window: GroupWindow | None = None
     inputs: dict[str, Item] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     results: set[str] = field(default_factory=lambda: set(_OWN))
@@ -172,7 +172,7 @@ class Group:
             self.keys[self.input(named)] = item.sql
 
 
-def compile_group(
+def compile_group_by(
     query: Query, node: exp.Select, scope: Scope, named: list[Named], conditions: list[exp.Expr]
 ) -> tuple[Scope, list[Named], list[exp.Expr], list[exp.Expr]]:
     """The scope of the groups; the SELECT list, HAVING and QUALIFY over it."""
@@ -242,7 +242,7 @@ def _add_keys(group: Group, plain: list[tuple[exp.Expr, str]]) -> None:
     roles = group.scope.relation.roles
     columns = {group.writer.column(expression) for expression, _ in plain}
     if group.window is None and _same_window(roles, columns):
-        group.window = Grouped(SAME_WINDOW)
+        group.window = GroupWindow(SAME_WINDOW)
     if group.window is not None:
         time = time_item(group.scope.relation)
         assert time is not None
@@ -359,7 +359,7 @@ def _call(group: Group, node: exp.Expr, alias: str) -> str:
     return group.calls[key]
 
 
-def _added(group: Group, call: Call, alias: str, where: str | None) -> str:
+def _added(group: Group, call: AggregateCall, alias: str, where: str | None) -> str:
     typed = [group.writer.typed(argument) for argument in call.arguments]
     columns = tuple(
         group.input(Item(group.writer.column(argument) or "argument", sql, group.writer.column(argument)))
@@ -377,7 +377,7 @@ def _aggregate(group: Group, conditions: list[exp.Expr]) -> Relation:
     query, compiler = group.query, group.query.compiler
     compiler.refuse_changes(group.scope.relation, "GROUP BY")
     where = [group.writer.condition(condition) for condition in conditions]
-    below = query.settled(_inputs(group, where))
+    below = query.materialised(_inputs(group, where))
     keys = tuple(key for key in group.keys if key != "window_time")
     own = [Field(column, below_type) for column, below_type in _own_fields(group)]
     kinds = [Field(key, below.kind(key)) for key in keys]

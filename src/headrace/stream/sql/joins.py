@@ -455,7 +455,7 @@ class _Join:
         if computed:
             over = Scope.of(first, "", self.both.types)
             first = project(over, [*(item_of(one) for one in first.schema.names), *computed])
-        return self.query.settled(replace(first, hidden=frozenset()))
+        return self.query.materialised(replace(first, hidden=frozenset()))
 
     def _own_names(self, side: int) -> tuple[tuple[str, dict[str, str]], ...]:
         visible = {column: column for column in self.right.schema.names if column not in self.right.hidden}

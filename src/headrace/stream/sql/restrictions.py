@@ -117,7 +117,7 @@ _KINDS: Final[dict[str, Literal["inner", "left", "right", "full"]]] = {
 # --- What Spark's Structured Streaming cannot run, although the embedded engine can ---
 
 
-def spark_restrictions_of(pipeline: plan.Pipeline, compiled: physical.Physical) -> list[UnsupportedQuery]:
+def spark_restrictions_of(pipeline: plan.Pipeline, compiled: physical.PhysicalPlan) -> list[UnsupportedQuery]:
     """A refusal for each construct; empty if Spark can run all."""
     found = [_on_spark(operator, pipeline) for operator in compiled.operators]
     stateful = [operator for operator in compiled.operators if isinstance(operator, physical.STATEFUL)]

@@ -173,7 +173,7 @@ def top(query: Query, relation: Relation, limit: int, keep: list[str]) -> Relati
     per_window = _final(relation, rank)
     if not per_window:
         query.compiler.unwindowed_top(rank.node, query.step.name)
-    below = query.compiler.settled(replace(relation, hidden=frozenset()), query.step.name)
+    below = query.compiler.materialised(replace(relation, hidden=frozenset()), query.step.name)
     number = [Field(rank.column, pa.int32())] if rank.column else []
     schema = Schema((*below.schema.fields, *number))
     place = query.compiler.add(
