@@ -1,8 +1,11 @@
-"""Rows on their way to the process that has the state of their keys: values of the pipeline's own state, put there by the commit
-that acknowledges what they were read from, and removed by the one that processes them.
+"""How a process shares a pipeline with others: rows are exchanged by key, and all processes have one time.
 
-They are kept by shard and belong to the process that has the shard when they are read: nothing is forwarded when
-shards change hands.
+Rows on their way to the process that has the state of their keys are values of the pipeline's own state. The commit that
+acknowledges their input writes them, and the commit that processes them removes them. They are kept by shard and belong to
+the process that has the shard when they are read, so nothing is forwarded when shards change hands.
+
+The order in which `SharedRun.look` reads is essential. The others' progress is read first, then the open claims, then the
+arrived rows: a commit in between is among these rows, and a claim in between lies behind in the queue.
 """
 
 from __future__ import annotations
@@ -92,10 +95,7 @@ class Shuffle:
         return rows.filter(pa.array(own))
 
 
-# What a member does because there are others: rows of their keys go to them, theirs come, and time is that of all.
-#
-# The order of a look is what makes it right. The others' progress is read first, then who has claims open, then the rows
-# that came: a commit in between is among these, and a claim in between lies behind in the queue.
+# --- A slot's part in a shared run ---
 
 
 class SharedRun:

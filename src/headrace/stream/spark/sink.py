@@ -1,4 +1,8 @@
-"""Rows staged by tasks: the executors' half of `batches.py` and `sink.py`. Imports little: every Python worker loads it."""
+"""The data source `headrace` of Spark, as a sink: `df.writeStream` and `df.write` turn rows into messages of a queue.
+
+Tasks stage messages, the driver publishes them: see `stages.py`. Only tasks know the query's id, which identifies the
+checkpoint because Spark keeps it there; they report it with the parts that they have staged.
+"""
 
 from __future__ import annotations
 
@@ -58,10 +62,7 @@ def sends_of(
                 yield maker.arn, entry
 
 
-# The data source `headrace` of Spark, as a sink: `df.writeStream` and `df.write` make rows messages of a queue.
-#
-# Tasks stage, the driver publishes: see `stages.py`. What a task knows and the driver's commit does not is the query: its id
-# is the checkpoint's identity, for Spark keeps it there. Tasks tell it with what they have staged.
+# --- The data source ---
 
 
 QUERY_ID = "sql.streaming.queryId"

@@ -1,4 +1,25 @@
-"""Messages cut into parts that fit into a state value and into a transaction; dead letters that are kept so."""
+"""Messages that tasks have staged, published once: the sink's half of exactly once.
+
+Tasks run anywhere, and perhaps twice; only the driver's commit knows which of them count, and for which batch. So a task
+writes its messages as *parts* into the broker's state, under random names, where no reader sees them, and reports the names
+to the driver. The driver publishes the parts of a batch and keeps a *record*: the checkpoint that writes, its last batch,
+and the parts of this batch that are still to be published.
+
+Each message is published exactly once, although a batch may need several transactions (one takes 10,000 messages):
+
+* Every transaction expects the record as it was read, and replaces it. Of two that start from the same record one
+  commits. An unknown outcome is resolved by reading the record again.
+* The first one *decides*: it writes the batch's number and all its parts into the record. Spark may run the batch again
+  after a crash, with other stages; the record shows that the batch is decided, and the new stages are dropped.
+* A part is sent, deleted, and removed from the record in one transaction. So it is sent once, by any process.
+* Spark writes its own commit log after the driver's commit, and runs batch n + 1 after that. So a batch that is older than
+  the record's is a repetition, and a newer one never comes before the older is completely published.
+* Batches are numbered by checkpoint. The record knows its checkpoint (the query's id, random, kept in the checkpoint);
+  another one is refused.
+
+Readers may see the first parts of a large batch before the last. Parts that are in no record are stale when a commit ends:
+Spark has no task of a later batch yet. They are deleted.
+"""
 
 from __future__ import annotations
 
@@ -56,27 +77,7 @@ def dead_letters_of(kept: dict[bytes, bytes]) -> list[Entry]:
     return [letter for part in kept.values() for letter in msgspec.msgpack.decode(part, type=list[Entry])]
 
 
-# What tasks have staged, published once: the sink's half of exactly once.
-#
-# Tasks run anywhere, and perhaps twice; only the driver's commit knows which of them count, and of which batch. So a task
-# writes its messages as *parts* into the broker's state, under random names, where nobody sees them, and tells the driver.
-# The driver publishes the parts of a batch, and keeps a *record*: which checkpoint writes, its last batch, and the parts of
-# it that are still to be published.
-#
-# Why each message comes out exactly once, though a batch may need several transactions (one takes 10,000 messages):
-#
-# * Every transaction expects the record as it was read, and replaces it. Of two that start from the same record one
-# commits. An unknown outcome is settled by reading the record again.
-# * The first one *decides*: it writes the batch's number and all its parts into the record. Spark may run the batch again
-# after a crash, with other stages; the record says that the batch is decided, and these are dropped.
-# * A part is sent, deleted, and struck from the record in one transaction. So it is sent once, whoever goes on with it.
-# * Spark writes its own commit log after the driver's commit, and runs batch n + 1 after that. So a batch that is older than
-# the record's is a repetition, and a newer one never comes before the older is published whole.
-# * Batches are numbered by checkpoint. The record knows its checkpoint (the query's id, random, kept in the checkpoint);
-# another one is refused.
-#
-# Readers may see the first parts of a large batch before the last. Parts that nobody's record names are stale when a commit
-# ends: Spark has no task of a later batch yet. They are deleted, whoever left them.
+# --- Stages and their record ---
 
 
 RECORD: Final = b"record"
