@@ -26,7 +26,7 @@ _BUSY_S: Final = 30.0  # another writer of the file may take so long
 
 
 class DatabaseFailed(Exception):
-    """What the database said."""
+    """An error of the database."""
 
 
 class Database(ABC):

@@ -1,4 +1,4 @@
-"""Dead letters: what becomes of a message or row that cannot be processed, on both engines."""
+"""Dead letters: messages and rows that cannot be processed, on both engines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REASON_CHARACTERS_MAX: Final = 2_000
 
 
 def dead_letter(dead: Dead, *, pipeline: str) -> Entry:
-    """The letter as JSON: pipeline, source, step, reason, message_id, and the body as text (`body`) or `body_base64`.
+    """The dead letter as JSON: pipeline, source, step, reason, message_id, and the body as text (`body`) or `body_base64`.
 
     A body longer than BODY_BYTES_MAX is cut, and `body_size_bytes` says how long it was.
     """

@@ -1,6 +1,6 @@
 """Schemas: the columns of a stream, as Spark's DDL strings, Python types, or Arrow schemas.
 
-Inside a pipeline a timestamp is UTC and has no zone (`timestamp[us]`); zones are assign_shards with at the edges. Types are
+Inside a pipeline a timestamp is UTC and has no zone (`timestamp[us]`); zones are converted at the edges. Types are
 named as Spark names them.
 """
 
@@ -65,7 +65,7 @@ SchemaLike: TypeAlias = "str | Mapping[str, Any] | type | pa.Schema | Schema"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Field:
-    """A column. `type` is one of the types of this module; `nullable` False: a row without it is dead."""
+    """A column. `type` is one of the types of this module; with `nullable` False a row without a value is dead."""
 
     name: str
     type: pa.DataType
@@ -161,7 +161,7 @@ _NAMES: Final[dict[pa.DataType, str]] = {
 
 
 def normal(kind: pa.DataType) -> pa.DataType:
-    """The type that a pipeline uses for an Arrow type: what is wider or zoned at the edge is plain inside."""
+    """The type that a pipeline uses inside for an Arrow type: wide and zoned types become plain ones."""
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us")
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -248,7 +248,7 @@ def _from_python(name: str, hint: Any) -> Field:
 
 
 def _python_type(hint: Any) -> tuple[pa.DataType, bool]:
-    """(type, nullable) of a Python annotation. Only what says `| None` may be absent."""
+    """(type, nullable) of a Python annotation. Only annotations with `| None` are nullable."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         rest = [argument for argument in arguments if argument is not type(None)]

@@ -1,12 +1,12 @@
 """GROUP BY over tumbling and hopping windows, and without windows.
 
-Windows are cut into panes as long as the greatest common divisor of size and slide, so windows that overlap share their
-panes: a row is added to one pane, however many windows hold it. A batch becomes one row of partials per pane and key, and
+Windows consist of panes whose length is the greatest common divisor of size and slide, so overlapping windows share
+panes: a row is added to one pane, however many windows contain it. A batch becomes one row of partials per pane and key, and
 these are appended to the pane's bucket; a window that closes merges those of its panes. Without windows there is one pane
 for ever, 0, in slices by key.
 
 A row is late if all its windows have closed: if it lies before the start of the first open one. If some are open, it
-counts in those, since closed windows are never looked at again.
+counts in those, because closed windows are never read again.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ class Windows:
 
     @property
     def per_row(self) -> int:
-        """How many windows hold a row, at most."""
+        """The maximum number of windows that contain a row."""
         return -(-self.size_us // self.slide_us)
 
     def last_end(self, time_us: int) -> int:
-        """The end of the last window that holds this time."""
+        """The end of the last window that contains this time."""
         return time_us // self.slide_us * self.slide_us + self.size_us
 
     def open_from(self, watermark: int) -> int:
-        """The start of the first window that is open: what is older is late."""
+        """The start of the first open window: older rows are late."""
         return ((watermark - self.size_us) // self.slide_us + 1) * self.slide_us
 
     def ends(self, panes: Sequence[int], after: int, to: int) -> list[int]:
-        """The ends in (after, to] of the windows that hold any of these panes, sorted."""
+        """The ends in (after, to] of the windows that contain any of these panes, sorted."""
         found: set[int] = set()
         for pane in panes:
             last = self.last_end(pane)
@@ -66,7 +66,7 @@ class Windows:
         return sorted(found)
 
     def expand(self, rows: pa.Table, ends: Sequence[int]) -> pa.Table:
-        """Each row of partials once for each window from the first to the last of these ends that holds its pane.
+        """Each row of partials, repeated for each window from the first to the last of these ends that contains its pane.
 
         `window` is its start. The rows of a window are in the order of their panes, if `rows` are.
         """
@@ -196,7 +196,7 @@ class AggregateOperator(Operator):
         return self._state.read(self._state.buckets(first, ends[-1] - 1))
 
     def _changed(self, created: pa.Table, watermark: int) -> pa.Table | None:
-        """Update mode: the groups that these partials, which are in their panes already, are part of."""
+        """Update mode: the groups of these partials, which are already in their panes."""
         if self._windows is None:
             by, rows, fresh = "pane", self._slices.candidates(created, self._groups.key_names), created
         else:

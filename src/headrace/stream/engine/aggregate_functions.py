@@ -1,9 +1,9 @@
-"""What aggregates are made of: partials that are made of rows, merged with each other, and finished into a result.
+"""Aggregate functions as partial aggregates, which are created from rows, merged with each other, and finished into a result.
 
     rows ──create──▶ partials ──merge──▶ partials ──final──▶ result
 
-Each is stated once, in DuckDB's SQL; those of the plain functions also in pyarrow's kernels, which begin at 0.03 ms where
-a query begins at 1.5 and are as fast for a hundred thousand rows. Equal partials are shared: `avg(x)` and `count(x)` in
+Each is defined once, in DuckDB's SQL; plain functions also as pyarrow kernels, which start at 0.03 ms where
+a query starts at 1.5 and are as fast for a hundred thousand rows. Equal partials are shared: `avg(x)` and `count(x)` in
 one query count once.
 
 Functions differ in how they treat NULL, but all leave out rows whose FILTER is not true: such a row's argument is NULL

@@ -71,11 +71,11 @@ def _typed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column if column.type.equals(kind) else column.cast(kind)
 
 
-# --- Late rows: taken out of the stream, kept in the context with the reason ---
+# --- Late rows: removed from the stream, kept in the context with the reason ---
 
 
 def reject_late(context: Context, rows: pa.Table, time: str, watermark: int, step: str) -> pa.Table:
-    """The rows that are not older than the watermark, or have no time at all; the others are refused."""
+    """The rows that are not older than the watermark, or have no time; the others are rejected."""
     if watermark == NEVER or not rows.num_rows:
         return rows
     column = rows[time].cast(pa.int64())
@@ -88,7 +88,7 @@ def reject_late(context: Context, rows: pa.Table, time: str, watermark: int, ste
 
 
 def reject_timeless(context: Context, rows: pa.Table, time: str, step: str) -> pa.Table:
-    """The rows that have an event time; the others are refused."""
+    """The rows that have an event time; the others are rejected."""
     timely, timeless = complete(rows, [time])
     if timeless.num_rows:
         context.late.append(RejectedRows(timeless, f"{time} is NULL, so the row has no event time", step))
@@ -96,7 +96,7 @@ def reject_timeless(context: Context, rows: pa.Table, time: str, step: str) -> p
 
 
 def moment(time_us: int) -> str:
-    """A point of event time for people."""
+    """A human-readable event time."""
     if time_us >= END:
         return "the end of the stream"
     return (dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=time_us)).isoformat(" ")  # noqa: DTZ001 (UTC, unsaid)

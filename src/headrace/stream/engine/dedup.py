@@ -1,6 +1,6 @@
 """The first row of each key, for a while.
 
-A row is a duplicate if one of its key that was let through lies within `within_us` of it, before or after: rows come in
+A row is a duplicate if an accepted row with its key lies within `within_us` of it, before or after: rows arrive in
 any order, so the first to arrive need not be the oldest. This is Spark's dropDuplicatesWithinWatermark, whose promise is
 that duplicates at most so far apart are dropped; what it does with those farther apart depends on its batches, here they
 are new rows. NULL is a key like others. A key is forgotten when the watermark is beyond time + within_us.
@@ -25,7 +25,7 @@ _PLACE: Final = "_place"
 
 
 class DedupOperator(Operator):
-    """State: key and time of the rows that were let through. Rows keep their ORIGIN."""
+    """State: key and time of the accepted rows. Rows keep their ORIGIN."""
 
     def __init__(self, node: physical.Dedup, name: str, inputs: Sequence[Schema], context: Context) -> None:
         self.schema = node.schema
@@ -50,7 +50,7 @@ class DedupOperator(Operator):
         return None
 
     def _first(self, rows: pa.Table) -> pa.Array:
-        """The places of the rows to let through, ascending."""
+        """The positions of the accepted rows, ascending."""
         within_us, times = self._node.within_us, micros(rows, self._node.time)
         passed = self._passed.between(int(times.min()) - within_us, int(times.max()) + within_us)
         tables = {"_rows": rows.select(self._columns).append_column(_PLACE, pa.array(np.arange(rows.num_rows)))}
@@ -60,7 +60,7 @@ class DedupOperator(Operator):
         firsts = self._context.query(fresh + _firsts_sql(self._node), **tables)
         far = firsts["far"].to_numpy()
         places = firsts["place"].to_numpy()
-        if far.any():  # rare: keys that come again in one batch, but too far apart to be duplicates
+        if far.any():  # rare: keys that occur again in one batch, but too far apart to be duplicates
             chains = self._context.query(fresh + _chains_sql(self._node), **tables).to_pylist()
             passing = [place for chain in chains for place in _passing(chain["places"], chain["times"], within_us)]
             places = np.concatenate([places[~far], passing])
@@ -68,7 +68,7 @@ class DedupOperator(Operator):
 
 
 def _fresh_sql(node: physical.Dedup, *, known: bool) -> str:
-    """WITH: the rows that are no duplicates of what has passed before."""
+    """WITH: the rows that are not duplicates of earlier accepted rows."""
     time = quoted(node.time)
     same = [f"_rows.{quoted(key)} IS NOT DISTINCT FROM _passed.{quoted(key)}" for key in node.keys]
     near = f"epoch_us(_rows.{time}) - epoch_us(_passed.{time}) BETWEEN -{node.within_us} AND {node.within_us}"
@@ -97,7 +97,7 @@ def _keys(node: physical.Dedup) -> str:
 
 
 def _passing(places: Sequence[int], times: Sequence[int], within_us: int) -> list[int]:
-    """The places of one key's rows that are let through: each, unless one before it was and is near."""
+    """The accepted rows of one key: each row, unless an accepted row before it is within the distance."""
     passed: list[int] = []  # times, sorted
     found = []
     for place, time in zip(places, times, strict=True):

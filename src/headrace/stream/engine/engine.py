@@ -1,6 +1,6 @@
 """Runs a physical plan, batch by batch: rows of the sources in, rows of the output out, state in parts.
 
-An engine that has raised from `step` is in between two steps: drop it, and make a new one from the store.
+An engine whose `step` has raised is in an undefined state: drop it, and make a new one from the store.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OPERATORS: Final[dict[type, Any]] = {
 
 @dataclass(slots=True)
 class Step:
-    """What a step gave. `output` may have no rows, and has no ORIGIN."""
+    """The result of a step. `output` may have no rows, and has no ORIGIN."""
 
     output: pa.Table
     late: list[RejectedRows]
@@ -50,29 +50,29 @@ class Step:
 
 
 class Shuffle(Protocol):
-    """Where rows change hands between processes that share a plan: in front of one operator.
+    """Exchanges rows between processes that share a plan, before one operator.
 
     Attributes:
-        place: of that operator in the plan.
+        place: the index of this operator in the plan.
     """
 
     place: int
 
     def swap(self, port: int, rows: pa.Table | None) -> pa.Table | None:
-        """What the operator is given instead of the rows of its input `port`. Called once a step for each input."""
+        """The rows to process in place of the rows of input `port`. Called once per step for each input."""
 
 
 class Engine:
-    """A running plan. One thread uses it, that which made it.
+    """A running plan. Only the thread that made it may use it.
 
     Args:
-        plan_: what runs.
-        store: where its state is; what it has there is gone on from.
-        watermarks: source name → its watermark (µs) after the last step that was committed; none at the very beginning.
+        plan_: the plan.
+        store: the backend of its state, from which it continues.
+        watermarks: source name → its watermark (µs) after the last step that was committed; none at the first start.
         tables: static tables by name, as `set_table` takes them.
-        memory_bytes: of DuckDB; beyond it spills to disk.
-        threads: of DuckDB.
-        shuffle: where rows go to other processes, and theirs come.
+        memory_bytes: memory of DuckDB, which spills to disk beyond it.
+        threads: threads of DuckDB.
+        shuffle: the exchange of rows with other processes; None: it does not share the plan.
     """
 
     def __init__(
@@ -100,9 +100,9 @@ class Engine:
             operator.reached = self._before(self._reached, place)
 
     def step(self, inputs: Mapping[str, pa.Table], watermarks: Mapping[str, int]) -> Step:
-        """Take new rows, by source name, and then the sources' new watermarks. Either may be missing: nothing new.
+        """Process new rows, by source name, and then the sources' new watermarks. Missing entries mean no change.
 
-        Raises duckdb.Error, and what the plan's Python batches raise, if it is not the fault of single rows.
+        Raises duckdb.Error, and the errors of Python batch steps, if single rows are not the cause.
         """
         reached = self._spread(watermarks, self._reached)
         outputs: list[pa.Table | None] = []
@@ -115,27 +115,27 @@ class Engine:
         return self._taken(outputs[-1])
 
     def set_table(self, name: str, rows: pa.Table) -> None:
-        """The static table `name` is this from now on."""
+        """Set the rows of the static table `name`."""
         self._context.queries.connection.register(name, rows)
 
     def pending(self) -> int | None:
-        """The least watermark at which every operator has given what it holds back now; None: none holds anything back.
+        """The least watermark at which all operators have output the rows that they hold back now; None: none holds rows back.
 
-        What one gives then, the next may hold back: ask again.
+        The next operator may hold these rows back, so the value can change then.
         """
         found = [operator.pending() for operator, _ in self._placed()]
         return max((time for time in found if time is not None), default=None)
 
     def watermarks(self) -> list[int]:
-        """Of each operator's output, in the plan's order."""
+        """The watermark of each operator's output, in the plan's order."""
         return list(self._reached)
 
     def close(self) -> None:
-        """Give up DuckDB and what it spilled. Idempotent."""
+        """Close DuckDB and remove its spilled data. Idempotent."""
         self._closing.close()
 
     def _run(self, place: int, outputs: Sequence[pa.Table | None], reached: Sequence[int]) -> pa.Table | None:
-        """Rows of the inputs first, judged by the watermark before; then that one moves."""
+        """Process the rows of the inputs under the previous watermark, then advance the watermark."""
         operator = self._running[place]
         assert operator is not None
         given = []
@@ -186,9 +186,9 @@ class Engine:
         }
         connection = duckdb.connect(config=config)
         self._closing.callback(connection.close)
-        # Only now: the part of DuckDB that knows zones is loaded by this.
+        # Not in `config`: the part of DuckDB that knows zones is loaded by this statement.
         connection.execute("SET TimeZone = 'UTC'")
-        # SQL is the compiler's, but a path in a user's text must not be read, nor a variable of ours taken for a table.
+        # The compiler writes the SQL, but a path in a user's text must not be read, nor a Python variable used as a table.
         connection.execute("SET enable_external_access = false")
         connection.execute("SET python_enable_replacements = false")
         return connection
@@ -213,7 +213,7 @@ def _rows_of(table: plan.TableRef, tables: Mapping[str, pa.Table]) -> pa.Table:
 
 
 def _running(plan_: physical.PhysicalPlan, context: Context) -> list[Operator | None]:
-    """The operators, made in the plan's order; None for sources. Named as in `PhysicalPlan.signatures`."""
+    """The running operators, in the plan's order; None for sources. They are named as in `PhysicalPlan.signatures`."""
     counts: dict[str, int] = {}
     made: list[Operator | None] = []
     for node in plan_.operators:

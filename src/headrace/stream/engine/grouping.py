@@ -67,11 +67,11 @@ class Groups:
     """The keys and aggregates of one GROUP BY.
 
     Args:
-        node: whose they are.
+        node: the operator of the plan.
         given: the input's schema.
         by: further grouping columns (int64), in front of the keys.
         context: the engine's.
-        kernels: whether pyarrow's kernels may be used; tests say no, to compare.
+        kernels: whether pyarrow kernels may be used; tests turn them off to compare.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ def _harmless(column: pa.ChunkedArray, kernels: Kernels) -> bool:
 
 
 def _numbered(rows: pa.Table) -> pa.Table:
-    """With the order of the rows as a column: DuckDB's threads do not keep it."""
+    """The rows with their order as a column, which DuckDB's threads do not preserve."""
     return rows.append_column("r", pa.array(np.arange(rows.num_rows)))
 
 

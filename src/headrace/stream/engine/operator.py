@@ -1,6 +1,6 @@
 """The contract between `engine.py` and the operators of the embedded engine.
 
-In one step of the engine each operator, inputs first, is given its inputs' new rows (`process`), judged by the watermark
+In one step of the engine each operator, inputs first, receives the new rows of its inputs (`process`) under the watermark
 *before* the step, and then receives the new watermark (`advance`). What both return is its output of the step. So the
 rows of windows that close in a step reach the next operator before that one's own watermark moves.
 """
@@ -26,12 +26,12 @@ END: Final = 2**62
 
 @dataclass(slots=True)
 class RejectedRows:
-    """Rows that were taken out of the stream in a step: late, or dead.
+    """Rows that a step has removed from the stream: late or dead.
 
     Attributes:
-        rows: as they were before the operator. With ORIGIN if they stem from single messages.
-        reason: one for all of them, a sentence that names what is wrong.
-        step: where.
+        rows: the rows before the operator, with ORIGIN if they stem from single messages.
+        reason: the common reason, as a sentence.
+        step: the name of the step.
     """
 
     rows: pa.Table
@@ -41,12 +41,12 @@ class RejectedRows:
 
 @dataclass(slots=True)
 class Context:
-    """What operators share.
+    """The context that operators share.
 
     Attributes:
         queries: the engine's DuckDB; its zone is UTC. Only the engine's thread uses it.
-        store: where parts are.
-        late, dead: what the current step took out of the stream.
+        store: the state backend.
+        late, dead: the rows that the current step has removed from the stream.
     """
 
     queries: Queries
@@ -70,12 +70,12 @@ class Context:
 class Operator(ABC):
     """A running operator. Deterministic: the same calls give the same results, also after a restart in between.
 
-    Its whole state is in parts, and is read from them when it is made. Rows go in and out as Arrow tables with the columns
+    Its whole state is in the state backend, and is read from there when it is made. Rows go in and out as Arrow tables with the columns
     of its inputs' schemas and of `schema`, in this order, with ORIGIN behind them where a row stems from one message.
 
     Attributes:
-        schema: of its output.
-        reached: its watermark so far, kept up to date by the engine, which sets it after a restart, too.
+        schema: the schema of its output.
+        reached: its current watermark, set by the engine, also after a restart.
     """
 
     schema: Schema
@@ -83,7 +83,7 @@ class Operator(ABC):
 
     @abstractmethod
     def process(self, port: int, rows: pa.Table, watermark: int) -> pa.Table | None:
-        """Take rows of input `port` (0, or 1 for a join's right); `watermark` is the operator's before this step.
+        """Process rows of input `port` (0, or 1 for a join's right); `watermark` is the operator's before this step.
 
         Returns rows of its output, None for none.
         """
@@ -97,12 +97,12 @@ class Operator(ABC):
         return None
 
     def watermark(self, inputs: Sequence[int]) -> int:
-        """Its output's watermark, from those of its inputs: no later row of it will have a smaller event time."""
+        """The watermark of its output, from those of its inputs: no later output row has a smaller event time."""
         return min(inputs)
 
     def pending(self) -> int | None:
-        """The least watermark at which everything that it holds back has come out; None: it holds nothing back.
+        """The least watermark at which it has output all rows that it holds back; None: it holds no rows back.
 
-        What an idle source's timeout advances to.
+        An idle timeout advances the watermark to this value.
         """
         return None

@@ -1,14 +1,14 @@
 """GROUP BY over session windows.
 
 Each row is an interval [time, time + gap]; intervals of a key that touch are one session (a row exactly at the gap merges,
-as in Spark). A batch's rows are merge_sessions into its own sessions first, and what is kept are those: start, stop, partials.
+as in Spark). The rows of a batch are first merged into sessions of the batch; the state holds these: start, stop, partials.
 
 A session closes when the watermark is *beyond* its stop, since a row exactly at the stop would still belong to it. (At
 equality Spark closes it, so there it depends on the batches whether such a row merges.) A row is late if its own interval
 has ended, whatever session it might have joined.
 
-State is cut by stop into slices, so that what closes is in the first ones. Of these, sessions that turn out to go on are
-put into the slice where the whole of them stops: there they are looked at again.
+State is divided by stop into slices, so that closing sessions are in the first ones. Sessions of these that turn out to continue are
+moved to the slice of their new stop, and read again there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class SessionOperator(Operator):
-    """State: sessions of single batches, each by its own stop or, once looked at, by that of what it belongs to."""
+    """State: sessions of single batches, each by its own stop or, once read, by that of the session it belongs to."""
 
     def __init__(
         self, node: physical.Aggregate, name: str, inputs: Sequence[Schema], context: Context, *, kernels: bool = True

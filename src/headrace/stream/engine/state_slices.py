@@ -1,7 +1,7 @@
-"""State cut into buckets, by event time or by key: what operators put between themselves and their parts.
+"""State in buckets, by event time or by key: a layer between operators and the state backend.
 
-By time, what is over is dropped a bucket at a time, and a batch reads only the buckets that can concern it. By key, for
-state that is kept for ever, a small batch reads only its keys' share.
+By time, expired rows are dropped a bucket at a time, and a batch reads only the buckets that can match. By key, for
+state that is kept for ever, a small batch reads only the buckets of its keys.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class TimeSlices:
         return self._state.read(self._buckets(first_us, last_us))
 
     def take_before(self, limit_us: int) -> pa.Table:
-        """The rows older than `limit_us`, which are forgotten."""
+        """Remove and return the rows older than `limit_us`."""
         taken = [self._state.read([])]
         for bucket in self._buckets(None, limit_us - 1):
             old, rest = self._split(bucket, limit_us)
@@ -64,11 +64,11 @@ class TimeSlices:
         return pa.concat_tables(taken)
 
     def close(self, limit_us: int, keep_us: int) -> pa.Table:
-        """The rows older than `limit_us` that were open; now they are not.
+        """Mark the open rows older than `limit_us` as closed, and return them.
 
         Args:
             limit_us: see there.
-            keep_us: what will be forgotten next (`drop_before`): need not be marked.
+            keep_us: rows older than this will be dropped next (`drop_before`), and are not marked.
         """
         closed = [self._state.read([])]
         for bucket in self._buckets(None, limit_us - 1):
@@ -80,7 +80,7 @@ class TimeSlices:
         return pa.concat_tables(closed)
 
     def drop_before(self, limit_us: int) -> None:
-        """Forget the buckets that hold only rows older than `limit_us`. Nothing is read."""
+        """Drop the buckets that hold only rows older than `limit_us`. Nothing is read."""
         for bucket in self._state.buckets(last=limit_us // self._width_us - 1):
             self._state.drop(bucket)
 
@@ -127,7 +127,7 @@ class KeySlices:
         """Args:
         parts: where the rows are.
         keys: their columns that are hashed.
-        shrink: what becomes of rows when parts are merged, for those that outlive their use; None: they stay.
+        shrink: removes obsolete rows when parts are merged; None: all rows stay.
         """
         self._state = parts
         self._keys = tuple(keys)
@@ -138,7 +138,7 @@ class KeySlices:
             self._add(number, group, level=0)
 
     def candidates(self, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
-        """All rows that have a key of `rows`, and others. `keys`: what its key columns are called."""
+        """All rows that have a key of `rows`, and others. `keys`: the names of its key columns."""
         wanted = set(np.flatnonzero(np.bincount(self._hashes(rows, keys) % self.COUNT)).tolist())
         return self._state.read(bucket for bucket in self._state.buckets() if bucket % self.COUNT in wanted)
 
@@ -185,7 +185,7 @@ def _narrow(numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
 
 
 def compact(parts: OperatorState, bucket: int) -> None:
-    """Merge the bucket's parts if they have become many: each is a key of the store, and a chunk for DuckDB."""
+    """Merge the bucket's parts if they are many: each is a key of the store, and a chunk for DuckDB."""
     if parts.count(bucket) > limits.COMPACT_PARTS:
         parts.replace(bucket, parts.read([bucket]))
 

@@ -1,8 +1,8 @@
 """The first rows of each partition, by an order.
 
-Of a partition that belongs to a window all rows are known once the watermark has passed the window: they come out then,
-once. Other partitions never end: each batch gives those that it changed, as they are now. Among equals the first to come
-is first.
+All rows of a partition that belongs to a window are known once the watermark has passed the window: they are output then,
+once. Other partitions never end: each batch outputs the partitions that it has changed. Among equal rows the first to
+arrive ranks first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headrace.stream.schema import Schema
 
 
 class TopOperator(Operator):
-    """Decides by the node which of the two it is. See `_Windows` and `_Unwindowed` for the state."""
+    """Chooses one of two implementations by the node. See `_Windows` and `_Unwindowed` for the state."""
 
     def __init__(self, node: physical.Top, name: str, inputs: Sequence[Schema], context: Context) -> None:
         self.schema = node.schema
@@ -49,7 +49,7 @@ class TopOperator(Operator):
 
 
 class _Ranking:
-    """What the order makes of rows. By sorting, not by DuckDB's window functions: these cost 10 ms before the first row."""
+    """Ranks rows by the order. It sorts in pyarrow, because DuckDB's window functions cost 10 ms before the first row."""
 
     def __init__(self, node: physical.Top, given: Schema, context: Context) -> None:
         self.node = node
@@ -68,7 +68,7 @@ class _Ranking:
         return self._output(rows, found, found.ranks <= self.node.limit)
 
     def shrink(self, rows: pa.Table) -> pa.Table:
-        """Without the rows that others of these rank out."""
+        """The rows that are not outranked by others of these."""
         found = self._ranked(rows)
         return rows.take(pa.array(np.sort(found.places[found.ranks <= self.node.limit])))
 
@@ -134,7 +134,7 @@ def _numbered(partitions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 class _Windows:
-    """State: the rows of windows that are open, in slices of time."""
+    """State: the rows of open windows, in slices of time."""
 
     def __init__(self, ranking: _Ranking, state: TimeSlices) -> None:
         self._ranking = ranking
@@ -157,7 +157,7 @@ class _Windows:
 
 
 class _Unwindowed:
-    """State: the best rows of each partition, in slices of its key; and some that were, until parts are merged."""
+    """State: the best rows of each partition, in slices of its key; and outranked rows, until parts are merged."""
 
     def __init__(self, ranking: _Ranking, state: KeySlices) -> None:
         self._ranking = ranking

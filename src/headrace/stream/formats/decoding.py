@@ -1,10 +1,10 @@
-"""Bodies of messages, and lines → rows. One bad body never harms another.
+"""Bodies of messages, and lines → rows. An invalid body does not affect others.
 
 JSON: an object is a row, an array of objects are rows. Keys are columns, by their exact names; unknown keys are ignored;
-of a key that stands twice the last counts. A missing key is NULL. A value of another type is an error, never a silent
+of duplicate keys the last counts. A missing key is NULL. A value of another type is an error, never a silent
 NULL: texts are not numbers, 1.0 is not a bigint (1 is a double), a number too large does not fit, a decimal (number or text)
 must not have more digits than its type. Timestamps: see `timestamps`; binary is base64; NaN, Infinity and -Infinity are
-texts. Arrow: a record batch stream whose columns `conform` takes.
+texts. Arrow: a record batch stream whose columns `conform` accepts.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ ORIGIN_FIELD: Final = pa.field(ORIGIN, pa.int32())
 
 @dataclass(slots=True)
 class Decoded:
-    """What came of bodies.
+    """The result of decoding.
 
     Attributes:
         rows: the schema's columns and ORIGIN, the index of the row's body.
-        bad: (index, reason) of each body that gave none, sorted.
+        bad: (index, reason) of each invalid body, sorted.
     """
 
     rows: pa.Table
@@ -46,7 +46,7 @@ class Decoded:
 
 
 class HasBody(Protocol):
-    """A message, as far as it is decoded: `attributes` as the queue stores them."""
+    """The parts of a message that decoding needs; `attributes` as the queue stores them."""
 
     @property
     def body(self) -> bytes: ...
@@ -56,7 +56,7 @@ class HasBody(Protocol):
 
 
 class Decoder(Protocol):
-    """Bodies of one format."""
+    """Decodes bodies of one format."""
 
     def decode(self, bodies: Sequence[bytes], first: int = 0) -> Decoded:
         """`first`: the index of the first body."""

@@ -1,6 +1,6 @@
-"""Rows → bodies: JSON a row, or Arrow IPC streams. What `decoding` reads back as the same rows.
+"""Rows → bodies: JSON per row, or Arrow IPC streams. `decoding` reads them back as the same rows.
 
-By msgspec, from whole columns: 1 µs a row, and 0.02 ms for a single one, where a query of DuckDB's costs 2 ms.
+It uses msgspec on whole columns: 1 µs a row, and 0.02 ms for a single one, where a DuckDB query costs 2 ms.
 """
 
 from __future__ import annotations

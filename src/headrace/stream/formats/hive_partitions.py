@@ -1,4 +1,4 @@
-"""How a partition's values are written into folder names: `column=value/`, as Hive does it and everybody reads it."""
+"""Partition values in folder names, `column=value/`, in the widely read format of Hive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def folder_of(values: dict[str, str | None]) -> str:
 
 
 def values_of(name: str) -> dict[str, str | None]:
-    """What the folders of a file's name say."""
+    """The partition values in the folders of a file's name."""
     folders = [folder.split("=", 1) for folder in name.split("/")[:-1] if "=" in folder]
     return {unquote(key): None if value == _NULL else unquote(value) for key, value in folders}
 

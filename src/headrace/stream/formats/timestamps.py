@@ -1,7 +1,7 @@
 """Points in time as text or number → µs since 1970, UTC.
 
 Text is ISO 8601 (`2013-01-01T05:00:00.5-05:00`, `2013-01-01 05:00`, `2013-01-01`); without a zone it is UTC; digits beyond
-the microsecond are cut off. A number is an epoch, and its size says of what: below 1e11 seconds (until the year 5138),
+the microsecond are cut off. A number is an epoch, whose unit follows from its size: below 1e11 seconds (until the year 5138),
 below 1e14 milliseconds, below 1e17 microseconds, else nanoseconds.
 """
 
@@ -27,7 +27,7 @@ _TEXT: Final = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d{1,9})?)?)?
 
 
 def build(values: Sequence[Moment]) -> pa.Array:
-    """All of them as Arrow timestamps. Raises ValueError if one of them is none."""
+    """Arrow timestamps. Raises ValueError if a value is invalid."""
     return _from_texts(values) or pa.array([None if value is None else to_us(value) for value in values], TYPE)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Batch:
     """Chunks by source. ORIGIN is numbered over the whole batch, not over its chunk.
 
-    `left`: those of `chunks` that a slot had claimed whose process is gone, by slot.
+    `left`: by slot, those of `chunks` that were claimed by a slot whose process has ended.
     """
 
     chunks: dict[str, list[Chunk]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Batch:
         }
 
     def dead(self) -> list[Dead]:
-        """What could not be decoded."""
+        """Messages and lines that could not be decoded."""
         return [dead for chunks in self.chunks.values() for chunk in chunks for dead in chunk.dead]
 
     def dead_of(self, origin: int, reason: str, step: str) -> Dead:

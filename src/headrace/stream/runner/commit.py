@@ -1,11 +1,11 @@
-"""Commits of a slot: one transaction each, so that state, output and acknowledgement are there together or not at all.
+"""Commits of a slot: one transaction each, so that state, output and acknowledgement are atomic.
 
 Every commit expects the owners and the slot's last progress unchanged: a process that lost the pipeline can change nothing,
-and a commit that is tried again after its answer was lost is not done twice.
+and a commit that is repeated after its answer was lost takes effect once.
 
 A change that is too large for one transaction is first written in pieces that have no effect yet; one commit acknowledges the
-input and says how many pieces there are; then each piece is done in a commit that removes it. A crash in between is
-gone on from where it was: so that is exactly once, too, only not at one point in time.
+input and records the number of pieces; then each piece is applied in a commit that removes it. After a crash in between
+the next process continues with the remaining pieces: exactly once as well, but not atomic.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Put: TypeAlias = tuple[bytes, bytes | None]
 
 
 class TakenOver(HeadraceError):
-    """Who runs the pipeline has changed: this process no longer does, or with others. What was not committed comes again
-    to whoever has it now."""
+    """The owners of the pipeline have changed: this process no longer runs it, or shares it with others. Uncommitted input
+    is processed again by the present owners."""
 
 
 @dataclass(slots=True)
 class Change:
-    """What a commit does besides noting progress."""
+    """The effects of a commit, besides the progress."""
 
     state: list[Put] = field(default_factory=list)
     sends: list[tuple[str, list[Entry]]] = field(default_factory=list)
@@ -45,14 +45,14 @@ class Change:
 
 
 class Piece(msgspec.Struct):
-    """A part of a change, as it is written down."""
+    """A part of a change, as it is stored."""
 
     state: list[Put] = []
     sends: list[tuple[str, list[Entry]]] = []
 
 
 class Committer:
-    """The commits of one slot. Invariant: `progress` is what the store has, or was when it was taken over."""
+    """Makes the commits of one slot. Invariant: `progress` is the stored progress, or was when the slot was taken over."""
 
     def __init__(self, store: Store, pipeline: str, slot: int, owners: bytes | None) -> None:
         self._store = store
@@ -71,7 +71,7 @@ class Committer:
         return Committer(self._store, self._pipeline, slot, self.owners)
 
     def recover(self) -> None:
-        """Finish a large commit that was begun, and remove pieces of one that was not."""
+        """Finish a large commit that was decided, and remove the pieces of one that was not."""
         stale = [key for key in self._store.read(state_keys.redo_key(self.slot)) if not self._is_due(key)]
         for start in range(0, len(stale), limits.REMOVED_AT_ONCE):
             some = stale[start : start + limits.REMOVED_AT_ONCE]
@@ -79,17 +79,17 @@ class Committer:
         self._redo()
 
     def confirm(self) -> None:
-        """Raises TakenOver if the owners are not those that commits expect any more."""
+        """Raises TakenOver if the owners are no longer those that commits expect."""
         if self._store.read(state_keys.OWNERS).get(state_keys.OWNERS) != self.owners:
             raise TakenOver
 
     def commit(self, change: Change, progress: Progress) -> None:
-        """Do all of it, and note `progress`. Raises TakenOver."""
+        """Apply the change and store `progress`. Raises TakenOver."""
         if not self._is_whole(change, progress):
             self._commit_in_pieces(change, progress)
 
     def _is_whole(self, change: Change, progress: Progress) -> bool:
-        """Commit in one transaction, if one takes it, and the broker such a long request."""
+        """Commit in one transaction, if it fits and the broker accepts a request of this length."""
         if not fits(change, self._bytes_max):
             return False
         try:
@@ -138,13 +138,13 @@ class Committer:
         try:
             self._store.transact(msgspec.structs.replace(operation, name=self._name))
         except StateChanged as error:
-            # Perhaps an earlier try was done, and only its answer lost: then our own progress stands there.
+            # An earlier try may have succeeded and only its answer been lost: then our own progress is stored.
             if written is None or self._store.read(self._key).get(self._key) != written:
                 raise TakenOver from error
 
 
 def fits(change: Change, bytes_max: int = limits.COMMIT_BYTES_MAX) -> bool:
-    """Whether one transaction takes it."""
+    """Whether the change fits into one transaction."""
     messages = sum(len(entries) for _, entries in change.sends)
     size = sum(_put_bytes(put) for put in change.state)
     size += sum(_entry_bytes(entry) for _, entries in change.sends for entry in entries)

@@ -1,4 +1,4 @@
-"""What a pipeline's state was made by, and whether another definition can go on from it. Pure."""
+"""The definition that made a pipeline's state, and whether another definition can continue from it. Pure."""
 
 from __future__ import annotations
 

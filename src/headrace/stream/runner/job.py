@@ -15,17 +15,17 @@ Until: TypeAlias = Literal["idle", "end"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a pipeline is run.
+    """The settings of a run.
 
     Attributes:
-        until: when to return: `idle`: when all that is there is processed and delivered; `end`: then, and every window is
-            closed: sources that end have ended, those that do not are taken as idle. None: never by itself.
-        batch_rows: rows of one batch, about, at most.
-        batch_ms: how long to wait for more rows after the first of a batch: more rows a commit, later results.
-        memory_bytes: of the engine; beyond it DuckDB spills to disk.
-        threads: of the engine.
-        state_memory_bytes: parts of state that are kept in memory.
-        retry_timeout_s: how long to go on trying while the broker or a sink is away. None: for ever.
+        until: when to return. `idle`: when all available input is processed and delivered; `end`: the same, and every window is
+            closed: finite sources have ended, others count as idle. None: never by itself.
+        batch_rows: the maximum number of rows of a batch, approximately.
+        batch_ms: how long to wait for more rows after the first of a batch: more rows per commit, later results.
+        memory_bytes: memory of the engine; beyond it DuckDB spills to disk.
+        threads: threads of the engine.
+        state_memory_bytes: memory for cached parts of state.
+        retry_timeout_s: how long to retry while the broker or a sink is unavailable. None: without limit.
     """
 
     until: Until | None = None

@@ -1,4 +1,4 @@
-"""How far a pipeline is: what each commit writes under `progress/SLOT`, and expects to find there."""
+"""The progress of a pipeline, which each commit writes under `progress/SLOT` and expects to find there."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ BACKFILL_TOPIC: Final = "topic"
 
 
 class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far one source is.
+    """The progress of one source.
 
     Attributes:
         watermark: µs; END once it has ended.
-        position: where its reader goes on; empty: its beginning, or (queues) what the store knows.
-        rows: how many came, since the pipeline's beginning.
+        position: where its reader continues; empty: the beginning, or (queues) the claims that the store knows.
+        rows: the number of rows since the pipeline's first start.
         heard_ms: steady time of its last input, or of the start: the durable timer of idle closing.
-        backfill: what is read before new rows, as it was asked for: files, or BACKFILL_TOPIC; None: nothing.
+        backfill: what is read before new rows: the path of files, or BACKFILL_TOPIC; None: nothing.
     """
 
     watermark: int = NEVER
@@ -36,25 +36,25 @@ class SourceProgress(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def files(self) -> str | None:
-        """Those that are read before the source itself. If there are some, `position` is a Backfill's."""
+        """The files that are read before the source itself. If there are some, `position` is a BackfillPosition."""
         return None if self.backfill == BACKFILL_TOPIC else self.backfill
 
 
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far a slot is. No two commits write equal bytes, so reading them shows whose commit succeeded.
+    """The progress of a slot. No two commits write equal bytes, so reading them shows whose commit succeeded.
 
     Attributes:
-        commit: how many commits there were. `by`: who made the last one: a random name of the run.
-        batch: how many batches were processed.
+        commit: the number of commits. `by`: a random name of the run that made the last one.
+        batch: the number of processed batches.
         sources: by name.
-        rows_out, late, dead: rows since the pipeline's beginning.
-        outbox: sink (by its place) → number of the last batch that it was given.
+        rows_out, late, dead: rows since the pipeline's first start.
+        outbox: index of a sink → number of the last batch that was staged for it.
         redo, redone: a commit that was too large for one is written in `redo` pieces, of which `redone` are applied.
         committed_ms: steady time.
         state_bytes: of the state that this slot had.
-        shards: of which this slot had the state at this commit; None: all.
-        reached: source → the watermark by which the state of these shards was judged; None: the sources' own. It is
-            another where several slots share the work.
+        shards: the shards whose state this slot held at this commit; None: all.
+        reached: source → the watermark by which the state of these shards was judged; None: the sources' own. They
+            differ where several slots share the work.
         gave: shard that this slot had before → source → the watermark by which its state was judged then. Who has the shard
             now may not have committed yet, so nobody else may know.
         left: slot whose process was gone → source → the watermark of the rows that were read in its place. Not this slot's
@@ -82,7 +82,7 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def unfinished(self) -> bool:
-        """Its last commit was too large for one, and not all of it is done yet."""
+        """Its last commit was written in pieces, and not all of them are applied yet."""
         return self.redone < self.redo
 
     def reached_of(self, source: str) -> int:
@@ -102,7 +102,7 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def merged(records: Iterable[Progress]) -> Progress:
-    """All slots together, as far as people look at it: rows summed, times the latest."""
+    """The progress of all slots together, for reports: the sum of rows, the latest times."""
     records = list(records)
     names = dict.fromkeys(name for record in records for name in record.sources)
     return Progress(
@@ -128,5 +128,5 @@ def encode_progress(progress: Progress) -> bytes:
 
 
 def decode_progress(data: bytes | None) -> Progress:
-    """What `encode_progress` wrote; the very beginning for None."""
+    """The inverse of `encode_progress`; an empty Progress for None."""
     return Progress() if data is None else msgspec.json.decode(data, type=Progress)

@@ -101,7 +101,7 @@ def backfill_topic(job: Job, client: Client, pipeline: str) -> None:
 
 
 def make_queue(client: Client, name: str) -> None:
-    """Make the queue if it is not there, whatever its settings are."""
+    """Create the queue if it does not exist, whatever its settings are."""
     try:
         client.queue(name)
     except QueueNotFound:
@@ -127,7 +127,7 @@ OnProgress: TypeAlias = Callable[[Report], None]
 
 
 class Runner:
-    """One run. `run` returns when it is over: see `Settings.until`, and `stop`."""
+    """One run of a pipeline. `run` returns at its end: see `Settings.until` and `stop`."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class Runner:
         self._first: Progress | None = None
         self._last = Progress()
         self._control = Control()
-        self._kept_ms = 0  # at once: what is asked for holds from the first batch on
+        self._kept_ms = 0  # at once: commands apply from the first batch on
         self._told_s = 0.0
         self._says_standby = True  # once
         self._rate = Rate(time.monotonic())
@@ -172,10 +172,10 @@ class Runner:
             self._leave()
         return self._result(time.monotonic() - started_s)
 
-    # --- take-over and standby ---
+    # --- takeover and standby ---
 
     def _stood_by(self) -> bool:
-        """Wait until the pipeline is this process's; False: it is to end before that."""
+        """Wait until this process has a slot; False: it was stopped before that."""
         waited_ms = self._store.now_ms()
         alone = self._why_alone()
         while not self._membership.take(shards=self._job.shards, alone=alone is not None):
@@ -233,7 +233,7 @@ class Runner:
         """Leave at once, so that a process that stands by need not wait."""
         try:
             self._membership.leave()
-        except Exception as error:  # noqa: BLE001 - what ended the run matters more; the others find out by the time
+        except Exception as error:  # noqa: BLE001 - the error that ended the run matters more; the others detect the loss by timeout
             _log.warning(
                 "pipeline %s: could not leave the membership: %s", self._job.pipeline.name, error,
                 extra={"action": "stream.leave_failed", "pipeline": self._job.pipeline.name},
@@ -261,13 +261,13 @@ class Runner:
         self._last = session.progress
 
     def _over(self, session: Session) -> bool:
-        """Nothing was done in a turn: whether that is the end."""
+        """Whether a turn without work is the end of the run."""
         if self._control.paused:
             return False
         return session.ended or (self._job.settings.until is not None and session.rested)
 
     def _prepare(self, session: Session) -> None:
-        """Every MEMBER_BEAT_MS: the clock, what people ask for, who else is there."""
+        """Every MEMBER_BEAT_MS: synchronise the clock, read the control commands and the other members."""
         now_ms = self._store.now_ms()
         if now_ms - self._kept_ms < limits.MEMBER_BEAT_MS:
             return
@@ -280,7 +280,7 @@ class Runner:
             raise TakenOver
 
     def _check_definition(self) -> None:
-        """Whether this definition can go on from the state that is there; it is noted, for the next."""
+        """Check that this definition can continue from the stored state, and store it."""
         given = definitions.define(self._job, text=self._text)
         found = self._store.read(state_keys.DEFINITION).get(state_keys.DEFINITION)
         if found is not None:
@@ -387,7 +387,7 @@ def run(
         batch_ms: how long to wait for more rows after the first of a batch.
         memory_bytes, threads: of DuckDB.
         state_memory_bytes: parts of state that are kept in memory.
-        retry_timeout_s: how long to go on trying while the broker or a sink is away. None: for ever, or RETRY_TIMEOUT_S with
+        retry_timeout_s: how long to retry while the broker or a sink is unavailable. None: without limit, or RETRY_TIMEOUT_S with
             `until`.
         reset: drop the pipeline's state first, and give back what it has claimed.
         backfill: files that are read before the one source that is a queue or topic; or "topic": that topic's log from

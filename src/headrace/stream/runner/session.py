@@ -83,8 +83,8 @@ class Session:
     """From `open` to `close`. One thread calls it; readers and sinks have threads of their own, which notify `wakeup`.
 
     Attributes:
-        rested: whether the last turn found nothing, and nothing had come for a while when it began; then it did what is to
-            be done in silence.
+        rested: whether the last turn found no rows, and none had arrived for a while when it began; it then did the work of
+            idle timeouts.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Session:
     # --- from the store, and back ---
 
     def open(self) -> None:
-        """Load the state, and begin to read. Raises TakenOver; what readers and sinks cannot be opened for."""
+        """Load the state and start reading. Raises TakenOver, and the errors of readers and sinks."""
         self._committer.recover()
         for slot in self._left_slots():
             self._committer.of_slot(slot).recover()
@@ -136,11 +136,11 @@ class Session:
         self._open_sources()
 
     def close(self) -> None:
-        """Idempotent. What was not committed comes again."""
+        """Idempotent. Uncommitted input is read again by the next session."""
         self._closing.close()
 
     def _left_slots(self) -> list[int]:
-        """The slots without a process that are this one's to look after."""
+        """The slots without a process whose claims this slot processes."""
         owners = membership.read_owners(self._committer.owners)
         return owners.left_to(self._committer.slot) if owners.slots else []
 
@@ -156,7 +156,7 @@ class Session:
         )  # fmt: skip
 
     def _reached(self) -> SourceWatermarks:
-        """The watermarks by which the state was judged last."""
+        """The watermarks that the state has reached."""
         if self._share is not None:
             return self._share.reached
         return {name: source.watermark for name, source in self.progress.sources.items()}
@@ -172,7 +172,7 @@ class Session:
         )
 
     def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """State that was given up in memory: it may be in the commit that is under way."""
+        """State that was evicted from memory: it may be in the commit in progress."""
         self._await_commit()
         return self._store.scan(prefix)
 
@@ -192,7 +192,7 @@ class Session:
         self._tables.load(self._store.now_ms())
 
     def _catch_up(self, share: SharedRun) -> None:
-        """Bring the shards that come from members which were behind others to where those are. One commit."""
+        """Advance the shards of members that were behind to the watermarks of the others. One commit."""
         change = Change()
         steps: list[Step] = []
         for shards, reached in share.behind().items():
@@ -223,7 +223,7 @@ class Session:
         self._source_set.open(self._sources, self._left_slots())
 
     def _backfilled(self, source: plan.Source) -> str | None:
-        """What comes before this source's new rows."""
+        """The backfill that precedes this source's new rows."""
         if self._backfill is None:
             return None
         return self._backfill if source_to_backfill(self._job.sources) is source else None
@@ -232,7 +232,7 @@ class Session:
 
     @property
     def progress(self) -> Progress:
-        """As it was committed last."""
+        """The last committed progress."""
         return self._committer.progress
 
     @property
@@ -240,7 +240,7 @@ class Session:
         return self._parts.size_bytes()
 
     def source_progress(self) -> dict[str, SourceReport]:
-        """How far each source is. Asks the broker."""
+        """The position and lag of each source. Sends requests to the broker."""
         return self._source_set.progress()
 
     @property
@@ -248,14 +248,14 @@ class Session:
         return self._sink_set.under_way
 
     def turn(self) -> pa.Table | None:
-        """Process what has come, and what time has done; commit it. Nothing is done if there is nothing to do.
+        """Process and commit the arrived rows and the effects of time. Does nothing if there are none.
 
         Returns:
-            The rows of what is committed now and was not at the end of the last turn; None if nothing was done.
+            The output rows that were committed since the last turn; None if nothing was done.
 
         Raises:
             TakenOver: another process has the pipeline.
-            TooManyFailures: nothing of what was processed in this turn was committed.
+            TooManyFailures: nothing of this turn was committed.
         """
         quiet = self._is_quiet()
         self.rested = False
@@ -278,12 +278,12 @@ class Session:
         return self._taken_rows()
 
     def wait_for_commit(self) -> pa.Table:
-        """Wait for the commit that is under way. Returns and raises as `turn`."""
+        """Wait for the commit in progress. Returns and raises like `turn`."""
         self._await_commit()
         return self._taken_rows()
 
     def wait(self, seconds: float | None) -> None:
-        """Until something has come, or time may have done something."""
+        """Wait for new rows, or until a timer may be due."""
         now_ms = self._store.now_ms()
         sources = self._sources if self._share is None else self._share.together
         deadline_ms = watermarks.next_deadline_ms(sources, self._times, now_ms)
@@ -296,24 +296,24 @@ class Session:
         self._wakeup.wait(None if seconds is None else max(seconds, 0.001))
 
     def _is_quiet(self) -> bool:
-        """Nothing is here to be processed, and nothing has come for a while."""
+        """No rows are available, and none have arrived for a while."""
         return self._source_set.quiet and not self._sink_set.under_way and self._under_way is None
 
     @property
     def ended(self) -> bool:
-        """All sources have ended, and everything is delivered and noted."""
+        """All sources have ended, and all deliveries are done and recorded."""
         return all(source.ended for source in self._sources.values()) and not self._sink_set.under_way
 
     def _gathered(self) -> Batch:
         try:
             return self._source_set.gather()
         except ClaimRefused:
-            # Who has the slot now, or one that this was looking after, has acknowledged what comes next.
+            # The present owner of the slot, or of one that this process looked after, has acknowledged these claims.
             self._committer.confirm()
             raise
 
     def _advanced(self, batch: Batch) -> dict[str, SourceProgress]:
-        """The sources' progress after this batch: what their rows did, then what silence and ends do."""
+        """The sources' progress after this batch: first its rows, then idle timeouts and ends."""
         now_ms = self._store.now_ms()
         sources = dict(self._sources)
         for name, chunks in batch.chunks.items():
@@ -344,7 +344,7 @@ class Session:
         )
 
     def _silent(self, sources: dict[str, SourceProgress], now_ms: int) -> dict[str, int]:
-        """Also while others are busy: a backlog of theirs must not hold everything back until it is done."""
+        """Idle sources advance also while others are busy: a backlog of theirs must not hold all windows back."""
         idle = watermarks.idle_sources(sources, self._times, now_ms)
         if self._job.settings.until == "end" and self.rested:
             idle = frozenset(sources)
@@ -356,7 +356,7 @@ class Session:
         self._sources = sources
 
     def _measured(self) -> int:
-        """The state's size, not always the latest: with many windows open it takes longer than a batch."""
+        """The size of the state, cached: with many windows open measuring takes longer than a batch."""
         now_s = time.monotonic()
         if now_s - self._measured_s >= limits.TELL_S:
             self._measured_s, self._measured_bytes = now_s, self.state_bytes

@@ -1,4 +1,4 @@
-"""How several processes share a pipeline: what can be shared, and how far time is for all of them. Pure.
+"""How several processes share a pipeline: which plans can be shared, and the common watermark. Pure.
 
 Any process may read a row; the row goes to the process that has the state of its keys: the plan is divided before its only
 operator with state. Without one nothing has to be put together: everybody reads and writes for himself.
@@ -24,14 +24,14 @@ SourceWatermarks: TypeAlias = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The operator that rows are brought together for: its place in the plan, and its keys, for each of its inputs."""
+    """The exchange of rows by key before a stateful operator: its place in the plan, and its keys for each input."""
 
     place: int
     keys: tuple[tuple[str, ...], ...]
 
 
 def exchange_of(plan_: physical.PhysicalPlan) -> Exchange | None:
-    """Where the plan is cut; None: it has no state, or it cannot be shared."""
+    """The exchange of the plan; None: it has no state, or cannot be shared."""
     places = [place for place, node in enumerate(plan_.operators) if isinstance(node, physical.STATEFUL)]
     if len(places) != 1:
         return None
@@ -40,7 +40,7 @@ def exchange_of(plan_: physical.PhysicalPlan) -> Exchange | None:
 
 
 def unsplittable_reason(plan_: physical.PhysicalPlan) -> str | None:
-    """Why the plan's state cannot be cut by key; None: it can, or there is none."""
+    """Why the plan's state cannot be split by key; None: it can, or has none."""
     stateful = [node for node in plan_.operators if isinstance(node, physical.STATEFUL)]
     if len(stateful) > 1:
         names = ", ".join(type(node).__name__.lower() for node in stateful)
@@ -51,7 +51,7 @@ def unsplittable_reason(plan_: physical.PhysicalPlan) -> str | None:
 
 
 def unshareable_reason(pipeline: plan.Pipeline, plan_: physical.PhysicalPlan) -> str | None:
-    """Why one process has to run the pipeline, while others stand by; None: several can share it."""
+    """Why only one process can run the pipeline; None: several can share it."""
     for source in plan.sources_of(pipeline.output):
         if not isinstance(source, plan.QueueSource | plan.TopicSource):
             return f"source {source.name!r} is not a queue or topic"

@@ -139,8 +139,8 @@ class SharedRun:
     # --- at the beginning ---
 
     def behind(self) -> dict[frozenset[int], SourceWatermarks]:
-        """The own shards by what their state was judged by, if that is less than the latest_watermarks of them is at. They come
-        from members that were not equally far."""
+        """The own shards whose state is behind the latest one, by the watermarks that they have reached. They come
+        from members that had advanced differently."""
         records = self._read()
         self._left = records.get(self._slot, Progress()).left
         names = list(self._timed)

@@ -39,8 +39,8 @@ _log = logging.getLogger("headrace.stream")
 
 
 class DeliveryQueue:
-    """One sink's batches, in the order of their numbers. A batch that fails is tried again, as long as `retry_timeout_s`
-    allows (None: for ever); the pipeline waits meanwhile, since at most OUTBOX_BATCHES_MAX may be under way."""
+    """The batches of one sink, in the order of their numbers. A failed batch is retried for `retry_timeout_s`
+    (None: without limit); the pipeline waits meanwhile, since at most OUTBOX_BATCHES_MAX may be under way."""
 
     def __init__(self, sink: Outbox, *, wakeup: Wakeup, retry_timeout_s: float | None) -> None:
         self.sink = sink
@@ -54,7 +54,7 @@ class DeliveryQueue:
         self._thread = threading.Thread(target=self._run, name=f"headrace sink {sink.name}", daemon=True)
 
     def start(self, left: list[tuple[int, bytes]]) -> None:
-        """Begin with what is still to be delivered; everything else that was staged is removed."""
+        """Start with the batches that are still to be delivered; all other staged batches are removed."""
         self.sink.collect([staged for _, staged in left])
         for number, staged in left:
             self.put(number, staged)
@@ -164,7 +164,7 @@ def without_origin(rows: pa.Table) -> pa.Table:
 
 
 class SinkSet:
-    """All sinks of a session. `stage` before a commit, `committed` after it."""
+    """All sinks of a session. Call `stage` before a commit and `committed` after it."""
 
     def __init__(
         self, job: Job, store: Store, client: Client | None, slot: int, *, wakeup: Wakeup, retry: RetryPolicy
@@ -181,7 +181,7 @@ class SinkSet:
         self._delivered: dict[int, list[int]] = {}
 
     def open(self) -> None:
-        """Open the sinks, and go on with what was committed and not delivered."""
+        """Open the sinks, and continue with the batches that were committed and not delivered."""
         for index, sink in enumerate(self._job.pipeline.sinks):
             opened = self._retry.call(partial(self._opened, index, sink))
             if isinstance(opened, TransactionalSink):
@@ -195,7 +195,7 @@ class SinkSet:
 
     @property
     def full(self) -> bool:
-        """A sink is so far behind that no more may be given. Raises what one failed with for good: it takes no more."""
+        """A sink is at its limit of undelivered batches. Raises the error of a sink that has failed for good."""
         self._look()
         return any(deliveries.full for _, _, deliveries in self._outside)
 
@@ -206,12 +206,12 @@ class SinkSet:
 
     @property
     def under_way(self) -> int:
-        """Batches that are not delivered, or not noted as delivered."""
+        """Batches that are not delivered, or not yet recorded as delivered."""
         self._look()
         return sum(deliveries.under_way + len(self._delivered[index]) for index, _, deliveries in self._outside)
 
     def stage(self, step: Step, dead: Sequence[Dead], change: Change, progress: Progress) -> Progress:
-        """Put what the step gave, and `dead`, into `change`. Returns the progress with the sinks' numbers."""
+        """Add the output of the step, and `dead`, to `change`. Returns the progress with the sinks' batch numbers."""
         self.forget(change)
         self._staged = []
         if step.output.num_rows:
@@ -227,7 +227,7 @@ class SinkSet:
         return progress
 
     def forget(self, change: Change) -> None:
-        """Put into `change` that delivered batches need not be kept."""
+        """Add to `change` the removal of delivered batches."""
         self._look()
         change.state += [
             (state_keys.outbox_key(self._slot, index, number), None)
@@ -236,7 +236,7 @@ class SinkSet:
         ]
 
     def committed(self) -> None:
-        """The commit was done: deliver what was staged."""
+        """Deliver the staged batches, after the commit."""
         for numbers in self._delivered.values():
             numbers.clear()
         for deliveries, number, staged in self._staged:
@@ -271,7 +271,7 @@ class SinkSet:
 
 
 def _parts(rows: pa.Table, sink: plan.Sink) -> Iterator[pa.Table]:
-    """What is staged at a time: all for a folder, which stages the name of a file; else what a state value takes."""
+    """The portions to stage: all rows for a folder, which stages only the name of a file; otherwise what fits into a state value."""
     if isinstance(sink, plan.ParquetSink) or rows.nbytes <= limits.STAGED_BYTES_MAX or rows.num_rows == 1:
         yield rows
         return

@@ -43,11 +43,11 @@ class Wakeup:
 
 
 class Prefetcher:
-    """A source being read ahead: at most BATCHES_AHEAD chunks, and one in the making.
+    """Reads a source ahead in a thread: at most BATCHES_AHEAD chunks, and the one that it is reading.
 
     The thread ends when the source does, when it fails, or with `close`.
 
-    `left_by`: the slot whose claims it reads, if that is one whose process is gone.
+    `left_by`: the slot whose claims it reads, if the process of that slot has ended.
     """
 
     left_by: int | None = None
@@ -75,8 +75,8 @@ class Prefetcher:
         self._thread.start()
 
     def take(self) -> Chunk | None:
-        """The next chunk, if one is there. Raises what the reader failed with, once all before it were taken."""
-        # Before it is looked whether there is a chunk: one may come meanwhile, and the error behind it.
+        """The next chunk, if there is one. Raises the reader's error after all chunks before it."""
+        # Read before the chunks: a chunk may arrive meanwhile, and the error behind it.
         error = self._error
         if not self._chunks:
             if error is not None:
@@ -87,16 +87,16 @@ class Prefetcher:
 
     @property
     def finished(self) -> bool:
-        """No chunk will come: all were taken, and the source has ended."""
+        """No chunk will come: the source has ended, and all chunks were taken."""
         return self._ended and not self._chunks and self._error is None
 
     @property
     def quiet(self) -> bool:
-        """Nothing is here, nothing was on its way here, and the last read has waited in vain."""
+        """No chunk is available or on its way, and the last read found nothing."""
         return not self._chunks and (self._ended or self._nothing_came)
 
     def progress(self) -> Progress:
-        """How far the source is; while its broker is away, how far it was: who only asks must not end the run."""
+        """The progress of the source; the last known one while its broker is unavailable, since a report must not end the run."""
         with contextlib.suppress(*PASSING):
             self._progress = self.reader.progress()
         return self._progress
@@ -121,7 +121,7 @@ class Prefetcher:
         self._wakeup.notify()
 
     def _read(self) -> None:
-        """One chunk into the queue; the room that was taken is given back if none comes."""
+        """Read one chunk into the queue; release the reserved room if there is none."""
         behind = False
         try:
             behind = self._retry.call(lambda: self.reader.behind)  # before: what is on its way now may be here then
@@ -145,14 +145,14 @@ class Prefetcher:
 
 
 class BackfillPosition(msgspec.Struct, frozen=True):
-    """Where the reader is: in the files, or (`live`) in the source."""
+    """The position of a Backfill: in the files, or (`live`) in the source."""
 
     live: bool
     position: bytes
 
 
 class Backfill(Reader):
-    """See Reader. `files` to its end, then `source`."""
+    """A reader of `files` to their end, then of `source`."""
 
     def __init__(self, files: Reader, source: Reader) -> None:
         self._files = files
@@ -205,7 +205,7 @@ def files_of(source: plan.Source, path: str) -> plan.FileSource:
     metadata = getattr(source, "metadata", ())
     if metadata:
         raise UnsupportedQuery(
-            f"backfill {path!r}", f"source {source.name!r} has {', '.join(metadata)}, which files have not"
+            f"backfill {path!r}", f"source {source.name!r} has {', '.join(metadata)}, which files do not have"
         )
     form = format_of(Path(path))
     if form is None:
@@ -214,14 +214,14 @@ def files_of(source: plan.Source, path: str) -> plan.FileSource:
 
 
 def source_to_backfill(sources: tuple[plan.Source, ...]) -> plan.Source:
-    """The source that `backfill` means: the only one that is a queue or topic.
+    """The source to backfill: the only one that is a queue or topic.
 
     Raises UnsupportedQuery: there is none, or there are several.
     """
     live = [source for source in sources if isinstance(source, plan.QueueSource | plan.TopicSource)]
     if len(live) != 1:
         names = ", ".join(source.name for source in live) or "none"
-        raise UnsupportedQuery("backfill", f"it needs exactly one source that is a queue or topic; there are: {names}")
+        raise UnsupportedQuery("backfill", f"it needs exactly one source that is a queue or topic; found: {names}")
     return live[0]
 
 
@@ -242,7 +242,7 @@ class SourceSet:
         self._closing = ExitStack()
 
     def open(self, sources: Mapping[str, SourceProgress], left_slots: Iterable[int]) -> None:
-        """Begin to read, each source from where it is. Raises what readers cannot be opened for."""
+        """Start reading each source from its position. Raises the errors of readers."""
         for source in self._job.sources:
             at = sources[source.name]
             if not at.ended:
@@ -259,20 +259,20 @@ class SourceSet:
 
     @property
     def quiet(self) -> bool:
-        """Nothing is here, and the last reads have waited in vain."""
+        """No rows are available, and the last reads found none."""
         return all(prefetcher.quiet for prefetcher in self._all())
 
     @property
     def finished(self) -> list[str]:
-        """The sources that have ended in this session, and of which every chunk was taken."""
+        """The sources that have ended in this session and whose chunks were all taken."""
         return [name for name, prefetcher in self._prefetchers.items() if prefetcher.finished]
 
     def progress(self) -> dict[str, Progress]:
-        """How far each source is. Asks the broker."""
+        """The progress of each source. Sends requests to the broker."""
         return {name: prefetcher.progress() for name, prefetcher in self._prefetchers.items()}
 
     def gather(self) -> Batch:
-        """The chunks that are there, up to `batch_rows`; for `batch_ms` after the first it is waited for more."""
+        """The available chunks, up to `batch_rows`; waits for more until `batch_ms` after the first."""
         batch = Batch()
         deadline_s = time.monotonic() + self._job.settings.batch_ms / 1_000
         while True:
@@ -286,7 +286,7 @@ class SourceSet:
                 self._wakeup.wait(left_s)
 
     def _take_round(self, batch: Batch) -> bool:
-        """A chunk of each source that has one."""
+        """Take one chunk of each source that has one."""
         took = False
         for prefetcher in self._all():
             chunk = prefetcher.take()

@@ -29,29 +29,29 @@ PASSING = (Unavailable, OutcomeUnknown, StoreFull)
 
 
 class Store(Protocol):
-    """A pipeline's state. `durable`: it is there after the process."""
+    """The state of a pipeline. `durable`: it outlives the process."""
 
     durable: bool
 
     def synchronise(self) -> None:
-        """Set the clock by the store's; now and then."""
+        """Synchronise the clock with the store's, from time to time."""
 
     def now_ms(self) -> int:
         """Steady time, the same for all processes that use the store."""
 
     def read(self, prefix: bytes, limit: int | None = None) -> dict[bytes, bytes]:
-        """Values whose keys start with `prefix`, sorted; no more than `limit`."""
+        """Values whose keys start with `prefix`, sorted; at most `limit`."""
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """The same, without a limit, some SCAN_BYTES at a time: for what may be larger than memory."""
+        """The same without a limit, read in pages of about SCAN_BYTES, for state that may be larger than memory."""
 
     def transact(self, operation: ops.Transact) -> None:
-        """All of it or nothing; `operation.name` is filled in.
+        """Apply the operation atomically; `operation.name` is filled in.
 
-        Only what may be tried again: it expects something, or doing it twice is doing it once.
+        Only for operations that may be repeated: they expect something, or are idempotent.
 
         Raises:
-            StateChanged: something expected is not there; perhaps because an earlier try was done after all.
+            StateChanged: an expected value differs; perhaps because an earlier try succeeded after all.
         """
 
 
@@ -100,7 +100,7 @@ class BrokerStore:
         self.synchronise()
 
     def synchronise(self) -> None:
-        """Ask for the broker's steady time. Between two calls it is reckoned: a batch must not pay for asking."""
+        """Read the broker's steady time. Between two calls it is computed locally, so that a batch needs no request for it."""
         statistics = self._retry.call(self._client.statistics)
         self._ahead_ms = statistics.now_ms - time.monotonic() * 1_000
 
@@ -120,7 +120,7 @@ class BrokerStore:
 def scan(
     call: Callable[[ops.GetState], Sequence[tuple[bytes, bytes]]], name: str, prefix: bytes
 ) -> Iterator[tuple[bytes, bytes]]:
-    """State in pages of about SCAN_BYTES, by what the values before were long: an answer has no other bound."""
+    """State in pages of about SCAN_BYTES, estimated from the length of earlier values: an answer has no other bound."""
     count, after = limits.SCAN_KEYS_FIRST, b""
     while page := call(ops.GetState(name, prefix, count, after)):
         yield from page
@@ -142,7 +142,7 @@ class MemoryStore:
         self.now_ms = SteadyClock()
 
     def synchronise(self) -> None:
-        """It is its own clock."""
+        """No other clock exists."""
 
     def read(self, prefix: bytes, limit: int | None = None) -> dict[bytes, bytes]:
         with self._lock:

@@ -1,7 +1,7 @@
-"""When a source's watermark moves. Pure: time is an argument.
+"""The watermarks of sources. Pure: time is an argument.
 
-A source's watermark follows its rows. A source that was silent for its idle timeout must not hold up the others: it goes
-as far as those that are not silent; if all are, as far as it takes for everything that is held back to come out.
+A source's watermark follows its rows. A source without input for its idle timeout must not hold up the others: it advances
+to the watermark of the active sources; if all are idle, to the watermark at which all open windows close.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def of_chunks(chunks: Iterable[Chunk], time: plan.EventTime | None, before: int)
 def idle_sources(
     sources: Mapping[str, SourceProgress], times: Mapping[str, plan.EventTime | None], now_ms: int
 ) -> frozenset[str]:
-    """The sources with an idle timeout that has passed."""
+    """The sources whose idle timeout has passed."""
     return frozenset(
         name
         for name, source in sources.items()
@@ -50,10 +50,10 @@ def idle_watermarks(
     idle: Collection[str],
     pending: int | None,
 ) -> dict[str, int]:
-    """Where the watermarks of the idle sources are to move: only those that do.
+    """The new watermarks of idle sources, for those that move.
 
     Args:
-        pending: the watermark at which everything that is held back comes out; None: nothing is.
+        pending: the watermark at which all open windows close; None: none is open.
     """
     timed = [name for name, time in times.items() if time is not None and not sources[name].ended]
     heard = [sources[name].watermark for name in timed if name not in idle]

@@ -29,7 +29,7 @@ class TransactionalSink(ABC):
 
     @abstractmethod
     def entries(self, rows: pa.Table) -> list[Entry]:
-        """The messages that these rows are; no ORIGIN column among them."""
+        """The messages of these rows, which have no ORIGIN column."""
 
 
 class Outbox(ABC):
@@ -39,21 +39,21 @@ class Outbox(ABC):
 
     @abstractmethod
     def stage(self, batch: int, rows: pa.Table, *, token: str | None = None) -> bytes:
-        """Before the commit: what has to be kept to deliver the rows, at most 16 MiB (rows as Arrow IPC, or the name of a
-        file that is written and synced). Must not show anything to anybody. Raises SinkFailed.
+        """Before the commit: the data to keep for the delivery, at most 16 MiB (rows as Arrow IPC, or the name of a
+        file that is written and synced). Must not make anything visible. Raises SinkFailed.
 
         Args:
-            token: 32 hexadecimal digits by which a batch that comes again is known; None: it is staged once, and gets one.
+            token: 32 hexadecimal digits that identify a repeated batch; None: it is staged once, and gets a new one.
         """
 
     @abstractmethod
     def deliver(self, batch: int, staged: bytes) -> None:
         """After the commit, perhaps again after a restart: make it visible. Idempotent as far as the sink can be. Tries
-        again by itself for a while. Raises SinkFailed: it is called again later."""
+        again for a while. Raises SinkFailed: it is called again later."""
 
     @abstractmethod
     def collect(self, staged: Sequence[bytes]) -> None:
-        """At the start: remove what was staged and never committed. `staged` is what is still to be delivered."""
+        """At the start: remove data that was staged and never committed. `staged` is still to be delivered."""
 
     @abstractmethod
     def close(self) -> None:

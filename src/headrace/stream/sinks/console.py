@@ -1,4 +1,4 @@
-"""Sinks for people and programs: a table in the terminal, a Python callback."""
+"""Sinks that print a table in the terminal, or call a Python function."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ConsoleOutbox(RowsOutbox):
 
 
 class CallbackOutbox(RowsOutbox):
-    """See Outbox. What the callback raises ends the pipeline; the batch is given again at the next start."""
+    """See Outbox. An exception of the callback ends the pipeline; the batch is delivered again at the next start."""
 
     def __init__(self, sink: CallbackSink) -> None:
         self._call = sink.call

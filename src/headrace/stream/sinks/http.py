@@ -1,6 +1,6 @@
-"""Rows POSTed as JSON arrays. At least once; each post has an Idempotency-Key that its repeats have, too.
+"""Rows POSTed as JSON arrays. At least once; a repeated post has the same Idempotency-Key.
 
-Where it may go: only to a host of the allow-list, by its exact name or by `*.example.com`; at addresses that are looked up
+Only hosts of the allow-list are allowed, by its exact name or by `*.example.com`; at addresses that are looked up
 once and connected to, so that it cannot change in between. Private and loopback addresses only if the host
 stands in the list by its very name; link-local ones (where clouds keep credentials) only as literal addresses. Redirects
 are not followed, proxies of the environment not used.
@@ -35,7 +35,7 @@ _AGAIN: Final = {408, 425, 429}
 
 
 class TransientError(Exception):
-    """A post failed for a reason that may pass. `after_s`: what the server asks to wait."""
+    """A post failed for a transient reason. `after_s`: the wait that the server asks for."""
 
     def __init__(self, reason: str, after_s: float | None = None) -> None:
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""The sink of a plan's sink."""
+"""Opens the sink for a sink of the plan."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def open_sink(
     """A sink, ready for rows of `schema`.
 
     Args:
-        client: of the broker; None if the pipeline has none: then queues are refused.
-        pipeline, index, slot: whose sink it is, which, and of which process: by these a sink knows its own batches.
+        client: the client of the broker; None without a broker: then queues are refused.
+        pipeline, index, slot: the owner of the sink, by which it identifies its own batches.
 
     Raises:
-        UnsupportedQuery: the schema or the place does not fit.
-        QueueNotFound, TopicNotFound: it is not there.
-        ExtraMissing: a library is needed that is not installed.
+        UnsupportedQuery: the schema or the destination is not supported.
+        QueueNotFound, TopicNotFound: it does not exist.
+        ExtraMissing: a library is not installed.
         SinkFailed: it cannot be opened.
     """
     owner = f"{pipeline}.{index}.{slot}"  # a pipeline's name has no dot: no other owner begins like this

@@ -24,7 +24,7 @@ from headrace.stream.sinks.base import Outbox, new_token
 
 
 class ParquetOutbox(Outbox):
-    """See Outbox. What is staged are the names of files, below the folder. Exactly once.
+    """See Outbox. It stages the names of files, relative to the folder. Exactly once.
 
     Files are named `PIPELINE.SINK.SLOT.BATCH.TOKEN.parquet`. A batch that is delivered again finds its files renamed, or
     removed by a reader of the folder: both count as delivered.

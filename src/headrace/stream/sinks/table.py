@@ -1,6 +1,6 @@
 """Rows of an SQL table: SQLite or PostgreSQL. Rows and the batch's token are one transaction: exactly once.
 
-Numbers, texts, booleans and binary are what they are. Timestamps and dates are ISO 8601 text in SQLite and types of their
+Numbers, texts, booleans and binary have their own types. Timestamps and dates are ISO 8601 text in SQLite and types of their
 own in PostgreSQL; decimals are text in SQLite, whose numbers are floats; arrays, maps and structs are JSON.
 """
 

@@ -20,11 +20,11 @@ class Dead:
     """One message or line that cannot be processed, for the dead letters.
 
     Attributes:
-        body: as it came (or the row as JSON, where that is all there is).
-        reason: a sentence that names what is wrong with it.
-        message_id: of the message that it was; for a file `PATH:LINE` or `PATH#ROW`.
+        body: the original body (or the row as JSON, where there is no body).
+        reason: the error, as a sentence.
+        message_id: the id of the message; for a file `PATH:LINE` or `PATH#ROW`.
         source: the source's name.
-        step: which step failed; empty for decoding.
+        step: the step that failed; empty for decoding.
     """
 
     body: bytes
@@ -35,7 +35,7 @@ class Dead:
 
 
 class Origins(ABC):
-    """What the ORIGIN column of a chunk's rows points into: for dead letters, made only when there are some."""
+    """The target of the ORIGIN column of a chunk's rows: it makes dead letters when there are some."""
 
     @abstractmethod
     def dead(self, origin: int, reason: str, step: str) -> Dead:
@@ -44,16 +44,16 @@ class Origins(ABC):
 
 @dataclass(slots=True)
 class Chunk:
-    """Rows of a source, and what is true once they are processed.
+    """Rows of a source, and the position after them.
 
     Attributes:
         rows: columns of the source's schema (metadata first) and ORIGIN; timestamps in UTC without zone.
-        origins: what ORIGIN points into.
-        dead: what could not be decoded.
-        position: where to go on behind this chunk, kept in the pipeline's state; empty for sources whose position is in
+        origins: the target of ORIGIN.
+        dead: messages and lines that could not be decoded.
+        position: where to continue after this chunk, kept in the pipeline's state; empty for sources whose position is in
             the store anyway (queues).
         claims: (queue ARN, reader, number) that the commit of these rows acknowledges.
-        size_bytes: about how many bytes it was, of bodies or file.
+        size_bytes: the approximate size of the bodies or the part of the file.
         traces: the `traceparent`s of its messages, a bounded number; none without a tracer.
     """
 
@@ -68,7 +68,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a source is. None where unknown. `lag`: waiting messages or lines; bytes for files."""
+    """The progress of a source. None where unknown. `lag`: waiting messages or lines; bytes for files."""
 
     done: int
     lag: int | None
@@ -76,16 +76,16 @@ class Progress:
 
 
 class Reader(ABC):
-    """A source being read, by one thread of its own. Chunks come in order; what was given and not committed before a
-    restart comes again, the same."""
+    """Reads a source, in one thread of its own. Chunks come in order; after a restart, chunks that were not committed
+    come again, the same."""
 
     @abstractmethod
     def open(self, position: bytes | None) -> None:
-        """Begin, behind what was committed: `position` is the last chunk's, None at the very beginning."""
+        """Start after the last committed chunk, whose position is `position`; None at the first start."""
 
     @abstractmethod
     def read(self, rows_max: int, wait_s: float) -> Chunk | None:
-        """The next rows, about `rows_max` at most; waits up to `wait_s` for the first. None: nothing came."""
+        """The next rows, at most about `rows_max`; waits up to `wait_s` for the first. None: there are none."""
 
     @property
     def behind(self) -> bool:
@@ -95,7 +95,7 @@ class Reader(ABC):
 
     @property
     def finished(self) -> bool:
-        """Whether no row will ever come again: a finite source that was read to its end."""
+        """Whether the source is finite and was read to its end."""
         return False
 
     @abstractmethod
@@ -103,14 +103,14 @@ class Reader(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End a `read` that waits in another thread, and give up files and connections. Idempotent."""
+        """End a `read` that waits in another thread, and close files and connections. Idempotent."""
 
 
-# --- Rows of several origins put together: ORIGIN is counted through ---
+# --- Rows of several origins combined: ORIGIN is renumbered ---
 
 
 class CombinedOrigins(Origins):
-    """Origins one behind the other."""
+    """The origins of several chunks, one after the other."""
 
     def __init__(self) -> None:
         self._known: list[tuple[int, Origins]] = []
@@ -135,7 +135,7 @@ class CombinedOrigins(Origins):
         return origins.dead(origin - first, reason, step)
 
 
-# --- One file being read: the contract between the reader of many files and the formats ---
+# --- Open files: the contract between the reader of files and the formats ---
 
 
 @dataclass(slots=True)
@@ -149,7 +149,7 @@ class FileRows:
 
 
 class OpenFile(ABC):
-    """An open file. Raises SourceFailed where it cannot be read, or is not what it was."""
+    """An open file. Raises SourceFailed if it cannot be read, or has changed."""
 
     @abstractmethod
     def read(self, rows_max: int, *, whole: bool) -> FileRows | None:

@@ -1,6 +1,6 @@
-"""Which files a path means: one file, a folder with all below it, or a glob; sorted by name.
+"""The files of a path: one file, a folder with its subfolders, or a glob; sorted by name.
 
-Hidden files and folders, and those that are still being written (`.x`, `_x`, `x.tmp`, `x.part`, `x~`), are left out.
+Hidden and unfinished files and folders are ignored (`.x`, `_x`, `x.tmp`, `x.part`, `x~`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file. `name`: its path below what was asked for, with `/`; by it files are ordered, and known again."""
+    """A file. `name`: its path relative to the source's path, with `/`; files are ordered and identified by it."""
 
     name: str
     path: Path
@@ -38,8 +38,7 @@ def format_of(path: Path) -> FileFormat | None:
 
 
 def list_files(path: str, form: str) -> list[FileInfo]:
-    """The files there now, sorted by name. In a folder only those whose suffix is the format's; a file or glob is taken
-    at its word."""
+    """The present files, sorted by name. In a folder only those with the format's suffix; for a file or glob any suffix."""
     in_folder = Path(path).is_dir()
     found = _below(path) if in_folder else _matching(path)
     listed = [_listed(*item) for item in found if _wanted(item[0]) and not (in_folder and _other(item[0], form))]

@@ -1,11 +1,11 @@
-"""Files as a source: in the order of their names, each read once; and, if it follows, what comes to them.
+"""Files as a source: in the order of their names, each read once; with `follow` also new files and appended lines.
 
-Where it is: the name of a file and a place in it. Files in front of it are read, files behind are not; so a file that
-turns up in front later, or one that changed behind the position, is an error that says so: silence would lose rows.
+The position is the name of a file and an offset in it. Files before it are read, files after it are not; so a file that
+appears before it later, or one that has changed before the position, is an error: otherwise rows would be lost silently.
 
 A log that is followed may be rotated. Renamed: the old file is read to its end, then the new one of the old name (also if
 that happened while the pipeline was stopped: the renamed file is searched beside it; a second rotation is not noticed).
-Cut to nothing (copytruncate): it is read from the beginning. Both are logged.
+Truncated (copytruncate): it is read from the beginning. Both are logged.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _log: Final = logging.getLogger("headrace.stream")
 
 class FilePosition(msgspec.Struct):
     """Attributes:
-    file: its name; empty at the very beginning.
-    before: how many files were in front of it.
-    at: where in it, as its Part says; None: at its end, for good.
+    file: its name; empty at the first start.
+    before: the number of files before it.
+    at: the position in it, as its OpenFile reports it; None: at its end, finished.
     """
 
     file: str = ""
@@ -47,7 +47,7 @@ class FileReader(Reader):
     """See Reader."""
 
     def __init__(self, source: FileSource, columns: frozenset[str] | None = None) -> None:
-        """Args: columns: those that are looked at, None: all. Parquet gives NULLs for the others."""
+        """Args: columns: the columns to read, None: all. Parquet gives NULLs for the others."""
         self._source = source
         self._columns = columns
         self._files: list[FileInfo] = []

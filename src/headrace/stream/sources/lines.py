@@ -22,7 +22,7 @@ from headrace.stream.sources.file_listing import COMPRESSED
 
 
 class LineOrigins(Origins):
-    """Lines of a chunk. `numbers`: theirs in the file, from 1."""
+    """The lines of a chunk. `numbers`: their numbers in the file, from 1."""
 
     def __init__(self, source: str, path: Path, lines: Sequence[bytes], numbers: Sequence[int]) -> None:
         self._source = source
@@ -71,7 +71,7 @@ class Lines:
         self.number -= len(lines)
 
     def first_bytes(self, count: int) -> bytes:
-        """What the file begins with, as it is on the disk."""
+        """The first bytes of the file, as stored on the disk."""
         return os.pread(self._raw.fileno(), count, 0)
 
     def status(self) -> os.stat_result:
@@ -124,8 +124,8 @@ class Lines:
 
 
 class LineFile(OpenFile):
-    """See Part. A position is a byte and a line number, and the checksum of the file's beginning, by which the file is
-    known again."""
+    """See OpenFile. A position is a byte and a line number, and the checksum of the file's beginning, which identifies
+    the file."""
 
     def __init__(self, source: FileSource, path: Path, at: dict[str, Any]) -> None:
         self._source = source
@@ -227,7 +227,7 @@ class Joined:
 
 
 def matches(path: Path, at: dict[str, Any]) -> bool:
-    """Whether the file begins as the one that was read up to `at`, and is as long at least."""
+    """Whether the file has the same beginning as the one that was read up to `at`, and is at least as long."""
     try:
         with path.open("rb") as file:
             begins = file.read(at["print_bytes"])

@@ -36,7 +36,7 @@ class MemoryPosition(msgspec.Struct):
 
 
 class MemoryReader(Reader):
-    """See Reader. A chunk never holds rows of two batches: who gives batches decides what comes together."""
+    """See Reader. A chunk never holds rows of two batches, so the program decides which rows are processed together."""
 
     def __init__(self, source: MemorySource) -> None:
         self._name = source.name

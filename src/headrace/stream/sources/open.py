@@ -1,4 +1,4 @@
-"""The reader of a source."""
+"""Chooses the reader of a source."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def open_reader(
     """A reader that is not opened yet.
 
     Args:
-        source: what is read.
-        client: of the broker; None if the pipeline has none: then queues are refused.
-        pipeline, slot: whose claims a queue's are.
-        columns: those that are looked at, None: all. The others may be NULL, where that is cheaper.
+        source: the source of the plan.
+        client: the client of the broker; None without a broker: then queues are refused.
+        pipeline, slot: the owner of a queue's claims.
+        columns: the columns that the plan reads, None: all. The others may be NULL where that is cheaper.
 
     Raises:
         UnsupportedQuery: a queue without a broker.
-        SchemaInvalid: rows in memory are not of their schema.
+        SchemaInvalid: rows in memory do not match their schema.
     """
     if isinstance(source, MemorySource):
         return MemoryReader(source)
@@ -40,7 +40,7 @@ def open_reader(
 
 
 def open_orphaned_reader(source: QueueSource | TopicSource, client: Client, *, pipeline: str, slot: int) -> Reader:
-    """A reader, not opened yet, of what a slot had claimed whose process is gone."""
+    """A reader, not opened yet, of the claims of a slot whose process has ended."""
     queue = source.queue if isinstance(source, QueueSource) else inbox_name(pipeline, source.topic)
     return OrphanedClaimsReader(source, queue, client, reader=reader_name(pipeline, slot))
 

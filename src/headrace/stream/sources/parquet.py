@@ -1,4 +1,4 @@
-"""A Parquet file, in batches as its row groups give them."""
+"""Reads a Parquet file by row groups."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from headrace.stream.sources.memory import RowOrigins
 
 
 class ParquetSourceFile(OpenFile):
-    """See Part. A position is the number of the next row; the file's size shows whether it is still the same.
+    """See OpenFile. A position is the number of the next row; the file's size shows whether it is still the same.
 
-    Columns that the plan does not read are NULL: not reading them is what a columnar file is for. Columns that are NOT
+    Columns that the plan does not read are NULL: a columnar file need not read them. Columns that are NOT
     NULL are read always.
     """
 
     def __init__(
         self, source: FileSource, path: Path, name: str, at: dict[str, Any], columns: frozenset[str] | None = None
     ) -> None:
-        """Args: columns: those that are looked at; None: all."""
+        """Args: columns: the columns to read; None: all."""
         self._source = source
         self._path = path
         self._file = _open(path)
@@ -85,7 +85,7 @@ class ParquetSourceFile(OpenFile):
         return table
 
     def _open_at(self, rows_max: int) -> Iterator[pa.RecordBatch]:
-        """The batches from the next row on: row groups in front of it are not read."""
+        """The batches from the next row on: earlier row groups are not read."""
         skip = self._row
         groups = list(range(self._file.num_row_groups))
         while groups and skip >= self._file.metadata.row_group(groups[0]).num_rows:

@@ -104,14 +104,14 @@ _WAIT_S: Final = 0.5  # of one claim: how late a close is noticed
 
 
 def reader_name(pipeline: str, slot: int) -> str:
-    """Whose claims they are: each slot of a pipeline has its own, whichever process holds it."""
+    """The name of the reader that claims: each slot of a pipeline has its own, whichever process holds it."""
     return f"{pipeline}/{slot}"
 
 
 class QueueReader(Reader):
     """See Reader. `name` is the queue's; every chunk is whole claims, so that its commit can acknowledge them.
 
-    `_claims_new`: whether it claims when nothing is open.
+    `_claims_new`: whether it claims new messages when no claim is open.
     """
 
     _claims_new = True
@@ -125,7 +125,7 @@ class QueueReader(Reader):
         reader: str,
         columns: frozenset[str] | None = None,
     ) -> None:
-        """Args: columns: those that are looked at; None: all. Arrow bodies give NULLs for the others."""
+        """Args: columns: the columns to read; None: all. Arrow bodies give NULLs for the others."""
         self._name = source.name
         self._arn = arn_of(queue)
         self._client = client
@@ -185,7 +185,7 @@ class QueueReader(Reader):
         return state
 
     def _claims(self, rows_max: int, wait_s: float) -> list[Message]:
-        """The messages of the next claims: those that are there, until they are about `rows_max` rows.
+        """The messages of the next claims, up to about `rows_max` rows.
 
         An open claim may have none any more (the queue was purged): it is acknowledged with the others.
         """
@@ -210,7 +210,7 @@ class QueueReader(Reader):
         return messages
 
     def _limit(self, rows_max: int) -> int:
-        """How many messages are about `rows_max` rows, as the last ones were."""
+        """The number of messages for about `rows_max` rows, estimated from the last ones."""
         if not self._rows_a_message:
             return min(rows_max, limits.FIRST_MESSAGES)
         return max(1, int(rows_max / self._rows_a_message))
@@ -227,8 +227,8 @@ class QueueReader(Reader):
 
 
 class OrphanedClaimsReader(QueueReader):
-    """The claims that a slot has open whose process is gone: nothing else is claimed. More may turn up while a process
-    that was thought dead is not aware of it."""
+    """Reads the open claims of a slot whose process has ended, and claims nothing. More claims may appear while a process
+    that was considered dead is still running."""
 
     _claims_new = False
 
@@ -239,7 +239,7 @@ class OrphanedClaimsReader(QueueReader):
         return super().read(rows_max, 0)
 
 
-# --- A topic as a source: a queue of the pipeline's own, subscribed to it ---
+# --- Topics: a queue of the pipeline's own, subscribed to the topic ---
 
 
 _RETENTION_S: Final = (
@@ -248,9 +248,9 @@ _RETENTION_S: Final = (
 
 
 class TopicReader(QueueReader):
-    """See Reader. At the pipeline's first start its queue is subscribed, as the source says.
+    """See Reader. At the pipeline's first start its queue is subscribed, from the `start` of the source.
 
-    `behind` while the broker gives the queue what is in the topic's log; live once, it stays so.
+    `behind` while the broker copies the topic's log into the queue; once live, it stays live.
     """
 
     def __init__(
@@ -273,7 +273,7 @@ class TopicReader(QueueReader):
 
 
 def inbox_name(pipeline: str, topic: str) -> str:
-    """The queue by which a pipeline reads a topic; FIFO if the topic is. Raises UnsupportedQuery: the names are too long."""
+    """The queue through which a pipeline reads a topic; FIFO if the topic is. Raises UnsupportedQuery: the names are too long."""
     name = f"{pipeline}--{topic.rsplit(':', 1)[-1]}"
     if len(name) > queue_limits.NAME_CHARACTERS_MAX:
         raise UnsupportedQuery(
@@ -285,7 +285,7 @@ def inbox_name(pipeline: str, topic: str) -> str:
 
 
 def subscribe(client: Client, topic: str, inbox: str, *, start: Literal["now", "beginning"] = "now") -> None:
-    """Make the queue and subscribe it from `start` on; one that is subscribed already stays as it is. Idempotent.
+    """Create the queue and subscribe it from `start` on; an existing subscription is not changed. Idempotent.
 
     Raises TopicNotFound.
     """
@@ -298,13 +298,13 @@ def subscribe(client: Client, topic: str, inbox: str, *, start: Literal["now", "
 
 
 def is_catching_up(client: Client, topic: str, inbox: str) -> bool:
-    """Whether the queue has not been given all that is in the topic's log. Raises TopicNotFound."""
+    """Whether the broker is still copying the topic's log into the queue. Raises TopicNotFound."""
     description: TopicDescription = client.call(ops.GetTopic(topic_arn_of(topic)))
     subscriptions = [state.subscription for state in description.subscriptions]
     return any(one.position is not None for one in subscriptions if one.queue == arn_of(inbox))
 
 
 def wait_until_live(client: Client, topic: str, inbox: str) -> None:
-    """Return when the queue has been given all that was in the topic's log. Raises TopicNotFound."""
+    """Return when the topic's log has been copied into the queue. Raises TopicNotFound."""
     while is_catching_up(client, topic, inbox):
         time.sleep(limits.QUIET_S)

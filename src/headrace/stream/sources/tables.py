@@ -24,9 +24,9 @@ def load_table(ref: TableRef) -> pa.Table:
     """The table's rows, with the columns of its schema. Each call reads it again.
 
     Raises:
-        SchemaInvalid: the program's rows are not of the schema.
-        SourceFailed: it cannot be read, or a row is not of the schema: a table has no dead letters.
-        UnsupportedQuery: the URL says nothing that can be read.
+        SchemaInvalid: the program's rows do not match the schema.
+        SourceFailed: it cannot be read, or a row does not match the schema: a table has no dead letters.
+        UnsupportedQuery: unsupported URL.
         ExtraMissing: psycopg is not installed.
     """
     if ref.data is not None:
