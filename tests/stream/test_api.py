@@ -119,7 +119,7 @@ def test_every_sink_is_a_record(tmp_path: Path) -> None:
     ("settings", "match"),
     [
         ({"name": "a b"}, "1 to 40 characters"),
-        ({"mode": "complete"}, "two modes"),
+        ({"mode": "complete"}, "unknown output mode"),
         ({"shards": 0}, "1 to 256 shards"),
         ({"failures_share": 2.0}, "between 0 and 1"),
         ({"sink": hs.queue("q", group="nope")}, "no such column"),

@@ -58,12 +58,12 @@ class Stream:
 
     @property
     def node(self) -> plan.Node:
-        """The plan's record of it."""
+        """The node of the plan."""
         return self._node
 
     @property
     def schema(self) -> Schema:
-        """Its columns."""
+        """The columns."""
         return self._analysis.schema
 
     @property
@@ -106,21 +106,21 @@ class Stream:
         return _sql(text, name, {"input": self, **streams})
 
     def map(self, fn: Callable[[dict[str, Any]], Mapping[str, Any]], *, schema: SchemaLike, name: str = "") -> Stream:
-        """Each row through a function: a dict in, a dict with the columns of `schema` out."""
+        """Apply a function to each row: it takes a dict, and returns a dict with the columns of `schema`."""
         return self._python("map", fn, Schema.of(schema), name)
 
     def flat_map(
         self, fn: Callable[[dict[str, Any]], Iterable[Mapping[str, Any]]], *, schema: SchemaLike, name: str = ""
     ) -> Stream:
-        """Each row through a function that gives any number of rows."""
+        """Apply a function that returns any number of rows to each row."""
         return self._python("flat_map", fn, Schema.of(schema), name)
 
     def filter(self, fn: Callable[[dict[str, Any]], bool], *, name: str = "") -> Stream:
-        """Only the rows for which the function is true."""
+        """Keep the rows for which the function returns true."""
         return self._python("filter", fn, self.schema, name)
 
     def map_batches(self, fn: Callable[[pa.Table], pa.Table], *, schema: SchemaLike, name: str = "") -> Stream:
-        """Each batch through a function of Arrow tables. How rows fall into batches is not defined."""
+        """Apply a function of Arrow tables to each batch. The division of rows into batches is not defined."""
         return self._python("batches", fn, Schema.of(schema), name)
 
     def _python(
@@ -132,7 +132,7 @@ class Stream:
         return Stream(plan.PythonStep(called, kind, fn, schema, self.node))
 
     def dedup(self, *keys: str, within: Duration, name: str = "dedup") -> Stream:
-        """Only the first row of each key, for `within` of event time after it."""
+        """Keep the first row of each key, for `within` of event time after it."""
         if not keys:
             raise UnsupportedQuery(
                 "dedup()", "it needs the columns that make rows equal", ".dedup('id', within='10 minutes')"
@@ -183,13 +183,13 @@ def queue(
     """A queue: with a schema a source; a sink in any case.
 
     Args:
-        name: the queue's.
+        name: the name of the queue.
         schema: the columns of its messages' bodies.
-        format: what the bodies are; as a sink `auto` writes JSON.
-        metadata: message_id, sent_at, message_group, sequence: as columns in front of the others.
+        format: the format of the bodies; as a sink `auto` writes JSON.
+        metadata: message_id, sent_at, message_group, sequence: added as columns in front of the others.
         group: as a sink, the column for MessageGroupId; a FIFO queue needs it.
-        create: as a source, whether a run makes the queue, with the default settings, if it is not there; else such a run is
-            refused. The queue of a sink is made in any case.
+        create: as a source, whether a run creates a missing queue with the default settings; otherwise such a run is
+            refused. A missing queue of a sink is always created.
     """
     node = (
         plan.QueueSource(name, name, Schema.of(schema), None, format, tuple(metadata), create)
@@ -204,11 +204,11 @@ def topic(
     name: str, *, schema: SchemaLike | None = None, format: Literal["json", "arrow", "auto"] = "auto",  # noqa: A002 # Spark's word
     metadata: Sequence[str] = (), group: str | None = None, start: Literal["now", "beginning"] = "now",
 ) -> QueueEndpoint:  # fmt: skip
-    """A topic: every message of it, for this pipeline alone. Arguments as `queue`.
+    """A topic: each pipeline receives every message. Arguments as for `queue`.
 
     Args:
-        start: where a pipeline that is new begins: with what is published from now on, or with the topic's log from its
-            beginning (the topic needs a retention), then going on live without a gap or a duplicate.
+        start: where a new pipeline starts: with messages that are published from now on, or with the topic's log from its
+            beginning (the topic needs a retention), and then live without a gap or a duplicate.
     """
     node = (
         plan.TopicSource(name, name, Schema.of(schema), None, format, tuple(metadata), start)
@@ -226,11 +226,11 @@ def files(
     """Files: one, a folder or a glob, in the order of their names.
 
     Args:
-        path: where.
+        path: the path.
         schema: the columns; not needed for an existing Parquet file.
         format: by the suffix, if not given.
-        follow: go on with files and lines that come; else the stream ends.
-        name: what SQL calls it; the path's last part without suffix, if not given.
+        follow: continue with new files and appended lines; otherwise the stream ends.
+        name: the name in SQL; by default the last part of the path without suffix.
     """
     found = format or file_format(path)
     columns = Schema.of(schema) if schema is not None else file_schema(path, found)
@@ -254,11 +254,11 @@ def table(
     """A static table, for SQL to join.
 
     Args:
-        name: what SQL calls it.
+        name: the name in SQL.
         url: a path (.parquet, .csv, .jsonl), `sqlite:///PATH?table=T`, `postgresql://…?table=T`.
         data: or the rows.
         schema: the columns; not needed for `data` in Arrow or a Parquet file.
-        reload: read the url again so often; None: once.
+        reload: how often to read the url again; None: once.
     """
     if bool(url) == (data is not None):
         raise UnsupportedQuery(f"table({name!r})", "a table has either a url or data")
@@ -275,11 +275,11 @@ def table(
 
 
 def sql_(text: str, *, name: str = "sql", **streams: Stream | Table | Function) -> Stream:
-    """A SELECT in Spark's dialect. A table's name in it is looked up in `streams`, then among the caller's variables: one
-    of this name, or a stream that is called so.
+    """A SELECT in Spark's dialect. A table name is looked up in `streams`, then in the caller's variables: by the name of
+    the variable, or of the stream.
 
     Raises:
-        UnsupportedQuery: what streams cannot do, with line, column and what to write instead.
+        UnsupportedQuery: streams do not support the query; with line, column and the alternative.
     """
     return _sql(text, name, streams)
 
@@ -291,7 +291,7 @@ def function(
 
     Args:
         returns: the result's type, in Spark's words or Python's: "double", float.
-        name: if it shall not be the function's own.
+        name: the name in SQL; by default the function's own.
         arguments: the types of the arguments; not needed where they are annotated.
     """
 
@@ -398,7 +398,7 @@ def _table(rows: pa.Table | Sequence[Mapping[str, Any]], schema: Schema) -> pa.T
 
 
 def table_names(text: str, step: str) -> tuple[list[str], list[str]]:
-    """(tables, functions) that a text names, each once, in order; what WITH names is not among them."""
+    """(tables, functions) that a text names, each once, in order, without the names of WITH."""
     tree = parse(text, step)
     own = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
     tables = [node.name for node in tree.find_all(exp.Table) if node.name and node.name.lower() not in own]

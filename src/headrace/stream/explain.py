@@ -1,4 +1,4 @@
-"""What a pipeline is, for people: as text, as Mermaid, as a picture (`headrace/picture.py`)."""
+"""Descriptions of a pipeline: as text, as a Mermaid flowchart, as SVG (`headrace/picture.py`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace.stream.sql import spark_restrictions, to_spark
 
 
 def explain(pipeline: plan.Pipeline, *, sql: bool = False) -> str:
-    """The logical plan, the operators with what they remember, and warnings; with `sql` the SQL of both engines.
+    """The logical plan, the operators with their state, and warnings; with `sql` the SQL of both engines.
 
     Raises:
         UnsupportedQuery: the pipeline cannot be compiled.

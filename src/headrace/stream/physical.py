@@ -1,6 +1,6 @@
 """The physical plan: the operators of the embedded engine, as data. `sql.compile` makes it, `engine` runs it.
 
-Operators stand in an order in which inputs come first; each names its inputs by their place. Columns are named, unique
+Inputs come before the operators that read them; each operator names its inputs by index. Columns are named, unique
 without regard to case; SQL in an operator is DuckDB's, made by the compiler, never the user's text.
 
 Event time. `time` names a column of a node's rows that is its event time in the sense of its watermark: no row that
@@ -117,8 +117,8 @@ class Python:
 class Aggregate:
     """GROUP BY. Gives `window_start`, `window_end`, `window_time` (if there is a window), the keys, the aggregates.
 
-    Append: a window's rows when it closes, once. Update: of every batch the groups that changed, as they are now; without
-    a window only this. Late: a row whose windows have all closed, by the watermark before its batch.
+    Append: the rows of a window, once, when it closes. Update: the groups that a batch has changed; without
+    a window only this mode is possible. Late: a row whose windows have all closed, by the watermark before its batch.
     """
 
     input: int
@@ -136,9 +136,9 @@ class Join:
     """Two streams. A pair joins if `left_keys` equal `right_keys` (NULL equals nothing), the right's time lies in
     [left + lower_us, left + upper_us], and `condition` (SQL over the columns of both) is true.
 
-    A bound of None is open: rows are then kept for ever, and the plan says so. Columns of the two sides have different
-    names. Outer joins give a row without partner when none can come any more. Late: a row that is older than its side's
-    watermark, and whose partners may be forgotten already.
+    A bound of None is open: rows are then kept for ever, and the plan warns. Columns of the two sides have different
+    names. Outer joins output a row without partner when no partner can arrive any more. Late: a row that is older than its side's
+    watermark, whose partners may have expired.
 
     `time`: the column of the output that is its event time: the left's or the right's; the output's watermark is held
     back by the bounds, so that it is one.
@@ -208,8 +208,8 @@ STATEFUL = (Aggregate, Join, Dedup, Top)
 
 @dataclass(frozen=True, slots=True)
 class PhysicalPlan:
-    """A compiled plan. `operators[-1]` gives the pipeline's output. `warnings`: what the plan's author should know (state
-    that is kept for ever, …), a sentence each."""
+    """A compiled plan. `operators[-1]` gives the pipeline's output. `warnings`: for the author of the plan (state
+    that is kept for ever, …), one sentence each."""
 
     operators: tuple[Operator, ...]
     warnings: tuple[str, ...] = ()
@@ -220,7 +220,7 @@ class PhysicalPlan:
 
     def signatures(self) -> dict[str, str]:
         """Operator (by place among those of its kind) → what its state depends on, as JSON. Two plans whose signatures
-        are equal can go on from each other's state."""
+        are equal can continue from each other's state."""
         counts: dict[str, int] = {}
         found = {}
         for operator in self.operators:

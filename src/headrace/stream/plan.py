@@ -1,6 +1,6 @@
-"""The logical plan: what a pipeline is, before anybody decides how it runs. Plain frozen records.
+"""The logical plan: the definition of a pipeline, independent of the engine. Plain frozen records.
 
-A plan is a graph of nodes: sources, steps, and a pipeline with its sinks at the end. `api.py` is how people write it,
+A plan is a graph of nodes: sources, steps, and a pipeline with its sinks at the end. `api.py` makes it,
 `sql/` checks and compiles it, `engine/` and `spark/` run it. Times are microseconds (`_us`); a point in time is
 microseconds since 1970, UTC.
 """
@@ -29,12 +29,12 @@ Mode: TypeAlias = Literal["append", "update"]
 
 @dataclass(frozen=True, slots=True)
 class EventTime:
-    """When a row happened. The watermark of a source is the greatest event time seen, less `delay_us`.
+    """The event time of a source. The watermark of a source is the greatest event time seen, less `delay_us`.
 
     Attributes:
         column: a timestamp column of the source's schema.
-        delay_us: how much later than a younger row a row may come and still count.
-        idle_us: without input for so long (of steady time), the source's windows are closed; None: they wait.
+        delay_us: how far behind the greatest event time a row may be and still count.
+        idle_us: the source's windows close after this (steady) time without input; None: they stay open.
     """
 
     column: str
@@ -42,15 +42,15 @@ class EventTime:
     idle_us: int | None = None
 
 
-# --- sources: rows from outside. Each has a `name`, by which SQL calls it, a `schema`, and perhaps an event time. ---
+# --- sources: rows from outside. Each has a `name`, which SQL uses, a `schema`, and perhaps an event time. ---
 
 
 @dataclass(frozen=True, slots=True)
 class QueueSource:
-    """The messages of a queue. They are claimed, and deleted when what became of them is committed.
+    """The messages of a queue. They are claimed, and deleted when their results are committed.
 
     `metadata`: columns that are not in the body, in front of `schema`'s: message_id string, sent_at timestamp,
-    message_group string, sequence bigint. `create`: whether the queue is made if it is not there.
+    message_group string, sequence bigint. `create`: whether a missing queue is created.
     """
 
     name: str
@@ -64,9 +64,9 @@ class QueueSource:
 
 @dataclass(frozen=True, slots=True)
 class TopicSource:
-    """Every message of a topic, for this pipeline alone: it subscribes a queue of its own. Attributes as QueueSource.
+    """Every message of a topic: the pipeline subscribes a queue of its own. Attributes as QueueSource.
 
-    `start`: what a pipeline that is new reads first: what is published from now on, or the topic's log from its beginning.
+    `start`: where a new pipeline starts: with messages that are published from now on, or with the topic's log from its beginning.
     """
 
     name: str
@@ -82,7 +82,7 @@ class TopicSource:
 class FileSource:
     """Files: one, a folder, or a glob; in the order of their names, each read once.
 
-    `follow`: go on with files that come, and with lines that are appended (JSONL, CSV); else the source ends.
+    `follow`: continue with new files and appended lines (JSONL, CSV); otherwise the source ends.
     """
 
     name: str
@@ -113,7 +113,7 @@ class TableRef:
     Attributes:
         url: a path (`.parquet`, `.csv`, `.jsonl`), `sqlite:///PATH?table=T`, `postgresql://…?table=T`; empty for `data`.
         data: the rows, given by the program.
-        reload_us: read again so often, between two batches; None: once, at the start.
+        reload_us: how often to read it again, between two batches; None: once, at the start.
     """
 
     name: str
@@ -125,7 +125,7 @@ class TableRef:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A Python function of scalars that SQL may call by `name`. Called a value at a time; None in, None out is its own."""
+    """A Python function of scalars that SQL may call by `name`. Called with one value at a time, None included."""
 
     name: str
     call: Callable[..., Any]
@@ -138,9 +138,9 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class SqlStep:
-    """A SELECT in Spark's dialect over other nodes. `inputs`: what each table name in it means.
+    """A SELECT in Spark's dialect over other nodes. `inputs`: the node or table of each table name in it.
 
-    Its schema and its event time are found by `sql.analyse`.
+    `sql.analyse` determines its schema and event time.
     """
 
     name: str
@@ -151,11 +151,11 @@ class SqlStep:
 
 @dataclass(frozen=True, slots=True)
 class PythonStep:
-    """Rows through a Python function.
+    """A Python function over rows or batches.
 
     `kind`: `map` (row → row), `flat_map` (row → rows), `filter` (row → bool), `batches` (Arrow table → Arrow table; all
     of a batch at once). A row is a dict; timestamps are datetimes without zone, UTC. A row whose call raises is dead; a
-    batch whose call raises is tried a row at a time.
+    batch whose call raises is repeated row by row.
     """
 
     name: str
@@ -206,8 +206,8 @@ class ParquetSink:
 
 @dataclass(frozen=True, slots=True)
 class TableSink:
-    """Rows of an SQL table: `sqlite:///PATH`, `postgresql://…`. With `key` a row replaces that of the same key. The table
-    is made if it is not there. Each batch is one transaction, with its number: exactly once."""
+    """Rows of an SQL table: `sqlite:///PATH`, `postgresql://…`. With `key` a row replaces that of the same key. A missing
+    table is created. Each batch is one transaction, with its number: exactly once."""
 
     url: str
     table: str
@@ -216,8 +216,8 @@ class TableSink:
 
 @dataclass(frozen=True, slots=True)
 class HttpSink:
-    """Rows POSTed as a JSON array, at most `rows_max`, at least once (each post has an Idempotency-Key that a repeat
-    repeats). `allow`: host names that may be connected to; addresses are checked after resolution."""
+    """Rows POSTed as a JSON array, at most `rows_max`, at least once (a repeated post has the same
+    Idempotency-Key). `allow`: the allowed host names; addresses are checked after resolution."""
 
     url: str
     allow: tuple[str, ...]
@@ -244,18 +244,18 @@ Sink: TypeAlias = QueueSink | ParquetSink | TableSink | HttpSink | ConsoleSink |
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What runs: a node's rows into sinks.
+    """A pipeline: the rows of a node, written to sinks.
 
     Attributes:
-        name: 1 to 40 characters of a-z, A-Z, 0-9, `-`, `_`; whose state it is.
+        name: 1 to 40 characters of a-z, A-Z, 0-9, `-`, `_`; also the name of the state.
         output: the node.
         sinks: each gets every row.
         late_queue: the queue for late rows; without one they are only counted.
         dead_letter_queue: the queue for rows that cannot be processed; without one, the first of them stops the pipeline.
-        mode: when results come.
+        mode: the output mode.
         failures_max, failures_share: the limits of dead rows since the start: it stops when they exceed this number and
             this share of all rows.
-        shards: into how many parts the state is cut, 1 to 256: how many processes can share the work. Fixed for life.
+        shards: the number of parts of the state, 1 to 256, and of processes that can share the work. Fixed for the pipeline's life.
     """
 
     name: str
@@ -279,7 +279,7 @@ def inputs_of(node: Node) -> tuple[Node, ...]:
 
 
 def sources_of(node: Node) -> list[Source]:
-    """The sources that a node depends on, each once, in the order in which they are met."""
+    """The sources that a node depends on, each once, in the order of traversal."""
     kinds = QueueSource | TopicSource | FileSource | MemorySource
     return [node_ for node_ in walk(node) if isinstance(node_, kinds)]
 

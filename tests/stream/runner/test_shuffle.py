@@ -340,7 +340,11 @@ def test_duplicates_are_found_whoever_reads_them(client: headrace.Client) -> Non
     ("sql", "sinks", "reason"),
     [
         ("SELECT count(*) AS n FROM events GROUP BY tumble(ts, '1 minute')", ["out"], "no keys"),
-        ("SELECT k, count(*) AS n FROM events GROUP BY tumble(ts, '1 minute'), k", [hs.console()], "no queue or topic"),
+        (
+            "SELECT k, count(*) AS n FROM events GROUP BY tumble(ts, '1 minute'), k",
+            [hs.console()],
+            "not a queue or topic",
+        ),
     ],
 )
 def test_what_cannot_be_shared_says_why(sql: str, sinks: list[Any], reason: str) -> None:

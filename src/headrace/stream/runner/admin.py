@@ -40,7 +40,7 @@ class PipelineStatus:
 
     Attributes:
         members: the processes of the owners record; whether they are alive is not checked.
-        state_bytes, state_parts: of the operators' state. None: not asked for.
+        state_bytes, state_parts: the size of the operators' state. None: not measured.
     """
 
     pipeline: str
@@ -65,10 +65,10 @@ class Lag:
 
 
 def pipeline_status(client: Client, pipeline: str, *, measured: bool = False) -> PipelineStatus:
-    """One pipeline. Raises PipelineUnknown.
+    """The status of a pipeline. Raises PipelineUnknown.
 
     Args:
-        measured: whether its state is, which reads all of it.
+        measured: whether to measure the state, which reads all of it.
     """
     name = state_keys.state_name(pipeline)
     found = client.state(name, state_keys.DEFINITION).get(state_keys.DEFINITION)
@@ -89,7 +89,7 @@ def pipeline_status(client: Client, pipeline: str, *, measured: bool = False) ->
 
 
 def lags(client: Client, pipeline: str) -> list[Lag]:
-    """Of each source. Raises PipelineUnknown."""
+    """The lag of each source. Raises PipelineUnknown."""
     found = pipeline_status(client, pipeline)
     return [
         _source_lag(client, pipeline, name, reads, found.progress) for name, reads in found.definition.sources.items()
@@ -97,7 +97,7 @@ def lags(client: Client, pipeline: str) -> list[Lag]:
 
 
 def state_schemas(client: Client, pipeline: str) -> dict[str, pa.Schema]:
-    """The operators that have state, and the columns of it. Raises PipelineUnknown."""
+    """The stateful operators and the columns of their state. Raises PipelineUnknown."""
     pipeline_status(client, pipeline)
     found = client.state(state_keys.state_name(pipeline), state_keys.SCHEMA)
     return {
@@ -107,7 +107,7 @@ def state_schemas(client: Client, pipeline: str) -> dict[str, pa.Schema]:
 
 
 def state_rows(client: Client, pipeline: str, operator: str) -> Iterator[pa.Table]:
-    """An operator's state, a part at a time: its columns, and in front of them `shard` and `bucket`.
+    """The state of an operator, a part at a time: its columns after `shard` and `bucket`.
 
     Raises PipelineUnknown.
     """
@@ -137,13 +137,13 @@ def _source_lag(client: Client, pipeline: str, source: str, reads: str, progress
 
 
 def reset(store: Store, client: Client | None, pipeline: str) -> int:
-    """Drop the state of a pipeline. Idempotent: a reset that was cut short is finished by the next.
+    """Drop the state of a pipeline. Idempotent: the next reset finishes an interrupted one.
 
-    Whoever runs the pipeline can commit no more. Claimed messages are visible again; a topic's inbox is given the topic's
-    log from the beginning.
+    A process that runs the pipeline can no longer commit. Claimed messages become visible again; a topic's queue receives the
+    topic's log from the beginning.
 
     Returns:
-        How many keys were removed.
+        The number of removed keys.
     """
     name = state_keys.state_name(pipeline)
     owners = _fence(store, name)
@@ -159,7 +159,7 @@ def reset(store: Store, client: Client | None, pipeline: str) -> int:
 
 
 def _fence(store: Store, name: str) -> Owners:
-    """Nobody is an owner any more. The record stays, so that its epoch goes on."""
+    """Remove all owners. The record stays, so that its epoch continues."""
     while True:
         before = store.read(state_keys.OWNERS).get(state_keys.OWNERS)
         owners = membership.read_owners(before)
@@ -169,7 +169,7 @@ def _fence(store: Store, name: str) -> Owners:
 
 
 def _forget_slots(store: Store, name: str, owners: Owners) -> None:
-    """What they had claimed was given back. Whoever has joined meanwhile keeps them."""
+    """Remove the slots, whose claims were released. A process that has joined meanwhile keeps them."""
     _put_owners(store, name, membership.encode_record(owners), Owners(owners.epoch + 1))
 
 
@@ -183,7 +183,7 @@ def _put_owners(store: Store, name: str, before: bytes | None, after: Owners) ->
 
 
 def _mark(store: Store, name: str, definition: Definition) -> None:
-    """No pipeline goes on from state that is half removed: it is of no layout."""
+    """Mark half removed state by a layout that no pipeline continues from."""
     half = Definition({}, definition.sources, definition.shards, layout=0)
     store.transact(ops.Transact(name=name, state=[(state_keys.DEFINITION, encode_definition(half))]))
 
@@ -207,7 +207,7 @@ def _release_slot(client: Client, queue: str, reader: str) -> None:
 
 
 def _replay(client: Client, topic: str, inbox: str) -> None:
-    """The inbox is given the log again, and nothing else. A topic that keeps no log leaves it as it is."""
+    """Copy the topic's log into the queue again. A topic without a log leaves it unchanged."""
     try:
         client.topic(topic).replay(inbox, purge=True)
     except (TopicNotFound, QueueNotFound, SubscriptionRefused):

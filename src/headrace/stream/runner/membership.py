@@ -30,7 +30,7 @@ from headrace.stream.runner.store import PASSING, Store
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A process that runs the pipeline or would. `started`: of the process, in the machine's ticks: pids come again."""
+    """A process that runs the pipeline or stands by. `started`: its start in the machine's ticks, because pids are reused."""
 
     id: str
     host: str
@@ -39,13 +39,13 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Owners(msgspec.Struct, frozen=True):
-    """Who has which slot and shards.
+    """The owners of the slots and shards.
 
     Attributes:
         epoch: grows with every change, so that no two records are equal.
-        slots: by number; a new member has the smallest that is free.
-        shards: the slot that has each.
-        used: how many slots there ever were: in those that are free now, claims may be open still.
+        slots: members by number; a new member takes the smallest free one.
+        shards: the slot of each shard.
+        used: the number of slots ever used: free ones may still have open claims.
         alone: the present member cannot share the pipeline.
     """
 
@@ -62,12 +62,12 @@ class Owners(msgspec.Struct, frozen=True):
         return frozenset(shard for shard, holder in enumerate(self.shards) if holder == slot)
 
     def left_to(self, slot: int) -> list[int]:
-        """The free slots that this one looks after: the first does."""
+        """The free slots whose claims this slot processes: the first slot does so."""
         return [free for free in range(self.used) if free not in self.slots] if slot == min(self.slots) else []
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """What a member says every MEMBER_BEAT_MS while others watch: that it lives. `at_ms` is steady time."""
+    """The heartbeat of a member, every MEMBER_BEAT_MS while others observe it. `at_ms` is steady time."""
 
     member: Member
     at_ms: int
@@ -109,7 +109,7 @@ def leave(owners: Owners, gone: Iterable[Member]) -> Owners:
 
 
 def assign_shards(shards: Sequence[int], slots: Collection[int]) -> tuple[int, ...]:
-    """The slot that each shard goes to: evenly, and as few as can be change hands. `shards`: who had each."""
+    """Assign shards to slots evenly, moving as few as possible. `shards`: the previous slot of each."""
     had = Counter(shards)
     few, more = divmod(len(shards), len(slots))
     most = sorted(slots, key=lambda slot: (-had[slot], slot))  # one more goes to those who have the most already
@@ -123,13 +123,13 @@ def assign_shards(shards: Sequence[int], slots: Collection[int]) -> tuple[int, .
 
 
 def is_lost(member: Member, *, heard_ms: int, now_ms: int, host: str, alive: Callable[[Member], bool]) -> bool:
-    """Whether the member is not there any more.
+    """Whether the member is lost.
 
     Args:
-        heard_ms: its last beat, or the beginning of the observation, if that is later: a member that was not observed did
-            not beat.
-        host: of who asks: processes of the same host can be seen.
-        alive: whether such a process is there.
+        heard_ms: its last heartbeat, or the beginning of the observation, if that is later: a member that was not observed did
+            not send any.
+        host: the host of the caller, whose processes can be checked.
+        alive: whether a process exists.
     """
     if member.host == host and not alive(member):
         return True
@@ -137,7 +137,7 @@ def is_lost(member: Member, *, heard_ms: int, now_ms: int, host: str, alive: Cal
 
 
 def watched(beats: Mapping[str, Heartbeat], member: Member, now_ms: int) -> bool:
-    """Whether anybody else is there who wants to know that the member lives."""
+    """Whether other members observe this one."""
     return any(beat.member.id != member.id and now_ms - beat.at_ms <= limits.MEMBER_LOST_MS for beat in beats.values())
 
 
@@ -150,18 +150,18 @@ def this_process() -> Member:
 
 
 def is_alive(member: Member) -> bool:
-    """Whether the member's process is there, if it is of this host."""
+    """Whether the member's process exists, if it is on this host."""
     return is_running(member.pid, member.started)
 
 
-# --- This process's part in running a pipeline: taking it over, saying that it lives, leaving. The rules are in `members` ---
+# --- The membership of this process: it takes a pipeline over, writes heartbeats, leaves ---
 
 
 _log = logging.getLogger("headrace.stream")
 
 
 class Membership:
-    """One member. `owners` is the record as this member last had it: what its commits expect."""
+    """The membership of this process. `owners` is the record that its commits expect."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class Membership:
         self._beaten = False
 
     def take(self, *, shards: int = 1, alone: bool = False) -> bool:
-        """Take a slot if there is one, or who had it is lost; True if this member has one now. See `members.join`."""
+        """Take a free slot, or that of a lost member; True if this member has one now. See `join`."""
         self.owners = self._store.read(state_keys.OWNERS).get(state_keys.OWNERS)
         owners = read_owners(self.owners)
         if owners.slot_of(self.member) is not None:
@@ -195,13 +195,13 @@ class Membership:
 
     @property
     def slot(self) -> int:
-        """Which one this member has."""
+        """The slot of this member."""
         slot = read_owners(self.owners).slot_of(self.member)
         assert slot is not None
         return slot
 
     def drop_lost(self) -> bool:
-        """Give what lost members have to the others; True if there was one: then the owners have changed."""
+        """Give the shards of lost members to the others; True if the owners have changed."""
         owners = read_owners(self.owners)
         lost = self._lost(owners) if len(owners.slots) > 1 else []
         return bool(lost) and self._put(leave(owners, lost))
@@ -216,10 +216,10 @@ class Membership:
             self._write([(self._beat_key(), None)])
 
     def beat(self, *, always: bool = False) -> None:
-        """Say that this member lives, if anybody watches: an idle pipeline writes nothing. Removes what others left.
+        """Write a heartbeat if other members observe this one, so that an idle pipeline writes nothing. Removes stale heartbeats.
 
         Args:
-            always: who stands by says so in any case, so that the owner knows that it is watched.
+            always: a standby always writes one, so that the owner knows that it is observed.
         """
         now_ms = self._store.now_ms()
         beats = self._beats()
@@ -235,7 +235,7 @@ class Membership:
 
     @contextmanager
     def beating(self) -> Iterator[None]:
-        """Within it a thread beats: a batch may take longer than members are waited for."""
+        """Context in which a thread writes heartbeats: a batch may take longer than MEMBER_LOST_MS."""
         over = threading.Event()
         thread = threading.Thread(target=self._beat_until, args=(over,), name="headrace beat", daemon=True)
         thread.start()
@@ -243,11 +243,11 @@ class Membership:
             yield
         finally:
             over.set()
-            thread.join(limits.RETRY_MAX_S)  # the broker may be away, and the beat wait for it
+            thread.join(limits.RETRY_MAX_S)  # the broker may be unavailable, and the heartbeat wait for it
 
     def _beat_until(self, over: threading.Event) -> None:
         while not over.wait(limits.MEMBER_BEAT_MS / 1_000):
-            with suppress(*PASSING):  # who cannot beat is not there
+            with suppress(*PASSING):  # without heartbeats this member counts as lost
                 self.beat()
 
     def _lost(self, owners: Owners) -> list[Member]:
@@ -276,7 +276,7 @@ class Membership:
         try:
             self._store.transact(ops.Transact(name=self._name, state=state, expect=[(state_keys.OWNERS, self.owners)]))
         except StateChanged:
-            # An earlier try may have been done, and only its answer lost.
+            # An earlier try may have succeeded and only its answer been lost.
             if self._store.read(state_keys.OWNERS).get(state_keys.OWNERS) != written:
                 return False
         self.owners = written

@@ -39,12 +39,12 @@ from headrace.stream.sources.open import inbox_name, reader_name
 
 
 class Shuffle:
-    """What the engine calls with the rows in front of the cut: it gives those of the own shards, keeps the others'.
+    """The engine calls it with the rows before the exchange: it returns the rows of its own shards and keeps the others'.
 
     Args:
-        exchange: its place in the plan.
-        schemas: of the rows, by input.
-        shards: how many there are. `owned`: which are this slot's.
+        exchange: the operator and its keys.
+        schemas: the schemas of the rows, by input.
+        shards: their number. `owned`: those of this slot.
     """
 
     def __init__(self, exchange: Exchange, schemas: list[Schema], *, shards: int, owned: frozenset[int]) -> None:
@@ -57,14 +57,14 @@ class Shuffle:
         self._leaving: list[tuple[int, int, pa.RecordBatch]] = []
 
     def take_in(self, values: Mapping[bytes, bytes]) -> None:
-        """Rows from others: they are in the next step."""
+        """Add rows from other slots to the next step."""
         for key, value in sorted(values.items()):
             port = state_keys.read_shuffle_port(key)
             batch = pa.ipc.read_record_batch(pa.py_buffer(value), nullable(self._schemas[port]))
             self._come.setdefault(port, []).append(pa.Table.from_batches([batch]))
 
     def swap(self, port: int, rows: pa.Table | None) -> pa.Table | None:
-        """The rows that came for this input, the own ones of `rows` among them."""
+        """The arrived rows for this input, and the own rows of `rows`."""
         come = self._come.pop(port, [])
         own = self._own(port, rows) if rows is not None and rows.num_rows else None
         if not come:
@@ -74,7 +74,7 @@ class Shuffle:
         return pa.concat_tables(come)
 
     def take_puts(self, slot: int, batch: int) -> list[Put]:
-        """What the step's commit puts for others."""
+        """The rows for other slots, as keys and values for the step's commit."""
         leaving, self._leaving = self._leaving, []
         found: list[Put] = []
         for number, (shard, port, rows) in enumerate(leaving):
@@ -99,12 +99,12 @@ class Shuffle:
 
 
 class SharedRun:
-    """One slot's part. `look` before a step, `note` into its commit, `committed` after it.
+    """The part of one slot. Call `look` before a step, `note` for its commit, `committed` after it.
 
     Attributes:
         owned: the slot's shards.
-        reached: by which watermarks their state was judged last.
-        together: the sources as all slots together see them.
+        reached: the watermarks that their state has reached.
+        together: the sources' progress over all slots.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class SharedRun:
         return {frozenset(shards): dict(zip(names, at, strict=True)) for at, shards in groups.items()}
 
     def take_in(self, shards: frozenset[int]) -> None:
-        """Give the rows that came for these shards to the shuffle."""
+        """Pass the arrived rows of these shards to the shuffle."""
         found: dict[bytes, bytes] = {}
         for shard in sorted(shards):
             found |= self._store.read(state_keys.shuffle_key(shard))
@@ -164,7 +164,7 @@ class SharedRun:
 
     @property
     def stalled(self) -> bool:
-        """Another is so far behind with the rows that it gets from this one, that it must not be given more."""
+        """Another slot is at the limit of unprocessed rows from this one."""
         mine = self._records.get(self._slot, Progress()).batch
         return any(
             mine - self._records.get(slot, Progress()).seen.get(self._slot, 0) > limits.SHUFFLE_BATCHES_MAX
@@ -180,12 +180,12 @@ class SharedRun:
         ended: bool,
         pending: Callable[[], int | None],
     ) -> SourceWatermarks:
-        """Take in what others have sent. Returns the watermarks for the step.
+        """Take in the rows from others. Returns the watermarks for the step.
 
         Args:
-            sources: this slot's, with `batch`, which is about to be processed.
-            ended: silent sources are to be taken as idle at once.
-            pending: the engine's.
+            sources: the sources of this slot, after `batch`, which is about to be processed.
+            ended: whether sources without input count as idle at once.
+            pending: `Engine.pending`.
         """
         before = self._read()
         holding = {name: self._holding(name) for name in self._timed}
@@ -201,14 +201,14 @@ class SharedRun:
         return self._forward(goal | self._silent(goal, holding, ended=ended and rests, pending=pending))
 
     def has_changes(self, goal: SourceWatermarks) -> bool:
-        """Whether there is something to commit, though nothing was read."""
+        """Whether there is something to commit although nothing was read."""
         if self._come or goal != self.reached or self._owes():
             self._pause_s = limits.SHUFFLE_LOOK_MIN_S
             return True
         return False
 
     def pause_s(self) -> float:
-        """How long to wait before the next look: longer and longer, while nothing happens."""
+        """The pause before the next look, which grows while nothing happens."""
         pause_s = self._pause_s
         self._pause_s = min(pause_s * 2, limits.SHUFFLE_LOOK_MAX_S)
         return pause_s
@@ -227,7 +227,7 @@ class SharedRun:
         )
 
     def _given(self) -> dict[int, SourceWatermarks]:
-        """By what the state of shards was judged that are another's now, if he may not have said it yet."""
+        """The watermarks reached by the state of shards that another slot has now and may not have committed yet."""
         others = [record for slot, record in self._records.items() if slot != self._slot]
         mine = self._records.get(self._slot, Progress())
         return sharing.released_watermarks(mine, others, set(range(self._job.shards)) - self.owned, list(self._timed))
@@ -244,7 +244,7 @@ class SharedRun:
         return self._records
 
     def _holding(self, source: str) -> list[int]:
-        """The slots with claims of this source open."""
+        """The slots with open claims of this source."""
         found = []
         for slot in range(self._owners.used):
             asked = ops.GetClaims(self._queues[source], reader_name(self._job.pipeline.name, slot))
@@ -254,7 +254,7 @@ class SharedRun:
         return found
 
     def _read_for_others(self, batch: Batch) -> dict[int, dict[str, int]]:
-        """How far slots are whose claims this one reads, by what it has read of them."""
+        """The watermarks of slots whose claims this one reads, by the rows read."""
         found = dict(self._records.get(self._slot, Progress()).left)
         for slot, sources in batch.left.items():
             before = found.get(slot, {})
@@ -265,7 +265,7 @@ class SharedRun:
         return found
 
     def _drain(self) -> bool:
-        """Take in what others have sent; False: there is more, which cannot be seen yet."""
+        """Take in the rows from others; False: more are on their way."""
         records = self._read()
         others = {slot: record for slot, record in records.items() if slot != self._slot}
         seen = {slot: record.batch for slot, record in others.items() if not record.unfinished}
@@ -303,7 +303,7 @@ class SharedRun:
 
 
 def _together(name: str, records: Mapping[int, Progress], holding: list[int]) -> SourceProgress:
-    """A source as all slots see it."""
+    """The progress of a source over all slots."""
     return SourceProgress(
         watermark=sharing.watermark(sharing.watermarks_of_slots(records, name), holding),
         heard_ms=max(record.sources[name].heard_ms for record in records.values() if name in record.sources),

@@ -58,7 +58,7 @@ def is_window(node: exp.Expr) -> TypeGuard[exp.Anonymous]:
 
 
 def read_window(node: exp.Anonymous, writer: Writer) -> GroupWindow:
-    """The window that a call in GROUP BY is. Raises UnsupportedQuery."""
+    """Read a window call of GROUP BY. Raises UnsupportedQuery."""
     function = str(node.this).lower()
     if function == "window":
         raise unsupported(
@@ -90,7 +90,7 @@ def _window(node: exp.Expr, function: str, lengths: list[int]) -> Window:
 
 
 def _check_time(node: exp.Anonymous, writer: Writer, window: Window) -> None:
-    """A window stands on the event time, which is what the watermark is about."""
+    """Check that a window is over the event time, which the watermark refers to."""
     roles = writer.scope.relation.roles
     column = writer.column(node.expressions[0])
     if column is not None and column == roles.time:
@@ -143,7 +143,7 @@ class Group:
     Attributes:
         inputs: the columns that the Aggregate reads, by their SQL; `taken`: their names.
         results: the names of what it gives.
-        keys: key column → the SQL that it stands for.
+        keys: key column → its SQL.
         calls: the SQL of an aggregate → its result column.
     """
 
@@ -165,7 +165,7 @@ class Group:
         return self.inputs[item.sql].name
 
     def key(self, item: Item) -> None:
-        """A key has one name in what goes in and in what comes out."""
+        """A key has the same name in the input and the output."""
         if item.sql not in self.keys.values():
             before = self.inputs.pop(item.sql, item)
             named = replace(item, name=unique(item.name, self.results), time=before.time)
@@ -405,7 +405,7 @@ def _aggregate(group: Group, conditions: list[exp.Expr]) -> Relation:
 
 
 def _inputs(group: Group, where: list[str]) -> Relation:
-    """What the Aggregate reads: only the columns that it needs; as they are if nothing is computed."""
+    """The input of the Aggregate: only the columns that it needs; unchanged if nothing is computed."""
     relation, items = group.scope.relation, list(group.inputs.values())
     plain = [item.column == item.name for item in items]
     if not where and all(plain) and items and relation.query == physical.INPUT and not relation.hidden:

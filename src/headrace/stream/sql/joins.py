@@ -37,7 +37,7 @@ class Bounds:
     upper_us: int | None = None
 
     def both(self, other: Bounds) -> Bounds:
-        """What both say."""
+        """The intersection of both."""
         lower = [bound for bound in (self.lower_us, other.lower_us) if bound is not None]
         upper = [bound for bound in (self.upper_us, other.upper_us) if bound is not None]
         return Bounds(max(lower, default=None), min(upper, default=None))
@@ -52,7 +52,7 @@ class Side:
 
 
 def read_bound(node: exp.Expr, writer: Writer, left: Side, right: Side) -> Bounds | None:
-    """The bounds that a conjunct sets; None if it is about something else."""
+    """The bounds that a conjunct sets; None if it is not a bound on time."""
     if not isinstance(node, exp.EQ | exp.LT | exp.LTE | exp.GT | exp.GTE):
         return None
     one, other = _Point.read(node.this, writer, left, right), _Point.read(node.expression, writer, left, right)
@@ -82,7 +82,7 @@ def _bounds_of(comparison: type[exp.Expr], right: _Point, left: _Point) -> Bound
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """The event time of a side (0: left, 1: right), plus so much."""
+    """The event time of a side (0: left, 1: right), plus an offset."""
 
     side: int
     offset_us: int
@@ -184,7 +184,7 @@ _BOUND_EXAMPLE: Final = "b.ts BETWEEN a.ts AND a.ts + INTERVAL 10 MINUTES, or a.
 def from_clause(
     query: Query, node: exp.Select, known: dict[str, Relation], conditions: list[exp.Expr]
 ) -> tuple[Scope, list[exp.Expr]]:
-    """The scope of a SELECT, and the WHERE conjuncts that are left."""
+    """The scope of a SELECT, and the remaining WHERE conjuncts."""
     clause = node.args["from_"]
     first = query.table(clause.this, known)
     if isinstance(first, plan.TableRef):
@@ -295,7 +295,7 @@ class _Join:
         self.writer = self.query.writer(self.both)
 
     def compiled(self, join: exp.Join, on: list[exp.Expr], conditions: list[exp.Expr]) -> tuple[Scope, list[exp.Expr]]:
-        """The scope of the joined rows, and the WHERE conjuncts that are left."""
+        """The scope of the joined rows, and the remaining WHERE conjuncts."""
         self.query.compiler.refuse_changes(self.left.relation, "JOIN")
         self.query.compiler.refuse_changes(self.right, "JOIN")
         for condition in _apart(on):
@@ -329,7 +329,7 @@ class _Join:
         return found
 
     def _sort(self, condition: exp.Expr, *, outside: bool = False) -> None:
-        """Put a conjunct where it belongs."""
+        """Sort a conjunct into the parts of the join."""
         sides = self._sides(condition)
         if sides is None:
             self.both.resolve(next(condition.find_all(exp.Column)))  # raises
@@ -367,7 +367,7 @@ class _Join:
         return True
 
     def _check(self, join: exp.Join) -> None:
-        """Raises UnsupportedQuery for joins that would wait for ever."""
+        """Raises UnsupportedQuery for outer joins without bounds."""
         bounds, timed = self.bounds, self.left.relation.roles.timed and self.right.roles.timed
         if not self.keys and bounds == Bounds():
             word = "CROSS JOIN" if join.args.get("kind") == "CROSS" else "JOIN without equality"
