@@ -9,7 +9,7 @@ import math
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.stream.errors import SchemaInvalid
@@ -76,6 +76,7 @@ def test_what_pythons_csv_writes_is_read_as_the_same(rows: list[tuple[str, int]]
 
 @settings(max_examples=60)
 @given(st.lists(st.binary(max_size=20).map(lambda data: data.replace(b"\n", b"")).filter(bytes.strip), max_size=6))
+@example([b"\x00\r\r", b"1,b"])
 def test_bytes_of_any_kind_are_rows_or_reasons(records: list[bytes]) -> None:
     decoded = CsvDecoder(Schema.of("a int, b string"), b"a,b").decode(records)
     origins = [origin for origin, _ in decoded.bad] + decoded.rows.column(ORIGIN).to_pylist()
