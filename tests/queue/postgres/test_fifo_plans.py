@@ -12,7 +12,7 @@ import pytest
 from headrace.clock import ManualClock
 from headrace.queue import operations as ops
 from headrace.queue.model import Entry
-from headrace.queue.store.postgres import connecting, fifo_lease, groups, settling
+from headrace.queue.store.postgres import connecting, fifo, fifo_lease, group_binding, groups, settling
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.statements import _numbered
 from headrace.queue.store.postgres.store import PostgresStore
@@ -39,6 +39,13 @@ class Known:
             "oldest": 0, "dead": 1_000, "bytes": 1 << 30, "each": OF_A_GROUP, "all": OF_A_GROUP,
         }  # fmt: skip
 
+    def change(self) -> Mapping[str, Any]:
+        ones = [1] * len(self.seqs)
+        return {
+            "places": list(range(len(self.seqs))), "queues": self._queues(), "seqs": self.seqs, "receives": ones,
+            "hidden": [0] * len(self.seqs), "timeouts": ones, "now": self.now, "claimed": CLAIMED_MS, "longest": 1 << 40,
+        }  # fmt: skip
+
     def delete(self) -> Mapping[str, Any]:
         ones = [1] * len(self.seqs)
         return {
@@ -58,7 +65,10 @@ class Known:
 
 STATEMENTS = {
     "lease": (fifo_lease._LEASE, Known.lease),
+    "first": (fifo._FIRST, Known.lease),
+    "claim": (group_binding._FIRST_FREE, Known.lease),
     "delete": (settling._DELETE_LEASED, Known.delete),
+    "change": (settling._MOVE, Known.change),
     "lock": (groups._LOCK_OF, Known.lock),
     "lock_both": (groups._LOCK_BOTH, Known.lock_both),
 }
