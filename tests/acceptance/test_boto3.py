@@ -221,11 +221,11 @@ def test_errors_are_of_the_class_that_users_catch(sqs: Any, name: str) -> None:
         assert raised.value.response["Error"]["Code"] == code
 
 
-def test_message_not_in_flight(sqs: Any, name: str) -> None:
-    url = sqs.create_queue(QueueName=name)["QueueUrl"]
-    sqs.send_message(QueueUrl=url, MessageBody="x")
+def test_visibility_of_a_fifo_message_that_is_not_in_flight(sqs: Any, name: str) -> None:
+    url = sqs.create_queue(QueueName=f"{name}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody="x", MessageGroupId="g", MessageDeduplicationId="d")
     handle = sqs.receive_message(QueueUrl=url, VisibilityTimeout=0)["Messages"][0]["ReceiptHandle"]
-    with pytest.raises(sqs.exceptions.MessageNotInflight):
+    with pytest.raises(sqs.exceptions.ClientError, match="The receipt handle has expired"):
         sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=1)
 
 

@@ -264,7 +264,9 @@ _TABLE: Final[dict[type[core.HeadraceError], Callable[[Any, str], Fault]]] = {
     core.ReceiptInvalid: lambda _e, receipt: bad_receipt(receipt),
     core.ReceiptExpired: _receipt("The receipt handle has expired."),
     core.MessageNotFound: _receipt("Message does not exist or is not available for visibility timeout change."),
-    core.MessageNotInFlight: lambda _e, _r: Fault(MESSAGE_NOT_INFLIGHT, "The specified message isn't in flight."),
+    core.MessageNotInFlight: _receipt(
+        "The receipt handle has expired."
+    ),  # AWS declares MessageNotInflight, answers this
     core.InFlightLimit: lambda e, _r: Fault(
         OVER_LIMIT,
         f"The maximum number of messages in flight has been reached. A queue may have {e.bound}; delete some first.",

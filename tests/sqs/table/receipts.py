@@ -369,6 +369,22 @@ CHANGE: Final = (
         then=[(receive(of="q.fifo", save="n"), bodies("body"))],
     ),
     row(
+        "ChangeMessageVisibility: FIFO, run out",
+        change(HANDLE, 42, of="q.fifo"),
+        expired(HANDLE),
+        ISSUE + "aws/aws-sdk-java#1628: of changeMessageVisibility",
+        setup=FIFO_RUN_OUT,
+        then=[(receive(of="q.fifo", save="n"), bodies("body"))],
+    ),
+    row(
+        "ChangeMessageVisibility: FIFO, received again, with the older handle",
+        change(HANDLE, 0, of="q.fifo"),
+        expired(HANDLE),
+        ISSUE + "aws/aws-sdk-java#1628: of changeMessageVisibility",
+        setup=FIFO_AGAIN,
+        then=[(receive(of="q.fifo", save="o"), bodies())],
+    ),
+    row(
         "ChangeMessageVisibility: FIFO, deleted",
         change(HANDLE, 42, of="q.fifo"),
         invalid("ReceiptHandle", HANDLE, GONE),

@@ -57,19 +57,6 @@ ROWS: Final[tuple[Row, ...]] = (
     *protocol.ROWS,
 )
 CASES: Final = [(row, protocol) for row in ROWS for protocol in row.protocols]
-AWAITED: Final = (
-    "PurgeQueue: forgets deduplication ids",
-    "ReceiveMessage: FIFO, after the timeout a group comes again from its beginning",
-    "ReceiveMessage: FIFO, groups rotate",
-    "ReceiveMessage: FIFO, the timeout of the first of two is ended",
-    "ReceiveMessage: FIFO, the timeout of the first of two is shortened",
-    "ReceiveMessage: FIFO, message 2 of three is extended, all others run out",
-    "ReceiveMessage: FIFO, message 3 of three is extended, all others run out",
-    "ChangeMessageVisibility: run out, not received again",
-    "ChangeMessageVisibility: received again, 0 with the older handle",
-)
-"""Rows of rules that the PostgreSQL store does not have yet."""
-
 SAMPLE: Final = [row for row in ROWS if len(row.protocols) == 2 and not row.cooldowns and sendable(row.call)][::5]
 
 _numbers: Final = itertools.count(1)
@@ -156,17 +143,7 @@ def services(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.parametrize(("row", "protocol"), CASES, ids=[f"{row.name} [{protocol}]" for row, protocol in CASES])
-def test_row(
-    row: Row,
-    protocol: str,
-    services: dict[bool, Service],
-    models: dict[str, ServiceModel],
-    request: pytest.FixtureRequest,
-) -> None:
-    if row.name in AWAITED and services[False].driver.kind is POSTGRES:
-        request.applymarker(
-            pytest.mark.xfail(reason="the rules of visibility in PostgreSQL are being changed", strict=False)
-        )
+def test_row(row: Row, protocol: str, services: dict[bool, Service], models: dict[str, ServiceModel]) -> None:
     service = services[row.cooldowns]
     spoken = protocol if protocol in models else "json"
     Run(Client(service, spoken, models[spoken]), service).run(row)
