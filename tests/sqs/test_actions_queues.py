@@ -157,7 +157,7 @@ def test_longest_names(sqs: Any) -> None:
 
 def test_name_is_required(sqs: Any) -> None:
     seen = refused(sqs.create_queue, QueueName="")
-    assert (seen.code, seen.message) == ("MissingParameter", "The request must contain the parameter QueueName.")
+    assert (seen.code, seen.message) == ("InvalidParameterValue", "Queue name cannot be empty")
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def test_dead_letter_knows_where_it_comes_from(harness: Harness, sqs: Any, url: 
             redrive(DEAD.replace("000000000000", "111111111111")),
             "Dead letter target owner should be same as the source.",
         ),
-        (redrive(DEAD.replace("us-east-1", "eu-west-1")), "Dead letter target owner should be same as the source."),
+        (redrive(DEAD.replace("us-east-1", "eu-west-1")), "Dead-letter target must be in same region as the source."),
         (redrive(DEAD + "-nope"), "Dead letter target does not exist."),
         (redrive(ARN + ".fifo"), "Dead-letter queue must be same type of queue as the source."),
     ],

@@ -54,7 +54,7 @@ def test_json_error(harness: Harness) -> None:
 
 
 def test_errors_that_no_operation_declares_have_the_other_namespace(harness: Harness) -> None:
-    answer = harness.json("GetQueueUrl")
+    answer = harness.json("SendMessage", QueueUrl=harness.create())
     assert answer.json()["__type"] == "com.amazon.coral.service#MissingRequiredParameterException"
     assert answer.headers["x-amzn-errortype"] == "com.amazon.coral.service#MissingRequiredParameterException"
     assert answer.headers["x-amzn-query-error"] == "MissingParameter;Sender"

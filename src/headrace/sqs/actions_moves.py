@@ -1,7 +1,7 @@
 """Message move tasks: StartMessageMoveTask, CancelMessageMoveTask, ListMessageMoveTasks.
 
-A task handle on the wire names its source queue besides the task, as AWS's does, so that who may cancel it can be
-decided by that queue's owner and policy.
+A task handle names its source queue besides the task, as AWS's does: that queue's owner and policy decide who may cancel
+the task.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from headrace.sqs.errors import (
     QUEUE_DOES_NOT_EXIST,
     RESOURCE_NOT_FOUND,
     Fault,
-    invalid,
     missing,
 )
 from headrace.sqs.urls import valid_arn
@@ -42,11 +41,7 @@ def start_message_move_task(call: Call, request: shapes.StartMessageMoveTask) ->
     if target is not None:
         target = _queue(call, "DestinationArn", target).arn
     if rate is not None and not 1 <= rate <= MOVE_RATE_MAX:
-        text = (
-            "Value for parameter MaxNumberOfMessagesPerSecond is invalid. Reason: You must enter a number that's between 1 "
-            f"and {MOVE_RATE_MAX}."
-        )
-        raise Fault(INVALID_PARAMETER_VALUE, text)
+        raise _not_between("MaxNumberOfMessagesPerSecond", MOVE_RATE_MAX)
 
     def started(task: MoveTask) -> None:
         call.answer(shapes.StartMoveResult(_encode(task)))
@@ -59,7 +54,7 @@ def cancel_message_move_task(call: Call, request: shapes.CancelMessageMoveTask) 
         raise missing("TaskHandle")
     handle = _decode(request.task_handle)
     source = _queue(call, "SourceArn", handle.source_arn)
-    # The handle is the client's word: the task must be one of the queue that the client was found to own.
+    # The handle comes from the client: the task must belong to the queue for which the caller was authorized.
     call.submit(ListMoves(source.arn, MOVE_TASKS_LISTED_MAX), partial(_cancel, call, handle.task_id))
 
 
@@ -73,7 +68,7 @@ def list_message_move_tasks(call: Call, request: shapes.ListMessageMoveTasks) ->
     source = _queue(call, "SourceArn", request.source_arn)
     limit = 1 if request.max_results is None else request.max_results
     if not 1 <= limit <= MOVE_TASKS_LISTED_MAX:
-        raise invalid("MaxResults", limit, f"Must be between 1 and {MOVE_TASKS_LISTED_MAX}, if provided.")
+        raise _not_between("MaxResults", MOVE_TASKS_LISTED_MAX)
 
     def listed(tasks: list[MoveTask]) -> None:
         call.answer(shapes.MoveTasksResult([_entry(task) for task in tasks]))
@@ -95,11 +90,17 @@ def _entry(task: MoveTask) -> shapes.MoveTaskEntry:
     )
 
 
+def _not_between(parameter: str, most: int) -> Fault:
+    """The fault for a number out of range; unlike in other operations its text does not repeat the number."""
+    rule = f"You must enter a number that's between 1 and {most}."
+    return Fault(INVALID_PARAMETER_VALUE, f"Value for parameter {parameter} is invalid. Reason: {rule}")
+
+
 def _queue(call: Call, parameter: str, arn: str | None) -> QueueInfo:
-    """The queue `arn`, which the caller may use for this.
+    """The queue `arn`, after a check that the caller may use it.
 
     Raises:
-        Fault: MissingParameter, InvalidParameterValue for what is no ARN, ResourceNotFoundException.
+        Fault: MissingParameter, InvalidParameterValue for an invalid ARN, ResourceNotFoundException.
     """
     if arn is None:
         raise missing(parameter)

@@ -1,4 +1,4 @@
-"""Queues as such: create, delete, purge, find, list."""
+"""The operations on queues: create, delete, purge, find, list."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from headrace.sqs.errors import (
     Fault,
     invalid,
     invalid_attribute,
-    missing,
     no_queue,
     unknown_attribute,
 )
@@ -29,9 +28,8 @@ from headrace.sqs.urls import valid_account, valid_arn, valid_name
 
 
 def create_queue(call: Call, request: shapes.CreateQueue) -> None:
-    name, given = request.queue_name, request.attributes or {}
-    if not name:
-        raise missing("QueueName")
+    name, given = request.queue_name or "", request.attributes or {}
+    _check_given(request.queue_name)
     _check_name(name, given)
     arn = arn_of(name, region=call.region, account=call.account)
     call.authorize(arn)
@@ -46,6 +44,15 @@ def create_queue(call: Call, request: shapes.CreateQueue) -> None:
     stored = {key: value for key, value in changes.stored.items() if value is not None}
     done = partial(_created, call, given.get("RedrivePolicy", ""))
     call.context.broker.submit(CreateQueue(arn, changes.settings, stored, tags), call.guarded(done, errors=True))
+
+
+def _check_given(name: str | None) -> None:
+    """Refuse a request without a name, which AWS does not answer with MissingParameter."""
+    if name is None:
+        text = "Value for parameter QueueName is invalid. Reason: Must specify a queue name."
+        raise Fault(INVALID_PARAMETER_VALUE, text)
+    if not name:
+        raise Fault(INVALID_PARAMETER_VALUE, "Queue name cannot be empty")
 
 
 def _check_name(name: str, given: dict[str, str]) -> None:
@@ -63,7 +70,7 @@ def _check_name(name: str, given: dict[str, str]) -> None:
 
 
 def check_policy(changes: Changes) -> None:
-    """Refuse a Policy that nobody could read later."""
+    """Refuse an invalid Policy before it is stored."""
     text = changes.stored.get("Policy")
     if text:
         try:
@@ -73,9 +80,14 @@ def check_policy(changes: Changes) -> None:
 
 
 def check_dead_letter_owner(arn: str, changes: Changes, text: str) -> None:
-    """Refuse a dead-letter queue of another account or region: nobody could stop letters that a stranger sends so."""
+    """Refuse a dead-letter queue of another account or region, whose owner could not stop the dead letters."""
     redrive = changes.settings.get("redrive")
-    if redrive is not None and redrive["target"].split(":")[3:5] != arn.split(":")[3:5]:
+    if redrive is None:
+        return
+    target, source = redrive["target"].split(":"), arn.split(":")
+    if target[3] != source[3]:
+        raise invalid("RedrivePolicy", text, "Dead-letter target must be in same region as the source.")
+    if target[4] != source[4]:
         raise invalid("RedrivePolicy", text, "Dead letter target owner should be same as the source.")
 
 
@@ -109,9 +121,8 @@ def purge_queue(call: Call, request: shapes.PurgeQueue) -> None:
 
 
 def get_queue_url(call: Call, request: shapes.GetQueueUrl) -> None:
-    name, owner = request.queue_name, request.owner or call.account
-    if not name:
-        raise missing("QueueName")
+    name, owner = request.queue_name or "", request.owner or call.account
+    _check_given(request.queue_name)
     if not valid_name(name) or not valid_account(owner):
         raise no_queue()
     info = call.queue_by_arn(arn_of(name, region=call.region, account=owner))
@@ -161,13 +172,13 @@ def _page(max_results: int | None) -> int:
 
 
 def _page_of(call: Call, page: int, found: list[QueueDescription]) -> tuple[list[str], str | None]:
-    """The URLs of a page, and the token of the next: one queue more was asked for, to know whether there is one."""
+    """The URLs of a page, and the token of the next page if `found` has one queue more than the page."""
     arns = [description.info.arn for description in found[:page]]
     return [call.url(arn) for arn in arns], _token(arns[-1]) if len(found) > page else None
 
 
 def _token(last_arn: str) -> str:
-    """Where the next page begins. The token is the whole state: nothing is kept, and no restart makes it void."""
+    """The token of the next page. It is the whole state: the server keeps none, and a restart does not invalidate it."""
     return urlsafe_b64encode(last_arn.encode()).decode()
 
 

@@ -1,4 +1,4 @@
-"""What is set on a queue: attributes, tags, permissions."""
+"""The operations on a queue's attributes, tags and permissions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def set_queue_attributes(call: Call, request: shapes.SetQueueAttributes) -> None
 
 
 def _check_type_unchanged(info: QueueInfo, settings: dict[str, Any]) -> None:
-    """A queue stays what it is: FifoQueue may only be said again, of a FIFO queue."""
+    """Refuse a change of the queue's type: FifoQueue may only be repeated, on a FIFO queue."""
     if "fifo" not in settings:
         return
     if not info.settings.fifo:
@@ -130,23 +130,23 @@ def _changed(call: Call, outcome: Any) -> None:
 
 
 def _policy_of(call: Call, info: QueueInfo) -> str | None:
-    """The policy to change: what is on its way into the store, else what is there.
+    """The policy to change: the one that is being committed, else the stored one.
 
-    Two permissions that are added at the same time must both be there in the end, though neither has been committed
-    when the other is read.
+    Of two permissions that are added at the same time both must be stored, though neither is committed when the policy
+    for the other is read.
     """
-    under_way = call.context.policies
-    return under_way[info.arn] if info.arn in under_way else info.settings.stored.get("Policy")
+    uncommitted = call.context.policies
+    return uncommitted[info.arn] if info.arn in uncommitted else info.settings.stored.get("Policy")
 
 
 def _change_policy(call: Call, operation: ChangeSettings, finish: Callable[[Any], None]) -> None:
-    under_way, arn = call.context.policies, operation.queue
+    uncommitted, arn = call.context.policies, operation.queue
     text = operation.stored["Policy"]
-    under_way[arn] = text
+    uncommitted[arn] = text
 
     def done(outcome: Any) -> None:
-        if under_way.get(arn) is text:  # a later change is not forgotten with this one
-            under_way.pop(arn, None)
+        if uncommitted.get(arn) is text:  # a later change stays
+            uncommitted.pop(arn, None)
         finish(outcome)
 
     call.context.broker.submit(operation, call.guarded(done, errors=True))

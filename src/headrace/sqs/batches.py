@@ -38,11 +38,13 @@ E = TypeVar("E", bound=BatchEntry)
 
 
 def check_batch(operation: str, entries: Sequence[E] | None) -> Sequence[E]:
-    """The entries, if the batch as a whole is right.
+    """The entries of a batch that is valid as a whole.
 
     Raises:
-        Fault: the batch is empty, too large, or its ids are not 1 to 80 letters or not distinct.
+        Fault: the batch is missing, empty or too large, or its ids are not 1 to 80 characters or not distinct.
     """
+    if entries is None:
+        raise missing("Entries")
     if not entries:
         text = f"There should be at least one {operation}RequestEntry in the request."
         raise Fault(EMPTY_BATCH_REQUEST, text)

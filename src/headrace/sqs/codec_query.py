@@ -168,6 +168,8 @@ def _assemble(plan: tuple[_Member, ...], tree: Tree) -> Tree:
     for member in plan:
         found = tree.get(member.names[0])
         if found is None:
+            if member.name == "Entries":
+                members[member.name] = []  # the protocol cannot tell an empty batch from a missing one
             continue
         if member.kind == "value":
             members[member.name] = found

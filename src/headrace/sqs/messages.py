@@ -33,7 +33,7 @@ from headrace.sqs.shapes import AttributeValue
 _ALLOWED: Final = bytes(byte for byte in range(256) if byte >= 0x20 or byte in b"\t\n\r")
 _NO_CHARACTER: Final = (b"\xef\xbf\xbe", b"\xef\xbf\xbf")
 
-_NAME: Final = re.compile(r"[\w.-]+")  # letters and digits of any script: AWS accepts `attr.1øßä`
+_NOT_IN_NAME: Final = re.compile(r"[^\w.-]")  # letters and digits of any script: AWS accepts `attr.1øßä`
 _RESERVED: Final = re.compile(r"(?:aws|amazon)\.", re.IGNORECASE)
 _TYPE: Final = re.compile(r"(?:String|Number|Binary)(?:\.[^\x00-\x1f]+)?")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
@@ -117,16 +117,18 @@ def _check_name(name: str) -> None:
         raise _refused(
             f"Message (user) attribute name must be shorter than {limits.ATTRIBUTE_NAME_CHARACTERS_MAX} bytes."
         )
-    if _NAME.fullmatch(name) is None:
+    invalid_character = _NOT_IN_NAME.search(name)
+    if invalid_character is not None:
         raise _refused(
-            f"The message attribute name '{name}' is invalid. Attribute name can contain A-Z, a-z, 0-9, underscore (_), "
-            "hyphen (-), and period (.) characters."
+            f"Invalid non-alphanumeric character '#x{ord(invalid_character[0]):X}' was found in the message attribute name. "
+            "Can only include alphanumeric characters, hyphens, underscores, or dots."
         )
-    if name[0] == "." or name[-1] == "." or ".." in name:
-        raise _refused(
-            f"The message attribute name '{name}' is invalid. It must not start or end with a period, nor have periods "
-            "in succession."
-        )
+    if name[0] == ".":
+        raise _refused("Message (user) attribute name must not begin with character '.'.")
+    if name[-1] == ".":
+        raise _refused("Message (user) attribute name must not end with character '.'.")
+    if ".." in name:
+        raise _refused("Message (user) attribute name must not have successive '.' characters.")
     if _RESERVED.match(name):
         raise _refused(
             "You can't use message attribute names beginning with 'AWS.' or 'Amazon.'. These strings are reserved for "
@@ -135,6 +137,7 @@ def _check_name(name: str) -> None:
 
 
 def _read_value(name: str, value: AttributeValue, noun: str) -> tuple[str, str | bytes]:
+    """The type and value of an attribute, checked. `noun` names the kind of attribute in texts."""
     if value.string_list_values or value.binary_list_values:
         raise Fault(UNSUPPORTED_OPERATION, "Message attribute list values in SendMessage operation are not supported.")
     data_type, text, data = value.data_type, value.string_value, value.binary_value
