@@ -1,4 +1,4 @@
-"""The 23 operations: for each, its request, what of it is required, and the function that serves it.
+"""The 23 operations: for each, its request and the function that serves it.
 
 To add one: its request (and answer) in `shapes.py`, a function in the fitting `actions_*.py`, a row here, its parameter
 names in `codec_query.py`, a row in `docs/sqs.md`. A test holds this table against AWS's own service model.
@@ -27,7 +27,7 @@ from headrace.sqs.codec_json import TARGET_PREFIX
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An operation: `serve` answers the call, or raises before anything was changed."""
+    """An operation. `serve` answers the call, or raises before it changes anything."""
 
     name: str
     shape: type[Any]

@@ -56,7 +56,7 @@ SYSTEM: Final = frozenset(
         "SequenceNumber",
     )
 )
-"""What a received message can tell about itself."""
+"""The system attributes of a received message."""
 
 
 def attribute_of(setting: str) -> str:

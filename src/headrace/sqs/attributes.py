@@ -123,7 +123,7 @@ def _redrive_allow(name: str, text: str) -> dict[str, Any]:
 
 
 def _allow_rule(permission: str, sources: int) -> str:
-    """The rule that a redrive allow policy with so many sources breaks, or the empty text."""
+    """The rule that a redrive allow policy with this number of sources breaks, or the empty text."""
     if permission != "byQueue":
         only = "To specify one or more source queue ARNs, you must set redrivePermission to byQueue."
         return only if sources else ""

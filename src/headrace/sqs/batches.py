@@ -1,4 +1,4 @@
-"""What the three batch operations have in common: faults of the whole batch, failures of an entry.
+"""The parts that the three batch operations share: faults of the whole batch, failures of an entry.
 
 Source: SQS API Reference, SendMessageBatch, DeleteMessageBatch, ChangeMessageVisibilityBatch.
 """
@@ -81,7 +81,7 @@ def failure(entry_id: str | None, fault: Fault) -> BatchResultErrorEntry:
 def sort_receipts(
     entries: Sequence[E], read: Callable[[E, int], Any]
 ) -> tuple[list[tuple[E, Any]], list[BatchResultErrorEntry]]:
-    """Each entry with what `read` makes of it and its number, and the failures of those of which it can make nothing."""
+    """Each entry with the result of `read` for it and its number, and the failures of the entries that `read` refuses."""
     good, failed = [], []
     for number, entry in enumerate(entries, 1):
         try:

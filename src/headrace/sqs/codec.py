@@ -1,6 +1,6 @@
-"""What a protocol must do: the plug point of the two codecs.
+"""The interface of the codecs, which write the answers of a protocol.
 
-Reading is not part of it, because a protocol is told by how it is read (`service.py`).
+Reading requests is not part of it: `service.py` reads each protocol in its own way.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Codec(Protocol):
     content_type: bytes
 
     def answer(self, operation: str, result: Shape | None, request_id: str) -> bytes:
-        """The body of a success. `result` is None for an operation that answers nothing."""
+        """The body of a success. `result` is None for an operation without a result."""
 
     def fault(self, fault: Fault, request_id: str) -> tuple[bytes, Headers]:
-        """The body of an error, and the headers that go with it."""
+        """The body of an error, and its headers."""
 
 
 def request_id_header(request_id: str) -> tuple[bytes, bytes]:

@@ -58,7 +58,7 @@ _INDEX: Final = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)
 
 
 def parse(form: bytes) -> list[tuple[str, str]]:
-    """Names and values of a form or query string, in its order; what has no `=` has an empty value.
+    """Names and values of a form or query string, in its order; a name without `=` has an empty value.
 
     Raises:
         Fault: MalformedInput: not UTF-8, or too many parameters.
@@ -78,7 +78,7 @@ def parse(form: bytes) -> list[tuple[str, str]]:
 def _unquote(text: bytes) -> str:
     """What URL-encoded `text` says, as `urllib.parse.unquote_plus`.
 
-    That function makes an object of every escape: a message of a mebibyte would hold up everybody for half a second.
+    That function makes an object of every escape: a message of a mebibyte would delay all clients for half a second.
     Escapes are those of quoted-printable with another sign, and its decoder is written in C. Where it and URLs differ,
     in line ends and in signs that begin no escape, the length tells, or they are seen beforehand.
     """
@@ -97,7 +97,7 @@ def decode(operation: str, shape: type[T], parameters: list[tuple[str, str]]) ->
     """The request that `parameters` make; those that it does not have are ignored, as AWS does.
 
     Raises:
-        Fault: MalformedInput: names at odds with each other, a number or base64 that is none.
+        Fault: MalformedInput: conflicting names, an invalid number or invalid base64.
     """
     values = _assemble(_plan(operation, shape), _tree(parameters))
     try:
@@ -123,7 +123,7 @@ def _tree(parameters: list[tuple[str, str]]) -> Tree:
 
 
 def _conflict(name: str) -> Fault:
-    return Fault(SERIALIZATION, f"The parameter {name[:128]} is at odds with another one.")
+    return Fault(SERIALIZATION, f"The parameter {name[:128]} conflicts with another one.")
 
 
 # ------------------------------------------------------------------------------------------------- plans for requests

@@ -1,8 +1,8 @@
-"""What can go wrong, as each protocol says it: one table of error shapes, and headrace's errors mapped to them.
+"""The errors of both protocols: one table of error shapes, and headrace's errors mapped to them.
 
 An error has a *shape* (the class that an SDK raises; `__type` in JSON) and a *Query code* (what users of older SDKs
 compare with; `x-amzn-query-error` in JSON). They differ: QueueDoesNotExist is `AWS.SimpleQueueService.NonExistentQueue`.
-Texts are AWS's own, wherever one is known.
+Texts are AWS's own wherever they are known.
 
 Source: SQS API Reference, botocore's service models of SQS before and after its move to JSON, answers seen of AWS.
 """
@@ -129,7 +129,7 @@ DECLARED: Final[dict[str, Kind]] = {
 
 
 class Fault(Exception):
-    """An error on its way to the client: what kind, and the text."""
+    """An error to answer: its kind and its text."""
 
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)
@@ -178,11 +178,11 @@ _DEDUP_RULE: Final = (
 
 
 def translate(error: core.HeadraceError, *, receipt: str = "") -> Fault:
-    """The fault that tells a client of `error`.
+    """The fault that reports `error` to a client.
 
     Args:
         error: any error of the queue or of a signature.
-        receipt: the receipt handle that it is about, as the client gave it.
+        receipt: the receipt handle of the error, as the client sent it.
     """
     make = _TABLE.get(type(error))
     if make is None:

@@ -1,7 +1,7 @@
 """Every request and answer of the API as a typed record.
 
 The names, types and spellings are those of the service model that AWS publishes (`sqs/2012-11-05`). A member that a
-request leaves out is None here: what is required, and the error if it is missing, stand in `api.py`.
+request leaves out is None here; each action refuses a request without a required member.
 """
 
 from __future__ import annotations
