@@ -251,7 +251,12 @@ def test_fifo_delay_of_zero_is_the_queues(harness: Harness, sqs: Any) -> None:
     assert sqs.receive_message(QueueUrl=url)["Messages"][0]["Body"] == "a"
 
 
-@pytest.mark.parametrize("value", ["", "x" * 129, "group 123", "é"])
+def test_empty_group_of_a_fifo_queue_is_missing(sqs: Any, fifo: str) -> None:
+    seen = refused(sqs.send_message, QueueUrl=fifo, MessageBody="a", MessageGroupId="", MessageDeduplicationId="d")
+    assert (seen.code, seen.message) == ("MissingParameter", "The request must contain the parameter MessageGroupId.")
+
+
+@pytest.mark.parametrize("value", ["x" * 129, "group 123", "é"])
 @pytest.mark.parametrize("name", ["MessageGroupId", "MessageDeduplicationId"])
 def test_ids_are_1_to_128_alphanumerics_and_punctuation(sqs: Any, fifo: str, name: str, value: str) -> None:
     ids = {"MessageGroupId": "g", "MessageDeduplicationId": "d", name: value}
@@ -260,6 +265,16 @@ def test_ids_are_1_to_128_alphanumerics_and_punctuation(sqs: Any, fifo: str, nam
         f"Value {value} for parameter {name} is invalid. Reason: {name} can only include alphanumeric and punctuation "
         "characters. 1 to 128 in length."
     )
+
+
+def test_deduplication_id_made_of_the_content_is_shown(sqs: Any) -> None:
+    attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "true"}
+    url = sqs.create_queue(QueueName="content.fifo", Attributes=attributes)["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody="abc", MessageGroupId="g")
+    message = sqs.receive_message(QueueUrl=url, AttributeNames=["MessageDeduplicationId"])["Messages"][0]
+    assert message["Attributes"] == {
+        "MessageDeduplicationId": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    }
 
 
 def test_standard_queue_takes_a_group_and_no_deduplication_id(sqs: Any, url: str) -> None:

@@ -133,7 +133,8 @@ def test_attributes_that_cannot_be_set_are_unknown(sqs: Any, url: str, name: str
 
 
 def test_attributes_are_required(sqs: Any, url: str) -> None:
-    assert refused(sqs.set_queue_attributes, QueueUrl=url, Attributes={}).code == "MissingParameter"
+    seen = refused(sqs.set_queue_attributes, QueueUrl=url, Attributes={})
+    assert (seen.code, seen.message) == ("MissingParameter", "The request must contain the parameter Attribute.Name.")
 
 
 def test_type_of_a_queue_is_fixed(sqs: Any, url: str) -> None:

@@ -11,7 +11,7 @@ from headrace.errors import InFlightLimit
 from headrace.queue.attributes import Attributes, decode
 from headrace.queue.dedup import content_id
 from headrace.queue.limits import SECOND_MS
-from headrace.queue.model import Delivery, QueueInfo, uuid_text
+from headrace.queue.model import Delivery, Message, QueueInfo, uuid_text
 from headrace.queue.operations import Receive
 from headrace.sqs import limits, receipts
 from headrace.sqs.attribute_names import ALL, SYSTEM
@@ -148,12 +148,17 @@ def _system(delivery: Delivery, wanted: frozenset[str], info: QueueInfo) -> dict
         "SenderId": message.sender or info.arn.split(":", 5)[4],
         "ApproximateFirstReceiveTimestamp": str(delivery.first_received_ms),
         "MessageGroupId": message.group,
-        "MessageDeduplicationId": (message.dedup_id or content_id(message.body)) if fifo else None,
+        "MessageDeduplicationId": _dedup_id(message) if fifo and "MessageDeduplicationId" in wanted else None,
         "SequenceNumber": sequence_number(message.seq) if fifo else None,
         "AWSTraceHeader": message.trace,
         "DeadLetterQueueSourceArn": message.source,
     }
     return {name: value for name, value in having.items() if value is not None and name in wanted}
+
+
+def _dedup_id(message: Message) -> str:
+    """The deduplication id of a message, or the one that its queue made of its content."""
+    return content_id(message.body) if message.dedup_id is None else message.dedup_id
 
 
 def _values(attributes: Iterable[tuple[str, tuple[str, str | bytes]]]) -> dict[str, AttributeValue]:

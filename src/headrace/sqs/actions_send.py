@@ -145,7 +145,8 @@ def _draft(call: Call, given: SendMessage | SendMessageEntry, settings: QueueSet
         blob, digest = encode(attributes), attributes_md5(sorted(attributes.items()))
         size_bytes += attributes_size(attributes)
     trace, trace_md5 = _trace(call, given)
-    check_id("MessageGroupId", given.message_group_id)
+    if given.message_group_id or not settings.fifo:  # an empty group of a FIFO queue is as good as none
+        check_id("MessageGroupId", given.message_group_id)
     check_id("MessageDeduplicationId", given.message_deduplication_id)
     if given.message_deduplication_id is not None and not settings.fifo:
         raise invalid("MessageDeduplicationId", given.message_deduplication_id, WRONG_QUEUE_TYPE)
@@ -194,7 +195,7 @@ def _delay_ms(delay_s: int | None, *, fifo: bool) -> int | None:
 def _check_fifo(given: SendMessage | SendMessageEntry, settings: QueueSettings) -> None:
     if not settings.fifo:
         return
-    if given.message_group_id is None:
+    if not given.message_group_id:
         raise missing("MessageGroupId")
     if given.message_deduplication_id is None and not settings.content_dedup:
         raise no_dedup_id()
