@@ -143,7 +143,7 @@ class History:
         ]
 
     def _two_owners(self) -> list[str]:
-        """Another message of a group handed out while an earlier one must still be in flight."""
+        """A message of a group handed out while an earlier one, or itself, must still be in flight."""
         ended: dict[str, float] = {}
         for one in self.deletions:
             ended[one.message_id] = min(one.sent, ended.get(one.message_id, one.sent))
@@ -157,6 +157,7 @@ class History:
                 for earlier in known[max(0, index - 40) : index]:
                     certain = earlier.sent + earlier.visibility_s - MARGIN_S
                     over = min(certain, ended.get(earlier.message_id, certain))
-                    if earlier.received < later.sent and later.received < over:
+                    behind = later.number >= earlier.number
+                    if behind and earlier.received < later.sent and later.received < over:
                         found.append(f"{later.body} while {earlier.body} was in flight")
         return found

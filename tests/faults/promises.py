@@ -38,7 +38,7 @@ class Promises:
         deleted: bodies whose delete was answered.
         unsure: bodies of operations on their way: there or not, but whole.
         together: of a transaction on its way: (acknowledged body, sent body, state key and value), all or none.
-        locked: FIFO group -> until when its owner holds it.
+        leased: body of a FIFO queue's message -> (group, seq, until when it is in flight).
         dedup: dedup id -> (message id, until when a repeat is a duplicate).
         claims: claim number -> bodies.
         state: what was put; `state_unsure` on its way.
@@ -50,7 +50,7 @@ class Promises:
     deleted: set[bytes] = field(default_factory=set)
     unsure: set[bytes] = field(default_factory=set)
     together: tuple[bytes, bytes, bytes, bytes] | None = None
-    locked: dict[str, int] = field(default_factory=dict)
+    leased: dict[bytes, tuple[str, int, int]] = field(default_factory=dict)
     dedup: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     claims: dict[int, list[bytes]] = field(default_factory=dict)
     state: dict[bytes, bytes] = field(default_factory=dict)
@@ -148,8 +148,7 @@ class Workload:
     def receive_fifo(self) -> None:
         for delivery in self.driver.receive(FIFO, self.chance.randint(1, 3)):
             self.held.append((FIFO, delivery))
-            assert delivery.message.group is not None
-            self.promises.locked[delivery.message.group] = self.driver.clock() + LEASE_MS
+            self._lease(delivery, self.driver.clock() + LEASE_MS)
         self._mark()
 
     def change_visibility(self) -> None:
@@ -159,21 +158,18 @@ class Workload:
         queue, delivery = self.chance.choice(alive)
         timeout_ms = self.chance.choice([0, 1_000, 3 * LEASE_MS])
         until = self.driver.clock() + timeout_ms
-        group = delivery.message.group or ""
-        kept = self.promises.locked.get(group, 0)
-        if timeout_ms < LEASE_MS:
-            self.promises.locked.pop(group, None)  # it may be free from now on, or still locked
+        _, _, kept = self.promises.leased.get(delivery.message.body, ("", 0, 0))
+        if until < kept:
+            self.promises.leased.pop(delivery.message.body, None)  # it may be visible from now on, or as before
         self._mark()
         if self.driver.change_visibility(queue, delivery.receipt, timeout_ms) is None and queue == FIFO:
-            self._relock(group, delivery, kept, until)
+            self._lease(delivery, until)
         self._mark()
 
-    def _relock(self, group: str, delivery: Delivery, kept: int, until: int) -> None:
-        """Another message of the group in flight keeps it locked; this one does so until `until`."""
-        others = any(one.message.group == group and one is not delivery for queue, one in self.held if queue == FIFO)
-        ends = max(kept if others else 0, until)
-        if ends > self.driver.clock() and not others:
-            self.promises.locked[group] = ends
+    def _lease(self, delivery: Delivery, until: int) -> None:
+        message = delivery.message
+        assert message.group is not None
+        self.promises.leased[message.body] = (message.group, message.seq, until)
 
     def delete(self) -> None:
         if not self.held:
@@ -186,8 +182,8 @@ class Workload:
     def _delete(self, queue: str, deliveries: list[Delivery]) -> None:
         bodies = {one.message.body for one in deliveries}
         self.promises.unsure |= bodies
-        for delivery in deliveries:
-            self.promises.locked.pop(delivery.message.group or "", None)
+        for body in bodies:
+            self.promises.leased.pop(body, None)
         self._mark()
         outcomes = self.driver.delete(queue, *[one.receipt for one in deliveries])
         for delivery, outcome in zip(deliveries, outcomes, strict=True):
@@ -211,7 +207,7 @@ class Workload:
         acknowledged = delivery.message.body
         self.promises.together = (acknowledged, entry.body, key, value)
         self.promises.unsure |= {acknowledged, entry.body}
-        self.promises.locked.pop(delivery.message.group or "", None)
+        self.promises.leased.pop(acknowledged, None)
         self._mark()
         outcome = self.driver.outcome(
             ops.Transact([(queue, [delivery.receipt])], [(PLAIN, [entry])], [(key, value)], name="job")
@@ -293,7 +289,7 @@ def broken(promises: Promises, driver: StoreDriver) -> list[str]:
     found += _broken_counts(driver)
     found += _broken_claims(promises, driver)
     found += _broken_dedup(promises, driver)
-    found += _broken_locks(promises, driver)
+    found += _broken_leases(promises, driver)
     epoch = driver.run(ops.Fence("job"))
     if epoch <= promises.epoch:
         found.append(f"epoch {epoch} after {promises.epoch}")
@@ -365,10 +361,10 @@ def _fifo_ids(promises: Promises) -> set[bytes]:
     return {message_id for message_id, _ in promises.dedup.values()}
 
 
-def _broken_locks(promises: Promises, driver: StoreDriver) -> list[str]:
-    """A group whose owner's lease was answered has no second owner before the lease ends."""
+def _broken_leases(promises: Promises, driver: StoreDriver) -> list[str]:
+    """A FIFO queue's message whose lease was answered, and those behind it in its group, come not before the lease ends."""
     found = []
-    for group, until in sorted(promises.locked.items(), key=lambda item: item[1]):
+    for group, seq, until in sorted(promises.leased.values(), key=lambda lease: lease[2]):
         for moment in (promises.now_ms, until - 1):
             if moment < driver.clock() and moment != promises.now_ms:
                 continue
@@ -377,6 +373,6 @@ def _broken_locks(promises: Promises, driver: StoreDriver) -> list[str]:
                 continue
             driver.settle()
             received = driver.receive(FIFO, 100, visibility_ms=1)
-            if any(delivery.message.group == group for delivery in received):
+            if any(one.message.group == group and one.message.seq >= seq for one in received):
                 found.append(f"group {group} has two owners")
     return found
