@@ -28,6 +28,7 @@ SENT_BITS: Final = 44  # milliseconds since 1970 fit until the year 2527
 SENT_MASK: Final = (1 << SENT_BITS) - 1
 
 _EVERYBODY: Final = ""  # no reader has this name
+_END: Final = 1 << 128  # above every entry of a group's heap
 
 
 class Group:
@@ -39,7 +40,9 @@ class Group:
         self.turn = turn
         self.pending: list[int] = []  # heap of seq << 44 | sent_ms: 44 bytes a message, a tuple would take 120
         self.in_flight = 0  # messages that are away
-        self.away: list[int] = []  # heap of their seqs, and of some that came back; not kept for a reader's group
+        self.away: list[
+            int
+        ] = []  # their seqs, descending: the last one is away, others may be back; empty for a reader
         self.reader: str | None = None  # who has claimed the messages that are away
 
     def head(self) -> int | None:
@@ -132,28 +135,30 @@ class FifoOrder:
     def _take_group(
         self, name: str, state: Group, out: list[int], *, limit: int, now: int, delay_ms: int, reader: str | None
     ) -> None:
-        pending, first_away = state.pending, self._first_away(state)
-        before = len(out)
-        while pending and len(out) < limit and state.visible_ms(delay_ms) <= now:
-            if first_away is not None and pending[0] >> SENT_BITS > first_away:
-                break
-            seq = heappop(pending) >> SENT_BITS
-            self._leave(seq, name, state, reader)
-            out.append(seq)
-        self._ready -= len(out) - before
-        if len(out) == before:
+        pending = state.pending
+        end = state.away[-1] << SENT_BITS if state.away else _END
+        room = limit - len(out)
+        taken: list[int] = []
+        while pending and len(taken) < room and pending[0] < end and state.visible_ms(delay_ms) <= now:
+            taken.append(heappop(pending) >> SENT_BITS)
+        if not taken:
             heappush(self._later, (state.visible_ms(delay_ms), name))
-        elif reader is not None and pending:
+            return
+        self._ready -= len(taken)
+        self._leave(taken, name, state, reader)
+        out += taken
+        if reader is not None and pending:
             self._offer(name, state)
 
-    def _leave(self, seq: int, name: str, state: Group, reader: str | None) -> None:
-        """A message is away; for a reader, or for somebody whose lease will end."""
-        self._away[seq] = name
-        state.in_flight += 1
-        if reader is None:
-            heappush(state.away, seq)
-        else:
+    def _leave(self, seqs: list[int], name: str, state: Group, reader: str | None) -> None:
+        """Messages, ascending, are away: for a reader, or for somebody whose leases will end."""
+        for seq in seqs:
+            self._away[seq] = name
+        state.in_flight += len(seqs)
+        if reader is not None:
             state.reader = reader
+        else:
+            state.away += seqs[::-1]  # what is served is before all that is away
 
     def pick(self, message: Message, now: int, *, delay_ms: int) -> bool:
         """Take the first message of a group out of turn, if the group may be gone on with; whether it may."""
@@ -163,8 +168,10 @@ class FifoOrder:
             return False
         if self._served_to(state) != _EVERYBODY or state.visible_ms(delay_ms) > now:
             return False
+        if len(self._free) > 2 * len(self.groups) + limits.STALE_KEPT:  # entries of past turns, which `take` would skip
+            self._free = sorted({entry for entry in self._free if self._is_current(entry)})
         heappop(state.pending)
-        self._leave(message.seq, message.group, state, None)
+        self._leave([message.seq], message.group, state, None)
         self._ready -= 1
         return True
 
@@ -230,7 +237,8 @@ class FifoOrder:
         state = self.groups.get(group)
         if state is None:
             state = self._new_group(group)
-        self._leave(seq, group, state, reader)
+        self._leave([seq], group, state, reader)
+        state.away.sort(reverse=True)
 
     def clear(self) -> None:
         self.__init__()  # type: ignore[misc]  # back to empty, one definition of empty
@@ -272,29 +280,32 @@ class FifoOrder:
 
     def _end_away(self, seq: int, sent_ms: int | None = None) -> None:
         """A message is away no more: it waits again, or (without `sent_ms`) is gone."""
-        name = self._away[seq]
+        name = self._away.pop(seq)
         state = self.groups[name]
-        before = self._served_to(state)
-        del self._away[seq]
+        pending, away = state.pending, state.away
+        was_empty = not pending
+        opens = was_empty or pending[0] >> SENT_BITS > seq  # of the first one away: nobody could go on with the group
         state.in_flight -= 1
         if sent_ms is not None:
-            heappush(state.pending, seq << SENT_BITS | sent_ms)
+            heappush(pending, seq << SENT_BITS | sent_ms)
             self._ready += 1
-        if not state.in_flight:
-            state.reader = None
-            state.away.clear()
-        if not state.pending:
-            if not state.in_flight:
-                del self.groups[name]
-        elif self._served_to(state) != before:
-            self._offer(name, state)
-
-    def _first_away(self, state: Group) -> int | None:
-        """The first of the group's messages that is away; None for a reader's group, and if none is."""
-        away = state.away
-        while away and away[0] not in self._away:
-            heappop(away)
-        return away[0] if away else None
+        if state.reader is None:
+            if away[-1] != seq:
+                return  # what is behind the first one away stays behind it
+            away.pop()
+            while away and away[-1] not in self._away:
+                away.pop()
+        if state.in_flight:
+            if pending and (opens if state.reader is None else was_empty):
+                self._offer(name, state)
+            return
+        opens |= state.reader is not None
+        state.reader = None
+        away.clear()
+        if not pending:
+            del self.groups[name]
+        elif opens:
+            heappush(self._free, (state.turn, name))
 
     def _served_to(self, state: Group) -> str | None:
         """Who may go on with the group: its reader, everybody, or (None) nobody until a message is away no more."""
@@ -302,16 +313,13 @@ class FifoOrder:
             return None
         if state.reader is not None:
             return state.reader
-        first_away = self._first_away(state)
-        return _EVERYBODY if first_away is None or state.pending[0] >> SENT_BITS < first_away else None
+        return _EVERYBODY if not state.away or state.pending[0] >> SENT_BITS < state.away[-1] else None
 
     def _offer(self, name: str, state: Group) -> None:
         """The group may be gone on with: by everybody, or by its reader."""
         served_to = self._served_to(state)
         if served_to == _EVERYBODY:
             heappush(self._free, (state.turn, name))
-            if len(self._free) > 2 * len(self.groups) + limits.STALE_KEPT:
-                self._free = sorted({entry for entry in self._free if self._is_current(entry)})
         elif served_to is not None:
             self._reserved.setdefault(served_to, []).append(name)
 
@@ -337,6 +345,8 @@ class FifoOrder:
             assert state.pending or here, "an empty group is forgotten"
             assert here or state.reader is None
             assert state.reader is not None or here <= set(state.away)
+            assert not state.away or state.away[-1] in here
+            assert state.away == sorted(set(state.away), reverse=True)
             served_to = self._served_to(state)
             in_line = (state.turn, name) in free or name in later
             assert served_to != _EVERYBODY or in_line
