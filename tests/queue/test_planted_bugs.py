@@ -103,11 +103,18 @@ def forged_receipt_taken(patch: pytest.MonkeyPatch) -> None:
 
 def fifo_message_in_flight_passed_over(patch: pytest.MonkeyPatch) -> None:
     """A group goes on behind a message in flight."""
-    leave = FifoOrder._leave
+    served_to, take = FifoOrder._served_to, FifoOrder._take_group
 
-    def careless(self: FifoOrder, seqs: list[int], name: str, state: Any, reader: str | None) -> None:
-        leave(self, seqs, name, state, reader)
-        state.away = []
+    def open_always(self: FifoOrder, state: Any) -> str | None:
+        return "" if state.pending and state.reader is None else served_to(self, state)
+
+    def taking(self: FifoOrder, name: str, state: Any, out: list[int], **options: Any) -> None:
+        away, state.away = state.away, []
+        take(self, name, state, out, **options)
+        state.away = sorted({*away, *state.away}, reverse=True)
+
+    patch.setattr(FifoOrder, "_served_to", open_always)
+    patch.setattr(FifoOrder, "_take_group", taking)
 
 
 def fifo_group_waits_as_a_whole(patch: pytest.MonkeyPatch) -> None:
