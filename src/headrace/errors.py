@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from headrace.wording import setting_name, setting_value, short_name
+from headrace.formatting import setting_name, setting_value, short_name
 
 
 class HeadraceError(Exception):

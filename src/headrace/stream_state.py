@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.picture import Box
 from headrace.queue.operations import GetState, Operation, Transact
+from headrace.svg_graph import Box
 
 DIRECTORY: Final = "streams"
 PREFIX: Final = "stream:"

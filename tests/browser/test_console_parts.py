@@ -132,7 +132,7 @@ def test_a_running_task_is_cancelled(page: Any, app: App, client: Client) -> Non
     page.click(f"a[href='/runs/{handle.id}']")
     page.wait_for_selector(".timeline rect.is-open")
     page.click("button:text-is('Cancel')")
-    page.wait_for_selector(".notice >> text=Asked to end")
+    page.wait_for_selector(".notice >> text=PageRequest to end")
     page.wait_for_selector(".spans-list >> text=attempt 1, cancelled")
 
 

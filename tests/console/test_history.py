@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from headrace.console import keeping
+from headrace.console import history_store
 from headrace.console.history import TIERS, History, Ring
 from headrace.queue.operations import Transact
 
@@ -23,7 +23,7 @@ def filled(seconds: int, *, start_s: float = START_S) -> History:
 def restored(operation: Transact, history: History) -> History:
     for key, value in operation.state:
         if value is not None:
-            keeping.load(history, key, value)
+            history_store.load(history, key, value)
     return history
 
 
@@ -92,14 +92,14 @@ def test_what_was_kept_pushes_out_nothing_that_is_measured() -> None:
 
 def test_a_minute_survives_in_the_brokers_state() -> None:
     minute = int(START_S // 60)
-    again = restored(keeping.save(filled(60), minute), History())
+    again = restored(history_store.save(filled(60), minute), History())
     tens = again.points(["depth"], span_s=3_600, until_s=START_S + 59).values["depth"][-6:]
     assert tens == [4.5, 14.5, 24.5, 34.5, 44.5, 54.5]
     assert again.points(["depth"], span_s=86_400, until_s=START_S + 59).values["depth"][-1] == 29.5
 
 
 def test_seconds_that_were_not_kept_are_shown_by_their_tens() -> None:
-    again = restored(keeping.save(filled(60), int(START_S // 60)), History())
+    again = restored(history_store.save(filled(60), int(START_S // 60)), History())
     assert again.points(["depth"], span_s=600, until_s=START_S + 59).values["depth"][-10:] == [54.5] * 10
 
 
@@ -121,7 +121,7 @@ def test_seconds_in_which_nobody_looked_stay_a_gap_between_others() -> None:
 
 
 def test_what_is_measured_stands_beside_what_was_kept() -> None:
-    kept = keeping.save(filled(60), int(START_S // 60))
+    kept = history_store.save(filled(60), int(START_S // 60))
     history = History()
     history.add(START_S + 65, {"depth": 7.0})
     restored(kept, history)
@@ -130,17 +130,17 @@ def test_what_is_measured_stands_beside_what_was_kept() -> None:
 
 def test_old_chunks_are_removed_by_age_also_those_of_consoles_that_stood_still() -> None:
     minute = int(START_S // 60)
-    gone = {key for key, value in keeping.save(filled(60), minute).state if value is None}
+    gone = {key for key, value in history_store.save(filled(60), minute).state if value is None}
     assert b"m/%012d" % (minute - 1_441) in gone and b"t/%012d" % (minute - 121) in gone
     assert b"m/%012d" % (minute - 1_440) not in gone
     keys = [b"m/%012d" % (minute - 1_440), b"m/%012d" % (minute - 2_000), b"t/%012d" % (minute - 121), b"x/1", b"m/x"]
-    assert keeping.outdated(keys, minute) == [keys[1], keys[2]]
+    assert history_store.outdated(keys, minute) == [keys[1], keys[2]]
 
 
 @pytest.mark.parametrize("value", [b"", b"no zlib", b"x\x9c\x03\x00\x00\x00\x00\x01"], ids=["empty", "text", "no map"])
 def test_a_damaged_chunk_is_left_out(value: bytes) -> None:
     history = History()
-    keeping.load(history, b"m/%012d" % int(START_S // 60), value)
+    history_store.load(history, b"m/%012d" % int(START_S // 60), value)
     assert history.latest("depth", until_s=START_S) is None
 
 
@@ -148,5 +148,5 @@ def test_a_day_of_many_series_stays_small() -> None:
     history = History()
     for second in range(60):
         history.add(START_S + second, {f"queue/name-{place}/visible": second * place / 7 for place in range(600)})
-    sizes = [len(value) for _, value in keeping.save(history, int(START_S // 60)).state if value is not None]
+    sizes = [len(value) for _, value in history_store.save(history, int(START_S // 60)).state if value is not None]
     assert sum(sizes) < 40_000

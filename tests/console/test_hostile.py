@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from headrace.console.answers import POLICY
 from headrace.console.rendering import age, clock, count, milliseconds, moment, rate_text, size
+from headrace.console.responses import POLICY
 from headrace.errors import InvalidParameter
 from headrace.native.client import Client
 from headrace.native.messages import Outgoing

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import headrace
-from headrace.console import access, keeping, limits
+from headrace.console import access, history_store, limits
 from headrace.console.sampling import Sampler
 from headrace.errors import CallerError
 from headrace.native.client import Client
@@ -198,7 +198,7 @@ def test_a_history_that_cannot_be_kept_is_told_once_and_looks_go_on(
     def refuse(*_: object) -> Operation:
         raise CallerError("the store is full")
 
-    monkeypatch.setattr(keeping, "save", refuse)
+    monkeypatch.setattr(history_store, "save", refuse)
     monkeypatch.setattr(served.console._sampler, "_saved_minute", 0)
     served.look()
     served.look()
@@ -208,4 +208,4 @@ def test_a_history_that_cannot_be_kept_is_told_once_and_looks_go_on(
 
 
 def _save(sampler: Sampler) -> Operation:
-    return keeping.save(sampler.history, int(sampler._now_s() // 60))
+    return history_store.save(sampler.history, int(sampler._now_s() // 60))

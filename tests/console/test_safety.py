@@ -16,8 +16,8 @@ import trustme
 import headrace.console
 from headrace.console import access, limits
 from headrace.console.addresses import local_place
-from headrace.console.answers import POLICY
 from headrace.console.messages import HIDDEN
+from headrace.console.responses import POLICY
 from headrace.console_settings import ConsoleSettings, check
 from headrace.native.client import Client
 from headrace.settings import SettingsError
@@ -172,7 +172,7 @@ def guarded(node: BrokerProcess, users: Path) -> Iterator[Served]:
 
 
 def sign_in(served: Served, name: str, password: str = PASSWORD) -> Browser:
-    served.console._site._door.attempts._all.clear()
+    served.console._site._authenticator.attempts._all.clear()
     browser = served.browser()
     browser.get("/sign-in")
     browser.post("/sign-in", {"name": name, "password": password, "next": "/queues"})
@@ -209,7 +209,7 @@ def test_signing_in_gives_a_new_id_in_a_strict_cookie(guarded: Served) -> None:
 def test_a_wrong_name_or_password_says_the_same(guarded: Served, name: str, password: str) -> None:
     browser = sign_in(guarded, name, password)
     assert browser.get("/").status == 303
-    guarded.console._site._door.attempts._all.clear()
+    guarded.console._site._authenticator.attempts._all.clear()
     browser.get("/sign-in")
     told = browser.follow(browser.post("/sign-in", {"name": name, "password": password}))
     assert "Name or password is wrong." in told.text and PASSWORD not in told.text
@@ -235,7 +235,7 @@ def test_behind_a_proxy_attempts_are_counted_by_the_address_that_it_put_last(nod
         )
         for last in ("10.0.0.1", "10.0.0.2"):
             browser.post("/sign-in", {"name": "x", "password": "y"}, X_Forwarded_For=f"1.1.1.1, {last}")
-        assert [peer for _, peer in served.console._site._door.attempts._all] == ["10.0.0.1", "10.0.0.2"]
+        assert [peer for _, peer in served.console._site._authenticator.attempts._all] == ["10.0.0.1", "10.0.0.2"]
 
 
 def test_a_session_ends_by_itself() -> None:

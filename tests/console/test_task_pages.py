@@ -232,7 +232,7 @@ def test_hidden_bodies_hide_arguments_results_and_errors(node: BrokerProcess, ap
 
 
 def test_the_backend_of_pages_is_the_one_connection(served: Served) -> None:
-    from headrace.console.working import work_on
+    from headrace.console.task_calls import work_on
 
     async def ask() -> list[Any]:
         return await work_on(served.console._client, lambda backend: backend.state(keys.SCHEDULE))

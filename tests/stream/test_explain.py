@@ -4,8 +4,8 @@ import re
 from xml.etree import ElementTree as ET
 
 import headrace.stream as hs
-from headrace.picture import PAD, Box, place
 from headrace.stream.explain import explain, mermaid, picture
+from headrace.svg_graph import PAD, Box, place
 
 
 def pipeline() -> hs.Pipeline:

@@ -53,7 +53,7 @@ def worker(config: Path | None, **flags: Any) -> int:
             raise click.UsageError(
                 "name the app: headrace worker module:app (or `app` in headrace.toml, table [worker])"
             )
-        from headrace.own_broker import check_broker  # noqa: PLC0415 - help and completion need no pool
+        from headrace.managed_broker import check_broker  # noqa: PLC0415 - help and completion need no pool
         from headrace.work.pool.run import run_pool  # noqa: PLC0415
 
         check_broker(settings.broker)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.console import answers, limits
+from headrace.console import limits, responses
 from headrace.http.exchange import Exchange
 
 _log: Final = logging.getLogger("headrace.console")
@@ -66,7 +66,7 @@ class Live:
 
         Args:
             render: makes the part anew. Every viewer of an address gets what the first one's makes.
-            may_see: asked before each event; once it says no, the stream ends.
+            may_see: request before each event; once it says no, the stream ends.
         """
         if self.viewers >= limits.VIEWERS_MAX:
             return False
@@ -77,7 +77,7 @@ class Live:
         channel.viewers.add(viewer)
         exchange.notify = lambda: self._notice(address, viewer)
         # Proxies that collect answers would keep the events back.
-        exchange.start(200, answers.fields_of(answers.EVENTS, ((b"X-Accel-Buffering", b"no"),)))
+        exchange.start(200, responses.fields_of(responses.EVENTS, ((b"X-Accel-Buffering", b"no"),)))
         exchange.send(b"retry: 1000\n\n")
         if channel.html:
             _say(viewer, channel, b"", now_s)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from headrace.console import limits
-from headrace.console.page import Asked, Desk, NotThere
+from headrace.console.page import NotFound, PageContext, PageRequest
 from headrace.console.rendering import one_line
 from headrace.errors import InvalidMessage
 from headrace.native.bodies import attributes_values
@@ -29,13 +29,13 @@ class Found(NamedTuple):
 
 
 async def look(
-    desk: Desk, queue: str, *, after: int, count: int, fits: Callable[[Peeked], bool] = lambda _: True
+    context: PageContext, queue: str, *, after: int, count: int, fits: Callable[[Peeked], bool] = lambda _: True
 ) -> Found:
     """Up to `count` messages that fit, oldest first, of those with a higher seq; bounded in what it reads."""
     found: list[Peeked] = []
     scanned = size = 0
     while scanned < limits.SCAN_MESSAGES_MAX and size < limits.SCAN_BYTES_MAX:
-        page: list[Peeked] = await desk.client.call(Peek(arn_of(queue), limits.PEEK_BATCH, after))
+        page: list[Peeked] = await context.client.call(Peek(arn_of(queue), limits.PEEK_BATCH, after))
         for peeked in page:
             if len(found) == count:
                 return Found(found, after, scanned)
@@ -47,19 +47,19 @@ async def look(
     return Found(found, after, scanned)
 
 
-async def find(desk: Desk, queue: str, seq: int) -> Peeked:
-    """One message. Raises NotThere: it was deleted, or moved."""
-    page: list[Peeked] = await desk.client.call(Peek(arn_of(queue), 1, seq - 1))
+async def find(context: PageContext, queue: str, seq: int) -> Peeked:
+    """One message. Raises NotFound: it was deleted, or moved."""
+    page: list[Peeked] = await context.client.call(Peek(arn_of(queue), 1, seq - 1))
     if not page or page[0].message.seq != seq:
-        raise NotThere(f"message {seq} is not in {queue} any more: it was deleted, moved, or has expired")
+        raise NotFound(f"message {seq} is not in {queue} any more: it was deleted, moved, or has expired")
     return page[0]
 
 
-def seq_of(asked: Asked) -> int:
-    """The sequence number in an address. Raises NotThere: it is none."""
-    text = asked.names["seq"]
+def seq_of(request: PageRequest) -> int:
+    """The sequence number in an address. Raises NotFound: it is none."""
+    text = request.names["seq"]
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= INTEGER_MAX):
-        raise NotThere(f"{text!r} is no sequence number of a message")
+        raise NotFound(f"{text!r} is no sequence number of a message")
     return int(text)
 
 

@@ -29,7 +29,7 @@ Facts: TypeAlias = dict[str, Any]
 """What a page shows: what msgspec can write as JSON."""
 
 
-class NotThere(CallerError):
+class NotFound(CallerError):
     """What an address names does not exist; the text says what, and what to do."""
 
 
@@ -38,7 +38,7 @@ class Refused(CallerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PageRequest:
     """A request, as pages see it.
 
     Attributes:
@@ -63,16 +63,16 @@ class Asked:
         return value if least <= value <= most else default
 
 
-def paged(asked: Asked, lines: Sequence[T]) -> tuple[Sequence[T], Facts]:
+def paged(request: PageRequest, lines: Sequence[T]) -> tuple[Sequence[T], Facts]:
     """The lines of the page that `?page=` asks for, and which it is of how many; beyond the last it is the last."""
     pages = max(1, -(-len(lines) // limits.LISTED))
-    number = min(asked.number("page", 1, least=1), pages)
+    number = min(request.number("page", 1, least=1), pages)
     shown = lines[(number - 1) * limits.LISTED : number * limits.LISTED]
     return shown, {"page": number, "pages": pages}
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class PageContext:
     """What pages work with."""
 
     client: AsyncClient
@@ -90,7 +90,7 @@ class Page:
     """Attributes:
     path: with names in braces: `/queues/{queue}`. A name takes one part of a path.
     template: its file in `templates/`, with the blocks `title`, `live` and `rest`.
-    facts: what is shown, also live. Raises NotThere.
+    facts: what is shown, also live. Raises NotFound.
     more: what is read once, with the page; its facts are put beside the others.
     live: whether it has a live part.
     section: which entry of the navigation is marked.
@@ -98,8 +98,8 @@ class Page:
 
     path: str
     template: str
-    facts: Callable[[Desk, Asked], Awaitable[Facts]]
-    more: Callable[[Desk, Asked], Awaitable[Facts]] | None = None
+    facts: Callable[[PageContext, PageRequest], Awaitable[Facts]]
+    more: Callable[[PageContext, PageRequest], Awaitable[Facts]] | None = None
     live: bool = True
     section: str = ""
 
@@ -117,8 +117,8 @@ class Action:
     """A form's address. Only by POST, with a token, and never where the console, or the user, is read-only.
 
     Attributes:
-        do: raises Refused, NotThere or any HeadraceError: its text is shown on the page that the form stood on.
+        do: raises Refused, NotFound or any HeadraceError: its text is shown on the page that the form stood on.
     """
 
     path: str
-    do: Callable[[Desk, Asked], Awaitable[Done]]
+    do: Callable[[PageContext, PageRequest], Awaitable[Done]]

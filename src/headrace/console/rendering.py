@@ -15,7 +15,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup, escape
 
-from headrace import picture
+from headrace import svg_graph
 from headrace.console import limits
 
 _TOKEN: Final = re.compile(
@@ -149,8 +149,8 @@ def spark(values: Sequence[float | None], width: int = 120, height: int = 24) ->
 
 def plan_picture(boxes: Sequence[dict[str, Any]], title: str) -> Markup:
     """Operators and sinks of a pipeline as SVG."""
-    known = [msgspec.convert(box, picture.Box) for box in boxes]
-    return Markup(picture.draw(known, title, style=""))  # noqa: S704  # it escapes all text itself
+    known = [msgspec.convert(box, svg_graph.Box) for box in boxes]
+    return Markup(svg_graph.draw(known, title, style=""))  # noqa: S704  # it escapes all text itself
 
 
 def milliseconds(value_s: float | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.console import figures, keeping, limits
+from headrace.console import figures, history_store, limits
 from headrace.console.history import History
 from headrace.console.snapshot import Look, Snapshot, build, series_of
 from headrace.errors import HeadraceError
@@ -62,7 +62,7 @@ class Sampler:
         self._loaded = False
         self._keeps = True
         self._saved_minute = int(now_s() // _MINUTE_S) - 1
-        self.snapshot = Snapshot(problem="the broker has not been asked yet")
+        self.snapshot = Snapshot(problem="the broker has not been request yet")
         self.history = History()
 
     async def run(self) -> None:
@@ -122,20 +122,20 @@ class Sampler:
         if not self._loaded:
             await self._load(minute)
         if minute - 1 > self._saved_minute:
-            await self._client.call(keeping.save(self.history, minute - 1))
+            await self._client.call(history_store.save(self.history, minute - 1))
             self._saved_minute = minute - 1
 
     async def _load(self, minute: int) -> None:
         """What was kept, by this console or one before it."""
         kept: list[bytes] = []
-        for prefix in keeping.PREFIXES:
-            chunks = await self._client.state(keeping.NAME, prefix)
+        for prefix in history_store.PREFIXES:
+            chunks = await self._client.state(history_store.NAME, prefix)
             kept += chunks
             for key, value in chunks.items():
-                keeping.load(self.history, key, value)
-        old = keeping.outdated(kept, minute)
+                history_store.load(self.history, key, value)
+        old = history_store.outdated(kept, minute)
         if old:
-            async with self._client.transact(keeping.NAME) as tx:
+            async with self._client.transact(history_store.NAME) as tx:
                 for key in old:
                     tx.remove(key)
         self._loaded = True

@@ -14,12 +14,12 @@ import uvloop
 
 from headrace._version import __version__
 from headrace.certificates import listener_tls
-from headrace.console import answers, limits
+from headrace.console import limits, responses
 from headrace.console.access import Attempts, UsersUnusable, Visitors, load_users
-from headrace.console.door import Door
+from headrace.console.authenticator import Authenticator
 from headrace.console.live import Live
 from headrace.console.notices import Notices
-from headrace.console.page import Desk
+from headrace.console.page import PageContext
 from headrace.console.sampling import Sampler
 from headrace.console.site import Site
 from headrace.console_settings import ConsoleSettings, broker_url, check
@@ -76,7 +76,7 @@ class Console:
             target=self._target,
             limits=Limits(body_bytes=limits.FORM_BYTES_MAX),
             error_body=error_body,
-            error_fields=answers.ALWAYS,
+            error_fields=responses.ALWAYS,
             tls=self._tls,
         )
         port = self._listener.open_tcp(settings.host, settings.port)
@@ -133,7 +133,7 @@ class Console:
         await self._client.close()
 
     def _make_site(self, port: int) -> Site:
-        desk = Desk(
+        context = PageContext(
             self._client,
             self._settings,
             self._sampler.history,
@@ -143,8 +143,10 @@ class Console:
         )
         self._visitors = Visitors(time.monotonic, session_s=float(self._settings.session))
         secure = self._tls is not None or self._settings.behind_proxy
-        door = Door(self._visitors, Attempts(time.monotonic), self._users, self._settings, secure=secure, port=port)
-        return Site(desk, self._live, door)
+        authenticator = Authenticator(
+            self._visitors, Attempts(time.monotonic), self._users, self._settings, secure=secure, port=port
+        )
+        return Site(context, self._live, authenticator)
 
     def _target(self, exchange: Exchange) -> None:
         self._site(exchange)  # made after the listener, which tells it its port

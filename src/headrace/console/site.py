@@ -18,12 +18,12 @@ import msgspec
 from markupsafe import Markup
 
 from headrace._version import __version__
-from headrace.console import answers, limits, static_files
+from headrace.console import limits, responses, static_files
 from headrace.console.addresses import Table, form_of, local_place, query_of
-from headrace.console.door import Door
+from headrace.console.authenticator import Authenticator
 from headrace.console.live import Live, Part, tick_of
 from headrace.console.notices import Notice
-from headrace.console.page import Action, Asked, Desk, Facts, NotThere, Page, Refused
+from headrace.console.page import Action, Facts, NotFound, Page, PageContext, PageRequest, Refused
 from headrace.console.pages import ACTIONS, PAGES, SECTIONS
 from headrace.console.rendering import environment
 from headrace.errors import HeadraceError, QueueNotFound, TopicNotFound
@@ -35,7 +35,7 @@ _log: Final = logging.getLogger("headrace.console")
 _HISTORY: Final = "/api/history"
 _SPAN_DEFAULT_S, _SPAN_MAX_S = 600, 86_400
 _CHART_SERIES_MAX: Final = 32
-_UNKNOWN: Final = (NotThere, QueueNotFound, TopicNotFound)
+_UNKNOWN: Final = (NotFound, QueueNotFound, TopicNotFound)
 
 
 def jsonable(value: Any) -> bytes:
@@ -46,9 +46,9 @@ def jsonable(value: Any) -> bytes:
 class Site:
     """The target of the console's listener. One loop."""
 
-    def __init__(self, desk: Desk, live: Live, door: Door) -> None:
-        self._desk, self._live, self._door = desk, live, door
-        self._hosts = frozenset(host.lower().rstrip(".") for host in desk.settings.allow_host)
+    def __init__(self, context: PageContext, live: Live, authenticator: Authenticator) -> None:
+        self._desk, self._live, self._authenticator = context, live, authenticator
+        self._hosts = frozenset(host.lower().rstrip(".") for host in context.settings.allow_host)
         self._pages, self._actions = Table[Page](PAGES), Table[Action](ACTIONS)
         self._tasks: set[asyncio.Task[None]] = set()
         env = environment()
@@ -60,47 +60,47 @@ class Site:
         if exchange.path.startswith(static_files.PREFIX):
             self._static(exchange)
         elif exchange.path in ("/health/live", "/healthz"):
-            answers.respond(exchange, 200, b'{"status":"live"}\n', answers.JSON)
+            responses.respond(exchange, 200, b'{"status":"live"}\n', responses.JSON)
         elif exchange.path in ("/health/ready", "/readyz"):
             problem = self._desk.snapshot().problem
             body = msgspec.json.encode({"status": "ready" if problem is None else "the broker is away"})
-            answers.respond(exchange, 200 if problem is None else 503, body, answers.JSON)
+            responses.respond(exchange, 200 if problem is None else 503, body, responses.JSON)
         elif _comes_by_link(exchange):
             # Strict cookies are not sent along a link of another site. A page of ours that goes on by itself gets them.
-            answers.respond(exchange, 200, self._env.get_template("arrival.html").render())
+            responses.respond(exchange, 200, self._env.get_template("arrival.html").render())
         else:
             offence = find_offence(exchange.headers, self._hosts)
             if offence is None:
                 self._admit(exchange)
             else:
                 text = f"{offence}; a host is admitted with --allow-host NAME\n"
-                answers.respond(exchange, 403, text, answers.TEXT)
+                responses.respond(exchange, 403, text, responses.TEXT)
 
     def _static(self, exchange: Exchange) -> None:
         found = static_files.files().get(exchange.path.removeprefix(static_files.PREFIX))
         if found is None:
-            answers.respond(exchange, 404, "there is no such file\n", answers.TEXT)
+            responses.respond(exchange, 404, "there is no such file\n", responses.TEXT)
         else:
-            answers.respond(exchange, 200, found.body, found.content_type, cache=answers.FOR_EVER)
+            responses.respond(exchange, 200, found.body, found.content_type, cache=responses.FOR_EVER)
 
     # --- who ---
 
     def _admit(self, exchange: Exchange) -> None:
-        visitor = self._door.visitor(exchange)
-        user = self._door.who(visitor)
+        visitor = self._authenticator.visitor(exchange)
+        user = self._authenticator.who(visitor)
         try:
             query = query_of(exchange.query)
         except ValueError:
-            answers.respond(exchange, 400, "the query has too many fields\n", answers.TEXT)
+            responses.respond(exchange, 400, "the query has too many fields\n", responses.TEXT)
             return
         if exchange.method == "POST":
             self._read(exchange, visitor, user, query)
         elif exchange.method not in ("GET", "HEAD"):
-            answers.respond(
+            responses.respond(
                 exchange,
                 405,
                 "pages are read with GET, forms sent with POST\n",
-                answers.TEXT,
+                responses.TEXT,
                 ((b"Allow", b"GET, HEAD, POST"),),
             )
         elif user is None:
@@ -110,13 +110,17 @@ class Site:
 
     def _ask_who(self, exchange: Exchange, visitor: str, query: dict[str, str]) -> None:
         if exchange.path.startswith(("/api/", "/live/")):
-            answers.respond(exchange, 401, b'{"error":"sign in first, at /sign-in"}\n', answers.JSON)
+            responses.respond(exchange, 401, b'{"error":"sign in first, at /sign-in"}\n', responses.JSON)
         elif exchange.path == "/sign-in":
             self._show(
-                exchange, visitor, Asked("/sign-in", query=query), "sign-in.html", {"next": query.get("next", "/")}
+                exchange,
+                visitor,
+                PageRequest("/sign-in", query=query),
+                "sign-in.html",
+                {"next": query.get("next", "/")},
             )
         else:
-            answers.redirect(exchange, f"/sign-in?next={_quoted(exchange.target)}")
+            responses.redirect(exchange, f"/sign-in?next={_quoted(exchange.target)}")
 
     def _read(self, exchange: Exchange, visitor: str, user: str | None, query: dict[str, str]) -> None:
         """Collect a form's body; the listener bounds its length."""
@@ -144,96 +148,96 @@ class Site:
                 path, kind = path[len(prefix) :] or "/", prefix
         found = self._pages.find(path)
         if found is None:
-            self._fail(exchange, visitor, Asked(path, user=user), kind, NotThere(f"there is no page {path}"))
+            self._fail(exchange, visitor, PageRequest(path, user=user), kind, NotFound(f"there is no page {path}"))
             return
         page, names = found
-        asked = Asked(path, names, query, user=user)
+        request = PageRequest(path, names, query, user=user)
         if kind == "/live":
-            self._follow(exchange, visitor, page, asked)
+            self._follow(exchange, visitor, page, request)
         else:
-            self._start(exchange, self._answer(exchange, visitor, page, asked, kind))
+            self._start(exchange, self._answer(exchange, visitor, page, request, kind))
 
-    async def _answer(self, exchange: Exchange, visitor: str, page: Page, asked: Asked, kind: str) -> None:
+    async def _answer(self, exchange: Exchange, visitor: str, page: Page, request: PageRequest, kind: str) -> None:
         try:
-            facts = await page.facts(self._desk, asked)
+            facts = await page.facts(self._desk, request)
             if page.more is not None:
-                facts |= await page.more(self._desk, asked)
+                facts |= await page.more(self._desk, request)
         except HeadraceError as error:
-            self._fail(exchange, visitor, asked, kind, error)
+            self._fail(exchange, visitor, request, kind, error)
             return
         download = facts.pop("download", None)
         if download is not None:
-            answers.respond(exchange, 200, download, answers.TEXT, ((b"Content-Disposition", b"attachment"),))
+            responses.respond(exchange, 200, download, responses.TEXT, ((b"Content-Disposition", b"attachment"),))
         elif kind == "/api":
-            answers.respond(exchange, 200, jsonable(facts), answers.JSON)
+            responses.respond(exchange, 200, jsonable(facts), responses.JSON)
         else:
-            self._show(exchange, visitor, asked, page.template, facts, page)
+            self._show(exchange, visitor, request, page.template, facts, page)
 
-    def _fail(self, exchange: Exchange, visitor: str, asked: Asked, kind: str, error: HeadraceError) -> None:
+    def _fail(self, exchange: Exchange, visitor: str, request: PageRequest, kind: str, error: HeadraceError) -> None:
         status = 404 if isinstance(error, _UNKNOWN) else 502
         if kind == "page":
-            self._show(exchange, visitor, asked, "error.html", {"text": str(error), "status": status}, status=status)
+            self._show(exchange, visitor, request, "error.html", {"text": str(error), "status": status}, status=status)
         else:
-            answers.respond(exchange, status, msgspec.json.encode({"error": str(error)}), answers.JSON)
+            responses.respond(exchange, status, msgspec.json.encode({"error": str(error)}), responses.JSON)
 
     def _show(
         self,
         exchange: Exchange,
         visitor: str,
-        asked: Asked,
+        request: PageRequest,
         template: str,
         facts: Facts,
         page: Page | None = None,
         status: int = 200,
     ) -> None:
-        known = visitor or self._door.visitors.new_id()
-        notice = self._desk.notices.find(asked.query.get("notice", ""))
+        known = visitor or self._authenticator.visitors.new_id()
+        notice = self._desk.notices.find(request.query.get("notice", ""))
         body = self._env.get_template(template).render(
-            **self._context(asked, facts, page),
+            **self._context(request, facts, page),
             sections=SECTIONS,
-            token=self._door.visitors.token(known),
-            may_change=self._door.may_change(asked.user),
-            user=asked.user,
+            token=self._authenticator.visitors.token(known),
+            may_change=self._authenticator.may_change(request.user),
+            user=request.user,
             notice=notice,
         )
-        answers.respond(exchange, status, body, more=() if visitor else (self._door.set_cookie(known),))
+        responses.respond(exchange, status, body, more=() if visitor else (self._authenticator.set_cookie(known),))
 
-    def _context(self, asked: Asked, facts: Facts, page: Page | None) -> dict[str, Any]:
+    def _context(self, request: PageRequest, facts: Facts, page: Page | None) -> dict[str, Any]:
         return {
             "facts": facts,
-            "asked": asked,
+            "request": request,
             "page": page,
             "snapshot": self._desk.snapshot(),
             "settings": self._desk.settings,
-            "address": asked.path + _query_text(asked.query),
+            "address": request.path + _query_text(request.query),
         }
 
     # --- live ---
 
-    def _follow(self, exchange: Exchange, visitor: str, page: Page, asked: Asked) -> None:
+    def _follow(self, exchange: Exchange, visitor: str, page: Page, request: PageRequest) -> None:
         """A browser that wants a page's live part. Users see the same, so that it is rendered once."""
-        nobody = _without_user(asked)
+        nobody = _without_user(request)
 
         async def render() -> Part:
             return await self._part(page, nobody)
 
         def may_see() -> bool:
-            return self._door.who(visitor) is not None
+            return self._authenticator.who(visitor) is not None
 
         if not page.live:
-            answers.respond(exchange, 404, b'{"error":"this page has no live part"}', answers.JSON)
+            responses.respond(exchange, 404, b'{"error":"this page has no live part"}', responses.JSON)
         elif not self._live.join(exchange, nobody.path + _query_text(nobody.query), render, may_see):
             text = f"{limits.VIEWERS_MAX} pages are being watched; that is the most\n"
-            answers.respond(exchange, 503, text, answers.TEXT, ((b"Retry-After", b"10"),))
+            responses.respond(exchange, 503, text, responses.TEXT, ((b"Retry-After", b"10"),))
 
-    async def _part(self, page: Page, asked: Asked) -> Part:
+    async def _part(self, page: Page, request: PageRequest) -> Part:
         frame, snapshot = self._env.get_template("live.html"), self._desk.snapshot()
         try:
-            facts = await page.facts(self._desk, asked)
+            facts = await page.facts(self._desk, request)
         except HeadraceError as error:
             return frame.render(snapshot=snapshot, gone=str(error), inside=""), b""
         template = self._env.get_template(page.template)
-        block = "".join(template.blocks["live"](template.new_context(self._context(asked, facts, page))))
+        block = "".join(template.blocks["live"](template.new_context(self._context(request, facts, page))))
         inside = frame.render(snapshot=snapshot, gone="", inside=Markup(block))  # noqa: S704  # a template's own output
         names = [series["name"] for chart in facts.get("charts", ()) for series in chart["series"]]
         now_s = self._desk.now_s()
@@ -243,9 +247,9 @@ class Site:
     def _history(self, exchange: Exchange, query: dict[str, str]) -> None:
         """`?series=NAME,NAME&span=600`: times, and the values of each. A comma in a name is `%2C`."""
         names = [unquote(name) for name in query.get("series", "").split(",") if name][:_CHART_SERIES_MAX]
-        span_s = Asked("", query=query).number("span", _SPAN_DEFAULT_S, least=10, most=_SPAN_MAX_S)
+        span_s = PageRequest("", query=query).number("span", _SPAN_DEFAULT_S, least=10, most=_SPAN_MAX_S)
         points = self._desk.history.points(names, span_s=span_s, until_s=self._desk.now_s())
-        answers.respond(exchange, 200, msgspec.json.encode(points._asdict()), answers.JSON)
+        responses.respond(exchange, 200, msgspec.json.encode(points._asdict()), responses.JSON)
 
     # --- forms ---
 
@@ -255,33 +259,35 @@ class Site:
         try:
             many = form_of(body)
         except ValueError:
-            answers.respond(exchange, 400, "this is no form\n", answers.TEXT)
+            responses.respond(exchange, 400, "this is no form\n", responses.TEXT)
             return
         form = {name: values[-1] for name, values in many.items()}
-        if not self._door.visitors.token_fits(visitor, form.pop("token", "")):
-            answers.respond(exchange, 403, "the form is out of date: load its page again, and repeat\n", answers.TEXT)
-        elif exchange.path == "/sign-in" and self._door.asks:
+        if not self._authenticator.visitors.token_fits(visitor, form.pop("token", "")):
+            responses.respond(
+                exchange, 403, "the form is out of date: load its page again, and repeat\n", responses.TEXT
+            )
+        elif exchange.path == "/sign-in" and self._authenticator.asks:
             await self._sign_in(exchange, form)
         elif user is None:
-            answers.redirect(exchange, "/sign-in")
+            responses.redirect(exchange, "/sign-in")
         elif exchange.path == "/sign-out":
-            self._door.visitors.sign_out(visitor)
-            answers.redirect(exchange, "/", (self._door.set_cookie(""),))
-        elif not self._door.may_change(user):
-            answers.respond(exchange, 403, "read-only: nothing may be changed here\n", answers.TEXT)
+            self._authenticator.visitors.sign_out(visitor)
+            responses.redirect(exchange, "/", (self._authenticator.set_cookie(""),))
+        elif not self._authenticator.may_change(user):
+            responses.respond(exchange, 403, "read-only: nothing may be changed here\n", responses.TEXT)
         else:
-            await self._act(exchange, Asked(exchange.path, {}, query, form, many, user))
+            await self._act(exchange, PageRequest(exchange.path, {}, query, form, many, user))
 
-    async def _act(self, exchange: Exchange, asked: Asked) -> None:
-        found = self._actions.find(asked.path)
+    async def _act(self, exchange: Exchange, request: PageRequest) -> None:
+        found = self._actions.find(request.path)
         if found is None:
-            answers.respond(exchange, 404, "there is no such form\n", answers.TEXT)
+            responses.respond(exchange, 404, "there is no such form\n", responses.TEXT)
             return
         action, names = found
-        back = local_place(asked.form.get("back", ""))
+        back = local_place(request.form.get("back", ""))
         try:
             done = await action.do(
-                self._desk, Asked(asked.path, names, asked.query, asked.form, asked.many, asked.user)
+                self._desk, PageRequest(request.path, names, request.query, request.form, request.many, request.user)
             )
         except HeadraceError as error:
             self._go(exchange, back, Notice(str(error), bad=True))
@@ -290,24 +296,26 @@ class Site:
                 level,
                 "not done: %s",
                 error,
-                extra={"action": "console.refused", "path": asked.path, "user": asked.user},
+                extra={"action": "console.refused", "path": request.path, "user": request.user},
             )
         else:
             self._go(exchange, done.go, Notice(done.notice))
-            _log.info("%s", done.notice, extra={"action": "console.changed", "path": asked.path, "user": asked.user})
+            _log.info(
+                "%s", done.notice, extra={"action": "console.changed", "path": request.path, "user": request.user}
+            )
 
     def _go(self, exchange: Exchange, place: str, notice: Notice) -> None:
         path, _, rest = place.partition("?")
         kept = "&".join(piece for piece in rest.split("&") if piece and not piece.startswith("notice="))
-        answers.redirect(exchange, f"{path}?{kept + '&' if kept else ''}notice={self._desk.notices.keep(notice)}")
+        responses.redirect(exchange, f"{path}?{kept + '&' if kept else ''}notice={self._desk.notices.keep(notice)}")
 
     async def _sign_in(self, exchange: Exchange, form: dict[str, str]) -> None:
         place = local_place(form.get("next", "/"))
-        told = await self._door.sign_in(exchange, name=form.get("name", ""), password=form.get("password", ""))
+        told = await self._authenticator.sign_in(exchange, name=form.get("name", ""), password=form.get("password", ""))
         if isinstance(told, Notice):
             self._go(exchange, f"/sign-in?next={_quoted(place)}", told)
         else:
-            answers.redirect(exchange, place, (self._door.set_cookie(told),))
+            responses.redirect(exchange, place, (self._authenticator.set_cookie(told),))
 
     # --- inside ---
 
@@ -321,12 +329,12 @@ class Site:
             await work
         except Exception:  # noqa: BLE001  # a page's bug costs its own request
             _log.exception("a page failed", extra={"action": "console.page_failed", "path": exchange.path})
-            answers.respond(exchange, 500, "the console failed here; its log says how\n", answers.TEXT)
+            responses.respond(exchange, 500, "the console failed here; its log says how\n", responses.TEXT)
 
 
-def _without_user(asked: Asked) -> Asked:
-    query = {name: value for name, value in asked.query.items() if name != "notice"}
-    return Asked(asked.path, asked.names, query)
+def _without_user(request: PageRequest) -> PageRequest:
+    query = {name: value for name, value in request.query.items() if name != "notice"}
+    return PageRequest(request.path, request.names, query)
 
 
 def _query_text(query: Any) -> str:

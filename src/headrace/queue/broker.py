@@ -17,13 +17,13 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError, InvalidParameter, OutcomeUnknown, StoreFailed, Unavailable
+from headrace.formatting import seconds_text
 from headrace.queue import limits
 from headrace.queue.model import QueueInfo
 from headrace.queue.operations import Hold, ListHolders, Operation, Polling
 from headrace.queue.polls import Poll, Polls
 from headrace.queue.presence import FOLLOWED, Presence, Stay
 from headrace.queue.store.base import Done, Request, Store
-from headrace.wording import seconds_text
 
 log = logging.getLogger("headrace.broker")
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.formatting import short_name as short_name  # noqa: PLC0414 (a word of the model, which errors need too)
 from headrace.queue import limits
-from headrace.wording import short_name as short_name  # noqa: PLC0414 (a word of the model, which errors need too)
 
 ID: Final = re.compile(rf"[!-~]{{1,{limits.ID_CHARACTERS_MAX}}}")
 """A group, dedup or attempt id: alphanumerics and punctuation. Source: SQS, SendMessage."""

@@ -12,9 +12,9 @@ from typing import Any, Final
 import msgspec
 
 from headrace.errors import InvalidParameter, InvalidSetting, QueueExists, UnknownSetting
+from headrace.formatting import setting_value
 from headrace.queue import limits
 from headrace.queue.model import QueueInfo, QueueSettings, RedriveAllow, name_of
-from headrace.wording import setting_value
 
 RANGES: Final[dict[str, tuple[int, int]]] = {
     "delay_ms": (0, limits.DELAY_MAX_MS),

@@ -9,9 +9,9 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from headrace.errors import InvalidParameter, InvalidSetting, TopicExists, UnknownSetting
+from headrace.formatting import setting_value
 from headrace.queue import limits
 from headrace.queue.model import TopicInfo, TopicSettings, name_of
-from headrace.wording import setting_value
 
 RANGES: Final[dict[str, tuple[int, int]]] = {
     "retention_ms": (0, limits.LOG_RETENTION_MAX_MS),

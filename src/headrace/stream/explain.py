@@ -1,12 +1,12 @@
-"""Descriptions of a pipeline: as text, as a Mermaid flowchart, as SVG (`headrace/picture.py`)."""
+"""Descriptions of a pipeline: as text, as a Mermaid flowchart, as SVG (`headrace/svg_graph.py`)."""
 
 from __future__ import annotations
 
 from headrace.durations import duration_text
-from headrace.picture import Box, draw
 from headrace.stream import physical, plan
 from headrace.stream.sql import compile as compile_plan
 from headrace.stream.sql import spark_restrictions, to_spark
+from headrace.svg_graph import Box, draw
 
 
 def explain(pipeline: plan.Pipeline, *, sql: bool = False) -> str:

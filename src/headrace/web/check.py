@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
-from headrace.own_broker import check_broker
+from headrace.managed_broker import check_broker
 from headrace.settings import SettingsError, flag_of
 from headrace.web.forwarded import TrustedProxies
 from headrace.web.frontend.rate_limits import RateLimit, limits_of

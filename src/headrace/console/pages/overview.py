@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.console import flow, limits
 from headrace.console.charts import chart
-from headrace.console.page import Asked, Desk, Facts, Page
+from headrace.console.page import Facts, Page, PageContext, PageRequest
 from headrace.console.pages.queues import line_facts
 from headrace.console.rendering import age, count, part
 from headrace.console.snapshot import QueueLine, Snapshot, names_of
@@ -17,19 +17,19 @@ _STUCK_S: Final = 30.0  # before that it may just be about to be taken
 _WARNINGS_MAX: Final = 6
 
 
-async def facts(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - a page is given what was asked
-    snapshot = desk.snapshot()
+async def facts(context: PageContext, request: PageRequest) -> Facts:  # noqa: ARG001 - a page is given what was asked
+    snapshot = context.snapshot()
     return {
         "warnings": warnings(snapshot)[:_WARNINGS_MAX],
         "totals": totals(snapshot),
         "flow": msgspec.to_builtins(flow.draw(snapshot)),
-        "queues": [line_facts(desk, line) for line in flow.busiest(snapshot.queues, limits.QUEUES_OVERVIEW)],
+        "queues": [line_facts(context, line) for line in flow.busiest(snapshot.queues, limits.QUEUES_OVERVIEW)],
         "queues_total": len(snapshot.queues),
         "store": msgspec.structs.asdict(snapshot.store),
         "nodes": len(snapshot.holders_of("broker")),
         "charts": [
-            chart(desk, "Through the broker", "messages a second", ("all/sent", "sent"), ("all/deleted", "done")),
-            chart(desk, "Waiting", "messages", ("all/visible", "visible"), ("all/in_flight", "in flight")),
+            chart(context, "Through the broker", "messages a second", ("all/sent", "sent"), ("all/deleted", "done")),
+            chart(context, "Waiting", "messages", ("all/visible", "visible"), ("all/in_flight", "in flight")),
         ],
     }
 

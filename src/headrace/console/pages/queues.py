@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.console.page import Asked, Desk, Facts, Page, paged
+from headrace.console.page import Facts, Page, PageContext, PageRequest, paged
 from headrace.console.snapshot import QueueLine
 
 _ORDERS: Final = {
@@ -18,24 +18,24 @@ _ORDERS: Final = {
 }
 
 
-async def facts(desk: Desk, asked: Asked) -> Facts:
+async def facts(context: PageContext, request: PageRequest) -> Facts:
     """`?find=` keeps names with that text, `?by=` orders: name, waiting, oldest, in, out; `?page=` goes on."""
-    find, by = asked.query.get("find", "").lower(), asked.query.get("by", "name")
-    lines = [line for line in desk.snapshot().queues if find in line.name.lower()]
+    find, by = request.query.get("find", "").lower(), request.query.get("by", "name")
+    lines = [line for line in context.snapshot().queues if find in line.name.lower()]
     lines.sort(key=_ORDERS.get(by, _ORDERS["name"]))
-    shown, pages = paged(asked, lines)
+    shown, pages = paged(request, lines)
     return {
         **pages,
         "find": find,
         "by": by if by in _ORDERS else "name",
-        "total": len(desk.snapshot().queues),
-        "queues": [line_facts(desk, line) for line in shown],
+        "total": len(context.snapshot().queues),
+        "queues": [line_facts(context, line) for line in shown],
     }
 
 
-def line_facts(desk: Desk, line: QueueLine) -> dict[str, Any]:
+def line_facts(context: PageContext, line: QueueLine) -> dict[str, Any]:
     """A queue's numbers, and its depth of the last ten minutes."""
-    recent = desk.history.recent(f"queue/{line.name}/visible", until_s=desk.now_s())
+    recent = context.history.recent(f"queue/{line.name}/visible", until_s=context.now_s())
     return {**msgspec.structs.asdict(line), "depth": line.depth, "for_letters": line.for_letters, "recent": recent}
 
 

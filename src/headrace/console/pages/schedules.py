@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 
 from headrace.console import limits
-from headrace.console.page import Action, Asked, Desk, Done, Facts, NotThere, Page, Refused
+from headrace.console.page import Action, Done, Facts, NotFound, Page, PageContext, PageRequest, Refused
 from headrace.console.pages.tasks import now_ms
 from headrace.console.rendering import part
-from headrace.console.working import work_on
+from headrace.console.task_calls import work_on
 from headrace.queue.operations import GetState
 from headrace.work import keys, scheduler, schedules
 from headrace.work.backend import Backend
@@ -22,19 +22,19 @@ from headrace.work.schedules import Row
 _UPCOMING: Final = 5
 
 
-async def facts(desk: Desk, asked: Asked) -> Facts:
+async def facts(context: PageContext, request: PageRequest) -> Facts:
     """`?find=` keeps names, and tasks, with that text."""
-    find = asked.query.get("find", "").lower()
-    rows = await _rows(desk)
+    find = request.query.get("find", "").lower()
+    rows = await _rows(context)
     shown = [row for row in rows if find in f"{row.definition.name}\n{row.definition.envelope.task}".lower()]
     return {"find": find, "total": len(rows), "schedules": [row_facts(row) for row in shown]}
 
 
-async def schedule_page(desk: Desk, asked: Asked) -> Facts:
-    row = _named(await _rows(desk), asked.names["schedule"])
+async def schedule_page(context: PageContext, request: PageRequest) -> Facts:
+    row = _named(await _rows(context), request.names["schedule"])
     zone = schedules.zone_of(row.definition.timing)
     upcoming = schedules.upcoming(row, now_ms(), _UPCOMING)
-    hide = desk.settings.hide_bodies
+    hide = context.settings.hide_bodies
     return {
         "schedule": row_facts(row),
         "upcoming": [
@@ -66,8 +66,8 @@ def row_facts(row: Row) -> dict[str, Any]:
     }
 
 
-async def _rows(desk: Desk) -> list[Row]:
-    stored = await desk.client.call(GetState(keys.NAME, keys.SCHEDULE))
+async def _rows(context: PageContext) -> list[Row]:
+    stored = await context.client.call(GetState(keys.NAME, keys.SCHEDULE))
     return [row for _, value in stored if (row := _row(value)) is not None]
 
 
@@ -80,32 +80,32 @@ def _row(stored: bytes) -> Row | None:
 
 
 def _named(rows: list[Row], name: str) -> Row:
-    """Raises NotThere."""
+    """Raises NotFound."""
     found = next((row for row in rows if row.definition.name == name), None)
     if found is None:
-        raise NotThere(f"there is no schedule {name!r}; apps declare them with @app.schedule and @app.every")
+        raise NotFound(f"there is no schedule {name!r}; apps declare them with @app.schedule and @app.every")
     return found
 
 
 # --- what can be done ---
 
 
-async def pause(desk: Desk, asked: Asked) -> Done:
-    name = asked.names["schedule"]
-    await work_on(desk.client, _changing(name, lambda row: schedules.paused(row, pause=True, now_ms=now_ms())))
+async def pause(context: PageContext, request: PageRequest) -> Done:
+    name = request.names["schedule"]
+    await work_on(context.client, _changing(name, lambda row: schedules.paused(row, pause=True, now_ms=now_ms())))
     return Done(f"{name} is paused: it does not fire, whatever workers start.", address(name))
 
 
-async def resume(desk: Desk, asked: Asked) -> Done:
-    name = asked.names["schedule"]
-    await work_on(desk.client, _changing(name, lambda row: schedules.paused(row, pause=False, now_ms=now_ms())))
+async def resume(context: PageContext, request: PageRequest) -> Done:
+    name = request.names["schedule"]
+    await work_on(context.client, _changing(name, lambda row: schedules.paused(row, pause=False, now_ms=now_ms())))
     return Done(f"{name} fires again, from its next time on; those of the pause are not made up for.", address(name))
 
 
-async def run(desk: Desk, asked: Asked) -> Done:
-    name = asked.names["schedule"]
-    row = _named(await _rows(desk), name)
-    task_id = await work_on(desk.client, lambda backend: scheduler.fire_now(backend, row, now_ms=now_ms()))
+async def run(context: PageContext, request: PageRequest) -> Done:
+    name = request.names["schedule"]
+    row = _named(await _rows(context), name)
+    task_id = await work_on(context.client, lambda backend: scheduler.fire_now(backend, row, now_ms=now_ms()))
     if task_id is None:
         raise Refused(f"{name} was not sent: the task that it sent before has not ended")
     return Done(f"{name} was sent as task {task_id}; its times stay as they are.", address(name))

@@ -10,33 +10,33 @@ from headrace._version import __version__
 from headrace.broker_about import setting_facts
 from headrace.console import limits
 from headrace.console.charts import chart
-from headrace.console.page import Asked, Desk, Facts, Page
+from headrace.console.page import Facts, Page, PageContext, PageRequest
 from headrace.queue import limits as queue_limits
 
 _FULL_SHARE: Final = 0.1
 """Of the disk that is free: below it somebody should look."""
 
 
-async def facts(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - a page is given what was asked
-    snapshot = desk.snapshot()
+async def facts(context: PageContext, request: PageRequest) -> Facts:  # noqa: ARG001 - a page is given what was asked
+    snapshot = context.snapshot()
     about = snapshot.about
     return {
         "store": msgspec.structs.asdict(snapshot.store),
         "broker": msgspec.to_builtins(about),
-        "uptime_s": (desk.now_s() - about.started_ms / 1_000) if about is not None else None,
+        "uptime_s": (context.now_s() - about.started_ms / 1_000) if about is not None else None,
         "disk_low": about is not None and about.disk_free_bytes < _FULL_SHARE * about.disk_bytes,
         "version": __version__,
         "charts": [
-            chart(desk, "A commit takes", "ms", ("store/commit_ms", "mean"), ("store/commit_p99_ms", "p99")),
-            chart(desk, "Commits", "a second", ("store/commits", "commits")),
+            chart(context, "A commit takes", "ms", ("store/commit_ms", "mean"), ("store/commit_p99_ms", "p99")),
+            chart(context, "Commits", "a second", ("store/commits", "commits")),
         ],
     }
 
 
-async def more(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - as above
+async def more(context: PageContext, request: PageRequest) -> Facts:  # noqa: ARG001 - as above
     """What does not change while the console runs."""
     return {
-        "console": msgspec.to_builtins(setting_facts(desk.settings, {})),
+        "console": msgspec.to_builtins(setting_facts(context.settings, {})),
         "limits": limits_facts(),
     }
 

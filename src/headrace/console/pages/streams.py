@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.console import figures
 from headrace.console.charts import chart
-from headrace.console.page import Action, Asked, Desk, Done, Facts, NotThere, Page
+from headrace.console.page import Action, Done, Facts, NotFound, Page, PageContext, PageRequest
 from headrace.console.pages.workers import holder_facts
 from headrace.console.rates import time_to_empty_s
 from headrace.console.rendering import part
@@ -19,47 +19,47 @@ _RECENTLY_MS: Final = 60_000
 """A pipeline that nobody shows (on Spark, or of an older version) runs if it has committed within this."""
 
 
-async def facts(desk: Desk, asked: Asked) -> Facts:
+async def facts(context: PageContext, request: PageRequest) -> Facts:
     """`?find=` keeps names with that text."""
-    find = asked.query.get("find", "").lower()
-    states = [state for state in desk.snapshot().pipelines if find in state.name.lower()]
+    find = request.query.get("find", "").lower()
+    states = [state for state in context.snapshot().pipelines if find in state.name.lower()]
     return {
         "find": find,
-        "total": len(desk.snapshot().pipelines),
-        "streams": [line_facts(desk, state) for state in states],
+        "total": len(context.snapshot().pipelines),
+        "streams": [line_facts(context, state) for state in states],
     }
 
 
-async def stream_page(desk: Desk, asked: Asked) -> Facts:
-    state = state_named(desk, asked.names["pipeline"])
-    snapshot, name = desk.snapshot(), state.name
+async def stream_page(context: PageContext, request: PageRequest) -> Facts:
+    state = state_named(context, request.names["pipeline"])
+    snapshot, name = context.snapshot(), state.name
     return {
-        "stream": line_facts(desk, state),
+        "stream": line_facts(context, state),
         "sources": [
             {**msgspec.structs.asdict(source), "waiting": _waiting(snapshot, source.queue)} for source in state.sources
         ],
         "processes": [holder_facts(holder, snapshot.at_ms) for holder, _ in figures.streams(snapshot, name)],
         "members": [msgspec.structs.asdict(process) for process in state.processes],
         "charts": [
-            chart(desk, "Rows", "a second", (f"stream/{name}/in", "in"), (f"stream/{name}/out", "out")),
-            chart(desk, "Lag", "messages that wait", (f"stream/{name}/lag", "lag")),
-            chart(desk, "State", "bytes", (f"stream/{name}/state_bytes", "state")),
+            chart(context, "Rows", "a second", (f"stream/{name}/in", "in"), (f"stream/{name}/out", "out")),
+            chart(context, "Lag", "messages that wait", (f"stream/{name}/lag", "lag")),
+            chart(context, "State", "bytes", (f"stream/{name}/state_bytes", "state")),
         ],
     }
 
 
-async def plan(desk: Desk, asked: Asked) -> Facts:
+async def plan(context: PageContext, request: PageRequest) -> Facts:
     """Its plan, and whether it is to be paused or resumed: by its state now, as the snapshot is older than the last click."""
-    name = asked.names["pipeline"]
-    found, paused = await read_plan(desk.client.call, name), await read_paused(desk.client.call, name)
+    name = request.names["pipeline"]
+    found, paused = await read_plan(context.client.call, name), await read_paused(context.client.call, name)
     if found is None:
         return {"plan": None, "paused": paused}
     boxes = msgspec.to_builtins(found.boxes)
     return {"plan": {"text": found.text, "shards": found.shards, "boxes": boxes}, "paused": paused}
 
 
-def line_facts(desk: Desk, state: PipelineState) -> dict[str, Any]:
-    snapshot = desk.snapshot()
+def line_facts(context: PageContext, state: PipelineState) -> dict[str, Any]:
+    snapshot = context.snapshot()
     rows_in_s, rows_out_s = snapshot.pipeline_rates.get(state.name, (0.0, 0.0))
     lag = figures.lag_of(snapshot, state.name)
     running = figures.streams(snapshot, state.name)
@@ -81,7 +81,7 @@ def line_facts(desk: Desk, state: PipelineState) -> dict[str, Any]:
         "undelivered": sum(told.undelivered for _, told in running),
         "processes": len(running) or len(state.processes),
         "paused": state.paused,
-        "recent": desk.history.recent(f"stream/{state.name}/in", until_s=desk.now_s()),
+        "recent": context.history.recent(f"stream/{state.name}/in", until_s=context.now_s()),
     }
 
 
@@ -112,28 +112,28 @@ def _waiting(snapshot: Snapshot, queue: str) -> int | None:
     return line.visible if line is not None else None
 
 
-def state_named(desk: Desk, name: str) -> PipelineState:
-    """Raises NotThere."""
-    found = next((state for state in desk.snapshot().pipelines if state.name == name), None)
+def state_named(context: PageContext, name: str) -> PipelineState:
+    """Raises NotFound."""
+    found = next((state for state in context.snapshot().pipelines if state.name == name), None)
     if found is None:
-        raise NotThere(f"no pipeline {name!r} has state here; `headrace stream run FILE.py` runs one")
+        raise NotFound(f"no pipeline {name!r} has state here; `headrace stream run FILE.py` runs one")
     return found
 
 
 # --- what can be done ---
 
 
-async def pause(desk: Desk, asked: Asked) -> Done:
-    return await _control(desk, asked, paused=True)
+async def pause(context: PageContext, request: PageRequest) -> Done:
+    return await _control(context, request, paused=True)
 
 
-async def resume(desk: Desk, asked: Asked) -> Done:
-    return await _control(desk, asked, paused=False)
+async def resume(context: PageContext, request: PageRequest) -> Done:
+    return await _control(context, request, paused=False)
 
 
-async def _control(desk: Desk, asked: Asked, *, paused: bool) -> Done:
-    name = state_named(desk, asked.names["pipeline"]).name
-    await desk.client.call(pausing(name, paused=paused))
+async def _control(context: PageContext, request: PageRequest, *, paused: bool) -> Done:
+    name = state_named(context, request.names["pipeline"]).name
+    await context.client.call(pausing(name, paused=paused))
     told = "begins no more batches; what is under way is finished" if paused else "goes on"
     return Done(f"{name} {told}, within a few seconds.", f"/streams/{part(name)}")
 

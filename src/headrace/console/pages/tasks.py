@@ -11,54 +11,54 @@ import msgspec
 from headrace.console import figures, limits
 from headrace.console.charts import chart, latency_charts
 from headrace.console.messages import HIDDEN
-from headrace.console.page import Asked, Desk, Facts, NotThere, Page, paged
+from headrace.console.page import Facts, NotFound, Page, PageContext, PageRequest, paged
 from headrace.console.runs import having
 from headrace.console.snapshot import QueueLine, Snapshot, names_of
-from headrace.console.working import work_on
+from headrace.console.task_calls import work_on
 from headrace.work import inspecting, names
 from headrace.work.broker_backend import Caller
 from headrace.work.run_log import Run
 
 
-async def facts(desk: Desk, asked: Asked) -> Facts:
+async def facts(context: PageContext, request: PageRequest) -> Facts:
     """`?task=`, `?status=` and `?find=` (in id, worker, error) keep fitting runs; `?page=` goes on in the tasks."""
-    snapshot = desk.snapshot()
+    snapshot = context.snapshot()
     lines = figures.task_lines(snapshot)
-    shown, pages = paged(asked, lines)
+    shown, pages = paged(request, lines)
     return {
         "totals": totals(snapshot, lines),
         **pages,
-        "tasks": [line_facts(desk, line) for line in shown],
+        "tasks": [line_facts(context, line) for line in shown],
         "queues": [queue_facts(snapshot, line) for line in task_queues(snapshot)],
-        "charts": charts(desk, "tasks"),
-        **await run_facts(desk, asked, task=asked.query.get("task", "")),
+        "charts": charts(context, "tasks"),
+        **await run_facts(context, request, task=request.query.get("task", "")),
     }
 
 
-async def task_facts(desk: Desk, asked: Asked) -> Facts:
-    name = asked.names["task"]
-    snapshot = desk.snapshot()
+async def task_facts(context: PageContext, request: PageRequest) -> Facts:
+    name = request.names["task"]
+    snapshot = context.snapshot()
     line = next((line for line in figures.task_lines(snapshot) if line.task == name), None)
-    found = await run_facts(desk, asked, task=name)
-    if line is None and not any(run.task == name for run in await desk.runs.read(desk.client)):
-        raise NotThere(f"no worker knows a task {name!r}, and it has not run in the last day; see /tasks")
+    found = await run_facts(context, request, task=name)
+    if line is None and not any(run.task == name for run in await context.runs.read(context.client)):
+        raise NotFound(f"no worker knows a task {name!r}, and it has not run in the last day; see /tasks")
     return {
         "task": name,
-        "line": line_facts(desk, line) if line is not None else None,
+        "line": line_facts(context, line) if line is not None else None,
         "running": [
             {**msgspec.structs.asdict(one), "worker": holder.holder, "age_s": age_s(one.started_ms)}
             for holder, one in figures.running(snapshot)
             if one.task == name
         ],
-        "charts": charts(desk, f"task/{name}"),
+        "charts": charts(context, f"task/{name}"),
         **found,
     }
 
 
-async def waiting_facts(desk: Desk, asked: Asked) -> Facts:
+async def waiting_facts(context: PageContext, request: PageRequest) -> Facts:
     """`?queue=` and `?find=` (the beginning of a task's name) keep fitting ones; the oldest of each queue."""
-    chosen, find = asked.query.get("queue", ""), asked.query.get("find", "").strip()
-    known = [line.name for line in task_queues(desk.snapshot())]
+    chosen, find = request.query.get("queue", ""), request.query.get("find", "").strip()
+    known = [line.name for line in task_queues(context.snapshot())]
     queues = [name for name in known if chosen in ("", name)]
 
     def look(client: Caller) -> list[inspecting.Waiting]:
@@ -68,13 +68,13 @@ async def waiting_facts(desk: Desk, asked: Asked) -> Facts:
             found += islice((one for one in seen if one.envelope.task.startswith(find)), limits.WAITING_ROWS)
         return found
 
-    waiting = await work_on(desk.client, lambda backend: look(backend.client))
+    waiting = await work_on(context.client, lambda backend: look(backend.client))
     return {
         "queue": chosen,
         "find": find,
         "queues": known,
         "most": limits.WAITING_ROWS,
-        "waiting": [waiting_row(one, hide=desk.settings.hide_bodies) for one in waiting],
+        "waiting": [waiting_row(one, hide=context.settings.hide_bodies) for one in waiting],
     }
 
 
@@ -101,11 +101,11 @@ def state_of(one: inspecting.Waiting) -> str:
     )
 
 
-async def run_facts(desk: Desk, asked: Asked, *, task: str) -> Facts:
+async def run_facts(context: PageContext, request: PageRequest, *, task: str) -> Facts:
     """The newest runs that fit, and what they were looked for by."""
-    status, find = asked.query.get("status", ""), asked.query.get("find", "").strip()
-    runs = await desk.runs.read(desk.client)
-    hide = desk.settings.hide_bodies
+    status, find = request.query.get("status", ""), request.query.get("find", "").strip()
+    runs = await context.runs.read(context.client)
+    hide = context.settings.hide_bodies
     found = having(runs, task=task, status=status, text=find, errors=not hide)
     return {
         "filter": {"task": task, "status": status, "find": find},
@@ -124,14 +124,14 @@ def run_row(run: Run, *, hide: bool) -> dict[str, Any]:
     }
 
 
-def charts(desk: Desk, series: str) -> list[dict[str, Any]]:
+def charts(context: PageContext, series: str) -> list[dict[str, Any]]:
     """Rates and latencies of a task, or of all."""
-    done = chart(desk, "Succeeded", "a second", (f"{series}/succeeded", "succeeded"))
-    return [done, *latency_charts(desk, series, running="Running")]
+    done = chart(context, "Succeeded", "a second", (f"{series}/succeeded", "succeeded"))
+    return [done, *latency_charts(context, series, running="Running")]
 
 
-def line_facts(desk: Desk, line: figures.TaskLine) -> dict[str, Any]:
-    recent = desk.history.recent(f"task/{line.task}/succeeded", until_s=desk.now_s())
+def line_facts(context: PageContext, line: figures.TaskLine) -> dict[str, Any]:
+    recent = context.history.recent(f"task/{line.task}/succeeded", until_s=context.now_s())
     return {**msgspec.structs.asdict(line), "recent": recent}
 
 

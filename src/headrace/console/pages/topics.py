@@ -7,36 +7,36 @@ from typing import Any, Final
 import msgspec
 
 from headrace.console.charts import chart
-from headrace.console.page import Asked, Desk, Facts, NotThere, Page, paged
+from headrace.console.page import Facts, NotFound, Page, PageContext, PageRequest, paged
 from headrace.queue.model import SubscriptionState, TopicDescription, short_name
 
 
-async def facts(desk: Desk, asked: Asked) -> Facts:
+async def facts(context: PageContext, request: PageRequest) -> Facts:
     """`?find=` keeps names with that text; `?page=` goes on."""
-    find, topics = asked.query.get("find", "").lower(), desk.snapshot().topics
-    shown, pages = paged(asked, [topic for topic in topics if find in short_name(topic.info.arn).lower()])
-    return {**pages, "find": find, "total": len(topics), "topics": [topic_facts(desk, topic) for topic in shown]}
+    find, topics = request.query.get("find", "").lower(), context.snapshot().topics
+    shown, pages = paged(request, [topic for topic in topics if find in short_name(topic.info.arn).lower()])
+    return {**pages, "find": find, "total": len(topics), "topics": [topic_facts(context, topic) for topic in shown]}
 
 
-async def topic_page(desk: Desk, asked: Asked) -> Facts:
-    name = asked.names["topic"]
-    topic = next((one for one in desk.snapshot().topics if short_name(one.info.arn) == name), None)
+async def topic_page(context: PageContext, request: PageRequest) -> Facts:
+    name = request.names["topic"]
+    topic = next((one for one in context.snapshot().topics if short_name(one.info.arn) == name), None)
     if topic is None:
-        raise NotThere(f"there is no topic {name!r}; `headrace topic create {name}` makes one")
+        raise NotFound(f"there is no topic {name!r}; `headrace topic create {name}` makes one")
     return {
-        "topic": topic_facts(desk, topic),
+        "topic": topic_facts(context, topic),
         "subscriptions": [subscription_facts(one) for one in topic.subscriptions],
         "settings": msgspec.to_builtins(topic.info.settings),
         "created_ms": topic.info.created_ms,
         "charts": [
-            chart(desk, "Published", "messages a second", (f"topic/{name}/published", "published")),
-            chart(desk, "Log", "messages", (f"topic/{name}/logged", "kept")),
+            chart(context, "Published", "messages a second", (f"topic/{name}/published", "published")),
+            chart(context, "Log", "messages", (f"topic/{name}/logged", "kept")),
         ],
     }
 
 
-def topic_facts(desk: Desk, topic: TopicDescription) -> dict[str, Any]:
-    name, counts, snapshot = short_name(topic.info.arn), topic.counts, desk.snapshot()
+def topic_facts(context: PageContext, topic: TopicDescription) -> dict[str, Any]:
+    name, counts, snapshot = short_name(topic.info.arn), topic.counts, context.snapshot()
     oldest_s = max(0.0, (snapshot.at_ms - counts.oldest_ms) / 1_000) if counts.oldest_ms is not None else None
     return {
         "name": name,
@@ -52,7 +52,7 @@ def topic_facts(desk: Desk, topic: TopicDescription) -> dict[str, Any]:
         "log_bytes": counts.log_bytes,
         "oldest_s": oldest_s,
         "retention_s": topic.info.settings.retention_ms / 1_000,
-        "recent": desk.history.recent(f"topic/{name}/published", until_s=desk.now_s()),
+        "recent": context.history.recent(f"topic/{name}/published", until_s=context.now_s()),
     }
 
 

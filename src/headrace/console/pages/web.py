@@ -8,20 +8,20 @@ import msgspec
 
 from headrace.console import figures
 from headrace.console.charts import chart, latency_charts
-from headrace.console.page import Asked, Desk, Facts, NotThere, Page
+from headrace.console.page import Facts, NotFound, Page, PageContext, PageRequest
 from headrace.console.snapshot import Snapshot
 from headrace.presence import WebFacts
 from headrace.queue.model import HolderState
 
 
-async def facts(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - a page is given what was asked
-    snapshot = desk.snapshot()
+async def facts(context: PageContext, request: PageRequest) -> Facts:  # noqa: ARG001 - a page is given what was asked
+    snapshot = context.snapshot()
     servers = figures.webs(snapshot)
     told = [one for _, one in servers]
     routes = figures.route_lines(snapshot)
     return {
         "totals": totals(told, routes),
-        "routes": [route_facts(desk, line) for line in routes if line.requests],
+        "routes": [route_facts(context, line) for line in routes if line.requests],
         "shed": figures.summed(one.shed for one in told),
         "limited": figures.summed(one.limited for one in told),
         "servers": [server_facts(*pair) for pair in servers],
@@ -29,25 +29,25 @@ async def facts(desk: Desk, asked: Asked) -> Facts:  # noqa: ARG001 - a page is 
         "upstreams": [msgspec.structs.asdict(one) for server in told for one in server.upstreams],
         "durable": durable(snapshot, told),
         "charts": [
-            *charts(desk, "web"),
-            chart(desk, "In the server", "requests", ("web/waiting", "waiting"), ("web/in_flight", "in flight")),
+            *charts(context, "web"),
+            chart(context, "In the server", "requests", ("web/waiting", "waiting"), ("web/in_flight", "in flight")),
         ],
     }
 
 
-async def route_page(desk: Desk, asked: Asked) -> Facts:
-    name = asked.names["route"]
-    line = next((line for line in figures.route_lines(desk.snapshot()) if line.route == name), None)
+async def route_page(context: PageContext, request: PageRequest) -> Facts:
+    name = request.names["route"]
+    line = next((line for line in figures.route_lines(context.snapshot()) if line.route == name), None)
     if line is None:
-        raise NotThere(f"no web server that is present has had a request for a route {name!r}; see /web")
-    return {"route": route_facts(desk, line), "charts": charts(desk, f"route/{name}")}
+        raise NotFound(f"no web server that is present has had a request for a route {name!r}; see /web")
+    return {"route": route_facts(context, line), "charts": charts(context, f"route/{name}")}
 
 
-def charts(desk: Desk, series: str) -> list[dict[str, Any]]:
+def charts(context: PageContext, series: str) -> list[dict[str, Any]]:
     """Rates and latencies of a route, or of all."""
     shed = [("web/shed", "shed")] if series == "web" else []
-    requests = chart(desk, "Requests", "a second", (f"{series}/requests", "requests"), *shed)
-    return [requests, *latency_charts(desk, series, running="With a worker")]
+    requests = chart(context, "Requests", "a second", (f"{series}/requests", "requests"), *shed)
+    return [requests, *latency_charts(context, series, running="With a worker")]
 
 
 def totals(told: list[WebFacts], routes: list[figures.RouteLine]) -> dict[str, Any]:
@@ -71,8 +71,8 @@ def totals(told: list[WebFacts], routes: list[figures.RouteLine]) -> dict[str, A
     }
 
 
-def route_facts(desk: Desk, line: figures.RouteLine) -> dict[str, Any]:
-    recent = desk.history.recent(f"route/{line.route}/requests", until_s=desk.now_s())
+def route_facts(context: PageContext, line: figures.RouteLine) -> dict[str, Any]:
+    recent = context.history.recent(f"route/{line.route}/requests", until_s=context.now_s())
     return {**msgspec.structs.asdict(line), **latencies(line), "recent": recent, "shares": shares(line.statuses)}
 
 

@@ -8,17 +8,17 @@ from typing import Any, Final
 import msgspec
 
 from headrace.console import figures
-from headrace.console.page import Asked, Desk, Facts, NotThere, Page
+from headrace.console.page import Facts, NotFound, Page, PageContext, PageRequest
 from headrace.console.rendering import count, rate_text
 from headrace.presence import BrokerFacts, StreamFacts, WebFacts, WorkerFacts, read
 from headrace.presence import Facts as PresenceFacts
 from headrace.queue.model import HolderState
 
 
-async def facts(desk: Desk, asked: Asked) -> Facts:
+async def facts(context: PageContext, request: PageRequest) -> Facts:
     """`?kind=` and `?find=` (in name, host, app) keep fitting ones."""
-    kind, find = asked.query.get("kind", ""), asked.query.get("find", "").lower()
-    snapshot = desk.snapshot()
+    kind, find = request.query.get("kind", ""), request.query.get("find", "").lower()
+    snapshot = context.snapshot()
     lines = [holder_facts(holder, snapshot.at_ms) for holder in snapshot.holders if kind in ("", holder.kind)]
     return {
         "kind": kind,
@@ -27,22 +27,22 @@ async def facts(desk: Desk, asked: Asked) -> Facts:
         "total": len(snapshot.holders),
         "nodes": [node_facts(holder, told, snapshot.at_ms) for holder, told in figures.nodes(snapshot)],
         "holders": [line for line in lines if find in f"{line['holder']}\n{line['host']}\n{line['what']}".lower()],
-        "running": running_rows(desk) if kind in ("", "worker") else [],
+        "running": running_rows(context) if kind in ("", "worker") else [],
     }
 
 
-async def holder_page(desk: Desk, asked: Asked) -> Facts:
-    name = asked.names["holder"]
-    snapshot = desk.snapshot()
+async def holder_page(context: PageContext, request: PageRequest) -> Facts:
+    name = request.names["holder"]
+    snapshot = context.snapshot()
     holder = next((holder for holder in snapshot.holders if holder.holder == name), None)
     if holder is None:
-        raise NotThere(f"{name} is not present any more: it has ended, or lost its connection; see /workers")
+        raise NotFound(f"{name} is not present any more: it has ended, or lost its connection; see /workers")
     told = read(holder.kind, holder.facts)
     return {
         "holder": holder_facts(holder, snapshot.at_ms),
         "queues": told.queues,
         "produces": told.produces,
-        "running": [row for row in running_rows(desk) if row["holder"] == name],
+        "running": [row for row in running_rows(context) if row["holder"] == name],
         "tasks": [msgspec.structs.asdict(one) for one in told.tasks] if isinstance(told, WorkerFacts) else [],
         "facts": holder.facts,
     }
@@ -117,7 +117,7 @@ def page_of(told: PresenceFacts) -> str:
     return "web" if isinstance(told, WebFacts) else "tasks" if isinstance(told, WorkerFacts) else ""
 
 
-def running_rows(desk: Desk) -> list[dict[str, Any]]:
+def running_rows(context: PageContext) -> list[dict[str, Any]]:
     """What runs now, the longest first."""
     now_ms = time.time_ns() // 1_000_000
     rows = [
@@ -126,7 +126,7 @@ def running_rows(desk: Desk) -> list[dict[str, Any]]:
             "holder": holder.holder,
             "age_s": max(0.0, (now_ms - one.started_ms) / 1_000),
         }
-        for holder, one in figures.running(desk.snapshot())
+        for holder, one in figures.running(context.snapshot())
     ]
     return sorted(rows, key=lambda row: -row["age_s"])
 

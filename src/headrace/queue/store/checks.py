@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from headrace.errors import BatchTooLong, InvalidMessage, InvalidParameter, MessageTooLong, MissingParameter
+from headrace.formatting import seconds_text
 from headrace.queue import attributes, limits
 from headrace.queue.dedup import dedup_key
 from headrace.queue.model import ID, Entry, QueueSettings
-from headrace.wording import seconds_text
 
 _SOURCE: Final = re.compile(r"arn:aws:sqs:[a-z0-9-]{1,32}:[0-9]{12}:[A-Za-z0-9_.-]{1,80}")
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import msgspec
 
 from headrace.durations import duration_text
-from headrace.picture import Box
 from headrace.stream import plan
 from headrace.stream.explain import boxes_of
 from headrace.stream.runner import sharing
 from headrace.stream.runner.job import Job
+from headrace.svg_graph import Box
 
 LAYOUT = 1
 """The layout of a pipeline's state. A change of what `keys.py` says makes it 2, with a step that reads 1."""

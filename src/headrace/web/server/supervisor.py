@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from headrace._version import __version__
-from headrace.own_broker import OwnBroker
+from headrace.managed_broker import ManagedBroker
 from headrace.process import notify_systemd, private_folder, raise_descriptor_limit
 from headrace.settings import dump
 from headrace.web.frontend.routes import apps_of
@@ -69,7 +69,7 @@ class Supervisor:
         """All apps so far: each keeps its number."""
         self.edges: EdgeGroup | None = None
         self.stats = StatsAggregator()
-        self._broker: OwnBroker | None = None
+        self._broker: ManagedBroker | None = None
         self._admin: Any = None
         self._status_task: asyncio.Task[None] | None = None
         self._watcher: Any = None
@@ -100,7 +100,7 @@ class Supervisor:
         self.apps = list(apps_of(settings))
         if settings.broker and "://" not in settings.broker:
             keys = self._folder / "broker-keys.json"
-            self._broker = OwnBroker(Path(settings.broker), keys=keys, on_ended=self._changed.set)
+            self._broker = ManagedBroker(Path(settings.broker), keys=keys, on_ended=self._changed.set)
             await self._broker.start()
         if not settings.direct:
             self.edges = self._make_edges()

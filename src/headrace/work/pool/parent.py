@@ -25,8 +25,8 @@ from subprocess import Popen, SubprocessError
 from typing import Final
 
 from headrace.children import end_group, ending, spawn
+from headrace.managed_broker import ManagedBroker
 from headrace.native.endpoint import SOCKET_NAME, is_served
-from headrace.own_broker import OwnBroker
 from headrace.process import notify_systemd, raise_descriptor_limit
 from headrace.settings import SettingsError, dump
 from headrace.work.pool import control, reconciler
@@ -76,7 +76,7 @@ class Parent:
         self._reconciler = WorkerReconciler(settings.processes, drain_s=float(settings.drain))
         self._processes: dict[int, Process] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="headrace-work-"))
-        self._broker: OwnBroker | None = None
+        self._broker: ManagedBroker | None = None
         self._target: asyncio.Task[str] | None = None
         self._before = settings
         """The settings of before the reload that is under way."""
@@ -343,7 +343,7 @@ class Parent:
         if not is_served(folder):
             _log.info("starts a broker on %s", folder, extra={"action": "work.broker.starting", "path": str(folder)})
         keys = self._folder / "keys.json"
-        self._broker = OwnBroker(folder, keys=keys, on_ended=self._changed.set, owner="work")
+        self._broker = ManagedBroker(folder, keys=keys, on_ended=self._changed.set, owner="work")
         await self._broker.start()
         return f"unix://{folder / SOCKET_NAME}"
 

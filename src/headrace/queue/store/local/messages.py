@@ -14,6 +14,7 @@ from headrace.errors import (
     ReceiptExpired,
     ReceiptInvalid,
 )
+from headrace.formatting import seconds_text
 from headrace.queue import limits
 from headrace.queue.model import Message, Peeked
 from headrace.queue.operations import ChangeVisibility, Delete, Peek
@@ -24,7 +25,6 @@ from headrace.queue.store.local.head import LocalQueue
 from headrace.queue.store.local.receiving import journal
 from headrace.queue.store.local.state import Held, LocalState
 from headrace.queue.timers import SEQ_BITS, SEQ_MASK
-from headrace.wording import seconds_text
 
 _PEEK_BYTES_MAX: Final = 16 * 1_048_576
 

@@ -14,6 +14,7 @@ from typing import Any, Final, LiteralString, TypeAlias
 import msgspec
 
 from headrace.errors import CallerError, InvalidParameter, MessageNotFound, MessageNotInFlight, ReceiptExpired
+from headrace.formatting import seconds_text
 from headrace.queue import limits
 from headrace.queue.operations import ChangeVisibility, Delete, Operation, Take
 from headrace.queue.store.checks import check_receipts, check_visibility
@@ -22,7 +23,6 @@ from headrace.queue.store.postgres.arrays import Ints
 from headrace.queue.store.postgres.catalog import StoredQueue
 from headrace.queue.store.postgres.schema import CLAIMED_MS
 from headrace.queue.store.postgres.transaction import Answers, Cursor, Transaction, answer
-from headrace.wording import seconds_text
 
 _DELETE: Final[LiteralString] = """
 DELETE FROM message m USING unnest(%s, %s) AS held (queue, seq)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.console import letters
+from headrace.console import dead_letters
 from headrace.queue import attributes
 from headrace.queue.model import Message, Peeked, arn_of
 
@@ -21,7 +21,7 @@ def peeked(body: bytes, *, source: str | None = "orders", **more: str) -> Peeked
 
 def test_a_tasks_letter_is_grouped_by_task_and_exception() -> None:
     found = [
-        letters.read(peeked(b"{}", headrace_error="ValueError", headrace_task="shop.pay", headrace_reason=reason))
+        dead_letters.read(peeked(b"{}", headrace_error="ValueError", headrace_task="shop.pay", headrace_reason=reason))
         for reason in ("ValueError: card 1", "ValueError: wholly different")
     ]
     assert (found[0].kind, found[0].of, found[0].error) == ("task", "shop.pay", "ValueError")
@@ -33,26 +33,26 @@ def test_a_pipelines_letter_is_grouped_by_reason_but_for_its_numbers() -> None:
         json.dumps({"pipeline": "p", "step": "parse", "reason": f"row {row}: no number", "body": "x"}).encode()
         for row in (17, 4_711)
     ]
-    found = [letters.read(peeked(body, source=None)) for body in bodies]
+    found = [dead_letters.read(peeked(body, source=None)) for body in bodies]
     assert (found[0].kind, found[0].of, found[0].error) == ("stream", "p", "step parse")
     assert found[0].key == found[1].key
-    other = letters.read(peeked(json.dumps({"pipeline": "p", "step": "parse", "reason": "no JSON"}).encode()))
+    other = dead_letters.read(peeked(json.dumps({"pipeline": "p", "step": "parse", "reason": "no JSON"}).encode()))
     assert other.key != found[0].key
 
 
 @pytest.mark.parametrize("body", [b"plain", b"\xff\xfe", b"{broken", b'{"pipeline": 7, "reason": []}', b"[" * 9_999])
 def test_any_other_letter_tells_the_queue_that_gave_it_up(body: bytes) -> None:
-    assert letters.read(peeked(body)) == letters.Letter("queue", "orders", "received too often", "")
-    assert letters.history_of(peeked(body)) == []
+    assert dead_letters.read(peeked(body)) == dead_letters.Letter("queue", "orders", "received too often", "")
+    assert dead_letters.history_of(peeked(body)) == []
 
 
 def test_groups_are_counted_the_largest_first() -> None:
     some = [peeked(b"a"), peeked(b"b"), peeked(b"c", source="mails")]
-    groups = letters.group([(one, letters.read(one)) for one in some])
+    groups = dead_letters.group([(one, dead_letters.read(one)) for one in some])
     assert [(group.of, group.count) for group in groups] == [("orders", 2), ("mails", 1)]
 
 
 @pytest.mark.parametrize("history", ["x", 7, [1, "a"], [{"at_ms": "soon", "attempt": None, "error": {"a": 1}}]])
 def test_a_history_may_be_anything(history: Any) -> None:
-    found = letters.history_of(peeked(json.dumps({"history": history}).encode()))
+    found = dead_letters.history_of(peeked(json.dumps({"history": history}).encode()))
     assert all(entry["at_ms"] is None and isinstance(entry["error"], str) for entry in found)

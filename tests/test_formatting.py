@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from headrace.errors import QueueNotFound, TopicNotFound
+from headrace.formatting import seconds_text, setting_name, setting_value
 from headrace.queue.model import arn_of, topic_arn_of
-from headrace.wording import seconds_text, setting_name, setting_value
 
 
 def test_errors_name_queues_and_topics_as_people_do() -> None:

@@ -14,9 +14,9 @@ import pytest
 import uvloop
 
 import headrace
-from headrace import own_broker
+from headrace import managed_broker
+from headrace.managed_broker import ManagedBroker
 from headrace.native.endpoint import is_served
-from headrace.own_broker import OwnBroker
 from tests.patience import PATIENCE_S
 from tests.web.web_process import serve
 
@@ -26,7 +26,7 @@ def test_port_of_the_own_broker_is_closed_to_other_users_of_the_machine(
 ) -> None:
     async def trial() -> None:
         told = asyncio.Event()
-        broker = OwnBroker(tmp_path / "data", keys=tmp_path / "keys.json", on_ended=told.set)
+        broker = ManagedBroker(tmp_path / "data", keys=tmp_path / "keys.json", on_ended=told.set)
         await broker.start()
         try:
             async with headrace.connect_async(f"unix://{tmp_path}/data/headrace.sock") as client:
@@ -49,13 +49,13 @@ def test_port_of_the_own_broker_is_closed_to_other_users_of_the_machine(
 def test_broker_of_somebody_else_is_used_and_replaced_when_it_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_broker, "_WATCH_S", 0.01)
-    monkeypatch.setattr(own_broker, "_TAKE_OVER_S", 0.05)
+    monkeypatch.setattr(managed_broker, "_WATCH_S", 0.01)
+    monkeypatch.setattr(managed_broker, "_TAKE_OVER_S", 0.05)
 
     async def trial() -> None:
-        other = OwnBroker(tmp_path / "data", keys=tmp_path / "other.json", on_ended=lambda: None)
+        other = ManagedBroker(tmp_path / "data", keys=tmp_path / "other.json", on_ended=lambda: None)
         await other.start()
-        broker = OwnBroker(tmp_path / "data", keys=tmp_path / "keys.json", on_ended=lambda: None)
+        broker = ManagedBroker(tmp_path / "data", keys=tmp_path / "keys.json", on_ended=lambda: None)
         await broker.start()
         assert broker.over
         other.kill()
@@ -76,10 +76,10 @@ def test_broker_that_the_system_has_no_room_for_is_tried_again(tmp_path: Path, m
         tries.append(None)
         raise BlockingIOError(errno.EAGAIN, "no more processes")
 
-    monkeypatch.setattr(own_broker, "spawn", no_room)
+    monkeypatch.setattr(managed_broker, "spawn", no_room)
 
     async def trial() -> None:
-        broker = OwnBroker(tmp_path / "data", keys=tmp_path / "keys.json", on_ended=lambda: None)
+        broker = ManagedBroker(tmp_path / "data", keys=tmp_path / "keys.json", on_ended=lambda: None)
         await broker.start()
         async with asyncio.timeout(PATIENCE_S):
             while len(tries) < 2:  # noqa: ASYNC110  # a timer does it
@@ -100,7 +100,7 @@ def test_own_broker_ends_with_the_supervisor(tmp_path: Path) -> None:
     assert not is_served(tmp_path / "data")
 
 
-async def ended(broker: OwnBroker) -> None:
+async def ended(broker: ManagedBroker) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not broker.over:
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Who is at the door: the browser's cookie, the user behind it, and signing in."""
+"""Authentication: the browser's cookie, its user, and signing in."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _log: Final = logging.getLogger("headrace.console")
 _HASHED_AT_ONCE: Final = 2  # each takes 16 MiB and a thread
 
 
-class Door:
-    """Tells visitors apart, and lets in whom the users file names. `users` may change while it runs."""
+class Authenticator:
+    """Identifies visitors by cookie and signs in the users of the users file. `users` may change at run time."""
 
     def __init__(
         self,

@@ -26,11 +26,11 @@ class _OnLoop:
         self._loop = loop
 
     def call(self, operation: Operation, *, wait: float = 0) -> Any:
-        asked = asyncio.run_coroutine_threadsafe(self._client.call(operation, wait=wait), self._loop)
+        request = asyncio.run_coroutine_threadsafe(self._client.call(operation, wait=wait), self._loop)
         try:
-            return asked.result(wait + limits.BROKER_TIMEOUT_S + _GRACE_S)
+            return request.result(wait + limits.BROKER_TIMEOUT_S + _GRACE_S)
         except TimeoutError:
-            asked.cancel()
+            request.cancel()
             raise OutcomeUnknown("the broker did not answer") from None
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ def check_broker(broker: str | None) -> None:
         raise SettingsError(f"--broker {broker}", error.reason) from None
 
 
-class OwnBroker:
+class ManagedBroker:
     """`start`, `reap` at each SIGCHLD, `stop`. A folder that another broker serves is left to that one, while it does."""
 
     def __init__(self, folder: Path, *, keys: Path, on_ended: Callable[[], None], owner: str = "web") -> None:
