@@ -32,9 +32,13 @@ class Stream:
         """Id and data of the next event of that kind; an event without a name is the live part."""
         while True:
             fields: dict[str, list[str]] = {}
-            while line := self.answer.readline().decode().rstrip("\n"):
+            while raw := self.answer.readline():
+                line = raw.decode().rstrip("\n")
+                if not line:
+                    break
                 name, _, value = line.partition(": ")
                 fields.setdefault(name, []).append(value)
+            assert raw, "the stream has ended"
             if fields.get("event", [""])[0] == kind and "data" in fields:
                 return fields.get("id", [""])[0], "\n".join(fields["data"])
 

@@ -66,7 +66,7 @@ class Live:
 
         Args:
             render: makes the part anew. Every viewer of an address gets what the first one's makes.
-            may_see: request before each event; once it says no, the stream ends.
+            may_see: called before each event; once it says no, the stream ends.
         """
         if self.viewers >= limits.VIEWERS_MAX:
             return False

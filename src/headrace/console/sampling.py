@@ -62,7 +62,7 @@ class Sampler:
         self._loaded = False
         self._keeps = True
         self._saved_minute = int(now_s() // _MINUTE_S) - 1
-        self.snapshot = Snapshot(problem="the broker has not been request yet")
+        self.snapshot = Snapshot(problem="the broker has not been asked yet")
         self.history = History()
 
     async def run(self) -> None:

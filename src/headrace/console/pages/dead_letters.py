@@ -165,7 +165,7 @@ def _rest(moved: redriving.Moved) -> str:
 
 
 PAGES: Final = (
-    Page("/dead-letters", "dead-dead_letters.html", list_facts, section="dead-letters"),
+    Page("/dead-letters", "dead-letters.html", list_facts, section="dead-letters"),
     Page("/dead-letters/{queue}", "dead-letter-queue.html", facts, more, section="dead-letters"),
     Page("/dead-letters/{queue}/{seq}", "dead-letter.html", letter_facts, live=False, section="dead-letters"),
 )

@@ -201,7 +201,7 @@ async def cancel(context: PageContext, request: PageRequest) -> Done:
     )
     told = {
         "cancelled": "Cancelled: it has not run, and will not.",
-        "cancel_requested": "PageRequest to end: its worker does that within a second or so, unless it is done before.",
+        "cancel_requested": "Cancellation requested: the worker ends the task within about a second, unless it finishes first.",
         "finished": "Nothing to cancel: it had ended already.",
     }
     return Done(told[answer], f"/runs/{part(task_id)}")
