@@ -304,3 +304,28 @@ def test_worker_that_starts_before_its_broker_waits_for_it(tmp_path: Path) -> No
             tasks.note.send(1)
             worker.ledger.wait("ended", 1)
             assert worker.stop() == 0
+
+
+def test_tasks_of_a_fifo_group_run_one_after_another_in_order_also_through_retries(tmp_path: Path) -> None:
+    app = """
+@app.task(queue="steps.fifo", group=lambda n: f"g{n % 2}", retries=3, backoff=0.01)
+def step(n: int) -> None:
+    write(f"began {n}")
+    if n % 5 == 0 and not (HERE / f"failed-{n}").exists():
+        (HERE / f"failed-{n}").touch()
+        write(f"failed {n}")
+        raise ValueError("the first attempt fails")
+    write(f"ended {n}")
+"""
+    with working(tmp_path, "--processes", "2", "--threads", "4", app=APP + app) as worker, sender(tmp_path) as tasks:
+        tasks.step.send_many([(n,) for n in range(40)])
+        worker.ledger.wait("ended", 40)
+        assert worker.stop() == 0
+    for group in (0, 1):
+        lines = [line.split() for line in worker.ledger.lines()]
+        mine = [(word, int(n)) for word, n in lines if int(n) % 2 == group]
+        expected: list[tuple[str, int]] = []
+        for n in range(group, 40, 2):
+            expected += [("began", n), ("failed", n)] if n % 5 == 0 else []
+            expected += [("began", n), ("ended", n)]
+        assert mine == expected

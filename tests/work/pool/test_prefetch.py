@@ -43,6 +43,14 @@ def test_source_of_lists_asks_for_a_list_for_each_that_is_free() -> None:
     assert Source(("a",), Kinds(True, False, RECEIVE_MAX)).room(threaded=3, asynchronous=0) == RECEIVE_MAX
 
 
+def test_source_of_fifo_queues_asks_for_one_run_at_a_time() -> None:
+    ordered = Kinds(True, False, fifo=True)
+    assert Source(("a.fifo",), ordered).room(threaded=8, asynchronous=0) == 1
+    assert Source(("a.fifo",), ordered).room(threaded=0, asynchronous=0) == 0
+    assert Source(("a.fifo",), Kinds(True, False, 10, fifo=True)).room(threaded=8, asynchronous=0) == 10
+    assert grouped([("a", THREADED), ("a.fifo", ordered)]) == [Source(("a",), THREADED), Source(("a.fifo",), ordered)]
+
+
 def test_queues_of_one_kind_are_polled_together_in_their_order() -> None:
     found = grouped([("b-high", THREADED), ("mail", ASYNC), ("b", THREADED), ("any", EITHER)])
     assert found == [Source(("b-high", "b"), THREADED), Source(("mail",), ASYNC), Source(("any",), EITHER)]

@@ -24,11 +24,14 @@ class Kinds:
         threaded: tasks that take a thread.
         asynchronous: async tasks.
         batch: messages that one run takes.
+        fifo: a FIFO queue. Its messages are fetched one run at a time: while a message is in flight the broker holds back
+            the rest of its group, so tasks of a group neither run side by side nor overtake one that is retried.
     """
 
     threaded: bool
     asynchronous: bool
     batch: int = 1
+    fifo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class Source:
     def room(self, *, threaded: int, asynchronous: int) -> int:
         """How many to ask for. What comes is not known before, so there must be room for each kind that may come."""
         rooms = [threaded] * self.kinds.threaded + [asynchronous] * self.kinds.asynchronous
-        return min(max(0, min(rooms)) * self.kinds.batch, RECEIVE_MAX)
+        runs = max(0, min(rooms))
+        return min((min(runs, 1) if self.kinds.fifo else runs) * self.kinds.batch, RECEIVE_MAX)
 
 
 class PrefetchPolicy:

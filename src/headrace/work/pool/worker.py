@@ -305,12 +305,14 @@ def sources_of(app: App, wanted: Sequence[str]) -> list[Source]:
     for queue in wanted or app.queues:
         consumer = app.consumers.get(queue)
         if consumer is not None:
-            found.append((queue, Kinds(not consumer.is_async, consumer.is_async, consumer.batch or 1)))
+            kinds = Kinds(not consumer.is_async, consumer.is_async, consumer.batch or 1, fifo=queue.endswith(".fifo"))
+            found.append((queue, kinds))
             continue
         own = [task.is_async for task in app.tasks.values() if task.defaults.queue == queue]
         # A task may be sent to any queue (`.options(queue=)`): one without tasks of its own may bring either kind.
         either = own or [task.is_async for task in app.tasks.values()]
-        found += [(name, Kinds(not all(either), any(either))) for name in names.in_order(queue)]
+        kinds = Kinds(not all(either), any(either), fifo=queue.endswith(".fifo"))
+        found += [(name, kinds) for name in names.in_order(queue)]
     return grouped(found)
 
 
