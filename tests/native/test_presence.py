@@ -72,6 +72,15 @@ def test_facts_that_are_refused_are_told_once_and_left_out(caplog: pytest.LogCap
     assert [getattr(record, "action", "") for record in caplog.records] == ["presence.refused"]
 
 
+def test_facts_that_cannot_be_collected_are_logged_once_and_presence_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    def facts() -> dict[str, Any]:
+        raise KeyError("hung")
+
+    holds = run(Answers(None, None), facts)
+    assert [hold.facts for hold in holds[:3]] == [{}, {}, {}]
+    assert [getattr(record, "action", "") for record in caplog.records] == ["presence.facts.failed"]
+
+
 def test_on_a_loop_it_is_present_until_cancelled() -> None:
     class AsyncAnswers:
         def __init__(self) -> None:

@@ -36,9 +36,23 @@ class _Course:
         self._holder, self._kind, self._facts = holder, kind, facts
         self._pause_s = _PAUSE_FIRST_S
         self._refused = False
+        self._failing = False
 
     def next(self) -> Hold:
-        return Hold(self._holder, self._kind, {} if self._refused else self._facts())
+        return Hold(self._holder, self._kind, {} if self._refused else self._current_facts())
+
+    def _current_facts(self) -> dict[str, Any]:
+        """The facts; none if they cannot be collected. The process stays present all the same, since leases depend on it."""
+        try:
+            facts = self._facts()
+        except Exception:  # noqa: BLE001 - whatever it is, it must not end the presence
+            if not self._failing:
+                ids = {"action": "presence.facts.failed", "holder": self._holder}
+                _log.exception("cannot collect the facts of this process for the broker", extra=ids)
+            self._failing = True
+            return {}
+        self._failing = False
+        return facts
 
     def held(self) -> None:
         self._pause_s = _PAUSE_FIRST_S
