@@ -13,7 +13,7 @@ from click.shell_completion import BashComplete
 
 from headrace import __version__
 from headrace.cli.failures import explain
-from headrace.cli.main import COMMANDS, cli
+from headrace.cli.main import COMMANDS, GROUPS, cli
 from headrace.errors import AccessDenied, Unavailable
 from tests.broker_process import run_to_end
 from tests.cli.conftest import CommandLine
@@ -51,7 +51,12 @@ def test_every_command_and_option_has_help(run: CommandLine, name: str, command:
 def test_help_of_the_lazy_table_is_the_commands_own_subject(run: CommandLine) -> None:
     result = run("--help")
 
-    assert [line.split()[0] for line in result.out.split("Commands:\n")[1].splitlines()] == list(COMMANDS)
+    sections = result.out.split("\n\n")
+    listed = {section.partition(":\n")[0]: section.partition(":\n")[2] for section in sections}
+    names = {heading: [line.split()[0] for line in listed[heading].splitlines()] for heading in GROUPS}
+    assert names == {heading: list(group) for heading, group in GROUPS.items()}
+    assert not any("..." in listed[heading] for heading in GROUPS), "cut off"
+    assert max(map(len, result.out.splitlines())) <= 80
 
 
 def test_version(run: CommandLine) -> None:

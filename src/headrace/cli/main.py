@@ -20,29 +20,37 @@ class Entry(NamedTuple):
     help: str
 
 
-COMMANDS: Final[dict[str, Entry]] = {
-    "init": Entry("headrace.cli.init:init", "Write a starter project that runs at once."),
-    "up": Entry("headrace.cli.up:up", "Run everything that headrace.toml names, under one supervisor."),
-    "broker": Entry("headrace.cli.broker:broker", "Run the broker: a durable queue server with the SQS API."),
-    "store": Entry("headrace.cli.store:store", "Prepare a PostgreSQL database: init, migrate, check."),
-    "serve": Entry("headrace.cli.serve:serve", "Serve web apps (WSGI, ASGI), folders, other servers."),
-    "worker": Entry("headrace.cli.worker:worker", "Run tasks and consumers in worker processes."),
-    "task": Entry("headrace.cli.task:task", "Look at tasks; call, cancel and retry them."),
-    "schedule": Entry("headrace.cli.schedule:schedule", "Look at schedules; pause, resume and fire them."),
-    "queue": Entry("headrace.cli.queue:queue", "Look into queues and change them: ls, peek, send, redrive, …"),
-    "stream": Entry("headrace.cli.stream:stream", "Run pipelines over queues: run, plan, ls, lag, …"),
-    "topic": Entry("headrace.cli.topic:topic", "Give every message to many queues: subscribe, publish, replay, …"),
-    "console": Entry("headrace.cli.console:console", "Look into everything, and help, in a browser."),
-    "top": Entry("headrace.cli.top:top", "Watch all queues live: depth, rates, oldest message, commits."),
-    "backup": Entry("headrace.cli.backup:backup", "Copy a store while its broker runs."),
-    "restore": Entry("headrace.cli.backup:restore", "Make a data folder of a backup."),
-    "fsck": Entry("headrace.cli.backup:fsck", "Look at all of a stopped store, or at a backup; repair it."),
-    "doctor": Entry("headrace.cli.doctor:doctor", "Is this machine, and what is set, fit to run headrace?"),
-    "bench": Entry("headrace.cli.bench:bench", "Measure this machine: syncs of the disk, messages."),
-    "config": Entry("headrace.cli.config:config", "Look at the settings: show, validate, reference."),
-    "completion": Entry("headrace.cli.completion:completion", "Print the completion script of a shell."),
+GROUPS: Final[dict[str, dict[str, Entry]]] = {
+    "Start": {
+        "init": Entry("headrace.cli.init:init", "Create a project that runs at once."),
+        "up": Entry("headrace.cli.up:up", "Run all services of headrace.toml."),
+        "broker": Entry("headrace.cli.broker:broker", "Run the queue server (SQS API)."),
+        "serve": Entry("headrace.cli.serve:serve", "Serve a WSGI or ASGI app, a folder or another server."),
+        "worker": Entry("headrace.cli.worker:worker", "Run tasks and consumers."),
+        "stream": Entry("headrace.cli.stream:stream", "Run and inspect pipelines: run, plan, ls, lag, …"),
+        "console": Entry("headrace.cli.console:console", "Run the web console."),
+    },
+    "Inspect and change": {
+        "queue": Entry("headrace.cli.queue:queue", "Manage queues: ls, peek, send, redrive, …"),
+        "topic": Entry("headrace.cli.topic:topic", "Manage topics: subscribe, publish, replay, …"),
+        "task": Entry("headrace.cli.task:task", "List, call, cancel and retry tasks."),
+        "schedule": Entry("headrace.cli.schedule:schedule", "List, pause, resume and fire schedules."),
+        "top": Entry("headrace.cli.top:top", "Watch all queues live."),
+        "config": Entry("headrace.cli.config:config", "Show and validate the settings."),
+    },
+    "Maintain": {
+        "store": Entry("headrace.cli.store:store", "Manage a store on PostgreSQL: init, migrate, check, copy."),
+        "backup": Entry("headrace.cli.backup:backup", "Back up a store while its broker runs."),
+        "restore": Entry("headrace.cli.backup:restore", "Restore a data folder from a backup."),
+        "fsck": Entry("headrace.cli.backup:fsck", "Check and repair a stopped store or a backup."),
+        "doctor": Entry("headrace.cli.doctor:doctor", "Check whether this machine and the settings are fit."),
+        "bench": Entry("headrace.cli.bench:bench", "Measure this machine."),
+        "completion": Entry("headrace.cli.completion:completion", "Print a shell's completion script."),
+    },
 }
-"""Name -> command, in the order of the help. The one table to extend for a new command."""
+"""Heading -> name -> command, in the order of the help. The one table to extend for a new command."""
+
+COMMANDS: Final[dict[str, Entry]] = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 
 
 class LazyGroup(click.Group):
@@ -60,19 +68,21 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+        for heading, group in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, entry.help) for name, entry in group.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="headrace", message="%(prog)s %(version)s")
 def cli() -> None:
-    """A durable queue, and what is built on it.
+    """A durable message queue with a web server, tasks and streams.
 
-    Start a broker with `headrace broker --data ./data`, then try `headrace queue create hello`, `headrace queue send
-    hello "first message"` and `headrace queue peek hello`. Serve an app with `headrace serve module:app`, a folder with
-    `headrace serve ./folder`.
-    """
+    \b
+      headrace init shop && cd shop && headrace up     create a project and run it
+      headrace broker --data ./data                    run only the queue server
+      headrace COMMAND --help                          show help and examples
+    """  # noqa: D301 (click's mark for lines that are not to be filled)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
