@@ -120,9 +120,9 @@ def test_asyncio_tasks_have_transactions_of_their_own() -> None:
 def test_blocks_do_not_stand_in_each_other_nor_run_twice() -> None:
     app = App()
     transaction = app.transaction()
-    with transaction, pytest.raises(CallerError, match="open here already"), app.transaction():
+    with transaction, pytest.raises(CallerError, match="already open"), app.transaction():
         pass
-    with pytest.raises(CallerError, match="this one was used"):
+    with pytest.raises(CallerError, match="this one has been used"):
         transaction.__enter__()
 
 
