@@ -95,7 +95,7 @@ def test_numbers_of_tasks_move_while_one_looks(page: Any, app: App) -> None:
     page.wait_for_selector("#tasks >> text=shop.pack")
     done = page.locator("#tasks tr", has_text="shop.pack").locator('td[data-label="Done"]')
     page.wait_for_function("cell => Number(cell.textContent) >= 3", arg=done.element_handle())
-    page.wait_for_selector("table.runs >> text=done")
+    page.wait_for_selector("table.runs >> text=succeeded")
     assert page.evaluate("window.same === true")
     assert page.locator("figure .uplot").count() == 3
 
@@ -132,7 +132,7 @@ def test_a_running_task_is_cancelled(page: Any, app: App, client: Client) -> Non
     page.click(f"a[href='/runs/{handle.id}']")
     page.wait_for_selector(".timeline rect.is-open")
     page.click("button:text-is('Cancel')")
-    page.wait_for_selector(".notice >> text=PageRequest to end")
+    page.wait_for_selector(".notice >> text=Cancellation requested")
     page.wait_for_selector(".spans-list >> text=attempt 1, cancelled")
 
 

@@ -102,7 +102,7 @@ def test_everything_ends_once_whoever_is_killed_or_frozen(tmp_path: Path) -> Non
 def _send(tasks: Any, start: int, sent: dict[str, tuple[Handle[Any], Any]]) -> None:
     """A quarter of everything: each send is tried until it is known to be there, once."""
     for n in range(start, start + EACH // 4):
-        once = {"unique": f"{n}", "until": "ttl"}
+        once = {"unique": f"{n}", "unique_until": "ttl"}
         sent[f"inc {n}"] = _surely(tasks.inc.options(**once).send, n), n + 1
         sent[f"ainc {n}"] = _surely(tasks.ainc.options(**once, delay=0.2).send, n), n + 1
         sent[f"flaky {n}"] = _surely(tasks.flaky.options(**once, priority=1).send, n), n
@@ -110,7 +110,7 @@ def _send(tasks: Any, start: int, sent: dict[str, tuple[Handle[Any], Any]]) -> N
         sent[f"tells {n}"] = _surely(tasks.tells.options(**once).send, n), n
         row = chain(tasks.inc.s(n), tasks.ainc.s(), tasks.inc.s())
         sent[f"chain {n}"] = _surely(row.send), n + 3
-        side = group([tasks.inc.s(n), row, tasks.ainc.s(n)]).then(tasks.total.s(workflow=n))
+        side = group([tasks.inc.s(n), row, tasks.ainc.s(n)]).then(tasks.total.s(flow=n))
         sent[f"group {n}"] = _surely(side.send), (n + 1) + (n + 3) + (n + 1)
 
 
